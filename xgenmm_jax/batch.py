@@ -1,0 +1,46 @@
+"""The contract between data and model, and the alphabet of dimensions.
+
+B batch rows, T positions, S key positions, D decoder width, F hidden width, N heads, K key-value heads,
+G = N / K, H head width, L layers, V vocabulary, I images of a row, C crops of a row, P patches of a crop,
+Q queries (vision tokens) of a crop, M vision tokens of a row, E vision width; pixels are `h w 3`.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Bool, Int32, UInt8
+import numpy as np
+
+ArrayLike = Array | np.ndarray
+
+
+class Batch(NamedTuple):
+    """Packed rows of pictures and text at static shapes.
+
+    Example, Q = 2 vision tokens a crop, a row of two samples, `<image>` a b and c `<image>`, and one padded position:
+
+        token_ids    [ 9  9  a  b | c  9  9 | 0]     9 is `<image>`, repeated over its vision tokens
+        segment_ids  [ 1  1  1  1 | 2  2  2 | 0]
+        positions    [ 0  1  2  3 | 0  1  2 | 0]
+        slot         [ 0  1 -1 -1 |-1  2  3 |-1]     vision token q of crop c is c * Q + q
+        loss_mask    [ 0  0  1  1 | 0  0  0 | 0]     this position's token is a target
+        crop_image   [0 1 -1 -1]                     C = 4: crop c shows image crop_image[c] of this row
+    """
+
+    token_ids: Int32[ArrayLike, "B T"]
+    segment_ids: Int32[ArrayLike, "B T"]
+    """0 is padding; samples of a row count from 1."""
+    positions: Int32[ArrayLike, "B T"]
+    loss_mask: Bool[ArrayLike, "B T"]
+    slot: Int32[ArrayLike, "B T"]
+    pixels: UInt8[ArrayLike, "B C h w 3"]
+    """Normalised on the device. Padding crops are zeros."""
+    crop_image: Int32[ArrayLike, "B C"]
+    """The image of the row that a crop belongs to, -1 for a padding crop. Crops of an image are consecutive, global view first."""
+    crop_segment: Int32[ArrayLike, "B C"]
+    """The segment that a crop belongs to (the chosen one where a pair shares it), 0 for a padding crop."""
+    image_grid: Int32[ArrayLike, "B I 2"]
+    """(columns, rows) of crops beside the global view; (0, 0): global view alone, or no image."""
+    image_size_px: Int32[ArrayLike, "B I 2"]
+    """(width, height) of the picture before resizing; (0, 0): no image."""
+    image_valid: Int32[ArrayLike, "B I 4"]
+    """(top, bottom, left, right): feature cells of the canvas in [top, bottom) x [left, right) are picture, the rest padding."""
