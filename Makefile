@@ -1,0 +1,33 @@
+# make demo | make test: both set up .venv first, each time only what is missing.
+# ACCELERATOR=cuda or tpu picks the other JAX wheels; PYTHON= picks the interpreter (3.11 or later).
+
+PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -c "" >/dev/null 2>&1 && echo python3.12 || echo python3)
+ACCELERATOR ?= cpu
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS := $(if $(filter cpu,$(ACCELERATOR)),test,test$(comma)$(ACCELERATOR))
+comma := ,
+STAMP := $(VENV)/installed-$(ACCELERATOR)
+
+.PHONY: demo test lint setup starting-weights clean
+
+demo: $(STAMP)
+	$(BIN)/xgenmm demo experiments/nano --workdir runs/demo
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+setup: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python %d.%d found, 3.11 or later wanted: make PYTHON=/path/to/python3.12" % sys.version_info[:2])'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c requirements.txt -e ".[$(EXTRAS)]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
