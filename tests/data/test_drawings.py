@@ -1,0 +1,108 @@
+"""The sheet of drawings and the handwritten digits."""
+
+import importlib.resources
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from xgenmm_jax.data import drawings
+
+EMBEDDED = importlib.resources.files("xgenmm_jax.data") / "embedded"
+NAMES = drawings.OBJECTS + tuple(danger.name for danger in drawings.DANGERS)
+
+
+@pytest.fixture(scope="module")
+def facts() -> dict:
+    return json.loads((EMBEDDED / "sprites.json").read_text())
+
+
+def test_constants_are_those_of_the_sheet(facts):
+    sprites = facts["sprites"]
+    assert [(s["name"], s["style"]) for s in sprites] == list(itertools.product(NAMES, drawings.STYLES))
+    categories = {s["name"]: s["category"] for s in sprites}
+    assert tuple(name for name, category in categories.items() if category is None) == drawings.OBJECTS
+    assert tuple((n, c) for n, c in categories.items() if c is not None) == drawings.DANGERS
+    assert tuple(facts["packages"]) == drawings.STYLES
+    assert drawings.HELD_OUT_STYLE in drawings.STYLES
+
+
+def test_names_are_single_words_none_within_another():
+    assert all(name.isalpha() and name.islower() for name in NAMES)
+    assert [(a, b) for a, b in itertools.permutations(NAMES, 2) if a in b] == []
+
+
+def test_boxes_tile_the_sheet_without_overlap(facts):
+    boxes = [tuple(s["box"]) for s in facts["sprites"]]
+    assert len(set(boxes)) == len(boxes)
+    side = drawings.SIZE_PX
+    assert all(r - left == b - t == side and left % side == t % side == 0 for left, t, r, b in boxes)
+
+
+def test_every_sprite_fills_its_cell_along_one_side():
+    for name, style in itertools.product(NAMES, drawings.STYLES):
+        image = drawings.sprite(name, style)
+        assert image.mode == "RGBA" and image.size == (48, 48)
+        left, top, right, bottom = image.getbbox()
+        assert max(right - left, bottom - top) >= 46, (name, style)
+        # half a pixel of rounding at most on either side
+        assert abs(left + right - 48) <= 3 and abs(top + bottom - 48) <= 3, (name, style)
+
+
+def test_no_two_sprites_are_alike():
+    pixels = {drawings.sprite(name, style).tobytes() for name in NAMES for style in drawings.STYLES}
+    assert len(pixels) == len(NAMES) * len(drawings.STYLES)
+
+
+def test_a_sprite_is_the_callers_own():
+    before = drawings.sprite("cat", "noto")
+    drawings.sprite("cat", "noto").paste((255, 0, 0, 255), (0, 0, 48, 48))
+    assert drawings.sprite("cat", "noto").tobytes() == before.tobytes()
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'elephant'"):
+        drawings.sprite("elefant", "noto")
+    with pytest.raises(ValueError, match="did you mean 'twemoji'"):
+        drawings.sprite("cat", "twimoji")
+
+
+def test_digits_are_those_of_sklearn():
+    from sklearn.datasets import load_digits
+
+    known = load_digits()
+    splits = {
+        split: [drawings.digit(split, index) for index in range(drawings.digit_count(split))]
+        for split in ("train", "held_out")
+    }
+    assert (len(splits["train"]), len(splits["held_out"])) == (1198, 599)
+    for split, rows in (("train", [0, 1, 3, 4]), ("held_out", [2, 5, 8, 11])):
+        for (image, value), row in zip(splits[split], rows, strict=False):
+            assert image.mode == "L" and image.size == (8, 8)
+            np.testing.assert_array_equal(np.asarray(image), np.minimum(known.images[row] * 16, 255))
+            assert value == known.target[row]
+    values = [value for digits in splits.values() for _, value in digits]
+    assert np.bincount(values).tolist() == np.bincount(known.target).tolist()
+    assert {value for _, value in splits["held_out"]} == set(range(10))
+
+
+def test_a_digit_out_of_range_tells_the_range():
+    for index in (-1, 599):
+        with pytest.raises(ValueError, match=r"wanted 0 \.\. 598"):
+            drawings.digit("held_out", index)
+
+
+def test_digits_do_not_import_sklearn():
+    code = (
+        "import sys; from xgenmm_jax.data import drawings; drawings.digit('train', 0); print('sklearn' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_every_style_is_licensed_and_the_sheet_is_small():
+    licenses = (EMBEDDED / "LICENSES.md").read_text()
+    assert all(f"`{style}`" in licenses for style in drawings.STYLES)
+    assert len((EMBEDDED / "sprites.png").read_bytes()) < 1_500_000
