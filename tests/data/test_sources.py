@@ -1,0 +1,148 @@
+"""Sources: LLaVA's form, record files, and drawn pictures kept on disk."""
+
+import io
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from xgenmm_jax.data import chat, picture_store, record_files, sources
+from xgenmm_jax.data.picture_store import PictureStore
+from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Turn
+from xgenmm_jax.data.synthetic import families
+from xgenmm_jax.data.tokenizer import train_tokenizer
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    PIL.Image.new("RGB", (12, 8), "red").save(tmp_path / "red.png")
+    return tmp_path
+
+
+def llava(folder, rows: list, **options) -> sources.Source:
+    (folder / "data.json").write_text(json.dumps(rows))
+    return sources.LlavaJson(str(folder / "data.json"), str(folder), **options).open()
+
+
+def row(question: str, **extra) -> dict:
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": "Yes."}]
+    return {"id": "1", "conversations": turns, **extra}
+
+
+def test_llava_conversations(folder):
+    pair = row("<image><image>", image=["red.png"] * 2)
+    source = llava(folder, [row("Red?\n<image>", image="red.png"), row("Hi"), pair])
+    one, text, two = (source.record(i, RNG) for i in range(3))
+    assert one.turns == (Turn("user", "Red?\n<image>"), Turn("assistant", "Yes."))
+    assert one.pictures[0].size_px == (12, 8) == one.pictures[0].load().size
+    assert text.pictures == () and len(two.pictures) == 2
+
+
+def test_llava_is_repaired_and_left_out_as_the_official_code_does(folder):
+    source = llava(
+        folder,
+        [row("Red?", image="red.png"), row("<image> <image> red?", image="red.png"), row("no picture <image>"),
+         row("many", image=["red.png"] * 5)],
+    )  # fmt: skip
+    assert (len(source), source.left_out) == (2, 2)
+    assert [source.record(i, RNG).turns[0].text for i in range(2)] == ["<image>\nRed?", "<image>\nred?"]
+
+
+def test_llava_samples_are_drawn_by_seed_42(folder):
+    rows = [row(f"{n}?") for n in range(10)]
+    some = llava(folder, rows, samples=4)
+    assert len({some.record(i, RNG).turns[0].text for i in range(4)}) == len(some) == 4
+    assert [some._rows[i] for i in range(4)] == llava(folder, rows, samples=4)._rows
+    assert len(llava(folder, rows, samples=25)) == 25
+
+
+def test_llava_errors_say_what_is_wrong(folder):
+    with pytest.raises(ValueError, match="outside of"):
+        llava(folder, [row("a", image="../red.png")]).record(0, RNG)
+    with pytest.raises(ValueError, match="no file .*gone.png"):
+        llava(folder, [row("a", image="gone.png")]).record(0, RNG)
+    with pytest.raises(ValueError, match="without a 'conversations' list"):
+        llava(folder, [{"id": 1}])
+    with pytest.raises(ValueError, match="no file"):
+        sources.LlavaJson(str(folder / "none.json"), str(folder)).open()
+    (folder / "cut.json").write_text('[{"id":')
+    with pytest.raises(ValueError, match="is not JSON"):
+        sources.LlavaJson(str(folder / "cut.json"), str(folder)).open()
+
+
+def test_record_files_give_back_what_was_written(tmp_path):
+    def png(shade: int) -> bytes:
+        file = io.BytesIO()
+        PIL.Image.new("RGB", (shade, 5), (shade, 0, 0)).save(file, "PNG")
+        return file.getvalue()
+
+    one, two = (Picture((shade, 5), lambda: None) for shade in (3, 4))
+    turns = (Turn("user", "<image>é?"),)
+    records = [
+        (Caption("a", one, "red"), [png(3)]),
+        (Document("b", ("x", one, "y", two)), [png(3), png(4)]),
+        (Conversation("c", (two,), (*turns, Turn("assistant", "no"))), [png(4)]),
+        (Preference("d", (), turns, "yes", "no"), []),
+    ]
+    assert record_files.write_records(tmp_path / "a-0.array_record", records[:2]) == 2
+    record_files.write_records(tmp_path / "a-1.array_record", records[2:])
+    source = sources.RecordFiles(str(tmp_path / "a-*.array_record")).open()
+    assert len(source) == 4
+    for i, (want, blobs) in enumerate(records):
+        got = source.record(i, RNG)
+        pictures = sources.pictures_of(got)
+        assert [picture.size_px for picture in pictures] == [picture.size_px for picture in sources.pictures_of(want)]
+        assert [picture.load().getpixel((0, 0))[0] for picture in pictures] == [p.size_px[0] for p in pictures]
+        assert len(blobs) == len(pictures)
+        assert not pictures or sources.with_pictures(got, sources.pictures_of(want)) == want
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-0.array_record", "a-1.array_record"]
+    with pytest.raises(ValueError, match="no file matches"):
+        sources.RecordFiles(str(tmp_path / "b-*")).open()
+
+
+@pytest.mark.parametrize("family", ["caption", "interleaved", "multi_image", "safety"])
+def test_kept_pictures_are_the_drawn_ones(tmp_path, monkeypatch, family):
+    """Whether a shard is there or not must not be seen in the pixels."""
+    monkeypatch.setattr(picture_store, "SHARD_RECORDS", 4)
+    config, store = sources.Synthetic(family, length=6), PictureStore(tmp_path)
+    drawn = config.open()
+    for shard in (0, 1):
+        key = sources.store_key(config)
+        store.make_shard(key, shard, lambda i: sources.pictures_at(drawn, i), config.length)
+        store.path(key, shard).rename(tmp_path / f"kept-{shard}")
+        assert store.read(key, 4 * shard, 0) is None
+        (tmp_path / f"kept-{shard}").rename(store.path(key, shard))
+    kept = config.open(store)
+    for i in range(6):
+        pairs = zip(sources.pictures_at(drawn, i), sources.pictures_at(kept, i), strict=True)
+        for number, (want, got) in enumerate(pairs):
+            np.testing.assert_array_equal(np.asarray(store.read(key, i, number)), np.asarray(want.load()))
+            np.testing.assert_array_equal(np.asarray(got.load()), np.asarray(want.load()))
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_every_family_becomes_samples(tmp_path, family):
+    tokenizer = train_tokenizer(["a red circle"] * 9, tmp_path / "small.model", pieces=400)
+    source = sources.Synthetic(family, length=20).open()
+    for i in range(20):
+        record = source.record(i, RNG)
+        sample = chat.sample(record, tokenizer)
+        assert sample.loss_mask.any() and sample.pictures == sources.pictures_of(record)
+        assert np.sum(sample.token_ids == tokenizer.image_id) == len(sample.pictures)
+
+
+def test_synthetic_records_do_not_depend_on_the_generator():
+    source = sources.Synthetic("questions", length=5).open()
+    assert source.record(3, np.random.default_rng(1)).turns == source.record(3, np.random.default_rng(2)).turns
+
+
+def test_the_maker_fills_a_store(tmp_path):
+    maker = picture_store.start_maker(tmp_path, [("caption", 5, 0, "train"), ("questions", 3, 0, "train")])
+    assert maker.wait(60) == 0
+    store = PictureStore(tmp_path)
+    drawn = sources.pictures_at(sources.Synthetic("questions").open(), 2)[0].load()
+    np.testing.assert_array_equal(np.asarray(store.read("questions-train-0", 2, 0)), np.asarray(drawn))
+    assert len(list(store.folder.iterdir())) == 2

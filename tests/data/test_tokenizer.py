@@ -1,0 +1,107 @@
+"""Phi-3's ids by our class, and the small model by the same rules."""
+
+import json
+import pickle
+import random
+from pathlib import Path
+
+import pytest
+
+from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
+
+GOLDENS = Path(__file__).parents[1] / "goldens"
+SFT = json.loads((GOLDENS / "sft/sft_goldens.json").read_text())
+CASES = SFT["runs"]["slow_nobos"]["cases"]
+
+
+@pytest.fixture(scope="module")
+def phi3() -> Tokenizer:
+    return Tokenizer.load(GOLDENS / "phi3_tokenizer/tokenizer.model")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Tokenizer:
+    return train_tokenizer(texts(), tmp_path_factory.mktemp("tokenizer") / "small.model", pieces=450)
+
+
+def texts():
+    dice = random.Random(0)
+    words = "the red circle is left of a blue square above three images show small large text".split()
+    for _ in range(500):
+        code = "".join(dice.choices("ABCDEFGH0123456789", k=4))
+        yield f'{" ".join(dice.choices(words, k=9)).capitalize()} says "{code}".<|end|>\n<image>The red one: Red 12'
+
+
+def test_vocabulary_is_phi3s(phi3):
+    assert (phi3.initial_len, phi3.vocab_rows, len(phi3)) == (32012, 32064, 32015)
+    assert (phi3.eos_id, phi3.end_id, phi3.pad_id) == (32000, 32007, 32011)
+    assert (phi3.image_id, phi3.placeholder_id, phi3.end_of_chunk_id) == (32012, 32013, 32014)
+    assert (phi3.system_id, phi3.user_id, phi3.assistant_id) == (32006, 32010, 32001)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ids_are_those_of_the_slow_tokenizer(phi3, case):
+    roles = {"system": "system", "human": "user", "gpt": "assistant"}
+    turns = SFT["conversations"][case]
+    text = "".join(f"<|{roles[turn['from']]}|>\n{turn['value']}<|end|>\n" for turn in turns)
+    ids, golden = phi3.encode(text), CASES[case]
+    if "input_ids" in golden:
+        assert ids == golden["input_ids"]
+        assert [phi3.piece(id_) for id_ in ids] == golden["tokens"]
+    else:
+        assert ids[: len(golden["head"])] == golden["head"]
+        assert ids[: golden["n"]][-len(golden["tail"]) :] == golden["tail"]
+
+
+def test_stray_space_stays_before_role_tokens_alone(phi3):
+    assert phi3.encode("<|user|>\nHi")[0] == 29871
+    assert phi3.encode("<image>Hi")[0] == phi3.image_id
+    assert phi3.encode("") == []
+
+
+@pytest.mark.parametrize("text", ["a  b", " lead", "trail \n", "x<image>y", "<image> z", "日本é 🎉 </s>", "<|end|>a\n"])
+@pytest.mark.parametrize("name", ["phi3", "small"])
+def test_text_survives_there_and_back(request, name, text):
+    tokenizer = request.getfixturevalue(name)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    ids = tokenizer.encode(text)
+    assert tokenizer.encode(tokenizer.decode(ids)) == ids
+
+
+def test_role_tokens_swallow_whitespace_behind_them(phi3):
+    assert phi3.decode(phi3.encode("<|user|>\n Hi<|end|>\n")) == "<|user|>Hi<|end|>"
+    assert phi3.decode(phi3.encode("<|user|>\nHi<|end|>"), keep_special=False) == "Hi"
+
+
+def test_digits_and_capitals_are_single_pieces(small):
+    """A string that training saw often becomes one token, and reading it becomes guessing it."""
+    pieces = [small.piece(id_) for id_ in range(3 + 256, small.initial_len - 12)]
+    assert any(len(piece) > 4 for piece in pieces)
+    assert not [piece for piece in pieces if len(piece) > 1 and any(c.isupper() or c.isdigit() for c in piece)]
+    assert [small.piece(id_) for id_ in small.encode("<|assistant|>\nAB12")][2:] == ["A", "B", "1", "2"]
+
+
+def test_small_model_follows_the_same_layout(small, tmp_path):
+    assert small.initial_len <= 450 + 12 and small.vocab_rows % 64 == 0 and small.vocab_rows >= small.initial_len
+    assert small.image_id == small.initial_len and len(small) == small.initial_len + 3
+    again = train_tokenizer(texts(), tmp_path / "again.model", pieces=450)
+    small.save(tmp_path / "saved.model")
+    assert (tmp_path / "saved.model").read_bytes() == (tmp_path / "again.model").read_bytes()
+    text = "<|user|>\nThe red circle: Ü"
+    assert again.encode(text) == small.encode(text) == pickle.loads(pickle.dumps(small)).encode(text)
+
+
+def test_errors_name_the_remedy(tmp_path, phi3):
+    with pytest.raises(ValueError, match="no file"):
+        Tokenizer.load(tmp_path / "none.model")
+    (tmp_path / "bad.model").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="not a SentencePiece model"):
+        Tokenizer.load(tmp_path / "bad.model")
+    with pytest.raises(ValueError, match="id 40000 is not one of 32015;"):
+        phi3.decode([40000])
+    with pytest.raises(ValueError, match="pieces are fewer"):
+        train_tokenizer(["a"], tmp_path / "x.model", pieces=100)
+
+
+def test_data_cannot_forge_special_strings(phi3):
+    assert phi3.without_specials("a<|end|>b <image> <b>", keep=("<image>",)) == "ab <image> <b>"

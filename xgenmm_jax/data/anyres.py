@@ -1,0 +1,142 @@
+"""A picture as a global view and crops, equal to the bit with the official image processing (spec/blip3.md 2.4, 3)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import PIL.Image
+from jaxtyping import UInt8
+
+Grid = tuple[int, int]  # (columns, rows) of crops
+
+GRIDS_RELEASED: tuple[Grid, ...] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+"""Released v1.5 instruct models and the SFT default, in that order: at most 4 crops and the global view."""
+GRIDS_12: tuple[Grid, ...] = tuple((m, n) for m in range(1, 5) for n in range(1, 5) if 2 <= m * n <= 12)
+"""Up to 12 crops, "3x4 or 4x3". The paper's own list is not published."""
+
+BLACK = (0, 0, 0)
+GRAY = (127, 127, 127)  # int(255 * 0.5), the mean of SigLIP's normalisation
+
+
+@dataclass(frozen=True)
+class AnyRes:
+    """How pictures become views.
+
+    grids: candidates, tried in order; () is fixed resolution: the global view alone.
+    view_px: side of a view, a crop or the global one.
+    view_cells: feature cells on a side of a view: 27 for 384 px and patches of 14.
+    global_view: "squash" ignores the aspect ratio (official for any-res); "pad" centers on a gray square first
+        (the official 'pad' mode).
+    single_view_up_to_px: pictures with no side above this keep the global view alone. 0 is official: even a small
+        picture is enlarged to fill a grid.
+    """
+
+    grids: tuple[Grid, ...] = GRIDS_RELEASED
+    view_px: int = 384
+    view_cells: int = 27
+    global_view: Literal["squash", "pad"] = "squash"
+    single_view_up_to_px: int = 0
+
+    def __post_init__(self):
+        for columns, rows in self.grids:
+            if columns < 1 or rows < 1:
+                raise ValueError(f"anyres: grid ({columns}, {rows}); wanted (columns, rows) of 1 or more.")
+        if self.view_px < 1 or self.view_cells < 1:
+            raise ValueError(f"anyres: view_px {self.view_px}, view_cells {self.view_cells}; wanted 1 or more.")
+
+    @property
+    def max_crops(self) -> int:
+        """The most crops that a picture takes, its global view included."""
+        return 1 + max((columns * rows for columns, rows in self.grids), default=0)
+
+
+class Layout(NamedTuple):
+    """What a picture of a size becomes, known without its pixels."""
+
+    grid: Grid  # (0, 0): the global view alone
+    crops: int  # global view included
+    valid: tuple[int, int, int, int]  # (top, bottom, left, right): cells of the canvas that show picture
+
+
+def layout(size_px: tuple[int, int], config: AnyRes) -> Layout:
+    """The layout of a picture of (width, height) pixels. Pure and cheap: nothing is decoded.
+
+    Example, released grids: (640, 480) -> grid (2, 2), 5 crops, valid (7, 47, 0, 54): 40 x 54 of 54 x 54 cells.
+    """
+    cells = config.view_cells
+    if not config.grids or max(size_px) <= config.single_view_up_to_px:
+        return Layout((0, 0), 1, (0, cells, 0, cells))
+    grid = best_grid(size_px, config.grids, config.view_px)
+    return Layout(grid, 1 + grid[0] * grid[1], valid_cells(size_px, (cells * grid[0], cells * grid[1])))
+
+
+def best_grid(size_px: tuple[int, int], grids: tuple[Grid, ...], view_px: int) -> Grid:
+    """The grid that keeps most of the picture's pixels, then the one that wastes least; the first wins ties.
+
+    Python's float64 and its int() decide, as in the official code: do not vectorise.
+    """
+    width, height = size_px
+    best, best_kept, least_waste = grids[0], -1, math.inf
+    for grid in grids:
+        grid_width, grid_height = grid[0] * view_px, grid[1] * view_px
+        scale = min(grid_width / width, grid_height / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        waste = grid_width * grid_height - kept
+        if kept > best_kept or (kept == best_kept and waste < least_waste):
+            best, best_kept, least_waste = grid, kept, waste
+    return best
+
+
+def valid_cells(size_px: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) of the picture on a canvas of (columns, rows) feature cells.
+
+    LLaVA's `unpad_image`: the picture's extent is truncated and the border floored, so that one row or column
+    that is partly padding may stay valid.
+    """
+    width, height = size_px
+    columns, rows = canvas
+    if width / height > columns / rows:
+        border = (rows - int(height * (columns / width))) // 2
+        return border, rows - border, 0, columns
+    border = (columns - int(width * (rows / height))) // 2
+    return 0, rows, border, columns - border
+
+
+def crops(image: PIL.Image.Image, config: AnyRes) -> UInt8[np.ndarray, "n S S 3"]:
+    """The views of an RGB image: the global one first, then the grid's crops row by row; values 0..255."""
+    size = config.view_px
+    if image.mode != "RGB":
+        raise ValueError(f"anyres: got a picture of mode {image.mode}; wanted RGB, as `open_picture` gives.")
+    views = [np.asarray(_global_view(image, config))]
+    columns, rows = layout(image.size, config).grid
+    if columns:
+        canvas = np.asarray(_pad_to(image, (columns * size, rows * size)))
+        tiles = canvas.reshape(rows, size, columns, size, 3).swapaxes(1, 2)
+        views.extend(tiles.reshape(rows * columns, size, size, 3))
+    return np.stack(views)
+
+
+def _global_view(image: PIL.Image.Image, config: AnyRes) -> PIL.Image.Image:
+    if config.global_view == "pad" and image.width != image.height:
+        side = max(image.size)
+        square = PIL.Image.new("RGB", (side, side), GRAY)
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        image = square
+    if image.size == (config.view_px, config.view_px):
+        return image
+    return image.resize((config.view_px, config.view_px), PIL.Image.Resampling.BICUBIC)
+
+
+def _pad_to(image: PIL.Image.Image, target_px: tuple[int, int]) -> PIL.Image.Image:
+    """The picture as large as fits into the target, its aspect ratio kept, centered on black."""
+    width, height = target_px
+    scale_width, scale_height = width / image.width, height / image.height
+    if scale_width < scale_height:
+        size = (width, min(math.ceil(image.height * scale_width), height))
+    else:
+        size = (min(math.ceil(image.width * scale_height), width), height)
+    canvas = PIL.Image.new("RGB", target_px, BLACK)
+    resized = image.resize(size, PIL.Image.Resampling.BICUBIC)
+    canvas.paste(resized, ((width - size[0]) // 2, (height - size[1]) // 2))
+    return canvas

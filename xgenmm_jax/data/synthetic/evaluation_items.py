@@ -1,0 +1,216 @@
+"""Held-out questions with exact answers, a kind at a time: `items("color", 300, seed=0)`.
+
+Answers are balanced, so that always giving the commonest one scores near chance. Every item hinges on something
+held out: a combination, a pair of object and place, a string, a style, a hand, a category of danger.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, cast, get_args
+
+from xgenmm_jax.data import drawings, splits
+from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.splits import COLORS, PLACES, SHAPES
+from xgenmm_jax.data.synthetic import (
+    annotation,
+    documents,
+    draw,
+    language,
+    multi_image,
+    pages,
+    preferences,
+    questions,
+    scenes,
+)  # fmt: skip
+from xgenmm_jax.data.synthetic.questions import Answered, Ask
+from xgenmm_jax.data.synthetic.world import Dice, Scene
+
+ItemKind = Literal[
+    "color", "shape", "object", "count", "exists", "where", "read", "reading_small", "reading_large", "reading_pages",
+    "new_style", "handwriting", "multi_image", "hallucination", "unsafe", "benign", "grounding", "caption", "shots",
+]  # fmt: skip
+ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
+QUESTION_KINDS: tuple[ItemKind, ...] = ("color", "shape", "object", "count", "exists", "where", "read")
+MAX_SHOTS = 8
+_TRIES = 1000
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    picture: Picture
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question, without picture markers, and its right answers; answers[0] is the usual one.
+
+    box: the true box as fractions x1, y1, x2, y2 (grounding). category: of danger (unsafe). wrong_pictures: another
+    item's, whose answer differs. order: the pictures' order in the shuffled control, none in its place. demos: shots
+    only; any 4 in a row hold each of the two names twice; names: these two.
+    """
+
+    id: str
+    kind: ItemKind
+    pictures: tuple[Picture, ...]
+    question: str
+    answers: tuple[str, ...]
+    wrong_pictures: tuple[Picture, ...] = ()
+    box: annotation.FractionBox | None = None
+    category: str = ""
+    order: tuple[int, ...] = ()
+    demos: tuple[Demonstration, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+def items(kind: str, count: int, *, seed: int) -> list[Item]:
+    """`count` items of one of ITEM_KINDS, the same for the same arguments.
+
+    Raises:
+        ValueError: no such kind.
+    """
+    if kind not in ITEM_KINDS:
+        raise ValueError(f"evaluation items: got kind {kind!r}; wanted one of {', '.join(ITEM_KINDS)}.")
+    made = [_item(cast(ItemKind, kind), index, seed) for index in range(count)]
+    return [replace(item, wrong_pictures=_wrong_pictures(made, index)) for index, item in enumerate(made)]
+
+
+def _wrong_pictures(made: Sequence[Item], index: int) -> tuple[Picture, ...]:
+    """Of the first item from half way round on that has other answers and as many pictures; () if there is none."""
+    item = made[index]
+    for step in range(len(made)):
+        other = made[(index + len(made) // 2 + step) % len(made)]
+        if other.answers[0] != item.answers[0] and len(other.pictures) == len(item.pictures):
+            return other.pictures
+    return ()
+
+
+def _item(kind: ItemKind, index: int, seed: int) -> Item:
+    dice = Dice(seed, "evaluation", kind, index)
+    id = f"{kind}/{seed}/{index}"
+    if kind == "multi_image":
+        return _multi_image(dice, id)
+    if kind == "shots":
+        return _shots(dice, id)
+    if kind in ("unsafe", "benign"):
+        scene = preferences.sign(dice, "held_out", unsafe=kind == "unsafe")
+        question, answer = preferences.usage(dice, scene)
+        pictures = (draw.picture(scene),)
+        if kind == "benign":
+            return Item(id, kind, pictures, question, (answer,))
+        category = dict(drawings.DANGERS)[scene.things[0].name]
+        return Item(id, kind, pictures, question, preferences.REFUSALS, category=category)
+    if kind == "caption":
+        scene = scenes.mixed(dice, "held_out")
+        return Item(id, kind, (draw.picture(scene),), "Describe the picture.", language.captions(scene))
+    if kind == "grounding":
+        scene, (question, answer) = _grounding(dice)
+        box = annotation.fraction_box(scene.things[0], scene.size_px)
+        return Item(id, kind, (draw.picture(scene),), question, (answer,), box=box)
+    scene, (question, answer) = _question(dice, kind, index)
+    return Item(id, kind, (draw.picture(scene),), question, (answer,))
+
+
+def _question(dice: Dice, kind: ItemKind, index: int) -> tuple[Scene, Answered]:
+    """One scene and a question about its first thing."""
+    if kind == "color":
+        return _about_shapes(dice, questions.color, COLORS[index % 8])
+    if kind == "shape":
+        return _about_shapes(dice, questions.shape, SHAPES[index % 8])
+    if kind == "where":
+        return _about_shapes(dice, questions.where, PLACES[index % 9])
+    if kind == "count":
+        return _about_shapes(dice, questions.count, language.NUMBERS[1 + index % 5])
+    if kind == "exists":
+        return _exists(dice, index % 2 == 0)
+    if kind == "hallucination":
+        return _hallucination(dice, index)
+    if kind in ("reading_small", "reading_large"):
+        page = pages.page(dice, "held_out", "small" if kind == "reading_small" else "large")
+        return (page.scene, page.answered[0])
+    if kind == "reading_pages":
+        page = pages.page(dice, "held_out", ("lines", "chart", "strip")[index % 3])
+        read = [pair for pair in page.answered if pair[1].isupper() or pair[1].isdigit()]
+        return (page.scene, read[0])
+    for _ in range(_TRIES):
+        if kind == "read":
+            scene, ask = scenes.text(dice, "held_out"), questions.read
+        elif kind == "handwriting":
+            scene, ask = scenes.digit(dice, "held_out"), questions.digit
+        else:
+            style = drawings.HELD_OUT_STYLE if kind == "new_style" else ""
+            scene, ask = scenes.objects(dice, "held_out", style), questions.object_
+        answered = ask(dice, scene, scene.things[0])
+        if answered:
+            return (scene, answered)
+    raise AssertionError(f"no {kind} question in {_TRIES} scenes")
+
+
+def _about_shapes(dice: Dice, ask: Ask, answer: str) -> tuple[Scene, Answered]:
+    """A question about the held-out combination of a scene that has this answer."""
+    for _ in range(_TRIES):
+        number = language.NUMBERS.index(answer) if answer in language.NUMBERS else 0
+        scene = scenes.counted(dice, "held_out", number) if number else scenes.shapes(dice, "held_out")
+        answered = ask(dice, scene, scene.things[0])
+        if answered and answered[1] == answer:
+            return (scene, answered)
+    raise AssertionError(f"no question with answer {answer!r} in {_TRIES} scenes")
+
+
+def _exists(dice: Dice, present: bool) -> tuple[Scene, Answered]:
+    """About a held-out combination, there or not; when not, its color or its shape is there."""
+    while True:
+        scene = scenes.shapes(dice, "held_out")
+        if present:
+            return (scene, (f"Is there {language.article(language.noun(scene.things[0]))}?", "yes"))
+        pairs = {(t.color, t.name) for t in scene.things}
+        colors, shapes = {color for color, _ in pairs}, {shape for _, shape in pairs}
+        near = [p for p in splits.combinations("held_out") if p not in pairs and (p[0] in colors or p[1] in shapes)]
+        if near:
+            return (scene, (f"Is there {language.article(' '.join(dice.pick(near)))}?", "no"))
+
+
+def _hallucination(dice: Dice, index: int) -> tuple[Scene, Answered]:
+    """Objects and shapes in turn, there and not there in turn."""
+    present, of_objects = index % 2 == 0, index // 2 % 2 == 0
+    if not of_objects:
+        return _exists(dice, present)
+    scene = scenes.objects(dice, "held_out")
+    ask = questions.exists_yes if present else questions.exists_no
+    answered = ask(dice, scene, scene.things[0])
+    assert answered is not None, "an object can always be asked about"
+    return (scene, answered)
+
+
+def _grounding(dice: Dice) -> tuple[Scene, Answered]:
+    for _ in range(_TRIES):
+        make = dice.pick((scenes.shapes, scenes.shapes, scenes.objects, scenes.text))
+        scene = make(dice, "held_out")
+        answered = questions.ground(dice, scene, scene.things[0])
+        if answered:
+            return (scene, answered)
+    raise AssertionError(f"nothing to point at in {_TRIES} scenes")
+
+
+def _multi_image(dice: Dice, id: str) -> Item:
+    """Only questions whose answer depends on the pictures' order."""
+    shown = multi_image.picture_set(dice, "held_out")
+    question, answer = shown.ordered[0]
+    pictures = tuple(draw.picture(scene) for scene in shown.scenes)
+    shift = dice.between(1, len(pictures) - 1)
+    order = tuple((i + shift) % len(pictures) for i in range(len(pictures)))
+    return Item(id, "multi_image", pictures, question, (answer,), order=order)
+
+
+def _shots(dice: Dice, id: str) -> Item:
+    """Eight named pictures, then one whose combination, or object and place, is held out."""
+    binding = documents.naming(dice, "held_out")
+    demos = []
+    for which in documents.alternation(dice, 2, MAX_SHOTS):
+        scene = documents.named_scene(dice, binding, which, "train")
+        demos.append(Demonstration(draw.picture(scene), documents.NAMING_QUESTION, binding.names[which]))
+    which = dice.below(2)
+    query = draw.picture(documents.named_scene(dice, binding, which, "held_out"))
+    name = binding.names[which]
+    return Item(id, "shots", (query,), documents.NAMING_QUESTION, (name,), demos=tuple(demos), names=binding.names)

@@ -1,0 +1,141 @@
+"""The families of records: `record(family, index, seed=...)` makes any record without the others."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal, cast, get_args
+
+from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Turn
+from xgenmm_jax.data.splits import Split
+from xgenmm_jax.data.synthetic import (
+    annotation,
+    documents,
+    draw,
+    language,
+    multi_image,
+    pages,
+    preferences,
+    questions,
+    scenes,
+    text_only,
+)  # fmt: skip
+from xgenmm_jax.data.synthetic.world import Dice
+
+Family = Literal[
+    "caption", "ocr", "ocr_hd", "grounding", "interleaved", "pages", "questions", "page_questions", "multi_image",
+    "text", "text_chat", "preference", "safety",
+]  # fmt: skip
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+
+def record(
+    family: str,
+    index: int,
+    *,
+    seed: int,
+    split: Split = "train",
+    filler: bool = False,
+    granularity: annotation.Granularity = 0,
+) -> Record:
+    """Record `index` of one of FAMILIES, a pure function of its arguments.
+
+    Describing takes tenths of a millisecond; pictures are painted when their `load` is called.
+    filler, granularity: of the families ocr and ocr_hd. Without filler granularity 0 is `"NY", "BURGER"`, what the
+    paper's loader trains on.
+
+    caption, ocr, grounding: Caption, 64 x 64. ocr_hd, pages: Caption, 128 x 128 or strips. interleaved, text: Document.
+    questions, page_questions: Conversation about one picture; multi_image: about 2 or 3; text_chat: about none.
+    preference, safety: Preference.
+
+    Raises:
+        ValueError: no such family.
+    """
+    dice = Dice(seed, family, split, index)
+    id = f"{family}/{split}/{seed}/{index}"
+    if family == "caption":
+        scene = scenes.mixed(dice, split)
+        return Caption(id, draw.picture(scene), language.caption(dice, scene))
+    if family in ("ocr", "ocr_hd"):
+        scene = scenes.text(dice, split) if family == "ocr" else pages.page(dice, split).scene
+        entries = [(t.name, annotation.fraction_box(t, scene.size_px, 6)) for t in pages.strings(scene)]
+        return Caption(id, draw.picture(scene), annotation.ocr_caption(entries, granularity, filler))
+    if family == "grounding":
+        scene = scenes.mixed(dice, split)
+        level = cast(Literal[0, 1, 2], dice.pick((0, 1, 2, 2, 2)))
+        return Caption(id, draw.picture(scene), annotation.grounding_caption(scene, level))
+    if family == "interleaved":
+        return Document(id, documents.document(dice, split))
+    if family == "pages":
+        page = pages.page(dice, split)
+        return Caption(id, draw.picture(page.scene), page.caption)
+    if family == "questions":
+        if dice.chance(0.06):
+            scene = preferences.usage_scene(dice, split)
+            answered = [preferences.usage(dice, scene)]
+        else:
+            scene = scenes.mixed(dice, split)
+            answered = questions.conversation(dice, scene, dice.between(3, 6))
+        return Conversation(id, (draw.picture(scene),), turns(answered, pictures=1))
+    if family == "page_questions":
+        page = pages.page(dice, split)
+        return Conversation(id, (draw.picture(page.scene),), turns(page.answered[:4], pictures=1))
+    if family == "multi_image":
+        shown = multi_image.picture_set(dice, split)
+        pictures = tuple(draw.picture(scene) for scene in shown.scenes)
+        answered = multi_image.conversation(dice, shown, dice.between(2, 4))
+        return Conversation(id, pictures, turns(answered, pictures=len(pictures)))
+    if family in ("text", "text_chat"):
+        text, answered = text_only.exercise(dice, split)
+        while not answered:
+            text, answered = text_only.exercise(dice, split)
+        if family == "text_chat":
+            (question, answer), *rest = answered
+            return Conversation(id, (), turns([(f"{text} {question}".strip(), answer), *rest], pictures=0))
+        shots = " ".join(documents.few_shot(*pair) for pair in answered)
+        return Document(id, (f"{text} {shots}".strip(),))
+    if family in ("preference", "safety"):
+        pair = preferences.grounded(dice, split) if family == "preference" else preferences.safety(dice, split)
+        prompt = (Turn("user", f"<image>\n{pair.question}"),)
+        return Preference(id, (draw.picture(pair.scene),), prompt, pair.chosen, pair.rejected)
+    raise ValueError(f"synthetic family: got {family!r}; wanted one of {', '.join(FAMILIES)}.")
+
+
+def turns(answered: Sequence[tuple[str, str]], pictures: int) -> tuple[Turn, ...]:
+    """User and assistant turns; the first question carries the pictures' markers."""
+    result = []
+    for i, (question, answer) in enumerate(answered):
+        result.append(Turn("user", "<image>\n" * pictures + question if i == 0 else question))
+        result.append(Turn("assistant", answer))
+    return tuple(result)
+
+
+def texts(record: Record) -> Iterator[str]:
+    """Every text of a record, without picture markers."""
+    if isinstance(record, Caption):
+        yield record.text
+    elif isinstance(record, Document):
+        yield from (part for part in record.parts if not isinstance(part, Picture))
+    else:
+        yield from (turn.text.replace("<image>\n", "") for turn in record.turns)
+        if isinstance(record, Preference):
+            yield record.chosen
+            yield record.rejected
+
+
+def corpus(seed: int, count: int) -> Iterator[str]:
+    """`count` records' texts for training a tokenizer, all families in turn.
+
+    Characters of strings stand apart (`K 7 Q`), so that no piece of two upper-case letters is worth learning and
+    strings are read and written character by character.
+    """
+    for i in range(count):
+        family = FAMILIES[i % len(FAMILIES)]
+        for text in texts(record(family, i // len(FAMILIES), seed=seed)):
+            yield _apart(text)
+
+
+def _apart(text: str) -> str:
+    """Spaces between the characters of words that are wholly upper-case or digits: `the text "K 7 Q"`."""
+    return _STRING.sub(lambda found: language.spelled(found.group()), text)
+
+
+_STRING = re.compile(r"\b[A-Z0-9]{2,}\b")

@@ -1,0 +1,187 @@
+"""Questions about a scene and their exact answers: a word or two each."""
+
+from collections.abc import Callable, Sequence
+
+from xgenmm_jax.data import drawings, splits
+from xgenmm_jax.data.splits import COLORS, SHAPES, Split
+from xgenmm_jax.data.synthetic import language
+from xgenmm_jax.data.synthetic.world import Dice, Scene, Thing
+
+Answered = tuple[str, str]
+Ask = Callable[[Dice, Scene, Thing], Answered | None]
+
+
+def _only(things: Sequence[Thing], kind: str, name: str = "", color: str = "") -> bool:
+    """Whether exactly one thing of this kind, name and color is there."""
+    return sum(t.kind == kind and name in ("", t.name) and color in ("", t.color) for t in things) == 1
+
+
+def reference(scene: Scene, thing: Thing, by_place: bool = False) -> str | None:
+    """Words that pick out one thing of a scene: `the star`, `the red star`, `the cat`, `the text`; None if none do.
+
+    by_place: `the shape at the top`, without its name.
+    """
+    things = scene.things
+    if by_place:
+        alone = sum(t.place == thing.place for t in things) == 1
+        return f"the shape {language.at(thing.place)}" if alone and thing.kind == "shape" else None
+    if thing.kind == "shape":
+        if _only(things, "shape", thing.name):
+            return f"the {thing.name}"
+        return f"the {thing.color} {thing.name}" if _only(things, "shape", thing.name, thing.color) else None
+    if thing.kind == "object":
+        return f"the {thing.name}" if _only(things, "object", thing.name) else None
+    return f"the {thing.kind}" if _only(things, thing.kind) else None
+
+
+def color(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+    if thing.kind != "shape":
+        return None
+    if _only(scene.things, "shape", thing.name) and dice.chance(0.7):
+        return (f"What color is the {thing.name}?", thing.color)
+    where = reference(scene, thing, by_place=True)
+    return (f"What color is {where}?", thing.color) if where else None
+
+
+def shape(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+    if thing.kind != "shape":
+        return None
+    if _only(scene.things, "shape", color=thing.color) and dice.chance(0.6):
+        return (f"What shape is {thing.color}?", thing.name)
+    where = reference(scene, thing, by_place=True)
+    return (f"What is {where}?", thing.name) if where else None
+
+
+def object_(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+    if thing.kind != "object":
+        return None
+    if _only(scene.things, "object") and dice.chance(0.7):
+        return (dice.pick(("What object is this?", "Which object is in the picture?")), thing.name)
+    alone = sum(t.place == thing.place for t in scene.things) == 1
+    return (f"What object is {language.at(thing.place)}?", thing.name) if alone else None
+
+
+def count(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+    """The number of shapes, of one shape, of one color, or of one combination."""
+    if thing.kind != "shape":
+        return None
+    options = [
+        ("shapes", "", ""),
+        (language.plural(thing.name), thing.name, ""),
+        (f"{thing.color} shapes", "", thing.color),
+        (f"{thing.color} {language.plural(thing.name)}", thing.name, thing.color),
+    ]
+    words, name, ink = dice.pick(options)
+    number = sum(t.kind == "shape" and name in ("", t.name) and ink in ("", t.color) for t in scene.things)
+    return (f"How many {words} are there?", language.NUMBERS[number])
+
+
+def exists_no(dice: Dice, scene: Scene, thing: Thing, split: Split = "train") -> Answered | None:
+    """About something that is not there but could be: another color or another shape of what is, another object."""
+    if thing.kind == "object":
+        present = {t.name for t in scene.things}
+        return (f"Is there {language.article(_absent(dice, drawings.OBJECTS, present))}?", "no")
+    if thing.kind != "shape":
+        return None
+    pairs = {(t.color, t.name) for t in scene.things if t.kind == "shape"}
+    if dice.chance(0.25):
+        return (f"Is there {language.article(_absent(dice, SHAPES, {name for _, name in pairs}))}?", "no")
+    near = [(c, s) for c in COLORS for s in SHAPES if (c == thing.color) != (s == thing.name) and (c, s) not in pairs]
+    near = [pair for pair in near if split == "held_out" or splits.combination_split(*pair) == "train"]
+    return (f"Is there {language.article(' '.join(dice.pick(near)))}?", "no")
+
+
+def _absent(dice: Dice, names: Sequence[str], present: set[str]) -> str:
+    name = dice.pick(names)
+    while name in present:
+        name = dice.pick(names)
+    return name
+
+
+def exists_yes(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+    if thing.kind == "object" or (thing.kind == "shape" and dice.chance(0.25)):
+        return (f"Is there {language.article(thing.name)}?", "yes")
+    return (f"Is there {language.article(language.noun(thing))}?", "yes") if thing.kind == "shape" else None
+
+
+def exists(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+    """As often yes as no; never about a held-out combination."""
+    return exists_yes(dice, scene, thing) if dice.chance(0.5) else exists_no(dice, scene, thing)
+
+
+def where(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+    if thing.kind == "object" and max(thing.box[2] - thing.box[0], thing.box[3] - thing.box[1]) > 30:
+        return None  # a large object fills the picture
+    words = reference(scene, thing)
+    return (f"Where is {words}?", thing.place) if words else None
+
+
+def ground(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+    """The box of a thing."""
+    words = reference(scene, thing)
+    return (f"Where exactly is {words}?", language.box_text(thing.box, scene.size_px)) if words else None
+
+
+READ = ("What does the text say?", "Read the text.")
+
+
+def read(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+    if thing.kind != "text":
+        return None
+    if _only(scene.things, "text"):
+        return (dice.pick(READ), thing.name)
+    upper = min((t for t in scene.things if t.kind == "text"), key=lambda t: t.box[1])
+    return (f"What does the {'upper' if thing is upper else 'lower'} text say?", thing.name)
+
+
+def digit(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+    if thing.kind != "digit" or not _only(scene.things, "digit"):
+        return None
+    return (dice.pick(("What digit is this?", "Which digit is written here?")), thing.name)
+
+
+def describe(dice: Dice, scene: Scene) -> Answered:
+    if dice.chance(0.5):
+        return ("What is in the picture?", language.short_caption(scene))
+    return ("Describe the picture.", language.dense_caption(scene))
+
+
+# Answers that later questions may have again although an earlier turn said them.
+_TELL_NOTHING = frozenset(("yes", "no", *language.NUMBERS))
+# How often each is tried. Names are asked for often because they cannot be once any other turn has said them.
+ASKED_OF: dict[str, tuple[Ask, ...]] = {
+    "shape": (color, color, shape, shape, count, exists, where),
+    "text": (read, read, where),
+    "object": (object_, object_, object_, object_, exists, where),
+    "digit": (digit, digit, where),
+}
+
+
+def conversation(dice: Dice, scene: Scene, turns: int) -> list[Answered]:
+    """Up to `turns` different questions of mixed kinds; a request for a caption, if any, comes last.
+
+    Last, because a caption before them would answer the other questions without the picture; for the same reason no
+    answer (yes, no and numbers aside) was said in an earlier turn.
+    """
+    asked: dict[str, str] = {}
+    said: set[str] = set()
+    presence = 0
+    main = scene.things[0]
+    for turn in range(3 * turns):
+        if len(asked) >= turns:
+            break
+        # The thing that the scene is about comes first, later turns may ask about anything.
+        thing = main if turn == 0 or dice.chance(0.3) else dice.pick(scene.things)
+        ask = ground if dice.chance(0.04) else dice.pick(ASKED_OF[thing.kind])
+        answered = ask(dice, scene, thing)
+        if answered and answered[1] in ("yes", "no"):
+            # Few things can be affirmed before questions repeat, many can be denied: more of them would tilt to "no".
+            presence += 1
+            if presence > min(2, len(scene.things)):
+                continue
+        if answered and answered[0] not in asked and answered[1] not in said:
+            asked[answered[0]] = answered[1]
+            said |= {*answered[0].rstrip("?.").split(), answered[1]} - _TELL_NOTHING
+    if not asked or dice.chance(0.12):
+        asked.setdefault(*describe(dice, scene))
+    return list(asked.items())

@@ -1,0 +1,188 @@
+"""Phi-3's tokenizer, and our small one by the same rules.
+
+Ids: the SentencePiece pieces, Phi-3's eleven special strings, `<pad>`, then the three decoupled rows `<image>`,
+`<image placeholder>` and `<|endofchunk|>`. For Phi-3: 32000 pieces, `<|endoftext|>` 32000, `<pad>` 32011,
+`initial_len` 32012, `<image>` 32012, `<|endofchunk|>` 32014.
+"""
+
+import io
+import re
+import string
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from jaxtyping import Integer
+
+SPACE = "▁"  # SentencePiece's visible space
+PHI3_SPECIALS = (
+    "<|endoftext|>", "<|assistant|>", "<|placeholder1|>", "<|placeholder2|>", "<|placeholder3|>", "<|placeholder4|>",
+    "<|system|>", "<|end|>", "<|placeholder5|>", "<|placeholder6|>", "<|user|>",
+)  # fmt: skip
+DECOUPLED = ("<image>", "<image placeholder>", "<|endofchunk|>")
+# Whitespace after these vanishes: they carry `rstrip` in Phi-3's tokenizer_config.json.
+STRIPS_RIGHT = frozenset((*PHI3_SPECIALS[1:], "</s>"))
+# The stray space before these at the start of a text is dropped: Hugging Face's `all_special_tokens`.
+DROPS_SPACE = frozenset(("<unk>", "<s>", "<|endoftext|>", "<pad>", *DECOUPLED))
+# Protobuf messages merge when joined: this sets ModelProto.normalizer_spec.add_dummy_prefix = false.
+_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+ROWS_MULTIPLE = 64  # 32012 -> 32064, the rows of Phi-3's tables
+
+
+class Tokenizer:
+    """Text to ids as Hugging Face's slow LlamaTokenizer with `legacy=False` and no BOS (spec/blip3.md 4.3).
+
+    Example with Phi-3's model: "<|user|>\\nHi<|end|>\\n" -> [29871, 32010, 18567, 32007]: a text starts with a
+    space, role tokens swallow the whitespace after them, and text behind a special string gets no space of its own.
+    """
+
+    def __init__(self, model: bytes):
+        self._model = model
+        # legacy=False: the space before a text is added by `encode`, once, not by SentencePiece at each segment.
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model + _NO_DUMMY_PREFIX)
+        count = self._pieces.vocab_size()
+        self.special_ids: dict[str, int] = {name: self._pieces.piece_to_id(name) for name in ("<unk>", "<s>", "</s>")}
+        for offset, name in enumerate((*PHI3_SPECIALS, "<pad>", *DECOUPLED)):
+            self.special_ids[name] = count + offset
+        self._special_names = {id_: name for name, id_ in self.special_ids.items()}
+        self._split = re.compile("(" + "|".join(map(re.escape, self.special_ids)) + ")")
+        self._space_id = self._pieces.piece_to_id(SPACE)
+        self._guard_id = self._pieces.piece_to_id("a")
+        self._unk_length = len(self._pieces.encode("<unk>"))
+        self.pad_id = self.special_ids["<pad>"]
+        self.eos_id = self.special_ids["<|endoftext|>"]
+        self.end_id = self.special_ids["<|end|>"]
+        self.system_id = self.special_ids["<|system|>"]
+        self.user_id = self.special_ids["<|user|>"]
+        self.assistant_id = self.special_ids["<|assistant|>"]
+        self.image_id = self.special_ids["<image>"]
+        self.placeholder_id = self.special_ids["<image placeholder>"]
+        self.end_of_chunk_id = self.special_ids["<|endofchunk|>"]
+        self.initial_len = self.pad_id + 1
+        self.vocab_rows = -(-self.initial_len // ROWS_MULTIPLE) * ROWS_MULTIPLE
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """The tokenizer of a SentencePiece `tokenizer.model` file."""
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"tokenizer: no file '{path}'; wanted a SentencePiece model, as Phi-3's tokenizer.model.")
+        try:
+            return cls(path.read_bytes())
+        except RuntimeError as error:
+            raise ValueError(f"tokenizer: '{path}' is not a SentencePiece model ({error}); copy it again.") from error
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_bytes(self._model)
+
+    def __reduce__(self):
+        return Tokenizer, (self._model,)
+
+    def __len__(self) -> int:
+        """Ids in use: pieces, special strings, `<pad>` and the decoupled rows."""
+        return self.initial_len + len(DECOUPLED)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; special strings in it become their single ids."""
+        if not text:
+            return []
+        ids: list[int] = []
+        segments = self._split.split(SPACE + text.replace(SPACE, " "))
+        strip = False
+        for number, segment in enumerate(segments):
+            if number % 2:
+                # Hugging Face drops the stray space only before its own special tokens, so role tokens keep it.
+                if ids == [self._space_id] and number == 1 and segment in DROPS_SPACE:
+                    ids = []
+                ids.append(self.special_ids[segment])
+                strip = segment in STRIPS_RIGHT
+            else:
+                ids.extend(self._encode_plain(segment.lstrip() if strip else segment))
+        return ids
+
+    def _encode_plain(self, text: str) -> list[int]:
+        if not text.startswith((SPACE, " ")):
+            return self._pieces.encode(text)
+        # As the slow tokenizer: behind "<unk>" a leading space stays what it is.
+        return self._pieces.encode("<unk>" + text)[self._unk_length :]
+
+    def decode(self, ids: Iterable[int] | Integer[np.ndarray, " n"], keep_special: bool = True) -> str:
+        """Text of ids, without the space that `encode` puts first; unused ids above the vocabulary are an error.
+
+        keep_special: write special strings out; False leaves them away, as answers are shown.
+        """
+        parts: list[str] = []
+        run: list[int] = []
+        for id_ in map(int, ids):
+            name = self._special_names.get(id_)
+            if name is None and not 0 <= id_ < self._pieces.vocab_size():
+                raise ValueError(f"tokenizer: id {id_} is not one of {len(self)}; is it another model's?")
+            if name is None:
+                run.append(id_)
+                continue
+            parts.append(self._decode_plain(run))
+            run = []
+            if keep_special:
+                parts.append(name)
+        parts.append(self._decode_plain(run))
+        return "".join(parts).removeprefix(" ")
+
+    def _decode_plain(self, ids: list[int]) -> str:
+        # `decode` of SentencePiece eats a leading space; a piece that is text before it keeps the space.
+        return self._pieces.decode([self._guard_id, *ids])[1:] if ids else ""
+
+    def piece(self, id_: int) -> str:
+        """The piece or special string of an id, for tables and tests."""
+        return self._special_names.get(id_) or self._pieces.id_to_piece(id_)
+
+    def without_specials(self, text: str, keep: Sequence[str] = ()) -> str:
+        """The text with special strings cut out, so that data cannot forge a turn or a picture."""
+        if "<" not in text:
+            return text
+        return self._split.sub(lambda match: match.group() if match.group() in keep else "", text)
+
+
+def train_tokenizer(texts: Iterable[str], path: str | Path, pieces: int = 2000) -> Tokenizer:
+    """Trains and writes a small BPE model with byte fallback; gives the tokenizer that it makes.
+
+    Digits and capital letters are pieces of their own always: what is read from a picture is spelled letter by
+    letter, and no string of training data becomes one token. Text is not normalised; line breaks become bytes, as
+    in Llama's model. The same texts give the same file.
+
+    pieces: at most this many, 3 control pieces, 256 bytes and all printable ASCII included.
+    """
+    wanted = 3 + 256 + len(string.printable.strip()) + 2
+    if pieces < wanted:
+        raise ValueError(f"tokenizer: {pieces} pieces are fewer than {wanted}, the bytes and ASCII; ask for more.")
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=_training_lines(texts),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=pieces,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        split_digits=True,
+        character_coverage=1.0,
+        required_chars=string.ascii_letters + string.digits + string.punctuation,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        pretokenization_delimiter=_BOUNDARY,
+        max_sentence_length=100_000,
+        num_threads=1,
+        minloglevel=2,
+    )
+    Path(path).write_bytes(model.getvalue())
+    return Tokenizer(model.getvalue())
+
+
+_BOUNDARY = "\x1f"  # no merge crosses it
+_ANY_SPECIAL = re.compile("|".join(map(re.escape, (*PHI3_SPECIALS, "<pad>", *DECOUPLED))))
+
+
+def _training_lines(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        for line in _ANY_SPECIAL.sub("\n", text).splitlines():
+            if line.strip():
+                yield re.sub("([A-Z])", rf"{_BOUNDARY}\1{_BOUNDARY}", line)
