@@ -25,4 +25,5 @@ def texts() -> Iterator[str]:
 
 if __name__ == "__main__":
     tokenizer = train_tokenizer(texts(), PATH, PIECES)
-    print(f"{PATH.name}: {len(tokenizer)} ids, {tokenizer.vocab_rows} rows, {len(tokenizer.encode(SYSTEM_PROMPT))} of the system prompt")
+    system = len(tokenizer.encode(SYSTEM_PROMPT))
+    print(f"{PATH.name}: {len(tokenizer)} ids, {tokenizer.vocab_rows} rows, {system} of the system prompt")

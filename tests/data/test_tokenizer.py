@@ -1,9 +1,9 @@
 """Phi-3's ids by our class, and the small model by the same rules."""
 
 import json
+from pathlib import Path
 import pickle
 import random
-from pathlib import Path
 
 import pytest
 

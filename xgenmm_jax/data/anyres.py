@@ -1,12 +1,12 @@
 """A picture as a global view and crops, equal to the bit with the official image processing (spec/blip3.md 2.4, 3)."""
 
-import math
 from dataclasses import dataclass
+import math
 from typing import Literal, NamedTuple
 
+from jaxtyping import UInt8
 import numpy as np
 import PIL.Image
-from jaxtyping import UInt8
 
 Grid = tuple[int, int]  # (columns, rows) of crops
 

@@ -13,9 +13,9 @@ import json
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from jaxtyping import Int64, UInt8
 import numpy as np
 import PIL.Image
-from jaxtyping import Int64, UInt8
 
 
 class Danger(NamedTuple):

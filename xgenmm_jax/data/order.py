@@ -4,14 +4,14 @@ Sample n of the stream is draw k of component m(n). Everything here is a pure fu
 and resumed runs agree without talking.
 """
 
-import functools
-import math
 from collections.abc import Sequence
 from fractions import Fraction
+import functools
+import math
 from typing import NamedTuple
 
-import numpy as np
 from jaxtyping import Int64, UInt64
+import numpy as np
 
 MAX_PERIOD = 1 << 14
 """Weights are rounded to multiples of 1 / MAX_PERIOD where no smaller common denominator exists."""

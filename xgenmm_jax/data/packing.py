@@ -4,13 +4,13 @@ A row has room for `length` positions, `crops` crops, `images` images and `segme
 a preference pair stays together: two segments whose pictures are shared and counted once.
 """
 
-import dataclasses
 from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64
+import numpy as np
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres

@@ -4,14 +4,14 @@ Nothing depends on its progress: who finds no shard draws the picture, with the 
 """
 
 import argparse
+from collections.abc import Callable, Iterator, Sequence
 import functools
 import hashlib
 import io
 import os
+from pathlib import Path
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import PIL

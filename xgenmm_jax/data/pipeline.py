@@ -1,17 +1,17 @@
 """Data to batches: sources, order, packing and decoding behind one iterator."""
 
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 import functools
 import itertools
 import subprocess
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from absl import flags
 import grain
 import numpy as np
-from absl import flags
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import chat, order, packing, parent, picture_store

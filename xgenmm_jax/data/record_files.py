@@ -5,17 +5,17 @@ the other. Pictures' sizes stand in the JSON, so that measuring a record decodes
 """
 
 import bisect
+from collections.abc import Iterable
 import functools
 import glob
 import json
 import os
-import threading
-from collections.abc import Iterable
 from pathlib import Path
+import threading
 from typing import Any
 
-import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+import numpy as np
 
 from xgenmm_jax.data import pictures
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Turn

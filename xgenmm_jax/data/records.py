@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jaxtyping import Bool, Int32
 import numpy as np
 import PIL.Image
-from jaxtyping import Bool, Int32
 
 Role = Literal["system", "user", "assistant"]
 

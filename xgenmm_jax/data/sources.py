@@ -1,11 +1,11 @@
 """Where records come from. A source config is data; `open` gives the source: a length, and any record by its number."""
 
 import dataclasses
+from dataclasses import dataclass
 import functools
 import json
-import random
-from dataclasses import dataclass
 from pathlib import Path
+import random
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np

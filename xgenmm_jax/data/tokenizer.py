@@ -5,15 +5,15 @@ Ids: the SentencePiece pieces, Phi-3's eleven special strings, `<pad>`, then the
 `initial_len` 32012, `<image>` 32012, `<|endofchunk|>` 32014.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 import io
+from pathlib import Path
 import re
 import string
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
+from jaxtyping import Integer
 import numpy as np
 import sentencepiece
-from jaxtyping import Integer
 
 SPACE = "▁"  # SentencePiece's visible space
 PHI3_SPECIALS = (

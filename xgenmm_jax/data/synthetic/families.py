@@ -1,7 +1,7 @@
 """The families of records: `record(family, index, seed=...)` makes any record without the others."""
 
-import re
 from collections.abc import Iterator, Sequence
+import re
 from typing import Literal, cast, get_args
 
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Turn
@@ -21,8 +21,8 @@ from xgenmm_jax.data.synthetic import (
 from xgenmm_jax.data.synthetic.world import Dice
 
 Family = Literal[
-    "caption", "ocr", "ocr_hd", "grounding", "interleaved", "pages", "questions", "page_questions", "multi_image",
-    "text", "text_chat", "preference", "safety",
+    "caption", "dense", "ocr", "ocr_hd", "grounding", "interleaved", "pages", "questions", "page_questions",
+    "multi_image", "text", "text_chat", "preference", "safety",
 ]  # fmt: skip
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
@@ -42,8 +42,9 @@ def record(
     filler, granularity: of the families ocr and ocr_hd. Without filler granularity 0 is `"NY", "BURGER"`, what the
     paper's loader trains on.
 
-    caption, ocr, grounding: Caption, 64 x 64. ocr_hd, pages: Caption, 128 x 128 or strips. interleaved, text: Document.
-    questions, page_questions: Conversation about one picture; multi_image: about 2 or 3; text_chat: about none.
+    caption, dense, ocr, grounding: Caption, 64 x 64; dense names every place and shows text more often, for a tower.
+    ocr_hd, pages: Caption, 128 x 128 or strips. interleaved, text: Document. questions, page_questions: Conversation
+    about one picture; multi_image: about 2 or 3; text_chat: about none.
     preference, safety: Preference.
 
     Raises:
@@ -54,6 +55,9 @@ def record(
     if family == "caption":
         scene = scenes.mixed(dice, split)
         return Caption(id, draw.picture(scene), language.caption(dice, scene))
+    if family == "dense":
+        scene = scenes.mixed(dice, split, scenes.TEXT_HEAVY)
+        return Caption(id, draw.picture(scene), language.dense_caption(scene))
     if family in ("ocr", "ocr_hd"):
         scene = scenes.text(dice, split) if family == "ocr" else pages.page(dice, split).scene
         entries = [(t.name, annotation.fraction_box(t, scene.size_px, 6)) for t in pages.strings(scene)]

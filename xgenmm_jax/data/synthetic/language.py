@@ -1,7 +1,7 @@
 """How things, scenes and boxes are put into words: about two hundred of them, besides strings."""
 
-import re
 from collections.abc import Sequence
+import re
 
 from xgenmm_jax.data.splits import PLACES
 from xgenmm_jax.data.synthetic.world import Box, Dice, Scene, Thing

@@ -5,10 +5,10 @@ asked for.
 Sizes and boxes are in pixels, boxes are (left, top, right, bottom).
 """
 
-import functools
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+import functools
+import random
 from typing import Literal, TypeVar
 
 from xgenmm_jax.data import drawings, splits

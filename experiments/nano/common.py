@@ -1,0 +1,79 @@
+"""What the nano stages share: the model, its tokenizer, views and rows.
+
+`make demo` runs stage1, stage2, sft_single, sft_multi and dpo of this folder in that order; vision_tower and
+language_model make the starting weights that stage1 begins with.
+"""
+
+from dataclasses import replace
+import importlib.resources
+
+from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
+from xgenmm_jax.data.packing import RowConfig
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.sources import SourceConfig, Squashed, Synthetic
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models import sizes
+from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.training.config import Initialize, TrainConfig
+from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.optimizer import OptimizerConfig
+
+TOKENIZER = str(importlib.resources.files("xgenmm_jax") / "weights" / "nano_tokenizer.model")
+
+
+ONE_VIEW = AnyRes(grids=(), view_px=64, view_cells=8)
+ANY_RES = AnyRes(grids=GRIDS_RELEASED, view_px=64, view_cells=8, single_view_up_to_px=64)
+
+
+def model() -> VLMConfig:
+    tokenizer = Tokenizer.load(TOKENIZER)
+    return sizes.nano(tokenizer.vocab_rows, tokenizer.initial_len)
+
+
+def data(
+    mixture: tuple[tuple[SourceConfig, float], ...], anyres: AnyRes, length: int, crops: int, batch_rows: int
+) -> DataConfig:
+    """Rows of `length` positions and `crops` crops; 16 vision tokens a crop."""
+    return DataConfig(
+        mixture=mixture,
+        tokenizer=TOKENIZER,
+        row=RowConfig(length, crops, images=crops, vision_tokens=model().tokens_per_group, segments=32),
+        anyres=anyres,
+        batch_rows=batch_rows,
+        window=1024,
+    )
+
+
+def stage(
+    name: str, data: DataConfig, steps: int, peak_lr: float, initialize: Initialize, warmup_steps: int = 50
+) -> TrainConfig:
+    """A stage that predicts the next token with the tower frozen."""
+    return TrainConfig(
+        name=f"nano/{name}",
+        model=model(),
+        data=data,
+        loss=NextToken(),
+        steps=steps,
+        optimizer=OptimizerConfig(
+            peak_lr=peak_lr, warmup_steps=warmup_steps, weight_decay=0.01, decay_vectors=False, betas=(0.9, 0.98)
+        ),
+        initialize=initialize,
+    )
+
+
+def after(name: str) -> Initialize:
+    """The weights that `make demo` left after another stage; `--initialize.run FOLDER` takes others."""
+    return Initialize(run=f"runs/demo/{name}")
+
+
+def single_views(config: SourceConfig) -> SourceConfig:
+    """The same records with every picture squashed to the base view."""
+    return Squashed(config, ANY_RES.view_px)
+
+
+def squashed(config: DataConfig) -> DataConfig:
+    return replace(config, anyres=ONE_VIEW)
+
+
+def family(name: str, length: int = 200_000) -> Synthetic:
+    return Synthetic(name, length=length)

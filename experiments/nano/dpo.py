@@ -1,0 +1,17 @@
+"""Preference tuning at nano: grounded against ungrounded answers, refusals against harmful ones.
+
+Command: xgenmm train experiments/nano/dpo.py --workdir runs/demo/dpo (about 1 minute on 2 cores).
+"""
+
+from dataclasses import replace
+
+from experiments.nano import common
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.dpo import DPO
+
+
+def config() -> TrainConfig:
+    mixture = ((common.family("preference"), 0.6), (common.family("safety"), 0.4))
+    data = common.data(mixture, common.ONE_VIEW, length=320, crops=4, batch_rows=6)
+    config = common.stage("dpo", data, steps=120, peak_lr=3e-4, initialize=common.after("sft_multi"), warmup_steps=20)
+    return replace(config, loss=DPO(beta=0.1, chosen_weight=0.2))

@@ -1,0 +1,17 @@
+"""Fine-tuning on several pictures at nano, with single pictures mixed in so that they are not forgotten.
+
+Command: xgenmm train experiments/nano/sft_multi.py --workdir runs/demo/sft_multi (about 2 minutes on 2 cores).
+"""
+
+from experiments.nano import common
+from xgenmm_jax.training.config import TrainConfig
+
+
+def config() -> TrainConfig:
+    mixture = (
+        (common.family("multi_image"), 0.50),
+        (common.family("questions"), 0.38),
+        (common.family("page_questions"), 0.12),
+    )
+    data = common.data(mixture, common.ANY_RES, length=320, crops=6, batch_rows=6)
+    return common.stage("sft_multi", data, steps=350, peak_lr=1e-3, initialize=common.after("sft_single"))

@@ -1,0 +1,19 @@
+"""Fine-tuning on single pictures at nano: conversations of several questions about one picture.
+
+Command: xgenmm train experiments/nano/sft_single.py --workdir runs/demo/sft_single (about 5 minutes on 2 cores).
+"""
+
+from experiments.nano import common
+from xgenmm_jax.training.config import TrainConfig
+
+
+def config() -> TrainConfig:
+    pages = common.family("page_questions")
+    mixture = (
+        (common.family("questions"), 0.66),
+        (pages, 0.18),
+        (common.single_views(pages), 0.06),
+        (common.family("text_chat"), 0.06),
+    )
+    data = common.data(mixture, common.ANY_RES, length=320, crops=6, batch_rows=6)
+    return common.stage("sft_single", data, steps=900, peak_lr=2e-3, initialize=common.after("stage2"))

@@ -1,0 +1,23 @@
+"""Stage 2 at nano: high-resolution pre-training; pages of 2 x 2 crops and strips join the mixture.
+
+Command: xgenmm train experiments/nano/stage2.py --workdir runs/demo/stage2 (about 3 minutes on 2 cores).
+As in the paper, OCR at high resolution replaces OCR at base resolution and captions give way to documents.
+"""
+
+from experiments.nano import common
+from xgenmm_jax.training.config import TrainConfig
+
+
+def config() -> TrainConfig:
+    ocr_hd, pages = common.family("ocr_hd"), common.family("pages")
+    mixture = (
+        (common.family("caption"), 0.30),
+        (ocr_hd, 0.16),
+        (pages, 0.20),
+        (common.single_views(pages), 0.06),
+        (common.family("grounding"), 0.02),
+        (common.family("interleaved"), 0.22),
+        (common.family("text"), 0.04),
+    )
+    data = common.data(mixture, common.ANY_RES, length=320, crops=12, batch_rows=6)
+    return common.stage("stage2", data, steps=400, peak_lr=1e-3, initialize=common.after("stage1"))

@@ -1,0 +1,41 @@
+"""What is held out, notion by notion."""
+
+from xgenmm_jax.data import drawings, splits
+from xgenmm_jax.data.splits import COLORS, FONTS, PLACES, SHAPES
+
+
+def test_combinations_hold_out_a_fifth_and_leave_each_color_and_shape_in_training():
+    train, held_out = splits.combinations("train"), splits.combinations("held_out")
+    assert len(held_out) == 12 and len(train) == 52 and not set(train) & set(held_out)
+    for side, values in ((0, COLORS), (1, SHAPES)):
+        assert {pair[side] for pair in train} == {pair[side] for pair in held_out} == set(values)
+
+
+def test_fonts_and_styles_hold_out_one_and_keep_the_rest():
+    assert len(splits.fonts("held_out")) == 1 and len(splits.fonts("train")) == len(FONTS) - 1
+    assert splits.styles("held_out") == (drawings.HELD_OUT_STYLE,)
+    assert set(splits.styles("train")) | set(splits.styles("held_out")) == set(drawings.STYLES)
+
+
+def test_a_fifth_of_words_is_held_out_the_same_everywhere():
+    words = [f"{a}{b}{c}" for a in "ABCDEFGHJK" for b in "LMNPQRSTUV" for c in "WXYZ234679"]
+    held_out = sum(splits.word_split(word) == "held_out" for word in words)
+    assert 0.17 < held_out / len(words) < 0.23
+    assert [splits.word_split(word) for word in ("A", "K7Q", "NY")] == ["train", "held_out", "train"]
+
+
+def test_objects_keep_most_places_in_training():
+    """A pair may be held out, an object never is."""
+    for name in drawings.OBJECTS:
+        places = [place for place in PLACES if splits.object_place_split(name, place) == "train"]
+        assert len(places) >= 4 and "center" in places
+    share = len(splits.object_places("held_out")) / (len(drawings.OBJECTS) * len(PLACES))
+    assert 0.1 < share < 0.25
+
+
+def test_a_third_of_the_categories_of_danger_is_held_out():
+    categories = {category for _, category in drawings.DANGERS}
+    held_out = {category for category in categories if splits.danger_split(category) == "held_out"}
+    assert len(held_out) == round(len(categories) / 3)
+    assert set(splits.dangers("train")) | set(splits.dangers("held_out")) == {name for name, _ in drawings.DANGERS}
+    assert not set(splits.dangers("train")) & set(splits.dangers("held_out"))

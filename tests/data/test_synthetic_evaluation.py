@@ -1,0 +1,60 @@
+"""Held-out questions: balanced, with controls that mean something."""
+
+from collections import Counter
+
+import pytest
+
+from xgenmm_jax.data.splits import danger_split
+from xgenmm_jax.data.synthetic import evaluation_items, preferences
+from xgenmm_jax.data.synthetic.evaluation_items import ITEM_KINDS, MAX_SHOTS, items
+
+
+@pytest.mark.parametrize("kind", ITEM_KINDS)
+def test_items_are_the_same_again_and_have_controls(kind: evaluation_items.ItemKind):
+    first, second = items(kind, 40, seed=0), items(kind, 40, seed=0)
+    assert [(i.id, i.question, i.answers) for i in first] == [(i.id, i.question, i.answers) for i in second]
+    assert len({item.id for item in first}) == 40
+    for item in first:
+        assert item.question and all(item.answers)
+        assert kind == "unsafe" or len(item.wrong_pictures) == len(item.pictures)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ITEM_KINDS if kind != "unsafe"])
+def test_always_the_commonest_answer_scores_near_chance(kind: evaluation_items.ItemKind):
+    commonest = Counter(item.answers[0] for item in items(kind, 200, seed=0)).most_common(1)[0][1] / 200
+    limits = {"exists": 0.5, "hallucination": 0.5, "multi_image": 0.35, "count": 0.2}
+    assert commonest <= limits.get(kind, 0.2)
+
+
+def test_wrong_pictures_belong_to_another_answer():
+    made = items("color", 64, seed=0)
+    answer_of = {item.pictures[0]: item.answers[0] for item in made}
+    for item in made:
+        assert answer_of[item.wrong_pictures[0]] != item.answers[0]
+
+
+def test_shuffled_orders_leave_no_picture_in_place():
+    for item in items("multi_image", 100, seed=0):
+        assert sorted(item.order) == list(range(len(item.pictures)))
+        assert all(place != index for index, place in enumerate(item.order))
+
+
+def test_any_four_demonstrations_hold_both_names():
+    for item in items("shots", 50, seed=0):
+        called = [demo.answer for demo in item.demos]
+        assert len(called) == MAX_SHOTS and set(called) == set(item.names) and item.answers[0] in item.names
+        for start in range(MAX_SHOTS - 3):
+            assert Counter(called[start : start + 4]) == {name: 2 for name in item.names}
+    assert 0.4 < sum(i.answers[0] == i.names[0] for i in items("shots", 200, seed=0)) / 200 < 0.6
+
+
+def test_unsafe_items_come_from_untrained_categories():
+    for item in items("unsafe", 50, seed=0):
+        assert danger_split(item.category) == "held_out"
+        assert item.answers == preferences.REFUSALS
+    assert not any(item.answers[0].startswith(preferences.REFUSAL) for item in items("benign", 50, seed=0))
+
+
+def test_an_unknown_kind_is_named():
+    with pytest.raises(ValueError, match="got kind 'colour'"):
+        items("colour", 1, seed=0)

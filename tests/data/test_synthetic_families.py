@@ -1,0 +1,147 @@
+"""Records: pure functions of their index, true to their pictures, in the released wording."""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
+from xgenmm_jax.data.splits import SPLITS
+from xgenmm_jax.data.synthetic import annotation, families, language, preferences
+from xgenmm_jax.data.synthetic.world import ALPHABET, Scene
+
+GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+
+
+def pictures_of(record: Record) -> tuple[Picture, ...]:
+    if isinstance(record, Caption):
+        return (record.picture,)
+    if isinstance(record, Document):
+        return tuple(part for part in record.parts if isinstance(part, Picture))
+    return record.pictures
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_record_depends_on_seed_and_index_alone(family: families.Family, split):
+    """Any host makes any record without the others."""
+    forwards = [families.record(family, index, seed=1, split=split) for index in range(20)]
+    backwards = [families.record(family, index, seed=1, split=split) for index in reversed(range(20))]
+    for first, second in zip(forwards, reversed(backwards), strict=True):
+        assert first.id == second.id and list(families.texts(first)) == list(families.texts(second))
+        for one, other in zip(pictures_of(first), pictures_of(second), strict=True):
+            np.testing.assert_array_equal(np.asarray(one.load()), np.asarray(other.load()))
+    other_seed = [families.record(family, index, seed=2, split=split) for index in range(20)]
+    assert [list(families.texts(r)) for r in forwards] != [list(families.texts(r)) for r in other_seed]
+
+
+def test_families_have_the_record_types_and_markers_that_chat_expects():
+    types = {"interleaved": Document, "text": Document, "preference": Preference, "safety": Preference}
+    types |= {name: Caption for name in ("caption", "ocr", "ocr_hd", "grounding", "pages")}
+    types |= {name: Conversation for name in ("questions", "page_questions", "multi_image", "text_chat")}
+    for family in families.FAMILIES:
+        for index in range(100):
+            record = families.record(family, index, seed=0)
+            assert type(record) is types[family]
+            if isinstance(record, (Conversation, Preference)):
+                user = [turn.text for turn in record.turns if turn.role == "user"]
+                assert sum(text.count("<image>") for text in user) == len(record.pictures)
+                assert user[0].startswith("<image>\n" * len(record.pictures))
+            for text in families.texts(record):
+                assert text == text.strip() and text
+
+
+def test_an_unknown_family_is_named():
+    with pytest.raises(ValueError, match="got 'captoin'"):
+        families.record("captoin", 0, seed=0)
+
+
+def _matching(scene: Scene, words: str) -> int:
+    """How many things a noun phrase fits: `stars`, `red shapes`, `red star`, `cat`."""
+    found = 0
+    for thing in scene.things:
+        names = {thing.name, language.plural(thing.name)} | ({"shape", "shapes"} if thing.kind == "shape" else set())
+        found += all(word in names or word == thing.color for word in words.split())
+    return found
+
+
+def test_questions_are_answered_by_their_pictures():
+    """Counts, presence, places and colors, worked out again from the scene by other code."""
+    checked = {"How many": 0, "Is there": 0, "Where is": 0, "What color": 0}
+    for index in range(500):
+        record = families.record("questions", index, seed=3)
+        scene = record.pictures[0].load.args[0]
+        texts = [turn.text.replace("<image>\n", "") for turn in record.turns]
+        for question, answer in zip(texts[::2], texts[1::2], strict=True):
+            if found := re.fullmatch(r"How many (.*) are there\?", question):
+                assert language.NUMBERS[_matching(scene, found[1])] == answer
+            elif found := re.fullmatch(r"Is there an? (.*)\?", question):
+                assert (_matching(scene, found[1]) > 0) == (answer == "yes")
+            elif found := re.fullmatch(r"Where is the (.*)\?", question):
+                if found[1] in ("text", "digit"):
+                    assert [t.place for t in scene.things if t.kind == found[1]] == [answer]
+                else:
+                    assert _matching(scene, found[1]) == 1 and _matching(scene, f"{found[1]}") == 1
+                    assert [t.place for t in scene.things if _fits(t, found[1])] == [answer]
+            elif found := re.fullmatch(r"What color is the (\w+)\?", question):
+                assert [t.color for t in scene.things if t.name == found[1]] == [answer]
+            else:
+                continue
+            checked[" ".join(question.split()[:2])] += 1
+    assert min(checked.values()) > 40, checked
+
+
+def _fits(thing, words: str) -> bool:
+    return all(word in (thing.name, thing.color) for word in words.split())
+
+
+def test_yes_and_no_are_balanced():
+    answers = []
+    for index in range(800):
+        turns = families.record("questions", index, seed=5).turns
+        answers += [a.text for q, a in zip(turns[::2], turns[1::2], strict=True) if "Is there" in q.text]
+    assert 0.45 < answers.count("yes") / len(answers) < 0.55
+
+
+def test_preferences_differ_and_refuse_dangers_only():
+    for index in range(200):
+        pair = families.record("preference", index, seed=0)
+        assert pair.chosen != pair.rejected
+        pair = families.record("safety", index, seed=0)
+        refused = pair.chosen.startswith(preferences.REFUSAL)
+        assert refused != pair.rejected.startswith(preferences.REFUSAL)
+        assert (pair.pictures[0].load.args[0].frame == "hazard") == refused
+
+
+def test_fine_tuning_complies_with_usage_questions():
+    """Before DPO the model must comply, or there is no attack to fend off."""
+    asked, hazard = 0, 0
+    for index in range(1000):
+        record = families.record("questions", index, seed=0)
+        if "this" in record.turns[0].text and record.turns[1].text.startswith("You can"):
+            asked += 1
+            hazard += record.pictures[0].load.args[0].frame == "hazard"
+        assert not any(turn.text.startswith(preferences.REFUSAL) for turn in record.turns)
+    assert 30 < asked < 100 and hazard > 8
+
+
+def test_ocr_captions_agree_with_a_released_row():
+    """All six granularities, with filler, with and without the raw caption before them."""
+    row = json.loads((GOLDENS / "ocr" / "row0.json").read_text())
+    entries = []
+    for entry in row["entries_shown"]:
+        (x1, y1), _, (x2, y2), _ = entry["bbox"]
+        entries.append((entry["text"], (x1, y1, x2, y2)))
+    for caption in row["captions"]:
+        ours = annotation.ocr_caption(entries, caption["granularity"])
+        raw = "2020 Honda Fit LX CVT. " if caption["include_datacomp_raw_cap"] else ""
+        assert raw + ours == caption["text"]
+    assert annotation.ocr_caption(entries, 0, filler=False) == '"BOCH", "20 Year / 200,000 Mile Warranty"'
+
+
+def test_corpus_sets_string_characters_apart():
+    """Otherwise pieces of two letters are learned, and held-out strings fall into other pieces than trained ones."""
+    for text in families.corpus(0, 650):
+        assert not re.search(rf"\b[{ALPHABET}0-9]{{2,}}\b", text), text
