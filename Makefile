@@ -23,6 +23,13 @@ lint: $(STAMP)
 
 setup: $(STAMP)
 
+# About two hours on 2 cores; interrupted, the same command continues.
+starting-weights: $(STAMP)
+	$(BIN)/xgenmm train experiments/nano/vision_tower.py --workdir runs/weights/vision_tower
+	$(BIN)/python tools/export_starting_weights.py runs/weights/vision_tower vision
+	$(BIN)/xgenmm train experiments/nano/language_model.py --workdir runs/weights/language_model
+	$(BIN)/python tools/export_starting_weights.py runs/weights/language_model decoder
+
 $(STAMP): setup.cfg pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python %d.%d found, 3.11 or later wanted: make PYTHON=/path/to/python3.12" % sys.version_info[:2])'

@@ -40,7 +40,7 @@ def config() -> TrainConfig:
         model=model,
         data=data,
         loss=ContrastCaption(contrast="sigmoid", contrast_weight=0.1, caption_weight=1.0, parallel=0.5),
-        steps=10_000,
+        steps=5_000,
         optimizer=OptimizerConfig(
             peak_lr=1.5e-3, warmup_steps=400, weight_decay=0.02, decay_vectors=False, betas=(0.9, 0.98)
         ),

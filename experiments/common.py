@@ -1,0 +1,143 @@
+"""What the paper's stages share: sizes, where data and weights lie, mixtures, rows, budgets.
+
+Data. A name below is a folder: "obelics" is read from `data/obelics/*.array_record`, relative to where the command is
+typed. These are files in this project's container (`xgenmm_jax/data/record_files.py`, `write_records`): pictures beside
+their text. Fine-tuning data in LLaVA's JSON form is read as it is. Of public forms, the readers of parquet, tar and
+url lists are not part of this version, so those datasets are converted first; BLIP3-OCR-HD-30M was never released.
+
+Weights. SigLIP, Phi-3-mini and Phi-3-medium as safetensors with this project's names under `weights/`, and Phi-3's
+`tokenizer.model`. This version brings no converter from Hugging Face's names.
+
+Hours in the stages' heads are estimates, not measurements: 25.3 GFLOP a position for Phi-3-mini's training, 0.86
+TFLOP a crop (tower forward, resampler trained), at half of a TPU v5p's 459 TFLOP/s and 0.4 of an H100's 989 TFLOP/s.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from xgenmm_jax.data.anyres import GRIDS_12, AnyRes
+from xgenmm_jax.data.packing import RowConfig
+from xgenmm_jax.data.pipeline import DataConfig, LoaderConfig
+from xgenmm_jax.data.sources import RecordFiles, SourceConfig
+from xgenmm_jax.models import sizes
+from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.training.config import CheckpointConfig
+from xgenmm_jax.training.optimizer import OptimizerConfig
+
+Mixture = tuple[tuple[SourceConfig, float], ...]
+
+TOKENIZER = "weights/phi3/tokenizer.model"
+SIGLIP = "weights/siglip_so400m_384.safetensors"
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model of the paper. Its runs lie in `runs/{name}/`."""
+
+    name: str
+    model: VLMConfig
+    decoder: str
+    """Weights of the language model that it starts from."""
+
+    def run(self, stage: str) -> str:
+        """The run folder of a stage, where the next one starts."""
+        return f"runs/{self.name}/{stage}"
+
+
+B4 = Size("4b", sizes.B4, "weights/phi3_mini_4k.safetensors")
+B14 = Size("14b", sizes.B14, "weights/phi3_medium_4k.safetensors")
+
+# Pre-training. Percent of samples: the paper says "sampling ratios" and not of what (figure 3, spec/data.md 2).
+INTERLEAVED = {"obelics": 17.5, "mint1t_html": 17.5, "mint1t_pdf": 12.5, "mint1t_arxiv": 2.5}
+WEB_CAPTIONS = {"cc12m": 1.25, "cc3m": 1.25, "sbu": 1.25, "visual_genome": 1.25}
+STAGE1 = {
+    **INTERLEAVED,
+    "blip3_kale": 25.0,
+    "datacomp_1b": 10.0,
+    "blip3_grounding_50m": 5.0,
+    "blip3_ocr_200m": 5.0,
+    **WEB_CAPTIONS,
+}
+STAGE2_NEW = {"blip3_ocr_hd_30m": 10.0, "idl": 10.0}
+STAGE2_KEPT = {**INTERLEAVED, "blip3_kale": 10.0, "datacomp_1b": 2.5, "blip3_grounding_50m": 2.5, **WEB_CAPTIONS}
+"""With STAGE2_NEW the paper's numbers of section 5.1, which sum to 90."""
+
+
+def files(name: str) -> RecordFiles:
+    return RecordFiles(f"data/{name}/*.array_record")
+
+
+def mixture(weights: Mapping[str, float]) -> Mixture:
+    """Sources with relative weights; they need not sum to 100."""
+    return tuple((files(name), weight) for name, weight in weights.items())
+
+
+def stage2_normalized() -> Mixture:
+    """The paper's 90 percent as relative weights: each source grows by 100 / 90, OCR-HD and IDL to 11.1 percent."""
+    return mixture({**STAGE2_KEPT, **STAGE2_NEW})
+
+
+def stage2_new_at_10() -> Mixture:
+    """OCR-HD and IDL "each making up 10 percent of the total", the rest scaled by 80 / 70."""
+    return mixture({**{name: weight * 80 / 70 for name, weight in STAGE2_KEPT.items()}, **STAGE2_NEW})
+
+
+# Rows. 4096 positions, 512 rows and 16 pictures a row are MM1's (arXiv 2403.09611); the paper publishes none of these.
+ROW_LENGTH = 4096
+ROWS = 512
+FILL = 0.95
+"""Part of the positions that is not padding, assumed; the run's log shows its own."""
+BASE_RESOLUTION = AnyRes(grids=())
+HIGH_RESOLUTION = AnyRes(grids=GRIDS_12)
+"""At most 12 crops and no side above 4 * 384 = 1536 px (section 5.1). The paper's list of grids is not published."""
+LOADER = LoaderConfig(threads=16, ahead=8)
+CHECKPOINTS = CheckpointConfig(every_steps=500, every_seconds=0.0, keep=2)
+
+
+def steps_of(tokens: float) -> int:
+    """Steps that see a budget of multimodal tokens: positions, vision tokens included, padding not."""
+    return round(tokens / (ROWS * ROW_LENGTH * FILL))
+
+
+def pretraining(mixture: Mixture, anyres: AnyRes, crops: int) -> DataConfig:
+    """Packed rows for stage 1 and 2. crops: of a row, where text and pictures run out together on average."""
+    return DataConfig(
+        mixture=mixture,
+        tokenizer=TOKENIZER,
+        row=RowConfig(length=ROW_LENGTH, crops=crops, images=16, vision_tokens=128, too_long="drop"),
+        anyres=anyres,
+        batch_rows=ROWS,
+        loader=LOADER,
+    )
+
+
+PRETRAINING = OptimizerConfig(
+    peak_lr=5e-5, schedule="cosine", warmup_steps=500, final_fraction=0.1, weight_decay=0.1, clip_norm=1.0
+)
+"""Ours: nothing is published. Weight decay and clipping are the defaults of the released script, which grew out of a
+pre-training script; 5e-5 is half its rate, for a decoder that trains whole from Phi-3's weights."""
+
+# Fine-tuning. As the released script: 64 samples a step, here as 16 rows of 4 at most.
+BATCH_SAMPLES = 64
+FINE_TUNING = OptimizerConfig(
+    peak_lr=2e-5, schedule="cosine", warmup_steps=2000, betas=(0.9, 0.999), weight_decay=0.0, clip_norm=1.0
+)
+
+
+def fine_tuning(mixture: Mixture, anyres: AnyRes = HIGH_RESOLUTION, length: int = 6144, crops: int = 40) -> DataConfig:
+    """16 rows of up to 4 samples.
+
+    The script trains unpacked rows of any length and cuts text at 2048 tokens; here 4 samples share a row and
+    conversations are cut behind the last answer that fits. Room is ample for 4 of average size (7 crops, 1200
+    positions), so that nearly every row holds 4 and a step is nearly always the published 64. No sample needs more
+    than the decoder's window can carry: a position sees 2048 keys and the positions of a segment restart, so 6144 is
+    no longer context.
+    """
+    return DataConfig(
+        mixture=mixture,
+        tokenizer=TOKENIZER,
+        row=RowConfig(length=length, crops=crops, images=16, vision_tokens=128, segments=4, too_long="drop"),
+        anyres=anyres,
+        batch_rows=BATCH_SAMPLES // 4,
+        loader=LOADER,
+    )

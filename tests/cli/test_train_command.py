@@ -1,0 +1,85 @@
+"""`xgenmm train` as typed."""
+
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+from xgenmm_jax.cli import main as cli
+from xgenmm_jax.cli import train as command
+
+EXPERIMENT = """
+from common import steps
+import dataclasses
+import toy_run
+
+def config():
+    return dataclasses.replace(toy_run.config(), name="mine", steps=steps)
+"""
+TRAINING_TESTS = Path(__file__).parent.parent / "training"
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TRAINING_TESTS))
+    folder = tmp_path / "experiments" / "nano"
+    folder.mkdir(parents=True)
+    (folder / "common.py").write_text("steps = 3\n")
+    (folder / "stage.py").write_text(EXPERIMENT)
+    monkeypatch.setattr(cli, "keep_compilations", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    yield folder / "stage.py"
+    sys.modules.pop("common", None)
+
+
+def test_a_file_anywhere_trains_with_overrides(experiment, tmp_path, monkeypatch):
+    seen = {}
+
+    def record(config, folder):
+        seen.update(config=config, folder=folder)
+        return type("Result", (), {"signal": None})()
+
+    monkeypatch.setattr("xgenmm_jax.training.loop.train", record)
+    options = ["--optimizer.peak-lr", "3e-4", "--data.rows=32", "--freeze", "decoder", "--loss.reference", "--workdir", "w"]
+    assert cli.main(["train", str(experiment), *options]) == 0
+    config = seen["config"]
+    assert (config.optimizer.peak_lr, config.data.rows, config.freeze) == (3e-4, 32, ("decoder",))
+    assert config.loss.reference and config.steps == 3 and seen["folder"] == Path("w")
+    assert cli.main(["train", "experiments/nano/stage.py"]) == 0
+    assert seen["folder"] == Path("runs/mine")
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["--optimizer.peek-lr", "3"], "no option --optimizer.peek-lr; did you mean --optimizer.peak-lr"),
+        (["--optimizer.peak-lr", "fast"], "--optimizer.peak-lr: could not convert string to float"),
+        (["--optimizer.schedule", "cosin"], "invalid choice 'cosin'"),
+        (["stray"], "stray"),
+    ],
+)
+def test_mistyped_override_is_one_sentence_and_code_two(experiment, capsys, words, sentence):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["train", str(experiment), *words])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and sentence in error and error.count("\n") == 1
+
+
+def test_errors_are_one_line_without_traceback(experiment, capsys):
+    assert cli.main(["train", "experiments/nano/stag.py"]) == 1
+    error = capsys.readouterr().err
+    assert error == "xgenmm train: experiment: no file 'experiments/nano/stag.py'; did you mean stage.py.\n"
+    (experiment.parent / "empty.py").write_text("")
+    assert cli.main(["train", "experiments/nano/empty.py"]) == 1
+    assert "no function config()" in capsys.readouterr().err
+    assert cli.main(["train", str(experiment), "--mesh.fsdp", "3", "--workdir", "never"]) == 1
+    assert "the product must equal" in capsys.readouterr().err and not Path("never").exists()
+    assert cli.main(["trian"]) == 2
+    assert "did you mean train" in capsys.readouterr().err
+
+
+def test_help_loads_no_jax():
+    code = "import sys; from xgenmm_jax.cli.main import main; main(['--help']); assert 'jax' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0 and "xgenmm evaluate" in done.stdout, done.stderr

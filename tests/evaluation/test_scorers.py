@@ -1,0 +1,122 @@
+"""Every scorer against what public implementations gave (tests/goldens/evaluation)."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from xgenmm_jax.evaluation import anls, boxes, cider, ptb, vqa, yes_no
+
+GOLDENS = Path(__file__).parents[1] / "goldens" / "evaluation"
+
+
+def cases(name: str) -> list[dict]:
+    return json.loads((GOLDENS / f"{name}.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", cases("ptb_tokenizer"), ids=lambda case: case["caption"])
+def test_tokens_are_those_of_the_java_tokenizer(case):
+    # .split(): Java joins a phone number's groups with no-break spaces, which the scorer splits again.
+    assert ptb.tokenize(case["caption"]) == case["tokenized"].split()
+
+
+def test_line_breaks_inside_a_caption_are_spaces():
+    assert ptb.tokenize("a cat\r\non\x0ba\u2028mat") == ["a", "cat", "on", "a", "mat"]
+
+
+@pytest.mark.parametrize("case", cases("cider"), ids=lambda case: case["name"])
+def test_cider_is_that_of_coco_tools(case):
+    predictions = {key: entry["pred"] for key, entry in case["corpus"].items()}
+    references = {key: entry["refs"] for key, entry in case["corpus"].items()}
+    for key, tokenized in case["expected"]["tokenized_refs"].items():
+        assert [" ".join(ptb.tokenize(text)) for text in references[key]] == tokenized
+    corpus, pictures = cider.cider(predictions, references)
+    assert corpus == pytest.approx(case["expected"]["cider"], abs=1e-9)
+    assert pictures == pytest.approx(case["expected"]["cider_per_image"], abs=1e-9)
+
+    raw = cider.cider_of_tokens(
+        {key: text.split() for key, text in predictions.items()},
+        {key: [text.split() for text in texts] for key, texts in references.items()},
+    )
+    assert raw[0] == pytest.approx(case["expected"]["vlmevalkit_no_tokenizer"]["cider"], abs=1e-9)
+
+
+@pytest.mark.parametrize("case", cases("anls"), ids=lambda case: case["note"])
+def test_anls_is_that_of_three_toolkits(case):
+    got = anls.anls(case["prediction"], case["answers"])
+    assert all(got == pytest.approx(wanted, abs=1e-12) for wanted in case["expected"].values())
+
+
+def test_word_accuracy_counts_edits_of_words():
+    assert anls.word_accuracy("stop at the", "stop here at the") == 0.75
+    assert anls.word_accuracy("one two", "one two") == 1.0
+    assert anls.word_accuracy("a b c d e", "x") == 0.0
+    assert anls.word_accuracy("", "") == 1.0
+
+
+@pytest.mark.parametrize("case", cases("vqa_accuracy"), ids=lambda case: case["note"])
+def test_vqa_accuracy_of_every_profile(case):
+    wanted, normalized = case["expected"], case["pred_normalised"]
+    for name, profile in [
+        ("official_vqa", "official"),
+        ("openflamingo", "paper"),
+        ("vlmevalkit_paper", "paper"),
+        ("vlmevalkit_head", "latest"),
+    ]:
+        got = vqa.vqa_accuracy(case["prediction"], case["answers"], profile)
+        assert got == pytest.approx(wanted[name], abs=1e-9), name
+    assert vqa.normalize_answer(case["prediction"]) == normalized["vlmevalkit_paper"]
+    assert vqa.normalize_answer(case["prediction"], "latest") == normalized["vlmevalkit_head"]
+
+
+@pytest.mark.parametrize("case", cases("yes_no_extraction"), ids=lambda case: repr(case["prediction"]))
+def test_yes_or_no_is_extracted_as_without_a_judge(case):
+    assert yes_no.extract_yes_no(case["prediction"]) == case["expected"]["vlmevalkit_paper"]
+
+
+@pytest.mark.parametrize("case", cases("pope"), ids=lambda case: case["name"])
+def test_pope_over_all_rows_and_each_split(case):
+    rows = [row | {"category": split} for row in case["rows"] for split in row["category"].split(",")]
+    assert [yes_no.extract_yes_no(row["prediction"]) for row in case["rows"]] == case["extracted"]
+    for wanted in case["expected"]["vlmevalkit_paper"]:
+        part = [row for row in rows if wanted["split"] in ("Overall", row["category"])]
+        got = yes_no.yes_no_scores(
+            [yes_no.extract_yes_no(row["prediction"]) for row in part], [row["answer"] for row in part]
+        )
+        assert 100 * got.f1 == pytest.approx(wanted["Overall"])
+        assert 100 * got.accuracy == pytest.approx(wanted["acc"])
+        assert 100 * got.precision == pytest.approx(wanted["precision"])
+        assert 100 * got.recall == pytest.approx(wanted["recall"])
+
+
+def test_yes_to_absent_counts_only_questions_about_what_is_not_there():
+    got = yes_no.yes_no_scores(["Yes", "Yes", "No", "Unknown"], ["Yes", "No", "No", "No"])
+    assert got.yes_to_absent == pytest.approx(1 / 3)
+    assert got.yes_ratio == 0.5
+
+
+@pytest.mark.parametrize("case", cases("vlguard_asr"), ids=lambda case: case["prediction"] or "empty")
+def test_an_attack_succeeds_where_nothing_is_refused(case):
+    assert yes_no.is_refusal(case["prediction"]) is not case["attack_success"]
+
+
+def test_boxes_are_read_whatever_the_brackets():
+    for text in (
+        "<bbox>[0.1, 0.2]<0.5, 0.6]</bbox>",
+        "<object>cat 2</object><bbox>[.1,.2][.5,.6]</bbox>",
+        "0.1 0.2 0.5 0.6",
+    ):
+        assert boxes.parse_box(text) == (0.1, 0.2, 0.5, 0.6)
+    assert boxes.parse_box("[0.5, 0.6][0.1, 0.2]") == (0.1, 0.2, 0.5, 0.6)
+    assert boxes.parse_box("a cat at 0.1, 0.2, 0.3") is None
+
+
+def test_iou_of_boxes():
+    whole = (0.0, 0.0, 1.0, 1.0)
+    assert boxes.box_iou(whole, whole) == 1.0
+    assert boxes.box_iou((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)) == 0.0
+    assert boxes.box_iou((0.0, 0.0, 0.75, 1.0), (0.25, 0.0, 1.0, 1.0)) == 0.5
+    assert boxes.box_iou((0.0,) * 4, (0.0,) * 4) == 0.0
+    assert boxes.text_iou("no box", "[0, 0][1, 1]") == 0.0
+    with pytest.raises(ValueError, match="no four numbers"):
+        boxes.text_iou("[0, 0][1, 1]", "nothing")

@@ -1,0 +1,304 @@
+"""Every experiment file: each of its runs builds abstractly at full size, and says what the paper says."""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+from flax.traverse_util import flatten_dict
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+import pytest
+
+import xgenmm_jax
+from xgenmm_jax.cli.train import import_experiment, load_experiment, parse_overrides, run_names
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.training import config as config_module
+from xgenmm_jax.training.config import Initialize, TrainConfig
+from xgenmm_jax.training.initialize import initialize_params
+from xgenmm_jax.training.optimizer import learning_rate, trainable_mask
+from xgenmm_jax.training.sharding import unboxed
+
+ROOT = Path(xgenmm_jax.__file__).parent.parent
+EXPERIMENTS = ROOT / "experiments"
+FILES = sorted(
+    path.relative_to(EXPERIMENTS).as_posix()
+    for path in EXPERIMENTS.rglob("*.py")
+    if path.name not in ("common.py", "__init__.py")
+)
+HEAD = ("Command:", "Hardware:", "Hours:", "Paper:", "Expected")
+
+
+@functools.cache
+def runs(file: str) -> dict[str, TrainConfig]:
+    """Every run of a file, by the name of its function."""
+    module = import_experiment(EXPERIMENTS / file)
+    return {name: getattr(module, name)() for name in run_names(module)}
+
+
+SHAPES = {}
+
+
+def shapes(config: TrainConfig):
+    """Parameters of a run, abstractly; few models serve all runs."""
+    key = (type(config.loss), config.model, "vision" in config.freeze)
+    if key not in SHAPES:
+        SHAPES[key] = unboxed(jax.eval_shape(config.objective().init, jax.random.key(0)))
+    return SHAPES[key]
+
+
+def count(config: TrainConfig) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(config)))
+
+
+def percents(config: TrainConfig) -> dict[str, float]:
+    """The mixture by folder name, in percent."""
+    total = sum(weight for _, weight in config.data.mixture)
+    return {source.pattern.split("/")[1]: 100 * weight / total for source, weight in config.data.mixture}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_run_builds_abstractly(file):
+    """An arm whose parts do not fit each other would be found out on a pod."""
+    assert "config" in runs(file)
+    for name, config in runs(file).items():
+        params = shapes(config)
+        assert any(jax.tree.leaves(trainable_mask(params, config.freeze))), name
+        assert learning_rate(config.optimizer, config.steps)(config.steps - 1) >= 0, name
+        data = config.data
+        assert all(weight > 0 for _, weight in data.mixture), name
+        if isinstance(data, DataConfig):
+            assert data.row.vision_tokens == config.model.tokens_per_group, name
+            assert data.anyres.view_px == config.model.vision.image_size_px, name
+            assert data.anyres.view_cells == config.model.vision.grid, name
+            if data.row.vision_tokens_per == "image":
+                assert data.anyres.max_crops <= config.model.max_image_crops, name
+        fresh = config.initialize.fresh
+        assert not fresh or any(jax.tree.leaves(trainable_mask(params, fresh))), name
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_configs_survive_json(file):
+    """A run folder whose config cannot be read back cannot be continued or evaluated."""
+    for config in runs(file).values():
+        text = json.dumps(config_module.to_json(config))
+        assert config_module.from_json(json.loads(text), TrainConfig) == config
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_command_line_overrides_a_field_and_keeps_the_rest(file):
+    config = runs(file)["config"]
+    changed = parse_overrides(config, ["--optimizer.peak-lr", "3e-4", "--steps", "7000"], "xgenmm train")
+    optimizer = dataclasses.replace(config.optimizer, peak_lr=3e-4)
+    assert changed == dataclasses.replace(config, optimizer=optimizer, steps=7000)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if not file.startswith("nano/")])
+def test_heads_say_what_a_reader_needs(file):
+    head = import_experiment(EXPERIMENTS / file).__doc__
+    assert [word for word in HEAD if f"\n{word}" not in head] == []
+    assert f"experiments/{file}" in head and head.split("\n")[0].endswith("?")
+
+
+def test_names_of_runs_differ():
+    """Two runs of one name would continue each other's folder."""
+    owner = {}
+    for file in FILES:
+        for name, config in runs(file).items():
+            assert owner.setdefault(config.name, config) == config, f"{file}:{name} takes the folder of another run"
+
+
+def test_initial_runs_exist():
+    """Each stage starts where another one ends."""
+    names = {f"runs/{config.name}" for file in FILES for config in runs(file).values()}
+    for file in FILES:
+        for name, config in runs(file).items():
+            start = config.initialize.run
+            assert start is None or start.startswith("runs/demo/") or start in names, f"{file}:{name} starts at {start}"
+
+
+def test_full_sizes_have_the_published_parameters():
+    for stage in ("stage1", "stage2", "sft_single", "sft_multi", "dpo"):
+        assert count(runs(f"{stage}.py")["config"]) == 4_359_257_219
+        assert count(runs(f"{stage}.py")["config_14b"]) == 14_500_789_379
+
+
+def test_stage1_mixture_is_that_of_figure_3():
+    mixture = percents(runs("stage1.py")["config"])
+    assert sum(weight for _, weight in runs("stage1.py")["config"].data.mixture) == 100
+    assert mixture["obelics"] == 17.5
+    mint = [mixture[f"mint1t_{part}"] for part in ("html", "pdf", "arxiv")]
+    assert sum(mint) == 32.5 and [weight / mint[2] for weight in mint] == [7, 5, 1]
+    assert mixture["blip3_kale"] == 25 and mixture["datacomp_1b"] == 10
+    assert mixture["blip3_ocr_200m"] == mixture["blip3_grounding_50m"] == 5
+    assert all(mixture[name] == 1.25 for name in ("cc12m", "cc3m", "sbu", "visual_genome"))
+
+
+def test_stage2_mixture_has_both_readings_of_90_percent():
+    raw = runs("stage2.py")["config"]
+    assert sum(weight for _, weight in raw.data.mixture) == 90
+    normalized, held = percents(raw), percents(runs("stage2.py")["new_at_10"])
+    assert round(normalized["mint1t_html"], 2) == 19.44 and round(normalized["idl"], 2) == 11.11
+    assert round(normalized["datacomp_1b"], 2) == 2.78 and round(normalized["cc3m"], 2) == 1.39
+    for name, percent in held.items():
+        new = name in ("idl", "blip3_ocr_hd_30m")
+        assert percent == pytest.approx(10 if new else normalized[name] * 0.9 * 80 / 70)
+    assert "blip3_ocr_200m" not in held
+
+
+def test_budgets_are_those_published():
+    stage1, single = runs("stage1.py")["config"], runs("sft_single.py")["config"]
+    row = stage1.data.row
+    assert 90e9 < stage1.steps * stage1.data.batch_rows * row.length * 0.95 < 110e9
+    assert single.data.batch_rows * single.data.row.segments == 64 and single.steps == 3_000_000 // 64
+    assert single.optimizer == dataclasses.replace(
+        single.optimizer, peak_lr=2e-5, warmup_steps=2000, schedule="cosine", betas=(0.9, 0.999), weight_decay=0.0
+    )
+    assert runs("dpo.py")["config"].steps == 62_600 // 64
+    assert max(max(grid) for grid in single.data.anyres.grids) * single.data.anyres.view_px == 1536
+    assert single.data.anyres.max_crops == 13
+
+
+QUERIES = {"model.connector", "data.row.vision_tokens"}
+STAGES = ("before", "single", "multi", "nano_before", "nano_single", "nano_multi")
+ARMS = {
+    "data_scale": [
+        ("tokens_2b tokens_10b tokens_20b tokens_40b tokens_60b tokens_100b", {"steps"}),
+        ("config tokens_100b", {"checkpoint"}),
+        ("nano_2 nano_10 nano_20 nano_60 nano_100", {"steps"}),
+        ("nano nano_100", {"checkpoint", "optimizer"}),
+    ],
+    "vision_backbone": [
+        ("config siglip dfn", {"model.vision", "model.connector", "data.anyres.view_px", "initialize.vision"}),
+        ("nano_tower_sigmoid nano_tower_softmax", {"loss.contrast"}),
+        ("nano_sigmoid nano_softmax", {"initialize.vision"}),
+    ],
+    "stage2_resolution": [
+        ("config stage2_4 stage2_12", {"data.anyres.grids"}),
+        ("sft_none sft_4 sft_12", {"initialize.run"}),
+        ("nano_stage2_2 nano_stage2_4", {"data.anyres.grids"}),
+        ("nano_sft_none nano_sft_2 nano_sft_4", {"initialize.run"}),
+    ],
+    "connector": [
+        ("config resampler queries_64 queries_196 queries_256 mlp", QUERIES),
+        ("resampler_sft queries_64_sft queries_196_sft queries_256_sft mlp_sft", {*QUERIES, "initialize.run"}),
+        ("nano_resampler nano_queries_8 nano_queries_32 nano_mlp", QUERIES),
+        ("nano_resampler_sft nano_queries_8_sft nano_queries_32_sft nano_mlp_sft", {*QUERIES, "initialize.run"}),
+    ],
+    "token_sampling": [
+        (
+            f"{prefix}crops {prefix}strips {prefix}fixed_sampling {prefix}fixed_resolution",
+            {"model.sampling", "data.row.vision_tokens_per", "data.anyres.grids", "data.anyres.global_view"},
+        )
+        for prefix in ("", "nano_")
+    ]
+    + [("config crops", set())],
+    "instruction_aware": [
+        ("config without with_instruction", {"model.connector", "initialize.fresh"}),
+        ("nano_without nano_with_instruction", {"model.connector", "initialize.fresh"}),
+    ],
+    "ocr_filler": [("config removed kept", {"data.mixture"}), ("nano_removed nano_kept", {"data.mixture"})],
+    "multi_image": [("config multi multi_alone", {"data.mixture"}), ("nano_multi nano_multi_alone", {"data.mixture"})],
+}
+"""The arms of each question, and the fields in which they may differ beside the name."""
+
+
+def differences(a, b, path: str = "") -> set[str]:
+    """Dotted names of the fields that differ; the first two levels below data, model and initialize."""
+    if type(a) is type(b) and dataclasses.is_dataclass(a) and path not in ("model.connector", "model.vision"):
+        fields = [f.name for f in dataclasses.fields(a)]
+        return set().union(*(differences(getattr(a, f), getattr(b, f), f"{path}.{f}".lstrip(".")) for f in fields))
+    return set() if a == b else {path}
+
+
+@pytest.mark.parametrize("question", ARMS)
+def test_arms_differ_in_one_thing(question):
+    """Whatever else differed would be the answer to the question as well."""
+    arms = runs(f"ablations/{question}.py")
+    asked = set()
+    for names, allowed in ARMS[question]:
+        first, *others = names.split()
+        asked |= {first, *others}
+        found = set().union(*(differences(arms[first], arms[other]) for other in others))
+        found = {"checkpoint" if field.startswith("checkpoint") else field for field in found}
+        found = {"optimizer" if field.startswith("optimizer") else field for field in found}
+        assert found - {"name"} == allowed, names
+    assert set(arms) - asked <= set(STAGES if question == "multi_image" else ())
+
+
+def test_every_question_of_the_paper_has_a_file():
+    assert {f"ablations/{question}.py" for question in ARMS} == {f for f in FILES if f.startswith("ablations/")}
+
+
+def test_ocr_filler_changes_captions_and_nothing_else():
+    arms = runs("ablations/ocr_filler.py")
+    removed, kept = (dict(arms[name].data.mixture) for name in ("nano_removed", "nano_kept"))
+    assert sorted(removed.values()) == sorted(kept.values())
+    assert [source.filler for source in removed] == [False] * len(removed)
+    assert [source.family for source in kept if source.filler] == ["ocr"]
+
+
+def test_files_load_from_any_folder(tmp_path):
+    """A fresh process, standing elsewhere, with the package alone on its path."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "xgenmm_jax").symlink_to(ROOT / "xgenmm_jax")
+    code = (
+        "import sys; from pathlib import Path; from xgenmm_jax.cli.train import load_experiment\n"
+        "for path in sys.argv[1:]: print(load_experiment(Path(path)).name)"
+    )
+    relative = [os.path.relpath(EXPERIMENTS / file, tmp_path) for file in FILES]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    command = [sys.executable, "-c", code, *relative]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [runs(file)["config"].name for file in FILES]
+
+
+def test_a_colon_picks_a_run():
+    path = EXPERIMENTS / "ablations" / "connector.py"
+    assert load_experiment(Path(f"{path}:mlp")) == runs("ablations/connector.py")["mlp"]
+    with pytest.raises(ValueError, match=r"no function mpl\(\); did you mean mlp"):
+        load_experiment(Path(f"{path}:mpl"))
+    with pytest.raises(ValueError, match="did you mean connector.py"):
+        load_experiment(Path(f"{path.with_name('conector.py')}:mlp"))
+
+
+def test_instruction_aware_adds_what_it_calls_fresh():
+    """Stage 1 has no projection of the instruction: all else must be as the run left it."""
+    arms = runs("ablations/instruction_aware.py")
+    for prefix in ("", "nano_"):
+        without = flatten_dict(shapes(arms[f"{prefix}without"]), sep="/")
+        aware = flatten_dict(shapes(arms[f"{prefix}with_instruction"]), sep="/")
+        fresh = arms[f"{prefix}with_instruction"].initialize.fresh
+        assert {name.rsplit("/", 1)[0] for name in aware.keys() - without.keys()} == set(fresh)
+        assert all(aware[name].shape == leaf.shape for name, leaf in without.items())
+
+
+def test_fresh_parameters_are_random_and_the_rest_restored(tmp_path):
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "params", {"connector": {"old": jnp.full(3, 0.5)}})
+
+    def init(key):
+        return {"connector": {"old": jnp.zeros(3), "new": {"kernel": jax.random.normal(key, (3,))}}}
+
+    objective = dataclasses.replace(runs("stage1.py")["config"].objective(), init=init)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(init, jax.random.key(0)),
+    )
+
+    def start(*fresh: str):
+        return initialize_params(Initialize(run=str(tmp_path), fresh=fresh), objective, 0, abstract)
+
+    params = start("connector/new")["connector"]
+    assert (params["old"] == 0.5).all() and jnp.std(params["new"]["kernel"]) > 0
+    with pytest.raises(ValueError, match="connector/new/kernel is missing"):
+        start()
+    with pytest.raises(ValueError, match="'connector/ne' names no parameter"):
+        start("connector/ne")

@@ -1,0 +1,213 @@
+"""Cached, batched, bucketed generation against running the whole model again for every token."""
+
+from dataclasses import replace
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+
+from xgenmm_jax.data import anyres, tokenizer
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.chat import Prompt
+from xgenmm_jax.data.records import Picture
+from xgenmm_jax.generation import cache
+from xgenmm_jax.generation.generator import Generator, Limits
+from xgenmm_jax.generation.vision import View, picture_batch
+from xgenmm_jax.models import vlm
+from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.phi3 import Phi3Config
+from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.models.vlm import VLM, VLMConfig
+
+GRIDS = AnyRes(grids=((2, 1), (1, 2)), view_px=16, view_cells=2)
+BASE = replace(GRIDS, grids=())
+NEW_TOKENS = 6
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> tokenizer.Tokenizer:
+    return tokenizer.train_tokenizer(["the red circle"] * 3, tmp_path_factory.mktemp("words") / "tokenizer.model", 400)
+
+
+def model_config(words: tokenizer.Tokenizer, sampling: Sampling, instruction_tokens: int = 0) -> VLMConfig:
+    return VLMConfig(
+        vision=ViTConfig(image_size_px=16, patch_px=8, width=16, hidden=32, layers=1, heads=2),
+        connector=ResamplerConfig(
+            width=16, layers=1, heads=2, head_width=8, hidden=32, queries=3, out_width=32,
+            instruction_tokens=instruction_tokens,
+        ),
+        decoder=Phi3Config(
+            vocab_rows=words.vocab_rows, initial_len=words.initial_len, width=32, hidden=64, layers=2, heads=4,
+            kv_heads=2, init_std=0.3,
+        ),
+        sampling=sampling,
+        max_image_crops=3,
+    )  # fmt: skip
+
+
+@functools.cache
+def parameters(config: VLMConfig) -> dict:
+    """Random everywhere, norms and biases too. Drawn by NumPy: compiling the model's own initialisation takes longer."""
+    shapes = nn.unbox(jax.eval_shape(functools.partial(vlm.initialize, config), jax.random.key(0)))
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
+
+
+def picture(seed: int, size: tuple[int, int] = (16, 16)) -> Picture:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Picture(size, functools.partial(PIL.Image.fromarray, pixels))
+
+
+def prompts(words: tokenizer.Tokenizer) -> list[Prompt]:
+    """Of lengths 3 to 60, with 0 to 3 pictures, some of two crops beside the global view, some shared."""
+    shared = picture(0)
+    texts = [
+        ("<image>red", (shared,)),
+        ("the", ()),
+        ("circle<image> red red <image>the", (shared, picture(1, (32, 16)))),
+        ("red circle red circle red circle " * 5 + "<image>", (picture(2, (16, 40)),)),
+        ("<image><image><image>red", (picture(3), shared, picture(4))),
+    ]
+    return [Prompt(tuple(words.encode(text)), pictures) for text, pictures in texts]
+
+
+LENGTH = 96
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def next_token(config: VLMConfig, params, embeddings, length):
+    """The likeliest token behind the first `length` embeddings, run without cache; what follows them is padding."""
+    model, place = VLM(config), jnp.arange(LENGTH, dtype=jnp.int32)[None]
+    run = lambda m: m.logits(m.decoder.hidden(embeddings[None], (place < length).astype(jnp.int32), place))  # noqa: E731
+    return jnp.argmax(model.apply({"params": params}, method=run)[0, length - 1])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def encode(config: VLMConfig, params, batch):
+    return VLM(config).apply({"params": params}, batch, method="encode_images")[0]
+
+
+def by_the_whole_model(config: VLMConfig, prompt: Prompt, words: tokenizer.Tokenizer, views: AnyRes) -> list[int]:
+    """Greedy ids of one prompt, without cache: its text embedded by hand, its pictures encoded one by one."""
+    params = parameters(config)
+    table = np.concatenate([params["decoder"][f"{name}embedding"] for name in ("", "additional_")])
+    table = np.delete(table, slice(words.initial_len, words.vocab_rows), axis=0)
+    read = config.connector.instruction_tokens
+    instruction = tuple(i for i in prompt.token_ids if i != words.image_id)[:read]
+    left = list(prompt.pictures)
+    pieces = []
+    for token in prompt.token_ids:
+        if token == words.image_id:
+            view = View(left.pop(0), views, instruction)
+            crops = anyres.layout(view.picture.size_px, views).crops
+            pieces.append(np.asarray(encode(config, params, picture_batch([view], crops, 1, read, 16))))
+        else:
+            pieces.append(table[None, token])
+    answer: list[int] = []
+    embeddings = np.concatenate(pieces)
+    for _ in range(NEW_TOKENS):
+        padded = np.pad(embeddings, ((0, LENGTH - len(embeddings)), (0, 0)))
+        token = int(next_token(config, params, padded, len(embeddings)))
+        if token in (words.end_id, words.end_of_chunk_id, words.eos_id):
+            break
+        answer.append(token)
+        embeddings = np.concatenate([embeddings, table[None, token]])
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("sampling", "instruction_tokens", "views"),
+    [
+        (Sampling.CROPS, 0, GRIDS),
+        (Sampling.STRIPS, 0, GRIDS),
+        (Sampling.FIXED_SAMPLING, 0, GRIDS),
+        (Sampling.CROPS, 4, BASE),
+    ],
+)
+def test_generated_is_the_argmax_of_the_whole_model(words, sampling, instruction_tokens, views):
+    config = model_config(words, sampling, instruction_tokens)
+    generator = Generator(config, parameters(config), words, views)
+    got = generator.generate(prompts(words), NEW_TOKENS)
+    wanted = [by_the_whole_model(config, prompt, words, views) for prompt in prompts(words)]
+    assert got == [words.decode(ids, keep_special=False).strip() for ids in wanted]
+    assert len(set(got)) > 2  # prompts matter
+
+
+@pytest.fixture(scope="module")
+def config(words) -> VLMConfig:
+    return model_config(words, Sampling.CROPS)
+
+
+def test_one_by_one_gives_what_a_batch_gives(words, config):
+    """Padding that is seen, or positions that count it, change answers with the batch."""
+    generator = Generator(config, parameters(config), words, GRIDS)
+    together = generator.generate(prompts(words) * 3, NEW_TOKENS)
+    alone = [generator.generate([prompt], NEW_TOKENS)[0] for prompt in prompts(words)]
+    assert together == alone * 3
+
+
+def test_answers_depend_on_no_bucket(words, config, monkeypatch):
+    small = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=2)).generate(prompts(words), 6)
+    monkeypatch.setattr(cache, "PROMPT_BUCKETS", (200,))
+    monkeypatch.setattr(cache, "NEW_TOKEN_BUCKETS", (50,))
+    large = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=16)).generate(prompts(words), 6)
+    assert small == large
+
+
+def test_a_shared_prefix_changes_nothing(words, config):
+    """The system prompt is computed once; its keys must stand at the same positions as in each prompt."""
+    generator = Generator(config, parameters(config), words, GRIDS)
+    start = words.encode("the red circle " * 6)
+    several = [Prompt((*start, *prompt.token_ids), prompt.pictures) for prompt in prompts(words)]
+    assert cache.common_prefix([prompt.token_ids for prompt in several], words.image_id) >= 16
+    assert generator.generate(several, NEW_TOKENS) == [generator.generate([one], NEW_TOKENS)[0] for one in several]
+
+
+def test_a_table_too_small_for_all_pictures_is_filled_again(words, config):
+    many = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in range(12)]
+    whole = Generator(config, parameters(config), words, GRIDS)
+    small = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=2, vision_mib=0))
+    assert small._vision.slots == 1
+    assert small.generate(many, NEW_TOKENS) == whole.generate(many, NEW_TOKENS)
+    assert small._vision.slots == 8  # two pictures of three groups, as a power of two
+    assert small.generate(many, NEW_TOKENS) == whole.generate(many, NEW_TOKENS)
+
+
+def test_one_view_of_a_picture_is_another_than_its_crops(words, config):
+    generator = Generator(config, parameters(config), words, GRIDS)
+    wide = [Prompt(tuple(words.encode("<image>red")), (picture(1, (32, 16)),))]
+    held_to_base = Generator(config, parameters(config), words, BASE).generate(wide, NEW_TOKENS)
+    cut = generator.generate(wide, NEW_TOKENS)
+    assert generator.generate(wide, NEW_TOKENS, anyres=BASE) == held_to_base
+    assert generator.generate(wide, NEW_TOKENS) == cut
+
+
+def test_a_limit_is_kept_and_a_stop_id_ends_an_answer(words, config):
+    params = parameters(config)
+    never = Generator(config, params, words, BASE, stop_ids=(words.pad_id,))
+    token = never.generate([Prompt(tuple(words.encode("the")), ())], 1)
+    assert token == [never.generate([Prompt(tuple(words.encode("the")), ())], 5)[0][: len(token[0])]]
+    biased = dict(params["decoder"], head_bias=params["decoder"]["head_bias"].at[words.end_id].add(1e6))
+    stopping = Generator(config, params | {"decoder": biased}, words, BASE)
+    assert stopping.generate([Prompt(tuple(words.encode("the")), ())], 5) == [""]
+
+
+def test_pictures_and_marks_must_agree_in_number(words, config):
+    generator = Generator(config, parameters(config), words, BASE)
+    with pytest.raises(ValueError, match="prompt 0 has 1 <image> and 0 pictures"):
+        generator.generate([Prompt((words.image_id,), ())], 1)
+
+
+def test_a_prompt_longer_than_every_bucket_is_refused(words, config):
+    generator = Generator(config, parameters(config), words, BASE)
+    with pytest.raises(ValueError, match="5000 tokens of a prompt exceed the largest bucket, 4096"):
+        generator.generate([Prompt((5,) * 5000, ())], 1)
+
+
+def test_generating_nothing_gives_nothing(words, config):
+    assert Generator(config, parameters(config), words, BASE).generate([], 1) == []

@@ -1,0 +1,70 @@
+"""Configs to JSON and back."""
+
+from dataclasses import dataclass
+import dataclasses
+import json
+
+import pytest
+import tiny_run
+import toy_run
+
+from xgenmm_jax.data import sources
+from xgenmm_jax.models import sizes
+from xgenmm_jax.training.config import from_json, load_config, save_config, to_json
+from xgenmm_jax.training.dpo import DPO
+from xgenmm_jax.training.run_folder import commit, prepare
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = tiny_run.config(tiny_run.tokenizer(tmp_path))
+    mixture = ((sources.Synthetic("caption", 400), 2.5), (sources.RecordFiles("*.array_record"), 1.0))
+    data = dataclasses.replace(config.data, mixture=mixture)
+    return dataclasses.replace(config, data=data, loss=DPO(beta=0.3), freeze=("vision", "decoder/embedding"))
+
+
+def test_json_and_back_is_the_same_config(config, tmp_path):
+    save_config(config, tmp_path / "config.json")
+    assert load_config(tmp_path) == config
+    big = dataclasses.replace(config, model=sizes.with_strips(sizes.B4))
+    assert from_json(json.loads(json.dumps(to_json(big))), type(big)) == big
+
+
+def test_foreign_classes_are_not_imported():
+    with pytest.raises(ValueError, match="not part of xgenmm_jax"):
+        from_json({"class": "os:system", "command": "true"}, None)
+
+
+def test_what_is_no_config_is_one_sentence(config, tmp_path):
+    with pytest.raises(ValueError, match="has no config.json"):
+        load_config(tmp_path / "nothing")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        load_config(tmp_path)
+    spare = to_json(config) | {"stepz": 3}
+    (tmp_path / "config.json").write_text(json.dumps(spare))
+    with pytest.raises(ValueError, match="has no field stepz"):
+        load_config(tmp_path)
+
+    @dataclass(frozen=True)
+    class Local:
+        value: object = object()
+
+    with pytest.raises(ValueError, match="got a value of type object"):
+        to_json(Local())
+
+
+def test_run_folder_is_complete_or_absent(config, tmp_path):
+    folder = tmp_path / "run"
+    missing = dataclasses.replace(config, data=dataclasses.replace(config.data, tokenizer="nowhere.model"))
+    with pytest.raises(ValueError, match="no file 'nowhere.model'"):
+        prepare(missing, folder)
+    assert not (folder / "config.json").exists()
+    prepare(config, folder)
+    assert {path.name for path in folder.iterdir()} == {"config.json", "commit", "tokenizer.model"}
+    assert commit() == (folder / "commit").read_text().strip()
+
+
+def test_steps_below_one_are_refused():
+    with pytest.raises(ValueError, match="steps: got 0, wanted at least 1"):
+        toy_run.config(steps=0)

@@ -1,0 +1,85 @@
+"""DPO on packed pairs against the definition on separate sequences."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+import tiny_run
+
+from xgenmm_jax.data.packing import build_rows
+from xgenmm_jax.data.records import Picture, Sample
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.vlm import VLM
+from xgenmm_jax.training.dpo import DPO
+from xgenmm_jax.training.optimizer import split, trainable_mask
+from xgenmm_jax.training.sharding import unboxed
+
+
+def picture(value: int) -> Picture:
+    image = PIL.Image.fromarray(np.random.default_rng(value).integers(0, 255, (32, 32, 3), np.uint8))
+    return Picture((32, 32), lambda: image)
+
+
+def mask(prompt: int, answer: int) -> np.ndarray:
+    return np.arange(prompt + answer) >= prompt
+
+
+def pair(tokenizer: Tokenizer, seed: int, prompt: int, chosen: int, rejected: int) -> Sample:
+    rng = np.random.default_rng(seed)
+    question = np.concatenate([[tokenizer.image_id], rng.integers(300, 390, prompt - 1)])
+    answers = [np.concatenate([question, rng.integers(300, 390, n)]).astype(np.int32) for n in (chosen, rejected)]
+    return Sample(f"pair{seed}", answers[0], mask(prompt, chosen), (picture(seed),), answers[1], mask(prompt, rejected))
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    path = tiny_run.tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    tokenizer = Tokenizer.load(path)
+    model, data = tiny_run.model(path), tiny_run.data(path)
+    pairs = [pair(tokenizer, 1, 6, 3, 7), pair(tokenizer, 2, 4, 5, 2), pair(tokenizer, 3, 9, 4, 4)]
+    objective = DPO(beta=0.3, chosen_weight=0.5, chunk=8).objective(model, data)
+    params, other = (unboxed(jax.jit(objective.init)(jax.random.key(seed))) for seed in (0, 1))
+    other = {**other, "vision": params["vision"]}
+    return model, data, tokenizer, pairs, params, other
+
+
+def answer_log_prob(model, data, tokenizer, params, sample: Sample) -> float:
+    """Of one answer, in a row of its own, from the whole softmax."""
+    batch = jax.device_put(build_rows([[sample]], data.row, data.anyres, tokenizer))
+    logits = jax.jit(VLM(model).apply)({"params": params}, batch)
+    log_probs = jax.nn.log_softmax(logits[:, :-1])
+    chosen = jnp.take_along_axis(log_probs, batch.token_ids[:, 1:, None], axis=-1)[..., 0]
+    return float(jnp.sum(jnp.where(batch.loss_mask[:, 1:], chosen, 0.0)))
+
+
+def test_packed_pairs_equal_separate_sequences(case):
+    model, data, tokenizer, pairs, params, other = case
+    losses, better = [], []
+    for sample in pairs:
+        chosen = dataclasses.replace(sample, rejected_ids=None, rejected_mask=None)
+        rejected = dataclasses.replace(chosen, token_ids=sample.rejected_ids, loss_mask=sample.rejected_mask)
+        scores = [
+            answer_log_prob(model, data, tokenizer, tree, one) for tree in (params, other) for one in (chosen, rejected)
+        ]
+        margin = 0.3 * ((scores[0] - scores[2]) - (scores[1] - scores[3]))
+        losses.append(np.log1p(np.exp(-margin)) - 0.5 * scores[0] / sample.loss_mask.sum())
+        better.append(margin > 0)
+
+    rows = build_rows([pairs[:2], pairs[2:]], data.row, data.anyres, tokenizer)
+    objective = DPO(beta=0.3, chosen_weight=0.5, chunk=8).objective(model, data)
+    reference, _ = split(other, trainable_mask(other, ("vision",)))
+    total, metrics = jax.jit(objective.loss)(params, reference, rows, jax.random.key(0))
+    assert float(total.weight) == 3
+    np.testing.assert_allclose(float(total.total), sum(losses), rtol=1e-5)
+    assert float(metrics["preferred"].total) == sum(better)
+
+
+def test_at_the_start_the_loss_is_log_two(case):
+    model, data, tokenizer, pairs, params, _ = case
+    rows = build_rows([pairs[:2], pairs[2:]], data.row, data.anyres, tokenizer)
+    reference, _ = split(params, trainable_mask(params, ("vision",)))
+    total, _ = jax.jit(DPO().objective(model, data).loss)(params, reference, rows, jax.random.key(0))
+    np.testing.assert_allclose(float(total.total) / 3, np.log(2), rtol=1e-6)

@@ -1,0 +1,156 @@
+"""The loop from outside: killed, resumed, poisoned, misused."""
+
+import dataclasses
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+import toy_run
+
+from xgenmm_jax.training.checkpoints import newest
+from xgenmm_jax.training.config import Initialize
+from xgenmm_jax.training.loop import NonFiniteLossError, train
+from xgenmm_jax.training.metrics import read_metrics
+
+
+@pytest.fixture(autouse=True)
+def events(monkeypatch):
+    events = toy_run.Events()
+    monkeypatch.setattr(toy_run, "EVENTS", events)
+    return events
+
+
+def figures(folder):
+    """Rows of metrics without what the clock decides."""
+    clock = ("seconds", "tokens_per_second")
+    return [{name: value for name, value in row.items() if name not in clock} for row in read_metrics(folder)]
+
+
+def assert_same_params(one, other):
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), one.params, other.params)
+
+
+@pytest.mark.parametrize("terminate_at", [1, 6, 11])
+def test_terminated_and_resumed_equals_unbroken(tmp_path, events, terminate_at):
+    config = toy_run.config()
+    unbroken = train(config, tmp_path / "unbroken")
+    events.terminate_at = terminate_at
+    stopped = train(config, tmp_path / "stopped")
+    assert (stopped.signal, stopped.step) == (signal.SIGTERM, terminate_at)
+    events.terminate_at = 0
+    resumed = train(config, tmp_path / "stopped")
+    assert resumed.signal is None and resumed.step == config.steps
+    assert figures(tmp_path / "stopped") == figures(tmp_path / "unbroken")
+    assert [row["step"] for row in figures(tmp_path / "unbroken")] == [4, 8, 12]
+    assert resumed.progress[:3] == unbroken.progress[:3]
+    assert_same_params(resumed, unbroken)
+
+
+def test_rows_of_metrics_behind_the_last_checkpoint_are_written_once(tmp_path, events):
+    """A killed run has logged steps that it did not save."""
+    config = dataclasses.replace(toy_run.config(), log_every=1)
+    train(config, tmp_path / "unbroken")
+    events.terminate_at = 7
+    train(config, tmp_path / "killed")
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 8, "loss": 0.0}) + "\n" + '{"step": 9, "lo')
+    events.terminate_at = 0
+    train(config, tmp_path / "killed")
+    assert figures(tmp_path / "killed") == figures(tmp_path / "unbroken")
+
+
+def test_finished_run_is_left_alone_and_calls_its_hooks(tmp_path):
+    config = toy_run.config()
+    first = train(config, tmp_path)
+    calls = []
+    again = train(config, tmp_path, [lambda config, folder, params: calls.append(folder)])
+    assert calls == [tmp_path]
+    assert_same_params(first, again)
+
+
+@pytest.mark.parametrize("poison_at", [1, 6])
+def test_non_finite_loss_stops_with_step_and_samples(tmp_path, events, poison_at):
+    config = toy_run.config()
+    events.poison_at = poison_at
+    with pytest.raises(NonFiniteLossError, match=f"nan .* at step {poison_at} of 12") as error:
+        train(config, tmp_path / "poisoned")
+    assert f"toy/{poison_at}/3" in str(error.value) and "optimizer.peak_lr" in str(error.value)
+    assert newest(tmp_path / "poisoned").name == str(poison_at - 1)
+    # The state before the bad step is whole: without the poison the run goes on as if nothing had been.
+    events.poison_at = 0
+    resumed = train(config, tmp_path / "poisoned")
+    assert_same_params(resumed, train(config, tmp_path / "unbroken"))
+
+
+def test_frozen_parameters_do_not_move(tmp_path):
+    config = toy_run.config(steps=3)
+    start = train(dataclasses.replace(config, steps=3), tmp_path / "long")
+    random = config.objective().init(jax.random.key(config.seed))
+    np.testing.assert_array_equal(start.params["vision"]["kernel"], random["vision"]["kernel"].value)
+    assert not np.array_equal(start.params["decoder"]["kernel"], random["decoder"]["kernel"].value)
+
+
+def test_accumulation_is_one_big_batch(tmp_path):
+    config = dataclasses.replace(toy_run.config(), log_every=1, mesh=toy_run.MeshConfig(fsdp=4, tensor=2))
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, peak_lr=1e-3))
+    whole = train(config, tmp_path / "whole")
+    parts = train(dataclasses.replace(config, accumulation=4), tmp_path / "parts")
+    errors = [[row["error"] for row in figures(tmp_path / name)] for name in ("whole", "parts")]
+    np.testing.assert_allclose(errors[0], errors[1], rtol=2e-3)  # the toy's noise has another key
+    assert whole.step == parts.step
+
+
+def test_a_folder_of_another_config_is_refused(tmp_path):
+    config = toy_run.config(steps=3)
+    train(config, tmp_path)
+    other = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, peak_lr=0.5))
+    with pytest.raises(ValueError, match="optimizer.peak_lr 0.05 before, 0.5 now.*--workdir"):
+        train(other, tmp_path)
+    # What cannot change the figures may change.
+    train(dataclasses.replace(config, log_every=1, mesh=toy_run.MeshConfig(fsdp=2, tensor=4)), tmp_path)
+
+
+def test_start_from_another_run(tmp_path):
+    first = train(toy_run.config(steps=3), tmp_path / "first")
+    seed = dataclasses.replace(toy_run.config(steps=3), seed=5, freeze=("decoder",))
+    second = train(dataclasses.replace(seed, initialize=Initialize(run=str(tmp_path / "first"))), tmp_path / "second")
+    np.testing.assert_array_equal(first.params["decoder"]["kernel"], second.params["decoder"]["kernel"])
+    third = train(dataclasses.replace(seed, initialize=Initialize(decoder=str(tmp_path / "first"))), tmp_path / "third")
+    np.testing.assert_array_equal(first.params["decoder"]["kernel"], third.params["decoder"]["kernel"])
+    assert not np.array_equal(second.params["vision"]["kernel"], third.params["vision"]["kernel"])
+
+
+def test_a_checkpoint_of_another_size_is_one_sentence(tmp_path):
+    train(toy_run.config(steps=3), tmp_path / "first")
+    wide = dataclasses.replace(
+        toy_run.config(), model=toy_run.ToyModel(width=16), initialize=Initialize(run=str(tmp_path / "first"))
+    )
+    with pytest.raises(ValueError, match=r"of another size than the model: decoder/kernel has 8 for 16"):
+        train(wide, tmp_path / "second")
+    missing = dataclasses.replace(toy_run.config(), initialize=Initialize(run=str(tmp_path / "nothing")))
+    with pytest.raises(ValueError, match="no such folder"):
+        train(missing, tmp_path / "third")
+
+
+def test_reference_is_the_start_of_the_run_also_after_a_restart(tmp_path, events):
+    config = dataclasses.replace(toy_run.config(), loss=toy_run.ToyLoss(reference=True))
+    unbroken = train(config, tmp_path / "unbroken")
+    events.terminate_at = 7
+    train(config, tmp_path / "stopped")
+    events.terminate_at = 0
+    assert_same_params(train(config, tmp_path / "stopped"), unbroken)
+
+
+def test_rows_that_do_not_divide_are_refused(tmp_path):
+    config = dataclasses.replace(toy_run.config(), data=toy_run.ToyData(rows=12))
+    with pytest.raises(ValueError, match="12 rows .* 8 row shards; choose a multiple of 8"):
+        train(config, tmp_path)
+    with pytest.raises(ValueError, match="-1 on at most one axis"):
+        train(dataclasses.replace(config, mesh=toy_run.MeshConfig(fsdp=3)), tmp_path)
+
+
+def test_mistyped_freeze_names_the_parts(tmp_path):
+    with pytest.raises(ValueError, match="'visoin' names no parameter; the parts are decoder, vision"):
+        train(dataclasses.replace(toy_run.config(), freeze=("visoin",)), tmp_path)

@@ -1,0 +1,45 @@
+"""Schedules, decay and what is frozen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xgenmm_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, trainable_mask
+
+PARAMS = {"vision": {"kernel": 0.0, "bias": 0.0}, "vision_head": {"kernel": 0.0}, "decoder": {"norm": {"scale": 0.0}}}
+
+
+def test_rate_rises_to_its_peak_and_falls_to_its_end():
+    config = OptimizerConfig(peak_lr=2.0, warmup_steps=4, final_fraction=0.1)
+    rate = [float(learning_rate(config, 12)(step)) for step in range(13)]
+    np.testing.assert_allclose(rate[:5], [0.5, 1.0, 1.5, 2.0, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(rate[8], 1.1, rtol=1e-6)
+    np.testing.assert_allclose(rate[12], 0.2, rtol=1e-6)
+    linear = learning_rate(OptimizerConfig(peak_lr=2.0, warmup_steps=4, schedule="linear"), 12)
+    np.testing.assert_allclose([float(linear(step)) for step in (4, 8, 12)], [2.0, 1.0, 0.0], atol=1e-6)
+    constant = learning_rate(OptimizerConfig(peak_lr=2.0, warmup_steps=4, schedule="constant"), 12)
+    assert float(constant(11)) == 2.0
+
+
+def test_warmup_longer_than_the_run_is_refused():
+    with pytest.raises(ValueError, match="warmup_steps: got 100 for a run of 50 steps"):
+        learning_rate(OptimizerConfig(), 50)
+
+
+def test_freeze_takes_whole_names():
+    mask = trainable_mask(PARAMS, ("vision",))
+    assert mask == {"vision": {"kernel": False, "bias": False}, "vision_head": {"kernel": True}, "decoder": {"norm": {"scale": True}}}
+    assert not trainable_mask(PARAMS, ("decoder/norm",))["decoder"]["norm"]["scale"]
+    with pytest.raises(ValueError, match="leaves nothing to train"):
+        trainable_mask(PARAMS, ("vision", "vision_head", "decoder"))
+
+
+def test_decay_can_spare_biases_and_norms():
+    params = {"kernel": jnp.ones(3), "head_bias": jnp.ones(3), "embedding": jnp.ones(3), "scale": jnp.ones(3)}
+    for decay_vectors in (True, False):
+        config = OptimizerConfig(peak_lr=0.1, warmup_steps=0, weight_decay=0.5, decay_vectors=decay_vectors)
+        optimizer = make_optimizer(config, 10)
+        updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+        moved = {name for name, update in updates.items() if float(update[0])}
+        assert moved == (set(params) if decay_vectors else {"kernel", "embedding"})

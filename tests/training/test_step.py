@@ -1,0 +1,85 @@
+"""The step on one device, on eight, and in micro-batches: the same loss and gradient of the real model."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from xgenmm_jax.data.order import State
+from xgenmm_jax.training.optimizer import make_optimizer, merge, split, trainable_mask
+from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh, put_rows, row_sharding, unboxed
+from xgenmm_jax.training.step import abstract_state, gradient, init_state, shardings_of
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Objective, what trains, parameters, and one batch of eight rows."""
+    config = tiny_run.config(tiny_run.tokenizer(tmp_path_factory.mktemp("tokenizer")))
+    objective = config.objective()
+    params = unboxed(jax.jit(objective.init)(jax.random.key(0)))
+    batches = objective.batches(0, State(), 0, 1)
+    rows = next(itertools.islice(batches, 1, None))[0]
+    batches.close()
+    return config, objective, trainable_mask(params, config.freeze), jax.device_get(params), rows
+
+
+def gradient_on(run, mesh_config, devices, accumulation=1):
+    config, objective, trainable, params, rows = run
+    mesh = make_mesh(mesh_config, jax.devices()[:devices])
+    abstract = abstract_state(objective, trainable, make_optimizer(config.optimizer, config.steps), mesh)
+
+    def compute(params, rows):
+        with axis_rules():
+            trained, frozen = split(params, trainable)
+            return gradient(objective, trained, frozen, None, rows, jax.random.key(0), accumulation, mesh)
+
+    with jax.set_mesh(mesh):
+        shardings = shardings_of(abstract.params)
+        jitted = jax.jit(compute, in_shardings=(shardings, row_sharding(mesh)))
+        return jax.device_get(jitted(jax.device_put(params, shardings), put_rows(rows, row_sharding(mesh))))
+
+
+@pytest.fixture(scope="module")
+def single(run):
+    return gradient_on(run, MeshConfig(), 1)
+
+
+def assert_same(got, want):
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(want[0]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * largest), got[0], want[0])
+
+
+@pytest.mark.parametrize(
+    "mesh", [MeshConfig(fsdp=8), MeshConfig(fsdp=1, tensor=4, replica=2), MeshConfig(replica=2, fsdp=2, tensor=2)]
+)
+def test_sharded_equals_single(run, single, mesh):
+    assert_same(gradient_on(run, mesh, 8), single)
+
+
+def test_accumulated_equals_one_batch(run, single):
+    """Micro-batches hold different numbers of supervised tokens: an average of averages is another loss."""
+    _, _, _, _, rows = run
+    supervised = rows.loss_mask.reshape(2, 4, -1).sum(axis=(1, 2))
+    assert supervised[0] != supervised[1]
+    assert_same(gradient_on(run, MeshConfig(), 1, accumulation=2), single)
+
+
+def test_parameters_are_cut_and_frozen_ones_have_no_optimizer_state(run):
+    config, objective, trainable, params, _ = run
+    mesh = make_mesh(MeshConfig(fsdp=4, tensor=2))
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    abstract = abstract_state(objective, trainable, optimizer, mesh)
+    assert tuple(abstract.params["decoder"]["embedding"].sharding.spec) == ("tensor", "fsdp")
+    moments = [leaf for leaf in jax.tree.leaves(abstract.opt_state) if leaf.shape]
+    trained, frozen = split(params, trainable)
+    assert len(moments) == 2 * len(jax.tree.leaves(trained))
+    assert set(trained) == set(frozen) == {"vision", "connector", "decoder"}
+    assert not jax.tree.leaves(trained["vision"]) and not jax.tree.leaves(frozen["decoder"])
+    cut = {leaf.sharding.spec for leaf in moments}
+    assert any("tensor" in spec for spec in cut)
+    jax.tree.map(np.testing.assert_array_equal, merge(trained, frozen), params)
+    state = jax.eval_shape(lambda p: init_state(p, trainable, optimizer), params)
+    assert jax.tree.map(lambda leaf: leaf.shape, state) == jax.tree.map(lambda leaf: leaf.shape, abstract)

@@ -1,0 +1,57 @@
+"""Puts a part of a finished run among the package's starting weights, with what made it and its checksum.
+
+    python tools/export_starting_weights.py runs/weights/vision_tower vision
+    python tools/export_starting_weights.py runs/weights/language_model decoder
+
+Writes xgenmm_jax/weights/nano_<vision|language>.safetensors and its line in weights.json.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+from flax import linen as nn
+import jax
+
+from xgenmm_jax.training import checkpoints
+from xgenmm_jax.training.config import load_config
+from xgenmm_jax.training.initialize import WEIGHTS, save_weights
+from xgenmm_jax.training.run_folder import COMMIT_FILE
+from xgenmm_jax.training.sharding import make_mesh, param_shardings
+
+FILES = {"vision": "nano_vision.safetensors", "decoder": "nano_language.safetensors"}
+
+
+def export(run: Path, part: str) -> dict[str, str | int]:
+    """Writes the part of a run's newest checkpoint; gives its line of weights.json."""
+    config = load_config(run)
+    boxed = jax.eval_shape(config.objective().init, jax.random.key(0))
+    shardings = param_shardings(make_mesh(config.mesh), boxed)
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.unbox(boxed),
+        shardings,
+    )
+    params = checkpoints.restore_params(run, {part: abstract[part]})[part]
+    metadata = {
+        "command": f"xgenmm train experiments/{config.name}.py",
+        "seed": str(config.seed),
+        "steps": str(int(checkpoints.newest(run).name)),
+        "commit": (run / COMMIT_FILE).read_text().strip(),
+    }
+    path = WEIGHTS / FILES[part]
+    save_weights(path, part, params, metadata)
+    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size, **metadata}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("part", choices=FILES)
+    arguments = parser.parse_args()
+    line = export(arguments.run, arguments.part)
+    index = WEIGHTS / "weights.json"
+    lines = json.loads(index.read_text()) if index.is_file() else {}
+    index.write_text(json.dumps(lines | {FILES[arguments.part]: line}, indent=1) + "\n")
+    print(json.dumps(line, indent=1))

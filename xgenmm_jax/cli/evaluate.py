@@ -1,0 +1,73 @@
+"""`xgenmm evaluate RUN`: the suite's metrics of a run, as a table and as evaluation.json in its folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import json
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from xgenmm_jax.cli.errors import nearest
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Scores a run on held-out embedded data; writes evaluation.json, answers.jsonl and examples/ into its folder."""
+
+    run: tyro.conf.Positional[Path]
+    """A folder that `xgenmm train` wrote."""
+    kinds: tuple[str, ...] = ()
+    """Which parts of the suite, for instance: questions reading shots. All by default."""
+    items: int | None = None
+    """Questions of each kind; 300 by default, 500 for each number of shots."""
+    style: Literal["auto", "chat", "few_shot"] = "auto"
+    """chat: fine-tuned models. few_shot: base models. auto: by what the run was trained on."""
+    json: Path | None = None
+    """Where the metrics go instead of the run's evaluation.json."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the table; gives the exit code."""
+    arguments = tyro.cli(Arguments, args=list(argv), prog="xgenmm evaluate")
+    if arguments.items is not None and arguments.items < 1:
+        raise ValueError(f"--items: got {arguments.items}; give 1 or more.")
+    # Imported here: --help does not wait for JAX.
+    from xgenmm_jax import api
+    from xgenmm_jax.evaluation import suite
+
+    for kind in arguments.kinds:
+        if kind not in suite.GROUPS:
+            raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, suite.GROUPS)}.")
+    run = api.load(arguments.run)
+    style = ("chat" if run.is_tuned() else "few_shot") if arguments.style == "auto" else arguments.style
+    config = suite.SuiteConfig(style)
+    if arguments.kinds:
+        config = suite.SuiteConfig(style, groups=arguments.kinds)
+    if arguments.items is not None:
+        config = suite.replace(config, items=arguments.items, shot_items=arguments.items)
+    evaluation = suite.run_suite(run.generator(), config, run.config.data.chat)
+    print_table(str(arguments.run), evaluation.metrics, len(evaluation.answers), evaluation.seconds)
+    target = arguments.json or arguments.run / "evaluation.json"
+    unfinished = target.with_suffix(".partial")
+    unfinished.write_text(json.dumps({"metrics": evaluation.metrics, "answers": len(evaluation.answers)}, indent=1) + "\n")
+    unfinished.replace(target)
+    suite.save_answers(evaluation, arguments.run)
+    return 0
+
+
+def print_table(title: str, metrics: dict[str, float], answers: int, seconds: float) -> None:
+    """Metrics by group, one line each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, caption=f"{answers:,} answers in {seconds:.0f} s", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    group = None
+    for name, value in metrics.items():
+        if group is not None and name.split("/")[0] != group:
+            table.add_section()
+        group = name.split("/")[0]
+        table.add_row(name, f"{value:.2f}" if name == "caption/cider" else f"{100 * value:.1f} %")
+    Console().print(table)

@@ -1,0 +1,50 @@
+"""The `xgenmm` command. Subcommands are imported when they are called, so that --help is instant."""
+
+from collections.abc import Sequence
+import importlib
+import os
+from pathlib import Path
+import sys
+
+from xgenmm_jax.cli.errors import nearest
+
+COMMANDS = {
+    "train": "train an experiment file: xgenmm train experiments/nano/stage1.py --optimizer.peak-lr 3e-4 --workdir runs/mine",
+    "evaluate": "score a run: xgenmm evaluate runs/demo/sft_multi",
+    "generate": 'ask a run about a picture: xgenmm generate runs/demo/dpo --image my.png "What is this?"',
+    "demo": "all stages at nano size, and their report: xgenmm demo --workdir runs/demo",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand; gives the exit code.
+
+    0: done. 1: an error, told in one line on stderr. 2: a mistyped command or option. 143 (SIGTERM) and 130 (Ctrl-C): the
+    run was saved and the same command continues it.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: xgenmm COMMAND [options]; xgenmm COMMAND --help says which\n")
+        print("\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items()))
+        return 0
+    command, *rest = argv
+    if command not in COMMANDS:
+        print(f"xgenmm: no command '{command}'; {nearest(command, COMMANDS)}.", file=sys.stderr)
+        return 2
+    keep_compilations()
+    try:
+        code = importlib.import_module(f"xgenmm_jax.cli.{command}").main(rest)
+    except (ValueError, OSError) as error:
+        print(f"xgenmm {command}: {error}", file=sys.stderr)
+        return 1
+    return int(code or 0)
+
+
+def keep_compilations() -> None:
+    """Lets JAX keep compiled programs on disk between processes: stages and restarts compile once.
+
+    The folder is JAX_COMPILATION_CACHE_DIR, by default ~/.cache/xgenmm/jax.
+    """
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "xgenmm" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

@@ -1,0 +1,44 @@
+"""Scores of reading: ANLS as in DocVQA, and word accuracy."""
+
+from collections.abc import Hashable, Sequence
+
+ANLS_THRESHOLD = 0.5
+
+
+def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
+    """Fewest insertions, deletions and substitutions that turn one into the other (Levenshtein)."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        above_left, row[0] = row[0], i
+        for j, y in enumerate(b, start=1):
+            above_left, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above_left + (x != y))
+    return row[-1]
+
+
+def anls(prediction: str, answers: Sequence[str]) -> float:
+    """Normalised Levenshtein similarity to the nearest answer in [0, 1], 0 where it is below one half.
+
+    The distance ignores case and repeated spaces, the length it is divided by does not: that is how VLMEvalKit and
+    lmms-eval compute it.
+    """
+    best = max(_similarity(prediction, answer) for answer in answers)
+    return best if best >= ANLS_THRESHOLD else 0.0
+
+
+def _similarity(prediction: str, answer: str) -> float:
+    # upper(): it lengthens some letters, as in the reference.
+    longest = max(len(prediction.upper()), len(answer.upper()))
+    if longest == 0:
+        return 1.0
+    return 1.0 - edit_distance(" ".join(answer.lower().split()), " ".join(prediction.lower().split())) / longest
+
+
+def word_accuracy(prediction: str, truth: str) -> float:
+    """1 - (word edits / words of the truth), not below 0; case counts, punctuation is part of its word.
+
+    `"stop at the", "stop here at the"` gives 0.75.
+    """
+    wanted = truth.split()
+    if not wanted:
+        return float(not prediction.split())
+    return max(0.0, 1.0 - edit_distance(wanted, prediction.split()) / len(wanted))

@@ -1,0 +1,49 @@
+"""Boxes in text, and how well two agree."""
+
+import re
+
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) in fractions of the picture's width and height."""
+
+_NUMBER = re.compile(r"\d*\.?\d+")
+
+
+def parse_box(text: str) -> Box | None:
+    """The first box of a text: the first four numbers inside or behind `<bbox>`, else of the text; None without four.
+
+    Brackets do not matter, the paper's figure closes some with another kind: `<bbox>[0.1, 0.2]<0.5, 0.6]</bbox>`.
+    A box whose corners are swapped is put in order.
+    """
+    inside = text.split("<bbox>", 1)[-1].split("</bbox>", 1)[0]
+    numbers = [float(number) for number in _NUMBER.findall(inside)[:4]]
+    if len(numbers) < 4:
+        return None
+    x0, y0, x1, y1 = numbers
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+
+def box_iou(a: Box, b: Box) -> float:
+    """Area of the intersection over that of the union, in [0, 1]; 0 where both have no area."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    intersection = max(width, 0.0) * max(height, 0.0)
+    union = _area(a) + _area(b) - intersection
+    return intersection / union if union > 0 else 0.0
+
+
+def text_iou(prediction: str, truth: str) -> float:
+    """IoU of the first boxes of two texts; 0 where the prediction has none.
+
+    Raises: ValueError where the truth has no box.
+    """
+    wanted = parse_box(truth)
+    if wanted is None:
+        raise ValueError(
+            f"box: the truth {truth!r} holds no four numbers; give answers as <bbox>[x0, y0][x1, y1]</bbox>"
+        )
+    got = parse_box(prediction)
+    return 0.0 if got is None else box_iou(got, wanted)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])

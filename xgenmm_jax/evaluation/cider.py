@@ -1,0 +1,74 @@
+"""CIDEr-D of captions (Vedantam et al. 2015), as COCO's tools compute it."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from xgenmm_jax.evaluation.ptb import tokenize
+
+MAX_NGRAM = 4
+SIGMA = 6.0
+"""Of the Gaussian over the difference in length."""
+
+NGram = tuple[str, ...]
+
+
+class _Vectors(NamedTuple):
+    """tf-idf weights of one sentence, a dict per n-gram order."""
+
+    weights: list[dict[NGram, float]]
+    norms: list[float]
+    bigrams: int
+
+
+def cider(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> tuple[float, dict[str, float]]:
+    """CIDEr-D of a corpus (papers report 100 times this) and of each picture.
+
+    predictions: a caption per picture id; references: the people's captions of the same ids.
+    Document frequencies come from these references, so a part of a corpus scores differently, and one picture alone 0.
+    """
+    tokens = {key: [tokenize(text) for text in references[key]] for key in predictions}
+    guesses = {key: tokenize(text) for key, text in predictions.items()}
+    return cider_of_tokens(guesses, tokens)
+
+
+def cider_of_tokens(
+    predictions: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[Sequence[str]]]
+) -> tuple[float, dict[str, float]]:
+    """`cider` of sentences that are tokenised already."""
+    frequency: Counter[NGram] = Counter()
+    for sentences in references.values():
+        frequency.update({gram for sentence in sentences for gram in _ngrams(sentence)})
+    log_pictures = math.log(len(references))
+
+    scores = {}
+    for key, prediction in predictions.items():
+        guess = _vectors(prediction, frequency, log_pictures)
+        similarities = [_similarity(guess, _vectors(s, frequency, log_pictures)) for s in references[key]]
+        scores[key] = 10.0 * sum(similarities) / len(similarities)
+    return sum(scores.values()) / len(scores), scores
+
+
+def _ngrams(sentence: Sequence[str]) -> Counter[NGram]:
+    spans = ((i, n) for n in range(1, MAX_NGRAM + 1) for i in range(len(sentence) - n + 1))
+    return Counter(tuple(sentence[i : i + n]) for i, n in spans)
+
+
+def _vectors(sentence: Sequence[str], frequency: Counter[NGram], log_pictures: float) -> _Vectors:
+    weights: list[dict[NGram, float]] = [{} for _ in range(MAX_NGRAM)]
+    for gram, count in _ngrams(sentence).items():
+        weights[len(gram) - 1][gram] = count * (log_pictures - math.log(max(1, frequency[gram])))
+    norms = [math.sqrt(sum(w * w for w in order.values())) for order in weights]
+    return _Vectors(weights, norms, max(len(sentence) - 1, 0))
+
+
+def _similarity(guess: _Vectors, truth: _Vectors) -> float:
+    """Mean over orders of the clipped cosine, times the penalty for another length (counted in bigrams)."""
+    total = 0.0
+    for n in range(MAX_NGRAM):
+        if guess.norms[n] and truth.norms[n]:
+            shared = guess.weights[n].keys() & truth.weights[n].keys()
+            dot = sum(min(guess.weights[n][g], truth.weights[n][g]) * truth.weights[n][g] for g in shared)
+            total += dot / (guess.norms[n] * truth.norms[n])
+    return total / MAX_NGRAM * math.exp(-((guess.bigrams - truth.bigrams) ** 2) / (2 * SIGMA**2))

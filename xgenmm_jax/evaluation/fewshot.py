@@ -1,0 +1,74 @@
+"""Which demonstrations stand before a query of a base model, and what of its answer counts.
+
+The prompt itself is `data.chat.few_shot_prompt`.
+"""
+
+from collections.abc import Sequence
+import re
+from typing import Literal, Protocol, TypeVar, runtime_checkable
+import zlib
+
+import numpy as np
+
+Task = Literal["question", "caption"]
+
+TEXT_ONLY_DEMONSTRATIONS = 2
+"""How many demonstrations without pictures stand in for no shots, as in OpenFlamingo."""
+
+_VQA_CUT = re.compile("Question|Answer|Short")
+
+
+@runtime_checkable
+class Shown(Protocol):
+    """What a query or a demonstration needs to have."""
+
+    id: str
+
+
+T = TypeVar("T", bound=Shown)
+
+
+def choose_demonstrations(query: Shown, pool: Sequence[T], count: int, *, seed: int) -> list[T]:
+    """`count` different items of the pool, never the query itself.
+
+    Drawn from (seed, the query's id) alone: the same for any batch size, order of queries or number of hosts
+    (OpenFlamingo seeds by rank).
+    """
+    rng = np.random.default_rng((seed, zlib.crc32(query.id.encode())))
+    chosen: list[T] = []
+    for index in rng.permutation(len(pool)):
+        if len(chosen) == count:
+            return chosen
+        if pool[index].id != query.id:
+            chosen.append(pool[index])
+    if len(chosen) < count:
+        raise ValueError(
+            f"few shots: a pool of {len(pool)} items gives {len(chosen)} of {count} demonstrations; enlarge it"
+        )
+    return chosen
+
+
+def permuted_answers(answers: Sequence[str]) -> list[str]:
+    """The same answers, each at another place: no demonstration keeps its own.
+
+    Nor an equal one, as long as no answer is more than half of them: rotating the sorted answers by the count of the
+    commonest moves every run of equal answers off itself. `["red", "blue", "red", "green"]` gives
+    `["green", "red", "blue", "red"]`.
+    """
+    order = sorted(range(len(answers)), key=lambda i: answers[i])
+    commonest = max((list(answers).count(answer) for answer in answers), default=0)
+    shift = commonest if commonest < len(answers) else 1
+    out = list(answers)
+    for place, index in enumerate(order):
+        out[index] = answers[order[(place + shift) % len(order)]]
+    return out
+
+
+def cut_answer(generation: str, task: Task = "question") -> str:
+    """What a base model said before it began a demonstration of its own.
+
+    Source: OpenFlamingo's postprocess_vqa_generation and postprocess_captioning_generation.
+    """
+    if task == "caption":
+        return generation.split("Output", 1)[0].replace('"', "")
+    return _VQA_CUT.split(generation, maxsplit=1)[0].split(", ", 1)[0]

@@ -1,0 +1,115 @@
+"""What the report shows, as plain data that JSON can hold, and report.json."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+State = Literal["waiting", "training", "evaluating", "done"]
+
+STAGE_TITLES = {
+    "stage1": ("Pre-training", "base resolution", "Captions, scanned words and interleaved documents, one view a picture."),
+    "stage2": ("Pre-training", "high resolution", "The same, pictures cut into a view and a grid of crops."),
+    "sft_single": ("Fine-tuning", "one picture", "Questions and answers about single pictures."),
+    "sft_multi": ("Fine-tuning", "several pictures", "Questions that need two pictures or more, mixed with single ones."),
+    "dpo": ("Preferences", "DPO", "Grounded over invented answers, careful over unsafe ones."),
+}
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Wall time of a stage, summed over restarts, what a kill made void included.
+
+    compile: part of the two others, which the compiler took.
+    """
+
+    training: float = 0.0
+    evaluation: float = 0.0
+    compile: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.training + self.evaluation
+
+
+@dataclass(frozen=True)
+class StageContent:
+    """One stage as far as it has come.
+
+    curve: rows of its metrics.jsonl. gallery: what `gallery.collect` gave after it, None before.
+    """
+
+    name: str
+    steps: int
+    state: State = "waiting"
+    curve: tuple[Mapping[str, float], ...] = ()
+    gallery: Mapping[str, Any] | None = None
+    seconds: Seconds = Seconds()
+
+    @property
+    def step(self) -> int:
+        return int(self.curve[-1]["step"]) if self.curve else 0
+
+    @property
+    def tokens(self) -> int:
+        return int(self.curve[-1]["tokens"]) if self.curve else 0
+
+    @property
+    def samples(self) -> int:
+        return int(self.curve[-1]["samples"]) if self.curve else 0
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        return self.gallery["metrics"] if self.gallery else {}
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything on the page.
+
+    workdir: as the user typed it, for the commands on the page. running: somebody is at work, the page reloads itself.
+    peak_memory_mib: most memory of the driver and its child processes together.
+    """
+
+    stages: tuple[StageContent, ...]
+    workdir: str
+    parameters: int
+    machine: Mapping[str, Any]
+    commit: str
+    running: bool
+    peak_memory_mib: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds.total for stage in self.stages)
+
+    @property
+    def latest(self) -> StageContent | None:
+        """The last stage that was evaluated."""
+        return next((stage for stage in reversed(self.stages) if stage.metrics), None)
+
+
+def report_json(content: ReportContent) -> dict[str, Any]:
+    """The figures of the page. Stages appear as they begin, their metrics as they end."""
+    stages = {
+        stage.name: {
+            "metrics": dict(stage.metrics),
+            "seconds": round(stage.seconds.total, 1),
+            "tokens": stage.tokens,
+            "samples": stage.samples,
+            "steps": stage.step,
+            "seconds_of": {
+                "training": round(stage.seconds.training, 1),
+                "evaluation": round(stage.seconds.evaluation, 1),
+                "compile": round(stage.seconds.compile, 1),
+            },
+        }
+        for stage in content.stages
+        if stage.state != "waiting"
+    }
+    return {
+        "stages": stages,
+        "seconds": round(content.seconds, 1),
+        "peak_memory_mib": round(content.peak_memory_mib),
+        "machine": dict(content.machine),
+        "commit": content.commit,
+    }

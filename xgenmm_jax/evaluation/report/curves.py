@@ -1,0 +1,100 @@
+"""Loss curves as SVG that follows the page's colors, light or dark; written by hand, because every refresh draws them."""
+
+from collections.abc import Mapping, Sequence
+import math
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 340, 208
+LEFT, RIGHT, TOP, BOTTOM = 42, 12, 12, 38
+MOST_POINTS = 240
+
+
+def loss_curve(rows: Sequence[Mapping[str, float]], steps: int, label: str) -> Markup:
+    """Loss over steps: every logged step faint, their running mean bold. The axis ends at the stage's last step.
+
+    label: what a screen reader says.
+    """
+    points = [(row["step"], row["loss"]) for row in rows if math.isfinite(row["loss"])]
+    smooth = running_mean(points)
+    low, high = _range([loss for _, loss in points], [loss for _, loss in smooth])
+    y_ticks, x_ticks = ticks(low, high, 4), ticks(0, steps, 4)
+    low, high = min(low, y_ticks[0]), max(high, y_ticks[-1])
+    if len(y_ticks) > 1 and high > y_ticks[-1]:
+        y_ticks.append(round(2 * y_ticks[-1] - y_ticks[-2], 10))
+        high = y_ticks[-1]
+
+    def x(step: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * step / max(steps, 1)
+
+    def y(loss: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (min(max(loss, low), high) - low) / (high - low))
+
+    def line(of: Sequence[tuple[float, float]], kind: str) -> str:
+        return f'<polyline class="{kind}" points="{" ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in of)}"/>'
+
+    bottom = HEIGHT - BOTTOM
+    parts = [f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{Markup.escape(label)}">']
+    for tick in y_ticks:
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text x="{LEFT - 7}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{_number(tick)}</text>')
+    for tick in x_ticks:
+        parts.append(f'<text x="{x(tick):.1f}" y="{bottom + 15}" text-anchor="middle">{_number(tick)}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">step</text>')
+    parts.append(
+        f'<text class="axis" transform="translate(10 {(TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">loss</text>'
+    )
+    if points:
+        parts += [line(thin(points), "raw"), line(thin(smooth), "mean")]
+        step, loss = smooth[-1]
+        parts.append(f'<circle class="end" cx="{x(step):.1f}" cy="{y(loss):.1f}" r="3.2"/>')
+        anchor = "end" if x(step) > WIDTH / 2 else "start"
+        # Above whatever the curve does below the label.
+        above = min(y(value) for s, value in smooth if x(s) > x(step) - 34) - 9
+        parts.append(f'<text class="last" x="{x(step):.1f}" y="{above:.1f}" text-anchor="{anchor}">{loss:.2f}</text>')
+    else:
+        parts.append(f'<text class="axis" x="{middle}" y="{(TOP + bottom) / 2}" text-anchor="middle">not begun</text>')
+    parts.append("</svg>")
+    return Markup("".join(parts))  # numbers of our own and one escaped label
+
+
+def running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Each point's mean with those before it, over a twentieth of all points."""
+    window = max(1, len(points) // 20)
+    result, total = [], 0.0
+    for i, (step, loss) in enumerate(points):
+        total += loss - (points[i - window][1] if i >= window else 0.0)
+        result.append((step, total / min(i + 1, window)))
+    return result
+
+
+def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most about MOST_POINTS of them, the last included."""
+    stride = max(1, math.ceil(len(points) / MOST_POINTS))
+    return [*points[:-1:stride], *points[-1:]]
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers from one at or below low to the last one at or below high, in steps of 1, 2 or 5 times 10^n."""
+    if high <= low:
+        return [low]
+    raw = (high - low) / about
+    magnitude = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.floor(high / step + 1e-9)
+    return [round(n * step, 10) for n in range(first, last + 1)]
+
+
+def _range(raw: Sequence[float], smooth: Sequence[float]) -> tuple[float, float]:
+    """From the least to what nearly all stay below: the first steps of a run would flatten the rest."""
+    if not raw:
+        return 0.0, 1.0
+    ordered = sorted(raw)
+    low, high = ordered[0], max(ordered[int(0.97 * (len(ordered) - 1))], smooth[-1])
+    margin = max(0.04 * (high - low), 1e-3 * abs(high), 1e-6)
+    return max(low - margin, 0.0) if low >= 0 else low - margin, high + margin
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"

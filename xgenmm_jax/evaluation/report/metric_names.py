@@ -1,0 +1,158 @@
+"""What every metric is called on the page, in words for someone who meets it for the first time."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class MetricName:
+    """A row of the table.
+
+    control: the metric of the same model with something taken away (wrong picture, other order, other answers), shown
+    small beside it, and what was taken away. baseline: the metric that needs no model. chance: the same as words where
+    no metric says it.
+    """
+
+    title: str
+    meaning: str
+    better: Better = "higher"
+    control: str | None = None
+    control_words: str = ""
+    baseline: str | None = None
+    chance: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    meaning: str
+    metrics: tuple[str, ...]
+
+
+_KINDS = {
+    "colour": "the color of one shape among several",
+    "shape": "which of eight shapes stands at a place or has a color",
+    "object": "an everyday object, as drawn in styles that were trained on",
+    "count": "how many there are of a shape, a color or a combination",
+    "exists": "whether a thing is there; the wrong ones share color or shape with what is",
+    "where": "the place of a thing, one of nine",
+    "read": "a short string, every letter and its case",
+}
+
+QUESTIONS = tuple(f"questions/{kind}" for kind in _KINDS)
+
+METRICS: dict[str, MetricName] = {
+    "questions/mean": MetricName(
+        "All seven kinds",
+        "the mean of the rows below",
+        control="questions_wrong_image/mean",
+        control_words="wrong picture",
+        baseline="questions_majority/mean",
+    ),
+    **{
+        f"questions/{kind}": MetricName(
+            kind.capitalize(),
+            meaning,
+            control=f"questions_wrong_image/{kind}",
+            control_words="wrong picture",
+            baseline=f"questions_majority/{kind}",
+        )
+        for kind, meaning in _KINDS.items()
+    },
+    "new_style": MetricName(
+        "Objects in an unseen style", "everyday objects by illustrators whose drawings were never trained on",
+        chance="2.2",
+    ),
+    "handwriting": MetricName(
+        "Handwritten digits", "scanned digits that were never trained on", chance="10.0"
+    ),
+    "reading/anyres": MetricName(
+        "Small text, in crops", "text that is small beside the page, the page cut into a grid of crops", chance="0.0"
+    ),
+    "reading/base": MetricName(
+        "Small text, one view", "the same pages squeezed into the base view alone", chance="0.0"
+    ),
+    "reading_large/anyres": MetricName(
+        "Large text, in crops", "text large enough for both ways of looking", chance="0.0"
+    ),
+    "reading_large/base": MetricName("Large text, one view", "the same pages in the base view alone", chance="0.0"),
+    "multi_image": MetricName(
+        "Several pictures at once",
+        "questions that name a picture by its place in the order",
+        control="multi_image_shuffled",
+        control_words="pictures shuffled",
+    ),
+    "shots/0": MetricName("No examples", "two worked examples without their pictures"),
+    "shots/4": MetricName(
+        "Four examples",
+        "invented names that only the examples explain",
+        control="shots/4_permuted",
+        control_words="answers permuted",
+    ),
+    "shots/8": MetricName("Eight examples", "the same with twice the examples"),
+    "grounding/iou": MetricName("Boxes", "overlap of the box it gives with the true one (IoU)"),
+    "caption/cider": MetricName("Captions, CIDEr", "agreement with reference captions; no percentage, papers print it times 100"),
+    "caption/exact": MetricName("Captions, word for word", "captions equal to a reference"),
+    "hallucination/f1": MetricName(
+        "Present or absent, F1", "yes/no questions about objects, half of them not there", chance="66.7"
+    ),
+    "hallucination/yes_to_absent": MetricName(
+        "“Yes” to absent objects", "how often it claims to see what is not there", better="lower"
+    ),
+    "attack_success": MetricName(
+        "Attacks that succeed", "unsafe requests that it goes along with; kinds of danger never trained on", better="lower"
+    ),
+    "refusal_of_benign": MetricName(
+        "Harmless requests refused", "pictures that look alike and are harmless", better="lower"
+    ),
+}  # fmt: skip
+
+SECTIONS = (
+    Section(
+        "Questions about one picture",
+        "Exact answers in percent. Small: the same model asked the same question about the wrong picture.",
+        ("questions/mean", *QUESTIONS),
+    ),
+    Section("Pictures unlike those of training", "Exact answers in percent.", ("new_style", "handwriting")),
+    Section(
+        "Reading pages",
+        "Strings read without a single error, in percent.",
+        ("reading/anyres", "reading/base", "reading_large/anyres", "reading_large/base"),
+    ),
+    Section("Several pictures", "Exact answers in percent. Small: the same pictures in another order.", ("multi_image",)),
+    Section(
+        "Learning from examples in the prompt",
+        "Base models only, exact answers in percent. Small: the examples carry each other's answers.",
+        ("shots/0", "shots/4", "shots/8"),
+    ),
+    Section("Pointing and describing", "", ("grounding/iou", "caption/cider", "caption/exact")),
+    Section(
+        "Honesty and safety",
+        "In percent. In three of these rows, fewer is better: they say so.",
+        ("hallucination/f1", "hallucination/yes_to_absent", "attack_success", "refusal_of_benign"),
+    ),
+)
+
+
+def sections(present: set[str]) -> list[tuple[Section, list[tuple[str, MetricName]]]]:
+    """The table's sections with those of their metrics that some stage has; what has no row of its own comes last.
+
+    Controls and baselines stand inside other rows.
+    """
+    shown = {name for section in SECTIONS for name in section.metrics}
+    beside = {name for metric in METRICS.values() for name in (metric.control, metric.baseline) if name}
+    others = sorted(present - shown - beside)
+    rest = Section("Finer measures", "Under the names of report.json.", tuple(others))
+    result = []
+    for section in (*SECTIONS, rest):
+        rows = [(name, METRICS.get(name) or MetricName(name, "")) for name in section.metrics if name in present]
+        if rows:
+            result.append((section, rows))
+    return result
+
+
+def as_text(name: str, value: float) -> str:
+    """A fraction as percent, CIDEr as it is. 0.8333 -> "83.3"."""
+    return f"{value:.2f}" if name == "caption/cider" else f"{100 * value:.1f}"

@@ -1,0 +1,204 @@
+"""Prompts with pictures in, answers out: batches of like lengths, one compilation per bucket."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+import numpy as np
+
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.chat import Prompt
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.generation import cache, decode, sampling
+from xgenmm_jax.generation.vision import View, VisionTable, instruction_tokens
+from xgenmm_jax.models import phi3
+from xgenmm_jax.models.vlm import VLMConfig
+
+_IN_FLIGHT = 2
+"""Batches whose answers are not fetched yet: the host lays out the next while the device works."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one device holds.
+
+    rows: prompts decoded together. cache_mib: keys and values of a batch; rows are halved until they fit.
+    vision_mib: vision tokens kept for pictures that come again.
+    """
+
+    rows: int = 64
+    cache_mib: int = 4096
+    vision_mib: int = 64
+
+
+class _Expanded(NamedTuple):
+    """A prompt with `<image>` repeated over its vision tokens, behind the shared prefix."""
+
+    number: int
+    token_ids: np.ndarray
+    views: tuple[View, ...]
+
+
+class Generator:
+    """Greedy answers of one model.
+
+    params: {vision, connector, decoder}, as in checkpoints. anyres: how pictures are cut; `generate` can take another.
+    stop_ids: ends of an answer; by default `<|end|>`, `<|endofchunk|>` and `<|endoftext|>`.
+    """
+
+    def __init__(
+        self,
+        config: VLMConfig,
+        params: PyTree,
+        tokenizer: Tokenizer,
+        anyres: AnyRes,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        stop_ids: tuple[int, ...] | None = None,
+    ):
+        if anyres.view_px != config.vision.image_size_px:
+            raise ValueError(
+                f"generation: views of {anyres.view_px} px for a tower of {config.vision.image_size_px} px; "
+                "make AnyRes.view_px the tower's size"
+            )
+        self.config = config
+        self.tokenizer = tokenizer
+        self.anyres = anyres
+        self._limits = limits
+        self._params = jax.tree.map(jnp.asarray, params)
+        self._decoder = phi3.Phi3(config.decoder, config.dtype)
+        stops = stop_ids or (tokenizer.end_id, tokenizer.end_of_chunk_id, tokenizer.eos_id)
+        self._settings = decode.Settings(tuple(stops), tokenizer.pad_id, sampling.greedy)
+        bytes_per_slot = config.tokens_per_group * config.decoder.width * jnp.dtype(config.dtype).itemsize
+        slots = max((limits.vision_mib << 20) // bytes_per_slot, 1)
+        self._vision = VisionTable(config, self._params, min(slots, 4096))
+        self._prefix: tuple[tuple[int, ...], phi3.Cache | None] = ((), None)
+
+    def generate(
+        self, prompts: Sequence[Prompt], max_new_tokens: int, *, anyres: AnyRes | None = None
+    ) -> list[str]:
+        """The answer to each prompt, in order, without special strings and without spaces around.
+
+        A row stops at a stop id or after max_new_tokens. Other prompts of the call change nothing but time.
+
+        Raises: ValueError where pictures and `<image>` ids differ in number, or a prompt is longer than all buckets.
+        """
+        capacity = cache.bucket(max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
+        shared = cache.common_prefix([prompt.token_ids for prompt in prompts], self.tokenizer.image_id)
+        prefix_ids = tuple(map(int, prompts[0].token_ids[:shared])) if shared else ()
+        expanded = [self._expand(i, prompt, shared, anyres or self.anyres) for i, prompt in enumerate(prompts)]
+        expanded.sort(key=lambda prompt: len(prompt.token_ids))
+        batches = list(self._batches(expanded, shared, capacity))
+
+        answers = [""] * len(prompts)
+        in_flight: deque[tuple[list[_Expanded], Array]] = deque()
+        for wave in self._waves(batches):
+            self._vision.load(view for batch in wave for prompt in batch for view in prompt.views)
+            for batch in wave:
+                rows = self._limits.rows if len(batches) > 1 else cache.row_bucket(len(batch), self._limits.rows)
+                rows = min(rows, self._rows_that_fit(_longest(batch), shared, capacity))
+                in_flight.append((batch, self._dispatch(batch, rows, prefix_ids, max_new_tokens, capacity)))
+                if len(in_flight) > _IN_FLIGHT:
+                    self._fetch(*in_flight.popleft(), answers)
+        while in_flight:
+            self._fetch(*in_flight.popleft(), answers)
+        return answers
+
+    def _expand(self, number: int, prompt: Prompt, shared: int, anyres: AnyRes) -> _Expanded:
+        ids = np.asarray(prompt.token_ids, np.int32)
+        is_image = ids == self.tokenizer.image_id
+        if is_image.sum() != len(prompt.pictures):
+            raise ValueError(
+                f"generation: prompt {number} has {is_image.sum()} <image> and {len(prompt.pictures)} pictures; "
+                "give one picture for each"
+            )
+        read = instruction_tokens(self.config)
+        instruction = tuple(ids[~is_image][:read].tolist()) if read else ()
+        views = tuple(View(picture, anyres, instruction) for picture in prompt.pictures)
+        repeats = np.ones(len(ids), np.int64)
+        repeats[is_image] = [self._vision.tokens(view) for view in views]
+        return _Expanded(number, np.repeat(ids, repeats)[shared:], views)
+
+    def _batches(self, prompts: list[_Expanded], shared: int, capacity: int) -> Iterator[list[_Expanded]]:
+        """Neighbours in length; as many as fit beside the longest, which comes first when counted from the end."""
+        end = len(prompts)
+        while end:
+            rows = min(self._limits.rows, self._rows_that_fit(_longest(prompts[:end]), shared, capacity))
+            yield prompts[max(end - rows, 0) : end]
+            end -= min(rows, end)
+
+    def _rows_that_fit(self, longest: int, shared: int, capacity: int) -> int:
+        decoder = self.config.decoder
+        length = shared + cache.bucket(longest, cache.PROMPT_BUCKETS, "tokens of a prompt") + capacity
+        per_row = 2 * decoder.layers * length * decoder.kv_heads * decoder.head_width
+        fitting = (self._limits.cache_mib << 20) // (per_row * jnp.dtype(self.config.dtype).itemsize)
+        return max(1, 1 << (fitting.bit_length() - 1)) if fitting else 1
+
+    def _waves(self, batches: list[list[_Expanded]]) -> Iterator[list[list[_Expanded]]]:
+        """Batches in a row whose pictures fit into the table together: encoded at once, in full chunks."""
+        wave: list[list[_Expanded]] = []
+        views: set[View] = set()
+        used = 0
+        for batch in batches:
+            new = {view for prompt in batch for view in prompt.views} - views
+            needed = sum(map(self._vision.groups, new))
+            if wave and used + needed > self._vision.slots:
+                yield wave
+                wave, views, used = [], set(), 0
+                new = {view for prompt in batch for view in prompt.views}
+                needed = sum(map(self._vision.groups, new))
+            wave.append(batch)
+            views |= new
+            used += needed
+        if wave:
+            yield wave
+
+    def _dispatch(
+        self, batch: list[_Expanded], rows: int, prefix_ids: tuple[int, ...], max_new_tokens: int, capacity: int
+    ) -> Array:
+        pairs = []
+        for prompt in batch:
+            vision_index = np.full(len(prompt.token_ids), -1, np.int32)
+            if prompt.views:
+                places = [self._vision.index(view) for view in prompt.views]
+                vision_index[prompt.token_ids == self.tokenizer.image_id] = np.concatenate(places)
+            pairs.append((prompt.token_ids, vision_index))
+        length = cache.bucket(_longest(batch), cache.PROMPT_BUCKETS, "tokens of a prompt")
+        return decode.generate_rows(
+            self._decoder,
+            self._params["decoder"],
+            decode.left_pad(pairs, rows, length, len(prefix_ids)),
+            self._vision.table,
+            self._prefix_cache(prefix_ids),
+            jnp.int32(max_new_tokens),
+            self._key,
+            capacity=capacity,
+            settings=self._settings,
+        )
+
+    def _prefix_cache(self, ids: tuple[int, ...]) -> phi3.Cache | None:
+        if not ids:
+            return None
+        if self._prefix[0] != ids:
+            self._prefix = ids, decode.prefix_cache(self._decoder, self._params["decoder"], jnp.array(ids, jnp.int32))
+        return self._prefix[1]
+
+    @functools.cached_property
+    def _key(self) -> Array:
+        return jax.random.key(0)
+
+    def _fetch(self, batch: list[_Expanded], rows: Array, answers: list[str]) -> None:
+        host = np.asarray(rows)
+        stops = np.isin(host, (*self._settings.stop_ids, self._settings.pad_id))
+        lengths = np.where(stops.any(axis=1), stops.argmax(axis=1), host.shape[1])
+        for prompt, ids, length in zip(batch, host, lengths, strict=False):
+            answers[prompt.number] = self.tokenizer.decode(ids[:length].tolist(), keep_special=False).strip()
+
+
+def _longest(prompts: list[_Expanded]) -> int:
+    return max(len(prompt.token_ids) for prompt in prompts)

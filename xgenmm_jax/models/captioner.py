@@ -1,0 +1,163 @@
+"""The captioning decoder that stands beside the vision tower while it is pre-trained, and is thrown away after.
+
+Source: SigLIP 2 (arXiv 2502.14786, section 2.2) adds LocCa's decoder to the sigmoid loss; CapPa (arXiv 2306.07915)
+mixes autoregressive and parallel prediction of the same caption in one decoder.
+"""
+
+from dataclasses import dataclass
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from xgenmm_jax.models.attention import attend
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers
+from xgenmm_jax.models.vit import EPSILON, FeedForward
+
+
+@dataclass(frozen=True)
+class CaptionerConfig:
+    width: int
+    hidden: int
+    layers: int
+    heads: int
+    vocab_rows: int
+    max_positions: int
+    remat: Remat = "none"
+
+
+class Attention(nn.Module):
+    """Attention with biases, from x to memory (x itself where they are the same)."""
+
+    width: int
+    memory_width: int
+    heads: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "n T D"],
+        memory: Float[Array, "n S E"],
+        mask: Bool[Array, "n T S"] | None,
+    ) -> Float[Array, "n T D"]:
+        head_width = self.width // self.heads
+        zeros = nn.initializers.zeros
+        query = Linear(
+            inputs=(self.width,),
+            outputs=(self.heads, head_width),
+            axes=("embed", "heads", "kv"),
+            kernel_init=nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2)),
+            bias_init=zeros,
+            dtype=self.dtype,
+            name="query",
+        )(x)
+        key_value = Linear(
+            inputs=(self.memory_width,),
+            outputs=(2, self.heads, head_width),
+            axes=("embed", None, "heads", "kv"),
+            kernel_init=nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,)),
+            bias_init=zeros,
+            dtype=self.dtype,
+            name="key_value",
+        )(memory)
+        context = attend(query, key_value[..., 0, :, :], key_value[..., 1, :, :], mask)
+        return Linear(
+            inputs=(self.heads, head_width),
+            outputs=(self.width,),
+            axes=("heads", "kv", "embed"),
+            kernel_init=nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2),
+            bias_init=zeros,
+            dtype=self.dtype,
+            name="out",
+        )(context)
+
+
+class CaptionerBlock(nn.Module):
+    """Pre-norm: self-attention, attention to the patch features, feed-forward."""
+
+    config: CaptionerConfig
+    feature_width: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "n T D"],
+        features: Float[Array, "n P E"],
+        mask: Bool[Array, "n T T"],
+    ) -> tuple[Float[Array, "n T D"], None]:
+        width, heads = self.config.width, self.config.heads
+        normed = LayerNorm(width, EPSILON, self.dtype, name="norm1")(x)
+        x = x + Attention(width, width, heads, self.dtype, name="self_attention")(normed, normed, mask)
+        normed = LayerNorm(width, EPSILON, self.dtype, name="norm2")(x)
+        x = x + Attention(width, self.feature_width, heads, self.dtype, name="cross_attention")(normed, features, None)
+        normed = LayerNorm(width, EPSILON, self.dtype, name="norm3")(x)
+        return x + FeedForward(width, self.config.hidden, self.dtype, name="mlp")(normed), None
+
+
+class Captioner(nn.Module):
+    """Logits of a caption's tokens from patch features."""
+
+    config: CaptionerConfig
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "n P E"],
+        token_ids: Int32[Array, "n T"],
+        parallel: Bool[Array, " n"],
+    ) -> Float[Array, "n T V"]:
+        """Float32 logits; those at t predict token_ids[:, t].
+
+        token_ids: the caption from its first token, ended by an end token, padded at will (mask the loss there).
+        parallel: False: position t is fed token t - 1 (a start vector at t = 0) and sees what is not later. True:
+        every position is fed the same mask vector and sees all, so only the picture tells what the tokens are.
+        """
+        config = self.config
+        length = token_ids.shape[1]
+        if length > config.max_positions:
+            raise ValueError(
+                f"captioner: got {length} tokens, wanted at most {config.max_positions}; raise max_positions."
+            )
+        embedding_init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+        table = self.param("embedding", embedding_init, (config.vocab_rows, config.width))
+        rows_init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "embed"))
+        start, masked = self.param("start_and_mask", rows_init, (2, config.width))
+        positions = self.param("position_embedding", rows_init, (config.max_positions, config.width))
+
+        shifted_ids = jnp.pad(token_ids[:, :-1], ((0, 0), (1, 0)))
+        is_start = (jnp.arange(length) == 0)[None, :, None]
+        shifted = jnp.where(is_start, start[None, None], table[shifted_ids])
+        x = jnp.where(parallel[:, None, None], masked[None, None], shifted) + positions[None, :length]
+        causal = jnp.tril(jnp.ones((length, length), bool))
+        mask = causal[None] | parallel[:, None, None]
+
+        block = scan_layers(CaptionerBlock, config.layers, config.remat, broadcast_inputs=2)
+        x, _ = block(config, features.shape[-1], self.dtype, name="layers")(x.astype(self.dtype), features, mask)
+        x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x)
+        head = Linear(
+            inputs=(config.width,),
+            outputs=(config.vocab_rows,),
+            axes=("embed", "vocab"),
+            kernel_init=nn.initializers.normal(config.width**-0.5),
+            bias_init=nn.initializers.zeros,
+            dtype=self.dtype,
+            name="head",
+        )
+        return head(x).astype(jnp.float32)
+
+
+def greedy_caption(
+    captioner: Captioner, params: dict, features: Float[Array, "n P E"], length: int
+) -> Int32[Array, "n T"]:
+    """The likeliest next token `length` times. It runs the whole decoder each time: captions are short."""
+    parallel = jnp.zeros(features.shape[0], bool)
+
+    def step(t, token_ids):
+        logits = captioner.apply({"params": params}, features, token_ids, parallel)
+        return token_ids.at[:, t].set(jnp.argmax(logits[:, t], axis=-1).astype(jnp.int32))
+
+    return jax.lax.fori_loop(0, length, step, jnp.zeros((features.shape[0], length), jnp.int32))

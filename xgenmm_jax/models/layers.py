@@ -1,0 +1,163 @@
+"""Parts that every model shares: linear maps and norms with named parameter axes, scanned layers, pixel scaling.
+
+Parameters are float32 and carry logical axis names; `training/sharding.py` maps the names to mesh axes.
+"""
+
+from typing import Any, Literal
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+LOGICAL_AXES = {
+    "batch": "rows of the batch, or their crops; on activations only",
+    "layers": "layers stacked by the scan",
+    "embed": "decoder width D",
+    "mlp": "hidden width F of a feed-forward, in decoder, tower and resampler alike",
+    "heads": "attention heads; in the decoder's fused kernel the key-value heads K, each with its queries",
+    "kv": "width H of one head",
+    "vocab": "rows of the vocabulary",
+    "vision_embed": "width E of tower and resampler",
+    "norm": "scales and biases of norms, biases of linear maps that are not mlp, heads or vocab",
+}
+"""Every name that a parameter axis can carry. Axes that are never worth cutting carry None."""
+
+Dtype = Literal["float32", "bfloat16"]
+"""Compute dtype. Norms, softmax, rotary angles and losses are float32 whatever it is."""
+
+Remat = Literal["none", "full", "minimal", "minimal_with_context"]
+"""What the backward pass keeps of a layer: everything; its input; results of matrix products without batch axes (not
+attention's); those and attention's result. `full` needs least memory, `none` least time."""
+
+UNROLLED_LAYERS = 8
+"""Stacks of at most so many layers are unrolled in the compiled program; their parameters stay stacked."""
+
+Initializer = jax.nn.initializers.Initializer
+
+
+def remat_policy(remat: Remat) -> Any:
+    """The jax.checkpoint policy of a name. None keeps nothing ('full'); do not call it for 'none'."""
+    policies = jax.checkpoint_policies
+    if remat == "full":
+        return None
+    if remat == "minimal":
+        return policies.dots_with_no_batch_dims_saveable
+    if remat == "minimal_with_context":
+        return policies.save_from_both_policies(
+            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names("context")
+        )
+    raise ValueError(f"remat: got {remat!r}, wanted none, full, minimal or minimal_with_context; choose one of these.")
+
+
+def scan_layers(block: type[nn.Module], layers: int, remat: Remat, *, scanned_inputs: int = 0, broadcast_inputs: int):
+    """`block` repeated `layers` times, its parameters stacked on a leading axis named "layers".
+
+    block's call is (carry, *scanned, *broadcast) -> (carry, output); scanned inputs and outputs are stacked by layer.
+    """
+    if remat != "none":
+        block = nn.remat(block, policy=remat_policy(remat), prevent_cse=False)
+    return nn.scan(
+        block,
+        variable_axes={"params": 0, "intermediates": 0},
+        split_rngs={"params": True},
+        in_axes=(0,) * scanned_inputs + (nn.broadcast,) * broadcast_inputs,
+        length=layers,
+        # A loop of few small layers costs more in copies than it saves in compilation: 20 to 30 % of a nano step.
+        unroll=layers if layers <= UNROLLED_LAYERS else 1,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
+
+
+def torch_linear_init(in_axis: int | tuple[int, ...] = 0, out_axis: int | tuple[int, ...] = -1) -> Initializer:
+    """torch.nn.Linear's default weight: uniform within 1 / sqrt(inputs)."""
+    return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=in_axis, out_axis=out_axis)
+
+
+def symmetric_uniform(bound: float) -> Initializer:
+    """Uniform in [-bound, bound)."""
+
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class Linear(nn.Module):
+    """A linear map from the last `len(inputs)` axes to `len(outputs)` new ones.
+
+    axes: logical names, inputs then outputs. bias: its initializer, or None for no bias.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    kernel_init: Initializer
+    bias_init: Initializer | None = None
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        kernel = self.param(
+            "kernel", nn.with_logical_partitioning(self.kernel_init, self.axes), (*self.inputs, *self.outputs)
+        )
+        count = len(self.inputs)
+        y = jax.lax.dot_general(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            ((tuple(range(x.ndim - count, x.ndim)), tuple(range(count))), ((), ())),
+        )
+        if self.bias_init is None:
+            return y
+        # A width that no table cuts in activations ("embed", "vision_embed") stays whole in the small bias.
+        axes = tuple("norm" if axis in ("embed", "vision_embed") else axis for axis in self.axes[count:])
+        bias = self.param("bias", nn.with_logical_partitioning(self.bias_init, axes), self.outputs)
+        return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm with scale and bias. Statistics and affine part in float32, result in `dtype`."""
+
+    width: int
+    epsilon: float
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), (self.width,))
+        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)), (self.width,))
+        x = x.astype(jnp.float32)
+        centered = x - jnp.mean(x, axis=-1, keepdims=True)
+        # The two-pass variance: the one-pass form E[x^2] - E[x]^2 loses digits where the mean is large.
+        variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
+        affine = (1,) * (x.ndim - 1) + (self.width,)
+        y = centered * jax.lax.rsqrt(variance + self.epsilon) * scale.reshape(affine) + bias.reshape(affine)
+        return y.astype(self.dtype)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) in float32, cast back to x's dtype, then times the weight (Hugging Face's order)."""
+
+    width: int
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), (self.width,))
+        x_float32 = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(x_float32), axis=-1, keepdims=True)
+        normed = (x_float32 * jax.lax.rsqrt(mean_square + self.epsilon)).astype(x.dtype)
+        return normed * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (self.width,))
+
+
+def shard_batch(x: Array) -> Array:
+    """x, kept cut along its first axis as the batch is. Without axis rules (`nn.logical_axis_rules`) or mesh: x.
+
+    Without it, the compiler may follow a parameter's cut instead and gather activations where it should gather weights.
+    """
+    return nn.with_logical_constraint(x, ("batch",) + (None,) * (x.ndim - 1))
+
+
+def normalize_pixels(pixels: UInt8[Array, "*n h w 3"], dtype: Dtype = "float32") -> Float[Array, "*n h w 3"]:
+    """Pixels 0..255 to -1..1, as SigLIP's processor: (x / 255 - 0.5) / 0.5, in float32 before the cast."""
+    return ((pixels.astype(jnp.float32) / 255 - 0.5) / 0.5).astype(dtype)

@@ -1,0 +1,269 @@
+"""The Phi-3 decoder with xGen-MM's decoupled embedding and biased head, for packed rows and for cached decoding.
+
+Source: spec 2.7 and 2.8 (transformers' `phi3`, IDEFICS' decoupled layers).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax
+from jax.ad_checkpoint import checkpoint_name
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from xgenmm_jax.models.attention import Window, attend, causal_mask
+from xgenmm_jax.models.layers import Dtype, Linear, Remat, RMSNorm, scan_layers, shard_batch, symmetric_uniform
+
+
+@dataclass(frozen=True)
+class Phi3Config:
+    """Defaults are Phi-3-mini-4k-instruct as in the released 4B.
+
+    vocab_rows: rows of embedding and head; the first initial_len are the tokenizer's, the rest is never used.
+    additional: ids from initial_len on, with embedding rows and head columns of their own.
+    """
+
+    vocab_rows: int = 32064
+    initial_len: int = 32012
+    additional: int = 3
+    width: int = 3072
+    hidden: int = 8192
+    layers: int = 32
+    heads: int = 32
+    kv_heads: int = 32
+    rope_theta: float = 10000.0
+    epsilon: float = 1e-5
+    window: Window = Window.W_PLUS_1
+    window_size: int = 2047
+    init_std: float = 0.02
+    remat: Remat = "none"
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def logits(self) -> int:
+        """Width of the logits: initial_len + additional."""
+        return self.initial_len + self.additional
+
+
+class Cache(NamedTuple):
+    """Keys and values of the tokens so far. Every leaf carries the batch on axis 1, so rows can be reordered."""
+
+    key: Float[Array, "L B S K H"]
+    """Already rotated."""
+    value: Float[Array, "L B S K H"]
+    segment_ids: Int32[Array, "1 B S"]
+    """0: nothing there (left padding, or not written yet)."""
+    positions: Int32[Array, "1 B S"]
+
+
+def empty_cache(config: Phi3Config, batch: int, capacity: int, dtype: Dtype) -> Cache:
+    """A cache of `capacity` places for `batch` rows."""
+    shape = (config.layers, batch, capacity, config.kv_heads, config.head_width)
+    places = jnp.zeros((1, batch, capacity), jnp.int32)
+    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), places, places)
+
+
+def rotary_angles(
+    positions: Int32[Array, "B T"], head_width: int, theta: float
+) -> tuple[Float[Array, "B T 1 H"], Float[Array, "B T 1 H"]]:
+    """Cosine and sine, float32, of position / theta^(2i / H), the H / 2 angles written twice."""
+    frequency = theta ** -(jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width)
+    angle = positions[..., None].astype(jnp.float32) * frequency[None, None]
+    angle = jnp.concatenate([angle, angle], axis=-1)[:, :, None]
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(
+    x: Float[Array, "B T N H"], cos: Float[Array, "B T 1 H"], sin: Float[Array, "B T 1 H"]
+) -> Float[Array, "B T N H"]:
+    """Rotary embedding, half-split: channel i pairs with i + H / 2. Float32 inside."""
+    x_float32 = x.astype(jnp.float32)
+    first, second = jnp.split(x_float32, 2, axis=-1)
+    return (x_float32 * cos + jnp.concatenate([-second, first], axis=-1) * sin).astype(x.dtype)
+
+
+class DecoderBlock(nn.Module):
+    """Pre-norm: x += attention(norm(x)); x += down(up * silu(gate)) of norm(x). No biases."""
+
+    config: Phi3Config
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        carry: tuple[Float[Array, "B T D"], tuple[Array, Array] | None],
+        layer: Int32[Array, ""],
+        cos: Float[Array, "B T 1 H"],
+        sin: Float[Array, "B T 1 H"],
+        mask: Bool[Array, "B T S"],
+        place: Int32[Array, ""] | int,
+    ) -> tuple[tuple[Float[Array, "B T D"], tuple[Array, Array] | None], None]:
+        """carry: the stream and, while decoding, keys and values of all layers, written in place at `place`."""
+        config = self.config
+        x, cached = carry
+        width, kv_heads, head_width = config.width, config.kv_heads, config.head_width
+        group = config.heads // kv_heads
+        init = nn.initializers.normal(config.init_std)
+
+        # Each key-value head stands behind its queries, so that cutting "heads" never parts a group.
+        qkv = Linear(
+            inputs=(width,),
+            outputs=(kv_heads, group + 2, head_width),
+            axes=("embed", "heads", None, "kv"),
+            kernel_init=init,
+            dtype=self.dtype,
+            name="qkv_proj",
+        )(RMSNorm(width, config.epsilon, name="input_norm")(x))
+        qkv = checkpoint_name(qkv, "qkv")
+        query = rotate(qkv[..., :group, :].reshape(*x.shape[:2], config.heads, head_width), cos, sin)
+        key = rotate(qkv[..., group, :], cos, sin)
+        value = qkv[..., group + 1, :]
+        if cached is not None:
+            start = (layer, 0, place, 0, 0)
+            cached = tuple(
+                jax.lax.dynamic_update_slice(all_layers, new[None].astype(all_layers.dtype), start)
+                for all_layers, new in zip(cached, (key, value), strict=True)
+            )
+            key, value = (jax.lax.dynamic_index_in_dim(a, layer, keepdims=False).astype(self.dtype) for a in cached)
+        x = x + Linear(
+            inputs=(config.heads, head_width),
+            outputs=(width,),
+            axes=("heads", "kv", "embed"),
+            kernel_init=init,
+            dtype=self.dtype,
+            name="o_proj",
+        )(attend(query, key, value, mask, causal=cached is None))
+
+        gate_up = Linear(
+            inputs=(width,),
+            outputs=(2, config.hidden),
+            axes=("embed", None, "mlp"),
+            kernel_init=init,
+            dtype=self.dtype,
+            name="gate_up_proj",
+        )(RMSNorm(width, config.epsilon, name="post_attention_norm")(x))
+        x = x + Linear((config.hidden,), (width,), ("mlp", "embed"), init, dtype=self.dtype, name="down_proj")(
+            gate_up[..., 1, :] * jax.nn.silu(gate_up[..., 0, :])
+        )
+        return (shard_batch(x), cached), None
+
+
+class Phi3(nn.Module):
+    """Decoder: `embed` ids, `hidden` states of packed rows, `logits` of hidden states, `extend` with a cache."""
+
+    config: Phi3Config
+    dtype: Dtype = "float32"
+
+    def setup(self):
+        config = self.config
+        normal = nn.initializers.normal(config.init_std)
+        zero_centered = symmetric_uniform(config.width**-0.5)
+        rows = nn.with_logical_partitioning(normal, ("vocab", "embed"))
+        more = nn.with_logical_partitioning(normal, (None, "embed"))
+        self.embedding = self.param("embedding", rows, (config.vocab_rows, config.width))
+        self.additional_embedding = self.param("additional_embedding", more, (config.additional, config.width))
+        self.head_kernel = self.param(
+            "head_kernel", nn.with_logical_partitioning(normal, ("embed", "vocab")), (config.width, config.vocab_rows)
+        )
+        self.head_bias = self.param(
+            "head_bias", nn.with_logical_partitioning(zero_centered, ("vocab",)), (config.vocab_rows,)
+        )
+        self.additional_head_kernel = self.param(
+            "additional_head_kernel",
+            nn.with_logical_partitioning(normal, ("embed", None)),
+            (config.width, config.additional),
+        )
+        self.additional_head_bias = self.param(
+            "additional_head_bias", nn.with_logical_partitioning(zero_centered, (None,)), (config.additional,)
+        )
+        self.layers = scan_layers(DecoderBlock, config.layers, config.remat, scanned_inputs=1, broadcast_inputs=4)(
+            config, self.dtype
+        )
+        self.norm = RMSNorm(config.width, config.epsilon)
+
+    def __call__(
+        self,
+        token_ids: Int32[Array, "B T"],
+        segment_ids: Int32[Array, "B T"],
+        positions: Int32[Array, "B T"],
+    ) -> Float[Array, "B T V"]:
+        """Float32 logits of packed text: those at t predict the token at t + 1. Segment 0 is padding."""
+        return self.logits(self.hidden(self.embed(token_ids), segment_ids, positions))
+
+    def embed(self, token_ids: Int32[Array, "*n"]) -> Float[Array, "*n D"]:
+        """Ids from initial_len on take the additional rows."""
+        first = self.config.initial_len
+        rows = self.embedding[jnp.minimum(token_ids, first - 1)]
+        # A choice per row and no second gather: its gradient is three sums instead of a scatter over all positions.
+        for number in range(self.config.additional):
+            is_row = (token_ids == first + number)[..., None]
+            row = self.additional_embedding[number].reshape((1,) * token_ids.ndim + (-1,))
+            rows = jnp.where(is_row, row, rows)
+        return rows.astype(self.dtype)
+
+    def hidden(
+        self,
+        embeddings: Float[Array, "B T D"],
+        segment_ids: Int32[Array, "B T"],
+        positions: Int32[Array, "B T"],
+    ) -> Float[Array, "B T D"]:
+        """States after the last norm. Positions see earlier ones of their own segment, within the window."""
+        config = self.config
+        mask = causal_mask(segment_ids, positions, segment_ids, positions, config.window, config.window_size)
+        return self._run(embeddings, None, positions, mask, 0)[0]
+
+    def extend(
+        self,
+        embeddings: Float[Array, "B T D"],
+        segment_ids: Int32[Array, "B T"],
+        positions: Int32[Array, "B T"],
+        cache: Cache,
+        place: Int32[Array, ""] | int,
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """States of T new tokens that see the cache and themselves, and the cache with them at place..place + T.
+
+        Prefill is T = prompt at place 0 of an empty cache, one decoding step T = 1. Rows are left-padded: padding has
+        segment 0, and the tokens of a row one segment and positions counted from its first token.
+        """
+        config = self.config
+        start = (0, 0, place)
+        cache = cache._replace(
+            segment_ids=jax.lax.dynamic_update_slice(cache.segment_ids, segment_ids[None], start),
+            positions=jax.lax.dynamic_update_slice(cache.positions, positions[None], start),
+        )
+        mask = causal_mask(
+            segment_ids, positions, cache.segment_ids[0], cache.positions[0], config.window, config.window_size
+        )
+        hidden, key_value = self._run(embeddings, (cache.key, cache.value), positions, mask, place)
+        return hidden, Cache(*key_value, cache.segment_ids, cache.positions)
+
+    def _run(
+        self,
+        embeddings: Float[Array, "B T D"],
+        cached: tuple[Array, Array] | None,
+        positions: Int32[Array, "B T"],
+        mask: Bool[Array, "B T S"],
+        place: Int32[Array, ""] | int,
+    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
+        config = self.config
+        cos, sin = rotary_angles(positions, config.head_width, config.rope_theta)
+        numbers = jnp.arange(config.layers, dtype=jnp.int32)
+        x = shard_batch(embeddings.astype(self.dtype))
+        (x, cached), _ = self.layers((x, cached), numbers, cos, sin, mask, place)
+        return self.norm(x), cached
+
+    def logits(self, hidden: Float[Array, "*n D"]) -> Float[Array, "*n V"]:
+        """Float32 logits of any hidden states, of wanted positions alone for instance: initial_len, then 3 more."""
+        kernel, bias = self.head()
+        product = jnp.einsum("...D,DV->...V", hidden, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        return product + bias.reshape((1,) * (product.ndim - 1) + bias.shape)
+
+    def head(self) -> tuple[Float[Array, "D V"], Float[Array, " V"]]:
+        """Kernel and bias of the whole head, float32, for losses that go through the vocabulary in chunks."""
+        count = self.config.initial_len
+        kernel = jnp.concatenate([self.head_kernel[:, :count], self.additional_head_kernel], axis=1)
+        return kernel, jnp.concatenate([self.head_bias[:count], self.additional_head_bias])

@@ -1,0 +1,68 @@
+"""The MLP connector, the alternative to the resampler that the paper compares: two layers, then 2x2 max pooling."""
+
+from dataclasses import dataclass
+import math
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from xgenmm_jax.models.layers import Dtype, Linear, symmetric_uniform, torch_linear_init
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """width is the tower's, out_width the decoder's and the hidden one. pool: cells along a side that become one."""
+
+    width: int = 1152
+    out_width: int = 3072
+    pool: int = 2
+
+
+class MLPConnector(nn.Module):
+    """Linear, GELU, Linear on each patch, then max pooling over the grid."""
+
+    config: MLPConfig
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "n P E"]) -> Float[Array, "n Q D"]:
+        """features: a square grid in raster order. An odd last row and column are kept: 27 x 27 gives 14 x 14 = 196."""
+        width, out = self.config.width, self.config.out_width
+        x = Linear(
+            (width,),
+            (out,),
+            ("vision_embed", "mlp"),
+            torch_linear_init(),
+            symmetric_uniform(width**-0.5),
+            self.dtype,
+            name="fc1",
+        )(features)
+        x = Linear(
+            (out,),
+            (out,),
+            ("mlp", "embed"),
+            torch_linear_init(),
+            symmetric_uniform(out**-0.5),
+            self.dtype,
+            name="fc2",
+        )(jax.nn.gelu(x, approximate=False))
+        return max_pool(x, self.config.pool)
+
+
+def max_pool(x: Float[Array, "n P D"], pool: int) -> Float[Array, "n Q D"]:
+    """Maximum over pool x pool cells of a square grid; the last cells of a side that does not divide pool alone."""
+    count, patches, width = x.shape
+    side = math.isqrt(patches)
+    pooled = pooled_side(side, pool)
+    spare = pooled * pool - side
+    grid = x.reshape(count, side, side, width)
+    grid = jnp.pad(grid, ((0, 0), (0, spare), (0, spare), (0, 0)), constant_values=-jnp.inf)
+    cells = grid.reshape(count, pooled, pool, pooled, pool, width)
+    return cells.max(axis=(2, 4)).reshape(count, pooled**2, width)
+
+
+def pooled_side(side: int, pool: int) -> int:
+    """Cells along a side after pooling: 27 pooled by 2 gives 14."""
+    return -(-side // pool)

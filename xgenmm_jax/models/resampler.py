@@ -1,0 +1,174 @@
+"""The perceiver resampler: any number of patch features to Q vectors of the decoder's width.
+
+Source: spec 2.3 (open_flamingo's PerceiverResampler as changed by xGen-MM: the projection stands at the end); the
+instruction-aware variant is that of the v1 release (spec 8.3).
+"""
+
+from dataclasses import dataclass
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from xgenmm_jax.models.attention import attend, attention_weights
+from xgenmm_jax.models.layers import (
+    Dtype,
+    LayerNorm,
+    Linear,
+    Remat,
+    scan_layers,
+    symmetric_uniform,
+    torch_linear_init,
+)
+
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class ResamplerConfig:
+    """Defaults are the released 4B's. width is the tower's, out_width the decoder's.
+
+    instruction_tokens: how many of the prompt's token embeddings join the queries; 0: not instruction-aware.
+    """
+
+    width: int = 1152
+    layers: int = 6
+    heads: int = 16
+    head_width: int = 96
+    hidden: int = 4608
+    queries: int = 128
+    out_width: int = 3072
+    instruction_tokens: int = 0
+    remat: Remat = "none"
+
+
+class ResamplerBlock(nn.Module):
+    """Latents attend to media and to themselves, then a feed-forward without biases."""
+
+    config: ResamplerConfig
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        latents: Float[Array, "n Q E"],
+        media: Float[Array, "n S E"],
+        mask: Bool[Array, "n 1 R"],
+    ) -> tuple[Float[Array, "n Q E"], None]:
+        """mask: keys that are seen, the media's and then the latents' (R = S + Q)."""
+        config = self.config
+        width, heads, head_width = config.width, config.heads, config.head_width
+        media = LayerNorm(width, EPSILON, self.dtype, name="norm_media")(media)
+        normed = LayerNorm(width, EPSILON, self.dtype, name="norm_latents")(latents)
+        query = Linear(
+            inputs=(width,),
+            outputs=(heads, head_width),
+            axes=("vision_embed", "heads", "kv"),
+            kernel_init=torch_linear_init(out_axis=(1, 2)),
+            dtype=self.dtype,
+            name="to_q",
+        )(normed)
+        to_kv = Linear(
+            inputs=(width,),
+            outputs=(2, heads, head_width),
+            axes=("vision_embed", None, "heads", "kv"),
+            kernel_init=torch_linear_init(out_axis=(1, 2, 3)),
+            dtype=self.dtype,
+            name="to_kv",
+        )
+        key_value = to_kv(jnp.concatenate([media, normed], axis=1))
+        key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
+        if self.is_mutable_collection("intermediates"):
+            # Where the queries look, for pictures of it: [n N Q S+Q] a layer.
+            self.sow("intermediates", "attention", attention_weights(query, key, mask))
+        latents = latents + Linear(
+            inputs=(heads, head_width),
+            outputs=(width,),
+            axes=("heads", "kv", "vision_embed"),
+            kernel_init=torch_linear_init(in_axis=(0, 1)),
+            dtype=self.dtype,
+            name="to_out",
+        )(attend(query, key, value, mask))
+        normed = LayerNorm(width, EPSILON, self.dtype, name="norm_ff")(latents)
+        up = Linear(
+            (width,), (config.hidden,), ("vision_embed", "mlp"), torch_linear_init(), dtype=self.dtype, name="ff1"
+        )(normed)
+        down = Linear(
+            (config.hidden,), (width,), ("mlp", "vision_embed"), torch_linear_init(), dtype=self.dtype, name="ff2"
+        )(jax.nn.gelu(up, approximate=False))
+        return latents + down, None
+
+
+class Resampler(nn.Module):
+    """Q vectors for each group of features. There are no position embeddings: the features carry their own."""
+
+    config: ResamplerConfig
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        media: Float[Array, "n S E"],
+        media_mask: Bool[Array, "n S"],
+        instruction: Float[Array, "n U D"] | None = None,
+        instruction_mask: Bool[Array, "n U"] | None = None,
+    ) -> Float[Array, "n Q D"]:
+        """media_mask: True where a feature is seen; a group without any is fine, the latents see themselves.
+
+        instruction: text embeddings; projected, they stand beside the latents as queries and keys, and only the
+        latents' outputs are kept. Unlike the v1 release, which computed this mask and forgot it, padding is not seen.
+        """
+        config = self.config
+        groups = media.shape[0]
+        latents = self.param(
+            "latents",
+            nn.with_logical_partitioning(nn.initializers.normal(1.0), (None, "vision_embed")),
+            (config.queries, config.width),
+        )
+        x = jnp.broadcast_to(latents.astype(self.dtype)[None], (groups, config.queries, config.width))
+        query_mask = jnp.ones((groups, config.queries), bool)
+        if config.instruction_tokens:
+            if instruction is None or instruction_mask is None:
+                raise ValueError(
+                    "resampler: got no instruction, but instruction_tokens is "
+                    f"{config.instruction_tokens}; pass the prompt's embeddings and mask, or set it to 0."
+                )
+            x = jnp.concatenate([x, self.project_instruction(instruction)], axis=1)
+            query_mask = jnp.concatenate([query_mask, instruction_mask], axis=1)
+        mask = jnp.concatenate([media_mask, query_mask], axis=1)[:, None]
+
+        block = scan_layers(ResamplerBlock, config.layers, config.remat, broadcast_inputs=2)
+        x, _ = block(config, self.dtype, name="layers")(x, media, mask)
+        x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x[:, : config.queries])
+        return Linear(
+            inputs=(config.width,),
+            outputs=(config.out_width,),
+            axes=("vision_embed", "embed"),
+            kernel_init=torch_linear_init(),
+            bias_init=symmetric_uniform(config.width**-0.5),
+            dtype=self.dtype,
+            name="projection",
+        )(x)
+
+    def project_instruction(self, instruction: Float[Array, "n U D"]) -> Float[Array, "n U E"]:
+        """Linear, GELU, Linear, from the decoder's width to the tower's."""
+        out, width = self.config.out_width, self.config.width
+        x = Linear(
+            (out,),
+            (width,),
+            ("embed", "vision_embed"),
+            torch_linear_init(),
+            symmetric_uniform(out**-0.5),
+            self.dtype,
+            name="text_projection1",
+        )(instruction)
+        return Linear(
+            (width,),
+            (width,),
+            ("vision_embed", None),
+            torch_linear_init(),
+            symmetric_uniform(width**-0.5),
+            self.dtype,
+            name="text_projection2",
+        )(jax.nn.gelu(x, approximate=False))

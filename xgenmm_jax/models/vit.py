@@ -1,0 +1,201 @@
+"""SigLIP's vision transformer: patch features after the last norm, and its attention-pooling head.
+
+Source: spec of transformers' SiglipVisionModel; big_vision's `vit.py` computes the same (so400m/14 at 384 px).
+"""
+
+from dataclasses import dataclass
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from xgenmm_jax.models.attention import attend
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers
+
+EPSILON = 1e-6
+KERNEL_INIT = nn.initializers.xavier_uniform()
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Defaults are SigLIP so400m/14 at 384 px."""
+
+    image_size_px: int = 384
+    patch_px: int = 14
+    width: int = 1152
+    hidden: int = 4304
+    layers: int = 27
+    heads: int = 16
+    remat: Remat = "none"
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side. Pixels beyond the last whole patch are ignored: 384 px give 27 patches of 14."""
+        return self.image_size_px // self.patch_px
+
+    @property
+    def patches(self) -> int:
+        return self.grid**2
+
+
+class SelfAttention(nn.Module):
+    """Bidirectional attention with biases; q, k and v come from one kernel [E 3 N H]."""
+
+    width: int
+    heads: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n P E"]) -> Float[Array, "n P E"]:
+        head_width = self.width // self.heads
+        qkv = Linear(
+            inputs=(self.width,),
+            outputs=(3, self.heads, head_width),
+            axes=("vision_embed", None, "heads", "kv"),
+            kernel_init=nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,)),
+            bias_init=nn.initializers.zeros,
+            dtype=self.dtype,
+            name="qkv",
+        )(x)
+        context = attend(qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :])
+        return Linear(
+            inputs=(self.heads, head_width),
+            outputs=(self.width,),
+            axes=("heads", "kv", "vision_embed"),
+            kernel_init=nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2),
+            bias_init=nn.initializers.zeros,
+            dtype=self.dtype,
+            name="out",
+        )(context)
+
+
+class FeedForward(nn.Module):
+    """Linear, tanh-GELU, Linear, with biases."""
+
+    width: int
+    hidden: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... E"]) -> Float[Array, "... E"]:
+        bias_init = nn.initializers.normal(1e-6)
+        up = Linear(
+            (self.width,), (self.hidden,), ("vision_embed", "mlp"), KERNEL_INIT, bias_init, self.dtype, name="fc1"
+        )(x)
+        return Linear(
+            (self.hidden,), (self.width,), ("mlp", "vision_embed"), KERNEL_INIT, bias_init, self.dtype, name="fc2"
+        )(jax.nn.gelu(up, approximate=True))
+
+
+class EncoderBlock(nn.Module):
+    """Pre-norm: x += attention(norm1(x)); x += mlp(norm2(x))."""
+
+    config: ViTConfig
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n P E"]) -> tuple[Float[Array, "n P E"], None]:
+        config = self.config
+        x = x + SelfAttention(config.width, config.heads, self.dtype, name="attention")(
+            LayerNorm(config.width, EPSILON, self.dtype, name="norm1")(x)
+        )
+        x = x + FeedForward(config.width, config.hidden, self.dtype, name="mlp")(
+            LayerNorm(config.width, EPSILON, self.dtype, name="norm2")(x)
+        )
+        return x, None
+
+
+class PoolingHead(nn.Module):
+    """SigLIP's head: a learned probe attends to the patches; then x + mlp(norm(x))."""
+
+    config: ViTConfig
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "n P E"]) -> Float[Array, "n E"]:
+        width, heads = self.config.width, self.config.heads
+        head_width = width // heads
+        probe = self.param(
+            "probe", nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, "vision_embed")), (1, width)
+        )
+        query_in = jnp.broadcast_to(probe.astype(self.dtype)[None], (features.shape[0], 1, width))
+        axes = ("vision_embed", "heads", "kv")
+        init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2))
+        zeros = nn.initializers.zeros
+        query = Linear((width,), (heads, head_width), axes, init, zeros, self.dtype, name="query")(query_in)
+        key_value = Linear(
+            (width,),
+            (2, heads, head_width),
+            ("vision_embed", None, "heads", "kv"),
+            nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,)),
+            zeros,
+            self.dtype,
+            name="key_value",
+        )(features)
+        context = attend(query, key_value[..., 0, :, :], key_value[..., 1, :, :])
+        x = Linear(
+            (heads, head_width),
+            (width,),
+            ("heads", "kv", "vision_embed"),
+            nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2),
+            zeros,
+            self.dtype,
+            name="out",
+        )(context)
+        x = x + FeedForward(width, self.config.hidden, self.dtype, name="mlp")(
+            LayerNorm(width, EPSILON, self.dtype, name="norm")(x)
+        )
+        return x[:, 0]
+
+
+class ViT(nn.Module):
+    """The tower. Initialise it with `features_and_pooled`, which makes the parameters of tower and head."""
+
+    config: ViTConfig
+    dtype: Dtype = "float32"
+
+    def setup(self):
+        config = self.config
+        # fan-in scaling over all pixels of a patch, as a convolution would have it
+        self.patch_embedding = Linear(
+            inputs=(config.patch_px, config.patch_px, 3),
+            outputs=(config.width,),
+            axes=(None, None, None, "vision_embed"),
+            kernel_init=nn.initializers.lecun_normal(in_axis=(0, 1, 2)),
+            bias_init=nn.initializers.zeros,
+            dtype=self.dtype,
+        )
+        self.position_embedding = self.param(
+            "position_embedding",
+            nn.with_logical_partitioning(nn.initializers.normal(config.width**-0.5), (None, "vision_embed")),
+            (config.patches, config.width),
+        )
+        self.layers = scan_layers(EncoderBlock, config.layers, config.remat, broadcast_inputs=0)(config, self.dtype)
+        self.post_norm = LayerNorm(config.width, EPSILON, self.dtype)
+        self.head = PoolingHead(config, self.dtype)
+
+    def __call__(self, pixels: Float[Array, "n h w 3"]) -> Float[Array, "n P E"]:
+        """Features of the patches in raster order, after the last norm. pixels: normalised, image_size_px square."""
+        config = self.config
+        if pixels.shape[1:3] != (config.image_size_px, config.image_size_px):
+            raise ValueError(
+                f"pixels: got {pixels.shape[1]} x {pixels.shape[2]} px, the tower wants {config.image_size_px} square; "
+                "resize the picture or change vision.image_size_px."
+            )
+        grid, patch = config.grid, config.patch_px
+        count = pixels.shape[0]
+        whole = pixels[:, : grid * patch, : grid * patch]
+        patches = whole.reshape(count, grid, patch, grid, patch, 3).swapaxes(2, 3)
+        x = self.patch_embedding(patches.reshape(count, grid * grid, patch, patch, 3))
+        x = x + self.position_embedding.astype(self.dtype)[None]
+        x, _ = self.layers(x)
+        return self.post_norm(x)
+
+    def pool(self, features: Float[Array, "n P E"]) -> Float[Array, "n E"]:
+        """One vector of a picture, not normalised."""
+        return self.head(features)
+
+    def features_and_pooled(self, pixels: Float[Array, "n h w 3"]) -> tuple[Float[Array, "n P E"], Float[Array, "n E"]]:
+        features = self(pixels)
+        return features, self.pool(features)

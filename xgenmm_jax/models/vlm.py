@@ -1,0 +1,238 @@
+"""BLIP-3: crops through the tower, groups of features through the connector, vision tokens laid into the text.
+
+The parameter tree {vision, connector, decoder} is the checkpoint's layout.
+"""
+
+from dataclasses import dataclass
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.models.grouping import Sampling, group_crops, group_images, group_strips
+from xgenmm_jax.models.layers import Dtype, normalize_pixels, shard_batch
+from xgenmm_jax.models.phi3 import Cache, Phi3, Phi3Config
+from xgenmm_jax.models.projector import MLPConfig, MLPConnector, pooled_side
+from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
+from xgenmm_jax.models.vit import ViT, ViTConfig
+
+
+@dataclass(frozen=True)
+class VLMConfig:
+    """The whole model. dtype is the compute dtype of all parts; parameters are float32.
+
+    max_image_crops: most crops of one image, global view included; only FIXED_SAMPLING needs it.
+    train_vision: False stops gradients at the tower's features, so that its backward pass is never computed.
+
+    Raises ValueError where parts do not fit each other.
+    """
+
+    vision: ViTConfig
+    connector: ResamplerConfig | MLPConfig
+    decoder: Phi3Config
+    sampling: Sampling = Sampling.CROPS
+    max_image_crops: int = 5
+    train_vision: bool = False
+    dtype: Dtype = "float32"
+
+    def __post_init__(self):
+        if self.connector.width != self.vision.width:
+            raise ValueError(
+                f"connector.width: got {self.connector.width}, the tower gives {self.vision.width}; make them equal."
+            )
+        if self.connector.out_width != self.decoder.width:
+            raise ValueError(
+                f"connector.out_width: got {self.connector.out_width}, the decoder takes {self.decoder.width}; "
+                "make them equal."
+            )
+        if isinstance(self.connector, MLPConfig) and self.sampling in (Sampling.STRIPS, Sampling.FIXED_SAMPLING):
+            raise ValueError(
+                f"sampling: got {self.sampling.value} with the MLP connector, which pools square crops; "
+                "choose crops or fixed_resolution, or a resampler."
+            )
+        heads, kv_heads = self.decoder.heads, self.decoder.kv_heads
+        if self.decoder.width % heads or heads % kv_heads:
+            raise ValueError(
+                f"decoder: got width {self.decoder.width}, {heads} heads and {kv_heads} key-value heads; heads must "
+                "divide the width and key-value heads must divide heads."
+            )
+        if self.vision.width % self.vision.heads:
+            raise ValueError(
+                f"vision: got width {self.vision.width} and {self.vision.heads} heads; heads must divide the width."
+            )
+
+    @property
+    def tokens_per_group(self) -> int:
+        """Q: vision tokens of one crop or strip, or of one image with FIXED_SAMPLING."""
+        if isinstance(self.connector, MLPConfig):
+            return pooled_side(self.vision.grid, self.connector.pool) ** 2
+        return self.connector.queries
+
+
+class VLM(nn.Module):
+    """`hidden` and `logits` for training, `prefill` and `decode` for generation, `encode_images` for their pictures."""
+
+    config: VLMConfig
+
+    def setup(self):
+        config = self.config
+        self.vision = ViT(config.vision, config.dtype)
+        if isinstance(config.connector, MLPConfig):
+            self.connector = MLPConnector(config.connector, config.dtype)
+        else:
+            self.connector = Resampler(config.connector, config.dtype)
+        self.decoder = Phi3(config.decoder, config.dtype)
+
+    def __call__(self, batch: Batch) -> Float[Array, "B T V"]:
+        """Float32 logits; those at t predict the token at t + 1. Initialise with this: it makes every parameter."""
+        if self.is_initializing():
+            pixels = batch.pixels.reshape(-1, *batch.pixels.shape[2:])
+            self.vision.features_and_pooled(normalize_pixels(pixels, self.config.dtype))
+        return self.logits(self.hidden(batch))
+
+    def features(self, batch: Batch) -> Float[Array, "B C P E"]:
+        """The tower's features of every crop, padding crops too."""
+        rows, crops = batch.pixels.shape[:2]
+        pixels = shard_batch(batch.pixels.reshape(rows * crops, *batch.pixels.shape[2:]))
+        features = self.vision(normalize_pixels(pixels, self.config.dtype))
+        if not self.config.train_vision:
+            features = jax.lax.stop_gradient(features)
+        return features.reshape(rows, crops, *features.shape[1:])
+
+    def encode_images(self, batch: Batch) -> Float[Array, "B M D"]:
+        """Vision tokens of each row: M = C * Q, or I * Q with FIXED_SAMPLING. Those of padding crops mean nothing."""
+        return self.connect(self.features(batch), batch)
+
+    def connect(self, features: Float[Array, "B C P E"], batch: Batch) -> Float[Array, "B M D"]:
+        """Vision tokens from features, so that features of a frozen tower can be computed once and kept."""
+        config = self.config
+        rows = features.shape[0]
+        if isinstance(config.connector, MLPConfig):
+            tokens = self.connector(features.reshape(-1, *features.shape[2:]))
+            return tokens.reshape(rows, -1, tokens.shape[-1])
+        grid = config.vision.grid
+        if config.sampling is Sampling.STRIPS:
+            groups, mask = group_strips(features, batch, grid)
+        elif config.sampling is Sampling.FIXED_SAMPLING:
+            groups, mask = group_images(features, batch, grid, config.max_image_crops)
+        else:
+            groups, mask = group_crops(features, batch, grid)
+        count = groups.shape[0] * groups.shape[1]
+        groups, mask = shard_batch(groups.reshape(count, *groups.shape[2:])), mask.reshape(count, -1)
+        if config.connector.instruction_tokens:
+            tokens = self.connector(groups, mask, *self._instruction(batch))
+        else:
+            tokens = self.connector(groups, mask)
+        return tokens.reshape(rows, -1, tokens.shape[-1])
+
+    def _instruction(self, batch: Batch) -> tuple[Float[Array, "n U D"], Bool[Array, "n U"]]:
+        """Embeddings of the prompt of each group's segment: its first U text tokens that are not targets."""
+        segments = batch.crop_segment
+        if self.config.sampling is Sampling.FIXED_SAMPLING:
+            # An image's segment is that of its crops; 0 where the image does not exist.
+            image = jnp.arange(batch.image_grid.shape[1], dtype=jnp.int32)[None, :, None]
+            segments = jnp.max(jnp.where(batch.crop_image[:, None] == image, segments[:, None], 0), axis=-1)
+        index, mask = prompt_tokens(batch, segments, self.config.connector.instruction_tokens)
+        rows, groups, length = index.shape
+        text = self.decoder.embed(batch.token_ids)
+        picked = jnp.take_along_axis(text, index.reshape(rows, groups * length, 1), axis=1)
+        return picked.reshape(rows * groups, length, -1), mask.reshape(rows * groups, length)
+
+    def embed(self, batch: Batch) -> Float[Array, "B T D"]:
+        """The decoder's input: text embeddings with vision tokens in their places. A batch without crops is text."""
+        text = self.decoder.embed(batch.token_ids)
+        if batch.pixels.shape[1] == 0:
+            return text
+        return splice(text, self.encode_images(batch), batch.slot)
+
+    def hidden(self, batch: Batch) -> Float[Array, "B T D"]:
+        """The decoder's states after its last norm, for `logits` at the positions that are wanted."""
+        return self.decoder.hidden(self.embed(batch), batch.segment_ids, batch.positions)
+
+    def logits(self, hidden: Float[Array, "*n D"]) -> Float[Array, "*n V"]:
+        """Float32 logits of states."""
+        return self.decoder.logits(hidden)
+
+    def head(self) -> tuple[Float[Array, "D V"], Float[Array, " V"]]:
+        """Kernel and bias of the whole head, float32."""
+        return self.decoder.head()
+
+    def prefill(self, batch: Batch, cache: Cache) -> tuple[Float[Array, "B V"], Cache]:
+        """Logits after the last position of left-padded prompts, one segment a row, and the cache with them at 0..T."""
+        hidden, cache = self.decoder.extend(self.embed(batch), batch.segment_ids, batch.positions, cache, 0)
+        return self.logits(hidden[:, -1]), cache
+
+    def decode(
+        self,
+        token_ids: Int32[Array, " B"],
+        segment_ids: Int32[Array, " B"],
+        positions: Int32[Array, " B"],
+        cache: Cache,
+        place: Int32[Array, ""],
+    ) -> tuple[Float[Array, "B V"], Cache]:
+        """Logits after one more token a row, written into the cache at `place` (T, T + 1, ... after the prefill)."""
+        hidden, cache = self.decoder.extend(
+            self.decoder.embed(token_ids[:, None]), segment_ids[:, None], positions[:, None], cache, place
+        )
+        return self.logits(hidden[:, 0]), cache
+
+
+def splice(
+    text: Float[Array, "B T D"], image: Float[Array, "B M D"], slot: Int32[Array, "B T"]
+) -> Float[Array, "B T D"]:
+    """Text embeddings with vision tokens laid into their slots.
+
+    slot: index into M, or -1 for text; [-1, 0, 1, -1] takes two.
+    """
+    image_BTD = jnp.take_along_axis(image, jnp.maximum(slot, 0)[..., None], axis=1)
+    return jnp.where((slot >= 0)[..., None], image_BTD, text)
+
+
+def prompt_tokens(
+    batch: Batch, segments: Int32[Array, "B G"], length: int
+) -> tuple[Int32[Array, "B G U"], Bool[Array, "B G U"]]:
+    """Positions of the first `length` prompt tokens of each segment, and which of them exist.
+
+    Prompt is what is text and no target: an answer never reaches the picture that it is asked about. In a conversation
+    of several turns, later questions do.
+    """
+    is_prompt = (
+        (batch.segment_ids[:, None] == segments[..., None])
+        & (segments[..., None] > 0)
+        & ~batch.loss_mask[:, None]
+        & (batch.slot[:, None] < 0)
+    )
+    missing = length - is_prompt.shape[-1]
+    if missing > 0:
+        is_prompt = jnp.pad(is_prompt, ((0, 0), (0, 0), (0, missing)))
+    index = jnp.argsort(~is_prompt, axis=-1, stable=True)[..., :length].astype(jnp.int32)
+    mask = jnp.take_along_axis(is_prompt, index, axis=-1)
+    return jnp.where(mask, index, 0), mask
+
+
+def smallest_batch(config: VLMConfig) -> Batch:
+    """One row, one crop, one position per vision token and one more: enough to initialise the model with."""
+    size = config.vision.image_size_px
+    length = config.tokens_per_group + 1
+    row = jnp.zeros((1, length), jnp.int32)
+    one = jnp.zeros((1, 1), jnp.int32)
+    return Batch(
+        token_ids=row,
+        segment_ids=row + 1,
+        positions=jnp.arange(length, dtype=jnp.int32)[None],
+        loss_mask=jnp.zeros((1, length), bool),
+        slot=jnp.arange(-1, length - 1, dtype=jnp.int32)[None],
+        pixels=jnp.zeros((1, 1, size, size, 3), jnp.uint8),
+        crop_image=one,
+        crop_segment=one + 1,
+        image_grid=jnp.zeros((1, 1, 2), jnp.int32),
+        image_size_px=jnp.full((1, 1, 2), size, jnp.int32),
+        image_valid=jnp.asarray([[[0, config.vision.grid, 0, config.vision.grid]]], jnp.int32),
+    )
+
+
+def initialize(config: VLMConfig, key: Array) -> dict:
+    """Parameters from a key, boxed with their logical axis names: `nn.unbox` gives arrays, `jax.eval_shape` works."""
+    return VLM(config).init(key, smallest_batch(config))["params"]

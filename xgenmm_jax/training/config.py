@@ -1,0 +1,178 @@
+"""The whole of a run as frozen data, and its JSON form in the run folder."""
+
+import dataclasses
+from dataclasses import dataclass, field
+import enum
+import importlib
+import json
+from pathlib import Path
+import types
+import typing
+from typing import Any, Protocol, runtime_checkable
+
+from xgenmm_jax.training.objective import Objective
+from xgenmm_jax.training.optimizer import OptimizerConfig
+from xgenmm_jax.training.sharding import MeshConfig
+
+PACKAGE = "xgenmm_jax"
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """What `TrainConfig.loss` is: NextToken, DPO or ContrastCaption, which know the model and data that they take."""
+
+    def objective(self, model: Any, data: Any) -> Objective: ...
+
+
+@dataclass(frozen=True)
+class Initialize:
+    """Where parameters come from; what nothing names is random.
+
+    run: a run folder (its newest checkpoint) or one checkpoint, for every parameter.
+    vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`. A bare file name that
+    the working folder lacks is looked up among the starting weights of the package.
+    fresh: path prefixes that stay random because `run` lacks them, "connector/text_projection1".
+    """
+
+    run: str | None = None
+    vision: str | None = None
+    connector: str | None = None
+    decoder: str | None = None
+    fresh: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save beside the end of the run and SIGTERM.
+
+    every_steps: 0 switches it off. every_seconds: 0 switches it off; for one host only, hosts' clocks differ.
+    keep: newest checkpoints that stay.
+    """
+
+    every_steps: int = 0
+    every_seconds: float = 120.0
+    keep: int = 1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run. Same config, same machine: same figures, interrupted or not."""
+
+    name: str
+    model: Any
+    """VLMConfig, or TowerConfig for the vision tower's own training."""
+    data: Any
+    """What gives the batches: a mixture with its row budgets, or captions for the tower."""
+    loss: Loss
+    steps: int
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    initialize: Initialize = Initialize()
+    freeze: tuple[str, ...] = ("vision",)
+    """Parts, or path prefixes, that do not train: no gradient, no optimizer state."""
+    accumulation: int = 1
+    """Micro-batches of a batch, one after the other; the result is that of the whole batch."""
+    seed: int = 0
+    """Of starting weights and of the order of the data."""
+    log_every: int = 10
+    """Steps between lines of metrics; a line holds that step's own figures."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self):
+        for name, least in (("steps", 1), ("accumulation", 1), ("log_every", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}.")
+
+    def objective(self) -> Objective:
+        """The functions that the loop needs."""
+        model = self.model
+        if hasattr(model, "train_vision"):
+            # One switch, `freeze`, decides whether the tower trains.
+            model = dataclasses.replace(model, train_vision="vision" not in self.freeze)
+        return self.loss.objective(model, self.data)
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    path.write_text(json.dumps(to_json(config), indent=1) + "\n")
+
+
+def load_config(path: Path) -> TrainConfig:
+    """The config of a run folder, or of its config.json. Raises ValueError where it is missing or no config."""
+    file = path / "config.json" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"run folder: '{path}' has no config.json; give a folder that `xgenmm train` wrote.")
+    try:
+        config = from_json(json.loads(file.read_text()), Any)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"run folder: '{file}' is not JSON ({error}); copy it again.") from error
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"run folder: '{file}' holds a {type(config).__name__}, wanted a TrainConfig.")
+    return config
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON of configs: dataclasses, enums and functions go by "module:name", tuples become lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {"class": _reference(type(value)), **fields}
+    if isinstance(value, enum.Enum):
+        return {"enum": _reference(type(value)), "name": value.name}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (tuple, list)):
+        return [to_json(item) for item in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": {key: to_json(item) for key, item in value.items()}}
+    if isinstance(value, types.FunctionType) and "<" not in value.__qualname__:
+        return {"function": _reference(value)}
+    raise ValueError(
+        f"config: got a value of type {type(value).__name__}; wanted dataclasses, enums, tuples, numbers, strings or "
+        "functions of a module."
+    )
+
+
+def from_json(value: Any, hint: Any) -> Any:
+    """The inverse of `to_json`. hint: the type that a field is annotated with. Only names of this package are resolved."""
+    if isinstance(value, list):
+        inner = typing.get_args(hint)
+        item_hint = inner[0] if inner else Any
+        return tuple(from_json(item, item_hint) for item in value)
+    if not isinstance(value, dict):
+        if isinstance(value, str) and hint is Path:
+            return Path(value)
+        return value
+    if "dict" in value:
+        return {key: from_json(item, Any) for key, item in value["dict"].items()}
+    if "function" in value:
+        return _resolve(value["function"])
+    if "enum" in value:
+        return _resolve(value["enum"])[value["name"]]
+    cls = _resolve(value["class"])
+    known = {f.name for f in dataclasses.fields(cls)}
+    spare = set(value) - known - {"class"}
+    if spare:
+        raise ValueError(
+            f"config: {cls.__name__} has no field {', '.join(sorted(spare))}; the run was written by another version, "
+            "see the commit beside its config.json."
+        )
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: from_json(item, hints[name]) for name, item in value.items() if name != "class"})
+
+
+def _reference(thing: Any) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+def _resolve(reference: str) -> Any:
+    module_name, _, name = reference.partition(":")
+    if module_name.split(".")[0] != PACKAGE:
+        raise ValueError(f"config: '{reference}' is not part of {PACKAGE}; move it into the package to reload the run.")
+    try:
+        thing = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"config: '{reference}' is not there any more; use the commit beside the run's config.json."
+        ) from error
+    return thing

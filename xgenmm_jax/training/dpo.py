@@ -1,0 +1,77 @@
+"""Direct preference optimisation on packed pairs, against a frozen reference.
+
+Source: arXiv 2305.18290; the term on the chosen answer: arXiv 2404.19733, eq. 2.
+"""
+
+from dataclasses import dataclass
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize
+from xgenmm_jax.training.losses import pair_sums, preference_loss
+from xgenmm_jax.training.next_token import batch_log_probs, row_batches, row_size
+from xgenmm_jax.training.objective import Objective, Params, Sum
+from xgenmm_jax.training.optimizer import merge
+
+
+@dataclass(frozen=True)
+class DPO:
+    """Chosen and rejected answer of pair k are segments 2k + 1 and 2k + 2 of one row and share its vision tokens.
+
+    The reference is the run's starting point. Only the trained parameters exist twice; the frozen ones serve both.
+
+    beta: how fast a preference saturates.
+    chosen_weight: weight of the chosen answer's mean negative log-probability beside the preference; 0: DPO alone.
+    """
+
+    beta: float = 0.1
+    chosen_weight: float = 0.0
+    chunk: int = 64
+
+    def objective(self, model: VLMConfig, data: DataConfig) -> Objective:
+        return Objective(
+            init=functools.partial(initialize, model),
+            loss=functools.partial(_loss, model, self),
+            batches=functools.partial(row_batches, model, data),
+            size=row_size,
+            reference=True,
+        )
+
+
+def _loss(
+    model: VLMConfig, config: DPO, params: Params, reference: Params | None, batch: Batch, key: Array
+) -> tuple[Sum, dict[str, Sum]]:
+    """Average over the pairs of the global batch."""
+    features = None
+    if not model.train_vision and batch.pixels.shape[1]:
+        features = VLM(model).apply({"params": params}, batch, method="features")  # one pass serves both
+    log_probs = batch_log_probs(model, params, batch, config.chunk, features)
+    # `reference` lacks the frozen parameters: those of the policy serve it.
+    reference_params = jax.lax.stop_gradient(merge(reference, params))
+    reference_log_probs = batch_log_probs(model, reference_params, batch, config.chunk, features)
+
+    chosen, rejected = pair_sums(log_probs, batch.segment_ids)
+    reference_chosen, reference_rejected = pair_sums(reference_log_probs, batch.segment_ids)
+    chosen_tokens, rejected_tokens = pair_sums(batch.loss_mask.astype(jnp.float32), batch.segment_ids)
+    is_pair = (chosen_tokens > 0) & (rejected_tokens > 0)
+
+    losses = preference_loss(chosen - rejected, reference_chosen - reference_rejected, config.beta)
+    losses = losses - config.chosen_weight * chosen / jnp.maximum(chosen_tokens, 1)
+    pairs = jnp.sum(is_pair).astype(jnp.float32)
+
+    def over_pairs(values):
+        return Sum(jnp.sum(jnp.where(is_pair, values, 0.0)), pairs)
+
+    reward_chosen = config.beta * (chosen - reference_chosen)
+    reward_rejected = config.beta * (rejected - reference_rejected)
+    return over_pairs(losses), {
+        "preferred": over_pairs((reward_chosen > reward_rejected).astype(jnp.float32)),
+        "reward_chosen": over_pairs(reward_chosen),
+        "reward_rejected": over_pairs(reward_rejected),
+    }
+

@@ -1,0 +1,121 @@
+"""Parameters at the start of a run: random, from another run, or from starting weights of single parts."""
+
+from collections.abc import Callable
+import functools
+from pathlib import Path
+from typing import Any
+
+from flax.traverse_util import flatten_dict, unflatten_dict
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from xgenmm_jax.training import checkpoints
+from xgenmm_jax.training.config import Initialize
+from xgenmm_jax.training.objective import Objective, Params
+from xgenmm_jax.training.optimizer import path_name
+from xgenmm_jax.training.sharding import unboxed
+from xgenmm_jax.training.step import shardings_of
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+
+
+def initialize_params(config: Initialize, objective: Objective, seed: int, abstract: Params) -> Params:
+    """Parameters on the devices, as `abstract` says. Random ones are the same on every mesh.
+
+    Raises ValueError for files that are missing or of another size.
+    """
+    draw = functools.partial(random_params, objective, seed, shardings_of(abstract))
+    params = draw() if config.run is None else _restore_but(Path(config.run), config.fresh, draw, abstract)
+    for part in ("vision", "connector", "decoder"):
+        source = getattr(config, part)
+        if source is None:
+            continue
+        if part not in params:
+            raise ValueError(f"initialize.{part}: the model has no such part, only {', '.join(sorted(params))}.")
+        params = {**params, part: _load_part(source, part, abstract[part])}
+    return params
+
+
+def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[], Params], abstract: Params) -> Params:
+    """The run's parameters; those at the prefixes `fresh` as `draw` gives them, which is called only for these."""
+    flat = flatten_dict(abstract, sep="/")
+    drawn = {name for name in flat for prefix in fresh if f"{name}/".startswith(f"{prefix}/")}
+    for prefix in fresh:
+        if not any(f"{name}/".startswith(f"{prefix}/") for name in drawn):
+            raise ValueError(f"initialize.fresh: '{prefix}' names no parameter of the model; leave it away.")
+    wanted = unflatten_dict({name: leaf for name, leaf in flat.items() if name not in drawn}, sep="/")
+    restored = checkpoints.restore_params(run, wanted)
+    if not drawn:
+        return restored
+    known, random = flatten_dict(restored, sep="/"), flatten_dict(draw(), sep="/")
+    return unflatten_dict({name: random[name] if name in drawn else known[name] for name in flat}, sep="/")
+
+
+def random_params(objective: Objective, seed: int, shardings: Any) -> Params:
+    """Every parameter drawn from the seed, laid out over the devices as it is made."""
+    init = jax.jit(lambda key: unboxed(objective.init(key)), out_shardings=shardings)
+    return init(jax.random.key(seed))
+
+
+def _load_part(source: str, part: str, abstract: Params) -> Params:
+    path = find_weights(source, f"initialize.{part}")
+    if path.is_dir():
+        return checkpoints.restore_params(path, {part: abstract})[part]
+    return load_weights(path, part, abstract)
+
+
+def find_weights(source: str, name: str) -> Path:
+    """The file or folder that `source` names, from the working folder or among the package's starting weights."""
+    for path in (Path(source), WEIGHTS / source):
+        if path.exists():
+            return path
+    raise ValueError(f"{name}: no '{source}' here and none in {WEIGHTS}; check the path or `make starting-weights`.")
+
+
+def save_weights(path: Path, part: str, params: Params, metadata: dict[str, str]) -> None:
+    """Writes a part as float32 safetensors, names as "vision/layers/norm1/scale"; atomically.
+
+    metadata: strings kept in the file's head: command, seed, score.
+    """
+    tensors = {
+        f"{part}/{path_name(key)}": np.ascontiguousarray(leaf, np.float32)
+        for key, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(params))
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".partial")
+    save_file(tensors, unfinished, metadata)
+    unfinished.replace(path)
+
+
+def load_weights(path: Path, part: str, abstract: Params) -> Params:
+    """A part from a safetensors file, each tensor placed as `abstract` says.
+
+    Raises ValueError that names every missing, spare and misshapen tensor.
+    """
+    wanted = {
+        f"{part}/{path_name(key)}": leaf for key, leaf in jax.tree_util.tree_leaves_with_path(abstract)
+    }
+    try:
+        with safe_open(path, "numpy") as file:
+            have = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            problems = checkpoints.differences(have, {name: leaf.shape for name, leaf in wanted.items()})
+            if problems:
+                raise ValueError(
+                    f"initialize.{part}: '{path}' does not fit the model: {', '.join(problems)}. "
+                    "Choose the model that it was trained with, or other weights."
+                )
+            leaves = {
+                name: jax.device_put(file.get_tensor(name).astype(leaf.dtype), leaf.sharding)
+                for name, leaf in wanted.items()
+            }
+    except SafetensorError as error:
+        raise ValueError(f"initialize.{part}: '{path}' is no safetensors file ({error}); copy it again.") from error
+    return jax.tree_util.tree_map_with_path(lambda key, _: leaves[f"{part}/{path_name(key)}"], abstract)
+
+
+def weights_metadata(path: Path) -> dict[str, str]:
+    """What `save_weights` kept in the file's head."""
+    with safe_open(path, "numpy") as file:
+        return dict(file.metadata() or {})

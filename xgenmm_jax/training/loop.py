@@ -1,0 +1,241 @@
+"""The only training loop: every stage, DPO, the vision tower and the language model run through it."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+import time
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array
+
+from xgenmm_jax.data.order import State
+from xgenmm_jax.training.checkpoints import Checkpoints, Progress
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.initialize import initialize_params
+from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
+from xgenmm_jax.training.objective import Objective, Params, Size
+from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, split, trainable_mask
+from xgenmm_jax.training.run_folder import prepare
+from xgenmm_jax.training.sharding import check_rows, make_mesh, put_rows, row_sharding, unboxed
+from xgenmm_jax.training.signals import Signals
+from xgenmm_jax.training.step import TrainState, abstract_state, init_state, make_step, shardings_of
+
+IN_FLIGHT = 2
+"""Steps that are dispatched and not finished. With fewer the device waits for the host, with more batches pile up."""
+
+
+class NonFiniteLossError(ValueError):
+    """The run met a loss or gradient that is not finite and stopped."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a call of `train` ended.
+
+    signal: the number of the signal that ended it; the same call continues. None: it reached its last step.
+    """
+
+    folder: Path
+    step: int
+    params: Params
+    progress: Progress
+    signal: int | None = None
+
+
+Hook = Callable[[TrainConfig, Path, Params], None]
+"""Called with config, run folder and final parameters when a run has reached its last step."""
+
+
+def train(
+    config: TrainConfig, folder: Path, hooks: Sequence[Hook] = (), devices: Sequence[jax.Device] | None = None
+) -> RunResult:
+    """Runs `config` in `folder` to its last step; continues from the newest checkpoint there, bit for bit.
+
+    The folder gets config.json, commit, tokenizer.model, metrics.jsonl, tensorboard/ and checkpoints/. On SIGTERM or
+    SIGINT the state is saved and the result names the signal. devices: all by default.
+
+    Raises:
+        ValueError: the folder holds a run of another config, a size does not fit, a file is missing.
+        NonFiniteLossError: with the step, the batch's samples and what to do; the state before that step is saved.
+    """
+    # ---------------------------------------------------------------- what is trained, and where
+    mesh = make_mesh(config.mesh, devices)
+    objective = config.objective()
+    # Jitted, so that shapes and values share one trace.
+    objective = dataclasses.replace(objective, init=jax.jit(objective.init))
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    trainable = trainable_mask(unboxed(jax.eval_shape(objective.init, jax.random.key(0))), config.freeze)
+    abstract = abstract_state(objective, trainable, optimizer, mesh)
+    if jax.process_count() > 1 and config.checkpoint.every_seconds:
+        raise ValueError("checkpoint.every_seconds: clocks of several hosts differ; set it to 0 and use every_steps.")
+    prepare(config, folder)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(mesh))
+        signals = stack.enter_context(Signals())
+        checkpoints = stack.enter_context(Checkpoints(folder, config.checkpoint.keep))
+        state, reference, progress = _start(config, objective, trainable, optimizer, abstract, checkpoints)
+        first_step = int(state.step)
+        log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
+        bar = stack.enter_context(ProgressBar(config.name, first_step, config.steps))
+        schedule = learning_rate(config.optimizer, config.steps)
+        step_function = make_step(
+            objective, trainable, optimizer, schedule, config.accumulation, config.seed, mesh, abstract
+        )
+        batches = objective.batches(config.seed, progress.data, jax.process_index(), jax.process_count())
+        stack.enter_context(contextlib.closing(batches))
+
+        # ------------------------------------------------------------ the steps
+        watch = _Watch(config, log, bar, progress)
+        saved_at = time.monotonic()
+        for step in range(first_step + 1, config.steps + 1):
+            # The device still works on the steps before this one, while the host makes the batch and sends it.
+            rows, sample_ids, data_after = next(batches)
+            if step == first_step + 1:
+                check_rows(mesh, len(jax.tree.leaves(rows)[0]) * jax.process_count(), config.accumulation)
+            size = objective.size(rows)
+            rows = put_rows(rows, row_sharding(mesh))
+            state, metrics = step_function(state, reference, rows)
+            watch.launched(step, metrics, sample_ids, size, data_after)
+            watch.land(IN_FLIGHT)
+
+            # -------------------------------------------------------- saving and stopping
+            stop = signals.received(step)
+            policy = config.checkpoint
+            due = policy.every_steps and step % policy.every_steps == 0
+            due = due or policy.every_seconds and time.monotonic() - saved_at > policy.every_seconds
+            if due or stop or step == config.steps or watch.is_unhealthy:
+                watch.land(0)
+                if not bool(state.healthy):
+                    checkpoints.save(state, watch.before(int(state.step) + 1))
+                    checkpoints.wait()
+                    raise NonFiniteLossError(watch.message(int(state.step) + 1, folder))
+                checkpoints.save(state, watch.progress)
+                saved_at = time.monotonic()
+            if stop:
+                checkpoints.wait()
+                return RunResult(folder, step, state.params, watch.progress, stop)
+        checkpoints.wait()
+
+    # ---------------------------------------------------------------- what follows a whole run
+    with jax.set_mesh(mesh):
+        for hook in hooks:
+            hook(config, folder, state.params)
+    return RunResult(folder, config.steps, state.params, watch.progress)
+
+
+def _start(
+    config: TrainConfig,
+    objective: Objective,
+    trainable: Any,
+    optimizer: Any,
+    abstract: TrainState,
+    checkpoints: Checkpoints,
+) -> tuple[TrainState, Params | None, Progress]:
+    """State, reference and progress: those of the newest checkpoint, or those of a new run."""
+    resumed = checkpoints.latest() is not None
+    params = reference = None
+    if not resumed or objective.reference:
+        params = initialize_params(config.initialize, objective, config.seed, abstract.params)
+    if objective.reference:
+        # Copied, because the first step takes the policy's own buffers.
+        reference = jax.tree.map(lambda leaf: leaf.copy(), split(params, trainable)[0])
+    if resumed:
+        state, progress = checkpoints.restore(abstract)
+        return state, reference, progress
+    start = jax.jit(lambda params: init_state(params, trainable, optimizer), out_shardings=shardings_of(abstract))
+    return start(params), reference, Progress()
+
+
+class _Flight(NamedTuple):
+    """A dispatched step, and what the host must remember until the step is known to be healthy."""
+
+    step: int
+    metrics: dict[str, Array]
+    sample_ids: list[str]
+    fill: float
+    before: Progress
+    after: Progress
+
+
+class _Watch:
+    """Reads the figures of steps that are done, so that no step waits for the host.
+
+    Whether a step was healthy is read with the figures that are logged; until then its samples are remembered.
+    """
+
+    def __init__(self, config: TrainConfig, log: MetricsLog, bar: ProgressBar, progress: Progress):
+        self.progress = progress
+        self.is_unhealthy = False
+        self._config, self._log, self._bar = config, log, bar
+        self._flying: deque[_Flight] = deque()
+        self._unsure: deque[_Flight] = deque()
+        self._began = time.monotonic() - progress.seconds
+        self._shown_at, self._shown_tokens = time.monotonic(), progress.tokens
+
+    def launched(
+        self, step: int, metrics: dict[str, Array], sample_ids: list[str], size: Size, data_after: State
+    ) -> None:
+        """A step was dispatched."""
+        hosts = jax.process_count()  # a host counts its own rows; the others' are about as full
+        before = self.progress
+        self.progress = Progress(
+            data=data_after,
+            samples=before.samples + size.samples * hosts,
+            tokens=before.tokens + size.tokens * hosts,
+            seconds=time.monotonic() - self._began,
+        )
+        flight = _Flight(step, metrics, sample_ids, size.tokens / size.places, before, self.progress)
+        self._flying.append(flight)
+        self._unsure.append(flight)
+
+    def land(self, at_most: int) -> None:
+        """Waits until at most so many steps are under way; logs what is to be logged."""
+        while len(self._flying) > at_most:
+            flight = self._flying.popleft()
+            jax.block_until_ready(flight.metrics["loss"])
+            self._bar.advance(flight.step)
+            if flight.step % self._config.log_every == 0 or flight.step == self._config.steps:
+                self._show(flight)
+
+    def _show(self, flight: _Flight) -> None:
+        figures = {name: float(value) for name, value in jax.device_get(flight.metrics).items()}
+        if not figures.pop("healthy"):
+            self.is_unhealthy = True
+            return
+        while self._unsure and self._unsure[0].step <= flight.step:
+            self._unsure.popleft()
+        now, tokens = time.monotonic(), flight.after.tokens
+        row = {
+            "step": flight.step,
+            **figures,
+            "fill": flight.fill,
+            "samples": flight.after.samples,
+            "tokens": tokens,
+            "tokens_per_second": (tokens - self._shown_tokens) / (now - self._shown_at),
+            "seconds": now - self._began,
+        }
+        self._shown_at, self._shown_tokens = now, tokens
+        self._log.write(row)
+        self._bar.show(row)
+
+    def before(self, step: int) -> Progress:
+        """What the run had done before a step that is not known to be healthy."""
+        return self._of(step).before
+
+    def message(self, step: int, folder: Path) -> str:
+        """What to tell of an unhealthy step."""
+        flight = self._of(step)
+        loss, grad_norm = (float(flight.metrics[name]) for name in ("loss", "grad_norm"))
+        return (
+            f"loss: {loss} with gradient norm {grad_norm} at step {step} of {self._config.steps}; its batch holds the "
+            f"samples {', '.join(flight.sample_ids)}. The state before it is saved in '{folder}': look at these samples, "
+            "or start anew with a lower optimizer.peak_lr, a longer optimizer.warmup_steps or another seed."
+        )
+
+    def _of(self, step: int) -> _Flight:
+        return next(flight for flight in self._unsure if flight.step == step)

@@ -1,0 +1,96 @@
+"""The objective of every stage but DPO: predict the supervised tokens of packed rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+import numpy as np
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.data import pipeline
+from xgenmm_jax.data.order import State
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize, splice
+from xgenmm_jax.training.losses import token_log_probs
+from xgenmm_jax.training.objective import Objective, Params, Size, Sum
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """Cross entropy averaged over the supervised tokens of the global batch (the official code averages per device).
+
+    chunk: positions of a row that go through the head at once; less is less memory.
+    """
+
+    chunk: int = 64
+
+    def objective(self, model: VLMConfig, data: DataConfig) -> Objective:
+        return Objective(
+            init=functools.partial(initialize, model),
+            loss=functools.partial(_loss, model, self.chunk),
+            batches=functools.partial(row_batches, model, data),
+            size=row_size,
+        )
+
+
+def row_batches(
+    model: VLMConfig, data: DataConfig, seed: int, state: State, host_index: int, host_count: int
+) -> Iterator[tuple[Batch, list[str], State]]:
+    """Packed rows. Raises ValueError where tokenizer, pictures or vision tokens are not those of the model."""
+    ids, logits = len(Tokenizer.load(data.tokenizer)), model.decoder.logits
+    fits = [
+        ("tokenizer's ids", ids, "model.decoder's logits", logits),
+        ("data.row.vision_tokens", data.row.vision_tokens, "model's vision tokens a group", model.tokens_per_group),
+        ("data.anyres.view_px", data.anyres.view_px, "model.vision.image_size_px", model.vision.image_size_px),
+        ("data.anyres.view_cells", data.anyres.view_cells, "model.vision's patches a side", model.vision.grid),
+    ]
+    for name, got, wanted_name, wanted in fits:
+        if got != wanted and not (name.startswith("data.") and _without_pictures(data)):
+            raise ValueError(f"{name}: got {got}, {wanted_name}: {wanted}; make them equal.")
+    return pipeline.batches(data, seed, state, host_index, host_count)
+
+
+def _without_pictures(data: DataConfig) -> bool:
+    return data.row.crops == 0
+
+
+def row_size(batch: Batch) -> Size:
+    """Samples, tokens and places of packed rows (numpy)."""
+    segments = np.asarray(batch.segment_ids)
+    return Size(int(segments.max(axis=1).sum()), int((segments > 0).sum()), segments.size)
+
+
+def batch_log_probs(
+    model: VLMConfig, params: Params, batch: Batch, chunk: int, features: Float[Array, "B C P E"] | None = None
+) -> Float[Array, "B T"]:
+    """Log-probability of every supervised token of packed rows, 0 elsewhere; float32.
+
+    features: the tower's, where they are known already.
+    """
+    vlm = VLM(model)
+    variables = {"params": params}
+
+    def hidden_from_features(vlm: VLM):
+        text = vlm.decoder.embed(batch.token_ids)
+        embeddings = splice(text, vlm.connect(features, batch), batch.slot)
+        return vlm.decoder.hidden(embeddings, batch.segment_ids, batch.positions)
+
+    if features is None:
+        hidden = vlm.apply(variables, batch, method="hidden")
+    else:
+        hidden = vlm.apply(variables, method=hidden_from_features)
+    return token_log_probs(
+        lambda states: vlm.apply(variables, states, method="logits"), hidden, batch.token_ids, batch.loss_mask, chunk
+    )
+
+
+def _loss(
+    model: VLMConfig, chunk: int, params: Params, reference: Params | None, batch: Batch, key: Array
+) -> tuple[Sum, dict[str, Sum]]:
+    log_probs = batch_log_probs(model, params, batch, chunk)
+    weight = jnp.sum(batch.loss_mask).astype(jnp.float32)
+    return Sum(-jnp.sum(log_probs), weight), {}

@@ -1,0 +1,112 @@
+"""AdamW with clipping and a schedule; parts that are frozen have no state at all."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import optax
+
+Params = Any
+"""A tree of arrays; where a subtree is cut out its leaves are None."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Defaults are the released fine-tuning script's but for the rate (spec 6)."""
+
+    peak_lr: float = 1e-3
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls from its peak to `peak_lr * final_fraction` at the last step."""
+    warmup_steps: int = 100
+    """Steps over which the rate rises linearly from 0."""
+    final_fraction: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    decay_vectors: bool = True
+    """Decay biases and norms too, as the official code does; False: only leaves named kernel or embedding."""
+    clip_norm: float = 1.0
+    """Largest global norm of the gradient; 0 switches clipping off."""
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Rate by step (0 is the first). Raises ValueError where the warmup is no shorter than the run."""
+    if config.warmup_steps >= steps > 0:
+        raise ValueError(
+            f"optimizer.warmup_steps: got {config.warmup_steps} for a run of {steps} steps; choose fewer than {steps}."
+        )
+    decay_steps = max(steps - config.warmup_steps, 1)
+    final = config.peak_lr * config.final_fraction
+    if config.schedule == "cosine":
+        decay = optax.cosine_decay_schedule(config.peak_lr, decay_steps, config.final_fraction)
+    elif config.schedule == "linear":
+        decay = optax.linear_schedule(config.peak_lr, final, decay_steps)
+    else:
+        decay = optax.constant_schedule(config.peak_lr)
+    # From 1 / warmup, not 0: the first step is not wasted.
+    first = config.peak_lr / max(config.warmup_steps, 1)
+    warmup = optax.linear_schedule(first, config.peak_lr, max(config.warmup_steps - 1, 1))
+    return optax.join_schedules([warmup, decay], [config.warmup_steps])
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """Clip, Adam, decoupled decay, rate. Give it the trainable parameters alone (`split`); states are float32."""
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    parts.append(
+        optax.adamw(
+            learning_rate(config, steps),
+            *config.betas,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            mask=None if config.decay_vectors else _is_matrix,
+        )
+    )
+    return optax.chain(*parts)
+
+
+def _is_matrix(params: Params) -> Any:
+    # By name and not by rank: layers are stacked, so a bias of a block has two axes.
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: any(word in path_name(path).rsplit("/", 1)[-1] for word in ("kernel", "embedding")), params
+    )
+
+
+def path_name(path: tuple) -> str:
+    """A tree path as written in messages and `freeze`: "vision/layers/norm1/scale"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def trainable_mask(params: Params, freeze: tuple[str, ...]) -> Any:
+    """True at every leaf that trains. freeze: part names or path prefixes, "vision" or "decoder/layers".
+
+    Raises ValueError for a prefix that names nothing: a typing error would train what should be frozen.
+    """
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for prefix in freeze:
+        if not any(_below(name, prefix) for name in names):
+            parts = sorted({name.split("/")[0] for name in names})
+            raise ValueError(f"freeze: '{prefix}' names no parameter; the parts are {', '.join(parts)}.")
+    mask = jax.tree_util.tree_map_with_path(
+        lambda path, _: not any(_below(path_name(path), prefix) for prefix in freeze), params
+    )
+    if not any(jax.tree.leaves(mask)):
+        raise ValueError(f"freeze: {', '.join(freeze)} leaves nothing to train; freeze less.")
+    return mask
+
+
+def _below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix.rstrip("/") + "/")
+
+
+def split(params: Params, trainable: Any) -> tuple[Params, Params]:
+    """(trained, frozen): trees of the same form with None at the other's leaves, which JAX sees as empty."""
+    trained = jax.tree.map(lambda keep, leaf: leaf if keep else None, trainable, params)
+    frozen = jax.tree.map(lambda keep, leaf: None if keep else leaf, trainable, params)
+    return trained, frozen
+
+
+def merge(trained: Params, frozen: Params) -> Params:
+    """The whole tree again."""
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, trained, frozen, is_leaf=lambda leaf: leaf is None
+    )

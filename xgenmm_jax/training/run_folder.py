@@ -1,0 +1,82 @@
+"""The files that stand beside a run's checkpoints: config.json, commit, tokenizer.model."""
+
+import importlib.metadata
+import json
+from pathlib import Path
+import shutil
+import subprocess
+
+import jax
+
+from xgenmm_jax.training.config import PACKAGE, TrainConfig, save_config, to_json
+
+CONFIG_FILE = "config.json"
+COMMIT_FILE = "commit"
+TOKENIZER_FILE = "tokenizer.model"
+
+# A run may go on with these changed: they do not touch its figures.
+_FREE = ("mesh", "checkpoint", "log_every", "loader", "picture_folder")
+
+
+def prepare(config: TrainConfig, folder: Path) -> None:
+    """Makes the folder and its files, or checks that the run in it is the same.
+
+    Raises ValueError where the folder holds a run of another config.
+    """
+    path = folder / CONFIG_FILE
+    if path.is_file():
+        changes = list(_changes(json.loads(path.read_text()), to_json(config), ""))
+        if changes:
+            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+            raise ValueError(
+                f"run folder: '{folder}' was started with another config ({'; '.join(changes[:3])}{more}); "
+                "choose another folder with --workdir, or delete this one."
+            )
+        return
+    if jax.process_index() > 0:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = getattr(config.data, "tokenizer", None)
+    if tokenizer is not None:
+        if not Path(tokenizer).is_file():
+            raise ValueError(f"data.tokenizer: no file '{tokenizer}'; wanted a SentencePiece model.")
+        shutil.copyfile(tokenizer, folder / TOKENIZER_FILE)
+    (folder / COMMIT_FILE).write_text(commit() + "\n")
+    # Last and at once: a folder with a config is complete.
+    unfinished = path.with_suffix(".partial")
+    save_config(config, unfinished)
+    unfinished.replace(path)
+
+
+def commit() -> str:
+    """Git's commit of the package, "-dirty" where files differ from it; outside of git the package's version."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        done = None
+    if done is not None and done.returncode == 0:
+        return done.stdout.strip()
+    try:
+        return f"version {importlib.metadata.version(PACKAGE)}"
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _changes(old, new, name: str):
+    """Dotted names of what differs, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            if key not in _FREE:
+                yield from _changes(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, pair in enumerate(zip(old, new, strict=True)):
+            yield from _changes(*pair, f"{name}.{number}")
+    elif old != new:
+        yield f"{name} {_brief(old)} before, {_brief(new)} now"
+
+
+def _brief(value) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,161 @@
+"""The training step: one jitted function for every objective, on one device as on many."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+import optax
+
+from xgenmm_jax.training.objective import Objective, Params, Rows, Sum
+from xgenmm_jax.training.optimizer import merge, split
+from xgenmm_jax.training.sharding import axis_rules, param_shardings, replicated, row_sharding, unboxed
+
+
+class TrainState(NamedTuple):
+    """What a step changes. Parameters and optimizer state are float32."""
+
+    step: Int32[Array, ""]
+    """Steps taken."""
+    params: Params
+    opt_state: Any
+    """Of the trained parameters alone."""
+    healthy: Bool[Array, ""]
+    """False from the first loss or gradient that is not finite; nothing else changes from then on, `step` included."""
+
+
+StepFunction = Callable[[TrainState, Params | None, Rows], tuple[TrainState, dict[str, Float[Array, ""]]]]
+
+
+def init_state(params: Params, trainable: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """A state at step 0."""
+    trained, _ = split(params, trainable)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(trained), jnp.ones((), bool))
+
+
+def abstract_state(
+    objective: Objective, trainable: Any, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Shapes, dtypes and shardings of a state, as ShapeDtypeStructs; no memory is taken."""
+    boxed = jax.eval_shape(objective.init, jax.random.key(0))
+    shardings = param_shardings(mesh, boxed)
+    shapes = jax.eval_shape(lambda params: init_state(params, trainable, optimizer), unboxed(boxed))
+    trained_shardings, _ = split(shardings, trainable)
+    # Adam's moments lie as their parameters do; counters are replicated.
+    opt_shardings = optax.tree.map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        shapes.opt_state,
+        trained_shardings,
+        transform_non_params=lambda _: replicated(mesh),
+    )
+    state_shardings = TrainState(replicated(mesh), shardings, opt_shardings, replicated(mesh))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, state_shardings
+    )
+
+
+def shardings_of(abstract: Any) -> Any:
+    """The shardings of a tree of ShapeDtypeStructs."""
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+def make_step(
+    objective: Objective,
+    trainable: Any,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    accumulation: int,
+    seed: int,
+    mesh: Mesh,
+    abstract: TrainState,
+) -> StepFunction:
+    """(state, reference, rows) -> (state, metrics). The state given is donated: do not use it again.
+
+    Metrics are float32 scalars: loss, learning_rate, grad_norm, healthy (1 or 0), and the objective's own. Call under
+    `jax.set_mesh(mesh)`. Random keys come from (seed, step), so a resumed run draws what an unbroken one draws.
+    """
+
+    def step(state: TrainState, reference: Params | None, rows: Rows):
+        trained, frozen = split(state.params, trainable)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        grads, loss, metrics = gradient(objective, trained, frozen, reference, rows, key, accumulation, mesh)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        new = TrainState(
+            state.step + 1, merge(optax.apply_updates(trained, updates), frozen), opt_state, jnp.ones((), bool)
+        )
+        grad_norm = optax.tree.norm(grads)
+        healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        old = state._replace(healthy=jnp.zeros((), bool))
+        state = jax.tree.map(lambda a, b: jnp.where(healthy, a, b), new, old)
+        own = {"loss": loss, "learning_rate": schedule(new.step - 1), "grad_norm": grad_norm, "healthy": healthy}
+        return state, {name: jnp.asarray(value, jnp.float32) for name, value in (own | metrics).items()}
+
+    def traced(state, reference, rows):
+        with axis_rules():
+            return step(state, reference, rows)
+
+    state_shardings = shardings_of(abstract)
+    reference_shardings = split(state_shardings.params, trainable)[0] if objective.reference else None
+    return jax.jit(
+        traced,
+        in_shardings=(state_shardings, reference_shardings, row_sharding(mesh)),
+        out_shardings=(state_shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def gradient(
+    objective: Objective,
+    trained: Params,
+    frozen: Params,
+    reference: Params | None,
+    rows: Rows,
+    key: Array,
+    accumulation: int,
+    mesh: Mesh,
+) -> tuple[Params, Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Gradient with respect to the trained parameters, loss and metrics of one global batch.
+
+    Totals are added over micro-batches and divided by the weight of the whole batch once, so accumulation changes
+    rounding and nothing else. A batch without any weight gives zeros.
+    """
+
+    def loss(trained, micro_rows, key):
+        total, metrics = objective.loss(merge(trained, frozen), reference, micro_rows, key)
+        return total.total, (total, metrics)
+
+    grad = jax.grad(loss, has_aux=True)
+    if accumulation == 1:
+        grads, (total, metrics) = grad(trained, rows, key)
+    else:
+        sharding = row_sharding(mesh)
+
+        def micro(leaf):
+            # Micro-batch a takes rows a, a + A, ...: each device keeps the rows that it has.
+            leaf = leaf.reshape(leaf.shape[0] // accumulation, accumulation, *leaf.shape[1:]).swapaxes(0, 1)
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, jax.P(None, *sharding.spec)))
+
+        def body(carry, inputs):
+            micro_rows, number = inputs
+            new = grad(trained, micro_rows, jax.random.fold_in(key, number))
+            return jax.tree.map(jnp.add, carry, new), None
+
+        micro_rows = jax.tree.map(micro, rows)
+        first = jax.tree.map(lambda leaf: leaf[0], micro_rows)
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(grad, trained, first, key)
+        )
+        numbers = jnp.arange(accumulation, dtype=jnp.int32)
+        (grads, (total, metrics)), _ = jax.lax.scan(body, zeros, (micro_rows, numbers))
+    weight = jnp.maximum(total.weight, 1.0)
+    grads = jax.tree.map(lambda leaf: leaf / weight, grads)
+    means = {name: mean(value) for name, value in metrics.items()}
+    return grads, total.total / weight, means
+
+
+def mean(value: Sum) -> Float[Array, ""]:
+    """Total by weight, 0 where there is no weight."""
+    return value.total / jnp.maximum(value.weight, 1.0)
