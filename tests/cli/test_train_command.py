@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from xgenmm_jax.cli import main as cli
-from xgenmm_jax.cli import train as command
 
 EXPERIMENT = """
 from common import steps
@@ -41,8 +40,8 @@ def test_a_file_anywhere_trains_with_overrides(experiment, tmp_path, monkeypatch
         return type("Result", (), {"signal": None})()
 
     monkeypatch.setattr("xgenmm_jax.training.loop.train", record)
-    options = ["--optimizer.peak-lr", "3e-4", "--data.rows=32", "--freeze", "decoder", "--loss.reference", "--workdir", "w"]
-    assert cli.main(["train", str(experiment), *options]) == 0
+    options = ["--optimizer.peak-lr", "3e-4", "--data.rows=32", "--freeze", "decoder", "--loss.reference"]
+    assert cli.main(["train", str(experiment), *options, "--workdir", "w"]) == 0
     config = seen["config"]
     assert (config.optimizer.peak_lr, config.data.rows, config.freeze) == (3e-4, 32, ("decoder",))
     assert config.loss.reference and config.steps == 3 and seen["folder"] == Path("w")

@@ -52,7 +52,7 @@ def model_config(words: tokenizer.Tokenizer, sampling: Sampling, instruction_tok
 
 @functools.cache
 def parameters(config: VLMConfig) -> dict:
-    """Random everywhere, norms and biases too. Drawn by NumPy: compiling the model's own initialisation takes longer."""
+    """Random everywhere, norms and biases too. By NumPy: compiling the model's own initialisation takes longer."""
     shapes = nn.unbox(jax.eval_shape(functools.partial(vlm.initialize, config), jax.random.key(0)))
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
@@ -133,9 +133,13 @@ def test_generated_is_the_argmax_of_the_whole_model(words, sampling, instruction
     config = model_config(words, sampling, instruction_tokens)
     generator = Generator(config, parameters(config), words, views)
     got = generator.generate(prompts(words), NEW_TOKENS)
-    wanted = [by_the_whole_model(config, prompt, words, views) for prompt in prompts(words)]
-    assert got == [words.decode(ids, keep_special=False).strip() for ids in wanted]
+    assert got == reference(config, prompts(words), words, views)
     assert len(set(got)) > 2  # prompts matter
+
+
+def reference(config: VLMConfig, asked: list[Prompt], words: tokenizer.Tokenizer, views: AnyRes = GRIDS) -> list[str]:
+    ids = [by_the_whole_model(config, prompt, words, views) for prompt in asked]
+    return [words.decode(answer, keep_special=False).strip() for answer in ids]
 
 
 @pytest.fixture(scope="module")
@@ -143,39 +147,40 @@ def config(words) -> VLMConfig:
     return model_config(words, Sampling.CROPS)
 
 
-def test_one_by_one_gives_what_a_batch_gives(words, config):
+def test_a_prompt_alone_is_answered_as_in_a_batch(words, config):
     """Padding that is seen, or positions that count it, change answers with the batch."""
     generator = Generator(config, parameters(config), words, GRIDS)
-    together = generator.generate(prompts(words) * 3, NEW_TOKENS)
-    alone = [generator.generate([prompt], NEW_TOKENS)[0] for prompt in prompts(words)]
-    assert together == alone * 3
+    asked = prompts(words)[2:4]
+    assert [generator.generate([prompt], NEW_TOKENS)[0] for prompt in asked] == reference(config, asked, words)
 
 
-def test_answers_depend_on_no_bucket(words, config, monkeypatch):
-    small = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=2)).generate(prompts(words), 6)
-    monkeypatch.setattr(cache, "PROMPT_BUCKETS", (200,))
-    monkeypatch.setattr(cache, "NEW_TOKEN_BUCKETS", (50,))
-    large = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=16)).generate(prompts(words), 6)
-    assert small == large
+def test_answers_depend_on_no_bucket_nor_on_how_many_are_asked_together(words, config, monkeypatch):
+    wanted = reference(config, prompts(words), words)
+    small = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=2))
+    assert small.generate(prompts(words), NEW_TOKENS) == wanted
+    monkeypatch.setattr(cache, "PROMPT_BUCKETS", (72,))
+    monkeypatch.setattr(cache, "NEW_TOKEN_BUCKETS", (20,))
+    large = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=16, prefill_positions=300))
+    assert large.generate(prompts(words) * 3, NEW_TOKENS) == wanted * 3
 
 
 def test_a_shared_prefix_changes_nothing(words, config):
     """The system prompt is computed once; its keys must stand at the same positions as in each prompt."""
     generator = Generator(config, parameters(config), words, GRIDS)
     start = words.encode("the red circle " * 6)
-    several = [Prompt((*start, *prompt.token_ids), prompt.pictures) for prompt in prompts(words)]
+    several = [Prompt((*start, *prompt.token_ids), prompt.pictures) for prompt in prompts(words)[:3]]
     assert cache.common_prefix([prompt.token_ids for prompt in several], words.image_id) >= 16
-    assert generator.generate(several, NEW_TOKENS) == [generator.generate([one], NEW_TOKENS)[0] for one in several]
+    assert generator.generate(several, NEW_TOKENS) == reference(config, several, words)
 
 
-def test_a_table_too_small_for_all_pictures_is_filled_again(words, config):
-    many = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in range(12)]
-    whole = Generator(config, parameters(config), words, GRIDS)
-    small = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=2, vision_mib=0))
+def test_a_table_too_small_for_all_pictures_grows_or_is_filled_again(words, config):
+    many = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in range(5)]
+    wanted = reference(config, many, words, BASE)
+    small = Generator(config, parameters(config), words, BASE, limits=Limits(rows=2, vision_mib=0))
     assert small._vision.slots == 1
-    assert small.generate(many, NEW_TOKENS) == whole.generate(many, NEW_TOKENS)
-    assert small._vision.slots == 8  # two pictures of three groups, as a power of two
-    assert small.generate(many, NEW_TOKENS) == whole.generate(many, NEW_TOKENS)
+    assert small.generate(many, NEW_TOKENS) == wanted
+    assert small._vision.slots == 2
+    assert small.generate(many, NEW_TOKENS) == wanted
 
 
 def test_one_view_of_a_picture_is_another_than_its_crops(words, config):

@@ -137,7 +137,6 @@ def test_frozen_tower_gets_no_gradient():
     assert all(np.any(leaf) for leaf in jax.tree.leaves(frozen["connector"]))
     trained = gradients(replace(CONFIG, train_vision=True))["vision"]
     del trained["head"]
-    # a key's bias shifts all scores of a query alike
     assert all(np.any(leaf) for leaf in jax.tree.leaves(trained))
 
 

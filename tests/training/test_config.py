@@ -1,7 +1,7 @@
 """Configs to JSON and back."""
 
-from dataclasses import dataclass
 import dataclasses
+from dataclasses import dataclass
 import json
 
 import pytest

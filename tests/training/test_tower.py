@@ -80,8 +80,8 @@ def test_softmax_contrast_is_one_field_away(config):
 
 
 def test_batches_resume_and_split_over_hosts(config):
-    def take(count, state=State(), host=0, hosts=1):
-        batches = caption_batches(config.data, config.model, 3, state, host, hosts)
+    def take(count, state=(0, 0), host=0, hosts=1):
+        batches = caption_batches(config.data, config.model, 3, State(*state), host, hosts)
         taken = list(itertools.islice(batches, count))
         batches.close()
         return taken

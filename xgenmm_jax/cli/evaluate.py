@@ -1,8 +1,7 @@
 """`xgenmm evaluate RUN`: the suite's metrics of a run, as a table and as evaluation.json in its folder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,18 +40,13 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, suite.GROUPS)}.")
     run = api.load(arguments.run)
     style = ("chat" if run.is_tuned() else "few_shot") if arguments.style == "auto" else arguments.style
-    config = suite.SuiteConfig(style)
-    if arguments.kinds:
-        config = suite.SuiteConfig(style, groups=arguments.kinds)
+    config = suite.SuiteConfig(style, groups=arguments.kinds or suite.GROUPS)
     if arguments.items is not None:
-        config = suite.replace(config, items=arguments.items, shot_items=arguments.items)
+        config = replace(config, items=arguments.items, shot_items=arguments.items)
     evaluation = suite.run_suite(run.generator(), config, run.config.data.chat)
     print_table(str(arguments.run), evaluation.metrics, len(evaluation.answers), evaluation.seconds)
-    target = arguments.json or arguments.run / "evaluation.json"
-    unfinished = target.with_suffix(".partial")
-    unfinished.write_text(json.dumps({"metrics": evaluation.metrics, "answers": len(evaluation.answers)}, indent=1) + "\n")
-    unfinished.replace(target)
     suite.save_answers(evaluation, arguments.run)
+    suite.save_metrics(evaluation, arguments.json or arguments.run / "evaluation.json")
     return 0
 
 

@@ -9,7 +9,7 @@ import sys
 from xgenmm_jax.cli.errors import nearest
 
 COMMANDS = {
-    "train": "train an experiment file: xgenmm train experiments/nano/stage1.py --optimizer.peak-lr 3e-4 --workdir runs/mine",
+    "train": "train: xgenmm train experiments/nano/stage1.py --optimizer.peak-lr 3e-4 --workdir runs/mine",
     "evaluate": "score a run: xgenmm evaluate runs/demo/sft_multi",
     "generate": 'ask a run about a picture: xgenmm generate runs/demo/dpo --image my.png "What is this?"',
     "demo": "all stages at nano size, and their report: xgenmm demo --workdir runs/demo",
@@ -19,8 +19,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand; gives the exit code.
 
-    0: done. 1: an error, told in one line on stderr. 2: a mistyped command or option. 143 (SIGTERM) and 130 (Ctrl-C): the
-    run was saved and the same command continues it.
+    0: done. 1: an error, told in one line on stderr. 2: a mistyped command or option. 143 (SIGTERM) and 130 (Ctrl-C):
+    the run was saved and the same command continues it.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):

@@ -1,8 +1,8 @@
 """CIDEr-D of captions (Vedantam et al. 2015), as COCO's tools compute it."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+import math
 from typing import NamedTuple
 
 from xgenmm_jax.evaluation.ptb import tokenize

@@ -12,9 +12,6 @@ import numpy as np
 
 Task = Literal["question", "caption"]
 
-TEXT_ONLY_DEMONSTRATIONS = 2
-"""How many demonstrations without pictures stand in for no shots, as in OpenFlamingo."""
-
 _VQA_CUT = re.compile("Question|Answer|Short")
 
 

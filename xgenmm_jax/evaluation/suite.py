@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 import json
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from xgenmm_jax.data import chat
 from xgenmm_jax.data.anyres import AnyRes
@@ -44,8 +44,7 @@ LONG_ANSWER = 48
 class SuiteConfig:
     """What is asked, and how.
 
-    style: "chat" for fine-tuned models; "few_shot" for base models, which get OpenFlamingo's prompts with two
-    demonstrations without pictures before each question.
+    style: "chat" for fine-tuned models; "few_shot" for base models, which get OpenFlamingo's prompts.
     groups: those that the style does not suit are left out: shots for chat, several pictures and safety for few_shot.
     items: of each kind; shot_items: of each number of shots.
     """
@@ -73,7 +72,10 @@ def run_suite(generator: Generator, config: SuiteConfig, style: ChatStyle = Chat
 def measures(
     config: SuiteConfig, tokenizer: Tokenizer, anyres: AnyRes, style: ChatStyle = ChatStyle()  # noqa: B008
 ) -> list[Measure]:
-    """What a config asks, in the order of the metrics. anyres: the model's own; without grids reading is on one view."""
+    """What a config asks, in the order of the metrics.
+
+    anyres: the model's own; where it has no grids, reading is asked on one view alone.
+    """
     asker = _Asker(config, tokenizer, style)
     make = {
         "questions": asker.questions,
@@ -148,11 +150,10 @@ class _Asker:
         views = {"base": replace(anyres, grids=())}
         if anyres.grids:
             views["anyres"] = anyres
+        kinds: dict[str, ItemKind] = {"reading": "reading_small", "reading_large": "reading_large"}
         return [
-            replace(
-                self.plain(f"{name}/{view}", cast(ItemKind, kind), reading_score), anyres=cut, summarize=_reading_metrics
-            )
-            for name, kind in (("reading", "reading_small"), ("reading_large", "reading_large"))
+            replace(self.plain(f"{name}/{view}", kind, reading_score), anyres=cut, summarize=_reading_metrics)
+            for name, kind in kinds.items()
             for view, cut in views.items()
         ]
 
@@ -201,23 +202,17 @@ class _Asker:
         max_new_tokens: int,
     ) -> Measure:
         cases = tuple(
-            Case(item.id, item.question, item.answers, shown, self._prompt(item, shown, made))
+            Case(item.id, item.question, item.answers, shown, self._prompt(item, shown))
             for item, shown in zip(made, pictures, strict=True)
         )
         return Measure(name, cases, score, max_new_tokens)
 
-    def _prompt(self, item: Item, pictures: tuple[Picture, ...], pool: Sequence[Item]) -> Prompt:
+    def _prompt(self, item: Item, pictures: tuple[Picture, ...]) -> Prompt:
         if self.config.style == "chat":
             turn = Turn("user", "<image>\n" * len(pictures) + item.question)
             return chat.chat_prompt([turn], pictures, self.tokenizer, self.chat_style)
-        is_caption = item.kind == "caption"
-        count = min(fewshot.TEXT_ONLY_DEMONSTRATIONS, len(pool) - 1)
-        demos = [
-            Demonstration(other.pictures[0], None if is_caption else other.question, other.answers[0])
-            for other in fewshot.choose_demonstrations(item, pool, count, seed=self.config.seed)
-        ]
-        question = None if is_caption else item.question
-        return chat.few_shot_prompt(demos, pictures[0], question, self.tokenizer, text_only=True)
+        question = None if item.kind == "caption" else item.question
+        return chat.few_shot_prompt((), pictures[0], question, self.tokenizer)
 
 
 def _with_majority(answers: Sequence[Answer]) -> Metrics:
@@ -252,6 +247,14 @@ def _caption_metrics(answers: Sequence[Answer]) -> Metrics:
     return mean_score(answers) | {"caption/cider": corpus}
 
 
+def save_metrics(evaluation: Evaluation, path: Path) -> None:
+    """Metrics and the number of answers as JSON; the file is whole or not there."""
+    unfinished = path.with_suffix(".partial")
+    record = {"metrics": evaluation.metrics, "answers": len(evaluation.answers)}
+    unfinished.write_text(json.dumps(record, indent=1) + "\n")
+    unfinished.replace(path)
+
+
 def save_answers(evaluation: Evaluation, folder: Path, examples: int = 6) -> None:
     """answers.jsonl with every answer; examples/ with the pictures of a few of each measure, right and wrong ones.
 
@@ -268,7 +271,8 @@ def save_answers(evaluation: Evaluation, folder: Path, examples: int = 6) -> Non
             if shown[key] <= examples // 2:
                 names = []
                 for number, picture in enumerate(answer.case.pictures[-4:]):
-                    name = f"{answer.measure.replace('/', '-')}-{'right' if key[1] else 'wrong'}-{shown[key]}-{number}.png"
+                    kind = f"{answer.measure.replace('/', '-')}-{'right' if key[1] else 'wrong'}"
+                    name = f"{kind}-{shown[key]}-{number}.png"
                     picture.load().save(pictures / name)
                     names.append(f"examples/{name}")
                 line["pictures"] = names

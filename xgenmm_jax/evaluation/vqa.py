@@ -1,8 +1,8 @@
 """VQA accuracy: an answer scored against what several people answered, as VQAv2, OK-VQA and TextVQA do."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
+import re
 from typing import Literal
 
 Profile = Literal["paper", "latest", "official"]

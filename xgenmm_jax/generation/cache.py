@@ -6,7 +6,7 @@ import itertools
 PROMPT_BUCKETS = (
     16, 32, 48, 64, 80, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1280, 1536, 2048, 3072, 4096,
 )  # fmt: skip
-"""Positions of a left-padded prompt. Fine, because attention pays for padding twice and a compilation is kept on disk."""
+"""Positions of a left-padded prompt. Finely spaced: attention pays for padding twice, compilations are kept on disk."""
 
 NEW_TOKEN_BUCKETS = (16, 64, 256, 1024)
 """Room for answers. A caller's own limit below the bucket ends generation without another compilation."""
@@ -34,7 +34,7 @@ def row_bucket(rows: int, most: int) -> int:
 
 
 def common_prefix(prompts: Sequence[Sequence[int]], stop_id: int) -> int:
-    """How many ids all prompts share from the start, before any `stop_id`, in whole steps, short of every prompt's end."""
+    """How many ids all prompts begin with, before any `stop_id`, in whole steps, short of every prompt's end."""
     if len(prompts) < 2:
         return 0
     shortest = min(len(ids) for ids in prompts) - 1

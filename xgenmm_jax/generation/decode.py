@@ -110,9 +110,10 @@ def generate_rows(
     if blocks == 1:
         last, cache = prefill(rows)
     else:
-        last, cache = jax.lax.map(prefill, jax.tree.map(lambda leaf: leaf.reshape(blocks, -1, *leaf.shape[1:]), rows))
+        in_blocks = jax.tree.map(lambda leaf: leaf.reshape(blocks, -1, *leaf.shape[1:]), rows)
+        last, cache = jax.lax.map(prefill, in_blocks)
         last = last.reshape(batch, -1)
-        cache = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], batch, *leaf.shape[3:]), cache)
+        cache = jax.tree.map(_join_blocks, cache)
 
     def choose(last_hidden: Float[Array, "B D"], step: Int32[Array, ""]) -> Int32[Array, " B"]:
         logits = decoder.apply(variables, last_hidden, method="logits")
@@ -135,9 +136,8 @@ def generate_rows(
         step, ids, done, answers, cache = state
         positions = (next_position + step - 1)[:, None]
         embeddings = decoder.apply(variables, ids[:, None], method="embed")
-        hidden, cache = decoder.apply(
-            variables, embeddings, jnp.ones_like(positions), positions, cache, place + length + step - 1, method="extend"
-        )
+        segments, here = jnp.ones_like(positions), place + length + step - 1
+        hidden, cache = decoder.apply(variables, embeddings, segments, positions, cache, here, method="extend")
         ids = jnp.where(done, settings.pad_id, choose(hidden[:, 0], step))
         answers = jax.lax.dynamic_update_slice(answers, ids[:, None], (zero, step))
         return step + 1, ids, done | is_stop(ids), answers, cache
@@ -145,9 +145,15 @@ def generate_rows(
     return jax.lax.while_loop(unfinished, advance, state)[3]
 
 
-def _blocks(batch: int, length: int, positions: int) -> int:
-    """Into how many equal blocks of rows a batch is cut: as few as hold at most `positions` positions each."""
-    return next(blocks for blocks in range(1, batch + 1) if batch % blocks == 0 and (batch // blocks) * length <= max(positions, length))
+def _blocks(rows: int, length: int, positions: int) -> int:
+    """Into how many equal blocks rows are cut, each of at most `positions` positions: 64 x 48, 1024 -> 4."""
+    most = max(positions // length, 1)
+    return next(blocks for blocks in range(1, rows + 1) if rows % blocks == 0 and rows // blocks <= most)
+
+
+def _join_blocks(leaf: Array) -> Array:
+    """[blocks L b ...] to [L B ...]."""
+    return jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], leaf.shape[0] * leaf.shape[2], *leaf.shape[3:])
 
 
 def _length(cache: phi3.Cache | None) -> int:

@@ -28,12 +28,14 @@ class Limits:
     """What one device holds.
 
     rows: prompts decoded together. cache_mib: keys and values of a batch; rows are halved until they fit.
-    vision_mib: vision tokens kept for pictures that come again.
+    vision_mib: vision tokens kept for pictures that come again. prefill_positions: positions of prompts computed
+    together; by default few on a CPU, a third faster on two cores.
     """
 
     rows: int = 64
     cache_mib: int = 4096
     vision_mib: int = 64
+    prefill_positions: int | None = None
 
 
 class _Expanded(NamedTuple):
@@ -73,7 +75,8 @@ class Generator:
         self._params = jax.tree.map(jnp.asarray, params)
         self._decoder = phi3.Phi3(config.decoder, config.dtype)
         stops = stop_ids or (tokenizer.end_id, tokenizer.end_of_chunk_id, tokenizer.eos_id)
-        self._settings = decode.Settings(tuple(stops), tokenizer.pad_id, sampling.greedy)
+        together = limits.prefill_positions or (1024 if jax.default_backend() == "cpu" else 32768)
+        self._settings = decode.Settings(tuple(stops), tokenizer.pad_id, sampling.greedy, together)
         bytes_per_slot = config.tokens_per_group * config.decoder.width * jnp.dtype(config.dtype).itemsize
         slots = max((limits.vision_mib << 20) // bytes_per_slot, 1)
         self._vision = VisionTable(config, self._params, min(slots, 4096))

@@ -112,7 +112,7 @@ def instruction_tokens(config: VLMConfig) -> int:
 
 
 def picture_batch(views: Sequence[View], crops: int, rows: int, text: int, view_px: int) -> Batch:
-    """One view a row, all of `crops` crops, the first `text` tokens of its prompt as the row's text; filled with zeros."""
+    """One view a row, all of `crops` crops, with room for the `text` first tokens of its prompt; filled with zeros."""
     length = max(text, 1)
     token_ids, segment_ids = np.zeros((2, rows, length), np.int32)
     pixels = np.zeros((rows, crops, view_px, view_px, 3), np.uint8)

@@ -29,8 +29,8 @@ class Initialize:
     """Where parameters come from; what nothing names is random.
 
     run: a run folder (its newest checkpoint) or one checkpoint, for every parameter.
-    vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`. A bare file name that
-    the working folder lacks is looked up among the starting weights of the package.
+    vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`. A bare file name
+    that the working folder lacks is looked up among the starting weights of the package.
     fresh: path prefixes that stay random because `run` lacks them, "connector/text_projection1".
     """
 
@@ -134,7 +134,10 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any, hint: Any) -> Any:
-    """The inverse of `to_json`. hint: the type that a field is annotated with. Only names of this package are resolved."""
+    """The inverse of `to_json`. Only names of this package are resolved.
+
+    hint: the type that a field is annotated with.
+    """
     if isinstance(value, list):
         inner = typing.get_args(hint)
         item_hint = inner[0] if inner else Any

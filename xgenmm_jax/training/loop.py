@@ -233,8 +233,8 @@ class _Watch:
         loss, grad_norm = (float(flight.metrics[name]) for name in ("loss", "grad_norm"))
         return (
             f"loss: {loss} with gradient norm {grad_norm} at step {step} of {self._config.steps}; its batch holds the "
-            f"samples {', '.join(flight.sample_ids)}. The state before it is saved in '{folder}': look at these samples, "
-            "or start anew with a lower optimizer.peak_lr, a longer optimizer.warmup_steps or another seed."
+            f"samples {', '.join(flight.sample_ids)}. The state before it is saved in '{folder}': look at these "
+            "samples, or start anew with a lower optimizer.peak_lr, a longer optimizer.warmup_steps or another seed."
         )
 
     def _of(self, step: int) -> _Flight:

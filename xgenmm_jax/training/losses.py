@@ -80,7 +80,7 @@ def pair_sums(
 def preference_loss(
     margin: Float[Array, "*n"], reference_margin: Float[Array, "*n"], beta: float
 ) -> Float[Array, "*n"]:
-    """DPO's loss of each pair (arXiv 2305.18290, eq. 7), from log p(chosen) - log p(rejected) of policy and reference."""
+    """DPO's loss of each pair (arXiv 2305.18290, eq. 7); margins are log p(chosen) - log p(rejected)."""
     return -jax.nn.log_sigmoid(beta * (margin - reference_margin))
 
 

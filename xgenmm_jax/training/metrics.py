@@ -73,7 +73,9 @@ class EventWriter:
 
     def write(self, row: Row) -> None:
         values = b"".join(
-            _bytes(1, _bytes(1, name.encode()) + _float(2, float(value))) for name, value in row.items() if name != "step"
+            _bytes(1, _bytes(1, name.encode()) + _float(2, float(value)))
+            for name, value in row.items()
+            if name != "step"
         )
         self._record(_double(1, time.time()) + b"\x10" + _varint(int(row["step"])) + _bytes(5, values))
         self._file.flush()
@@ -178,4 +180,5 @@ class ProgressBar:
         elif now - self._last_line >= self.LINE_EVERY_S or step == self._steps:
             self._last_line = now
             left_s = (now - self._began) / max(step - self._start, 1) * (self._steps - step)
-            self._console.print(f"{self._name} {step}/{self._steps}  {self._text}  left {left_s:,.0f} s", highlight=False)
+            line = f"{self._name} {step}/{self._steps}  {self._text}  left {left_s:,.0f} s"
+            self._console.print(line, highlight=False)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 import functools
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a run learns, as the loop sees it. Next-token prediction, DPO and the tower's pre-training are three of these."""
+"""What a run learns, as the loop sees it. Next tokens, preferences and the tower's pre-training are three."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

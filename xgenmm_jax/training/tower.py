@@ -52,7 +52,7 @@ class TowerConfig:
     def __post_init__(self):
         if self.text.out_width != self.vision.width:
             raise ValueError(
-                f"text.out_width: got {self.text.out_width}, the tower's vectors have {self.vision.width}; make them equal."
+                f"text.out_width: got {self.text.out_width}, the tower gives {self.vision.width}; make them equal."
             )
 
 
@@ -180,12 +180,13 @@ def _check(config: CaptionData, model: TowerConfig, tokenizer: Tokenizer) -> Non
     rows, positions = model.captioner.vocab_rows, model.captioner.max_positions
     if config.image_size_px != model.vision.image_size_px:
         raise ValueError(
-            f"data.image_size_px: got {config.image_size_px}, the tower takes {model.vision.image_size_px}; make them equal."
+            f"data.image_size_px: got {config.image_size_px}, the tower takes {model.vision.image_size_px}; "
+            "make them equal."
         )
     if len(tokenizer) > min(rows, model.text.vocab_rows):
-        raise ValueError(f"captioner.vocab_rows: got {rows} for {len(tokenizer)} ids of the tokenizer; raise it and text's.")
+        raise ValueError(f"captioner.vocab_rows: got {rows} for {len(tokenizer)} ids; raise it, and text.vocab_rows.")
     if config.tokens > min(positions, model.text.max_positions):
-        raise ValueError(f"data.tokens: got {config.tokens}, the model has {positions} positions; lower it or raise them.")
+        raise ValueError(f"data.tokens: got {config.tokens}, the model has {positions} positions; lower it.")
 
 
 def _make(

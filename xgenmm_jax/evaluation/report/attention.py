@@ -21,7 +21,6 @@ from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vlm import VLM, VLMConfig, splice
 
-
 ROW_MULTIPLE = 256
 
 

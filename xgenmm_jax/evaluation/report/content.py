@@ -7,12 +7,14 @@ from typing import Any, Literal
 State = Literal["waiting", "training", "evaluating", "done"]
 
 STAGE_TITLES = {
-    "stage1": ("Pre-training", "base resolution", "Captions, scanned words and interleaved documents, one view a picture."),
+    "stage1": (
+        "Pre-training", "base resolution", "Captions, words to read and interleaved documents, one view a picture.",
+    ),
     "stage2": ("Pre-training", "high resolution", "The same, pictures cut into a view and a grid of crops."),
     "sft_single": ("Fine-tuning", "one picture", "Questions and answers about single pictures."),
-    "sft_multi": ("Fine-tuning", "several pictures", "Questions that need two pictures or more, mixed with single ones."),
+    "sft_multi": ("Fine-tuning", "several pictures", "Questions about two pictures or more, mixed with single ones."),
     "dpo": ("Preferences", "DPO", "Grounded over invented answers, careful over unsafe ones."),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class StageContent:
     name: str
     steps: int
     state: State = "waiting"
-    curve: tuple[Mapping[str, float], ...] = ()
+    curve: tuple[Mapping[str, float | int], ...] = ()
     gallery: Mapping[str, Any] | None = None
     seconds: Seconds = Seconds()
 

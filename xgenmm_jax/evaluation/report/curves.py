@@ -1,4 +1,4 @@
-"""Loss curves as SVG that follows the page's colors, light or dark; written by hand, because every refresh draws them."""
+"""Loss curves as SVG in the page's colors, light or dark; written by hand, because every refresh draws them."""
 
 from collections.abc import Mapping, Sequence
 import math
@@ -10,15 +10,15 @@ LEFT, RIGHT, TOP, BOTTOM = 42, 12, 12, 38
 MOST_POINTS = 240
 
 
-def loss_curve(rows: Sequence[Mapping[str, float]], steps: int, label: str) -> Markup:
+def loss_curve(rows: Sequence[Mapping[str, float | int]], steps: int, label: str) -> Markup:
     """Loss over steps: every logged step faint, their running mean bold. The axis ends at the stage's last step.
 
     label: what a screen reader says.
     """
-    points = [(row["step"], row["loss"]) for row in rows if math.isfinite(row["loss"])]
+    points = [(float(row["step"]), float(row["loss"])) for row in rows if math.isfinite(row["loss"])]
     smooth = running_mean(points)
     low, high = _range([loss for _, loss in points], [loss for _, loss in smooth])
-    y_ticks, x_ticks = ticks(low, high, 4), ticks(0, steps, 4)
+    y_ticks, x_ticks = ticks(low, high, 4), ticks(0.0, float(steps), 4)
     low, high = min(low, y_ticks[0]), max(high, y_ticks[-1])
     if len(y_ticks) > 1 and high > y_ticks[-1]:
         y_ticks.append(round(2 * y_ticks[-1] - y_ticks[-2], 10))
@@ -35,16 +35,15 @@ def loss_curve(rows: Sequence[Mapping[str, float]], steps: int, label: str) -> M
 
     bottom = HEIGHT - BOTTOM
     parts = [f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{Markup.escape(label)}">']
-    for tick in y_ticks:
+    for tick in y_ticks if points else ():
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text x="{LEFT - 7}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{_number(tick)}</text>')
     for tick in x_ticks:
         parts.append(f'<text x="{x(tick):.1f}" y="{bottom + 15}" text-anchor="middle">{_number(tick)}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">step</text>')
-    parts.append(
-        f'<text class="axis" transform="translate(10 {(TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">loss</text>'
-    )
+    turned = f'transform="translate(10 {(TOP + bottom) / 2}) rotate(-90)"'
+    parts.append(f'<text class="axis" {turned} text-anchor="middle">loss</text>')
     if points:
         parts += [line(thin(points), "raw"), line(thin(smooth), "mean")]
         step, loss = smooth[-1]
@@ -60,8 +59,8 @@ def loss_curve(rows: Sequence[Mapping[str, float]], steps: int, label: str) -> M
 
 
 def running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Each point's mean with those before it, over a twentieth of all points."""
-    window = max(1, len(points) // 20)
+    """Each point's mean with those before it, over a fifteenth of all points, four at least."""
+    window = max(4, len(points) // 15)
     result, total = [], 0.0
     for i, (step, loss) in enumerate(points):
         total += loss - (points[i - window][1] if i >= window else 0.0)

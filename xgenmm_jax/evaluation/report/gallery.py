@@ -24,14 +24,18 @@ EXAMPLES = 4
 """Of each measure: its first items, whatever was answered."""
 LOOKS = ("reading/anyres", "questions/where", "questions/read", "questions/object", "questions/colour")
 """Measures of whose first item the page shows where the resampler looked."""
-_NOT_SHOWN = ("questions_wrong_image/", "multi_image_shuffled", "shots/0", "shots/8", "shots/4_permuted", "reading_large/")
+_NOT_SHOWN = (
+    "questions_wrong_image/", "multi_image_shuffled", "shots/0", "shots/8", "shots/4_permuted", "reading_large/",
+)  # fmt: skip
 _WORKED = re.compile(r"Short answer:(.*?)<\|endofchunk\|>")
 _PHOTOGRAPH_PX = 320
 _LOOK_PX = 256
 _QUERY_PX = 80
 
 
-def collect(generator: Generator, params: Any, evaluation: Evaluation, style: Style, chat_style: ChatStyle) -> dict[str, Any]:
+def collect(
+    generator: Generator, params: Any, evaluation: Evaluation, style: Style, chat_style: ChatStyle
+) -> dict[str, Any]:
     """All of it as JSON, pictures as data URIs.
 
     style: "few_shot" for base models, which are asked to caption; "chat" for tuned ones, which are asked to describe.
@@ -123,17 +127,17 @@ def _look(generator: Generator, params: Any, answer: Answer) -> dict[str, Any]:
         ]
     thumb = attention.enlarged(image.size, _QUERY_PX)
     order = sorted(range(queries), key=lambda q: -seen.weight[q])[:16]
-    share = seen.weight[:queries].sum()
+    share = max(float(seen.weight[:queries].sum()), 1e-12)
     return {
         **answer.to_json(),
         "picture": _png(image),
         "size": list(image.size),
         "views": views,
         "queries": [
-            {"number": int(q), "share": float(seen.weight[q] / max(share, 1e-12)), "picture": lit(seen.base[q], True, thumb)}
+            {"number": q, "share": float(seen.weight[q]) / share, "picture": lit(seen.base[q], True, thumb)}
             for q in order
         ],
-        "crops_share": float(1 - share),
+        "crops_share": 0.0 if seen.crops is None else 1.0 - share,
     }
 
 

@@ -93,7 +93,9 @@ METRICS: dict[str, MetricName] = {
     ),
     "shots/8": MetricName("Eight examples", "the same with twice the examples"),
     "grounding/iou": MetricName("Boxes", "overlap of the box it gives with the true one (IoU)"),
-    "caption/cider": MetricName("Captions, CIDEr", "agreement with reference captions; no percentage, papers print it times 100"),
+    "caption/cider": MetricName(
+        "Captions, CIDEr", "agreement with reference captions; no percentage, papers print it times 100"
+    ),
     "caption/exact": MetricName("Captions, word for word", "captions equal to a reference"),
     "hallucination/f1": MetricName(
         "Present or absent, F1", "yes/no questions about objects, half of them not there", chance="66.7"
@@ -101,8 +103,17 @@ METRICS: dict[str, MetricName] = {
     "hallucination/yes_to_absent": MetricName(
         "“Yes” to absent objects", "how often it claims to see what is not there", better="lower"
     ),
+    **{
+        f"{pages}_{measure}/{view}": MetricName(f"{size} text, {how}", meaning)
+        for pages, size in (("reading", "Small"), ("reading_large", "Large"))
+        for measure, meaning in (
+            ("anls", "similarity to the string (ANLS), letters right in a wrong string count"),
+            ("word_accuracy", "words read right"),
+        )
+        for view, how in (("anyres", "in crops"), ("base", "one view"))
+    },
     "attack_success": MetricName(
-        "Attacks that succeed", "unsafe requests that it goes along with; kinds of danger never trained on", better="lower"
+        "Attacks that succeed", "unsafe requests it goes along with; kinds of danger never trained on", better="lower"
     ),
     "refusal_of_benign": MetricName(
         "Harmless requests refused", "pictures that look alike and are harmless", better="lower"
@@ -121,7 +132,9 @@ SECTIONS = (
         "Strings read without a single error, in percent.",
         ("reading/anyres", "reading/base", "reading_large/anyres", "reading_large/base"),
     ),
-    Section("Several pictures", "Exact answers in percent. Small: the same pictures in another order.", ("multi_image",)),
+    Section(
+        "Several pictures", "Exact answers in percent. Small: the same pictures in another order.", ("multi_image",)
+    ),
     Section(
         "Learning from examples in the prompt",
         "Base models only, exact answers in percent. Small: the examples carry each other's answers.",

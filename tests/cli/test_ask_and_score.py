@@ -1,0 +1,140 @@
+"""`xgenmm generate` and `xgenmm evaluate` as typed, on a run of random parameters."""
+
+import functools
+import json
+import zlib
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+
+from xgenmm_jax import api
+from xgenmm_jax.cli import main as cli
+from xgenmm_jax.data import tokenizer
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.packing import RowConfig
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.sources import Synthetic
+from xgenmm_jax.models import vlm
+from xgenmm_jax.models.phi3 import Phi3Config
+from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.training import run_folder
+from xgenmm_jax.training.checkpoints import Checkpoints, Progress
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.step import TrainState
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder as training leaves it."""
+    folder = tmp_path_factory.mktemp("runs")
+    words = tokenizer.train_tokenizer(["What color is the star?"] * 3, folder / "words.model", 400)
+    model = VLMConfig(
+        vision=ViTConfig(image_size_px=64, patch_px=8, width=16, hidden=32, layers=1, heads=2),
+        connector=ResamplerConfig(width=16, layers=1, heads=2, head_width=8, hidden=32, queries=2, out_width=32),
+        decoder=Phi3Config(
+            vocab_rows=words.vocab_rows, initial_len=words.initial_len, width=32, hidden=32, layers=1, heads=2,
+            kv_heads=1,
+        ),
+    )  # fmt: skip
+    data = DataConfig(
+        mixture=((Synthetic("questions"), 1.0),),
+        tokenizer=str(folder / "words.model"),
+        row=RowConfig(length=192, crops=4, images=4, vision_tokens=2),
+        anyres=AnyRes(grids=(), view_px=64, view_cells=8),
+        batch_rows=8,
+    )
+    config = TrainConfig("toy", model, data, NextToken(), steps=1)
+    shapes = nn.unbox(jax.eval_shape(functools.partial(vlm.initialize, model), jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
+    run_folder.prepare(config, folder / "toy")
+    with Checkpoints(folder / "toy", keep=1) as checkpoints:
+        checkpoints.save(TrainState(jnp.int32(1), params, {"count": jnp.zeros(())}, jnp.ones((), bool)), Progress())
+    return folder / "toy"
+
+
+@pytest.fixture(autouse=True)
+def no_compilation_cache(monkeypatch):
+    monkeypatch.setattr(cli, "keep_compilations", lambda: None)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    PIL.Image.new("RGB", (80, 50), (200, 30, 40)).save(tmp_path / "red.png")
+    whole = (tmp_path / "red.png").read_bytes()
+    PIL.Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "noise.png")
+    (tmp_path / "truncated.png").write_bytes((tmp_path / "noise.png").read_bytes()[:2000])
+    (tmp_path / "text.png").write_text("no picture")
+    # The header alone says 60,000 x 60,000.
+    gigantic = bytearray(whole)
+    gigantic[16:24] = (60_000).to_bytes(4, "big") * 2
+    gigantic[29:33] = zlib.crc32(gigantic[12:29]).to_bytes(4, "big")
+    (tmp_path / "gigantic.png").write_bytes(gigantic)
+    return tmp_path
+
+
+def test_generate_prints_the_answer_to_a_question_about_pictures(run, pictures, capsys):
+    loaded = api.load(run)
+    image = str(pictures / "red.png")
+    wanted = loaded.generator().generate([loaded.prompt("What is this?", [image, image])], 5)[0]
+    words = ["generate", str(run), "--image", image, "--image", image, "What is this?", "--max-new-tokens", "5"]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.strip() == wanted
+    assert cli.main(["generate", str(run), "Who are you?", "--max-new-tokens", "5"]) == 0
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("missing.png", "no file"),
+        ("truncated.png", "truncated or damaged"),
+        ("text.png", "not a picture"),
+        ("gigantic.png", "scale it down"),
+        (".", "is a folder"),
+    ],
+)
+def test_generate_tells_in_one_line_what_is_no_picture(run, pictures, capsys, name, sentence):
+    before = sorted(pictures.iterdir())
+    assert cli.main(["generate", str(run), "--image", str(pictures / name), "What is this?"]) == 1
+    told = capsys.readouterr()
+    assert sentence in told.err and told.err.count("\n") == 1 and not told.out
+    assert sorted(pictures.iterdir()) == before
+
+
+def test_what_is_no_run_is_told_in_one_line(tmp_path, run, capsys):
+    for command in (["generate", str(tmp_path), "What?"], ["evaluate", str(tmp_path)]):
+        assert cli.main(command) == 1
+        error = capsys.readouterr().err
+        assert "has no config.json" in error and error.count("\n") == 1
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "config.json").write_text((run / "config.json").read_text())
+    assert cli.main(["generate", str(unfinished), "What?"]) == 1
+    assert "no checkpoint" in capsys.readouterr().err
+    assert [path.name for path in unfinished.iterdir()] == ["config.json"]
+
+
+def test_evaluate_writes_metrics_and_answers_into_the_run(run, capsys):
+    assert cli.main(["evaluate", str(run), "--kinds", "questions", "handwriting", "--items", "2"]) == 0
+    metrics = json.loads((run / "evaluation.json").read_text())["metrics"]
+    assert {"questions/colour", "questions/mean", "handwriting"} <= metrics.keys()
+    assert "questions/colour" in capsys.readouterr().out
+    assert len((run / "answers.jsonl").read_text().splitlines()) == 2 * (7 + 7 + 1)
+
+
+def test_evaluate_refuses_what_it_does_not_know(run, capsys):
+    assert cli.main(["evaluate", str(run), "--kinds", "question"]) == 1
+    assert "did you mean questions" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(run), "--items", "0"]) == 1
+    assert "--items: got 0" in capsys.readouterr().err
+
+
+def test_a_run_is_asked_as_it_was_trained(run):
+    assert api.load(run).is_tuned()

@@ -1,0 +1,300 @@
+"""`xgenmm demo [FOLDER] [--workdir DIR]`: all stages, one after the other, each evaluated, and the page about them.
+
+One process for all stages: the programs that evaluation compiles serve every stage, and the memory of five small models
+one after the other is that of one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+import fcntl
+import json
+from pathlib import Path
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any, Literal
+
+import tyro
+
+from xgenmm_jax.evaluation.report.content import ReportContent, Seconds, StageContent
+from xgenmm_jax.evaluation.report.machine import memory_mib
+from xgenmm_jax.evaluation.report.page import minutes, write_report
+from xgenmm_jax.training.metrics import read_metrics
+
+STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
+GALLERY_FILE = "gallery.json"
+"""In a stage's folder, written last: what the page shows of it. A stage that has it is done."""
+SECONDS_FILE = "seconds.json"
+REFRESH_S = 20.0
+SAMPLE_MEMORY_S = 4.0
+
+Activity = Literal["training", "evaluation"]
+Train = Callable[[Any, Path], int | None]
+"""(config, run folder) -> the signal that ended it early, None at the last step; a second call continues."""
+Evaluate = Callable[[Path], dict[str, Any]]
+"""run folder -> what `gallery.collect` gives."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Trains all stages of a folder of experiments and writes report.html and report.json. Run again, it continues."""
+
+    experiments: tyro.conf.Positional[Path] = Path("experiments/nano")
+    """A folder with stage1.py, stage2.py, sft_single.py, sft_multi.py and dpo.py."""
+    workdir: Path = Path("runs/demo")
+    """Where the stages' run folders and the report go."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """config: its TrainConfig. steps: of the whole stage."""
+
+    name: str
+    config: Any
+    steps: int
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs what is left to do; gives the exit code."""
+    arguments = tyro.cli(Arguments, args=list(argv), prog="xgenmm demo")
+    with _leaving_on_sigterm(), _alone_in(arguments.workdir):
+        stages = load_stages(arguments.experiments, arguments.workdir)
+        # Imported here: --help does not wait for JAX.
+        from xgenmm_jax.cli import demo_steps
+        from xgenmm_jax.evaluation.report.machine import accelerator_name, describe_machine
+        from xgenmm_jax.training.run_folder import CONFIG_FILE, commit, prepare
+
+        for stage in stages:
+            if (arguments.workdir / stage.name / CONFIG_FILE).is_file():
+                prepare(stage.config, arguments.workdir / stage.name)  # a changed config is told before hours are spent
+        facts = ReportFacts(
+            demo_steps.parameter_count(stages[0].config), describe_machine(accelerator_name()), commit()
+        )
+        return run_demo(
+            stages, arguments.workdir, facts, demo_steps.train, demo_steps.evaluate, demo_steps.on_compilation
+        )
+
+
+def load_stages(experiments: Path, workdir: Path) -> list[Stage]:
+    """The stages of a folder of experiments, each but the first starting from the one before.
+
+    Raises ValueError where a file is missing or gives no TrainConfig.
+    """
+    from xgenmm_jax.cli.train import load_experiment
+
+    if not experiments.is_dir():
+        files = ", ".join(f"{name}.py" for name in STAGES)
+        raise ValueError(f"demo: no folder '{experiments}'; give one that holds {files}.")
+    stages: list[Stage] = []
+    for name in STAGES:
+        config = load_experiment(experiments / f"{name}.py")
+        if stages:
+            # Absolute, so that a run goes on from whatever folder the user stands in.
+            before = str((workdir / stages[-1].name).absolute())
+            config = dataclasses.replace(config, initialize=dataclasses.replace(config.initialize, run=before))
+        stages.append(Stage(name, config, config.steps))
+    return stages
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """What the page says of model, machine and code."""
+
+    parameters: int
+    machine: dict[str, Any]
+    commit: str
+
+
+def run_demo(
+    stages: Sequence[Stage],
+    workdir: Path,
+    facts: ReportFacts,
+    train: Train,
+    evaluate: Evaluate,
+    on_compilation: Callable[[Callable[[float], None]], None] = lambda spent: None,
+    refresh_s: float = REFRESH_S,
+) -> int:
+    """Trains and evaluates what is not done; the report is rewritten at every turn and every `refresh_s` seconds.
+
+    on_compilation: is given a function to call with the seconds of every compilation.
+    Gives the exit code: 0, or 128 and the signal that ended a stage's training.
+    """
+    page = workdir / "report.html"
+    with Reporter(stages, workdir, facts, refresh_s) as reporter:
+        on_compilation(reporter.add_compilation)
+        print(f"xgenmm demo: open {page} now, it fills up while the stages train.", flush=True)
+        for stage in stages:
+            folder = workdir / stage.name
+            if (folder / GALLERY_FILE).is_file():
+                continue
+            with reporter.doing(stage.name, "training"):
+                number = train(stage.config, folder)
+            if number is not None:
+                print("xgenmm demo: saved; the same command continues.", file=sys.stderr)
+                return 128 + number
+            with reporter.doing(stage.name, "evaluation"):
+                gallery = evaluate(folder)
+                _write_json(folder / GALLERY_FILE, gallery)
+            mean = gallery["metrics"].get("questions/mean")
+            right = "" if mean is None else f"  questions {100 * mean:.1f} %"
+            print(f"xgenmm demo: {stage.name} done in {minutes(reporter.seconds(stage.name).total)}{right}", flush=True)
+    last = workdir / stages[-1].name
+    print(f'\nThe report:  {page}\nAsk it:      xgenmm generate {last} --image my.png "How many red shapes are there?"')
+    return 0
+
+
+class Reporter:
+    """Keeps report.html, report.json and the count of seconds true while it is entered.
+
+    A thread rewrites them; seconds are on the disk at least as often, so a kill loses a few of them and no more.
+    """
+
+    def __init__(self, stages: Sequence[Stage], workdir: Path, facts: ReportFacts, refresh_s: float):
+        self._stages, self._workdir, self._facts, self._refresh_s = stages, workdir, facts, refresh_s
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_writing, name="report", daemon=True)
+        self._now: tuple[str, Activity] | None = None
+        self._since = time.monotonic()
+        self._done: dict[str, StageContent] = {}
+        self._seconds: dict[str, dict[str, float]] = {}
+        self._peak_mib = 0.0
+
+    def __enter__(self) -> "Reporter":
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        kept = self._workdir / SECONDS_FILE
+        if kept.is_file():
+            state = json.loads(kept.read_text())
+            self._seconds, self._peak_mib = state["stages"], state["peak_memory_mib"]
+        self.write(running=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.write(running=False)
+
+    @contextlib.contextmanager
+    def doing(self, name: str, activity: Activity) -> Iterator[None]:
+        """Counts the seconds inside as this stage's."""
+        with self._lock:
+            self._now, self._since = (name, activity), time.monotonic()
+        self.write(running=True)
+        try:
+            yield
+        finally:
+            self._count()
+            with self._lock:
+                self._now = None
+            self.write(running=True)
+
+    def add_compilation(self, seconds: float) -> None:
+        """Called by JAX, from whatever thread compiles."""
+        with self._lock:
+            if self._now is not None:
+                self._add(self._now[0], "compile", seconds)
+
+    def seconds(self, name: str) -> Seconds:
+        return Seconds(**self._seconds.get(name, {}))
+
+    def write(self, running: bool) -> None:
+        """Rewrites the report from what lies in the folders."""
+        with self._lock:
+            self._count()
+            self._peak_mib = max(self._peak_mib, memory_mib())
+            state = {"stages": self._seconds, "peak_memory_mib": self._peak_mib}
+            _write_json(self._workdir / SECONDS_FILE, state)
+            write_report(self._content(running), self._workdir)
+
+    def _keep_writing(self) -> None:
+        written = time.monotonic()
+        while not self._stop.wait(min(SAMPLE_MEMORY_S, self._refresh_s)):
+            self._peak_mib = max(self._peak_mib, memory_mib())
+            if time.monotonic() - written >= self._refresh_s:
+                self.write(running=True)
+                written = time.monotonic()
+
+    def _count(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if self._now is not None:
+                self._add(*self._now, now - self._since)
+            self._since = now
+
+    def _add(self, name: str, what: str, seconds: float) -> None:
+        stage = self._seconds.setdefault(name, {"training": 0.0, "evaluation": 0.0, "compile": 0.0})
+        stage[what] += seconds
+
+    def _content(self, running: bool) -> ReportContent:
+        facts = self._facts
+        return ReportContent(
+            tuple(self._stage(stage) for stage in self._stages),
+            workdir=str(self._workdir),
+            parameters=facts.parameters,
+            machine=facts.machine,
+            commit=facts.commit,
+            running=running,
+            peak_memory_mib=self._peak_mib,
+        )
+
+    def _stage(self, stage: Stage) -> StageContent:
+        if stage.name in self._done:
+            return self._done[stage.name]
+        folder = self._workdir / stage.name
+        content = StageContent(
+            stage.name, stage.steps, curve=tuple(read_metrics(folder)), seconds=self.seconds(stage.name)
+        )
+        kept = folder / GALLERY_FILE
+        if kept.is_file():
+            content = dataclasses.replace(content, state="done", gallery=json.loads(kept.read_text()))
+            if self._now is None or self._now[0] != stage.name:
+                self._done[stage.name] = content
+            return content
+        is_at_work = self._now is not None and self._now[0] == stage.name
+        if content.step >= stage.steps or (is_at_work and self._now[1] == "evaluation"):
+            return dataclasses.replace(content, state="evaluating")
+        return dataclasses.replace(content, state="training" if is_at_work or content.curve else "waiting")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    unfinished = path.with_suffix(".partial")
+    unfinished.write_text(json.dumps(value) + "\n")
+    unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def _leaving_on_sigterm() -> Iterator[None]:
+    """SIGTERM outside of training ends the command with code 143 and everything closed; training has its own way."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def _alone_in(workdir: Path) -> Iterator[None]:
+    """Raises ValueError where another demo is at work in the folder."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / "demo.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"demo: another process is at work in '{workdir}'; wait for it, or choose another --workdir."
+            ) from error
+        yield
