@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     pixels: UInt8[ArrayLike, "B C h w 3"]
     """Normalised on the device. Padding crops are zeros."""
     crop_image: Int32[ArrayLike, "B C"]
-    """The image of the row that a crop belongs to, -1 for a padding crop. Crops of an image are consecutive, global view first."""
+    """The image of the row that a crop belongs to, -1 for a padding crop. Crops of an image: global view first."""
     crop_segment: Int32[ArrayLike, "B C"]
     """The segment that a crop belongs to (the chosen one where a pair shares it), 0 for a padding crop."""
     image_grid: Int32[ArrayLike, "B I 2"]
@@ -43,4 +43,4 @@ class Batch(NamedTuple):
     image_size_px: Int32[ArrayLike, "B I 2"]
     """(width, height) of the picture before resizing; (0, 0): no image."""
     image_valid: Int32[ArrayLike, "B I 4"]
-    """(top, bottom, left, right): feature cells of the canvas in [top, bottom) x [left, right) are picture, the rest padding."""
+    """(top, bottom, left, right): canvas cells in [top, bottom) x [left, right) are picture, the rest padding."""
