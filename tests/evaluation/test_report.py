@@ -190,3 +190,9 @@ def test_curves_survive_few_equal_and_broken_losses():
 
 def test_minutes():
     assert [page.minutes(s) for s in (45.2, 200.0, 240.0, 4020.0)] == ["45 s", "3 min 20 s", "4 min", "1 h 7 min"]
+
+
+def test_a_row_of_equal_figures_has_no_best():
+    same = ReportContent((stage("stage1", 0.5), stage("stage2", 0.5)), "runs/demo", 1, MACHINE, "abc", False)
+    rows = {row["name"]: row for section in page.table(same) for row in section["rows"]}
+    assert [cell["best"] for cell in rows["questions/colour"]["cells"]] == [False, False]

@@ -50,7 +50,7 @@ def loss_curve(rows: Sequence[Mapping[str, float | int]], steps: int, label: str
         parts.append(f'<circle class="end" cx="{x(step):.1f}" cy="{y(loss):.1f}" r="3.2"/>')
         anchor = "end" if x(step) > WIDTH / 2 else "start"
         # Above whatever the curve does below the label.
-        above = min(y(value) for s, value in smooth if x(s) > x(step) - 34) - 9
+        above = max(min(y(value) for s, value in smooth if x(s) > x(step) - 34) - 9, TOP + 8)
         parts.append(f'<text class="last" x="{x(step):.1f}" y="{above:.1f}" text-anchor="{anchor}">{loss:.2f}</text>')
     else:
         parts.append(f'<text class="axis" x="{middle}" y="{(TOP + bottom) / 2}" text-anchor="middle">not begun</text>')

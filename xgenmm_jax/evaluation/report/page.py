@@ -109,9 +109,12 @@ def tiles(content: ReportContent) -> list[dict[str, str]]:
         wrong = metrics.get("questions_wrong_image/mean")
         note = f"with the wrong picture {as_text('', wrong)}" if wrong is not None else ""
         result.append(_tile("Questions answered right", metrics["questions/mean"], note))
-    if "reading/anyres" in metrics:
-        note = f"in one view {as_text('', metrics['reading/base'])}" if "reading/base" in metrics else ""
-        result.append(_tile("Small text read exactly", metrics["reading/anyres"], note))
+    reader = next((stage for stage in reversed(content.stages) if "reading/anyres" in stage.metrics), None)
+    if reader is not None:
+        note = f"in one view {as_text('', reader.metrics['reading/base'])}" if "reading/base" in reader.metrics else ""
+        # Not every stage looks at crops.
+        note += f", after {reader.name}" if reader is not last else ""
+        result.append(_tile("Small text read exactly", reader.metrics["reading/anyres"], note))
     multi = [(stage.name, stage.metrics["multi_image"]) for stage in content.stages if "multi_image" in stage.metrics]
     if multi:
         note = f"before that stage {as_text('', multi[0][1])}" if len(multi) > 1 else ""
@@ -141,13 +144,14 @@ def _row(content: ReportContent, name: str, metric: MetricName) -> dict[str, Any
     values = [stage.metrics.get(name) for stage in content.stages]
     known = [value for value in values if value is not None]
     best = (max if metric.better == "higher" else min)(known)
+    differ = len({as_text(name, value) for value in known}) > 1
     cells = []
     for stage, value in zip(content.stages, values, strict=True):
         control = stage.metrics.get(metric.control) if metric.control else None
         cells.append(
             {
                 "value": None if value is None else as_text(name, value),
-                "best": value is not None and len(known) > 1 and as_text(name, value) == as_text(name, best),
+                "best": value is not None and differ and as_text(name, value) == as_text(name, best),
                 "control": None if control is None else as_text(name, control),
             }
         )
