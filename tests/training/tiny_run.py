@@ -28,7 +28,7 @@ def model(tokenizer_path: Path) -> VLMConfig:
     """Sizes that eight devices divide: 4 key-value heads, widths of 32."""
     tokens = Tokenizer.load(tokenizer_path)
     return VLMConfig(
-        vision=ViTConfig(image_size_px=32, patch_px=8, width=32, hidden=64, layers=2, heads=4),
+        vision=ViTConfig(image_size_px=32, patch_px=8, width=32, hidden=64, layers=1, heads=4),
         connector=ResamplerConfig(width=32, layers=1, heads=4, head_width=8, hidden=64, queries=4, out_width=32),
         decoder=Phi3Config(
             vocab_rows=tokens.vocab_rows,
