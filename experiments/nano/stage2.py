@@ -20,4 +20,4 @@ def config() -> TrainConfig:
         (common.family("text"), 0.04),
     )
     data = common.data(mixture, common.ANY_RES, length=320, crops=12, batch_rows=6)
-    return common.stage("stage2", data, steps=400, peak_lr=1e-3, initialize=common.after("stage1"))
+    return common.stage("stage2", data, steps=250, peak_lr=1e-3, initialize=common.after("stage1"))
