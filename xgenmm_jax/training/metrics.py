@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-import struct
+import shutil
 import time
 from types import TracebackType
 
 import jax
 import rich.console
 import rich.progress
+import tensorboardX
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -33,16 +34,22 @@ class MetricsLog:
         unfinished.replace(self._path)
         self._file = self._path.open("a")
         # Written anew from the rows that stay, so TensorBoard shows one line and no doubles.
-        self._events = EventWriter(run / "tensorboard")
+        shutil.rmtree(run / "tensorboard", ignore_errors=True)
+        self._events = tensorboardX.SummaryWriter(str(run / "tensorboard"))
         for row in kept:
-            self._events.write(row)
+            self._write_events(row)
 
     def write(self, row: Row) -> None:
         """One step's figures; row["step"] says which."""
         if self._file:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
-            self._events.write(row)
+            self._write_events(row)
+
+    def _write_events(self, row: Row) -> None:
+        for name, value in row.items():
+            if name != "step":
+                self._events.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
         if self._file:
@@ -56,81 +63,6 @@ def read_metrics(run: Path) -> list[Row]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-
-
-class EventWriter:
-    """TensorBoard's event file, scalars only: the 40 lines below instead of a dependency on protobuf.
-
-    Source: tensorflow/core/util/event.proto and summary.proto (field numbers), lib/io/record_writer.h (framing).
-    """
-
-    def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
-        self._file = (folder / f"events.out.tfevents.{int(time.time())}.xgenmm").open("wb")
-        self._record(_double(1, time.time()) + _bytes(3, b"brain.Event:2"))
-
-    def write(self, row: Row) -> None:
-        values = b"".join(
-            _bytes(1, _bytes(1, name.encode()) + _float(2, float(value)))
-            for name, value in row.items()
-            if name != "step"
-        )
-        self._record(_double(1, time.time()) + b"\x10" + _varint(int(row["step"])) + _bytes(5, values))
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _record(self, data: bytes) -> None:
-        length = struct.pack("<Q", len(data))
-        self._file.write(length + _masked_crc(length) + data + _masked_crc(data))
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
-
-
-def _bytes(field: int, data: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(data)) + data
-
-
-def _double(field: int, value: float) -> bytes:
-    return _varint(field << 3 | 1) + struct.pack("<d", value)
-
-
-def _float(field: int, value: float) -> bytes:
-    return _varint(field << 3 | 5) + struct.pack("<f", value)
-
-
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
-    return tuple(table)
-
-
-_CRC_TABLE = _crc_table()
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli). crc32c(b"123456789") == 0xE3069283."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ _CRC_TABLE[(crc ^ byte) & 255]
-    return crc ^ 0xFFFFFFFF
-
-
-def _masked_crc(data: bytes) -> bytes:
-    crc = crc32c(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 class ProgressBar:
