@@ -1,0 +1,23 @@
+"""The shipped starting weights are the files that weights.json names."""
+
+import hashlib
+import json
+
+import pytest
+
+from xgenmm_jax.training.initialize import WEIGHTS, weights_metadata
+
+INDEX = json.loads((WEIGHTS / "weights.json").read_text())
+
+
+@pytest.mark.parametrize("name", INDEX)
+def test_checksum_and_origin_are_those_of_the_index(name):
+    path, line = WEIGHTS / name, INDEX[name]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == line["sha256"]
+    assert weights_metadata(path) == {key: line[key] for key in ("command", "seed", "steps", "commit")}
+
+
+def test_all_files_are_listed_and_small():
+    files = sorted(path.name for path in WEIGHTS.glob("*.safetensors"))
+    assert files == sorted(INDEX)
+    assert sum(line["bytes"] for line in INDEX.values()) <= 10_000_000
