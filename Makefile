@@ -26,7 +26,8 @@ setup: $(STAMP)
 # About two hours on 2 cores; interrupted, the same command continues.
 starting-weights: $(STAMP)
 	$(BIN)/xgenmm train experiments/nano/vision_tower.py --workdir runs/weights/vision_tower
-	$(BIN)/python tools/export_starting_weights.py runs/weights/vision_tower vision
+	$(BIN)/xgenmm train experiments/nano/vision_tower_reading.py --workdir runs/weights/vision_tower_reading
+	$(BIN)/python tools/export_starting_weights.py runs/weights/vision_tower_reading vision
 	$(BIN)/xgenmm train experiments/nano/language_model.py --workdir runs/weights/language_model
 	$(BIN)/python tools/export_starting_weights.py runs/weights/language_model decoder
 

@@ -1,4 +1,7 @@
-"""JAX for the tests: eight virtual CPU devices, rank promotion an error, signatures checked at run time."""
+"""JAX for the tests: eight virtual CPU devices, rank promotion an error, signatures checked at run time.
+
+Programs compile once: as under the `xgenmm` command, they are kept on disk.
+"""
 
 import os
 
@@ -8,9 +11,24 @@ if "xla_force_host_platform_device_count" not in flags:
     os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
 
 import jax  # noqa: E402
+from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jaxtyping.install_import_hook("xgenmm_jax", "beartype.beartype")
 # Tests compile much and run little: this compiles three to four times faster. No test may depend on it.
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_compilations(tmp_path_factory):
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update(names[1], 0.05)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

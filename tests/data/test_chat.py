@@ -55,6 +55,9 @@ def test_documents_end_a_chunk_before_each_further_picture(tokenizer):
     assert len(sample.pictures) == 3
     assert not sample.loss_mask[0] and not sample.loss_mask[sample.token_ids == tokenizer.image_id].any()
     assert sample.loss_mask.sum() == len(sample.token_ids) - 3 - 1
+    lines = chat.sample(Document("d", (PICTURE, "One", PICTURE, "Two."), separator="\n"), tokenizer)
+    text = "<image>One<|endofchunk|>\n<image>Two.<|endofchunk|><|endoftext|>"
+    assert tokenizer.decode(lines.token_ids) == text
     assert tokenizer.decode(chat.sample(Document("t", ("Plain.",)), tokenizer).token_ids) == "Plain.<|endoftext|>"
 
 

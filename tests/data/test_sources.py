@@ -83,7 +83,7 @@ def test_record_files_give_back_what_was_written(tmp_path):
     turns = (Turn("user", "<image>é?"),)
     records = [
         (Caption("a", one, "red"), [png(3)]),
-        (Document("b", ("x", one, "y", two)), [png(3), png(4)]),
+        (Document("b", ("x", one, "y", two), "\n"), [png(3), png(4)]),
         (Conversation("c", (two,), (*turns, Turn("assistant", "no"))), [png(4)]),
         (Preference("d", (), turns, "yes", "no"), []),
     ]

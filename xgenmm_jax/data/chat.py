@@ -54,9 +54,9 @@ def sample(record: Record, tokenizer: Tokenizer, style: ChatStyle = ChatStyle())
         ValueError: `<image>` markers and pictures differ in number, turns are out of order, nothing is supervised.
     """
     if isinstance(record, Caption):
-        return _document(record.id, (record.picture, record.text), tokenizer)
+        return _document(Document(record.id, (record.picture, record.text)), tokenizer)
     if isinstance(record, Document):
-        return _document(record.id, record.parts, tokenizer)
+        return _document(record, tokenizer)
     if isinstance(record, Conversation):
         ids = np.array(tokenizer.encode(render(record.turns, tokenizer, style)), np.int32)
         _check_pictures(record.id, ids, record.pictures, tokenizer)
@@ -116,7 +116,7 @@ def _query(question: str | None, tokenizer: Tokenizer) -> str:
     return "Output:" if question is None else f"Question:{tokenizer.without_specials(question)} Short answer:"
 
 
-def _document(id_: str, parts: Sequence[str | Picture], tokenizer: Tokenizer) -> Sample:
+def _document(record: Document, tokenizer: Tokenizer) -> Sample:
     """Text and `<image>` in their order; every token but `<image>` is a target, the end tokens too.
 
     Example: (picture, "a cat", picture, "a dog") ->
@@ -124,9 +124,9 @@ def _document(id_: str, parts: Sequence[str | Picture], tokenizer: Tokenizer) ->
     """
     pieces: list[str] = []
     pictures: list[Picture] = []
-    for part in parts:
+    for part in record.parts:
         if isinstance(part, Picture):
-            pieces.append(END_OF_CHUNK + IMAGE if pictures else IMAGE)
+            pieces.append(END_OF_CHUNK + record.separator + IMAGE if pictures else IMAGE)
             pictures.append(part)
         elif text := tokenizer.without_specials(part).strip():
             pieces.append(" " + text if pieces and not pieces[-1].endswith(IMAGE) else text)
@@ -135,7 +135,7 @@ def _document(id_: str, parts: Sequence[str | Picture], tokenizer: Tokenizer) ->
     ids = np.array(tokenizer.encode("".join((*pieces, END_OF_TEXT))), np.int32)
     loss_mask = ids != tokenizer.image_id
     loss_mask[0] = False  # nothing comes before it
-    return Sample(id_, ids, loss_mask, tuple(pictures))
+    return Sample(record.id, ids, loss_mask, tuple(pictures))
 
 
 def _answer_mask(id_: str, ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:

@@ -75,6 +75,7 @@ def encode(record: Record, blobs: list[bytes]) -> bytes:
         header["text"] = record.text
     elif isinstance(record, Document):
         header["parts"] = [None if isinstance(part, Picture) else part for part in record.parts]
+        header["separator"] = record.separator
     else:
         header["turns"] = [[turn.role, turn.text] for turn in record.turns]
         if isinstance(record, Preference):
@@ -101,7 +102,8 @@ def _record(header: dict[str, Any], images: tuple[Picture, ...]) -> Record:
         return Caption(id_, images[0], header["text"])
     if kind == "Document":
         rest = iter(images)
-        return Document(id_, tuple(next(rest) if part is None else part for part in header["parts"]))
+        parts = tuple(next(rest) if part is None else part for part in header["parts"])
+        return Document(id_, parts, header["separator"])
     turns = tuple(Turn(role, text) for role, text in header["turns"])
     if kind == "Conversation":
         return Conversation(id_, images, turns)

@@ -33,10 +33,14 @@ class Caption:
 
 @dataclass(frozen=True)
 class Document:
-    """Pictures and text in any order, as on a web page. Without pictures: plain text."""
+    """Pictures and text in any order, as on a web page. Without pictures: plain text.
+
+    separator: between the end of a picture's text and the next picture; a newline in few-shot prompts.
+    """
 
     id: str
     parts: tuple[str | Picture, ...]
+    separator: Literal["", "\n"] = ""
 
 
 @dataclass(frozen=True)

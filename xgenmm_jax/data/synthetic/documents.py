@@ -130,7 +130,12 @@ def names(dice: Dice, split: Split) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def document(dice: Dice, split: Split) -> tuple[Part, ...]:
-    """Any of the above; naming most often, since it alone must be learned from the context."""
+def document(dice: Dice, split: Split) -> tuple[tuple[Part, ...], Literal["", "\n"]]:
+    """Any of the above; naming most often, since it alone must be learned from the context.
+
+    With what separates the pictures' texts: demonstrations stand on lines of their own as often as not.
+    """
     kinds: Sequence[Callable[[Dice, Split], tuple[Part, ...]]] = (names, names, names, shown_questions, story, series)
-    return dice.pick(kinds)(dice, split)
+    make = dice.pick(kinds)
+    lines = make in (names, shown_questions) and dice.chance(0.5)
+    return make(dice, split), "\n" if lines else ""

@@ -67,7 +67,8 @@ def record(
         level = cast(Literal[0, 1, 2], dice.pick((0, 1, 2, 2, 2)))
         return Caption(id, draw.picture(scene), annotation.grounding_caption(scene, level))
     if family == "interleaved":
-        return Document(id, documents.document(dice, split))
+        parts, separator = documents.document(dice, split)
+        return Document(id, parts, separator)
     if family == "pages":
         page = pages.page(dice, split)
         return Caption(id, draw.picture(page.scene), page.caption)

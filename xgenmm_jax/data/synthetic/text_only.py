@@ -59,6 +59,22 @@ def naming(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
     return (text, [(f"What is {last} called?", name)])
 
 
+def demonstrations(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
+    """The same in the form of a few-shot prompt, words in the pictures' place, for pictures to step into later.
+
+    `A red star. Question:What is this called? Short answer:dax` ..., and the last one is asked.
+    """
+    binding = documents.naming(dice, split)
+    shown = []
+    for which in (*dice.shuffle((0, 1)), *(dice.below(2) for _ in range(dice.between(1, 6)))):
+        thing = documents.named_scene(dice, binding, which, split).things[0]
+        words = f"{language.article(language.noun(thing)).capitalize()} {language.at(thing.place)}."
+        shown.append((words, documents.NAMING_QUESTION, binding.names[which]))
+    *told, (last, question, name) = shown
+    lines = [f"{words} {documents.few_shot(*pair)}" for words, *pair in told]
+    return (" ".join((*lines, last)), [(question, name)])
+
+
 def pictures_in_words(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
     """Two or three pictures in words, and questions across them."""
     shown = multi_image.picture_set(dice, split)
@@ -82,5 +98,8 @@ def page(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
 
 def exercise(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
     """A text, possibly empty, and questions about it with their answers; there may be none."""
-    makers = (described, described, described, spelling, spelling, arithmetic, naming, pictures_in_words, page, usage)
+    makers = (
+        *(described, described, described, spelling, arithmetic, pictures_in_words, page, usage),
+        *(naming, demonstrations, demonstrations),
+    )
     return dice.pick(makers)(dice, split)
