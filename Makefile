@@ -9,10 +9,17 @@ EXTRAS := $(if $(filter cpu,$(ACCELERATOR)),test,test$(comma)$(ACCELERATOR))
 comma := ,
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 
-.PHONY: demo test lint setup starting-weights clean
+.PHONY: demo micro test lint setup starting-weights clean
 
 demo: $(STAMP)
 	$(BIN)/xgenmm demo experiments/nano --workdir runs/demo
+
+# One size up, for one GPU: starting weights first, then the same five stages.
+micro: $(STAMP)
+	$(BIN)/xgenmm train experiments/micro/vision_tower.py --workdir runs/micro/vision_tower
+	$(BIN)/xgenmm train experiments/micro/vision_tower_reading.py --workdir runs/micro/vision_tower_reading
+	$(BIN)/xgenmm train experiments/micro/language_model.py --workdir runs/micro/language_model
+	$(BIN)/xgenmm demo experiments/micro --workdir runs/micro
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest
