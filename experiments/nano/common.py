@@ -8,6 +8,7 @@ from dataclasses import replace
 import importlib.resources
 
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
+from xgenmm_jax.data.chat import ChatStyle
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.sources import SourceConfig, Squashed, Synthetic
@@ -33,7 +34,10 @@ def model() -> VLMConfig:
 def data(
     mixture: tuple[tuple[SourceConfig, float], ...], anyres: AnyRes, length: int, crops: int, batch_rows: int
 ) -> DataConfig:
-    """Rows of `length` positions and `crops` crops; 16 vision tokens a crop."""
+    """Rows of `length` positions and `crops` crops; 16 vision tokens a crop.
+
+    Without the system prompt, which would take a third of a conversation's positions.
+    """
     return DataConfig(
         mixture=mixture,
         tokenizer=TOKENIZER,
@@ -41,6 +45,7 @@ def data(
         anyres=anyres,
         batch_rows=batch_rows,
         window=1024,
+        chat=ChatStyle(system=None),
     )
 
 
