@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.data import anyres, tokenizer
+from xgenmm_jax.data import tokenizer
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.records import Picture
@@ -104,8 +104,7 @@ def by_the_whole_model(config: VLMConfig, prompt: Prompt, words: tokenizer.Token
     for token in prompt.token_ids:
         if token == words.image_id:
             view = View(left.pop(0), views, instruction)
-            crops = anyres.layout(view.picture.size_px, views).crops
-            pieces.append(np.asarray(encode(config, params, picture_batch([view], crops, 1, read, 16))))
+            pieces.append(np.asarray(encode(config, params, picture_batch([view], [view.pixels()], 1, read))))
         else:
             pieces.append(table[None, token])
     answer: list[int] = []
@@ -169,7 +168,7 @@ def test_a_shared_prefix_changes_nothing(words, config):
     generator = Generator(config, parameters(config), words, GRIDS)
     start = words.encode("the red circle " * 6)
     several = [Prompt((*start, *prompt.token_ids), prompt.pictures) for prompt in prompts(words)[:3]]
-    assert cache.common_prefix([prompt.token_ids for prompt in several], words.image_id) >= 16
+    assert cache.common_prefix([prompt.token_ids for prompt in several], (words.image_id,)) >= 16
     assert generator.generate(several, NEW_TOKENS) == reference(config, several, words)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Sample, Turn
+from xgenmm_jax.data.records import Caption, Conversation, Crops, Document, Picture, Preference, Record, Sample, Turn
 from xgenmm_jax.data.tokenizer import Tokenizer
 
 SYSTEM_PROMPT = (
@@ -35,7 +35,7 @@ class Prompt:
     """What to answer: one `<image>` id per picture, not yet expanded."""
 
     token_ids: tuple[int, ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Picture | Crops, ...]
 
 
 @dataclass(frozen=True)
