@@ -96,6 +96,29 @@ def test_few_shot_prompts_are_openflamingos(tokenizer):
     assert tokenizer.decode(caption.token_ids) == "<image>Output:a bus<|endofchunk|>\n<image>Output:"
 
 
+def test_base_prompts_are_those_of_the_released_examples(tokenizer):
+    shots = [chat.Demonstration(PICTURE, None, "a bus")]
+    caption = chat.base_prompt(shots, PICTURE, None, tokenizer)
+    asked = "<image>A short description of this image in one sentence:"
+    assert tokenizer.decode(caption.token_ids) == f"{asked}a bus<|endofchunk|>{asked}"
+    assert caption.token_ids[0] == tokenizer.image_id and len(caption.pictures) == 2
+    question = chat.base_prompt((), PICTURE, "Is it <image>big?", tokenizer)
+    text = "<image>Is it big?\nAnswer the question using a single word or phrase."
+    assert tokenizer.decode(question.token_ids) == text
+
+
+def test_chat_prompts_begin_as_the_official_samples(tokenizer):
+    """What the model is asked with is what it was trained on, up to the answer; the answer ends with `<|end|>`."""
+    for case, pictures in (("single_turn_image", 1), ("multi_image", 2)):
+        golden = SFT["runs"]["slow_nobos"]["cases"][case]
+        turns = [Turn(ROLES[turn["from"]], turn["value"]) for turn in SFT["conversations"][case]]
+        prompt = chat.chat_prompt(turns[:-1], (PICTURE,) * pictures, tokenizer)
+        answer = golden["input_ids"][len(prompt.token_ids) :]
+        assert [*prompt.token_ids, *answer] == golden["input_ids"]
+        assert golden["labels"] == [-100] * len(prompt.token_ids) + answer
+        assert answer[-1] == tokenizer.end_id
+
+
 def test_errors_name_the_record(tokenizer):
     with pytest.raises(ValueError, match="c7 has 0 <image> in its user turns and 1 pictures"):
         chat.sample(Conversation("c7", (PICTURE,), (Turn("user", "A?"), Turn("assistant", "B"))), tokenizer)

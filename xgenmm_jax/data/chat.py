@@ -112,6 +112,36 @@ def few_shot_prompt(
     return Prompt(tuple(tokenizer.encode(text)), (*pictures, picture))
 
 
+CAPTION_INSTRUCTION = "A short description of this image in one sentence:"
+SHORT_ANSWER = "Answer the question using a single word or phrase."
+
+
+def base_prompt(
+    demonstrations: Sequence[Demonstration], picture: Picture | Crops, question: str | None, tokenizer: Tokenizer
+) -> Prompt:
+    """The prompt of the released base model's own examples; stop on `tokenizer.end_of_chunk_id` or `eos_id`.
+
+    question None asks for a caption. Example, one shot, captions:
+    "<image>A short description of this image in one sentence:a bus<|endofchunk|>\
+    <image>A short description of this image in one sentence:"
+
+    The released prompt follows each `<image>` with 127 `<image placeholder>`, which its code replaces: the same
+    vision tokens (spec/blip3.md 4.2).
+    """
+
+    def instruction(question: str | None) -> str:
+        if question is None:
+            return IMAGE + CAPTION_INSTRUCTION
+        return f"{IMAGE}{tokenizer.without_specials(question)}\n{SHORT_ANSWER}"
+
+    shots = [
+        instruction(shown.question) + tokenizer.without_specials(shown.answer) + END_OF_CHUNK
+        for shown in demonstrations
+    ]
+    ids = tokenizer.encode("".join((*shots, instruction(question))))
+    return Prompt(tuple(ids), (*(shown.picture for shown in demonstrations), picture))
+
+
 def _query(question: str | None, tokenizer: Tokenizer) -> str:
     return "Output:" if question is None else f"Question:{tokenizer.without_specials(question)} Short answer:"
 

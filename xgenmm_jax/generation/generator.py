@@ -13,13 +13,16 @@ import numpy as np
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.tokenizer import Tokenizer
-from xgenmm_jax.generation import beam, cache, decode, sampling
+from xgenmm_jax.generation import beam, cache, decode, sampling, streaming
 from xgenmm_jax.generation.vision import View, VisionTable, instruction_tokens
 from xgenmm_jax.models import phi3
 from xgenmm_jax.models.vlm import VLMConfig
 
 _IN_FLIGHT = 2
 """Batches whose answers are not fetched yet: the host lays out the next while the device works."""
+
+_STREAM_STEPS = 4
+"""Tokens between two looks of a stream at its answer: a word or two, so that the device seldom waits for the host."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,44 @@ class Generator:
         while in_flight:
             self._fetch(*in_flight.popleft(), answers)
         return answers
+
+    def stream(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int,
+        *,
+        anyres: AnyRes | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Pieces of the answer as they are written, a few tokens at a time; joined, what `generate([prompt])` gives.
+
+        Beam search knows its answer only at the end, so it has no stream.
+
+        Raises: as `generate`, at once and not at the first piece.
+        """
+        capacity = cache.bucket(max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
+        settings = self._settings._replace(chooser=sampling.chooser(temperature, top_k, top_p))
+        expanded = self._expand(0, prompt, 0, anyres or self.anyres)
+        self._vision.load(expanded.views)
+        rows = self._rows([expanded], 1, 0)
+        params = self._params["decoder"]
+        state = decode.begin_rows(
+            self._decoder, params, rows, self._vision.table, jax.random.key(seed), capacity=capacity, settings=settings
+        )
+        return streaming.pieces(self._texts(state, max_new_tokens, settings))
+
+    def _texts(self, state: decode.State, max_new_tokens: int, settings: decode.Settings) -> Iterator[str]:
+        """The answer so far, again and again until it ends."""
+        params = self._params["decoder"]
+        for until in (*range(1, max_new_tokens, _STREAM_STEPS), max_new_tokens):
+            if until > 1:
+                state = decode.continue_rows(self._decoder, params, state, jnp.int32(until), settings=settings)
+            yield self.tokenizer.decode(self._until_stop(np.asarray(state.answers[0])), keep_special=False)
+            if bool(state.done[0]):
+                return
 
     def _expand(self, number: int, prompt: Prompt, shared: int, anyres: AnyRes) -> _Expanded:
         ids = np.asarray(prompt.token_ids, np.int32)

@@ -62,8 +62,18 @@ class Sampler:
 
 
 def chooser(temperature: float, top_k: int, top_p: float) -> Chooser:
-    """`greedy` for temperature 0, else a `Sampler`."""
-    return Sampler(temperature, top_k, top_p) if temperature else greedy
+    """`greedy` for temperature 0, else a `Sampler`.
+
+    Raises ValueError for settings that mean nothing, or nothing at temperature 0.
+    """
+    if temperature:
+        return Sampler(temperature, top_k, top_p)
+    if top_k or top_p != 1:
+        raise ValueError(
+            f"sampling: got top_k {top_k} and top_p {top_p} at temperature 0, where nothing is drawn; "
+            "give a temperature, as 1.0."
+        )
+    return greedy
 
 
 def row_keys(key: PRNGKeyArray, numbers: Int32[Array, " B"]) -> Key[Array, " B"]:
