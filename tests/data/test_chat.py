@@ -35,6 +35,18 @@ def test_ids_and_labels_are_the_official_ones(tokenizer, case, pictures, with_sy
     assert np.where(sample.loss_mask, sample.token_ids, -100).tolist() == golden["labels"]
 
 
+def test_an_answer_behind_the_official_cut_is_not_in_its_ids(tokenizer):
+    """The official code cuts at 2048 ids; of the long case nothing supervised is left, its labels are all -100."""
+    golden = SFT["runs"]["slow_nobos"]["cases"]["long"]
+    turns = tuple(Turn(ROLES[turn["from"]], turn["value"]) for turn in SFT["conversations"]["long"])
+    sample = chat.sample(Conversation("long", (), turns), tokenizer)
+    ids = sample.token_ids[: golden["n"]].tolist()
+    assert len(ids) == 2048 and ids[: len(golden["head"])] == golden["head"]
+    assert ids[-len(golden["tail"]) :] == golden["tail"]
+    assert golden["n_label"] == 0 == sample.loss_mask[:2048].sum()
+    assert sample.loss_mask.any()
+
+
 def test_every_answer_of_a_conversation_is_supervised(tokenizer):
     turns = (Turn("user", "One?"), Turn("assistant", "Yes."), Turn("user", "Two?"), Turn("assistant", "No."))
     sample = chat.sample(Conversation("c", (), turns), tokenizer)
