@@ -1,9 +1,9 @@
 """Stage 1 at nano: base-resolution pre-training on captions, OCR captions and interleaved documents.
 
 Command: xgenmm train experiments/nano/stage1.py --workdir runs/demo/stage1 (about 4 minutes on 2 cores).
-The paper's stage 1 (experiments/stage1.py) with the embedded data in place of its mixtures, and a third of its positions
-instead of half of them in interleaved documents: a picture in one teaches far less than a caption does, and how much is
-learned here goes by pictures (docs/log.md).
+The paper's stage 1 (experiments/stage1.py) with the embedded data in place of its mixtures, and fewer interleaved
+documents than the paper's half: a picture in one teaches far less than a captioned one, and what is learned here
+goes by pictures (docs/log.md).
 """
 
 from experiments.nano import common
