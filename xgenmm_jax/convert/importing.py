@@ -16,13 +16,14 @@ import numpy as np
 
 from xgenmm_jax.convert import trees
 from xgenmm_jax.convert.parameter_store import ParameterWriter
-from xgenmm_jax.convert.recognize import Given, Recognized, Settings, problems, recognize
+from xgenmm_jax.convert.recognize import NOTHING, Given, Recognized, Settings, problems, recognize
 from xgenmm_jax.convert.rules import Rule, Shape, cast, their_shapes
 from xgenmm_jax.convert.tensor_files import Tensors, open_tensors
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.models.vit import ViTConfig
 
 READABLE = ("F32", "BF16", "F16", "float32", "bfloat16", "float16")
+FLOAT32 = np.dtype(np.float32)
 CONFIG_FILES = ("config.json", "open_clip_config.json")
 THREADS = 2
 """One reads while the other rearranges. Each holds a slice and its copy: at most a gigabyte at 4B."""
@@ -52,6 +53,11 @@ class Source:
         """Where the files beside the tensors are."""
         return self.path if self.path.is_dir() else self.path.parent
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers all leaves hold."""
+        return sum(int(np.prod(shape)) for shape in trees.shapes(self.config).values())
+
     def close(self) -> None:
         for _, tensors in self.pieces:
             tensors.close()
@@ -63,7 +69,7 @@ class Source:
         self.close()
 
 
-def open_source(path: Path, given: Given = Given(), vision: Path | None = None) -> Source:
+def open_source(path: Path, given: Given = NOTHING, vision: Path | None = None) -> Source:
     """Opens a checkpoint and checks all of it; reads headers only.
 
     vision: a tower's checkpoint, for a training checkpoint of xGen-MM without its own.
@@ -101,7 +107,7 @@ def _dtype(tensors: Tensors, rule: Rule) -> str:
 
 
 def read_settings(path: Path) -> Settings:
-    """The config.json of a checkpoint's folder, {} where there is none. Raises ValueError where it is no JSON object."""
+    """The config.json of a checkpoint's folder, {} where there is none. Raises ValueError where it is no object."""
     folder = path if path.is_dir() else path.parent
     for name in CONFIG_FILES:
         file = folder / name
@@ -245,7 +251,7 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def read_tree(source: Source, dtype: np.dtype = np.dtype(np.float32)) -> dict[str, Any]:
+def read_tree(source: Source, dtype: np.dtype = FLOAT32) -> dict[str, Any]:
     """All leaves in the host's memory, for checkpoints that fit there."""
     leaves = {}
     for rules, tensors in source.pieces:

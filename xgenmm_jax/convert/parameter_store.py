@@ -124,4 +124,4 @@ class ParameterReader:
         try:
             return ts.open({"driver": self._driver, "kvstore": store}, open=True, context=self._context).result()
         except ValueError as error:
-            raise ValueError(f"checkpoint: '{self._folder}': {path} cannot be read ({error}); copy it again.") from error
+            raise ValueError(f"checkpoint: '{self._folder}': no array {path} ({error}); copy it again.") from error

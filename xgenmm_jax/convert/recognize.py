@@ -35,6 +35,9 @@ class Given:
     activation: Activation | None = None
 
 
+NOTHING = Given()
+
+
 @dataclass(frozen=True)
 class Recognized:
     """A family at a size.
@@ -79,7 +82,7 @@ class Shapes:
 
 
 def recognize(
-    shapes: Mapping[str, Shape], settings: Settings, given: Given = Given(), tower: ViTConfig | None = None
+    shapes: Mapping[str, Shape], settings: Settings, given: Given = NOTHING, tower: ViTConfig | None = None
 ) -> Recognized:
     """The family and size of a checkpoint.
 

@@ -6,7 +6,7 @@ layer at a time, so that no whole leaf is ever needed.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import einops
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 Shape = tuple[int, ...]
 
 
+@runtime_checkable
 class Transform(Protocol):
     """A rearrangement of numbers and its inverse; numpy in, numpy out, and traceable by JAX for shapes."""
 
@@ -60,8 +61,8 @@ class Rule:
     """One leaf.
 
     ours: its path, "vision/layers/attention/qkv/kernel". theirs: the tensors that it is made of, their names with "{i}"
-    for the layer. layers: length of our leaf's leading axis, 0 where it is not stacked. Names without "{i}" of a stacked
-    leaf are tensors that are stacked as well.
+    for the layer. layers: length of our leaf's leading axis, 0 where it is not stacked. Names without "{i}" of a
+    stacked leaf are tensors that are stacked as well.
     """
 
     ours: str

@@ -11,7 +11,7 @@ import json
 import os
 from pathlib import Path
 import threading
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 import zipfile
 
 import ml_dtypes
@@ -48,6 +48,7 @@ class Info:
     file: Path
 
 
+@runtime_checkable
 class Tensors(Protocol):
     """A source of named tensors. `read` may be called from several threads."""
 

@@ -1,5 +1,6 @@
 """The parameter tree that a config stands for, without its numbers."""
 
+from collections.abc import Mapping
 import functools
 from typing import Any
 
@@ -29,7 +30,8 @@ def abstract(config: Config) -> dict[str, Any]:
     return {"decoder": jax.eval_shape(Phi3(config).init, key, row, row, row)["params"]}
 
 
-def shapes(config: Config) -> dict[str, Shape]:
+@functools.lru_cache(maxsize=8)
+def shapes(config: Config) -> Mapping[str, Shape]:
     """Path, "vision/layers/norm1/scale", to shape."""
     leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(_unboxed, abstract(config), is_leaf=_is_box))
     return {"/".join(str(key.key) for key in path): leaf.shape for path, leaf in leaves}

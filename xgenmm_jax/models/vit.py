@@ -249,7 +249,7 @@ class ViT(nn.Module):
         return self.post_norm(x)
 
     def pool(self, features: Float[Array, "n P E"]) -> Float[Array, "n E"]:
-        """One vector of a picture, not normalised. Raises ValueError where the class token makes it, not the patches."""
+        """One vector of a picture, not normalised. Raises ValueError where a class token makes it, not the patches."""
         if self.config.class_token:
             raise ValueError("pool: this tower pools through its class token; use features_and_pooled.")
         return self.head(features)

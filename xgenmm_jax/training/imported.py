@@ -1,4 +1,4 @@
-"""A checkpoint of another layout as a run folder, or loaded straight onto devices."""
+"""Checkpoints of other layouts as run folders, run folders as theirs, and theirs straight onto devices."""
 
 from collections.abc import Iterator
 import contextlib
@@ -9,21 +9,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from xgenmm_jax.convert import importing, trees
+from xgenmm_jax.convert import exporting, importing, trees
+from xgenmm_jax.convert.exporting import Layout
 from xgenmm_jax.convert.importing import Progress, Source
-from xgenmm_jax.convert.recognize import Given
+from xgenmm_jax.convert.recognize import NOTHING, Given
+from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config
+from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
-from xgenmm_jax.training.checkpoints import FOLDER
-from xgenmm_jax.training.config import TrainConfig, save_config
+from xgenmm_jax.training.checkpoints import FOLDER, newest
+from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.next_token import NextToken
 from xgenmm_jax.training.run_folder import COMMIT_FILE, CONFIG_FILE, TOKENIZER_FILE, commit
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
+from xgenmm_jax.training.tower import TowerConfig
 
 ROW_LENGTH = 4096
 """Positions of Phi-3 mini 4k."""
@@ -81,11 +85,8 @@ def whole_folder(destination: Path) -> Iterator[Path]:
 
     Raises ValueError where the destination exists.
     """
-    partial = destination.with_name(destination.name + ".partial")
-    if destination.exists():
-        raise ValueError(f"convert: '{destination}' exists; give a new folder, or delete it.")
-    if partial.exists():
-        raise ValueError(f"convert: '{partial}' is left of a conversion that was killed, or one runs now; delete it.")
+    refuse_existing(destination)
+    partial = _partial(destination)
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -93,6 +94,55 @@ def whole_folder(destination: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def refuse_existing(destination: Path) -> None:
+    """Raises ValueError where the destination, or what is left of an earlier attempt at it, exists."""
+    if destination.exists():
+        raise ValueError(f"convert: '{destination}' exists; give a new folder, or delete it.")
+    partial = _partial(destination)
+    if partial.exists():
+        raise ValueError(f"convert: '{partial}' is left of a conversion that was killed, or one runs now; delete it.")
+
+
+def _partial(destination: Path) -> Path:
+    return destination.with_name(destination.name + ".partial")
+
+
+def export_checkpoint(
+    run: Path,
+    destination: Path,
+    layout: Layout,
+    dtype: Dtype = "float32",
+    progress: Progress = lambda _: None,
+    shard_bytes: int = SHARD_BYTES,
+) -> tuple[str, ...]:
+    """Writes a run's newest parameters in a released layout into a new folder, a slice of a leaf at a time.
+
+    layout: "xgenmm", "siglip" or "phi3". Gives sentences on what the layout cannot hold.
+
+    Raises ValueError where the destination exists, there is no checkpoint, or the layout has no room for the model.
+    """
+    config = load_config(run)
+    model = config.model.vision if isinstance(config.model, TowerConfig) else config.model
+    if not isinstance(model, VLMConfig | ViTConfig | Phi3Config):
+        raise ValueError(f"export: '{run}' holds a {type(model).__name__}; give a run of a model, tower or decoder.")
+    params = newest(run) / "params"
+    file = run / TOKENIZER_FILE
+    tokenizer = Tokenizer.load(file) if file.is_file() else None
+    anyres = config.data.anyres if isinstance(config.data, DataConfig) else AnyRes()
+    with whole_folder(destination) as folder:
+        return exporting.export(
+            params,
+            model,
+            layout,
+            folder,
+            np.dtype(jax.numpy.dtype(dtype)),
+            tokenizer=tokenizer,
+            anyres=anyres,
+            shard_bytes=shard_bytes,
+            progress=progress,
+        )
 
 
 def run_config(source: Source, base: bool, tokenizer: str) -> TrainConfig:
@@ -124,7 +174,7 @@ def load_params(
     source: str | Path,
     dtype: Dtype = "float32",
     mesh: jax.sharding.Mesh | None = None,
-    given: Given = Given(),
+    given: Given = NOTHING,
     progress: Progress = lambda _: None,
 ) -> tuple[VLMConfig, Any]:
     """A released xGen-MM checkpoint straight onto the devices: its config and parameters.

@@ -8,7 +8,7 @@ import subprocess
 
 import jax
 
-from xgenmm_jax.training.config import PACKAGE, TrainConfig, save_config, to_json
+from xgenmm_jax.training.config import PACKAGE, TrainConfig, load_config, save_config, to_json
 
 CONFIG_FILE = "config.json"
 COMMIT_FILE = "commit"
@@ -25,7 +25,8 @@ def prepare(config: TrainConfig, folder: Path) -> None:
     """
     path = folder / CONFIG_FILE
     if path.is_file():
-        changes = list(_changes(json.loads(path.read_text()), to_json(config), ""))
+        # Read and written again: what a later version added has its default.
+        changes = list(_changes(to_json(load_config(path)), to_json(config), ""))
         if changes:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
             raise ValueError(
