@@ -17,19 +17,7 @@ from xgenmm_jax.models.vlm import VLMConfig
 
 RELEASED = sizes.with_strips(VLMConfig(ViTConfig(), ResamplerConfig(), Phi3Config()))
 MEDIUM = replace(sizes.PHI3_MEDIUM, remat="none")
-DFN = ViTConfig(
-    image_size_px=378,
-    width=1280,
-    hidden=5120,
-    layers=32,
-    heads=16,
-    activation="quick_gelu",
-    epsilon=1e-5,
-    class_token=True,
-    projection=1024,
-    pixel_mean=open_clip.PIXEL_MEAN,
-    pixel_std=open_clip.PIXEL_STD,
-)
+DFN = sizes.DFN_H378
 
 
 def released_shapes():

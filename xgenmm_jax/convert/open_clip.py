@@ -10,8 +10,6 @@ WIDTH_TO_HEADS = {768: 12, 1024: 16, 1280: 16}
 HEAD_WIDTH = 64
 """open_clip's default."""
 EPSILON = 1e-5
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def vision_rules(config: ViTConfig, prefix: str = PREFIX) -> tuple[Rule, ...]:

@@ -17,7 +17,7 @@ from xgenmm_jax.models.attention import Window
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.vit import Activation, ViTConfig
+from xgenmm_jax.models.vit import CLIP_MEAN, CLIP_STD, Activation, ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
 
 Settings = Mapping[str, Any]
@@ -256,8 +256,8 @@ def _open_clip(names: Shapes, prefix: str, settings: Settings, given: Given) -> 
         epsilon=open_clip.EPSILON,
         class_token=True,
         projection=names.size(default.projection, (f"{prefix}proj", 1)),
-        pixel_mean=open_clip.PIXEL_MEAN,
-        pixel_std=open_clip.PIXEL_STD,
+        pixel_mean=CLIP_MEAN,
+        pixel_std=CLIP_STD,
     )
     rules = open_clip.vision_rules(config, prefix)
     return Recognized("CLIP tower (open_clip)", config, rules, lambda name: not name.startswith(prefix))

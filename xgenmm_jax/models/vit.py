@@ -21,6 +21,9 @@ KERNEL_INIT = nn.initializers.xavier_uniform()
 Activation = Literal["gelu_tanh", "gelu", "quick_gelu"]
 """gelu_tanh: SigLIP's. gelu: the exact one, of open_clip's own towers. quick_gelu: x * sigmoid(1.702 x), OpenAI's and
 DFN's. Their parameters look the same."""
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Of pixels in 0..1, for towers in CLIP's form."""
 
 
 @dataclass(frozen=True)
