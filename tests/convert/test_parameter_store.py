@@ -6,6 +6,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from xgenmm_jax.convert import parameter_store
 from xgenmm_jax.convert.parameter_store import CHUNK_BYTES, ParameterReader, ParameterWriter, chunk_shape
 from xgenmm_jax.training import checkpoints
 
@@ -34,6 +35,20 @@ def test_orbax_restores_what_was_written_by_layer(tmp_path, dtype):
     assert checkpoints.param_shapes(tmp_path / "run/checkpoints/0/params") == SHAPES
 
 
+@pytest.mark.parametrize("shape", [(7, 4), (1, 7, 4)])
+def test_a_leaf_in_uneven_chunks_is_read_as_it_was_written(tmp_path, monkeypatch, shape):
+    """Seven rows in chunks of two: zarr's last chunk is as long as the others."""
+    monkeypatch.setattr(parameter_store, "CHUNK_BYTES", 40)
+    array = np.arange(28, dtype=np.float32).reshape(shape)
+    for layer in (None, 0, 1):
+        folder = tmp_path / f"{layer}"
+        writer = ParameterWriter(folder, {"a/b": shape if layer is None else (2, *shape)}, array.dtype)
+        for number in (None,) if layer is None else (0, 1):
+            writer.write("a/b", number, array + (number or 0))
+        assert len(list((folder / "a.b").iterdir())) == 1 + (4 if layer is None else 8)
+        np.testing.assert_array_equal(ParameterReader(folder).read("a/b", layer), array + (layer or 0))
+
+
 @pytest.mark.parametrize("ocdbt", [True, False])
 @pytest.mark.parametrize("by_layer", [True, False])
 def test_reads_what_orbax_wrote(tmp_path, ocdbt, by_layer):
@@ -59,7 +74,9 @@ def test_large_stacked_leaves_of_training_are_chunked_by_layer(monkeypatch):
 def test_chunks_never_span_layers_and_are_bounded():
     assert chunk_shape((32, 3072, 2, 8192), True, 4) == [1, 1536, 2, 8192]
     assert chunk_shape((32064, 3072), False, 4) == [8016, 3072]
-    assert chunk_shape((7,), False, 4) == [7]
+    assert chunk_shape((7,), False, 4) == [7] and chunk_shape((), False, 4) == []
+    # A row stays whole: writing chunks of two cut axes would not be runs of memory.
+    assert chunk_shape((2, 10**9), False, 4) == [1, 10**9]
     assert 1536 * 2 * 8192 * 4 <= CHUNK_BYTES
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from xgenmm_jax.convert import file_formats, phi3_hf, siglip_hf, trees, xgenmm
 from xgenmm_jax.convert.importing import Progress, in_threads
 from xgenmm_jax.convert.parameter_store import ParameterReader
-from xgenmm_jax.convert.rules import Rule, Shape, cast, their_shapes
+from xgenmm_jax.convert.rules import Rule, Shape, their_shapes
 from xgenmm_jax.convert.safetensors_writer import NAMES, SHARD_BYTES, SafetensorsWriter
+from xgenmm_jax.convert.scratch import Scratch, cast
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.tokenizer import Tokenizer
@@ -129,13 +130,15 @@ def write_tensors(
     progress: Progress = lambda _: None,
 ) -> None:
     """The leaves of these rules as safetensors, in the rules' order, the tensors of a layer together."""
+    scratch = Scratch()
     with SafetensorsWriter(folder, their_shapes(rules, shapes), dtype, shard_bytes) as writer:
 
         def copy(rule: Rule, layer: int | None) -> int:
-            array = reader.read(rule.ours, layer)
+            scratch.reset()
+            array = reader.read(rule.ours, layer, scratch)
             pieces = rule.pieces(layer)
             for piece, part in zip(pieces, rule.transform.back(array, len(pieces)), strict=True):
-                writer.write(piece.name, cast(np.asarray(part), dtype), piece.part)
+                writer.write(piece.name, cast(np.asarray(part), dtype, scratch), piece.part)
             return array.size
 
         in_threads((functools.partial(copy, rule, layer) for rule in rules for layer in rule.slices()), progress)

@@ -17,7 +17,8 @@ import numpy as np
 from xgenmm_jax.convert import trees
 from xgenmm_jax.convert.parameter_store import ParameterWriter
 from xgenmm_jax.convert.recognize import NOTHING, Given, Recognized, Settings, problems, recognize
-from xgenmm_jax.convert.rules import Rule, Shape, cast, their_shapes
+from xgenmm_jax.convert.rules import Rule, Shape, their_shapes
+from xgenmm_jax.convert.scratch import FRESH, Scratch, cast
 from xgenmm_jax.convert.tensor_files import Tensors, open_tensors
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.models.vit import ViTConfig
@@ -137,12 +138,14 @@ def _check(path: Path, found: Recognized, tensors: Tensors, shapes: Mapping[str,
         )
 
 
-def read_slice(rule: Rule, tensors: Tensors, layer: int | None, dtype: np.dtype) -> np.ndarray:
+def read_slice(
+    rule: Rule, tensors: Tensors, layer: int | None, dtype: np.dtype, scratch: Scratch = FRESH
+) -> np.ndarray:
     """Our leaf of a rule, or one layer of it, contiguous."""
     names = rule.pieces(layer)
     index = layer if rule.scanned else None
-    parts = [tensors.read(piece.name, index, piece.part, piece.of) for piece in names]
-    return cast(np.asarray(rule.transform.into(parts)), dtype)
+    parts = [tensors.read(piece.name, index, piece.part, piece.of, scratch) for piece in names]
+    return cast(np.asarray(rule.transform.into(parts)), dtype, scratch)
 
 
 def make_leaf(path: str, shape: Shape, dtype: np.dtype) -> np.ndarray:
@@ -161,9 +164,11 @@ def write_parameters(source: Source, folder: Path, dtype: np.dtype, progress: Pr
     """All leaves into a checkpoint's `params` folder, which is made here."""
     shapes = trees.shapes(source.config)
     writer = ParameterWriter(folder, shapes, dtype)
+    scratch = Scratch()
 
     def copy(rule: Rule, tensors: Tensors, layer: int | None) -> int:
-        array = read_slice(rule, tensors, layer, dtype)
+        scratch.reset()
+        array = read_slice(rule, tensors, layer, dtype, scratch)
         writer.write(rule.ours, layer, array)
         return array.size
 

@@ -1,6 +1,6 @@
 """A checkpoint's `params` folder, leaf by leaf and layer by layer: orbax's layout through tensorstore.
 
-Written are plain zarr arrays, a chunk a layer, with orbax's own description of the tree beside, so that
+Written are plain zarr arrays, layers in chunks of their own, with orbax's own description of the tree beside, so that
 `PyTreeCheckpointHandler` restores them onto any mesh. Read is what orbax writes: zarr arrays, in OCDBT or plain.
 """
 
@@ -9,13 +9,13 @@ from collections.abc import Mapping
 import functools
 import json
 from pathlib import Path
-import threading
 from typing import Any
 
 import numpy as np
 import tensorstore as ts
 
 from xgenmm_jax.convert.rules import Shape
+from xgenmm_jax.convert.scratch import FRESH, Scratch
 
 METADATA = "_METADATA"
 CHUNK_BYTES = 128 * 2**20
@@ -26,48 +26,66 @@ DICT_KEY = 2  # orbax's KeyType.DICT
 
 
 class ParameterWriter:
-    """Leaves by path, "vision/layers/norm1/scale". `write` may be called from several threads."""
+    """Leaves by path, "vision/layers/norm1/scale". `write` may be called from several threads.
+
+    The chunks of a zarr array without compression are its numbers in a file each, so no library stands between: that
+    is one copy of everything less. Weights hardly compress. The files are as durable as a copy's.
+    """
 
     def __init__(self, folder: Path, shapes: Mapping[str, Shape], dtype: np.dtype):
         """folder: made here. shapes: of all leaves."""
         folder.mkdir(parents=True)
-        self._folder, self._shapes, self._dtype = folder.absolute(), shapes, np.dtype(dtype)
-        self._arrays: dict[str, Any] = {}
-        self._lock = threading.Lock()
-        # The files' durability is that of a copy; a folder without its config.json is no run.
-        self._context = ts.Context({"file_io_sync": False})
+        self._folder, self._shapes, self._dtype = folder, shapes, np.dtype(dtype)
         (folder / METADATA).write_text(json.dumps(_tree_metadata(shapes)) + "\n")
 
     def write(self, path: str, layer: int | None, array: np.ndarray) -> None:
-        """A leaf, or one layer of a stacked one. Done when it returns."""
-        with self._lock:
-            if path not in self._arrays:
-                self._arrays[path] = self._create(path, stacked=layer is not None)
-        target = self._arrays[path]
-        place = target if layer is None else target[layer]
-        place.write(array, can_reference_source_data_indefinitely=True).result()
-
-    def _create(self, path: str, stacked: bool) -> Any:
+        """A leaf, or one layer of a stacked one; C-contiguous."""
         shape = self._shapes[path]
-        spec = {
-            "driver": "zarr",
-            "kvstore": {"driver": "file", "path": f"{self._folder / path.replace('/', '.')}/"},
-            "metadata": {
-                "shape": list(shape),
-                "chunks": chunk_shape(shape, stacked, self._dtype.itemsize),
-                "dtype": "bfloat16" if self._dtype.name == "bfloat16" else self._dtype.str,
-                # Weights hardly compress: a tenth less for a third of the time.
-                "compressor": None,
-            },
-        }
-        return ts.open(spec, create=True, context=self._context).result()
+        assert array.shape == (shape if layer is None else shape[1:]) and array.dtype == self._dtype, path
+        chunks = chunk_shape(shape, layer is not None, self._dtype.itemsize)
+        folder = self._folder / path.replace("/", ".")
+        folder.mkdir(exist_ok=True)
+        if not layer:
+            (folder / ".zarray").write_text(json.dumps(_zarray(shape, chunks, self._dtype)))
+        first = [] if layer is None else [layer]
+        rest = chunks[len(first) :]
+        axis = next((number for number, size in enumerate(rest) if size != array.shape[number]), 0)
+        # Only this axis is cut, and those before it are 1 long: chunks are runs of memory.
+        flat, run = array.reshape(-1).view(np.uint8), int(np.prod(rest)) * self._dtype.itemsize
+        for number in range(max(1, -(-len(flat) // run))):
+            place = [0] * len(rest)
+            if place:
+                place[axis] = number
+            with open(folder / (".".join(map(str, [*first, *place])) or "0"), "wb", buffering=0) as file:
+                part = memoryview(flat[number * run : (number + 1) * run])
+                while len(part):
+                    part = part[file.write(part) :]
+                # The last chunk is as long as the others, whatever the array's end.
+                file.truncate(run)
+
+
+def _zarray(shape: Shape, chunks: list[int], dtype: np.dtype) -> dict[str, Any]:
+    return {
+        "chunks": chunks,
+        "compressor": None,
+        "dimension_separator": ".",
+        "dtype": "bfloat16" if dtype.name == "bfloat16" else dtype.str,
+        "fill_value": None,
+        "filters": None,
+        "order": "C",
+        "shape": list(shape),
+        "zarr_format": 2,
+    }
 
 
 def chunk_shape(shape: Shape, stacked: bool, itemsize: int) -> list[int]:
-    """One layer of a stacked leaf; the first axis that is longer than one is halved until a chunk is small enough."""
+    """One layer of a stacked leaf; the first axis that is longer than one is halved until a chunk is small enough.
+
+    No other axis is cut, so that a chunk is one run of memory: (2, 10**9) has chunks of a row, however large.
+    """
     chunks = [1, *shape[1:]] if stacked else list(shape)
-    while int(np.prod(chunks)) * itemsize > CHUNK_BYTES:
-        axis = next(number for number, size in enumerate(chunks) if size > 1)
+    axis = next((number for number, size in enumerate(chunks) if size > 1), None)
+    while axis is not None and chunks[axis] > 1 and int(np.prod(chunks)) * itemsize > CHUNK_BYTES:
         chunks[axis] = -(-chunks[axis] // 2)
     return chunks
 
@@ -110,10 +128,14 @@ class ParameterReader:
     def shapes(self) -> dict[str, Shape]:
         return {path: tuple(self._open(path).shape) for path in self.paths}
 
-    def read(self, path: str, layer: int | None = None) -> np.ndarray:
+    def read(self, path: str, layer: int | None = None, scratch: Scratch = FRESH) -> np.ndarray:
         """A leaf, or one layer of a stacked one, in the dtype of the file."""
         array = self._open(path)
-        return (array if layer is None else array[layer]).read().result()
+        view = array if layer is None else array[layer]
+        result = scratch.empty(tuple(view.shape), view.dtype.numpy_dtype)
+        # The copy of an array of memory: tensorstore's own `read` would allocate.
+        ts.array(result).write(view).result()
+        return result
 
     def _open_array(self, path: str) -> Any:
         name = path.replace("/", ".")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import einops
+import numpy as np
 
 from xgenmm_jax.convert.rules import Piece, Rule, rule
 from xgenmm_jax.models.phi3 import Phi3Config
@@ -39,17 +40,24 @@ class GroupedQKV:
 
     def into(self, parts: Sequence[Any]) -> Any:
         (fused,) = parts
-        rows, kv = self.heads + 2 * self.kv_heads, self.kv_heads
-        by_head = einops.rearrange(fused, "(r h) d -> d r h", r=rows)
-        query = einops.rearrange(by_head[:, : self.heads], "d (k g) h -> d k g h", k=kv)
-        key_value = einops.rearrange(by_head[:, self.heads :], "d (two k) h -> d k two h", two=2)
-        return einops.pack([query, key_value], "d k * h")[0]
+        if self.heads == self.kv_heads:
+            # Phi-3 mini: a view, no copy.
+            return einops.rearrange(fused, "(three k h) d -> d k three h", three=3, k=self.kv_heads)
+        by_head = einops.rearrange(fused, "(r h) d -> r h d", r=self.heads + 2 * self.kv_heads)
+        return einops.rearrange(by_head[self._order()], "(k r) h d -> d k r h", k=self.kv_heads)
 
     def back(self, array: Any, count: int) -> list[Any]:
+        if self.heads == self.kv_heads:
+            return [einops.rearrange(array, "d k three h -> (three k h) d")]
+        by_head = einops.rearrange(array, "d k r h -> (k r) h d")
+        return [einops.rearrange(by_head[np.argsort(self._order())], "r h d -> (r h) d")]
+
+    def _order(self) -> np.ndarray:
+        """For each of our rows of heads, its place in theirs; heads 4, kv_heads 2: q0 q1 k0 v0 q2 q3 k1 v1."""
         group = self.heads // self.kv_heads
-        query = einops.rearrange(array[:, :, :group], "d k g h -> (k g h) d")
-        key_value = einops.rearrange(array[:, :, group:], "d k two h -> (two k h) d")
-        return [einops.pack([query, key_value], "* d")[0]]
+        query = np.arange(self.heads).reshape(self.kv_heads, group)
+        key_value = self.heads + np.arange(2 * self.kv_heads).reshape(2, self.kv_heads).T
+        return np.concatenate([query, key_value], axis=1).reshape(-1)
 
 
 def decoder_rules(config: Phi3Config, prefix: str) -> tuple[Rule, ...]:

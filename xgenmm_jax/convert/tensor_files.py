@@ -18,6 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from xgenmm_jax.convert.rules import Shape
+from xgenmm_jax.convert.scratch import FRESH, Scratch
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 SAFETENSORS, NPZ, INDEX = ".safetensors", ".npz", ".safetensors.index.json"
@@ -55,7 +56,9 @@ class Tensors(Protocol):
     path: Path
     infos: Mapping[str, Info]
 
-    def read(self, name: str, layer: int | None = None, part: int = 0, of: int = 1) -> np.ndarray:
+    def read(
+        self, name: str, layer: int | None = None, part: int = 0, of: int = 1, scratch: Scratch = FRESH
+    ) -> np.ndarray:
         """One tensor; its entry `layer` along the first axis; the `part`-th of `of` equal pieces of its rows."""
         ...
 
@@ -161,7 +164,9 @@ class SafetensorsFiles:
         self._files[file] = os.open(file, os.O_RDONLY)
         stack.callback(os.close, self._files[file])
 
-    def read(self, name: str, layer: int | None = None, part: int = 0, of: int = 1) -> np.ndarray:
+    def read(
+        self, name: str, layer: int | None = None, part: int = 0, of: int = 1, scratch: Scratch = FRESH
+    ) -> np.ndarray:
         """One tensor; its entry `layer` along the first axis; the `part`-th of `of` equal pieces of its rows."""
         info, start = self.infos[name], self._start[name]
         shape, dtype = info.shape, DTYPES[info.dtype]
@@ -171,17 +176,24 @@ class SafetensorsFiles:
         if of > 1:
             shape = (shape[0] // of, *shape[1:])
             start += part * int(np.prod(shape)) * dtype.itemsize
-        array = np.empty(shape, dtype)
-        target = memoryview(array.reshape(-1).view(np.uint8))
-        while len(target):
-            count = os.preadv(self._files[info.file], [target[: 1 << 30]], start)
-            if count == 0:
-                raise ValueError(f"checkpoint: '{info.file}' ended within tensor {name}; copy it again.")
-            target, start = target[count:], start + count
+        array = scratch.empty(shape, dtype)
+        if not read_into(self._files[info.file], array, start):
+            raise ValueError(f"checkpoint: '{info.file}' ended within tensor {name}; copy it again.")
         return array
 
     def close(self) -> None:
         self._close.close()
+
+
+def read_into(descriptor: int, array: np.ndarray, start: int) -> bool:
+    """Fills an array with a file's bytes from `start`; False where the file ends before."""
+    target = memoryview(array.reshape(-1).view(np.uint8))
+    while len(target):
+        count = os.preadv(descriptor, [target[: 1 << 30]], start)
+        if count == 0:
+            return False
+        target, start = target[count:], start + count
+    return True
 
 
 def read_header(file: Path) -> tuple[dict[str, tuple[str, Shape, int, int]], int, int]:
@@ -250,7 +262,9 @@ class NpzFile:
             raise ValueError(f"checkpoint: '{self.path}': {member} is no array ({error}); copy it again.") from error
         return shape, _float(dtype)
 
-    def read(self, name: str, layer: int | None = None, part: int = 0, of: int = 1) -> np.ndarray:
+    def read(
+        self, name: str, layer: int | None = None, part: int = 0, of: int = 1, scratch: Scratch = FRESH
+    ) -> np.ndarray:
         """One array; its entry `layer` along the first axis; the `part`-th of `of` equal pieces of its rows."""
         with self._lock:
             array = self._recent.pop(name, None)
