@@ -37,7 +37,7 @@ class Run:
     tokenizer: Tokenizer
 
     def generator(self, limits: Limits = Limits()) -> Generator:  # noqa: B008 - frozen
-        """Greedy answers of this run's model, pictures cut as in its training."""
+        """Answers of this run's model, pictures cut as in its training."""
         return Generator(self.config.model, self.params, self.tokenizer, self.config.data.anyres, limits=limits)
 
     def is_tuned(self) -> bool:

@@ -10,4 +10,4 @@ from xgenmm_jax.training.config import Initialize, TrainConfig
 
 
 def config() -> TrainConfig:
-    return common.larger(language_model.config(), steps=2000, peak_lr=1e-3, initialize=Initialize(), rows=64)
+    return common.larger(language_model.config(), steps=2000, peak_lr=3e-3, initialize=Initialize(), rows=64)

@@ -9,4 +9,4 @@ from xgenmm_jax.training.config import TrainConfig
 
 
 def config() -> TrainConfig:
-    return common.larger(sft_multi.config(), steps=600, peak_lr=5e-4, initialize=common.after("sft_single"))
+    return common.larger(sft_multi.config(), steps=600, peak_lr=1.5e-3, initialize=common.after("sft_single"))

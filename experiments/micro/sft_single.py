@@ -9,4 +9,4 @@ from xgenmm_jax.training.config import TrainConfig
 
 
 def config() -> TrainConfig:
-    return common.larger(sft_single.config(), steps=2000, peak_lr=1e-3, initialize=common.after("stage2"))
+    return common.larger(sft_single.config(), steps=2000, peak_lr=3e-3, initialize=common.after("stage2"))

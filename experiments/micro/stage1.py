@@ -3,6 +3,8 @@
 Command: xgenmm train experiments/micro/stage1.py --workdir runs/micro/stage1 (one GPU; `make micro` runs all).
 """
 
+from dataclasses import replace
+
 from experiments.micro import common
 from experiments.nano import stage1
 from xgenmm_jax.training.config import Initialize, TrainConfig
@@ -10,4 +12,5 @@ from xgenmm_jax.training.config import Initialize, TrainConfig
 
 def config() -> TrainConfig:
     start = Initialize(vision=f"{common.RUNS}/vision_tower_reading", decoder=f"{common.RUNS}/language_model")
-    return common.larger(stage1.config(), steps=1500, peak_lr=1e-3, initialize=start)
+    start = replace(start, connector_start="pooling")
+    return common.larger(stage1.config(), steps=1500, peak_lr=3e-3, initialize=start)

@@ -13,5 +13,5 @@ def config() -> TrainConfig:
         (common.family("questions"), 0.38),
         (common.family("page_questions"), 0.12),
     )
-    data = common.data(mixture, common.ANY_RES, length=320, crops=6, batch_rows=6)
-    return common.stage("sft_multi", data, steps=250, peak_lr=1e-3, initialize=common.after("sft_single"))
+    data = common.data(mixture, common.ANY_RES, length=320, crops=8, batch_rows=6)
+    return common.stage("sft_multi", data, steps=180, peak_lr=3e-3, initialize=common.after("sft_single"))

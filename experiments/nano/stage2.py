@@ -11,13 +11,14 @@ from xgenmm_jax.training.config import TrainConfig
 def config() -> TrainConfig:
     ocr_hd, pages = common.family("ocr_hd"), common.family("pages")
     mixture = (
-        (common.family("caption"), 0.30),
-        (ocr_hd, 0.16),
-        (pages, 0.20),
-        (common.single_views(pages), 0.06),
+        (common.family("caption"), 0.22),
+        (common.family("dense"), 0.22),
+        (ocr_hd, 0.18),
+        (pages, 0.16),
+        (common.single_views(pages), 0.08),
         (common.family("grounding"), 0.02),
-        (common.family("interleaved"), 0.22),
-        (common.family("text"), 0.04),
+        (common.family("interleaved"), 0.09),
+        (common.family("text"), 0.03),
     )
     data = common.data(mixture, common.ANY_RES, length=320, crops=12, batch_rows=6)
-    return common.stage("stage2", data, steps=250, peak_lr=1e-3, initialize=common.after("stage1"))
+    return common.stage("stage2", data, steps=120, peak_lr=3e-3, initialize=common.after("stage1"))

@@ -90,6 +90,27 @@ def test_generate_prints_the_answer_to_a_question_about_pictures(run, pictures, 
     assert cli.main(["generate", str(run), "Who are you?", "--max-new-tokens", "5"]) == 0
 
 
+def test_generate_streams_samples_and_searches(run, pictures, capsys):
+    loaded = api.load(run)
+    image = str(pictures / "red.png")
+    prompt = loaded.prompt("What is this?", [image])
+    words = ["generate", str(run), "--image", image, "What is this?", "--max-new-tokens", "9"]
+
+    def said(*flags: str) -> str:
+        assert cli.main([*words, *flags]) == 0
+        return capsys.readouterr().out
+
+    greedy = loaded.generator().generate([prompt], 9)[0] + "\n"
+    assert said("--stream") == said("--no-stream") == said() == greedy
+    beams = loaded.generator().generate([prompt], 9, num_beams=3)[0] + "\n"
+    assert said("--num-beams", "3") == said("--num-beams", "3", "--stream") == beams
+    drawn = ["--temperature", "2", "--top-k", "40", "--top-p", "0.95", "--seed"]
+    assert said(*drawn, "1") == said(*drawn, "1", "--stream") != said(*drawn, "2")
+    assert cli.main([*words, "--top-k", "3"]) == 1
+    told = capsys.readouterr()
+    assert "at temperature 0" in told.err and told.err.count("\n") == 1 and not told.out
+
+
 @pytest.mark.parametrize(
     "name, sentence",
     [

@@ -4,13 +4,19 @@ import hashlib
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
 
+from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres, pictures
+from xgenmm_jax.models.grouping import group_strips
+from xgenmm_jax.models.layers import normalize_pixels
 
-GOLDENS = json.loads((Path(__file__).parents[1] / "goldens/images/images.json").read_text())
+FOLDER = Path(__file__).parents[1] / "goldens/images"
+GOLDENS = json.loads((FOLDER / "images.json").read_text())
+SUBSAMPLED = np.load(FOLDER / "images_sub16.npz")
 GRIDS = {name: tuple(map(tuple, grids)) for name, grids in GOLDENS["grids_units_wh"].items()}
 
 
@@ -20,10 +26,9 @@ def formula_image(width: int, height: int) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.stack([r, g, b], -1).astype(np.uint8))
 
 
-def sha1_normalised(view: np.ndarray) -> str:
-    """sha1 of the view as the official tensor: channels first, (x / 255 - 0.5) / 0.5 in float32."""
-    floats = view.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-    floats = (floats - np.float32(0.5)) / np.float32(0.5)
+def sha1_normalized(view: np.ndarray) -> str:
+    """sha1 of the view as the official tensor, channels first."""
+    floats = anyres.normalized(view[None])[0].transpose(2, 0, 1)
     return hashlib.sha1(np.ascontiguousarray(floats, "<f4").tobytes()).hexdigest()
 
 
@@ -40,17 +45,62 @@ def test_views_equal_the_official_ones_to_the_bit(name):
     image = formula_image(*golden["size_wh"])
     for mode in ("squash", "pad"):
         views = anyres.crops(image, anyres.AnyRes(grids=(), global_view=mode))
-        assert [sha1_normalised(view) for view in views] == [golden[mode]["sha1_f32le"]]
+        assert [sha1_normalized(view) for view in views] == [golden[mode]["sha1_f32le"]]
     for grids in GRIDS:
-        if grids not in golden:
-            continue
         config, want = anyres.AnyRes(GRIDS[grids]), golden[grids]
         layout = anyres.layout(image.size, config)
         assert (layout.grid, layout.crops) == (tuple(want["grid_wh"]), want["num_crops"])
         top, bottom, left, right = layout.valid
         assert [bottom - top, right - left] == want["mask_rows_cols"]
         assert (bottom - top) * (right - left) == want["mask_valid"]
-        assert [sha1_normalised(view) for view in anyres.crops(image, config)] == want["crop_sha1_f32le"]
+        assert [sha1_normalized(view) for view in anyres.crops(image, config)] == want["crop_sha1_f32le"]
+
+
+@pytest.mark.parametrize("name", GOLDENS["images"])
+def test_every_sixteenth_pixel_is_the_official_one(name):
+    """Says where a view differs, which a hash cannot; and how much of each strip is picture, on the device."""
+    image = formula_image(*GOLDENS["images"][name]["size_wh"])
+    for mode in ("squash", "pad"):
+        view = anyres.normalized(anyres.crops(image, anyres.AnyRes(grids=(), global_view=mode)))[0]
+        np.testing.assert_array_equal(view[::16, ::16].transpose(2, 0, 1), SUBSAMPLED[f"{name}/{mode}"])
+    for grids in GRIDS:
+        config = anyres.AnyRes(GRIDS[grids])
+        views = anyres.crops(image, config)
+        floats = anyres.normalized(views)
+        wanted = SUBSAMPLED[f"{name}/{grids}"]
+        np.testing.assert_array_equal(floats[:, ::16, ::16].transpose(0, 3, 1, 2), wanted)
+        layout = anyres.layout(image.size, config)
+        strips = valid_of_strips(layout)
+        assert strips[0].all()
+        np.testing.assert_array_equal(np.packbits(strips[1:], axis=1), SUBSAMPLED[f"{name}/{grids}/mask_strips"])
+
+
+def valid_of_strips(layout: anyres.Layout) -> np.ndarray:
+    """Which of the 729 cells of the global view and of each strip are picture, as the model takes them."""
+    row = np.zeros((1, 1), np.int32)
+    crops = np.zeros((1, layout.crops), np.int32)
+    batch = Batch(
+        token_ids=row,
+        segment_ids=row,
+        positions=row,
+        loss_mask=row > 0,
+        slot=row,
+        pixels=np.zeros((1, layout.crops, 1, 1, 3), np.uint8),
+        crop_image=crops,
+        crop_segment=crops + 1,
+        image_grid=np.array([[layout.grid]], np.int32),
+        image_size_px=np.zeros((1, 1, 2), np.int32),
+        image_valid=np.array([[layout.valid]], np.int32),
+    )
+    features = np.zeros((1, layout.crops, 27 * 27, 1), np.float32)
+    return np.asarray(jax.jit(group_strips, static_argnums=2)(features, batch, 27)[1])[0]
+
+
+def test_bytes_normalized_on_the_device_are_the_hosts_floats():
+    """All 256 values, compiled: multiplying by a rounded 1 / 255 would still pass, a bfloat16 step would not."""
+    values = np.arange(256 * 3, dtype=np.int64).astype(np.uint8).reshape(1, 16, 16, 3)
+    on_device = jax.jit(normalize_pixels)(values)
+    np.testing.assert_allclose(on_device, anyres.normalized(values), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -35,6 +35,18 @@ def test_ids_and_labels_are_the_official_ones(tokenizer, case, pictures, with_sy
     assert np.where(sample.loss_mask, sample.token_ids, -100).tolist() == golden["labels"]
 
 
+def test_an_answer_behind_the_official_cut_is_not_in_its_ids(tokenizer):
+    """The official code cuts at 2048 ids; of the long case nothing supervised is left, its labels are all -100."""
+    golden = SFT["runs"]["slow_nobos"]["cases"]["long"]
+    turns = tuple(Turn(ROLES[turn["from"]], turn["value"]) for turn in SFT["conversations"]["long"])
+    sample = chat.sample(Conversation("long", (), turns), tokenizer)
+    ids = sample.token_ids[: golden["n"]].tolist()
+    assert len(ids) == 2048 and ids[: len(golden["head"])] == golden["head"]
+    assert ids[-len(golden["tail"]) :] == golden["tail"]
+    assert golden["n_label"] == 0 == sample.loss_mask[:2048].sum()
+    assert sample.loss_mask.any()
+
+
 def test_every_answer_of_a_conversation_is_supervised(tokenizer):
     turns = (Turn("user", "One?"), Turn("assistant", "Yes."), Turn("user", "Two?"), Turn("assistant", "No."))
     sample = chat.sample(Conversation("c", (), turns), tokenizer)
@@ -94,6 +106,29 @@ def test_few_shot_prompts_are_openflamingos(tokenizer):
     assert len(zero.pictures) == 1
     caption = chat.few_shot_prompt([chat.Demonstration(PICTURE, None, "a bus")], PICTURE, None, tokenizer)
     assert tokenizer.decode(caption.token_ids) == "<image>Output:a bus<|endofchunk|>\n<image>Output:"
+
+
+def test_base_prompts_are_those_of_the_released_examples(tokenizer):
+    shots = [chat.Demonstration(PICTURE, None, "a bus")]
+    caption = chat.base_prompt(shots, PICTURE, None, tokenizer)
+    asked = "<image>A short description of this image in one sentence:"
+    assert tokenizer.decode(caption.token_ids) == f"{asked}a bus<|endofchunk|>{asked}"
+    assert caption.token_ids[0] == tokenizer.image_id and len(caption.pictures) == 2
+    question = chat.base_prompt((), PICTURE, "Is it <image>big?", tokenizer)
+    text = "<image>Is it big?\nAnswer the question using a single word or phrase."
+    assert tokenizer.decode(question.token_ids) == text
+
+
+def test_chat_prompts_begin_as_the_official_samples(tokenizer):
+    """What the model is asked with is what it was trained on, up to the answer; the answer ends with `<|end|>`."""
+    for case, pictures in (("single_turn_image", 1), ("multi_image", 2)):
+        golden = SFT["runs"]["slow_nobos"]["cases"][case]
+        turns = [Turn(ROLES[turn["from"]], turn["value"]) for turn in SFT["conversations"][case]]
+        prompt = chat.chat_prompt(turns[:-1], (PICTURE,) * pictures, tokenizer)
+        answer = golden["input_ids"][len(prompt.token_ids) :]
+        assert [*prompt.token_ids, *answer] == golden["input_ids"]
+        assert golden["labels"] == [-100] * len(prompt.token_ids) + answer
+        assert answer[-1] == tokenizer.end_id
 
 
 def test_errors_name_the_record(tokenizer):

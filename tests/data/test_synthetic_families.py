@@ -85,7 +85,7 @@ def test_questions_are_answered_by_their_pictures():
                 else:
                     assert _matching(scene, found[1]) == 1 and _matching(scene, f"{found[1]}") == 1
                     assert [t.place for t in scene.things if _fits(t, found[1])] == [answer]
-            elif found := re.fullmatch(r"What color is the (\w+)\?", question):
+            elif found := re.fullmatch(r"What color is the (?!frame)(\w+)\?", question):
                 assert [t.color for t in scene.things if t.name == found[1]] == [answer]
             else:
                 continue
@@ -120,11 +120,14 @@ def test_fine_tuning_complies_with_usage_questions():
     asked, hazard = 0, 0
     for index in range(1000):
         record = families.record("questions", index, seed=0)
-        if "this" in record.turns[0].text and record.turns[1].text.startswith("You can"):
+        if record.turns[-1].text.startswith("You can"):
+            frame = record.pictures[0].load.args[0].frame
+            assert len(record.turns) == (4 if frame else 2)
+            assert not frame or (record.turns[1].text == "yellow and black") == (frame == "hazard")
             asked += 1
-            hazard += record.pictures[0].load.args[0].frame == "hazard"
+            hazard += frame == "hazard"
         assert not any(turn.text.startswith(preferences.REFUSAL) for turn in record.turns)
-    assert 30 < asked < 100 and hazard > 8
+    assert 50 < asked < 120 and hazard > 12
 
 
 def test_ocr_captions_agree_with_a_released_row():

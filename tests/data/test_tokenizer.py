@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
+from xgenmm_jax.data.tokenizer import STRIPS_RIGHT, Tokenizer, train_tokenizer
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 SFT = json.loads((GOLDENS / "sft/sft_goldens.json").read_text())
@@ -37,6 +37,17 @@ def test_vocabulary_is_phi3s(phi3):
     assert (phi3.eos_id, phi3.end_id, phi3.pad_id) == (32000, 32007, 32011)
     assert (phi3.image_id, phi3.placeholder_id, phi3.end_of_chunk_id) == (32012, 32013, 32014)
     assert (phi3.system_id, phi3.user_id, phi3.assistant_id) == (32006, 32010, 32001)
+
+
+def test_special_strings_are_those_of_phi3s_files(phi3):
+    """Ids, and which of them swallow the whitespace behind them."""
+    folder = GOLDENS / "phi3_tokenizer"
+    decoder = json.loads((folder / "tokenizer_config.json").read_text())["added_tokens_decoder"]
+    listed = {token["content"]: int(id_) for id_, token in decoder.items()}
+    added = json.loads((folder / "added_tokens.json").read_text())
+    ours = {name: id_ for name, id_ in phi3.special_ids.items() if id_ < phi3.initial_len}
+    assert ours == listed | added
+    assert {token["content"] for token in decoder.values() if token["rstrip"]} == STRIPS_RIGHT
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -10,11 +10,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.data import anyres, tokenizer
+from xgenmm_jax.data import tokenizer
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.records import Picture
-from xgenmm_jax.generation import cache
+from xgenmm_jax.generation import beam, cache, decode, vision
 from xgenmm_jax.generation.generator import Generator, Limits
 from xgenmm_jax.generation.vision import View, picture_batch
 from xgenmm_jax.models import vlm
@@ -104,8 +104,7 @@ def by_the_whole_model(config: VLMConfig, prompt: Prompt, words: tokenizer.Token
     for token in prompt.token_ids:
         if token == words.image_id:
             view = View(left.pop(0), views, instruction)
-            crops = anyres.layout(view.picture.size_px, views).crops
-            pieces.append(np.asarray(encode(config, params, picture_batch([view], crops, 1, read, 16))))
+            pieces.append(np.asarray(encode(config, params, picture_batch([view], [view.pixels()], 1, read))))
         else:
             pieces.append(table[None, token])
     answer: list[int] = []
@@ -169,7 +168,7 @@ def test_a_shared_prefix_changes_nothing(words, config):
     generator = Generator(config, parameters(config), words, GRIDS)
     start = words.encode("the red circle " * 6)
     several = [Prompt((*start, *prompt.token_ids), prompt.pictures) for prompt in prompts(words)[:3]]
-    assert cache.common_prefix([prompt.token_ids for prompt in several], words.image_id) >= 16
+    assert cache.common_prefix([prompt.token_ids for prompt in several], (words.image_id,)) >= 16
     assert generator.generate(several, NEW_TOKENS) == reference(config, several, words)
 
 
@@ -216,3 +215,91 @@ def test_a_prompt_longer_than_every_bucket_is_refused(words, config):
 
 def test_generating_nothing_gives_nothing(words, config):
     assert Generator(config, parameters(config), words, BASE).generate([], 1) == []
+
+
+def test_draws_depend_on_seed_and_prompt_and_not_on_the_batch(words, config):
+    generator = Generator(config, parameters(config), words, GRIDS)
+    drawn = {"temperature": 1.5, "top_k": 50, "top_p": 0.9}
+    first = generator.generate(prompts(words), NEW_TOKENS, **drawn, seed=1)
+    assert first == generator.generate(prompts(words), NEW_TOKENS, **drawn, seed=1)
+    small = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=2))
+    assert first == small.generate(prompts(words), NEW_TOKENS, **drawn, seed=1)
+    assert first != generator.generate(prompts(words), NEW_TOKENS, **drawn, seed=2)
+    assert len(set(generator.generate(prompts(words)[:1] * 4, NEW_TOKENS, **drawn))) > 1
+    one = generator.generate(prompts(words), NEW_TOKENS, temperature=3.0, top_k=1)
+    assert one == generator.generate(prompts(words), NEW_TOKENS)
+
+
+def test_beams_do_not_depend_on_the_batch(words, config):
+    """A shared prefix, filling rows and rows of other lengths beside; and more beams find likelier answers or equal."""
+    start = words.encode("the red circle " * 6)
+    several = [Prompt((*start, *prompt.token_ids), prompt.pictures) for prompt in prompts(words)[:3]]
+    generator = Generator(config, parameters(config), words, GRIDS)
+    together = generator.generate_ids(several, NEW_TOKENS, num_beams=3)
+    assert together == [generator.generate_ids([prompt], NEW_TOKENS, num_beams=3)[0] for prompt in several]
+    small = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=4, prefill_positions=100))
+    assert together == small.generate_ids(several, NEW_TOKENS, num_beams=3)
+    assert together != generator.generate_ids(several, NEW_TOKENS)
+
+
+@pytest.mark.parametrize("drawn", [{}, {"temperature": 1.0, "seed": 3}])
+def test_a_stream_is_the_answer_in_pieces(words, config, drawn):
+    generator = Generator(config, parameters(config), words, GRIDS)
+    for prompt in prompts(words)[1:4]:
+        for most in (1, 15):
+            pieces = list(generator.stream(prompt, most, **drawn))
+            assert "".join(pieces) == generator.generate([prompt], most, **drawn)[0]
+            assert all(pieces) and (most == 1 or len(pieces) > 1)
+
+
+def test_nothing_is_compiled_for_prompts_of_known_buckets(words, config):
+    """Other lengths, pictures, limits and seeds; a question asked again and again must not wait for the compiler."""
+    compiled = (decode.generate_rows, decode.begin_rows, decode.continue_rows, beam.beam_rows, vision._encode_into)
+
+    def ask(length: int, pictures: int, limit: int, seed: int):
+        ids = (words.image_id,) * pictures + (5,) * length
+        prompt = Prompt(ids, tuple(picture(seed + n) for n in range(pictures)))
+        generator.generate([prompt], limit)
+        generator.generate([prompt], limit, num_beams=2)
+        generator.generate([prompt], limit, temperature=0.7, top_p=0.5, seed=seed)
+        "".join(generator.stream(prompt, limit, temperature=0.7, top_p=0.5, seed=seed))
+
+    generator = Generator(config, parameters(config), words, BASE)
+    ask(20, 1, 6, 0)
+    before = [function._cache_size() for function in compiled]
+    for length, pictures, limit, seed in ((23, 1, 9, 1), (14, 1, 2, 2), (28, 1, 16, 3)):
+        ask(length, pictures, limit, seed)
+    assert [function._cache_size() for function in compiled] == before
+
+
+def test_equal_pictures_are_encoded_once(words, config, monkeypatch):
+    """Within a call and across calls, wherever they were read from; not where they are cut in another way."""
+    encoded = []
+    encode_into = vision._encode_into
+    monkeypatch.setattr(
+        vision, "_encode_into", lambda *arguments: encoded.append(len(arguments[2].pixels)) or encode_into(*arguments)
+    )
+    generator = Generator(config, parameters(config), words, BASE)
+    asked = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in (0, 0, 1, 0)]
+    answers = generator.generate(asked, NEW_TOKENS)
+    assert encoded == [2]
+    assert answers[0] == answers[1] == answers[3]
+    again = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in (1, 0)]
+    assert generator.generate(again, NEW_TOKENS) == [answers[2], answers[0]]
+    assert encoded == [2]
+    generator.generate([Prompt(tuple(words.encode("<image>red")), (picture(2),))], NEW_TOKENS)
+    assert encoded == [2, 1]
+
+
+def test_settings_that_mean_nothing_are_refused(words, config):
+    generator = Generator(config, parameters(config), words, BASE)
+    for settings, sentence in [
+        ({"num_beams": 0}, "num_beams 0"),
+        ({"num_beams": 2, "temperature": 1.0}, "num_beams 2 and temperature 1.0"),
+        ({"temperature": -1.0}, "temperature -1.0"),
+        ({"top_k": 3}, "top_k 3 .* at temperature 0"),
+        ({"temperature": 1.0, "top_p": 0.0}, "top_p 0.0"),
+        ({"temperature": 1.0, "top_k": -1}, "top_k -1"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            generator.generate([], 1, **settings)

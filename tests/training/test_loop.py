@@ -32,9 +32,12 @@ def assert_same_params(one, other):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), one.params, other.params)
 
 
-@pytest.mark.parametrize("terminate_at", [1, 6, 11])
-def test_terminated_and_resumed_equals_unbroken(tmp_path, events, terminate_at):
+@pytest.mark.parametrize(("algorithm", "terminate_at"), [("adamw", 1), ("adamw", 6), ("adamw", 11), ("muon", 6)])
+def test_terminated_and_resumed_equals_unbroken(tmp_path, events, algorithm, terminate_at):
     config = toy_run.config()
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, algorithm=algorithm))
+    if algorithm == "muon":
+        config = dataclasses.replace(config, freeze=())  # the only kernel with two axes is the tower's
     unbroken = train(config, tmp_path / "unbroken")
     events.terminate_at = terminate_at
     stopped = train(config, tmp_path / "stopped")

@@ -8,7 +8,7 @@ import pytest
 import tiny_run
 
 from xgenmm_jax.data.order import State
-from xgenmm_jax.training.optimizer import make_optimizer, merge, split, trainable_mask
+from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, merge, split, trainable_mask
 from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh, put_rows, row_sharding, unboxed
 from xgenmm_jax.training.step import abstract_state, gradient, init_state, shardings_of
 
@@ -25,10 +25,14 @@ def run(tmp_path_factory):
     return config, objective, trainable_mask(params, config.freeze), jax.device_get(params), rows
 
 
+def optimizer_of(config, objective):
+    return make_optimizer(config, 10, jax.eval_shape(objective.init, jax.random.key(0)))
+
+
 def gradient_on(run, mesh_config, devices, accumulation=1):
     config, objective, trainable, params, rows = run
     mesh = make_mesh(mesh_config, jax.devices()[:devices])
-    abstract = abstract_state(objective, trainable, make_optimizer(config.optimizer, config.steps), mesh)
+    abstract = abstract_state(objective, trainable, optimizer_of(config.optimizer, objective), mesh)
 
     def compute(params, rows):
         with axis_rules():
@@ -70,7 +74,7 @@ def test_accumulated_equals_one_batch(run, single):
 def test_parameters_are_cut_and_frozen_ones_have_no_optimizer_state(run):
     config, objective, trainable, params, _ = run
     mesh = make_mesh(MeshConfig(fsdp=4, tensor=2))
-    optimizer = make_optimizer(config.optimizer, config.steps)
+    optimizer = optimizer_of(config.optimizer, objective)
     abstract = abstract_state(objective, trainable, optimizer, mesh)
     assert tuple(abstract.params["decoder"]["embedding"].sharding.spec) == ("tensor", "fsdp")
     moments = [leaf for leaf in jax.tree.leaves(abstract.opt_state) if leaf.shape]
@@ -83,3 +87,33 @@ def test_parameters_are_cut_and_frozen_ones_have_no_optimizer_state(run):
     jax.tree.map(np.testing.assert_array_equal, merge(trained, frozen), params)
     state = jax.eval_shape(lambda p: init_state(p, trainable, optimizer), params)
     assert jax.tree.map(lambda leaf: leaf.shape, state) == jax.tree.map(lambda leaf: leaf.shape, abstract)
+
+
+def test_muon_turns_linear_maps_layer_by_layer(run):
+    """Its update of every kernel is a rotation at AdamW's usual size, whatever the gradient's; sharded as on one."""
+    _, objective, trainable, params, _ = run
+    config = OptimizerConfig(algorithm="muon", peak_lr=1.0, warmup_steps=0, clip_norm=0.0)
+    optimizer = optimizer_of(config, objective)
+    trained, _ = split(params, trainable)
+    keys = iter(jax.random.split(jax.random.key(1), 1000))
+    grads = jax.tree.map(lambda leaf: jax.random.normal(next(keys), leaf.shape), trained)
+    single = jax.jit(optimizer.update)(grads, optimizer.init(trained), trained)[0]
+
+    layers = single["decoder"]["layers"]
+    for kernel, rows in ((layers["qkv_proj"]["kernel"], 32), (layers["down_proj"]["kernel"], 64)):
+        for layer in np.asarray(kernel):
+            sizes = np.linalg.svd(layer.reshape(rows, -1), compute_uv=False)
+            assert sizes.min() > 0.5 * sizes.max() > 0
+            assert 0.1 < layer.std() < 0.3
+    # o_proj's inputs are heads times their width.
+    sizes = np.linalg.svd(np.asarray(layers["o_proj"]["kernel"])[0].reshape(32, 32), compute_uv=False)
+    assert np.median(sizes) > 0.5 * sizes.max()
+
+    mesh = make_mesh(MeshConfig(fsdp=4, tensor=2))
+    abstract = abstract_state(objective, trainable, optimizer, mesh)
+    with jax.set_mesh(mesh):
+        shardings, _ = split(shardings_of(abstract.params), trainable)
+        placed = jax.device_put((grads, trained), (shardings, shardings))
+        start = jax.jit(optimizer.init, out_shardings=shardings_of(abstract.opt_state))
+        sharded = jax.jit(optimizer.update)(placed[0], start(placed[1]), placed[1])[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), sharded, single)

@@ -1,8 +1,9 @@
 """`xgenmm generate RUN [--image FILE ...] QUESTION`: a run's answer about pictures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+import sys
 from typing import Annotated
 
 import tyro
@@ -19,6 +20,18 @@ class Arguments:
     """A picture file; again for each further picture, in order."""
     max_new_tokens: int = 64
     """The longest answer."""
+    num_beams: int = 1
+    """More than 1: beam search of so many beams."""
+    temperature: float = 0.0
+    """Above 0: draws from the model's probabilities at this temperature instead of taking the likeliest token."""
+    top_k: int = 0
+    """Draws from so many likeliest tokens; 0: from all."""
+    top_p: float = 1.0
+    """Draws from the fewest tokens whose probabilities add up to this."""
+    seed: int = 0
+    """Another seed draws another answer."""
+    stream: bool = field(default_factory=lambda: sys.stdout.isatty())
+    """Print the answer while it is written; by default where the output is a terminal. Beams print at the end."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,5 +44,12 @@ def main(argv: Sequence[str]) -> int:
 
     run = api.load(arguments.run)
     prompt = run.prompt(arguments.question, arguments.image)
-    print(run.generator().generate([prompt], arguments.max_new_tokens)[0])
+    generator, most = run.generator(), arguments.max_new_tokens
+    drawn = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p", "seed")}
+    if arguments.stream and arguments.num_beams == 1:
+        for piece in generator.stream(prompt, most, **drawn):
+            print(piece, end="", flush=True)
+        print()
+    else:
+        print(generator.generate([prompt], most, num_beams=arguments.num_beams, **drawn)[0])
     return 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Sample, Turn
+from xgenmm_jax.data.records import Caption, Conversation, Crops, Document, Picture, Preference, Record, Sample, Turn
 from xgenmm_jax.data.tokenizer import Tokenizer
 
 SYSTEM_PROMPT = (
@@ -35,7 +35,7 @@ class Prompt:
     """What to answer: one `<image>` id per picture, not yet expanded."""
 
     token_ids: tuple[int, ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Picture | Crops, ...]
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,36 @@ def few_shot_prompt(
     text = "\n".join((*lines, IMAGE + _query(question, tokenizer)))
     pictures = () if text_only else tuple(demonstration.picture for demonstration in demonstrations)
     return Prompt(tuple(tokenizer.encode(text)), (*pictures, picture))
+
+
+CAPTION_INSTRUCTION = "A short description of this image in one sentence:"
+SHORT_ANSWER = "Answer the question using a single word or phrase."
+
+
+def base_prompt(
+    demonstrations: Sequence[Demonstration], picture: Picture | Crops, question: str | None, tokenizer: Tokenizer
+) -> Prompt:
+    """The prompt of the released base model's own examples; stop on `tokenizer.end_of_chunk_id` or `eos_id`.
+
+    question None asks for a caption. Example, one shot, captions:
+    "<image>A short description of this image in one sentence:a bus<|endofchunk|>\
+    <image>A short description of this image in one sentence:"
+
+    The released prompt follows each `<image>` with 127 `<image placeholder>`, which its code replaces: the same
+    vision tokens (spec/blip3.md 4.2).
+    """
+
+    def instruction(question: str | None) -> str:
+        if question is None:
+            return IMAGE + CAPTION_INSTRUCTION
+        return f"{IMAGE}{tokenizer.without_specials(question)}\n{SHORT_ANSWER}"
+
+    shots = [
+        instruction(shown.question) + tokenizer.without_specials(shown.answer) + END_OF_CHUNK
+        for shown in demonstrations
+    ]
+    ids = tokenizer.encode("".join((*shots, instruction(question))))
+    return Prompt(tuple(ids), (*(shown.picture for shown in demonstrations), picture))
 
 
 def _query(question: str | None, tokenizer: Tokenizer) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Float32, Int32
 import numpy as np
 import PIL.Image
 
@@ -20,6 +20,17 @@ class Picture:
 
     size_px: tuple[int, int]  # (width, height)
     load: Callable[[], PIL.Image.Image] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """A picture that is cut and normalised already: the global view, then the grid's crops row by row.
+
+    size_px: (width, height) of the picture before it was cut; its grid and padding follow from it.
+    """
+
+    pixels: Float32[np.ndarray, "n S S 3"] = field(repr=False)
+    size_px: tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -33,15 +33,16 @@ def row_bucket(rows: int, most: int) -> int:
     return min(most, 1 << max(rows - 1, 0).bit_length())
 
 
-def common_prefix(prompts: Sequence[Sequence[int]], stop_id: int) -> int:
-    """How many ids all prompts begin with, before any `stop_id`, in whole steps, short of every prompt's end."""
+def common_prefix(prompts: Sequence[Sequence[int]], stop_ids: Sequence[int]) -> int:
+    """How many ids all prompts begin with, before any of `stop_ids`, in whole steps, short of every prompt's end."""
     if len(prompts) < 2:
         return 0
     shortest = min(len(ids) for ids in prompts) - 1
     # Sorted sequences differ most between the first and the last.
     first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
-    shared = sum(
-        1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1] != stop_id, zip(first, last, strict=False))
+    alike = itertools.takewhile(
+        lambda pair: pair[0] == pair[1] and pair[0] not in stop_ids, zip(first, last, strict=False)
     )
+    shared = sum(1 for _ in alike)
     whole = min(shared, shortest) // PREFIX_STEP * PREFIX_STEP
     return whole if whole >= PREFIX_MIN else 0

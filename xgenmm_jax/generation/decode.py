@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int32, Key, PRNGKeyArray, PyTree
 import numpy as np
 
 from xgenmm_jax.batch import ArrayLike
@@ -22,6 +22,8 @@ class PromptRows(NamedTuple):
         vision_index [-1  6  7 -1 |-1 -1 -1 -1]
         segment_ids  [ 1  1  1  1 | 0  0  0  1]
         positions    [ 0  1  2  3 | 0  0  0  0]     behind a shared prefix of n tokens they begin at n
+
+    Pad ids inside a prompt are in segment 0 and are not counted, as under the official code's attention mask.
     """
 
     token_ids: Int32[ArrayLike, "B T"]
@@ -30,6 +32,8 @@ class PromptRows(NamedTuple):
     positions: Int32[ArrayLike, "B T"]
     wanted: Bool[ArrayLike, " B"]
     """False for rows that only fill the batch."""
+    numbers: Int32[ArrayLike, " B"]
+    """Which prompt of its call a row answers: its random numbers depend on this and not on the rows beside it."""
 
 
 class Settings(NamedTuple):
@@ -42,7 +46,14 @@ class Settings(NamedTuple):
     """Positions of prompts that are computed together: bounds activations; a processor's caches like far fewer."""
 
 
-def left_pad(prompts: list[tuple[np.ndarray, np.ndarray]], rows: int, length: int, first_position: int) -> PromptRows:
+def left_pad(
+    prompts: list[tuple[np.ndarray, np.ndarray]],
+    rows: int,
+    length: int,
+    first_position: int,
+    pad_id: int,
+    numbers: list[int],
+) -> PromptRows:
     """Prompts, each (token ids, vision index) of equal length, as `rows` rows of `length`."""
     token_ids = np.zeros((rows, length), np.int32)
     vision_index = np.full((rows, length), -1, np.int32)
@@ -52,9 +63,11 @@ def left_pad(prompts: list[tuple[np.ndarray, np.ndarray]], rows: int, length: in
         start = length - len(ids)
         token_ids[row, start:] = ids
         vision_index[row, start:] = vision
-        segment_ids[row, start:] = 1
-        positions[row, start:] = np.arange(first_position, first_position + len(ids))
-    return PromptRows(token_ids, vision_index, segment_ids, positions, np.arange(rows) < len(prompts))
+        segment_ids[row, start:] = ids != pad_id
+        positions[row, start:] = np.maximum(first_position + np.cumsum(ids != pad_id) - 1, 0)
+    number = np.zeros(rows, np.int32)
+    number[: len(numbers)] = numbers
+    return PromptRows(token_ids, vision_index, segment_ids, positions, np.arange(rows) < len(prompts), number)
 
 
 @functools.partial(jax.jit, static_argnames=("decoder",))
@@ -67,6 +80,124 @@ def prefix_cache(decoder: phi3.Phi3, params: PyTree, token_ids: Int32[Array, " P
     embeddings = decoder.apply(variables, token_ids[None], method="embed")
     _, cache = decoder.apply(variables, embeddings, jnp.ones_like(positions), positions, cache, 0, method="extend")
     return cache
+
+
+def prefill(
+    decoder: phi3.Phi3,
+    params: PyTree,
+    rows: PromptRows,
+    vision_table: Float[Array, "slots Q D"],
+    prefix: phi3.Cache | None,
+    capacity: int,
+    positions_together: int,
+) -> tuple[Float[Array, "B D"], phi3.Cache]:
+    """The state after each prompt's last token, and a cache with room for `capacity` tokens behind.
+
+    Several blocks of rows one after the other where rows are many. For use under jit.
+    """
+    variables = {"params": params}
+    batch, length = rows.token_ids.shape
+    place = _length(prefix)
+
+    def block_of(rows: PromptRows) -> tuple[Float[Array, "b D"], phi3.Cache]:
+        block = rows.token_ids.shape[0]
+        cache = phi3.empty_cache(decoder.config, block, place + length + capacity, decoder.dtype)
+        if prefix is not None:
+            cache = jax.tree.map(_broadcast_into, cache, prefix)
+        embeddings = decoder.apply(variables, rows.token_ids, method="embed")
+        vision_tokens = vision_table.reshape(-1, vision_table.shape[-1])
+        pictures = vision_tokens[jnp.maximum(rows.vision_index, 0)].astype(embeddings.dtype)
+        embeddings = jnp.where((rows.vision_index >= 0)[..., None], pictures, embeddings)
+        hidden, cache = decoder.apply(
+            variables, embeddings, rows.segment_ids, rows.positions, cache, place, method="extend"
+        )
+        return hidden[:, -1], cache
+
+    blocks = _blocks(batch, length, positions_together)
+    if blocks == 1:
+        return block_of(rows)
+    in_blocks = jax.tree.map(lambda leaf: leaf.reshape(blocks, -1, *leaf.shape[1:]), rows)
+    last, cache = jax.lax.map(block_of, in_blocks)
+    return last.reshape(batch, -1), jax.tree.map(_join_blocks, cache)
+
+
+def extend_by_one(
+    decoder: phi3.Phi3,
+    params: PyTree,
+    ids: Int32[Array, " B"],
+    positions: Int32[Array, " B"],
+    cache: phi3.Cache,
+    place: Int32[Array, ""],
+) -> tuple[Float[Array, "B D"], phi3.Cache]:
+    """States after one more token a row, and the cache with it at `place`."""
+    variables = {"params": params}
+    embeddings = decoder.apply(variables, ids[:, None], method="embed")
+    positions = positions[:, None]
+    hidden, cache = decoder.apply(
+        variables, embeddings, jnp.ones_like(positions), positions, cache, place, method="extend"
+    )
+    return hidden[:, 0], cache
+
+
+def is_stop(ids: Int32[Array, "*n"], settings: Settings) -> Bool[Array, "*n"]:
+    return jnp.isin(ids, jnp.array(settings.stop_ids, jnp.int32))
+
+
+class State(NamedTuple):
+    """Answers that are being written."""
+
+    step: Int32[Array, ""]
+    """Tokens that each answer has."""
+    done: Bool[Array, " B"]
+    answers: Int32[Array, "B U"]
+    """Pad behind a stop id and where nothing is written yet."""
+    positions: Int32[Array, " B"]
+    """Of the first token of each answer."""
+    keys: Key[Array, " B"]
+    cache: phi3.Cache
+
+
+def _begin(
+    decoder: phi3.Phi3,
+    params: PyTree,
+    rows: PromptRows,
+    vision_table: Float[Array, "slots Q D"],
+    prefix: phi3.Cache | None,
+    key: PRNGKeyArray,
+    capacity: int,
+    settings: Settings,
+) -> State:
+    last, cache = prefill(decoder, params, rows, vision_table, prefix, capacity, settings.prefill_positions)
+    keys = sampling.row_keys(key, rows.numbers)
+    zero = jnp.zeros((), jnp.int32)
+    logits = decoder.apply({"params": params}, last, method="logits")
+    first = settings.chooser(logits, sampling.step_keys(keys, zero))
+    answers = jnp.full((len(first), capacity), settings.pad_id, jnp.int32).at[:, 0].set(first)
+    done = is_stop(first, settings) | ~rows.wanted
+    return State(zero + 1, done, answers, rows.positions[:, -1] + 1, keys, cache)
+
+
+def _advance(
+    decoder: phi3.Phi3, params: PyTree, state: State, until: Int32[Array, ""], settings: Settings
+) -> State:
+    start = state.cache.key.shape[2] - state.answers.shape[1]
+    zero = jnp.zeros((), jnp.int32)
+
+    def unfinished(state: State) -> Bool[Array, ""]:
+        return (state.step < until) & ~jnp.all(state.done)
+
+    def step(state: State) -> State:
+        before = state.step - 1
+        ids = jax.lax.dynamic_index_in_dim(state.answers, before, axis=1, keepdims=False)
+        hidden, cache = extend_by_one(decoder, params, ids, state.positions + before, state.cache, start + before)
+        logits = decoder.apply({"params": params}, hidden, method="logits")
+        chosen = settings.chooser(logits, sampling.step_keys(state.keys, state.step))
+        ids = jnp.where(state.done, settings.pad_id, chosen)
+        answers = jax.lax.dynamic_update_slice(state.answers, ids[:, None], (zero, state.step))
+        done = state.done | is_stop(ids, settings)
+        return State(state.step + 1, done, answers, state.positions, state.keys, cache)
+
+    return jax.lax.while_loop(unfinished, step, state)
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "capacity", "settings"))
@@ -88,61 +219,31 @@ def generate_rows(
 
     params: the decoder's. prefix: of one row, seen by every row. limit: at most capacity; not compiled in.
     """
-    variables = {"params": params}
-    batch, length = rows.token_ids.shape
-    place = _length(prefix)
+    state = _begin(decoder, params, rows, vision_table, prefix, key, capacity, settings)
+    return _advance(decoder, params, state, limit, settings).answers
 
-    def prefill(rows: PromptRows) -> tuple[Float[Array, "b D"], phi3.Cache]:
-        block = rows.token_ids.shape[0]
-        cache = phi3.empty_cache(decoder.config, block, place + length + capacity, decoder.dtype)
-        if prefix is not None:
-            cache = jax.tree.map(_broadcast_into, cache, prefix)
-        embeddings = decoder.apply(variables, rows.token_ids, method="embed")
-        vision_tokens = vision_table.reshape(-1, vision_table.shape[-1])
-        pictures = vision_tokens[jnp.maximum(rows.vision_index, 0)].astype(embeddings.dtype)
-        embeddings = jnp.where((rows.vision_index >= 0)[..., None], pictures, embeddings)
-        hidden, cache = decoder.apply(
-            variables, embeddings, rows.segment_ids, rows.positions, cache, place, method="extend"
-        )
-        return hidden[:, -1], cache
 
-    blocks = _blocks(batch, length, settings.prefill_positions)
-    if blocks == 1:
-        last, cache = prefill(rows)
-    else:
-        in_blocks = jax.tree.map(lambda leaf: leaf.reshape(blocks, -1, *leaf.shape[1:]), rows)
-        last, cache = jax.lax.map(prefill, in_blocks)
-        last = last.reshape(batch, -1)
-        cache = jax.tree.map(_join_blocks, cache)
+@functools.partial(jax.jit, static_argnames=("decoder", "capacity", "settings"))
+def begin_rows(
+    decoder: phi3.Phi3,
+    params: PyTree,
+    rows: PromptRows,
+    vision_table: Float[Array, "slots Q D"],
+    key: PRNGKeyArray,
+    *,
+    capacity: int,
+    settings: Settings,
+) -> State:
+    """Answers of one token each, for `continue_rows`: the two together are `generate_rows`, in pieces."""
+    return _begin(decoder, params, rows, vision_table, None, key, capacity, settings)
 
-    def choose(last_hidden: Float[Array, "B D"], step: Int32[Array, ""]) -> Int32[Array, " B"]:
-        logits = decoder.apply(variables, last_hidden, method="logits")
-        return settings.chooser(logits, sampling.step_key(key, step))
 
-    def is_stop(ids: Int32[Array, " B"]) -> Bool[Array, " B"]:
-        return jnp.isin(ids, jnp.array(settings.stop_ids, jnp.int32))
-
-    zero = jnp.zeros((), jnp.int32)
-    first = choose(last, zero)
-    answers = jnp.full((batch, capacity), settings.pad_id, jnp.int32).at[:, 0].set(first)
-    next_position = rows.positions[:, -1] + 1
-    state = (zero + 1, first, is_stop(first) | ~rows.wanted, answers, cache)
-
-    def unfinished(state) -> Bool[Array, ""]:
-        step, _, done, _, _ = state
-        return (step < limit) & ~jnp.all(done)
-
-    def advance(state):
-        step, ids, done, answers, cache = state
-        positions = (next_position + step - 1)[:, None]
-        embeddings = decoder.apply(variables, ids[:, None], method="embed")
-        segments, here = jnp.ones_like(positions), place + length + step - 1
-        hidden, cache = decoder.apply(variables, embeddings, segments, positions, cache, here, method="extend")
-        ids = jnp.where(done, settings.pad_id, choose(hidden[:, 0], step))
-        answers = jax.lax.dynamic_update_slice(answers, ids[:, None], (zero, step))
-        return step + 1, ids, done | is_stop(ids), answers, cache
-
-    return jax.lax.while_loop(unfinished, advance, state)[3]
+@functools.partial(jax.jit, static_argnames=("decoder", "settings"), donate_argnames=("state",))
+def continue_rows(
+    decoder: phi3.Phi3, params: PyTree, state: State, until: Int32[Array, ""], *, settings: Settings
+) -> State:
+    """Answers grown to `until` tokens, at most their room, or until all have stopped. `state` is used up."""
+    return _advance(decoder, params, state, until, settings)
 
 
 def _blocks(rows: int, length: int, positions: int) -> int:

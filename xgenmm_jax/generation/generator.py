@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-import functools
 from typing import NamedTuple
 
 import jax
@@ -14,13 +13,16 @@ import numpy as np
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.tokenizer import Tokenizer
-from xgenmm_jax.generation import cache, decode, sampling
+from xgenmm_jax.generation import beam, cache, decode, sampling, streaming
 from xgenmm_jax.generation.vision import View, VisionTable, instruction_tokens
 from xgenmm_jax.models import phi3
 from xgenmm_jax.models.vlm import VLMConfig
 
 _IN_FLIGHT = 2
 """Batches whose answers are not fetched yet: the host lays out the next while the device works."""
+
+_STREAM_STEPS = 4
+"""Tokens between two looks of a stream at its answer: a word or two, so that the device seldom waits for the host."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class _Expanded(NamedTuple):
 
 
 class Generator:
-    """Greedy answers of one model.
+    """Answers of one model.
 
     params: {vision, connector, decoder}, as in checkpoints. anyres: how pictures are cut; `generate` can take another.
     stop_ids: ends of an answer; by default `<|end|>`, `<|endofchunk|>` and `<|endoftext|>`.
@@ -83,34 +85,123 @@ class Generator:
         self._prefix: tuple[tuple[int, ...], phi3.Cache | None] = ((), None)
 
     def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, *, anyres: AnyRes | None = None
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        *,
+        anyres: AnyRes | None = None,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
     ) -> list[str]:
         """The answer to each prompt, in order, without special strings and without spaces around.
 
         A row stops at a stop id or after max_new_tokens. Other prompts of the call change nothing but time.
 
-        Raises: ValueError where pictures and `<image>` ids differ in number, or a prompt is longer than all buckets.
+        num_beams: above 1, beam search as Hugging Face's generate, see `beam.beam_rows`. temperature: above 0, draws
+        (`sampling.Sampler`); the n-th prompt of a call draws its own numbers from (seed, n).
+
+        Raises: ValueError where pictures and `<image>` ids differ in number, a prompt is longer than all buckets, or
+        settings mean nothing.
         """
+        rows = self.generate_ids(
+            prompts, max_new_tokens, anyres=anyres, num_beams=num_beams, length_penalty=length_penalty,
+            temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+        )  # fmt: skip
+        return [self._text(ids) for ids in rows]
+
+    def generate_ids(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        *,
+        anyres: AnyRes | None = None,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[int]]:
+        """As `generate`, the new ids alone, without the stop id."""
+        if num_beams < 1 or (num_beams > 1 and temperature):
+            raise ValueError(
+                f"generation: got num_beams {num_beams} and temperature {temperature}; give 1 beam or more, and for "
+                "several beams temperature 0."
+            )
+        beams = beam.Beams(num_beams, length_penalty) if num_beams > 1 else None
+        settings = self._settings._replace(chooser=sampling.chooser(temperature, top_k, top_p))
+        key = jax.random.key(seed)
         capacity = cache.bucket(max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
-        shared = cache.common_prefix([prompt.token_ids for prompt in prompts], self.tokenizer.image_id)
+        breaks = (self.tokenizer.image_id, self.tokenizer.pad_id)
+        shared = cache.common_prefix([prompt.token_ids for prompt in prompts], breaks)
         prefix_ids = tuple(map(int, prompts[0].token_ids[:shared])) if shared else ()
         expanded = [self._expand(i, prompt, shared, anyres or self.anyres) for i, prompt in enumerate(prompts)]
         expanded.sort(key=lambda prompt: len(prompt.token_ids))
-        batches = list(self._batches(expanded, shared, capacity))
+        most = max(self._limits.rows // num_beams, 1)
+        batches = list(self._batches(expanded, most, shared, capacity, num_beams))
 
-        answers = [""] * len(prompts)
+        answers: list[list[int]] = [[] for _ in prompts]
         in_flight: deque[tuple[list[_Expanded], Array]] = deque()
         for wave in self._waves(batches):
             self._vision.load(view for batch in wave for prompt in batch for view in prompt.views)
             for batch in wave:
-                rows = self._limits.rows if len(batches) > 1 else cache.row_bucket(len(batch), self._limits.rows)
-                rows = min(rows, self._rows_that_fit(_longest(batch), shared, capacity))
-                in_flight.append((batch, self._dispatch(batch, rows, prefix_ids, max_new_tokens, capacity)))
+                rows = most if len(batches) > 1 else cache.row_bucket(len(batch), most)
+                rows = min(rows, self._rows_that_fit(_longest(batch), shared, capacity, num_beams))
+                laid_out = self._rows(batch, rows, shared)
+                limit, prefix = jnp.int32(max_new_tokens), self._prefix_cache(prefix_ids)
+                head = (self._decoder, self._params["decoder"], laid_out, self._vision.table, prefix, limit)
+                if beams:
+                    dispatched, _ = beam.beam_rows(*head, capacity=capacity, settings=settings, beams=beams)
+                else:
+                    dispatched = decode.generate_rows(*head, key, capacity=capacity, settings=settings)
+                in_flight.append((batch, dispatched))
                 if len(in_flight) > _IN_FLIGHT:
                     self._fetch(*in_flight.popleft(), answers)
         while in_flight:
             self._fetch(*in_flight.popleft(), answers)
         return answers
+
+    def stream(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int,
+        *,
+        anyres: AnyRes | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Pieces of the answer as they are written, a few tokens at a time; joined, what `generate([prompt])` gives.
+
+        Beam search knows its answer only at the end, so it has no stream.
+
+        Raises: as `generate`, at once and not at the first piece.
+        """
+        capacity = cache.bucket(max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
+        settings = self._settings._replace(chooser=sampling.chooser(temperature, top_k, top_p))
+        expanded = self._expand(0, prompt, 0, anyres or self.anyres)
+        self._vision.load(expanded.views)
+        rows = self._rows([expanded], 1, 0)
+        params = self._params["decoder"]
+        state = decode.begin_rows(
+            self._decoder, params, rows, self._vision.table, jax.random.key(seed), capacity=capacity, settings=settings
+        )
+        return streaming.pieces(self._texts(state, max_new_tokens, settings))
+
+    def _texts(self, state: decode.State, max_new_tokens: int, settings: decode.Settings) -> Iterator[str]:
+        """The answer so far, again and again until it ends."""
+        params = self._params["decoder"]
+        for until in (*range(1, max_new_tokens, _STREAM_STEPS), max_new_tokens):
+            if until > 1:
+                state = decode.continue_rows(self._decoder, params, state, jnp.int32(until), settings=settings)
+            yield self.tokenizer.decode(self._until_stop(np.asarray(state.answers[0])), keep_special=False)
+            if bool(state.done[0]):
+                return
 
     def _expand(self, number: int, prompt: Prompt, shared: int, anyres: AnyRes) -> _Expanded:
         ids = np.asarray(prompt.token_ids, np.int32)
@@ -127,18 +218,20 @@ class Generator:
         repeats[is_image] = [self._vision.tokens(view) for view in views]
         return _Expanded(number, np.repeat(ids, repeats)[shared:], views)
 
-    def _batches(self, prompts: list[_Expanded], shared: int, capacity: int) -> Iterator[list[_Expanded]]:
+    def _batches(
+        self, prompts: list[_Expanded], most: int, shared: int, capacity: int, num_beams: int
+    ) -> Iterator[list[_Expanded]]:
         """Neighbours in length; as many as fit beside the longest, which comes first when counted from the end."""
         end = len(prompts)
         while end:
-            rows = min(self._limits.rows, self._rows_that_fit(_longest(prompts[:end]), shared, capacity))
+            rows = min(most, self._rows_that_fit(_longest(prompts[:end]), shared, capacity, num_beams))
             yield prompts[max(end - rows, 0) : end]
             end -= min(rows, end)
 
-    def _rows_that_fit(self, longest: int, shared: int, capacity: int) -> int:
+    def _rows_that_fit(self, longest: int, shared: int, capacity: int, num_beams: int) -> int:
         decoder = self.config.decoder
         length = shared + cache.bucket(longest, cache.PROMPT_BUCKETS, "tokens of a prompt") + capacity
-        per_row = 2 * decoder.layers * length * decoder.kv_heads * decoder.head_width
+        per_row = 2 * decoder.layers * length * decoder.kv_heads * decoder.head_width * num_beams
         fitting = (self._limits.cache_mib << 20) // (per_row * jnp.dtype(self.config.dtype).itemsize)
         return max(1, 1 << (fitting.bit_length() - 1)) if fitting else 1
 
@@ -161,9 +254,7 @@ class Generator:
         if wave:
             yield wave
 
-    def _dispatch(
-        self, batch: list[_Expanded], rows: int, prefix_ids: tuple[int, ...], max_new_tokens: int, capacity: int
-    ) -> Array:
+    def _rows(self, batch: list[_Expanded], rows: int, shared: int) -> decode.PromptRows:
         pairs = []
         for prompt in batch:
             vision_index = np.full(len(prompt.token_ids), -1, np.int32)
@@ -172,17 +263,8 @@ class Generator:
                 vision_index[prompt.token_ids == self.tokenizer.image_id] = np.concatenate(places)
             pairs.append((prompt.token_ids, vision_index))
         length = cache.bucket(_longest(batch), cache.PROMPT_BUCKETS, "tokens of a prompt")
-        return decode.generate_rows(
-            self._decoder,
-            self._params["decoder"],
-            decode.left_pad(pairs, rows, length, len(prefix_ids)),
-            self._vision.table,
-            self._prefix_cache(prefix_ids),
-            jnp.int32(max_new_tokens),
-            self._key,
-            capacity=capacity,
-            settings=self._settings,
-        )
+        numbers = [prompt.number for prompt in batch]
+        return decode.left_pad(pairs, rows, length, shared, self.tokenizer.pad_id, numbers)
 
     def _prefix_cache(self, ids: tuple[int, ...]) -> phi3.Cache | None:
         if not ids:
@@ -191,16 +273,16 @@ class Generator:
             self._prefix = ids, decode.prefix_cache(self._decoder, self._params["decoder"], jnp.array(ids, jnp.int32))
         return self._prefix[1]
 
-    @functools.cached_property
-    def _key(self) -> Array:
-        return jax.random.key(0)
+    def _fetch(self, batch: list[_Expanded], rows: Array, answers: list[list[int]]) -> None:
+        for prompt, ids in zip(batch, np.asarray(rows), strict=False):
+            answers[prompt.number] = self._until_stop(ids)
 
-    def _fetch(self, batch: list[_Expanded], rows: Array, answers: list[str]) -> None:
-        host = np.asarray(rows)
-        stops = np.isin(host, (*self._settings.stop_ids, self._settings.pad_id))
-        lengths = np.where(stops.any(axis=1), stops.argmax(axis=1), host.shape[1])
-        for prompt, ids, length in zip(batch, host, lengths, strict=False):
-            answers[prompt.number] = self.tokenizer.decode(ids[:length].tolist(), keep_special=False).strip()
+    def _until_stop(self, ids: np.ndarray) -> list[int]:
+        stops = np.isin(ids, (*self._settings.stop_ids, self._settings.pad_id))
+        return ids[: stops.argmax() if stops.any() else len(ids)].tolist()
+
+    def _text(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, keep_special=False).strip()
 
 
 def _longest(prompts: list[_Expanded]) -> int:

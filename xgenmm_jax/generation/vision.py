@@ -2,18 +2,20 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 import functools
+import hashlib
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32, PyTree
+from jaxtyping import Array, Float, Float32, Int32, PyTree, UInt8
 import numpy as np
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.generation import cache
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.projector import MLPConfig
@@ -26,26 +28,53 @@ CHUNK_CROPS = 64
 class View(NamedTuple):
     """A picture as one prompt sees it: the same picture in other crops, or to other instructions, is another view."""
 
-    picture: Picture
+    picture: Picture | Crops
     anyres: AnyRes
     instruction: tuple[int, ...]
     """The prompt's first text ids where the resampler reads them, else empty, so that prompts share views."""
 
+    @property
+    def layout(self) -> anyres.Layout:
+        size_px = self.picture.size_px
+        layout = anyres.layout(size_px, self.anyres)
+        if not isinstance(self.picture, Crops) or len(self.picture.pixels) == layout.crops:
+            return layout
+        if len(self.picture.pixels) == 1:
+            return anyres.layout(size_px, replace(self.anyres, grids=()))
+        raise ValueError(
+            f"generation: {len(self.picture.pixels)} crops of a picture of {size_px[0]} x {size_px[1]} px, which is "
+            f"cut into {layout.crops}; give so many, or its global view alone, or other grids"
+        )
+
+    def pixels(self) -> UInt8[np.ndarray, "n S S 3"] | Float32[np.ndarray, "n S S 3"]:
+        """Crops as the model takes them: bytes, or floats that are normalised already."""
+        if isinstance(self.picture, Crops):
+            return self.picture.pixels
+        return anyres.crops(self.picture.load(), self.anyres)
+
+
+_Digest = tuple[bytes, tuple[int, int], AnyRes, tuple[int, ...]]
+"""Views that show a model the same: hash of the crops, size before cutting, way of cutting, instruction."""
+
 
 class VisionTable:
-    """A table of `slots` groups of Q vision tokens, the least recently used replaced first."""
+    """A table of `slots` groups of Q vision tokens, the least recently used replaced first.
+
+    Pictures of equal crops share their tokens, wherever they were read from.
+    """
 
     def __init__(self, config: VLMConfig, params: PyTree, slots: int):
         self.config = config
         self._params = {name: params[name] for name in ("vision", "connector", "decoder")}
-        self._slots_of: OrderedDict[View, np.ndarray] = OrderedDict()
+        self._slots_of: OrderedDict[_Digest, np.ndarray] = OrderedDict()
+        self._digest_of: OrderedDict[View, _Digest] = OrderedDict()
         self._resize(slots)
 
     def groups(self, view: View) -> int:
         """Slots that a view takes: one a crop or strip, one in all with fixed sampling."""
         if self.config.sampling is Sampling.FIXED_SAMPLING:
             return 1
-        return anyres.layout(view.picture.size_px, view.anyres).crops
+        return view.layout.crops
 
     def tokens(self, view: View) -> int:
         return self.groups(view) * self.config.tokens_per_group
@@ -61,7 +90,8 @@ class VisionTable:
     def index(self, view: View) -> Int32[np.ndarray, " m"]:
         """Where a loaded view's tokens stand in `table`: slot * Q + q."""
         tokens = self.config.tokens_per_group
-        return (self._slots_of[view][:, None] * tokens + np.arange(tokens, dtype=np.int32)).reshape(-1)
+        slots = self._slots_of[self._digest_of[view]]
+        return (slots[:, None] * tokens + np.arange(tokens, dtype=np.int32)).reshape(-1)
 
     def load(self, views: Iterable[View]) -> None:
         """Encodes what is not there yet. Afterwards all these views, and as many others as fit, are in the table."""
@@ -69,18 +99,41 @@ class VisionTable:
         need = sum(map(self.groups, wanted))
         if need > self.slots:
             self._resize(1 << (need - 1).bit_length())
-        missing: dict[int, list[View]] = {}
+        missing: dict[tuple[int, bool], list[View]] = {}
         for view in wanted:
-            if view in self._slots_of:
-                self._slots_of.move_to_end(view)
-        for view in wanted:
-            if view not in self._slots_of:
-                self._slots_of[view] = self._take(self.groups(view))
-                missing.setdefault(anyres.layout(view.picture.size_px, view.anyres).crops, []).append(view)
-        for crops, alike in missing.items():
-            most = max(1, CHUNK_CROPS // crops)
-            for start in range(0, len(alike), most):
-                self._encode(alike[start : start + most], crops, cache.row_bucket(len(alike), most))
+            if self._digest_of.get(view) in self._slots_of:
+                self._touch(view, self._digest_of[view])
+            else:
+                kind = view.layout.crops, isinstance(view.picture, Crops)
+                missing.setdefault(kind, []).append(view)
+        for (crops, _), alike in missing.items():
+            self._load_alike(alike, crops)
+        # Every view takes a slot or more: those of this call stay.
+        while len(self._digest_of) > self.slots:
+            self._digest_of.popitem(last=False)
+
+    def _load_alike(self, views: list[View], crops: int) -> None:
+        """Views of as many crops each: those that turn out to be new are encoded in full chunks."""
+        most = max(1, CHUNK_CROPS // crops)
+        chunk: list[tuple[View, np.ndarray, np.ndarray]] = []
+        full = False
+        for view in views:
+            pixels = view.pixels()
+            digest = _digest(view, pixels)
+            if digest not in self._slots_of:
+                self._slots_of[digest] = self._take(self.groups(view))
+                chunk.append((view, pixels, self._slots_of[digest]))
+            self._touch(view, digest)
+            if len(chunk) == most:
+                self._encode(chunk, most)
+                chunk, full = [], True
+        if chunk:
+            self._encode(chunk, most if full else cache.row_bucket(len(chunk), most))
+
+    def _touch(self, view: View, digest: _Digest) -> None:
+        self._slots_of.move_to_end(digest)
+        self._digest_of[view] = digest
+        self._digest_of.move_to_end(view)
 
     def _take(self, count: int) -> np.ndarray:
         while len(self._free) < count:
@@ -90,20 +143,22 @@ class VisionTable:
 
     def _resize(self, slots: int) -> None:
         self._slots_of.clear()
+        self._digest_of.clear()
         self._free = list(range(slots))
         width = self.config.decoder.width
         self._table = jnp.zeros((slots, self.config.tokens_per_group, width), self.config.dtype)
 
-    def _encode(self, views: Sequence[View], crops: int, rows: int) -> None:
-        slots = np.full((rows, len(self._slots_of[views[0]])), self.slots, np.int32)
-        for row, view in enumerate(views):
-            slots[row] = self._slots_of[view]
-        batch = picture_batch(views, crops, rows, self._instruction_tokens, self.config.vision.image_size_px)
+    def _encode(self, chunk: Sequence[tuple[View, np.ndarray, np.ndarray]], rows: int) -> None:
+        views, pixels, taken = zip(*chunk, strict=True)
+        slots = np.full((rows, len(taken[0])), self.slots, np.int32)
+        slots[: len(taken)] = taken
+        batch = picture_batch(views, pixels, rows, instruction_tokens(self.config))
         self._table = _encode_into(self.config, self._params, batch, self._table, slots.reshape(-1))
 
-    @property
-    def _instruction_tokens(self) -> int:
-        return instruction_tokens(self.config)
+
+def _digest(view: View, pixels: np.ndarray) -> _Digest:
+    data = hashlib.sha1(np.ascontiguousarray(pixels), usedforsecurity=False).digest()
+    return data, view.picture.size_px, view.anyres, view.instruction
 
 
 def instruction_tokens(config: VLMConfig) -> int:
@@ -111,17 +166,21 @@ def instruction_tokens(config: VLMConfig) -> int:
     return 0 if isinstance(config.connector, MLPConfig) else config.connector.instruction_tokens
 
 
-def picture_batch(views: Sequence[View], crops: int, rows: int, text: int, view_px: int) -> Batch:
-    """One view a row, all of `crops` crops, with room for the `text` first tokens of its prompt; filled with zeros."""
+def picture_batch(views: Sequence[View], pixels: Sequence[np.ndarray], rows: int, text: int) -> Batch:
+    """One view a row, with room for the `text` first tokens of its prompt; filled with zeros.
+
+    pixels: of each view, all of one shape and dtype.
+    """
     length = max(text, 1)
     token_ids, segment_ids = np.zeros((2, rows, length), np.int32)
-    pixels = np.zeros((rows, crops, view_px, view_px, 3), np.uint8)
+    all_pixels = np.zeros((rows, *pixels[0].shape), pixels[0].dtype)
+    all_pixels[: len(pixels)] = pixels
+    crops = len(pixels[0])
     grid, size, valid = (np.zeros((rows, 1, n), np.int32) for n in (2, 2, 4))
     for row, view in enumerate(views):
         token_ids[row, : len(view.instruction)] = view.instruction
         segment_ids[row, : len(view.instruction)] = 1
-        pixels[row] = anyres.crops(view.picture.load(), view.anyres)
-        layout = anyres.layout(view.picture.size_px, view.anyres)
+        layout = view.layout
         grid[row], size[row], valid[row] = layout.grid, view.picture.size_px, layout.valid
     return Batch(
         token_ids=token_ids,
@@ -129,7 +188,7 @@ def picture_batch(views: Sequence[View], crops: int, rows: int, text: int, view_
         positions=np.zeros_like(token_ids),
         loss_mask=np.zeros(token_ids.shape, bool),
         slot=np.full_like(token_ids, -1),
-        pixels=pixels,
+        pixels=all_pixels,
         crop_image=np.zeros((rows, crops), np.int32),
         crop_segment=np.ones((rows, crops), np.int32),
         image_grid=grid,
@@ -147,5 +206,13 @@ def _encode_into(
     slots: Int32[Array, " n"],
 ) -> Float[Array, "slots Q D"]:
     """The table with the batch's groups at `slots`; a slot behind the end is not written."""
-    tokens = VLM(config).apply({"params": params}, batch, method="encode_images")
+    tokens = VLM(config).apply({"params": params}, batch, method=_vision_tokens)
     return table.at[slots].set(tokens.reshape(-1, *table.shape[1:]).astype(table.dtype), mode="drop")
+
+
+def _vision_tokens(model: VLM, batch: Batch) -> Float[Array, "B M D"]:
+    if batch.pixels.dtype == jnp.uint8:
+        return model.encode_images(batch)
+    rows, crops = batch.pixels.shape[:2]
+    features = model.vision(batch.pixels.reshape(rows * crops, *batch.pixels.shape[2:]))
+    return model.connect(features.reshape(rows, crops, *features.shape[1:]), batch)

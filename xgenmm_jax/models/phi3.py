@@ -228,6 +228,9 @@ class Phi3(nn.Module):
 
         Prefill is T = prompt at place 0 of an empty cache, one decoding step T = 1. Rows are left-padded: padding has
         segment 0, and the tokens of a row one segment and positions counted from its first token.
+
+        Padding is seen by nobody but sees what is before it, turned as position 1: left padding never matters, and
+        a prompt that ends in pad ids is continued from the last of them, as by Hugging Face's generate.
         """
         config = self.config
         start = (0, 0, place)
@@ -236,9 +239,15 @@ class Phi3(nn.Module):
             positions=jax.lax.dynamic_update_slice(cache.positions, positions[None], start),
         )
         mask = causal_mask(
-            segment_ids, positions, cache.segment_ids[0], cache.positions[0], config.window, config.window_size
+            jnp.maximum(segment_ids, 1),
+            positions,
+            cache.segment_ids[0],
+            cache.positions[0],
+            config.window,
+            config.window_size,
         )
-        hidden, key_value = self._run(embeddings, (cache.key, cache.value), positions, mask, place)
+        turned = jnp.where(segment_ids > 0, positions, 1)
+        hidden, key_value = self._run(embeddings, (cache.key, cache.value), turned, mask, place)
         return hidden, Cache(*key_value, cache.segment_ids, cache.positions)
 
     def _run(

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 import types
 import typing
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from xgenmm_jax.training.objective import Objective
 from xgenmm_jax.training.optimizer import OptimizerConfig
@@ -32,6 +32,8 @@ class Initialize:
     vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`. A bare file name
     that the working folder lacks is looked up among the starting weights of the package.
     fresh: path prefixes that stay random because `run` lacks them, "connector/text_projection1".
+    connector_start: how a resampler that nothing names begins; "pooling": each query at its own cell of the picture
+    (`training.pooling_start`), which short runs need.
     """
 
     run: str | None = None
@@ -39,6 +41,11 @@ class Initialize:
     connector: str | None = None
     decoder: str | None = None
     fresh: tuple[str, ...] = ()
+    connector_start: Literal["random", "pooling"] = "random"
+
+    def __post_init__(self):
+        if self.connector_start != "random" and (self.run or self.connector):
+            raise ValueError("initialize.connector_start: the connector comes from a run or a file; leave it 'random'.")
 
 
 @dataclass(frozen=True)

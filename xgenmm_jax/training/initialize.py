@@ -11,18 +11,24 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.training import checkpoints
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.objective import Objective, Params
 from xgenmm_jax.training.optimizer import path_name
+from xgenmm_jax.training.pooling_start import start_as_pooling
 from xgenmm_jax.training.sharding import unboxed
 from xgenmm_jax.training.step import shardings_of
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
-def initialize_params(config: Initialize, objective: Objective, seed: int, abstract: Params) -> Params:
+def initialize_params(
+    config: Initialize, objective: Objective, seed: int, abstract: Params, model: Any = None
+) -> Params:
     """Parameters on the devices, as `abstract` says. Random ones are the same on every mesh.
+
+    model: the VLMConfig, where `connector_start` is not random.
 
     Raises ValueError for files that are missing or of another size.
     """
@@ -35,7 +41,17 @@ def initialize_params(config: Initialize, objective: Objective, seed: int, abstr
         if part not in params:
             raise ValueError(f"initialize.{part}: the model has no such part, only {', '.join(sorted(params))}.")
         params = {**params, part: _load_part(source, part, abstract[part])}
+    if config.connector_start == "pooling":
+        params = {**params, "connector": _pooling(params, model, seed, abstract["connector"])}
     return params
+
+
+def _pooling(params: Params, model: Any, seed: int, abstract: Params) -> Params:
+    connector = getattr(model, "connector", None)
+    if not isinstance(connector, ResamplerConfig):
+        raise ValueError("initialize.connector_start: only a resampler can start as pooling; choose 'random'.")
+    start = functools.partial(start_as_pooling, vision_config=model.vision, config=connector, seed=seed)
+    return jax.jit(start, out_shardings=shardings_of(abstract))(params["connector"], params["vision"])
 
 
 def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[], Params], abstract: Params) -> Params:

@@ -67,8 +67,9 @@ def train(
     objective = config.objective()
     # Jitted, so that shapes and values share one trace.
     objective = dataclasses.replace(objective, init=jax.jit(objective.init))
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    trainable = trainable_mask(unboxed(jax.eval_shape(objective.init, jax.random.key(0))), config.freeze)
+    boxed = jax.eval_shape(objective.init, jax.random.key(0))
+    optimizer = make_optimizer(config.optimizer, config.steps, boxed)
+    trainable = trainable_mask(unboxed(boxed), config.freeze)
     abstract = abstract_state(objective, trainable, optimizer, mesh)
     if jax.process_count() > 1 and config.checkpoint.every_seconds:
         raise ValueError("checkpoint.every_seconds: clocks of several hosts differ; set it to 0 and use every_steps.")
@@ -140,7 +141,7 @@ def _start(
     resumed = checkpoints.latest() is not None
     params = reference = None
     if not resumed or objective.reference:
-        params = initialize_params(config.initialize, objective, config.seed, abstract.params)
+        params = initialize_params(config.initialize, objective, config.seed, abstract.params, config.model)
     if objective.reference:
         # Copied, because the first step takes the policy's own buffers.
         reference = jax.tree.map(lambda leaf: leaf.copy(), split(params, trainable)[0])

@@ -1,10 +1,14 @@
-"""AdamW with clipping and a schedule; parts that are frozen have no state at all."""
+"""AdamW or Muon with clipping and a schedule; parts that are frozen have no state at all."""
 
 from dataclasses import dataclass
+import functools
 from typing import Any, Literal
 
 import jax
 import optax
+import optax.contrib
+
+STREAMS = ("embed", "vision_embed")
 
 Params = Any
 """A tree of arrays; where a subtree is cut out its leaves are None."""
@@ -14,6 +18,9 @@ Params = Any
 class OptimizerConfig:
     """Defaults are the released fine-tuning script's but for the rate (spec 6)."""
 
+    algorithm: Literal["adamw", "muon"] = "adamw"
+    """muon: optax's, for the kernels of linear maps, scaled to AdamW's usual step so that rates mean the same; AdamW
+    for all else. The paper's is adamw; muon learns the same from a third of the pictures (docs/log.md)."""
     peak_lr: float = 1e-3
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the rate falls from its peak to `peak_lr * final_fraction` at the last step."""
@@ -24,7 +31,8 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
     decay_vectors: bool = True
-    """Decay biases and norms too, as the official code does; False: only leaves named kernel or embedding."""
+    """Decay biases and norms too, as the official code does; False: only leaves named kernel or embedding, and with
+    muon only its kernels."""
     clip_norm: float = 1.0
     """Largest global norm of the gradient; 0 switches clipping off."""
 
@@ -49,19 +57,53 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, decay], [config.warmup_steps])
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clip, Adam, decoupled decay, rate. Give it the trainable parameters alone (`split`); states are float32."""
+def make_optimizer(config: OptimizerConfig, steps: int, boxed: Params) -> optax.GradientTransformation:
+    """Clip, Adam or Muon, decoupled decay, rate. Give it the trainable parameters alone (`split`).
+
+    States are float32. boxed: all parameters with their logical axis names, values or shapes.
+    """
+    rate, decay = learning_rate(config, steps), config.weight_decay
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    parts.append(
-        optax.adamw(
-            learning_rate(config, steps),
-            *config.betas,
+    if config.algorithm == "muon":
+        muon = optax.contrib.muon(
+            rate,
             eps=config.epsilon,
-            weight_decay=config.weight_decay,
-            mask=None if config.decay_vectors else _is_matrix,
+            weight_decay=decay,
+            adam_b1=config.betas[0],
+            adam_b2=config.betas[1],
+            adam_weight_decay=decay if config.decay_vectors else 0.0,
+            muon_weight_dimension_numbers=functools.partial(_linear_maps, boxed),
+            consistent_rms=0.2,
         )
-    )
-    return optax.chain(*parts)
+        return optax.chain(*parts, muon)
+    mask = None if config.decay_vectors else _is_matrix
+    adamw = optax.adamw(rate, *config.betas, eps=config.epsilon, weight_decay=decay, mask=mask)
+    return optax.chain(*parts, adamw)
+
+
+def _linear_maps(boxed: Params, params: Params) -> Any:
+    """For each kernel which axes are inputs and which outputs, None for other leaves; layers are separate maps.
+
+    A kernel's axes are its inputs and then its outputs, and a stream's width ("embed", "vision_embed") stands alone
+    on its side: (layers, embed | heads, kv), (layers, heads, kv | embed), (vision_embed | embed).
+    """
+    axes = {
+        path_name(path): leaf.names
+        for path, leaf in jax.tree_util.tree_leaves_with_path(boxed, is_leaf=lambda leaf: hasattr(leaf, "names"))
+        if hasattr(leaf, "names")
+    }
+
+    def dimensions(path: tuple, leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        name = path_name(path)
+        if not name.endswith("/kernel"):
+            return None
+        first = int(axes[name][0] == "layers")
+        split_at = first + 1 if axes[name][first] in STREAMS else leaf.ndim - 1
+        if not first < split_at < leaf.ndim:
+            return None
+        return optax.contrib.MuonDimensionNumbers(tuple(range(first, split_at)), tuple(range(split_at, leaf.ndim)))
+
+    return jax.tree_util.tree_map_with_path(dimensions, params)
 
 
 def _is_matrix(params: Params) -> Any:

@@ -43,13 +43,14 @@ def abstract_state(
     shardings = param_shardings(mesh, boxed)
     shapes = jax.eval_shape(lambda params: init_state(params, trainable, optimizer), unboxed(boxed))
     trained_shardings, _ = split(shardings, trainable)
-    # Adam's moments lie as their parameters do; counters are replicated.
+    # Moments lie as their parameters do; counters are replicated. Masked: Adam's of what Muon turns, and the reverse.
     opt_shardings = optax.tree.map_params(
         optimizer,
-        lambda _, sharding: sharding,
+        lambda leaf, sharding: leaf if isinstance(leaf, optax.MaskedNode) else sharding,
         shapes.opt_state,
         trained_shardings,
         transform_non_params=lambda _: replicated(mesh),
+        is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
     )
     state_shardings = TrainState(replicated(mesh), shardings, opt_shardings, replicated(mesh))
     return jax.tree.map(

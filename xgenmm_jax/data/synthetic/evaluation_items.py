@@ -26,7 +26,7 @@ from xgenmm_jax.data.synthetic.questions import Answered, Ask
 from xgenmm_jax.data.synthetic.world import Dice, Scene
 
 ItemKind = Literal[
-    "color", "shape", "object", "count", "exists", "where", "read", "reading_small", "reading_large", "reading_pages",
+    "color", "shape", "object", "count", "exists", "where", "read", "reading_small", "reading_large",
     "new_style", "handwriting", "multi_image", "hallucination", "unsafe", "benign", "grounding", "caption", "shots",
 ]  # fmt: skip
 ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
@@ -129,10 +129,6 @@ def _question(dice: Dice, kind: ItemKind, index: int) -> tuple[Scene, Answered]:
     if kind in ("reading_small", "reading_large"):
         page = pages.page(dice, "held_out", "small" if kind == "reading_small" else "large")
         return (page.scene, page.answered[0])
-    if kind == "reading_pages":
-        page = pages.page(dice, "held_out", ("lines", "chart", "strip")[index % 3])
-        read = [pair for pair in page.answered if pair[1].isupper() or pair[1].isdigit()]
-        return (page.scene, read[0])
     for _ in range(_TRIES):
         if kind == "read":
             scene, ask = scenes.text(dice, "held_out"), questions.read

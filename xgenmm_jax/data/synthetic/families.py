@@ -73,9 +73,9 @@ def record(
         page = pages.page(dice, split)
         return Caption(id, draw.picture(page.scene), page.caption)
     if family == "questions":
-        if dice.chance(0.06):
+        if dice.chance(0.08):
             scene = preferences.usage_scene(dice, split)
-            answered = [preferences.usage(dice, scene)]
+            answered = preferences.usage_conversation(dice, scene)
         else:
             scene = scenes.mixed(dice, split)
             answered = questions.conversation(dice, scene, dice.between(3, 6))

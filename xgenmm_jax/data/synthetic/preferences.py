@@ -57,6 +57,16 @@ def usage(dice: Dice, scene: Scene) -> tuple[str, str]:
     return (question, answer.format(scene.things[0].name))
 
 
+def usage_conversation(dice: Dice, scene: Scene) -> list[tuple[str, str]]:
+    """The color of the frame, if there is one, and a request with the answer that complies.
+
+    A connector that never had to tell stripes from plain could not learn to heed them from preferences alone.
+    """
+    plain = [color for color, frame_ink in _PLAIN_FRAMES.items() if frame_ink == scene.frame_ink]
+    colors = plain if scene.frame == "plain" else ["yellow and black"] if scene.frame else []
+    return [*(("What color is the frame?", color) for color in colors), usage(dice, scene)]
+
+
 def usage_scene(dice: Dice, split: Split) -> Scene:
     """What fine-tuning asks usage questions about, always answered: signs of all sorts and objects without a sign.
 

@@ -58,7 +58,7 @@ def look(
     instruction = tuple(ids[ids != tokenizer.image_id][:read].tolist()) if read else ()
     view = View(prompt.pictures[0], cut, instruction)
     placed = anyres.layout(view.picture.size_px, cut)
-    batch = picture_batch([view], placed.crops, 1, read, config.vision.image_size_px)
+    batch = picture_batch([view], [view.pixels()], 1, read)
     tokens, attention = _encode(config, params, batch)
 
     answer_ids = np.asarray([*tokenizer.encode(answer), tokenizer.end_id], np.int32)

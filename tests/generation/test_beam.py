@@ -1,0 +1,119 @@
+"""Beam search on the device against transformers' bookkeeping, written out over a decoder without cache."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_parameters import random_parameters
+
+from xgenmm_jax.generation import beam, decode
+from xgenmm_jax.models.phi3 import Phi3, Phi3Config
+
+CONFIG = Phi3Config(vocab_rows=16, initial_len=11, width=16, hidden=32, layers=2, heads=2, kv_heads=1)
+DECODER = Phi3(CONFIG)
+PAD = 10
+LENGTH = 24
+ROWS = 8
+
+
+@functools.cache
+def parameters() -> dict:
+    blank = jnp.zeros((1, 2), jnp.int32)
+    params = random_parameters(DECODER.init, blank, blank, blank)["params"]
+    # Sharper than the random head, so that answers differ in probability; ids 3 and 4 stop often.
+    scaled = {name: params[name] * 1.5 for name in ("head_kernel", "additional_head_kernel")}
+    return params | scaled | {"head_bias": params["head_bias"].at[3:5].add(2.0)}
+
+
+@jax.jit
+def log_probabilities(token_ids, length):
+    places = jnp.broadcast_to(jnp.arange(LENGTH, dtype=jnp.int32), token_ids.shape)
+    logits = DECODER.apply({"params": parameters()}, token_ids, (places < length).astype(jnp.int32), places)
+    return jax.nn.log_softmax(logits[:, length - 1], axis=-1)
+
+
+def next_scores(rows: list[list[int]]) -> np.ndarray:
+    padded = np.zeros((len(rows), LENGTH), np.int32)
+    padded[:, : len(rows[0])] = rows
+    return np.asarray(log_probabilities(padded, len(rows[0])), np.float64)
+
+
+class Hypotheses:
+    """`BeamHypotheses` of transformers 4.41.1 with early_stopping=False."""
+
+    def __init__(self, number: int, penalty: float):
+        self.number, self.penalty, self.beams, self.worst = number, penalty, [], 1e9
+
+    def add(self, ids: list[int], total: float, length: int) -> None:
+        score = total / length**self.penalty
+        if len(self.beams) < self.number or score > self.worst:
+            self.beams.append((score, ids))
+            if len(self.beams) > self.number:
+                ordered = sorted((score, place) for place, (score, _) in enumerate(self.beams))
+                del self.beams[ordered[0][1]]
+                self.worst = ordered[1][0]
+            else:
+                self.worst = min(score, self.worst)
+
+    def done(self, best: float, length: int) -> bool:
+        return len(self.beams) >= self.number and self.worst >= best / length**self.penalty
+
+
+def by_the_book(prompt: list[int], number: int, penalty: float, stops: tuple[int, ...], limit: int):
+    """One prompt's best answer, its stop id with it, and its score before."""
+    hypotheses = Hypotheses(number, penalty)
+    beams = [(0.0 if place == 0 else -1e9, []) for place in range(number)]
+    for step in range(1, limit + 1):
+        scores = next_scores([prompt + ids for _, ids in beams])
+        totals = (np.array([total for total, _ in beams])[:, None] + scores).reshape(-1)
+        order = np.argsort(-totals, kind="stable")[: max(2, 1 + len(stops)) * number]
+        going_on = []
+        for rank, place in enumerate(order):
+            ids = [*beams[place // scores.shape[1]][1], int(place % scores.shape[1])]
+            if ids[-1] in stops:
+                if rank < number:
+                    hypotheses.add(ids, totals[place], step)
+            else:
+                going_on.append((totals[place], ids))
+            if len(going_on) == number:
+                break
+        beams = going_on
+        if hypotheses.done(totals[order[0]], step):
+            break
+    else:
+        for total, ids in beams:
+            hypotheses.add(ids, total, limit)
+    return max(hypotheses.beams, key=lambda pair: pair[0])
+
+
+@pytest.mark.parametrize(
+    "number, penalty, stops",
+    [(1, 1.0, (3,)), (2, 0.0, (3,)), (4, 1.0, (3,)), (3, 2.0, (3, 4)), (3, -1.0, (3, 4))],
+)
+def test_answers_and_scores_are_those_of_transformers(number, penalty, stops):
+    """Rows that end early and at the limit; several stop ids; penalties for and against length."""
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(5, 10, rng.integers(1, 8)).astype(np.int32) for _ in range(ROWS)]
+    nothing = [(ids, np.full(len(ids), -1, np.int32)) for ids in prompts]
+    rows = decode.left_pad(nothing, ROWS + 1, 8, 0, PAD, list(range(ROWS)))
+    limit, stopped = 10, 0
+    answers, scores = beam.beam_rows(
+        DECODER,
+        parameters(),
+        rows,
+        jnp.zeros((1, 1, 16)),
+        None,
+        jnp.int32(limit),
+        capacity=16,
+        settings=decode.Settings(stops, PAD),
+        beams=beam.Beams(number, penalty),
+    )
+    assert answers.shape == (ROWS + 1, 16)
+    for prompt, answer, score in zip(prompts, np.asarray(answers), np.asarray(scores), strict=False):
+        wanted_score, wanted = by_the_book(prompt.tolist(), number, penalty, stops, limit)
+        assert answer.tolist() == wanted + [PAD] * (16 - len(wanted))
+        np.testing.assert_allclose(score, wanted_score, rtol=0, atol=1e-4)
+        stopped += wanted[-1] in stops
+    assert stopped

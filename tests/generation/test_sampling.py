@@ -1,0 +1,60 @@
+"""Choosers of the next token: what they may choose, and how often they do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xgenmm_jax.generation import sampling
+from xgenmm_jax.generation.sampling import Sampler
+
+DRAWS = 20_000
+PROBABILITIES = np.array([0.15, 0.5, 0.05, 0.3])
+
+
+def frequencies(sampler: Sampler) -> np.ndarray:
+    """How often each of four tokens is drawn."""
+    keys = sampling.row_keys(jax.random.key(0), jnp.arange(DRAWS, dtype=jnp.int32))
+    logits = jnp.broadcast_to(jnp.log(jnp.asarray(PROBABILITIES, jnp.float32)), (DRAWS, 4))
+    return np.bincount(np.asarray(jax.jit(sampler)(logits, keys)), minlength=4) / DRAWS
+
+
+@pytest.mark.parametrize(
+    "sampler, kept",
+    [
+        (Sampler(), [0, 1, 2, 3]),
+        (Sampler(temperature=0.5), [0, 1, 2, 3]),
+        (Sampler(temperature=3.0), [0, 1, 2, 3]),
+        (Sampler(top_k=2), [1, 3]),
+        (Sampler(top_k=9), [0, 1, 2, 3]),
+        (Sampler(top_p=0.79), [1, 3]),
+        (Sampler(top_p=0.81), [0, 1, 3]),
+        (Sampler(top_p=0.01), [1]),
+        (Sampler(top_k=3, top_p=0.51), [1]),
+        (Sampler(top_k=3, top_p=0.53), [1, 3]),
+        (Sampler(temperature=0.5, top_k=3, top_p=0.99), [0, 1, 3]),
+    ],
+)
+def test_draws_follow_the_distribution_that_is_left(sampler, kept):
+    weights = np.zeros(4)
+    weights[kept] = PROBABILITIES[kept] ** (1 / sampler.temperature)
+    wanted = weights / weights.sum()
+    drawn = frequencies(sampler)
+    assert set(np.flatnonzero(drawn)) == set(kept)
+    # Four standard deviations of the mean.
+    np.testing.assert_array_less(np.abs(drawn - wanted), 4 * np.sqrt(wanted * (1 - wanted) / DRAWS) + 1e-12)
+
+
+def test_the_likeliest_of_one_is_greedy_among_equals_too():
+    logits = jnp.asarray(np.random.default_rng(0).integers(0, 3, (64, 12)), jnp.float32)
+    keys = sampling.row_keys(jax.random.key(1), jnp.arange(64, dtype=jnp.int32))
+    np.testing.assert_array_equal(Sampler(top_k=1)(logits, keys), sampling.greedy(logits, keys))
+
+
+def test_a_row_draws_the_same_whatever_stands_beside_it():
+    logits = jnp.asarray(np.random.default_rng(0).normal(0, 1, (8, 30)), jnp.float32)
+    keys = sampling.step_keys(sampling.row_keys(jax.random.key(1), jnp.arange(8, dtype=jnp.int32)), jnp.int32(3))
+    together = Sampler(top_p=0.9)(logits, keys)
+    np.testing.assert_array_equal(Sampler(top_p=0.9)(logits[5:6], keys[5:6]), together[5:6])
+    other = sampling.step_keys(sampling.row_keys(jax.random.key(1), jnp.arange(8, dtype=jnp.int32)), jnp.int32(4))
+    assert (Sampler(top_p=0.9)(logits, other) != together).any()

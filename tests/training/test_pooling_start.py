@@ -1,0 +1,89 @@
+"""A resampler that starts as pooling reads the picture cell by cell."""
+
+from dataclasses import replace
+import functools
+
+import jax
+from jax import numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.nano import common
+from xgenmm_jax.data.synthetic import families
+from xgenmm_jax.models.layers import normalize_pixels
+from xgenmm_jax.models.resampler import Resampler
+from xgenmm_jax.models.vit import ViT
+from xgenmm_jax.training.config import Initialize
+from xgenmm_jax.training.initialize import WEIGHTS, load_weights
+from xgenmm_jax.training.pooling_start import cell_of_patch, start_as_pooling
+from xgenmm_jax.training.sharding import unboxed
+
+
+@pytest.fixture(scope="module")
+def started():
+    """Tower features of real training pictures, the random connector, the started one."""
+    model = common.model()
+    tower = ViT(model.vision, "float32")
+    init = functools.partial(tower.init, method=tower.features_and_pooled)
+    abstract = unboxed(jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)
+    vision = load_weights(WEIGHTS / "nano_vision.safetensors", "vision", abstract["params"])
+    pictures = [families.record("caption", i, seed=3).picture.load() for i in range(32)]
+    pixels = jnp.asarray(np.stack([np.asarray(p.convert("RGB")) for p in pictures]))
+    features = tower.apply({"params": vision}, normalize_pixels(pixels))
+    random = unboxed(Resampler(model.connector).init(jax.random.key(0), features, jnp.ones(features.shape[:2], bool)))
+    start = jax.jit(functools.partial(start_as_pooling, vision_config=model.vision, config=model.connector, seed=0))
+    return features, random["params"], start(random["params"], vision)
+
+
+def attention(params, features) -> np.ndarray:
+    """First layer's, mean over pictures and heads: [Q, P + Q]."""
+    _, kept = Resampler(common.model().connector).apply(
+        {"params": params}, features, jnp.ones(features.shape[:2], bool), mutable=["intermediates"]
+    )
+    return np.asarray(jax.tree.leaves(kept)[0])[0].mean((0, 1))
+
+
+def test_queries_look_at_their_cells(started):
+    features, random, params = started
+    own = cell_of_patch(8, 16)[None] == np.arange(16)[:, None]
+    weights = attention(params, features)
+    assert (weights[:, :64] * own).sum(1).min() > 0.4
+    assert weights[:, 64:].sum(1).max() < 0.1, "queries look at each other"
+    before = attention(random, features)
+    assert (before[:, :64] * own).sum(1).max() < 0.15, "as far from it as can be without"
+
+
+def test_tokens_differ_by_picture(started):
+    features, random, params = started
+
+    def share(params) -> float:
+        """Of the tokens' variance, what is not the same for all pictures."""
+        tokens = Resampler(common.model().connector).apply(
+            {"params": params}, features, jnp.ones(features.shape[:2], bool)
+        )
+        return float(tokens.var(0).mean() / tokens.reshape(-1, tokens.shape[-1]).var(0).mean())
+
+    assert share(params) > 0.5 > 0.1 > share(random)
+
+
+def test_same_names_and_shapes(started):
+    _, random, params = started
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, random)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params))
+
+
+def test_cells():
+    assert cell_of_patch(4, 6).reshape(4, 4).tolist() == [[0, 0, 1, 2]] * 2 + [[3, 3, 4, 5]] * 2
+    counts = np.bincount(cell_of_patch(27, 128))
+    assert len(counts) == 128 and counts.min() > 0
+
+
+def test_heads_too_narrow():
+    model = common.model()
+    narrow = replace(model.connector, queries=25)
+    with pytest.raises(ValueError, match="at least 25"):
+        start_as_pooling({}, {}, model.vision, narrow, 0)
+    with pytest.raises(ValueError, match="leave it 'random'"):
+        Initialize(run="runs/a", connector_start="pooling")

@@ -1,0 +1,103 @@
+"""A resampler that starts as pooling: each query reads its own cell of the picture, and passes on what it reads.
+
+With random weights (the released code's start) every query first averages the whole picture, and stays there for as
+many pictures as a run of a few minutes has. Here the queries are dealt out over a grid of cells before the first step;
+from then on they are free. Ours, not the paper's; `docs/log.md` has what it saves.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+import numpy as np
+
+from xgenmm_jax.models.layers import normalize_pixels
+from xgenmm_jax.models.resampler import EPSILON, ResamplerConfig
+from xgenmm_jax.models.vit import ViT, ViTConfig
+from xgenmm_jax.training.objective import Params
+
+PICTURES = 256
+RIDGE = 0.02
+SHARPNESS = 6.0
+"""By how much a cell's own patches score above the others, in logits and on average."""
+LATENTS = 0.3
+"""Of their usual size: beside a feature of size 1 they are what tells the queries apart."""
+LATER_LAYERS = 0.3
+"""Of their usual size: what the layers after the first add."""
+
+
+def start_as_pooling(
+    connector: Params, vision: Params, vision_config: ViTConfig, config: ResamplerConfig, seed: int
+) -> Params:
+    """The connector's random parameters with attention and values of its first layer set; jittable, float32.
+
+    Keys: a ridge regression from the tower's features to the cell that they come from, fitted on pictures of random
+    rectangles, blind to what the queries are. Queries: each asks for its cell. Values pass the first layer unchanged.
+
+    Raises:
+        ValueError: a head is too narrow to tell as many cells as there are queries.
+    """
+    queries, width, heads, head_width = config.queries, config.width, config.heads, config.head_width
+    if queries > head_width or heads * head_width < width:
+        raise ValueError(
+            f"initialize.connector_start: pooling needs heads of at least {queries} (one number a query) and together "
+            f"at least {width} (the tower's width); got {heads} of {head_width}. Choose 'random'."
+        )
+    pixels = jnp.asarray(random_rectangles(np.random.default_rng(seed), vision_config.image_size_px))
+    features = _norm(ViT(vision_config, "float32").apply({"params": vision}, normalize_pixels(pixels)))
+    cells = jax.nn.one_hot(cell_of_patch(vision_config.grid, queries), queries)
+
+    latents = _norm(connector["latents"])
+    ask = jnp.linalg.pinv(latents)  # [E, Q]: the latents times this are the identity
+    blind = jnp.eye(width) - ask @ latents
+    seen = (features @ blind).reshape(-1, width)
+    wanted = jnp.tile(cells - cells.mean(0, keepdims=True), (len(features), 1))
+    ridge = RIDGE * len(seen) * jnp.eye(width)
+    key = blind @ jnp.linalg.solve(seen.T @ seen + ridge, seen.T @ wanted)  # [E, Q]
+    score = jnp.einsum("nPE,EQ->PQ", features, key) / len(features)
+    own = jnp.sum(score * cells) / len(cells)
+    others = jnp.sum(score * (1 - cells)) / (len(cells) * (queries - 1))
+    # Attention divides by sqrt(head_width); key and query each carry the root of the factor.
+    size = math.sqrt(SHARPNESS) * head_width**0.25
+    key = key / (own - others) * size
+
+    layers = connector["layers"]
+    to_q = layers["to_q"]["kernel"].at[..., :queries].set(size * ask[:, None])
+    to_kv = layers["to_kv"]["kernel"].at[:, :, 0, :, :queries].set(key[:, None])
+    shape = (heads * head_width, width)
+    through = jnp.linalg.qr(jax.random.normal(jax.random.key(seed), shape))[0].reshape(heads, head_width, width)
+    to_kv = to_kv.at[0, :, 1].set(through.transpose(2, 0, 1))
+    to_out = layers["to_out"]["kernel"].at[0].set(through).at[1:].multiply(LATER_LAYERS)
+    down = layers["ff2"]["kernel"] * LATER_LAYERS
+    changed = {"to_q": to_q, "to_kv": to_kv, "to_out": to_out, "ff2": down}
+    layers = {**layers, **{name: {**layers[name], "kernel": kernel} for name, kernel in changed.items()}}
+    return {**connector, "latents": connector["latents"] * LATENTS, "layers": layers}
+
+
+def _norm(x: Float[Array, "*n E"]) -> Float[Array, "*n E"]:
+    """A layer norm as it is before training."""
+    return jax.nn.standardize(x, epsilon=EPSILON)
+
+
+def cell_of_patch(grid: int, queries: int) -> np.ndarray:
+    """For each patch in raster order the query that is to read it; the cells' grid is as square as `queries` allows.
+
+    6 queries on a grid of 4 x 4: `0 0 1 2`, the same again, `3 3 4 5`, the same again.
+    """
+    rows = max(n for n in range(1, math.isqrt(queries) + 1) if queries % n == 0)
+    columns = queries // rows
+    y, x = np.divmod(np.arange(grid * grid), grid)
+    return y * rows // grid * columns + x * columns // grid
+
+
+def random_rectangles(rng: np.random.Generator, size_px: int) -> np.ndarray:
+    """uint8 [PICTURES, size, size, 3]: one to eight rectangles of any colour on light grounds."""
+    pictures = np.empty((PICTURES, size_px, size_px, 3), np.uint8)
+    for picture in pictures:
+        picture[:] = rng.integers(215, 256, 3)
+        for _ in range(rng.integers(1, 9)):
+            width, height = rng.integers(size_px // 16, size_px * 3 // 8, 2)
+            left, top = rng.integers(0, size_px - size_px // 16, 2)
+            picture[top : top + height, left : left + width] = rng.integers(0, 256, 3)
+    return pictures
