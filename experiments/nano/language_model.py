@@ -13,5 +13,5 @@ from xgenmm_jax.training.config import Initialize, TrainConfig
 def config() -> TrainConfig:
     mixture = ((common.family("text", 2_000_000), 0.7), (common.family("text_chat", 2_000_000), 0.3))
     data = common.data(mixture, common.ONE_VIEW, length=320, crops=1, batch_rows=16)
-    config = common.stage("language_model", data, steps=700, peak_lr=6e-3, initialize=Initialize(), warmup_steps=100)
+    config = common.stage("language_model", data, steps=1_200, peak_lr=5e-3, initialize=Initialize(), warmup_steps=100)
     return replace(config, freeze=("vision", "connector"), log_every=50)

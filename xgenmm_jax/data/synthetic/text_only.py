@@ -1,6 +1,6 @@
 """The world's language without pictures: described scenes with questions, spelling, numbers, invented names."""
 
-from xgenmm_jax.data import drawings
+from xgenmm_jax.data import drawings, splits
 from xgenmm_jax.data.splits import Split
 from xgenmm_jax.data.synthetic import documents, language, multi_image, pages, preferences, questions, scenes, world
 from xgenmm_jax.data.synthetic.questions import Answered
@@ -44,6 +44,17 @@ def arithmetic(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
     be = "is" if first == 1 else "are"
     asked.append((f"What color are the {language.plural(shape)}?", color))
     return (f"There {be} {counts[0]} and {counts[1]}. All are {color}.", asked)
+
+
+def recall(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
+    """Bindings over and over, from which looking back is learned: `red dax. blue wug. red dax. ...`"""
+    count = dice.between(2, 4)
+    attributes = dice.sample(dice.pick((splits.COLORS, splits.SHAPES, splits.objects(split))), count)
+    names = dice.sample(documents.NONCE, count)
+    order = [*dice.shuffle(range(count)), *(dice.below(count) for _ in range(dice.between(6, 20)))]
+    text = " ".join(f"{attributes[which]} {names[which]}." for which in order)
+    which = dice.below(count)
+    return (text, [(f"What is {attributes[which]}?", names[which])])
 
 
 def naming(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
@@ -99,7 +110,7 @@ def page(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
 def exercise(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
     """A text, possibly empty, and questions about it with their answers; there may be none."""
     makers = (
-        *(described, described, described, spelling, arithmetic, pictures_in_words, page, usage),
-        *(naming, demonstrations, demonstrations),
+        *(described, described, described, described, spelling, arithmetic, pictures_in_words, page, usage),
+        *(recall, recall, naming, naming, demonstrations, demonstrations, demonstrations),
     )
     return dice.pick(makers)(dice, split)
