@@ -5,8 +5,8 @@ typed. These are files in this project's container (`xgenmm_jax/data/record_file
 their text. Fine-tuning data in LLaVA's JSON form is read as it is. Of public forms, the readers of parquet, tar and
 url lists are not part of this version, so those datasets are converted first; BLIP3-OCR-HD-30M was never released.
 
-Weights. SigLIP, Phi-3-mini and Phi-3-medium as safetensors with this project's names under `weights/`, and Phi-3's
-`tokenizer.model`. This version brings no converter from Hugging Face's names.
+Weights. Folders under `weights/` that `xgenmm convert` makes of SigLIP (Hugging Face or big_vision), Phi-3-mini and
+Phi-3-medium: `xgenmm convert DOWNLOADED weights/siglip_so400m_384`. Phi-3's `tokenizer.model` comes along.
 
 Hours in the stages' heads are estimates, not measurements: 25.3 GFLOP a position for Phi-3-mini's training, 0.86
 TFLOP a crop (tower forward, resampler trained), at half of a TPU v5p's 459 TFLOP/s and 0.4 of an H100's 989 TFLOP/s.
@@ -26,8 +26,8 @@ from xgenmm_jax.training.optimizer import OptimizerConfig
 
 Mixture = tuple[tuple[SourceConfig, float], ...]
 
-TOKENIZER = "weights/phi3/tokenizer.model"
-SIGLIP = "weights/siglip_so400m_384.safetensors"
+TOKENIZER = "weights/phi3_mini_4k/tokenizer.model"
+SIGLIP = "weights/siglip_so400m_384"
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Size:
         return f"runs/{self.name}/{stage}"
 
 
-B4 = Size("4b", sizes.B4, "weights/phi3_mini_4k.safetensors")
-B14 = Size("14b", sizes.B14, "weights/phi3_medium_4k.safetensors")
+B4 = Size("4b", sizes.B4, "weights/phi3_mini_4k")
+B14 = Size("14b", sizes.B14, "weights/phi3_medium_4k")
 
 # Pre-training. Percent of samples: the paper says "sampling ratios" and not of what (figure 3, spec/data.md 2).
 INTERLEAVED = {"obelics": 17.5, "mint1t_html": 17.5, "mint1t_pdf": 12.5, "mint1t_arxiv": 2.5}

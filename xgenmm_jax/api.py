@@ -43,6 +43,9 @@ class Run:
     def is_tuned(self) -> bool:
         """Whether it was trained on conversations; else it is a base model."""
         sources = [source for source, _ in self.config.data.mixture]
+        if not sources:
+            # Imported: without data. Released instruct models see grids of views, the base model one view.
+            return bool(self.config.data.anyres.grids)
         first = [source.open().record(0, np.random.default_rng(0)) for source in sources]
         return any(isinstance(record, Conversation | Preference) and record.pictures for record in first)
 
@@ -65,8 +68,8 @@ def load(folder: str | Path) -> Run:
     config = load_config(folder)
     if not isinstance(config.model, VLMConfig):
         raise ValueError(
-            f"run folder: '{folder}' trained a {type(config.model).__name__.removesuffix('Config')}, which answers no "
-            "questions; give a run of a vision-language model."
+            f"run folder: '{folder}' holds a {type(config.model).__name__.removesuffix('Config')} alone, which answers "
+            "no questions; give a run of a vision-language model, or start one from it: --initialize."
         )
     checkpoints.newest(folder)
     tokenizer = Tokenizer.load(folder / run_folder.TOKENIZER_FILE)

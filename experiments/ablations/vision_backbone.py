@@ -9,8 +9,8 @@ Expected, 4 / 8 shots:     TextVQA        OK-VQA         COCO            TextCap
                  DFN       41.1 / 41.9    48.4 / 49.5    107.2 / 109.4   78.2 / 79.9
                  SigLIP    49.1 / 50.5    48.4 / 48.9    108.7 / 110.2   84.7 / 88.6
 
-At 4B the towers differ in loss, data, size and resolution at once. DFN's weights do not load into this version:
-CLIP's form has a class token, a norm before its layers and another GELU; `dfn` has its width, depth and views. The
+At 4B the towers differ in loss, data, size and resolution at once, and in form: CLIP's has a class token, a norm
+before its layers and another GELU. `xgenmm convert` reads both (experiments/common.py); DFN in open_clip's layout. The
 nano towers differ in the contrastive loss alone, which the paper's pair does not.
 """
 
@@ -19,12 +19,12 @@ from dataclasses import replace
 from experiments import common, stage1
 from experiments.nano import stage1 as nano_stage1
 from experiments.nano import vision_tower
-from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.models import sizes
 from xgenmm_jax.training.config import TrainConfig
 
 NAME = "ablations/vision_backbone"
 TOKENS = 10e9
-DFN = ViTConfig(image_size_px=378, width=1280, hidden=5120, layers=32, heads=16)
+DFN = replace(sizes.DFN_H378, remat="full")
 
 
 def config() -> TrainConfig:
@@ -44,7 +44,7 @@ def dfn() -> TrainConfig:
         name=f"4b/{NAME}/dfn",
         model=replace(base.model, vision=DFN, connector=connector),
         data=replace(base.data, anyres=replace(base.data.anyres, view_px=DFN.image_size_px)),
-        initialize=replace(base.initialize, vision="weights/dfn5b_vit_h_378.safetensors"),
+        initialize=replace(base.initialize, vision="weights/dfn5b_vit_h_378"),
     )
 
 

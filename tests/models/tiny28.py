@@ -9,9 +9,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file
 
 from xgenmm_jax.batch import Batch
+from xgenmm_jax.convert.importing import open_source, read_tree
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
@@ -37,122 +37,8 @@ def golden(name: str) -> dict[str, np.ndarray]:
 
 @cache
 def parameters() -> dict:
-    tensors = load_file(FOLDER / "model.safetensors")
-    tree = parameters_of({name.removeprefix("vlm."): tensor for name, tensor in tensors.items()})
-    return jax.tree.map(jnp.asarray, tree)
-
-
-def parameters_of(t: dict[str, np.ndarray]) -> dict:
-    """Our tree of tensors in the released names."""
-
-    def norm(name):
-        return {"scale": t[f"{name}.weight"], "bias": t[f"{name}.bias"]}
-
-    def linear(name):
-        bias = {"bias": t[f"{name}.bias"]} if f"{name}.bias" in t else {}
-        return {"kernel": t[f"{name}.weight"].T, **bias}
-
-    def stack(layer, count):
-        return jax.tree.map(lambda *x: np.stack(x), *[layer(i) for i in range(count)])
-
-    def heads_in(weight, heads):  # [N*H, E] -> [E, N, H]
-        return weight.reshape(heads, -1, weight.shape[1]).transpose(2, 0, 1)
-
-    def heads_out(weight, heads):  # [E, N*H] -> [N, H, E]
-        return weight.reshape(weight.shape[0], heads, -1).transpose(1, 2, 0)
-
-    def vision_layer(i):
-        name = f"vision_encoder.encoder.layers.{i}"
-        projections = [f"{name}.self_attn.{x}_proj" for x in "qkv"]
-        return {
-            "norm1": norm(f"{name}.layer_norm1"),
-            "norm2": norm(f"{name}.layer_norm2"),
-            "attention": {
-                "qkv": {
-                    "kernel": np.stack([heads_in(t[f"{p}.weight"], 2) for p in projections], axis=1),
-                    "bias": np.stack([t[f"{p}.bias"].reshape(2, -1) for p in projections]),
-                },
-                "out": {
-                    "kernel": heads_out(t[f"{name}.self_attn.out_proj.weight"], 2),
-                    "bias": t[f"{name}.self_attn.out_proj.bias"],
-                },
-            },
-            "mlp": {"fc1": linear(f"{name}.mlp.fc1"), "fc2": linear(f"{name}.mlp.fc2")},
-        }
-
-    head = "vision_encoder.head"
-    query, key, value = np.split(t[f"{head}.attention.in_proj_weight"], 3)
-    query_bias, key_bias, value_bias = (x.reshape(2, -1) for x in np.split(t[f"{head}.attention.in_proj_bias"], 3))
-    vision = {
-        "patch_embedding": {
-            "kernel": t["vision_encoder.embeddings.patch_embedding.weight"].transpose(2, 3, 1, 0),
-            "bias": t["vision_encoder.embeddings.patch_embedding.bias"],
-        },
-        "position_embedding": t["vision_encoder.embeddings.position_embedding.weight"],
-        "layers": stack(vision_layer, 2),
-        "post_norm": norm("vision_encoder.post_layernorm"),
-        "head": {
-            "probe": t[f"{head}.probe"][0],
-            "query": {"kernel": heads_in(query, 2), "bias": query_bias},
-            "key_value": {
-                "kernel": np.stack([heads_in(key, 2), heads_in(value, 2)], axis=1),
-                "bias": np.stack([key_bias, value_bias]),
-            },
-            "out": {
-                "kernel": heads_out(t[f"{head}.attention.out_proj.weight"], 2),
-                "bias": t[f"{head}.attention.out_proj.bias"],
-            },
-            "norm": norm(f"{head}.layernorm"),
-            "mlp": {"fc1": linear(f"{head}.mlp.fc1"), "fc2": linear(f"{head}.mlp.fc2")},
-        },
-    }
-
-    def resampler_layer(i):
-        name = f"vision_tokenizer.layers.{i}"
-        key, value = np.split(t[f"{name}.0.to_kv.weight"], 2)
-        return {
-            "norm_media": norm(f"{name}.0.norm_media"),
-            "norm_latents": norm(f"{name}.0.norm_latents"),
-            "to_q": {"kernel": heads_in(t[f"{name}.0.to_q.weight"], 16)},
-            "to_kv": {"kernel": np.stack([heads_in(key, 16), heads_in(value, 16)], axis=1)},
-            "to_out": {"kernel": heads_out(t[f"{name}.0.to_out.weight"], 16)},
-            "norm_ff": norm(f"{name}.1.0"),
-            "ff1": linear(f"{name}.1.1"),
-            "ff2": linear(f"{name}.1.3"),
-        }
-
-    connector = {
-        "latents": t["vision_tokenizer.latents"],
-        "layers": stack(resampler_layer, 6),
-        "norm": norm("vision_tokenizer.norm"),
-        "projection": linear("vision_tokenizer.projection"),
-    }
-
-    def decoder_layer(i):
-        name = f"lang_model.model.layers.{i}"
-        # q, k and v below each other -> [D, K, G + 2, H]; here K = N, G = 1
-        qkv = t[f"{name}.self_attn.qkv_proj.weight"].reshape(3, 4, 16, 64).transpose(3, 1, 0, 2)
-        gate_up = t[f"{name}.mlp.gate_up_proj.weight"].reshape(2, 128, 64).transpose(2, 0, 1)
-        return {
-            "input_norm": {"scale": t[f"{name}.input_layernorm.weight"]},
-            "post_attention_norm": {"scale": t[f"{name}.post_attention_layernorm.weight"]},
-            "qkv_proj": {"kernel": qkv},
-            "o_proj": {"kernel": heads_out(t[f"{name}.self_attn.o_proj.weight"], 4)},
-            "gate_up_proj": {"kernel": gate_up},
-            "down_proj": linear(f"{name}.mlp.down_proj"),
-        }
-
-    decoder = {
-        "embedding": t["lang_model.model.embed_tokens.weight"],
-        "additional_embedding": t["lang_model.model.embed_tokens.additional_embedding.weight"],
-        "layers": stack(decoder_layer, 2),
-        "norm": {"scale": t["lang_model.model.norm.weight"]},
-        "head_kernel": t["lang_model.lm_head.weight"].T,
-        "head_bias": t["lang_model.lm_head.bias"],
-        "additional_head_kernel": t["lang_model.lm_head.additional_fc.weight"].T,
-        "additional_head_bias": t["lang_model.lm_head.additional_fc.bias"],
-    }
-    return {"vision": vision, "connector": connector, "decoder": decoder}
+    with open_source(FOLDER) as source:
+        return jax.tree.map(jnp.asarray, read_tree(source))
 
 
 def best_grid(size_wh, grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)), unit=28) -> tuple[int, int]:

@@ -68,3 +68,16 @@ def test_run_folder_is_complete_or_absent(config, tmp_path):
 def test_steps_below_one_are_refused():
     with pytest.raises(ValueError, match="steps: got 0, wanted at least 1"):
         toy_run.config(steps=0)
+
+
+def test_a_run_of_before_a_field_was_added_goes_on(config, tmp_path):
+    """Fields that a later version adds have their defaults in older runs; another value is another config."""
+    prepare(config, tmp_path)
+    file = tmp_path / "config.json"
+    older = json.loads(file.read_text())
+    del older["model"]["vision"]["activation"]
+    file.write_text(json.dumps(older))
+    prepare(config, tmp_path)
+    other = dataclasses.replace(config.model.vision, activation="gelu")
+    with pytest.raises(ValueError, match='model.vision.activation "gelu_tanh" before, "gelu" now'):
+        prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, vision=other)), tmp_path)

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train: xgenmm train experiments/nano/stage1.py --optimizer.peak-lr 3e-4 --workdir runs/mine",
     "evaluate": "score a run: xgenmm evaluate runs/demo/sft_multi",
     "generate": 'ask a run about a picture: xgenmm generate runs/demo/dpo --image my.png "What is this?"',
+    "convert": "released weights in and out: xgenmm convert DIR_OR_FILE runs/imported; RUN DIR --to xgenmm",
     "demo": "all stages at nano size, and their report: xgenmm demo --workdir runs/demo",
 }
 

@@ -158,6 +158,16 @@ def shard_batch(x: Array) -> Array:
     return nn.with_logical_constraint(x, ("batch",) + (None,) * (x.ndim - 1))
 
 
-def normalize_pixels(pixels: UInt8[Array, "*n h w 3"], dtype: Dtype = "float32") -> Float[Array, "*n h w 3"]:
-    """Pixels 0..255 to -1..1, as SigLIP's processor: (x / 255 - 0.5) / 0.5, in float32 before the cast."""
-    return ((pixels.astype(jnp.float32) / 255 - 0.5) / 0.5).astype(dtype)
+Channels = tuple[float, float, float]
+
+
+def normalize_pixels(
+    pixels: UInt8[Array, "*n h w 3"],
+    dtype: Dtype = "float32",
+    mean: Channels = (0.5, 0.5, 0.5),
+    std: Channels = (0.5, 0.5, 0.5),
+) -> Float[Array, "*n h w 3"]:
+    """Pixels 0..255 as the tower takes them: (x / 255 - mean) / std, in float32 before the cast; by default -1..1."""
+    channels = (1,) * (pixels.ndim - 1) + (3,)
+    mean_3, std_3 = (jnp.asarray(value, jnp.float32).reshape(channels) for value in (mean, std))
+    return ((pixels.astype(jnp.float32) / 255 - mean_3) / std_3).astype(dtype)

@@ -8,13 +8,27 @@ from dataclasses import replace
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.models.vit import CLIP_MEAN, CLIP_STD, ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
 
 NANO_VISION = ViTConfig(image_size_px=64, patch_px=8, width=96, hidden=384, layers=4, heads=4)
 MICRO_VISION = ViTConfig(image_size_px=64, patch_px=8, width=256, hidden=1024, layers=8, heads=8)
 SO400M = ViTConfig(remat="full")
 """SigLIP so400m/14 at 384 px."""
+DFN_H378 = ViTConfig(
+    image_size_px=378,
+    width=1280,
+    hidden=5120,
+    layers=32,
+    heads=16,
+    activation="quick_gelu",
+    epsilon=1e-5,
+    class_token=True,
+    projection=1024,
+    pixel_mean=CLIP_MEAN,
+    pixel_std=CLIP_STD,
+)
+"""DFN's CLIP ViT-H/14 at 378 px: the tower of xGen-MM v1."""
 
 PHI3_MINI = Phi3Config(remat="minimal")
 PHI3_MEDIUM = Phi3Config(width=5120, hidden=17920, layers=40, heads=40, kv_heads=10, remat="full")

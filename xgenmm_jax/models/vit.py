@@ -1,9 +1,11 @@
-"""SigLIP's vision transformer: patch features after the last norm, and its attention-pooling head.
+"""SigLIP's vision transformer: patch features after the last norm, and its attention-pooling head; CLIP's form too.
 
-Source: spec of transformers' SiglipVisionModel; big_vision's `vit.py` computes the same (so400m/14 at 384 px).
+Source: spec of transformers' SiglipVisionModel; big_vision's `vit.py` computes the same (so400m/14 at 384 px). CLIP's
+form is open_clip's VisionTransformer, which DFN's ViT-H/14 has.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from flax import linen as nn
 import jax
@@ -16,10 +18,22 @@ from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layer
 EPSILON = 1e-6
 KERNEL_INIT = nn.initializers.xavier_uniform()
 
+Activation = Literal["gelu_tanh", "gelu", "quick_gelu"]
+"""gelu_tanh: SigLIP's. gelu: the exact one, of open_clip's own towers. quick_gelu: x * sigmoid(1.702 x), OpenAI's and
+DFN's. Their parameters look the same."""
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Of pixels in 0..1, for towers in CLIP's form."""
+
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """Defaults are SigLIP so400m/14 at 384 px."""
+    """Defaults are SigLIP so400m/14 at 384 px.
+
+    class_token: CLIP's form. A class token with a position of its own goes first, a norm stands before the layers, the
+    patch embedding has no bias, and the pooled vector is the class token's last state, mapped to `projection` widths.
+    pixel_mean, pixel_std: of pixels in 0..1, what `normalize_pixels` takes before the tower.
+    """
 
     image_size_px: int = 384
     patch_px: int = 14
@@ -28,6 +42,19 @@ class ViTConfig:
     layers: int = 27
     heads: int = 16
     remat: Remat = "none"
+    activation: Activation = "gelu_tanh"
+    epsilon: float = EPSILON
+    class_token: bool = False
+    projection: int = 0
+    pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self):
+        if self.class_token != (self.projection > 0):
+            raise ValueError(
+                f"vision: got class_token {self.class_token} and projection {self.projection}; a class token needs the "
+                "width of its projection, and a tower without one has none."
+            )
 
     @property
     def grid(self) -> int:
@@ -70,12 +97,19 @@ class SelfAttention(nn.Module):
         )(context)
 
 
+def activate(x: Float[Array, "*n"], activation: Activation) -> Float[Array, "*n"]:
+    if activation == "quick_gelu":
+        return x * jax.nn.sigmoid(1.702 * x)
+    return jax.nn.gelu(x, approximate=activation == "gelu_tanh")
+
+
 class FeedForward(nn.Module):
-    """Linear, tanh-GELU, Linear, with biases."""
+    """Linear, GELU, Linear, with biases."""
 
     width: int
     hidden: int
     dtype: Dtype
+    activation: Activation = "gelu_tanh"
 
     @nn.compact
     def __call__(self, x: Float[Array, "... E"]) -> Float[Array, "... E"]:
@@ -85,7 +119,7 @@ class FeedForward(nn.Module):
         )(x)
         return Linear(
             (self.hidden,), (self.width,), ("mlp", "vision_embed"), KERNEL_INIT, bias_init, self.dtype, name="fc2"
-        )(jax.nn.gelu(up, approximate=True))
+        )(activate(up, self.activation))
 
 
 class EncoderBlock(nn.Module):
@@ -98,10 +132,10 @@ class EncoderBlock(nn.Module):
     def __call__(self, x: Float[Array, "n P E"]) -> tuple[Float[Array, "n P E"], None]:
         config = self.config
         x = x + SelfAttention(config.width, config.heads, self.dtype, name="attention")(
-            LayerNorm(config.width, EPSILON, self.dtype, name="norm1")(x)
+            LayerNorm(config.width, config.epsilon, self.dtype, name="norm1")(x)
         )
-        x = x + FeedForward(config.width, config.hidden, self.dtype, name="mlp")(
-            LayerNorm(config.width, EPSILON, self.dtype, name="norm2")(x)
+        x = x + FeedForward(config.width, config.hidden, self.dtype, config.activation, name="mlp")(
+            LayerNorm(config.width, config.epsilon, self.dtype, name="norm2")(x)
         )
         return x, None
 
@@ -143,8 +177,8 @@ class PoolingHead(nn.Module):
             self.dtype,
             name="out",
         )(context)
-        x = x + FeedForward(width, self.config.hidden, self.dtype, name="mlp")(
-            LayerNorm(width, EPSILON, self.dtype, name="norm")(x)
+        x = x + FeedForward(width, self.config.hidden, self.dtype, self.config.activation, name="mlp")(
+            LayerNorm(width, self.config.epsilon, self.dtype, name="norm")(x)
         )
         return x[:, 0]
 
@@ -163,20 +197,40 @@ class ViT(nn.Module):
             outputs=(config.width,),
             axes=(None, None, None, "vision_embed"),
             kernel_init=nn.initializers.lecun_normal(in_axis=(0, 1, 2)),
-            bias_init=nn.initializers.zeros,
+            bias_init=None if config.class_token else nn.initializers.zeros,
             dtype=self.dtype,
         )
         self.position_embedding = self.param(
             "position_embedding",
             nn.with_logical_partitioning(nn.initializers.normal(config.width**-0.5), (None, "vision_embed")),
-            (config.patches, config.width),
+            (config.patches + config.class_token, config.width),
         )
         self.layers = scan_layers(EncoderBlock, config.layers, config.remat, broadcast_inputs=0)(config, self.dtype)
-        self.post_norm = LayerNorm(config.width, EPSILON, self.dtype)
-        self.head = PoolingHead(config, self.dtype)
+        self.post_norm = LayerNorm(config.width, config.epsilon, self.dtype)
+        if not config.class_token:
+            self.head = PoolingHead(config, self.dtype)
+            return
+        self.class_embedding = self.param(
+            "class_embedding",
+            nn.with_logical_partitioning(nn.initializers.normal(config.width**-0.5), ("vision_embed",)),
+            (config.width,),
+        )
+        self.pre_norm = LayerNorm(config.width, config.epsilon, self.dtype)
+        self.projection = Linear(
+            inputs=(config.width,),
+            outputs=(config.projection,),
+            axes=("vision_embed", None),
+            kernel_init=nn.initializers.normal(config.width**-0.5),
+            dtype=self.dtype,
+        )
 
     def __call__(self, pixels: Float[Array, "n h w 3"]) -> Float[Array, "n P E"]:
         """Features of the patches in raster order, after the last norm. pixels: normalised, image_size_px square."""
+        x = self._encode(pixels)
+        return x[:, 1:] if self.config.class_token else x
+
+    def _encode(self, pixels: Float[Array, "n h w 3"]) -> Float[Array, "n R E"]:
+        """States after the last norm: the class token's first, where there is one, then those of the patches."""
         config = self.config
         if pixels.shape[1:3] != (config.image_size_px, config.image_size_px):
             raise ValueError(
@@ -188,14 +242,25 @@ class ViT(nn.Module):
         whole = pixels[:, : grid * patch, : grid * patch]
         patches = whole.reshape(count, grid, patch, grid, patch, 3).swapaxes(2, 3)
         x = self.patch_embedding(patches.reshape(count, grid * grid, patch, patch, 3))
+        if config.class_token:
+            first = jnp.broadcast_to(self.class_embedding.astype(self.dtype)[None, None], (count, 1, config.width))
+            x = jnp.concatenate([first, x], axis=1)
         x = x + self.position_embedding.astype(self.dtype)[None]
+        if config.class_token:
+            x = self.pre_norm(x)
         x, _ = self.layers(x)
         return self.post_norm(x)
 
     def pool(self, features: Float[Array, "n P E"]) -> Float[Array, "n E"]:
-        """One vector of a picture, not normalised."""
+        """One vector of a picture, not normalised. Raises ValueError where a class token makes it, not the patches."""
+        if self.config.class_token:
+            raise ValueError("pool: this tower pools through its class token; use features_and_pooled.")
         return self.head(features)
 
-    def features_and_pooled(self, pixels: Float[Array, "n h w 3"]) -> tuple[Float[Array, "n P E"], Float[Array, "n E"]]:
+    def features_and_pooled(self, pixels: Float[Array, "n h w 3"]) -> tuple[Float[Array, "n P E"], Float[Array, "n F"]]:
+        """F is the tower's width, or `projection` with a class token."""
+        if self.config.class_token:
+            x = self._encode(pixels)
+            return x[:, 1:], self.projection(x[:, 0])
         features = self(pixels)
         return features, self.pool(features)

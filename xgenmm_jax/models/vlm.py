@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.grouping import Sampling, group_crops, group_images, group_strips
@@ -89,14 +89,19 @@ class VLM(nn.Module):
         """Float32 logits; those at t predict the token at t + 1. Initialise with this: it makes every parameter."""
         if self.is_initializing():
             pixels = batch.pixels.reshape(-1, *batch.pixels.shape[2:])
-            self.vision.features_and_pooled(normalize_pixels(pixels, self.config.dtype))
+            self.vision.features_and_pooled(self.normalize(pixels))
         return self.logits(self.hidden(batch))
+
+    def normalize(self, pixels: UInt8[Array, "*n h w 3"]) -> Float[Array, "*n h w 3"]:
+        """Bytes as the tower takes them."""
+        vision = self.config.vision
+        return normalize_pixels(pixels, self.config.dtype, vision.pixel_mean, vision.pixel_std)
 
     def features(self, batch: Batch) -> Float[Array, "B C P E"]:
         """The tower's features of every crop, padding crops too."""
         rows, crops = batch.pixels.shape[:2]
         pixels = shard_batch(batch.pixels.reshape(rows * crops, *batch.pixels.shape[2:]))
-        features = self.vision(normalize_pixels(pixels, self.config.dtype))
+        features = self.vision(self.normalize(pixels))
         if not self.config.train_vision:
             features = jax.lax.stop_gradient(features)
         return features.reshape(rows, crops, *features.shape[1:])

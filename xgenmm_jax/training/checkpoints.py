@@ -18,6 +18,8 @@ from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.step import TrainState
 
 FOLDER = "checkpoints"
+CHUNK_BYTES = 256 * 2**20
+"""Leaves above this are stored in chunks."""
 
 
 class Progress(NamedTuple):
@@ -63,7 +65,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.PyTreeSave(state.params),
+                params=ocp.args.PyTreeSave(state.params, save_args=jax.tree.map(_by_layer, state.params)),
                 opt_state=ocp.args.PyTreeSave(_named(state.opt_state)),
                 progress=ocp.args.JsonSave({**progress._asdict(), "data": list(progress.data)}),
             ),
@@ -152,6 +154,12 @@ def differences(have: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "one number"
+
+
+def _by_layer(leaf: jax.Array) -> ocp.SaveArgs:
+    """Large stacked leaves are stored a layer a chunk, so that export reads them a layer at a time."""
+    is_stacked = leaf.ndim > 1 and leaf.nbytes > CHUNK_BYTES
+    return ocp.SaveArgs(shard_axes=(0,)) if is_stacked else ocp.SaveArgs()
 
 
 def _restore(folder: Path, abstract: Any) -> Any:

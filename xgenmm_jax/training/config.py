@@ -171,6 +171,14 @@ def from_json(value: Any, hint: Any) -> Any:
     return cls(**{name: from_json(item, hints[name]) for name, item in value.items() if name != "class"})
 
 
+def default_of(reference: str | None, name: str) -> Any:
+    """JSON of a field's default; None where it has none, or the class is not of this package."""
+    if reference is None or not reference.startswith(PACKAGE):
+        return None
+    default = {f.name: f.default for f in dataclasses.fields(_resolve(reference))}.get(name, dataclasses.MISSING)
+    return None if default is dataclasses.MISSING else to_json(default)
+
+
 def _reference(thing: Any) -> str:
     return f"{thing.__module__}:{thing.__qualname__}"
 

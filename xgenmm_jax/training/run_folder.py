@@ -8,7 +8,7 @@ import subprocess
 
 import jax
 
-from xgenmm_jax.training.config import PACKAGE, TrainConfig, save_config, to_json
+from xgenmm_jax.training.config import PACKAGE, TrainConfig, default_of, save_config, to_json
 
 CONFIG_FILE = "config.json"
 COMMIT_FILE = "commit"
@@ -69,7 +69,9 @@ def _changes(old, new, name: str):
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             if key not in _FREE:
-                yield from _changes(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+                # A field that a later version added had its default before.
+                before = old[key] if key in old else default_of(new.get("class"), key)
+                yield from _changes(before, new.get(key), f"{name}.{key}".lstrip("."))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for number, pair in enumerate(zip(old, new, strict=True)):
             yield from _changes(*pair, f"{name}.{number}")

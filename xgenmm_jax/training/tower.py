@@ -113,7 +113,7 @@ def _loss(
 ) -> tuple[Sum, dict[str, Sum]]:
     """Contrast is over the pictures of a micro-batch: accumulation makes it easier, not the same."""
     count = rows.pixels.shape[0]
-    pixels = normalize_pixels(rows.pixels, model.dtype)
+    pixels = normalize_pixels(rows.pixels, model.dtype, model.vision.pixel_mean, model.vision.pixel_std)
     features, pooled = ViT(model.vision, model.dtype).apply(
         {"params": params["vision"]}, pixels, method="features_and_pooled"
     )

@@ -1,0 +1,119 @@
+"""`xgenmm convert SRC DST`: released weights to a run folder; with `--to`, a run to a released layout."""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from xgenmm_jax.convert.trees import Config
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Released weights to a run folder; with --to, a run to a released layout. The format is told by tensor names."""
+
+    source: tyro.conf.Positional[Path]
+    """A folder, a .safetensors or .npz file, or an index of shards; with --to a run folder."""
+    destination: tyro.conf.Positional[Path]
+    """A folder that does not exist yet."""
+    to: Literal["xgenmm", "siglip", "phi3"] | None = None
+    """Export: what the official xGen-MM code loads, or transformers' SiglipVisionModel, or Phi3ForCausalLM."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the parameters that are written."""
+    base: bool | None = None
+    """Import of the base model, which sees one view of a picture. By default as preprocessor_config.json says; without
+    that file, base and instruct models look the same and an instruct model is assumed."""
+    vision: Path | None = None
+    """A tower, for a training checkpoint of xGen-MM, which lacks its own."""
+    tokenizer: Path | None = None
+    """A tokenizer.model; by default the one beside the tensors."""
+    vision_heads: int | None = None
+    """Heads of the tower, where neither config.json nor a released size tells."""
+    decoder_heads: int | None = None
+    """Query heads of the language model, where neither config.json nor a released size tells."""
+    activation: Literal["gelu_tanh", "gelu", "quick_gelu"] | None = None
+    """Of the tower. Without config.json: SigLIP's is gelu_tanh, open_clip's taken for quick_gelu, as DFN's."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Converts; gives the exit code."""
+    arguments = tyro.cli(Arguments, args=list(argv), prog="xgenmm convert")
+    # Imported here: --help does not wait for JAX.
+    from xgenmm_jax.training.imported import refuse_existing
+
+    refuse_existing(arguments.destination)
+    if arguments.to is None:
+        import_checkpoint(arguments)
+    else:
+        export_run(arguments)
+    return 0
+
+
+def import_checkpoint(arguments: Arguments) -> None:
+    from xgenmm_jax.convert.importing import open_source
+    from xgenmm_jax.convert.recognize import Given
+    from xgenmm_jax.training.imported import import_run
+
+    given = Given(arguments.vision_heads, arguments.decoder_heads, arguments.activation)
+    with open_source(arguments.source, given, arguments.vision) as source:
+        count = source.parameters
+        print(f"{arguments.source}: {source.family}, {count:,} parameters, {' and '.join(source.dtypes)}")
+        print(describe(source.config))
+        if source.made:
+            print(f"made, because the checkpoint has none: {', '.join(source.made)}")
+        with bar("importing", count) as progress:
+            found = import_run(
+                source, arguments.destination, arguments.dtype, arguments.base, arguments.tokenizer, progress
+            )
+    print(f"wrote {arguments.destination}, parameters in {arguments.dtype}")
+    if found is None and arguments.tokenizer is None and needs_tokenizer(source.config):
+        print(f"no tokenizer.model beside the tensors: copy Phi-3's to {arguments.destination}/tokenizer.model")
+
+
+def export_run(arguments: Arguments) -> None:
+    from xgenmm_jax.training.imported import export_checkpoint
+
+    with bar("exporting", None) as progress:
+        notes = export_checkpoint(
+            arguments.source, arguments.destination, arguments.to or "xgenmm", arguments.dtype, progress
+        )
+    print(f"wrote {arguments.destination}, tensors in {arguments.dtype}")
+    for note in notes:
+        print(f"note: {note}")
+
+
+def needs_tokenizer(config: "Config") -> bool:
+    return hasattr(config, "decoder")
+
+
+def describe(config: "Config") -> str:
+    """The sizes that were told from the shapes, one line a part."""
+    parts = {name: getattr(config, name) for name in ("vision", "connector", "decoder") if hasattr(config, name)}
+    lines = []
+    for name, part in parts.items() if parts else [(type(config).__name__.removesuffix("Config"), config)]:
+        sizes = ("image_size_px", "patch_px", "width", "hidden", "layers", "heads", "kv_heads", "queries", "vocab_rows")
+        known = [f"{size} {getattr(part, size)}" for size in sizes if hasattr(part, size)]
+        lines.append(f"  {name}: {', '.join(known)}")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, on terminals alone; gives what advances it."""
+    import rich.console
+    import rich.progress
+
+    console = rich.console.Console(stderr=True)
+    columns = (
+        rich.progress.TextColumn("[bold]{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TimeRemainingColumn(),
+    )
+    with rich.progress.Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.advance(task, count)

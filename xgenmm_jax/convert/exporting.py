@@ -1,0 +1,152 @@
+"""Our parameters in the released layouts: shards written slice by slice, with config files beside them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+import functools
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from xgenmm_jax.convert import file_formats, phi3_hf, siglip_hf, trees, xgenmm
+from xgenmm_jax.convert.importing import Progress, in_threads
+from xgenmm_jax.convert.parameter_store import ParameterReader
+from xgenmm_jax.convert.rules import Rule, Shape, their_shapes
+from xgenmm_jax.convert.safetensors_writer import NAMES, SHARD_BYTES, SafetensorsWriter
+from xgenmm_jax.convert.scratch import Scratch, cast
+from xgenmm_jax.convert.trees import Config
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.phi3 import Phi3Config
+from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.models.vlm import VLMConfig
+
+Layout = Literal["xgenmm", "siglip", "phi3"]
+"""What the official xGen-MM code, transformers' SiglipVisionModel and Phi3ForCausalLM load."""
+
+
+NO_TOKENIZER = "The run has no tokenizer.model, so no tokenizer files are written."
+OFFICIAL_CODE = (
+    "config.json names the official code, which is not written: copy modeling_xgenmm.py, image_processing_blip_3.py "
+    "and what they import from a released folder."
+)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export writes: rules, the part of the config that they are for, and what is lost, a sentence each."""
+
+    rules: tuple[Rule, ...]
+    config: Config
+    notes: tuple[str, ...]
+
+
+def plan(config: Config, layout: Layout) -> Export:
+    """The rules of a layout for a run's model. Raises ValueError where the layout has no room for it."""
+    if layout == "siglip":
+        vision = config.vision if isinstance(config, VLMConfig) else config
+        if not isinstance(vision, ViTConfig):
+            raise ValueError("export: the run has no vision tower; choose --to phi3.")
+        _refuse_clip(vision)
+        return Export(siglip_hf.vision_rules(vision, "vision_model."), vision, ())
+    if layout == "phi3":
+        decoder = config.decoder if isinstance(config, VLMConfig) else config
+        if not isinstance(decoder, Phi3Config):
+            raise ValueError("export: the run has no language model; choose --to siglip.")
+        note = (
+            "Phi-3 has no bias of the head and no rows for <image> and its kin: left out; logits change by the bias."
+        )
+        return Export(phi3_hf.decoder_rules(decoder, ""), decoder, (note,))
+    if not isinstance(config, VLMConfig):
+        raise ValueError("export: the run has a part of a model; choose --to siglip or --to phi3.")
+    _refuse_clip(config.vision)
+    return Export(xgenmm.rules(config), config, (*_differences(config), OFFICIAL_CODE))
+
+
+def _refuse_clip(vision: ViTConfig) -> None:
+    if vision.class_token:
+        raise ValueError("export: the tower has CLIP's form, the layout SigLIP's; nothing else reads it back than us.")
+
+
+def _differences(config: VLMConfig) -> tuple[str, ...]:
+    """What the official code would do otherwise than the run."""
+    notes = []
+    if config.sampling is Sampling.CROPS:
+        notes.append(
+            "This run resamples each crop, the official code strips across them (config.sampling): where a picture's "
+            "grid has more than one column it sees vision tokens that the run was not trained on."
+        )
+    elif config.sampling is not Sampling.STRIPS:
+        notes.append(f"The official code must be told the run's sampling, {config.sampling.value}.")
+    connector = config.connector
+    assert isinstance(connector, ResamplerConfig)
+    default = ResamplerConfig()
+    fixed = (default.layers, default.heads, default.head_width)
+    if (connector.layers, connector.heads, connector.head_width) != fixed:
+        notes.append(
+            f"The official code builds resamplers of {fixed[0]} layers with {fixed[1]} heads of {fixed[2]} alone; this "
+            f"one has {connector.layers} with {connector.heads} of {connector.head_width}."
+        )
+    return tuple(notes)
+
+
+def export(
+    source: Path,
+    config: Config,
+    layout: Layout,
+    folder: Path,
+    dtype: np.dtype,
+    *,
+    tokenizer: Tokenizer | None = None,
+    anyres: AnyRes = AnyRes(),  # noqa: B008 - frozen
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress = lambda _: None,
+) -> tuple[str, ...]:
+    """Writes shards and config files into a folder that is there; gives sentences on what the layout cannot hold.
+
+    source: the `params` folder of a checkpoint. dtype: float32 or bfloat16. anyres: the run's views.
+
+    Raises ValueError where the layout has no room for the model, or the checkpoint is of another size.
+    """
+    planned = plan(config, layout)
+    reader = ParameterReader(source)
+    whole = trees.shapes(planned.config)
+    shapes = {rule.ours: whole[rule.ours] for rule in planned.rules}
+    have = reader.shapes
+    wrong = {path: shape for path, shape in shapes.items() if have.get(path) != shape}
+    if wrong:
+        bad = [f"{path} has {have.get(path, 'nothing')} for {shape}" for path, shape in wrong.items()]
+        raise ValueError(f"export: '{source}' is of another size than its config.json: {'; '.join(bad)}.")
+    write_tensors(reader, planned.rules, shapes, folder, dtype, shard_bytes, progress)
+    for name, text in file_formats.config_files(planned.config, layout, NAMES[dtype], tokenizer, anyres).items():
+        (folder / name).write_text(text)
+    if tokenizer is not None and layout != "siglip":
+        tokenizer.save(folder / "tokenizer.model")
+    missing = () if tokenizer is not None or layout == "siglip" else (NO_TOKENIZER,)
+    return (*planned.notes, *missing)
+
+
+def write_tensors(
+    reader: ParameterReader,
+    rules: Sequence[Rule],
+    shapes: Mapping[str, Shape],
+    folder: Path,
+    dtype: np.dtype,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress = lambda _: None,
+) -> None:
+    """The leaves of these rules as safetensors, in the rules' order, the tensors of a layer together."""
+    scratch = Scratch()
+    with SafetensorsWriter(folder, their_shapes(rules, shapes), dtype, shard_bytes) as writer:
+
+        def copy(rule: Rule, layer: int | None) -> int:
+            scratch.reset()
+            array = reader.read(rule.ours, layer, scratch)
+            pieces = rule.pieces(layer)
+            for piece, part in zip(pieces, rule.transform.back(array, len(pieces)), strict=True):
+                writer.write(piece.name, cast(np.asarray(part), dtype, scratch), piece.part)
+            return array.size
+
+        in_threads((functools.partial(copy, rule, layer) for rule in rules for layer in rule.slices()), progress)

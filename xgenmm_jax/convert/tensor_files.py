@@ -1,0 +1,299 @@
+"""Tensors of safetensors files, shards with an index, folders of them and .npz files, read one at a time.
+
+Files are read, never mapped: pages of a mapped file count as the process's memory. No pickle is ever opened.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+import contextlib
+from dataclasses import dataclass
+import json
+import os
+from pathlib import Path
+import threading
+from typing import Any, Protocol, runtime_checkable
+import zipfile
+
+import ml_dtypes
+import numpy as np
+
+from xgenmm_jax.convert.rules import Shape
+from xgenmm_jax.convert.scratch import FRESH, Scratch
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+SAFETENSORS, NPZ, INDEX = ".safetensors", ".npz", ".safetensors.index.json"
+MAX_HEADER = 100_000_000
+"""Bytes; what the safetensors library accepts."""
+
+DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+"""safetensors' names. Others exist (8-bit floats); their tensors cannot be used here."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """A tensor as its file describes it. dtype: a numpy or safetensors name. file: where it lies."""
+
+    shape: Shape
+    dtype: str
+    file: Path
+
+
+@runtime_checkable
+class Tensors(Protocol):
+    """A source of named tensors. `read` may be called from several threads."""
+
+    path: Path
+    infos: Mapping[str, Info]
+
+    def read(
+        self, name: str, layer: int | None = None, part: int = 0, of: int = 1, scratch: Scratch = FRESH
+    ) -> np.ndarray:
+        """One tensor; its entry `layer` along the first axis; the `part`-th of `of` equal pieces of its rows."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_tensors(path: Path) -> Tensors:
+    """The tensors of a file or folder; only headers are read.
+
+    Raises ValueError for pickles, for what is missing or cut short, and for an index that does not fit its files.
+    """
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.is_file():
+        raise ValueError(f"checkpoint: no file or folder '{path}'; check the path.")
+    if path.name.endswith(INDEX):
+        return _open_index(path)
+    if path.suffix == SAFETENSORS:
+        return SafetensorsFiles(path, {path: None})
+    if path.suffix == NPZ:
+        return NpzFile(path)
+    if path.suffix in PICKLES:
+        raise ValueError(_pickle_sentence(path))
+    raise ValueError(f"checkpoint: '{path}' is neither .safetensors nor .npz; give one of these, or their folder.")
+
+
+def _open_folder(folder: Path) -> Tensors:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    for ending in (INDEX, SAFETENSORS, NPZ):
+        found = [path for path in files if path.name.endswith(ending)]
+        # A folder that a library wrote twice, for itself and for transformers: the same tensors, so its own name.
+        preferred = [path for path in found if path.name.startswith("model.")]
+        if len(found) > 1 and len(preferred) == 1:
+            found = preferred
+        if len(found) == 1:
+            return open_tensors(found[0])
+        if found:
+            raise ValueError(
+                f"checkpoint: '{folder}' holds {len(found)} files {found[0].name}, {found[1].name} ... and no index; "
+                "add their model.safetensors.index.json, or give one file."
+            )
+    pickles = [path for path in files if path.suffix in PICKLES]
+    if pickles:
+        raise ValueError(_pickle_sentence(pickles[0]))
+    raise ValueError(f"checkpoint: '{folder}' holds no .safetensors and no .npz; give a folder of a checkpoint.")
+
+
+def _open_index(path: Path) -> Tensors:
+    try:
+        weight_map = json.loads(path.read_text())["weight_map"]
+        names: dict[Path, set[str]] = {}
+        for name, file in weight_map.items():
+            names.setdefault(path.parent / file, set()).add(name)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint: '{path}' is no index of shards ({error!r}); copy it again.") from error
+    return SafetensorsFiles(path.parent, names)
+
+
+def _pickle_sentence(path: Path) -> str:
+    target = path.with_suffix(SAFETENSORS).name
+    return (
+        f"checkpoint: '{path}' is a pickle, which can run any code, so it is not opened; where torch is installed and "
+        f"you trust the file, turn it into safetensors: python -c \"import torch; from safetensors.torch import "
+        f"save_file; t = torch.load('{path.name}', map_location='cpu', weights_only=True); t = "
+        "t.get('model_state_dict', t); save_file({k: v.contiguous().clone() for k, v in t.items()}, "
+        f"'{target}')\""
+    )
+
+
+class SafetensorsFiles:
+    """Tensors of one file or of shards."""
+
+    def __init__(self, path: Path, names: Mapping[Path, set[str] | None]):
+        """names: files, and the tensors that the index puts there; None: whatever is there."""
+        self.path = path
+        self.infos: dict[str, Info] = {}
+        self._start: dict[str, int] = {}
+        self._files: dict[Path, int] = {}
+        self._close = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            for file, wanted in names.items():
+                self._add(file, wanted, stack)
+            self._close = stack.pop_all()
+
+    def _add(self, file: Path, wanted: set[str] | None, stack: contextlib.ExitStack) -> None:
+        if not file.is_file():
+            raise ValueError(f"checkpoint: shard '{file}' is missing; the index names it: copy it too.")
+        header, start, size = read_header(file)
+        if wanted is not None:
+            for what, names in (("lacks", wanted - header.keys()), ("holds beside", header.keys() - wanted)):
+                if names:
+                    raise ValueError(
+                        f"checkpoint: '{file}' {what} the index's tensors: {_some(names)}; copy shards and index again."
+                    )
+        for name, (dtype, shape, begin, end) in header.items():
+            if start + end > size:
+                raise ValueError(
+                    f"checkpoint: '{file}' is cut short: {size:,} bytes, and tensor {name} ends at {start + end:,}; "
+                    "copy it again."
+                )
+            self.infos[name] = Info(shape, dtype, file)
+            self._start[name] = start + begin
+        self._files[file] = os.open(file, os.O_RDONLY)
+        stack.callback(os.close, self._files[file])
+
+    def read(
+        self, name: str, layer: int | None = None, part: int = 0, of: int = 1, scratch: Scratch = FRESH
+    ) -> np.ndarray:
+        """One tensor; its entry `layer` along the first axis; the `part`-th of `of` equal pieces of its rows."""
+        info, start = self.infos[name], self._start[name]
+        shape, dtype = info.shape, DTYPES[info.dtype]
+        if layer is not None:
+            shape = shape[1:]
+            start += layer * int(np.prod(shape)) * dtype.itemsize
+        if of > 1:
+            shape = (shape[0] // of, *shape[1:])
+            start += part * int(np.prod(shape)) * dtype.itemsize
+        array = scratch.empty(shape, dtype)
+        if not read_into(self._files[info.file], array, start):
+            raise ValueError(f"checkpoint: '{info.file}' ended within tensor {name}; copy it again.")
+        return array
+
+    def close(self) -> None:
+        self._close.close()
+
+
+def read_into(descriptor: int, array: np.ndarray, start: int) -> bool:
+    """Fills an array with a file's bytes from `start`; False where the file ends before."""
+    target = memoryview(array.reshape(-1).view(np.uint8))
+    while len(target):
+        count = os.preadv(descriptor, [target[: 1 << 30]], start)
+        if count == 0:
+            return False
+        target, start = target[count:], start + count
+    return True
+
+
+def read_header(file: Path) -> tuple[dict[str, tuple[str, Shape, int, int]], int, int]:
+    """Name to (dtype, shape, begin, end) of a safetensors file, where its data starts, and its size in bytes.
+
+    Raises ValueError where it is none.
+    """
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= min(MAX_HEADER, size - 8):
+            raise ValueError(
+                f"checkpoint: '{file}' is no whole safetensors file ({size:,} bytes); copy it again."
+            )
+        text = stream.read(length)
+    try:
+        raw: dict[str, Any] = json.loads(text)
+        raw.pop("__metadata__", None)
+        header = {
+            name: (entry["dtype"], tuple(map(int, entry["shape"])), *map(int, entry["data_offsets"]))
+            for name, entry in raw.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint: '{file}' has no safetensors header ({error!r}); copy it again.") from error
+    for name, (dtype, shape, begin, end) in header.items():
+        if begin < 0 or dtype in DTYPES and end - begin != int(np.prod(shape)) * DTYPES[dtype].itemsize:
+            raise ValueError(
+                f"checkpoint: '{file}': tensor {name} of shape {list(shape)} and dtype {dtype} has {end - begin:,} "
+                "bytes; copy it again."
+            )
+    return header, 8 + length, size
+
+
+class NpzFile:
+    """Arrays of an .npz file. The last few that were read stay: a scanned array is asked for layer by layer."""
+
+    KEPT = 4
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.infos: dict[str, Info] = {}
+        self._recent: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"checkpoint: '{path}' is no whole .npz file ({error}); copy it again.") from error
+        try:
+            for member in self._zip.namelist():
+                name = member.removesuffix(".npy")
+                shape, dtype = self._header(member)
+                self.infos[name] = Info(shape, dtype.name, path)
+        except BaseException:
+            self._zip.close()
+            raise
+
+    def _header(self, member: str) -> tuple[Shape, np.dtype]:
+        try:
+            with self._zip.open(member) as stream:
+                version = np.lib.format.read_magic(stream)
+                if version == (1, 0):
+                    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+                else:
+                    shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        except (ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"checkpoint: '{self.path}': {member} is no array ({error}); copy it again.") from error
+        return shape, _float(dtype)
+
+    def read(
+        self, name: str, layer: int | None = None, part: int = 0, of: int = 1, scratch: Scratch = FRESH
+    ) -> np.ndarray:
+        """One array; its entry `layer` along the first axis; the `part`-th of `of` equal pieces of its rows."""
+        with self._lock:
+            array = self._recent.pop(name, None)
+            if array is None:
+                try:
+                    with self._zip.open(f"{name}.npy") as stream:
+                        array = np.lib.format.read_array(stream, allow_pickle=False)
+                except (ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+                    raise ValueError(
+                        f"checkpoint: '{self.path}': array {name} cannot be read ({error}); copy the file again."
+                    ) from error
+            self._recent[name] = array
+            while len(self._recent) > self.KEPT:
+                self._recent.popitem(last=False)
+        array = array.view(_float(array.dtype))
+        array = array if layer is None else array[layer]
+        rows = len(array) // of if of > 1 else 0
+        return array[part * rows : (part + 1) * rows] if of > 1 else array
+
+    def close(self) -> None:
+        self._zip.close()
+        self._recent.clear()
+
+
+def _float(dtype: np.dtype) -> np.dtype:
+    """numpy stores bfloat16, which it does not know, as two raw bytes."""
+    return np.dtype(ml_dtypes.bfloat16) if dtype == np.dtype("V2") else dtype
+
+
+def _some(names: set[str]) -> str:
+    first = sorted(names)[:3]
+    return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

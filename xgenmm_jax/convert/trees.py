@@ -1,0 +1,45 @@
+"""The parameter tree that a config stands for, without its numbers."""
+
+from collections.abc import Mapping
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from xgenmm_jax.convert.rules import Shape
+from xgenmm_jax.models import vlm
+from xgenmm_jax.models.phi3 import Phi3, Phi3Config
+from xgenmm_jax.models.vit import ViT, ViTConfig
+from xgenmm_jax.models.vlm import VLMConfig
+
+Config = VLMConfig | ViTConfig | Phi3Config
+"""The whole model, a tower or a language model alone."""
+
+
+def abstract(config: Config) -> dict[str, Any]:
+    """Leaves as ShapeDtypeStructs, boxed with their logical names; a part alone stands under its name."""
+    key = jax.random.key(0)
+    if isinstance(config, VLMConfig):
+        return jax.eval_shape(functools.partial(vlm.initialize, config), key)
+    if isinstance(config, ViTConfig):
+        pixels = jnp.zeros((1, config.image_size_px, config.image_size_px, 3))
+        init = functools.partial(ViT(config).init, method="features_and_pooled")
+        return {"vision": jax.eval_shape(init, key, pixels)["params"]}
+    row = jnp.zeros((1, 1), jnp.int32)
+    return {"decoder": jax.eval_shape(Phi3(config).init, key, row, row, row)["params"]}
+
+
+@functools.lru_cache(maxsize=8)
+def shapes(config: Config) -> Mapping[str, Shape]:
+    """Path, "vision/layers/norm1/scale", to shape."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(_unboxed, abstract(config), is_leaf=_is_box))
+    return {"/".join(str(key.key) for key in path): leaf.shape for path, leaf in leaves}
+
+
+def _is_box(leaf: Any) -> bool:
+    return hasattr(leaf, "names")
+
+
+def _unboxed(leaf: Any) -> Any:
+    return leaf.value if _is_box(leaf) else leaf

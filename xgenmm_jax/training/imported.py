@@ -1,0 +1,203 @@
+"""Checkpoints of other layouts as run folders, run folders as theirs, and theirs straight onto devices."""
+
+from collections.abc import Iterator
+import contextlib
+from pathlib import Path
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+
+from xgenmm_jax.convert import exporting, importing, trees
+from xgenmm_jax.convert.exporting import Layout
+from xgenmm_jax.convert.importing import Progress, Source
+from xgenmm_jax.convert.recognize import NOTHING, Given
+from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES
+from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
+from xgenmm_jax.data.packing import RowConfig
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.layers import Dtype
+from xgenmm_jax.models.phi3 import Phi3Config
+from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.training.checkpoints import FOLDER, newest
+from xgenmm_jax.training.config import TrainConfig, load_config, save_config
+from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.run_folder import COMMIT_FILE, CONFIG_FILE, TOKENIZER_FILE, commit
+from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
+from xgenmm_jax.training.tower import TowerConfig
+
+ROW_LENGTH = 4096
+"""Positions of Phi-3 mini 4k."""
+
+
+def import_run(
+    source: Source,
+    destination: Path,
+    dtype: Dtype = "float32",
+    base: bool | None = None,
+    tokenizer: Path | None = None,
+    progress: Progress = lambda _: None,
+) -> Path | None:
+    """Makes the run folder `destination` of an opened checkpoint; gives the tokenizer that it found.
+
+    It is what `xgenmm train` leaves: config.json, commit, tokenizer.model, checkpoints/0. A tower or a language model
+    alone gives a folder for `Initialize(vision=...)` or `Initialize(decoder=...)`.
+
+    dtype: of the stored parameters. base: the base model, which saw every picture as one view, by default where
+    preprocessor_config.json says so. tokenizer: a tokenizer.model; by default the one beside the tensors.
+
+    Raises ValueError where the destination exists, or the tokenizer is another model's. Nothing half-written stays.
+    """
+    found = tokenizer or source.folder / TOKENIZER_FILE
+    if tokenizer is None and not found.is_file():
+        found = None
+    if found is not None:
+        _check_tokenizer(found, source)
+    with whole_folder(destination) as folder:
+        step = folder / FOLDER / "0"
+        step.mkdir(parents=True)
+        importing.write_parameters(source, step / "params", np.dtype(jax.numpy.dtype(dtype)), progress)
+        if found is not None:
+            shutil.copyfile(found, folder / TOKENIZER_FILE)
+        (folder / COMMIT_FILE).write_text(commit() + "\n")
+        # Where the folder will be, not where it grows.
+        save_config(run_config(source, base, str(destination / TOKENIZER_FILE)), folder / CONFIG_FILE)
+    return found
+
+
+def _check_tokenizer(path: Path, source: Source) -> None:
+    have = Tokenizer.load(path).initial_len
+    config = source.config
+    decoder = config.decoder if isinstance(config, VLMConfig) else config
+    if isinstance(decoder, Phi3Config) and have != decoder.initial_len:
+        raise ValueError(
+            f"tokenizer: '{path}' has {have} ids, the checkpoint's embedding {decoder.initial_len}; give its own "
+            "with --tokenizer."
+        )
+
+
+@contextlib.contextmanager
+def whole_folder(destination: Path) -> Iterator[Path]:
+    """A folder beside the destination that becomes it at the end, and goes away where something fails.
+
+    Raises ValueError where the destination exists.
+    """
+    refuse_existing(destination)
+    partial = _partial(destination)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(destination)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def refuse_existing(destination: Path) -> None:
+    """Raises ValueError where the destination, or what is left of an earlier attempt at it, exists."""
+    if destination.exists():
+        raise ValueError(f"convert: '{destination}' exists; give a new folder, or delete it.")
+    partial = _partial(destination)
+    if partial.exists():
+        raise ValueError(f"convert: '{partial}' is left of a conversion that was killed, or one runs now; delete it.")
+
+
+def _partial(destination: Path) -> Path:
+    return destination.with_name(destination.name + ".partial")
+
+
+def export_checkpoint(
+    run: Path,
+    destination: Path,
+    layout: Layout,
+    dtype: Dtype = "float32",
+    progress: Progress = lambda _: None,
+    shard_bytes: int = SHARD_BYTES,
+) -> tuple[str, ...]:
+    """Writes a run's newest parameters in a released layout into a new folder, a slice of a leaf at a time.
+
+    layout: "xgenmm", "siglip" or "phi3". Gives sentences on what the layout cannot hold.
+
+    Raises ValueError where the destination exists, there is no checkpoint, or the layout has no room for the model.
+    """
+    config = load_config(run)
+    model = config.model.vision if isinstance(config.model, TowerConfig) else config.model
+    if not isinstance(model, VLMConfig | ViTConfig | Phi3Config):
+        raise ValueError(f"export: '{run}' holds a {type(model).__name__}; give a run of a model, tower or decoder.")
+    params = newest(run) / "params"
+    file = run / TOKENIZER_FILE
+    tokenizer = Tokenizer.load(file) if file.is_file() else None
+    anyres = config.data.anyres if isinstance(config.data, DataConfig) else AnyRes()
+    with whole_folder(destination) as folder:
+        return exporting.export(
+            params,
+            model,
+            layout,
+            folder,
+            np.dtype(jax.numpy.dtype(dtype)),
+            tokenizer=tokenizer,
+            anyres=anyres,
+            shard_bytes=shard_bytes,
+            progress=progress,
+        )
+
+
+def run_config(source: Source, base: bool | None, tokenizer: str) -> TrainConfig:
+    """The config of an imported folder. It has no data: it is asked, evaluated or started from, not trained on."""
+    model, data = source.config, None
+    if isinstance(model, VLMConfig):
+        anyres = AnyRes(
+            grids=released_grids(source, model, base),
+            view_px=model.vision.image_size_px,
+            view_cells=model.vision.grid,
+        )
+        row = RowConfig(
+            length=ROW_LENGTH, crops=anyres.max_crops, images=1, vision_tokens=model.tokens_per_group, too_long="drop"
+        )
+        data = DataConfig(mixture=(), tokenizer=tokenizer, row=row, anyres=anyres, batch_rows=1)
+    return TrainConfig(name=f"imported/{source.path.stem}", model=model, data=data, loss=NextToken(), steps=1)
+
+
+def released_grids(source: Source, model: VLMConfig, base: bool | None) -> tuple[tuple[int, int], ...]:
+    """Candidates of the any-resolution views: those of the files, in pixels there, or the released five; none of base.
+
+    Tensors and config.json of base and instruct models are the same. The base model's preprocessor_config.json has
+    `"grids": null`.
+    """
+    processor = source.processor
+    if base or base is None and processor.get("grids", ()) is None:
+        return ()
+    grids = source.settings.get("vision_encoder_config", {}).get("anyres_grids") or processor.get("grids")
+    if not grids:
+        return GRIDS_RELEASED
+    size = model.vision.image_size_px
+    return tuple((int(width) // size, int(height) // size) for width, height in grids)
+
+
+def load_params(
+    source: str | Path,
+    dtype: Dtype = "float32",
+    mesh: jax.sharding.Mesh | None = None,
+    given: Given = NOTHING,
+    progress: Progress = lambda _: None,
+) -> tuple[VLMConfig, Any]:
+    """A released xGen-MM checkpoint straight onto the devices: its config and parameters.
+
+    The host holds a slice of a leaf at a time. mesh: of `make_mesh`; all devices by default.
+
+    Raises ValueError where the checkpoint is none, or does not fit.
+    """
+    with importing.open_source(Path(source), given) as opened:
+        config = opened.config
+        if not isinstance(config, VLMConfig):
+            raise ValueError(f"checkpoint: '{source}' is {opened.family}, a part of a model; give a whole xGen-MM.")
+        boxed = trees.abstract(config)
+        tree = param_shardings(make_mesh(MeshConfig()) if mesh is None else mesh, boxed)
+        shardings = {
+            "/".join(str(key.key) for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        leaves = importing.load_tree(opened, shardings, np.dtype(jax.numpy.dtype(dtype)), progress)
+    return config, importing.unflatten(leaves)
