@@ -1,6 +1,6 @@
 """Stage 2 at nano: high-resolution pre-training; pages of 2 x 2 crops and strips join the mixture.
 
-Command: xgenmm train experiments/nano/stage2.py --workdir runs/demo/stage2 (about 3 minutes on 2 cores).
+Command: xgenmm train experiments/nano/stage2.py --workdir runs/demo/stage2 (about 2 minutes on 2 cores).
 As in the paper, OCR at high resolution replaces OCR at base resolution and captions give way to documents.
 """
 
@@ -21,4 +21,4 @@ def config() -> TrainConfig:
         (common.family("text"), 0.03),
     )
     data = common.data(mixture, common.ANY_RES, length=320, crops=12, batch_rows=6)
-    return common.stage("stage2", data, steps=120, peak_lr=3e-3, initialize=common.after("stage1"))
+    return common.stage("stage2", data, steps=100, peak_lr=3e-3, initialize=common.after("stage1"))

@@ -45,7 +45,8 @@ def start_as_pooling(
             f"at least {width} (the tower's width); got {heads} of {head_width}. Choose 'random'."
         )
     pixels = jnp.asarray(random_rectangles(np.random.default_rng(seed), vision_config.image_size_px))
-    features = _norm(ViT(vision_config, "float32").apply({"params": vision}, normalize_pixels(pixels)))
+    normalized = normalize_pixels(pixels, "float32", vision_config.pixel_mean, vision_config.pixel_std)
+    features = _norm(ViT(vision_config, "float32").apply({"params": vision}, normalized))
     cells = jax.nn.one_hot(cell_of_patch(vision_config.grid, queries), queries)
 
     latents = _norm(connector["latents"])
