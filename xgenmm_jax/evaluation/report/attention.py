@@ -1,11 +1,9 @@
 """Where the resampler looked, in the picture's own geometry, and which of its queries an answer hangs on."""
 
-from collections.abc import Sequence
 import functools
 import math
 from typing import NamedTuple
 
-from flax.linen import FrozenDict
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, PyTree
@@ -79,9 +77,9 @@ def look(
 def _encode(config: VLMConfig, params: PyTree, batch) -> tuple[Float[Array, "1 M D"], Float[Array, "C Q P"]]:
     """Vision tokens, and attention of queries to patches; what queries give to each other is left out."""
     tokens, kept = VLM(config).apply(
-        {"params": params}, batch, method="encode_images", mutable=["intermediates"]
+        {"params": params}, batch, method="encode_images", mutable=["attention"]
     )
-    (attention_LCNQR,) = _find(kept["intermediates"], "attention")
+    (attention_LCNQR,) = kept["attention"]["connector"]["layers"]["weights"]
     return tokens, attention_LCNQR[..., : config.vision.grid**2].mean((0, 2))
 
 
@@ -132,17 +130,6 @@ def _hangs_on(
 
     gradient = jax.grad(log_likelihood)(tokens)
     return jnp.linalg.norm((gradient * tokens)[0].astype(jnp.float32), axis=-1)
-
-
-def _find(tree, name: str) -> Sequence[Array]:
-    for key, value in tree.items():
-        if key == name:
-            return value
-        if isinstance(value, (dict, FrozenDict)):
-            found = _find(value, name)
-            if found:
-                return found
-    return ()
 
 
 def _on_canvas(
