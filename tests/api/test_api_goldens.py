@@ -13,7 +13,7 @@ import pytest
 import tiny28
 
 import xgenmm_jax
-from xgenmm_jax.api.lmm import LMM
+from xgenmm_jax.api.lmm import LMM, Output
 from xgenmm_jax.convert import xgenmm
 from xgenmm_jax.models.attention import Window
 from xgenmm_jax.models.grouping import Sampling
@@ -52,11 +52,11 @@ def pictures_of(golden) -> list[list[xgenmm_jax.Crops]]:
     return [crops[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
-def compare(lmm: LMM, golden, mask=None) -> None:
+def compare(lmm: LMM, golden) -> Output:
     """Logits where something is read, and the loss."""
     pictures = pictures_of(golden) if "pixel_values" in golden else None
     out = lmm.forward(golden["input_ids"], pictures, labels=golden["labels"])
-    mask = golden.get("mm_attention_mask", golden.get("attention_mask") if mask is None else mask)
+    mask = golden.get("mm_attention_mask", golden.get("attention_mask"))
     if mask is not None and mask.shape == out.attend_mask.shape:
         np.testing.assert_array_equal(out.attend_mask, mask == 1)
     assert out.logits.shape == golden["logits"].shape
@@ -136,11 +136,11 @@ def test_gradients(lmm):
     batch = lmm.batch(golden["input_ids"], pictures_of(golden), golden["labels"])
     objective = NextToken().objective(lmm.config, lmm.run.data)
 
-    def loss(params):
+    def loss(params, batch):
         total, _ = objective.loss(params, None, batch, jax.random.key(0))
         return total.total / total.weight
 
-    value, gradient = jax.jit(jax.value_and_grad(loss))(lmm.params)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(lmm.params, batch)
     np.testing.assert_allclose(value, golden["loss"], rtol=0, atol=2e-6)
     ours = official_names(lmm, gradient)
     theirs = {name.removeprefix("grad:"): array for name, array in golden.items() if name.startswith("grad:")}

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int32
 import numpy as np
 
 from xgenmm_jax.api.processor import Image, Processor
-from xgenmm_jax.api.rows import Extent, make_rows
+from xgenmm_jax.api.rows import Extent, Ids, make_rows
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.records import Conversation, Preference
@@ -20,7 +20,8 @@ from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.sharding import axis_rules, put_rows, row_sharding
 
-Ids = Sequence[int] | Int32[np.ndarray, " n"]
+Rows = Sequence[Ids] | np.ndarray
+"""A row may be a list or an array of any integers."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,19 @@ class LMM:
 
     def batch(
         self,
-        token_ids: Sequence[Ids],
+        token_ids: Rows,
         images: Sequence[Sequence[Image]] | None = None,
-        labels: Sequence[Ids] | None = None,
+        labels: Rows | None = None,
     ) -> Batch:
         """The rows as training takes them, at shapes from a bucket list; arguments as `forward`."""
         return self._rows(token_ids, images, labels)[0]
 
     def forward(
         self,
-        token_ids: Sequence[Ids],
+        token_ids: Rows,
         images: Sequence[Sequence[Image]] | None = None,
         *,
-        labels: Sequence[Ids] | None = None,
+        labels: Rows | None = None,
         probe: Sequence[str] = (),
     ) -> Output:
         """One pass over rows of ids, each with one `<image>` id a picture.
@@ -123,7 +124,7 @@ class LMM:
 
     def generate(
         self,
-        prompts: Sequence[str | Ids | Prompt],
+        prompts: Sequence[str | Ids | Prompt] | np.ndarray,
         images: Sequence[Sequence[Image]] | None = None,
         *,
         max_new_tokens: int = 256,
@@ -166,7 +167,7 @@ class LMM:
 
     def generate_ids(
         self,
-        prompts: Sequence[str | Ids | Prompt],
+        prompts: Sequence[str | Ids | Prompt] | np.ndarray,
         images: Sequence[Sequence[Image]] | None = None,
         *,
         max_new_tokens: int = 256,
@@ -206,7 +207,7 @@ class LMM:
 
     def _prompts(
         self,
-        prompts: Sequence[str | Ids | Prompt],
+        prompts: Sequence[str | Ids | Prompt] | np.ndarray,
         images: Sequence[Sequence[Image]] | None,
         chat_template: bool | None,
     ) -> list[Prompt]:
@@ -234,9 +235,9 @@ class LMM:
 
     def _rows(
         self,
-        token_ids: Sequence[Ids],
+        token_ids: Rows,
         images: Sequence[Sequence[Image]] | None,
-        labels: Sequence[Ids] | None,
+        labels: Rows | None,
     ) -> tuple[Batch, Extent]:
         pictures = [list(map(self.processor.picture, row)) for row in images or [()] * len(token_ids)]
         shards = self.mesh.shape["replica"] * self.mesh.shape["fsdp"]

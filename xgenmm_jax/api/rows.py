@@ -17,6 +17,8 @@ from xgenmm_jax.generation.vision import View
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.vlm import VLMConfig
 
+Ids = Sequence[int | np.integer] | np.ndarray
+
 IGNORED = -100
 """A label that is no target."""
 CROP_BUCKETS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 52, 64, 80, 104, 128, 192, 256)
@@ -36,9 +38,9 @@ class Extent(NamedTuple):
 
 
 def make_rows(
-    token_ids: Sequence[Sequence[int]],
+    token_ids: Sequence[Ids] | np.ndarray,
     images: Sequence[Sequence[Picture | Crops]],
-    labels: Sequence[Sequence[int]] | None,
+    labels: Sequence[Ids] | np.ndarray | None,
     config: VLMConfig,
     anyres: AnyRes,
     tokenizer: Tokenizer,
@@ -100,7 +102,7 @@ def make_rows(
 
 
 def _targets(
-    number: int, ids: Int32[np.ndarray, " n"], labels: Sequence[int] | None, tokenizer: Tokenizer
+    number: int, ids: Int32[np.ndarray, " n"], labels: Ids | None, tokenizer: Tokenizer
 ) -> Bool[np.ndarray, " n"]:
     if labels is None:
         return ids < tokenizer.pad_id

@@ -49,15 +49,18 @@ def forward(
 
     Only what is named is kept: attention weights of other parts are never computed.
     """
-    modules = {_module_path(config, name) for name in probe if not _is_attention(name)}
-    kept_attention = any(map(_is_attention, probe))
-    collections = ["intermediates"] * bool(modules) + [ATTENTION] * kept_attention
+    modules = {_module_path(config, name) for name in probe if not _is_attention(name) and name != EMBEDDINGS}
+    collections = ["intermediates"] * bool(modules) + [ATTENTION] * any(map(_is_attention, probe))
+
+    def is_probed(module: nn.Module, method: str) -> bool:
+        return method == "__call__" and module.path in modules
+
     result = VLM(config).apply(
         {"params": params},
         batch,
         method=_outputs,
         mutable=collections or False,
-        capture_intermediates=lambda module, method: method == "__call__" and module.path in modules,
+        capture_intermediates=is_probed if modules else False,
     )
     (features, tokens, embeddings, logits), state = result if collections else (result, {})
     probed = {name: embeddings if name == EMBEDDINGS else _find(config, state, name) for name in probe}

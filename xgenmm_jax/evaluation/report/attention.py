@@ -69,7 +69,7 @@ def look(
     base = weights_CQP[0].reshape(-1, side, side)
     crops = None
     if placed.crops > 1:
-        crops = _on_canvas(weights_CQP[1:], placed.grid, side, config.sampling is Sampling.STRIPS)
+        crops = on_canvas(weights_CQP[1:], placed.grid, side, config.sampling is Sampling.STRIPS)
     return Look(base, crops, weight / max(weight.sum(), 1e-12))
 
 
@@ -132,7 +132,7 @@ def _hangs_on(
     return jnp.linalg.norm((gradient * tokens)[0].astype(jnp.float32), axis=-1)
 
 
-def _on_canvas(
+def on_canvas(
     weights_CQP: Float[np.ndarray, "C Q P"], grid: tuple[int, int], side: int, strips: bool
 ) -> Float[np.ndarray, "n h w"]:
     """One canvas for each query of each crop, zero where that query cannot see."""
