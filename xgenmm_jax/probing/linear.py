@@ -8,11 +8,13 @@ import numpy as np
 import PIL.Image
 
 from xgenmm_jax.api.lmm import LMM
+from xgenmm_jax.data import anyres
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.data.splits import COLORS, PLACES, SHAPES
 from xgenmm_jax.data.synthetic import draw, scenes
 from xgenmm_jax.data.synthetic.world import Dice
 from xgenmm_jax.models import probes
+from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.probing.figures import curves, figure, to_picture
 
 PROPERTIES = {"color": COLORS, "shape": SHAPES, "place": PLACES}
@@ -59,38 +61,34 @@ def layer_states(lmm: LMM, pictures: Sequence[Picture]) -> dict[str, Float[np.nd
     matrix, which keeps what can be read linearly. "pixels" is the picture itself, to compare with.
     """
     connector = probes.connector_name(lmm.config)
-    stacks = {"tower": "vision/layers", "decoder": "decoder/layers"}
-    single = {"tower end": "vision", "connector end": connector}
-    if f"{connector}/layers" in lmm.probe_names:
-        stacks["resampler"] = f"{connector}/layers"
+    inner = f"{connector}/layers"
+    probe = ["vision", "vision/layers", connector, "decoder/layers", *({inner} & set(lmm.probe_names))]
     tokens = lmm.config.tokens_per_group
     parts: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(pictures), BATCH):
         some = list(pictures[start : start + BATCH])
-        out = lmm.forward(
-            [[lmm.tokenizer.image_id]] * len(some), [[picture] for picture in some],
-            probe=(*stacks.values(), *single.values()),
-        )  # fmt: skip
-        first = _first_crops(lmm, some)
+        out = lmm.forward([[lmm.tokenizer.image_id]] * len(some), [[picture] for picture in some], probe=probe)
         views = [np.asarray(p.load().resize((32, 32), PIL.Image.Resampling.BOX), np.float32) / 255 for p in some]
-        states = {"pixels": np.stack(views)}
-        for name in ("tower", "resampler", "decoder"):
-            if name not in stacks:
-                continue
-            for number, layer in enumerate(out.probed[stacks[name]], start=1):
-                states[f"{name} {number}"] = layer[:, :tokens] if name == "decoder" else layer[first]
-            if name == "tower":
-                states["tower end"] = out.probed["vision"][first]
-            if name == "resampler":
-                states["connector end"] = out.probed[connector][first]
+        crops = _first_crops(lmm, some)
+        groups = np.arange(len(some)) if lmm.config.sampling is Sampling.FIXED_SAMPLING else crops
+        states = {"pixels": np.stack(views), **_numbered("tower", out.probed["vision/layers"][:, crops])}
+        states["tower end"] = out.probed["vision"][crops]
+        if inner in out.probed:
+            states |= _numbered(connector, out.probed[inner][:, groups])
+        states[f"{connector} end"] = out.probed[connector][groups]
+        states |= _numbered("decoder", out.probed["decoder/layers"][:, :, :tokens])
         for name, array in states.items():
             parts.setdefault(name, []).append(_narrow(array.reshape(len(some), -1).astype(np.float32)))
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
+def _numbered(name: str, layers: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"{name} {number}": layer for number, layer in enumerate(layers, start=1)}
+
+
 def _first_crops(lmm: LMM, pictures: Sequence[Picture]) -> Int[np.ndarray, " n"]:
     """Where each picture's global view stands among all crops."""
-    counts = [len(lmm.processor.crops(picture).pixels) for picture in pictures]
+    counts = [anyres.layout(picture.size_px, lmm.processor.anyres).crops for picture in pictures]
     return np.cumsum([0, *counts[:-1]])
 
 
