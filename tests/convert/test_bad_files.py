@@ -156,9 +156,51 @@ def test_existing_destination_is_refused(tmp_path):
             import_run(source, tmp_path / "new")
 
 
-def test_command_tells_a_bad_file_in_one_line(tmp_path, capsys):
-    save_file({"llama.weight": np.zeros(3, np.float32)}, tmp_path / "other.safetensors")
-    assert main(["convert", str(tmp_path / "other.safetensors"), str(tmp_path / "run")]) == 1
+def truncated(folder):
+    file = folder / "model-00002-of-00003.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def without_index_entry(folder):
+    file = folder / "model.safetensors.index.json"
+    text = json.loads(file.read_text())
+    del text["weight_map"][DOWN]
+    file.write_text(json.dumps(text))
+
+
+def of_integers(folder):
+    """The same number of bytes under another dtype."""
+    file = folder / "model-00001-of-00003.safetensors"
+    file.write_bytes(file.read_bytes().replace(b'weight":{"dtype":"F32"', b'weight":{"dtype":"I32"', 1))
+
+
+def of_another_family(folder):
+    for file in folder.iterdir():
+        file.unlink()
+    save_file({"llama.weight": np.zeros(3, np.float32)}, folder / "other.safetensors")
+
+
+def pickled(folder):
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"never read")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (truncated, "model-00002-of-00003.safetensors"),
+        (without_index_entry, DOWN),
+        (of_integers, "vlm.vision_encoder.embeddings.patch_embedding.weight has dtype I32 for F32, BF16 or F16"),
+        (of_another_family, "llama.weight"),
+        (pickled, "pytorch_model.bin"),
+    ],
+)
+def test_command_tells_it_in_one_line_and_writes_nothing(shards, tmp_path, capsys, spoil, named):
+    spoil(shards)
+    before = sorted(tmp_path.iterdir())
+    capsys.readouterr()
+    assert main(["convert", str(shards), str(tmp_path / "new")]) == 1
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "other.safetensors" in error and "llama.weight" in error
-    assert not (tmp_path / "run").exists()
+    assert error.count("\n") == 1 and str(shards) in error and named in error
+    assert sorted(tmp_path.iterdir()) == before

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 import json
+import math
 
 from checkpoints_made import GOLDENS
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from xgenmm_jax.convert import open_clip, phi3_hf, siglip_big_vision, siglip_hf, trees, xgenmm
 from xgenmm_jax.convert.recognize import Given, recognize
 from xgenmm_jax.convert.rules import their_shapes
+from xgenmm_jax.convert.safetensors_writer import index, plan_shards
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
@@ -18,10 +20,11 @@ from xgenmm_jax.models.vlm import VLMConfig
 RELEASED = sizes.with_strips(VLMConfig(ViTConfig(), ResamplerConfig(), Phi3Config()))
 MEDIUM = replace(sizes.PHI3_MEDIUM, remat="none")
 DFN = sizes.DFN_H378
+RELEASED_SHAPES = GOLDENS / "released_v1_5_shapes.json"
 
 
 def released_shapes():
-    text = json.loads((GOLDENS / "released_v1_5_shapes.json").read_text())
+    text = json.loads(RELEASED_SHAPES.read_text())
     return {name: tuple(shape) for name, shape in text["shapes"].items()}
 
 
@@ -32,6 +35,23 @@ def shapes_of(rules, config):
 def test_export_of_the_released_size_has_the_718_released_tensors():
     shapes = shapes_of(xgenmm.rules(RELEASED), RELEASED)
     assert shapes == released_shapes() and len(shapes) == 718
+
+
+def test_shards_of_the_released_size_are_the_released_ones():
+    """Its index, tensor by tensor: four files of at most 5 GB, 17,437,028,876 bytes."""
+    shapes = shapes_of(xgenmm.rules(RELEASED), RELEASED)
+    shards = plan_shards(shapes, 4)
+    written = index(shards, shapes, 4)
+    assert written["weight_map"] == json.loads(RELEASED_SHAPES.read_text())["weight_map_base_v1_5"]
+    assert written["metadata"]["total_size"] == 17_437_028_876
+    assert all(sum(math.prod(shapes[name]) * 4 for name in names) <= 5e9 for names in shards.values())
+
+
+@pytest.mark.parametrize("prefix", ["", "vlm.", "module.", "model.vlm."])
+def test_prefix_is_whatever_stands_before_the_names(prefix):
+    shapes = {prefix + name.removeprefix("vlm."): shape for name, shape in released_shapes().items()}
+    found = recognize(shapes, {})
+    assert found.config == RELEASED and shapes_of(found.rules, found.config) == shapes
 
 
 def test_released_shapes_are_recognised_without_config():

@@ -1,6 +1,7 @@
 """Import then export gives the same bytes; export then import the same parameters."""
 
 import json
+import tracemalloc
 
 from checkpoints_made import TINY28, random_tensors, same_bytes, tiny28, tiny28_settings, write
 import jax
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from xgenmm_jax.convert import phi3_hf
+from xgenmm_jax.convert import phi3_hf, siglip_hf
+from xgenmm_jax.convert.exporting import NO_TOKENIZER, OFFICIAL_CODE
 from xgenmm_jax.convert.importing import open_source, read_tree
 from xgenmm_jax.convert.parameter_store import ParameterReader
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.phi3 import Phi3Config
+from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.training.imported import export_checkpoint, import_run
 
 PHI3_TOKENIZER = TINY28.parent / "phi3_tokenizer"
@@ -34,7 +37,7 @@ def test_released_layout_comes_out_as_it_went_in(tmp_path):
     run = imported(TINY28, tmp_path / "run")
     notes = export_checkpoint(run, tmp_path / "out", "xgenmm")
     same_bytes(tiny28(), load_file(tmp_path / "out" / "model.safetensors"))
-    assert notes == ()
+    assert notes == (OFFICIAL_CODE, NO_TOKENIZER)
     written, released = json.loads((tmp_path / "out/config.json").read_text()), json.loads(tiny28_settings())
     for part in ("text_config", "vision_encoder_config", "vision_tokenizer_config"):
         differing = {key for key in released[part] if written[part].get(key) != released[part][key]}
@@ -110,6 +113,45 @@ def test_siglip_export_is_the_tower(tmp_path):
         jax.tree.map(np.testing.assert_array_equal, read_tree(part)["vision"], read_tree(whole)["vision"])
 
 
+def test_siglip_comes_out_as_it_went_in(tmp_path):
+    """The pooled head too, which no forward of xGen-MM uses; the text part beside it is left out."""
+    config = ViTConfig(image_size_px=32, patch_px=8, width=24, hidden=20, layers=2, heads=3)
+    tensors = random_tensors(siglip_hf.vision_rules(config, "vision_model."), config)
+    beside = {"text_model.encoder.layers.0.layer_norm1.weight": np.ones(24, np.float32), "logit_scale": np.ones(1)}
+    settings = '{"model_type": "siglip", "vision_config": {"num_attention_heads": 3}}'
+    run = imported(write(tmp_path / "siglip", tensors | beside, settings), tmp_path / "run")
+    assert export_checkpoint(run, tmp_path / "out", "siglip") == ()
+    same_bytes(tensors, load_file(tmp_path / "out" / "model.safetensors"))
+
+
+def test_float16_is_read_exactly(tmp_path):
+    """Every float16 is a float32."""
+    tensors = {name: tensor.astype(np.float16) for name, tensor in tiny28().items()}
+    run = imported(write(tmp_path / "half", tensors, tiny28_settings()), tmp_path / "run")
+    export_checkpoint(run, tmp_path / "out", "xgenmm")
+    wide = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    same_bytes(wide, load_file(tmp_path / "out" / "model.safetensors"))
+
+
+def test_no_whole_leaf_stands_in_memory(tmp_path):
+    """A leaf of 64 layers is eight times what both directions allocate at once."""
+    config = Phi3Config(vocab_rows=64, initial_len=64, width=64, hidden=384, layers=64, heads=4, kv_heads=4)
+    tensors = random_tensors(phi3_hf.decoder_rules(config, ""), config)
+    leaf = 64 * 64 * 2 * 384 * 4
+    source = write(tmp_path / "phi3", tensors, '{"num_attention_heads": 4}')
+    del tensors
+    # What JAX and Python keep of the first time is not counted.
+    export_checkpoint(imported(source, tmp_path / "warm"), tmp_path / "warm_out", "phi3")
+    tracemalloc.start()
+    try:
+        run = imported(source, tmp_path / "run")
+        export_checkpoint(run, tmp_path / "out", "phi3")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < leaf / 8
+
+
 def test_phi3_comes_out_as_it_went_in(tmp_path):
     """With grouped queries, as Phi-3 medium; what xGen-MM adds is made and left out again."""
     config = Phi3Config(vocab_rows=50, initial_len=50, width=24, hidden=20, layers=3, heads=6, kv_heads=2)
@@ -118,7 +160,7 @@ def test_phi3_comes_out_as_it_went_in(tmp_path):
     run = imported(source, tmp_path / "run")
     notes = export_checkpoint(run, tmp_path / "out", "phi3")
     same_bytes(tensors, load_file(tmp_path / "out" / "model.safetensors"))
-    assert "no bias of the head" in notes[0]
+    assert "no bias of the head" in notes[0] and notes[1:] == (NO_TOKENIZER,)
     with open_source(tmp_path / "out") as again:
         assert again.config == config
         made = read_tree(again)["decoder"]

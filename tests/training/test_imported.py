@@ -1,5 +1,6 @@
 """Imported folders serve as runs: loaded whole, part by part, and without a run folder straight onto a mesh."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -10,10 +11,11 @@ from xgenmm_jax import api
 from xgenmm_jax.convert import trees
 from xgenmm_jax.convert.importing import open_source, read_tree
 from xgenmm_jax.convert.recognize import Given
+from xgenmm_jax.data.anyres import GRIDS_RELEASED
 from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.training import checkpoints
 from xgenmm_jax.training.config import load_config
-from xgenmm_jax.training.imported import import_run, load_params
+from xgenmm_jax.training.imported import export_checkpoint, import_run, load_params, run_config
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings, unboxed
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -43,10 +45,35 @@ def test_released_settings_are_the_run_folders(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, wanted)
 
 
-def test_base_model_sees_one_view(tmp_path):
-    with open_source(TINY28) as source:
-        import_run(source, tmp_path / "run", base=True)
-    assert load_config(tmp_path / "run").data.anyres.grids == ()
+@pytest.mark.parametrize(
+    ("processor", "base", "grids"),
+    [
+        (None, None, GRIDS_RELEASED),
+        (None, True, ()),
+        ({"grids": None}, None, ()),
+        ({"grids": None}, False, GRIDS_RELEASED),
+        ({"grids": [[28, 56], [84, 28]]}, None, ((1, 2), (3, 1))),
+        ({}, None, GRIDS_RELEASED),
+    ],
+)
+def test_base_model_sees_one_view(tmp_path, processor, base, grids):
+    """Its tensors and config.json are those of the instruct models: what its processor lacks tells."""
+    folder = tmp_path / "released"
+    folder.mkdir()
+    (folder / "model.safetensors").symlink_to(TINY28 / "model.safetensors")
+    settings = json.loads((TINY28 / "config.json").read_text())
+    # The golden writes out what is a default of the official code, and not in its config.json.
+    del settings["vision_encoder_config"]["anyres_grids"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    if processor is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    with open_source(folder) as source:
+        import_run(source, tmp_path / "run", base=base)
+    assert load_config(tmp_path / "run").data.anyres.grids == grids
+    # What we write of it is read as the same again.
+    export_checkpoint(tmp_path / "run", tmp_path / "out", "xgenmm")
+    with open_source(tmp_path / "out") as source:
+        assert run_config(source, None, "").data.anyres.grids == grids
 
 
 def test_a_tower_alone_serves_as_part_and_answers_no_question(tmp_path):

@@ -24,8 +24,9 @@ class Arguments:
     """Export: what the official xGen-MM code loads, or transformers' SiglipVisionModel, or Phi3ForCausalLM."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the parameters that are written."""
-    base: bool = False
-    """Import of the base model, which sees one view of a picture: its files look as those of the instruct models do."""
+    base: bool | None = None
+    """Import of the base model, which sees one view of a picture. By default as preprocessor_config.json says; without
+    that file, base and instruct models look the same and an instruct model is assumed."""
     vision: Path | None = None
     """A tower, for a training checkpoint of xGen-MM, which lacks its own."""
     tokenizer: Path | None = None

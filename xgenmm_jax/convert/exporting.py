@@ -27,6 +27,13 @@ Layout = Literal["xgenmm", "siglip", "phi3"]
 """What the official xGen-MM code, transformers' SiglipVisionModel and Phi3ForCausalLM load."""
 
 
+NO_TOKENIZER = "The run has no tokenizer.model, so no tokenizer files are written."
+OFFICIAL_CODE = (
+    "config.json names the official code, which is not written: copy modeling_xgenmm.py, image_processing_blip_3.py "
+    "and what they import from a released folder."
+)
+
+
 @dataclass(frozen=True)
 class Export:
     """What an export writes: rules, the part of the config that they are for, and what is lost, a sentence each."""
@@ -55,7 +62,7 @@ def plan(config: Config, layout: Layout) -> Export:
     if not isinstance(config, VLMConfig):
         raise ValueError("export: the run has a part of a model; choose --to siglip or --to phi3.")
     _refuse_clip(config.vision)
-    return Export(xgenmm.rules(config), config, _differences(config))
+    return Export(xgenmm.rules(config), config, (*_differences(config), OFFICIAL_CODE))
 
 
 def _refuse_clip(vision: ViTConfig) -> None:
@@ -117,7 +124,8 @@ def export(
         (folder / name).write_text(text)
     if tokenizer is not None and layout != "siglip":
         tokenizer.save(folder / "tokenizer.model")
-    return planned.notes
+    missing = () if tokenizer is not None or layout == "siglip" else (NO_TOKENIZER,)
+    return (*planned.notes, *missing)
 
 
 def write_tensors(

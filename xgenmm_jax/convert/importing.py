@@ -26,6 +26,7 @@ from xgenmm_jax.models.vit import ViTConfig
 READABLE = ("F32", "BF16", "F16", "float32", "bfloat16", "float16")
 FLOAT32 = np.dtype(np.float32)
 CONFIG_FILES = ("config.json", "open_clip_config.json")
+PROCESSOR_FILE = "preprocessor_config.json"
 THREADS = 2
 """One reads while the other rearranges. Each holds a slice and its copy: at most a gigabyte at 4B."""
 
@@ -53,6 +54,11 @@ class Source:
     def folder(self) -> Path:
         """Where the files beside the tensors are."""
         return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def processor(self) -> Settings:
+        """Its preprocessor_config.json, {} where there is none."""
+        return read_settings(self.path, (PROCESSOR_FILE,))
 
     @property
     def parameters(self) -> int:
@@ -107,10 +113,13 @@ def _dtype(tensors: Tensors, rule: Rule) -> str:
     return tensors.infos[rule.pieces(0 if rule.layers else None)[0].name].dtype
 
 
-def read_settings(path: Path) -> Settings:
-    """The config.json of a checkpoint's folder, {} where there is none. Raises ValueError where it is no object."""
+def read_settings(path: Path, names: Sequence[str] = CONFIG_FILES) -> Settings:
+    """The config.json of a checkpoint's folder, {} where there is none. Raises ValueError where it is no object.
+
+    names: of the file, in the order of preference.
+    """
     folder = path if path.is_dir() else path.parent
-    for name in CONFIG_FILES:
+    for name in names:
         file = folder / name
         if not file.is_file():
             continue

@@ -1,10 +1,11 @@
 """Writes safetensors shards whose tensors come in any order and in pieces, without holding them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -16,8 +17,8 @@ SHARD_BYTES = 5_000_000_000
 NAMES = {np.dtype(np.float32): "F32", np.dtype(ml_dtypes.bfloat16): "BF16"}
 
 
-def plan_shards(shapes: Mapping[str, Shape], itemsize: int, limit: int) -> list[list[str]]:
-    """Names by shard, in their order; a tensor above the limit has a shard of its own."""
+def plan_shards(shapes: Mapping[str, Shape], itemsize: int, limit: int = SHARD_BYTES) -> dict[str, list[str]]:
+    """File to names, in their order; a tensor above the limit has a file of its own."""
     shards: list[list[str]] = []
     size = 0
     for name, shape in shapes.items():
@@ -27,7 +28,17 @@ def plan_shards(shapes: Mapping[str, Shape], itemsize: int, limit: int) -> list[
             size = 0
         shards[-1].append(name)
         size += count
-    return shards
+    if len(shards) == 1:
+        return {"model.safetensors": shards[0]}
+    return {f"model-{number:05d}-of-{len(shards):05d}.safetensors": names for number, names in enumerate(shards, 1)}
+
+
+def index(shards: Mapping[str, Sequence[str]], shapes: Mapping[str, Shape], itemsize: int) -> dict[str, Any]:
+    """What `model.safetensors.index.json` holds."""
+    return {
+        "metadata": {"total_size": sum(int(np.prod(shape)) for shape in shapes.values()) * itemsize},
+        "weight_map": {name: file for file, names in shards.items() for name in names},
+    }
 
 
 class SafetensorsWriter:
@@ -39,15 +50,10 @@ class SafetensorsWriter:
         self._left = {name: int(np.prod(shape)) for name, shape in shapes.items()}
         self._files: list[int] = []
         shards = plan_shards(shapes, self._dtype.itemsize, limit)
-        index: dict[str, str] = {}
-        for number, names in enumerate(shards, 1):
-            several = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            file = folder / (several if len(shards) > 1 else "model.safetensors")
-            self._open(file, names)
-            index.update(dict.fromkeys(names, file.name))
+        for file, names in shards.items():
+            self._open(folder / file, names)
         if len(shards) > 1:
-            total = sum(self._left.values()) * self._dtype.itemsize
-            text = json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=2, sort_keys=True)
+            text = json.dumps(index(shards, shapes, self._dtype.itemsize), indent=2, sort_keys=True)
             (folder / "model.safetensors.index.json").write_text(text + "\n")
 
     def _open(self, file: Path, names: list[str]) -> None:

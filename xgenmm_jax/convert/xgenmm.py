@@ -21,11 +21,11 @@ def trained_rules(config: VLMConfig, prefix: str = PREFIX) -> tuple[Rule, ...]:
     """All but the tower: what a training checkpoint of the official code holds."""
     if not isinstance(config.connector, ResamplerConfig):
         raise ValueError("xgenmm: got an MLP connector, the released layout has only a resampler; train with one.")
-    return (
-        *connector_rules(config.connector, f"{prefix}{CONNECTOR}"),
-        *phi3_hf.decoder_rules(config.decoder, f"{prefix}{DECODER}"),
-        *phi3_hf.additional_rules(f"{prefix}{DECODER}"),
-    )
+    embedding, *decoder = phi3_hf.decoder_rules(config.decoder, f"{prefix}{DECODER}")
+    # Behind the embedding, as in the official state dict: shards are then cut where the release's are.
+    more_rows, *head = phi3_hf.additional_rules(f"{prefix}{DECODER}")
+    connector = connector_rules(config.connector, f"{prefix}{CONNECTOR}")
+    return (*connector, embedding, more_rows, *decoder, *head)
 
 
 def connector_rules(config: ResamplerConfig, prefix: str) -> tuple[Rule, ...]:

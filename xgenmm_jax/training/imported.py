@@ -37,7 +37,7 @@ def import_run(
     source: Source,
     destination: Path,
     dtype: Dtype = "float32",
-    base: bool = False,
+    base: bool | None = None,
     tokenizer: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Path | None:
@@ -46,8 +46,8 @@ def import_run(
     It is what `xgenmm train` leaves: config.json, commit, tokenizer.model, checkpoints/0. A tower or a language model
     alone gives a folder for `Initialize(vision=...)` or `Initialize(decoder=...)`.
 
-    dtype: of the stored parameters. base: the base model, which saw every picture as one view; tensors and config.json
-    of base and instruct models are the same. tokenizer: a tokenizer.model; by default the one beside the tensors.
+    dtype: of the stored parameters. base: the base model, which saw every picture as one view, by default where
+    preprocessor_config.json says so. tokenizer: a tokenizer.model; by default the one beside the tensors.
 
     Raises ValueError where the destination exists, or the tokenizer is another model's. Nothing half-written stays.
     """
@@ -145,12 +145,12 @@ def export_checkpoint(
         )
 
 
-def run_config(source: Source, base: bool, tokenizer: str) -> TrainConfig:
+def run_config(source: Source, base: bool | None, tokenizer: str) -> TrainConfig:
     """The config of an imported folder. It has no data: it is asked, evaluated or started from, not trained on."""
     model, data = source.config, None
     if isinstance(model, VLMConfig):
         anyres = AnyRes(
-            grids=() if base else released_grids(source, model),
+            grids=released_grids(source, model, base),
             view_px=model.vision.image_size_px,
             view_cells=model.vision.grid,
         )
@@ -161,9 +161,16 @@ def run_config(source: Source, base: bool, tokenizer: str) -> TrainConfig:
     return TrainConfig(name=f"imported/{source.path.stem}", model=model, data=data, loss=NextToken(), steps=1)
 
 
-def released_grids(source: Source, model: VLMConfig) -> tuple[tuple[int, int], ...]:
-    """Candidates of the any-resolution views: those of config.json, in pixels there, or the released five."""
-    grids = source.settings.get("vision_encoder_config", {}).get("anyres_grids")
+def released_grids(source: Source, model: VLMConfig, base: bool | None) -> tuple[tuple[int, int], ...]:
+    """Candidates of the any-resolution views: those of the files, in pixels there, or the released five; none of base.
+
+    Tensors and config.json of base and instruct models are the same. The base model's preprocessor_config.json has
+    `"grids": null`.
+    """
+    processor = source.processor
+    if base or base is None and processor.get("grids", ()) is None:
+        return ()
+    grids = source.settings.get("vision_encoder_config", {}).get("anyres_grids") or processor.get("grids")
     if not grids:
         return GRIDS_RELEASED
     size = model.vision.image_size_px
