@@ -146,8 +146,8 @@ def test_gradients(lmm):
     theirs = {name.removeprefix("grad:"): array for name, array in golden.items() if name.startswith("grad:")}
     assert len(theirs) == 12
     for name, array in theirs.items():
-        error = np.abs(ours[name] - array).max() / np.abs(array).max()
-        assert error < FLOAT32_RELATIVE, (name, error)
+        error = np.abs(ours[name] - array).max()
+        assert error <= FLOAT32_RELATIVE * np.abs(array).max(), (name, error)
     norms = json.loads((tiny28.FOLDER / "anyres_grad_norms.json").read_text())
     assert norms.keys() == ours.keys()
     got = {name: float(np.linalg.norm(ours[name])) for name in norms}

@@ -10,6 +10,8 @@ import PIL.Image
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "probe.ipynb"
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+"""Most of the notebook's time is compilation; see tests/conftest.py."""
 
 
 def pictures(notebook) -> list[PIL.Image.Image]:
@@ -22,7 +24,7 @@ def test_notebook_runs_from_top_to_bottom(pooling, random):
     spec = importlib.util.spec_from_file_location("run_notebook", ROOT / "tools" / "run_notebook.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    done = tool.run(NOTEBOOK, {"XGENMM_RUN": str(pooling), "XGENMM_BEFORE": str(random), "PYTHONPATH": str(ROOT)})
+    done = tool.run(NOTEBOOK, {"XGENMM_RUN": str(pooling), "XGENMM_BEFORE": str(random), "PYTHONPATH": str(ROOT), **QUICK})
     made = pictures(done)
     assert len(made) == 11
     for picture in made:

@@ -32,7 +32,7 @@ def load(
     dtype: Dtype | None = None,
     mesh: jax.sharding.Mesh | None = None,
     tokenizer: str | Path | None = None,
-    base: bool = False,
+    base: bool | None = None,
     given: Given = NOTHING,
 ) -> LMM:
     """A run folder of ours, or a released xGen-MM folder or file, with its parameters on the devices.
@@ -40,8 +40,8 @@ def load(
     dtype: of parameters and computation; by default the run's computation in float32 parameters, and float32 for
     released weights. mesh: of `training.sharding.make_mesh`; by default all devices, parameters cut over them.
     Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights, without which ids alone
-    go in and out; base: the base model, which sees one view of a picture (its tensors look like the instruct
-    models'); given: numbers of heads that the files do not tell.
+    go in and out; base: whether it is the base model, which sees one view of a picture, by default as
+    preprocessor_config.json tells; given: numbers of heads that the files do not tell.
 
     Released tensors stream to the devices a layer at a time; nothing is written.
 
@@ -77,7 +77,12 @@ def _load_run(folder: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh) -> LMM
 
 
 def _load_released(
-    path: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh, tokenizer: str | Path | None, base: bool, given: Given
+    path: Path,
+    dtype: Dtype | None,
+    mesh: jax.sharding.Mesh,
+    tokenizer: str | Path | None,
+    base: bool | None,
+    given: Given,
 ) -> LMM:
     with open_source(path, given) as source:
         file = Path(tokenizer) if tokenizer else source.folder / run_folder.TOKENIZER_FILE

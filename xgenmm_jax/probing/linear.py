@@ -22,8 +22,6 @@ BATCH = 32
 """Pictures of a forward pass."""
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Tried, as parts of the mean eigenvalue; the best by leaving one picture out is taken."""
-WIDTH = 512
-"""Numbers of a layer that a probe sees: the same for every layer, so that none wins by its size."""
 
 
 class Labeled(NamedTuple):
@@ -55,10 +53,10 @@ def one_shape_pictures(count: int, seed: int = 0) -> Labeled:
 
 
 def layer_states(lmm: LMM, pictures: Sequence[Picture]) -> dict[str, Float[np.ndarray, "n w"]]:
-    """For every layer of tower, resampler and decoder the states of a picture's global view, as WIDTH numbers.
+    """For every layer of tower, resampler and decoder the mean state of a picture's global view.
 
-    The states of all patches, queries or vision tokens stand in a row and are mapped to WIDTH numbers by a fixed random
-    matrix, which keeps what can be read linearly. "pixels" is the picture itself, to compare with.
+    The mean over patches, queries or vision tokens: what is read from it stands in the states themselves, and not in
+    which of them they are. "pixels" is the mean color, to compare with.
     """
     connector = probes.connector_name(lmm.config)
     inner = f"{connector}/layers"
@@ -68,17 +66,17 @@ def layer_states(lmm: LMM, pictures: Sequence[Picture]) -> dict[str, Float[np.nd
     for start in range(0, len(pictures), BATCH):
         some = list(pictures[start : start + BATCH])
         out = lmm.forward([[lmm.tokenizer.image_id]] * len(some), [[picture] for picture in some], probe=probe)
-        views = [np.asarray(p.load().resize((32, 32), PIL.Image.Resampling.BOX), np.float32) / 255 for p in some]
+        colors = [np.asarray(picture.load(), np.float32).mean((0, 1), keepdims=True)[0] for picture in some]
         crops = _first_crops(lmm, some)
         groups = np.arange(len(some)) if lmm.config.sampling is Sampling.FIXED_SAMPLING else crops
-        states = {"pixels": np.stack(views), **_numbered("tower", out.probed["vision/layers"][:, crops])}
+        states = {"pixels": np.stack(colors), **_numbered("tower", out.probed["vision/layers"][:, crops])}
         states["tower end"] = out.probed["vision"][crops]
         if inner in out.probed:
             states |= _numbered(connector, out.probed[inner][:, groups])
         states[f"{connector} end"] = out.probed[connector][groups]
         states |= _numbered("decoder", out.probed["decoder/layers"][:, :, :tokens])
         for name, array in states.items():
-            parts.setdefault(name, []).append(_narrow(array.reshape(len(some), -1).astype(np.float32)))
+            parts.setdefault(name, []).append(array.astype(np.float32).mean(1))
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
@@ -90,13 +88,6 @@ def _first_crops(lmm: LMM, pictures: Sequence[Picture]) -> Int[np.ndarray, " n"]
     """Where each picture's global view stands among all crops."""
     counts = [anyres.layout(picture.size_px, lmm.processor.anyres).crops for picture in pictures]
     return np.cumsum([0, *counts[:-1]])
-
-
-def _narrow(states: Float[np.ndarray, "n w"]) -> Float[np.ndarray, "n v"]:
-    if states.shape[1] <= WIDTH:
-        return states
-    matrix = np.random.default_rng(states.shape[1]).standard_normal((states.shape[1], WIDTH), np.float32)
-    return states @ matrix / np.sqrt(np.float32(WIDTH))
 
 
 def linear_probes(lmm: LMM, train: Labeled, test: Labeled) -> Probed:

@@ -13,6 +13,7 @@ import PIL.Image
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import Image
 from xgenmm_jax.data.chat import Prompt
+from xgenmm_jax.data.tokenizer import SPACE
 from xgenmm_jax.models.phi3 import Phi3
 from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.probing.figures import INK, QUIET, figure, to_picture
@@ -26,20 +27,22 @@ class Near(NamedTuple):
 
 
 def nearest_words(lmm: LMM, image: Image, count: int = 4) -> list[Near]:
-    """For each vision token of a picture, global view first, the nearest rows of the embedding table by cosine.
+    """For each vision token of a picture, global view first, the words with the nearest embeddings by cosine.
 
-    The mean of the rows, and of the picture's vision tokens, is taken off first: it lies between all words and none.
+    Words are pieces that begin one, of two letters or more: bytes and endings that were hardly ever trained point
+    anywhere. The mean of the rows, and of the picture's vision tokens, is taken off first: it is near to everything.
     """
     tokens = lmm.forward([[lmm.tokenizer.image_id]], [[image]]).vision_tokens
     tokens = tokens.reshape(-1, tokens.shape[-1]).astype(np.float32)
-    # Special strings stand above the pieces and are nobody's words.
-    pieces = lmm.tokenizer.eos_id
-    table = np.asarray(lmm.params["decoder"]["embedding"][:pieces], np.float32)
+    # Special strings stand above the pieces.
+    pieces = [lmm.tokenizer.piece(id_) for id_ in range(lmm.tokenizer.eos_id)]
+    ids = np.flatnonzero([piece.startswith(SPACE) and piece[1:].isalpha() and len(piece) > 2 for piece in pieces])
+    table = np.asarray(lmm.params["decoder"]["embedding"], np.float32)[ids]
     cosines = _directions(tokens) @ _directions(table).T
     best = np.argsort(-cosines, axis=1)[:, :count]
     return [
-        Near([word(lmm, int(id_)) for id_ in ids], [float(cosine) for cosine in row[ids]])
-        for ids, row in zip(best, cosines, strict=True)
+        Near([pieces[id_].removeprefix(SPACE) for id_ in ids[places]], [float(cosine) for cosine in row[places]])
+        for places, row in zip(best, cosines, strict=True)
     ]
 
 
@@ -133,7 +136,7 @@ def lens_shown(lens: Lens) -> PIL.Image.Image:
 
 def word(lmm: LMM, id_: int) -> str:
     """An id as people read it: a space in front is written as a middle dot."""
-    return lmm.tokenizer.piece(id_).replace("▁", "·")
+    return lmm.tokenizer.piece(id_).replace(SPACE, "·")
 
 
 def _drawable(text: str) -> str:
