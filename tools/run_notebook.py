@@ -12,7 +12,7 @@ import sys
 import nbclient
 import nbformat
 
-TIMEOUT_S = 600
+TIMEOUT_S = 3600
 
 
 def run(notebook: Path, variables: dict[str, str]) -> nbformat.NotebookNode:

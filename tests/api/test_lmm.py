@@ -58,7 +58,7 @@ def run(tmp_path_factory, mesh):
     data = DataConfig(
         mixture=((Synthetic("questions"), 1.0),),
         tokenizer=str(folder / "words.model"),
-        row=RowConfig(length=192, crops=4, images=4, vision_tokens=2),
+        row=RowConfig(length=192, crops=5, images=4, vision_tokens=2),
         anyres=AnyRes(view_px=16, view_cells=2),
         batch_rows=8,
     )
@@ -73,7 +73,8 @@ def run(tmp_path_factory, mesh):
 
 
 def noise(width: int, height: int) -> PIL.Image.Image:
-    return PIL.Image.effect_noise((width, height), 80).convert("RGB")
+    """The same for the same size."""
+    return PIL.Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8))
 
 
 def test_importing_the_package_imports_nothing_heavy():
@@ -104,7 +105,7 @@ def test_rows_over_a_mesh_give_what_one_device_gives(released):
     probe = ("vision/layers", "resampler/layers", "decoder/layers", "decoder/attention")
     one, many = (lmm.forward(token_ids, images, probe=probe) for lmm in (released, spread))
     assert one.logits.shape == many.logits.shape == (3, 1 + 7 * 8, 303)
-    np.testing.assert_array_equal(one.attend_mask.sum(1), [2 + 5 * 8, 2, 1 + 7 * 8][: len(one.attend_mask)])
+    np.testing.assert_array_equal(one.attend_mask.sum(1), [2 + 5 * 8, 2, 1 + 7 * 8])
     for name, array in one.probed.items():
         np.testing.assert_allclose(many.probed[name], array, rtol=0, atol=1e-4, err_msg=name)
 

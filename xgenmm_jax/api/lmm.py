@@ -186,8 +186,8 @@ class LMM:
             length_penalty=length_penalty, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
         )  # fmt: skip
 
-    def generator(self, limits: Limits = Limits(), stop_ids: tuple[int, ...] | None = None) -> Generator:  # noqa: B008
-        """What `generate` stands on, for many prompts; pictures are cut as in training. noqa: Limits is frozen."""
+    def generator(self, limits: Limits = Limits(), stop_ids: tuple[int, ...] | None = None) -> Generator:  # noqa: B008 - frozen
+        """What `generate` stands on, for many prompts; pictures are cut as in training."""
         return Generator(
             self.config, self.params, self.tokenizer, self.processor.anyres, limits=limits, stop_ids=stop_ids
         )
