@@ -134,10 +134,10 @@ def test_float16_is_read_exactly(tmp_path):
 
 
 def test_no_whole_leaf_stands_in_memory(tmp_path):
-    """A leaf of 64 layers is eight times what both directions allocate at once."""
-    config = Phi3Config(vocab_rows=64, initial_len=64, width=64, hidden=384, layers=64, heads=4, kv_heads=4)
+    """A leaf of 64 layers is more than four times what both directions allocate at once, Python's own included."""
+    config = Phi3Config(vocab_rows=64, initial_len=64, width=64, hidden=1536, layers=64, heads=4, kv_heads=4)
     tensors = random_tensors(phi3_hf.decoder_rules(config, ""), config)
-    leaf = 64 * 64 * 2 * 384 * 4
+    leaf = 64 * 64 * 2 * 1536 * 4
     source = write(tmp_path / "phi3", tensors, '{"num_attention_heads": 4}')
     del tensors
     # What JAX and Python keep of the first time is not counted.
@@ -149,7 +149,7 @@ def test_no_whole_leaf_stands_in_memory(tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < leaf / 8
+    assert peak < leaf / 4
 
 
 def test_phi3_comes_out_as_it_went_in(tmp_path):

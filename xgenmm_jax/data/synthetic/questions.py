@@ -150,7 +150,7 @@ def describe(dice: Dice, scene: Scene) -> Answered:
 _TELL_NOTHING = frozenset(("yes", "no", *language.NUMBERS))
 # How often each is tried. Names are asked for often because they cannot be once any other turn has said them.
 ASKED_OF: dict[str, tuple[Ask, ...]] = {
-    "shape": (color, color, shape, shape, count, exists, where),
+    "shape": (color, color, shape, shape, count, count, exists, exists, where, where),
     "text": (read, read, where),
     "object": (object_, object_, object_, object_, exists, where),
     "digit": (digit, digit, where),
