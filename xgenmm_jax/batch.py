@@ -7,7 +7,7 @@ Q queries (vision tokens) of a crop, M vision tokens of a row, E vision width; p
 
 from typing import NamedTuple
 
-from jaxtyping import Array, Bool, Int32, UInt8
+from jaxtyping import Array, Bool, Float32, Int32, UInt8
 import numpy as np
 
 ArrayLike = Array | np.ndarray
@@ -32,8 +32,8 @@ class Batch(NamedTuple):
     positions: Int32[ArrayLike, "B T"]
     loss_mask: Bool[ArrayLike, "B T"]
     slot: Int32[ArrayLike, "B T"]
-    pixels: UInt8[ArrayLike, "B C h w 3"]
-    """Normalised on the device. Padding crops are zeros."""
+    pixels: UInt8[ArrayLike, "B C h w 3"] | Float32[ArrayLike, "B C h w 3"]
+    """Bytes, normalised on the device; or floats that are normalised already. Padding crops are zeros."""
     crop_image: Int32[ArrayLike, "B C"]
     """The image of the row that a crop belongs to, -1 for a padding crop. Crops of an image: global view first."""
     crop_segment: Int32[ArrayLike, "B C"]

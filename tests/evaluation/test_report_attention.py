@@ -42,9 +42,9 @@ def test_a_lit_cell_of_the_canvas_lies_where_the_centered_picture_has_it():
 def test_crops_and_strips_stand_at_their_cells():
     """Two columns of 2 x 2 patches: crop 1 is the right half, strip 1 the lower row."""
     weights = np.arange(8, dtype=np.float32).reshape(2, 1, 4)
-    crops = attention._on_canvas(weights, (2, 1), 2, strips=False)
+    crops = attention.on_canvas(weights, (2, 1), 2, strips=False)
     assert crops.sum(0).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
-    strips = attention._on_canvas(weights, (2, 1), 2, strips=True)
+    strips = attention.on_canvas(weights, (2, 1), 2, strips=True)
     assert strips.sum(0).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 

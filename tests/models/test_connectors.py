@@ -57,9 +57,9 @@ def test_attention_can_be_captured():
     """Each query's weights over 6 features and 3 latents, of each of 2 layers and 2 heads."""
     mask = jnp.arange(6)[None] < jnp.asarray([4, 6])[:, None]
     params = parameters(CONFIG, media(), mask)
-    apply = jax.jit(lambda *arguments: Resampler(CONFIG).apply(*arguments, mutable=["intermediates"]))
+    apply = jax.jit(lambda *arguments: Resampler(CONFIG).apply(*arguments, mutable=["attention"]))
     _, captured = apply(params, media(), mask)
-    (weights,) = captured["intermediates"]["layers"]["attention"]
+    (weights,) = captured["attention"]["layers"]["weights"]
     assert weights.shape == (2, 2, 2, 3, 9)
     np.testing.assert_allclose(weights.sum(-1), np.ones((2, 2, 2, 3)), rtol=0, atol=1e-5)
     assert not weights[:, 0, ..., 4:6].any()

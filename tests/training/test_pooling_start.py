@@ -40,7 +40,7 @@ def started():
 def attention(params, features) -> np.ndarray:
     """First layer's, mean over pictures and heads: [Q, P + Q]."""
     _, kept = Resampler(common.model().connector).apply(
-        {"params": params}, features, jnp.ones(features.shape[:2], bool), mutable=["intermediates"]
+        {"params": params}, features, jnp.ones(features.shape[:2], bool), mutable=["attention"]
     )
     return np.asarray(jax.tree.leaves(kept)[0])[0].mean((0, 1))
 

@@ -32,8 +32,8 @@ def evaluate(folder: Path) -> dict[str, Any]:
     run = api.load(folder)
     style = "chat" if run.is_tuned() else "few_shot"
     generator = run.generator()
-    evaluation = suite.run_suite(generator, suite.SuiteConfig(style), run.config.data.chat)
-    collected = gallery.collect(generator, run.params, evaluation, style, run.config.data.chat)
+    evaluation = suite.run_suite(generator, suite.SuiteConfig(style), run.processor.chat)
+    collected = gallery.collect(generator, run.params, evaluation, style, run.processor.chat)
     suite.save_answers(evaluation, folder)
     unfinished = folder / "evaluation.partial"
     record = {"metrics": evaluation.metrics, "answers": len(evaluation.answers)}

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     config = suite.SuiteConfig(style, groups=arguments.kinds or suite.GROUPS)
     if arguments.items is not None:
         config = replace(config, items=arguments.items, shot_items=arguments.items)
-    evaluation = suite.run_suite(run.generator(), config, run.config.data.chat)
+    evaluation = suite.run_suite(run.generator(), config, run.processor.chat)
     print_table(str(arguments.run), evaluation.metrics, len(evaluation.answers), evaluation.seconds)
     suite.save_answers(evaluation, arguments.run)
     suite.save_metrics(evaluation, arguments.json or arguments.run / "evaluation.json")

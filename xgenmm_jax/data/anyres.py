@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 
 Grid = tuple[int, int]  # (columns, rows) of crops
+Channels = tuple[float, float, float]
 
 GRIDS_RELEASED: tuple[Grid, ...] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 """Released v1.5 instruct models and the SFT default, in that order: at most 4 crops and the global view."""
@@ -117,13 +118,14 @@ def crops(image: PIL.Image.Image, config: AnyRes) -> UInt8[np.ndarray, "n S S 3"
     return np.stack(views)
 
 
-def normalized(views: UInt8[np.ndarray, "n S S 3"]) -> Float32[np.ndarray, "n S S 3"]:
-    """Views as the official tensors, equal to the bit: (x / 255 - 0.5) / 0.5 in float32, -1..1.
+def normalized(
+    views: UInt8[np.ndarray, "n S S 3"], mean: Channels = (0.5, 0.5, 0.5), std: Channels = (0.5, 0.5, 0.5)
+) -> Float32[np.ndarray, "n S S 3"]:
+    """Views as the official tensors, equal to the bit: (x / 255 - mean) / std in float32; by default -1..1.
 
     Training normalises on the device instead, from bytes, and comes within 1e-6 of this.
     """
-    half = np.float32(0.5)
-    return (views.astype(np.float32) / np.float32(255) - half) / half
+    return (views.astype(np.float32) / np.float32(255) - np.float32(mean)) / np.float32(std)
 
 
 def _global_view(image: PIL.Image.Image, config: AnyRes) -> PIL.Image.Image:

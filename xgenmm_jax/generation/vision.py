@@ -206,13 +206,5 @@ def _encode_into(
     slots: Int32[Array, " n"],
 ) -> Float[Array, "slots Q D"]:
     """The table with the batch's groups at `slots`; a slot behind the end is not written."""
-    tokens = VLM(config).apply({"params": params}, batch, method=_vision_tokens)
+    tokens = VLM(config).apply({"params": params}, batch, method="encode_images")
     return table.at[slots].set(tokens.reshape(-1, *table.shape[1:]).astype(table.dtype), mode="drop")
-
-
-def _vision_tokens(model: VLM, batch: Batch) -> Float[Array, "B M D"]:
-    if batch.pixels.dtype == jnp.uint8:
-        return model.encode_images(batch)
-    rows, crops = batch.pixels.shape[:2]
-    features = model.vision(batch.pixels.reshape(rows * crops, *batch.pixels.shape[2:]))
-    return model.connect(features.reshape(rows, crops, *features.shape[1:]), batch)

@@ -2,6 +2,7 @@
 
 from enum import Enum
 
+from flax import linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
@@ -101,6 +102,21 @@ def _attend_whole(
     context = jnp.einsum("BKRS,BSKH->BKRH", weights_BKRS, value, preferred_element_type=jnp.float32)
     context_BKGTH = context.reshape(batch, kv_heads, group, length, width) / total_BKGT1
     return context_BKGTH.astype(value.dtype).transpose(0, 3, 1, 2, 4).reshape(query.shape)
+
+
+def keep_attention(
+    module: nn.Module,
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B S K H"],
+    mask: Bool[Array, "B #T S"] | None = None,
+) -> None:
+    """Sows the weights [B N T S] under the module's "attention", where a caller has made that collection mutable.
+
+    Layers of a scan stack theirs on a leading axis.
+    """
+    if module.is_mutable_collection("attention"):
+        key = jnp.repeat(key, query.shape[2] // key.shape[2], axis=2)
+        module.sow("attention", "weights", attention_weights(query, key, mask))
 
 
 def attention_weights(

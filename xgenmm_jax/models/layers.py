@@ -59,7 +59,7 @@ def scan_layers(block: type[nn.Module], layers: int, remat: Remat, *, scanned_in
         block = nn.remat(block, policy=remat_policy(remat), prevent_cse=False)
     return nn.scan(
         block,
-        variable_axes={"params": 0, "intermediates": 0},
+        variable_axes={"params": 0, "intermediates": 0, "attention": 0},
         split_rngs={"params": True},
         in_axes=(0,) * scanned_inputs + (nn.broadcast,) * broadcast_inputs,
         length=layers,

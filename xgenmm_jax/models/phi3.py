@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from xgenmm_jax.models.attention import Window, attend, causal_mask
+from xgenmm_jax.models.attention import Window, attend, causal_mask, keep_attention
 from xgenmm_jax.models.layers import Dtype, Linear, Remat, RMSNorm, scan_layers, shard_batch, symmetric_uniform
 
 
@@ -129,6 +129,7 @@ class DecoderBlock(nn.Module):
                 for all_layers, new in zip(cached, (key, value), strict=True)
             )
             key, value = (jax.lax.dynamic_index_in_dim(a, layer, keepdims=False).astype(self.dtype) for a in cached)
+        keep_attention(self, query, key, mask)
         x = x + Linear(
             inputs=(config.heads, head_width),
             outputs=(width,),

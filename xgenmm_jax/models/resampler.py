@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from xgenmm_jax.models.attention import attend, attention_weights
+from xgenmm_jax.models.attention import attend, keep_attention
 from xgenmm_jax.models.layers import (
     Dtype,
     LayerNorm,
@@ -79,9 +79,7 @@ class ResamplerBlock(nn.Module):
         )
         key_value = to_kv(jnp.concatenate([media, normed], axis=1))
         key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
-        if self.is_mutable_collection("intermediates"):
-            # Where the queries look, for pictures of it: [n N Q S+Q] a layer.
-            self.sow("intermediates", "attention", attention_weights(query, key, mask))
+        keep_attention(self, query, key, mask)
         latents = latents + Linear(
             inputs=(heads, head_width),
             outputs=(width,),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from xgenmm_jax.models.attention import attend
+from xgenmm_jax.models.attention import attend, keep_attention
 from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers
 
 EPSILON = 1e-6
@@ -85,7 +85,9 @@ class SelfAttention(nn.Module):
             dtype=self.dtype,
             name="qkv",
         )(x)
-        context = attend(qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :])
+        query, key, value = qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
+        keep_attention(self, query, key)
+        context = attend(query, key, value)
         return Linear(
             inputs=(self.heads, head_width),
             outputs=(self.width,),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.grouping import Sampling, group_crops, group_images, group_strips
@@ -92,9 +92,11 @@ class VLM(nn.Module):
             self.vision.features_and_pooled(self.normalize(pixels))
         return self.logits(self.hidden(batch))
 
-    def normalize(self, pixels: UInt8[Array, "*n h w 3"]) -> Float[Array, "*n h w 3"]:
-        """Bytes as the tower takes them."""
+    def normalize(self, pixels: UInt8[Array, "*n h w 3"] | Float32[Array, "*n h w 3"]) -> Float[Array, "*n h w 3"]:
+        """Bytes as the tower takes them; floats are so already."""
         vision = self.config.vision
+        if pixels.dtype != jnp.uint8:
+            return pixels.astype(self.config.dtype)
         return normalize_pixels(pixels, self.config.dtype, vision.pixel_mean, vision.pixel_std)
 
     def features(self, batch: Batch) -> Float[Array, "B C P E"]:

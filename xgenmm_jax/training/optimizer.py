@@ -26,6 +26,8 @@ class OptimizerConfig:
     """How the rate falls from its peak to `peak_lr * final_fraction` at the last step."""
     warmup_steps: int = 100
     """Steps over which the rate rises linearly from 0."""
+    warmup_from_zero: bool = False
+    """The first step's rate is 0, as in the official code; False: peak_lr / warmup_steps, no step is wasted."""
     final_fraction: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
@@ -51,9 +53,11 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
         decay = optax.linear_schedule(config.peak_lr, final, decay_steps)
     else:
         decay = optax.constant_schedule(config.peak_lr)
-    # From 1 / warmup, not 0: the first step is not wasted.
-    first = config.peak_lr / max(config.warmup_steps, 1)
-    warmup = optax.linear_schedule(first, config.peak_lr, max(config.warmup_steps - 1, 1))
+    if config.warmup_from_zero:
+        warmup = optax.linear_schedule(0.0, config.peak_lr, max(config.warmup_steps, 1))
+    else:
+        first = config.peak_lr / max(config.warmup_steps, 1)
+        warmup = optax.linear_schedule(first, config.peak_lr, max(config.warmup_steps - 1, 1))
     return optax.join_schedules([warmup, decay], [config.warmup_steps])
 
 

@@ -1,11 +1,9 @@
 """Where the resampler looked, in the picture's own geometry, and which of its queries an answer hangs on."""
 
-from collections.abc import Sequence
 import functools
 import math
 from typing import NamedTuple
 
-from flax.linen import FrozenDict
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, PyTree
@@ -71,7 +69,7 @@ def look(
     base = weights_CQP[0].reshape(-1, side, side)
     crops = None
     if placed.crops > 1:
-        crops = _on_canvas(weights_CQP[1:], placed.grid, side, config.sampling is Sampling.STRIPS)
+        crops = on_canvas(weights_CQP[1:], placed.grid, side, config.sampling is Sampling.STRIPS)
     return Look(base, crops, weight / max(weight.sum(), 1e-12))
 
 
@@ -79,9 +77,9 @@ def look(
 def _encode(config: VLMConfig, params: PyTree, batch) -> tuple[Float[Array, "1 M D"], Float[Array, "C Q P"]]:
     """Vision tokens, and attention of queries to patches; what queries give to each other is left out."""
     tokens, kept = VLM(config).apply(
-        {"params": params}, batch, method="encode_images", mutable=["intermediates"]
+        {"params": params}, batch, method="encode_images", mutable=["attention"]
     )
-    (attention_LCNQR,) = _find(kept["intermediates"], "attention")
+    (attention_LCNQR,) = kept["attention"]["connector"]["layers"]["weights"]
     return tokens, attention_LCNQR[..., : config.vision.grid**2].mean((0, 2))
 
 
@@ -134,18 +132,7 @@ def _hangs_on(
     return jnp.linalg.norm((gradient * tokens)[0].astype(jnp.float32), axis=-1)
 
 
-def _find(tree, name: str) -> Sequence[Array]:
-    for key, value in tree.items():
-        if key == name:
-            return value
-        if isinstance(value, (dict, FrozenDict)):
-            found = _find(value, name)
-            if found:
-                return found
-    return ()
-
-
-def _on_canvas(
+def on_canvas(
     weights_CQP: Float[np.ndarray, "C Q P"], grid: tuple[int, int], side: int, strips: bool
 ) -> Float[np.ndarray, "n h w"]:
     """One canvas for each query of each crop, zero where that query cannot see."""

@@ -1,0 +1,197 @@
+"""The public interface: runs and released folders alike, buckets, errors, streams."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+import tiny28
+
+import xgenmm_jax
+from xgenmm_jax.convert.importing import open_source
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.packing import RowConfig
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.sources import Synthetic
+from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
+from xgenmm_jax.models import probes, vlm
+from xgenmm_jax.models.phi3 import Phi3Config
+from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.training import run_folder
+from xgenmm_jax.training.checkpoints import Checkpoints, Progress
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.imported import import_run
+from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.sharding import MeshConfig, make_mesh, unboxed
+from xgenmm_jax.training.step import TrainState
+
+IMAGE = tiny28.IMAGE_ID
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def released(mesh):
+    return xgenmm_jax.load(tiny28.FOLDER, mesh=mesh)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, mesh):
+    """A run folder of random parameters with a tokenizer of its own."""
+    folder = tmp_path_factory.mktemp("runs")
+    words = train_tokenizer(["What color is the star?"] * 3, folder / "words.model", 400)
+    model = VLMConfig(
+        vision=ViTConfig(image_size_px=16, patch_px=8, width=16, hidden=32, layers=1, heads=2),
+        connector=ResamplerConfig(width=16, layers=1, heads=2, head_width=8, hidden=32, queries=2, out_width=32),
+        decoder=Phi3Config(
+            vocab_rows=words.vocab_rows, initial_len=words.initial_len, width=32, hidden=32, layers=1, heads=2,
+            kv_heads=1, init_std=0.3,
+        ),
+    )  # fmt: skip
+    data = DataConfig(
+        mixture=((Synthetic("questions"), 1.0),),
+        tokenizer=str(folder / "words.model"),
+        row=RowConfig(length=192, crops=5, images=4, vision_tokens=2),
+        anyres=AnyRes(view_px=16, view_cells=2),
+        batch_rows=8,
+    )
+    params = unboxed(vlm.initialize(model, jax.random.key(0)))
+    run_folder.prepare(TrainConfig("toy", model, data, NextToken(), steps=1), folder / "toy")
+    with Checkpoints(folder / "toy", keep=1) as checkpoints:
+        zero = jax.numpy.zeros(())
+        checkpoints.save(
+            TrainState(jax.numpy.int32(1), params, {"count": zero}, jax.numpy.ones((), bool)), Progress()
+        )
+    return xgenmm_jax.load(folder / "toy", mesh=mesh)
+
+
+def noise(width: int, height: int) -> PIL.Image.Image:
+    """The same for the same size."""
+    return PIL.Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, xgenmm_jax; dir(xgenmm_jax); assert not {'jax', 'numpy', 'PIL'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_unknown_public_name():
+    with pytest.raises(AttributeError, match="has no attribute 'lode'; public are LMM, Crops"):
+        xgenmm_jax.lode  # noqa: B018 - the access is the test
+
+
+def test_an_imported_run_and_the_released_folder_are_the_same_model(released, tmp_path, mesh):
+    with open_source(tiny28.FOLDER) as source:
+        import_run(source, tmp_path / "run")
+    words = train_tokenizer(["a b"] * 3, tmp_path / "run/tokenizer.model", 400)
+    assert isinstance(words, Tokenizer)
+    imported = xgenmm_jax.load(tmp_path / "run", mesh=mesh)
+    assert imported.config == released.config and imported.processor.anyres == released.processor.anyres
+    jax.tree.map(np.testing.assert_array_equal, imported.params, released.params)
+
+
+def test_rows_over_a_mesh_give_what_one_device_gives(released):
+    """Three rows on four row shards: filled up, and the filling cut off."""
+    mesh = make_mesh(MeshConfig(fsdp=4), jax.devices()[:4])
+    spread = xgenmm_jax.load(tiny28.FOLDER, mesh=mesh)
+    token_ids, images = [[5, IMAGE, 6], [7, 8], [IMAGE, 9, IMAGE]], [[noise(40, 30)], [], [noise(9, 60), noise(28, 28)]]
+    probe = ("vision/layers", "resampler/layers", "decoder/layers", "decoder/attention")
+    one, many = (lmm.forward(token_ids, images, probe=probe) for lmm in (released, spread))
+    assert one.logits.shape == many.logits.shape == (3, 1 + 7 * 8, 303)
+    np.testing.assert_array_equal(one.attend_mask.sum(1), [2 + 5 * 8, 2, 1 + 7 * 8])
+    for name, array in one.probed.items():
+        np.testing.assert_allclose(many.probed[name], array, rtol=0, atol=1e-4, err_msg=name)
+
+
+def test_a_picture_is_its_crops(run):
+    """What the processor cuts and normalises is what the device does with bytes."""
+    image, ids = noise(30, 20), [[3, run.tokenizer.image_id, 4]]
+    from_bytes = run.forward(ids, [[image]])
+    crops = run.processor.crops(image)
+    assert crops.pixels.dtype == np.float32 and crops.size_px == (30, 20) and len(crops.pixels) == 5
+    from_crops = run.forward(ids, [[crops]])
+    np.testing.assert_allclose(from_bytes.logits, from_crops.logits, rtol=0, atol=1e-5)
+
+
+def test_padding_changes_nothing(released):
+    alone = released.forward([[5, IMAGE, 6, 7]], [[noise(28, 28)]])
+    padded = released.forward([[5, IMAGE, 6, 7, 299, 299], [1] * 30], [[noise(28, 28)], []])
+    length = alone.logits.shape[1]
+    assert alone.logits.shape[0] == 1 and not padded.attend_mask[0, length:].any()
+    np.testing.assert_allclose(padded.logits[0, :length], alone.logits[0], rtol=0, atol=2e-5)
+
+
+def test_calls_of_like_size_share_a_compilation(released):
+    released.forward([[1] * 20], None)
+    before = probes.forward._cache_size()
+    for length in (17, 25, 31):
+        released.forward([[2] * length], None)
+    assert probes.forward._cache_size() == before
+
+
+def test_default_targets_are_the_text(released):
+    ids = [5, IMAGE, 6, 7, 299]
+    wanted = released.forward([ids], [[noise(28, 28)]], labels=[[-100, -100, 6, 7, -100]]).loss
+    assert released.forward([ids], [[noise(28, 28)]]).loss == wanted > 0
+
+
+def test_errors_of_forward(released):
+    with pytest.raises(ValueError, match="row 0 has 2 <image> ids and 1 pictures"):
+        released.forward([[IMAGE, IMAGE]], [[noise(28, 28)]])
+    with pytest.raises(ValueError, match="no intermediate 'decoder/layer'; did you mean decoder/layers. Known are"):
+        released.forward([[1, 2]], probe=("decoder/layer",))
+    with pytest.raises(ValueError, match="labels of row 0 are not its tokens"):
+        released.forward([[1, 2]], labels=[[1, 3]])
+    with pytest.raises(ValueError, match="1 rows of ids, 2 lists of pictures"):
+        released.forward([[1, 2]], [[], []])
+    with pytest.raises(ValueError, match=r"got crops of \(30, 30, 3\), the tower takes \(28, 28, 3\)"):
+        released.forward([[IMAGE]], [[xgenmm_jax.Crops(np.zeros((1, 30, 30, 3), np.float32), (30, 30))]])
+
+
+def test_every_known_intermediate_can_be_probed(released):
+    names = released.probe_names
+    assert {"vision/layers", "resampler/attention", "decoder/layers", "vision/attention", "embeddings"} <= set(names)
+    out = released.forward([[5, IMAGE, 6]], [[noise(56, 28)]], probe=names)
+    assert out.probed.keys() == set(names)
+    assert out.probed["vision/layers"].shape == (2, 3, 4, 32)
+    assert out.probed["vision/attention"].shape == (2, 3, 2, 4, 4)
+    assert out.probed["resampler/layers"].shape == (6, 3, 8, 32)
+    assert out.probed["decoder/attention"].shape == (2, 1, 4, 26, 26)
+    np.testing.assert_allclose(out.probed["decoder/attention"].sum(-1), 1, rtol=0, atol=1e-5)
+    assert all(len(out.probed[name]) == 2 for name in names if name.startswith("decoder/layers/"))
+
+
+def test_generate_streams_what_it_gives(run):
+    asked = {"images": [[noise(30, 20)]], "max_new_tokens": 9}
+    (answer,) = run.generate(["What color is the star?"], **asked)
+    assert "".join(run.generate(["What color is the star?"], stream=True, **asked)) == answer
+    assert run.is_tuned()
+    plain = run.generate(["What color is the star?"], chat_template=False, **asked)
+    ids = run.processor.prompt("What color is the star?", asked["images"][0], chat_template=False).token_ids
+    assert run.generate([ids], **asked) == plain
+    assert run.tokenizer.decode(run.generate_ids([ids], **asked)[0], keep_special=False).strip() == plain[0]
+
+
+def test_errors_of_generate(run, released):
+    with pytest.raises(ValueError, match="a stream has one prompt"):
+        run.generate(["a", "b"], stream=True)
+    with pytest.raises(ValueError, match="give a list of prompts"):
+        run.generate("a")
+    with pytest.raises(ValueError, match="2 prompts and 1 lists of pictures"):
+        run.generate(["a", "b"], [[]])
+    with pytest.raises(ValueError, match=r"has no tokenizer.model, so .* has no ids; put it beside the weights"):
+        released.generate(["a"])
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has no config.json"):
+        xgenmm_jax.load(tmp_path)
+    with pytest.raises(ValueError, match="has 32012 ids, the embedding 300"):
+        xgenmm_jax.load(tiny28.FOLDER, tokenizer=tiny28.FOLDER.parent / "phi3_tokenizer/tokenizer.model")

@@ -1,0 +1,39 @@
+"""notebooks/probe.ipynb from top to bottom on the shipped nano weights."""
+
+import base64
+import importlib.util
+import io
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import PIL.Image
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "notebooks" / "probe.ipynb"
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+"""Most of the notebook's time is compilation; see tests/conftest.py."""
+
+
+def pictures(notebook) -> list[PIL.Image.Image]:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    found = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    return [PIL.Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+
+
+def test_notebook_runs_from_top_to_bottom(pooling, random):
+    spec = importlib.util.spec_from_file_location("run_notebook", ROOT / "tools" / "run_notebook.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    folders = {"XGENMM_RUN": str(pooling), "XGENMM_BEFORE": str(random), "PYTHONPATH": str(ROOT)}
+    done = tool.run(NOTEBOOK, folders | QUICK)
+    made = pictures(done)
+    assert len(made) == 11
+    for picture in made:
+        assert min(picture.size) > 60 and len(np.unique(np.asarray(picture.convert("L")))) > 10, "an empty picture"
+
+
+def test_committed_notebook_has_its_pictures_and_no_paths():
+    text = NOTEBOOK.read_text()
+    assert len(pictures(nbformat.reads(text, as_version=4))) == 11
+    assert len(text) < 2_000_000 and "/root/" not in text and "/home/" not in text

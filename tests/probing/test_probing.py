@@ -1,0 +1,82 @@
+"""What the probes say of a model whose parts are known: a trained tower, a resampler that pools cell by cell."""
+
+import numpy as np
+import pytest
+
+import xgenmm_jax
+from xgenmm_jax.data.synthetic import families
+from xgenmm_jax.probing import comparing, linear, looking, words
+from xgenmm_jax.training.pooling_start import cell_of_patch
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return families.record("caption", 11, seed=5).picture
+
+
+@pytest.fixture(scope="module")
+def page():
+    return families.record("pages", 4, seed=5).picture
+
+
+def test_queries_that_pool_look_at_their_cells(lmm, scene):
+    heat = looking.query_heat(lmm, scene, layer=0)
+    assert heat.queries.shape == (16, 8, 8) and heat.squashed
+    own = cell_of_patch(8, 16).reshape(8, 8)[None] == np.arange(16)[:, None, None]
+    assert (heat.queries * own).sum((1, 2)).min() > 0.3
+
+
+def test_crops_of_a_page_lie_side_by_side(lmm, page):
+    assert looking.has_crops(lmm, page)
+    heat = looking.query_heat(lmm, page, crops=True)
+    columns, rows = heat.queries.shape[2] // 8, heat.queries.shape[1] // 8
+    assert len(heat.queries) == 16 * columns * rows and not heat.squashed
+    assert not heat.queries[:16, 8:].any() and not heat.queries[:16, :, 8:].any(), "the first crop's queries"
+
+
+def test_a_small_picture_has_no_crops(lmm, scene):
+    assert not looking.has_crops(lmm, scene)
+    with pytest.raises(ValueError, match="has no crops here"):
+        looking.query_heat(lmm, scene, crops=True)
+
+
+def test_nearest_words_are_words(lmm, scene):
+    near = words.nearest_words(lmm, scene, 3)
+    assert len(near) == 16 and all(len(one.words) == 3 for one in near)
+    assert all(one.cosines == sorted(one.cosines, reverse=True) for one in near)
+
+
+def test_the_last_row_of_the_lens_is_the_models_answer(lmm, scene):
+    prompt = lmm.processor.prompt("What is this?", [scene])
+    ids = lmm.generate_ids([prompt], max_new_tokens=6)[0]
+    lens = words.logit_lens(lmm, prompt, most=6)
+    assert lens.probability.shape == (lmm.config.decoder.layers + 1, len(lens.answer))
+    assert lens.likeliest[-1][: len(ids)] == [words.word(lmm, id_) for id_ in ids]
+
+
+def test_ridge_reads_what_is_linear_and_nothing_else():
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(300, 40)).astype(np.float32)
+    labels = (states @ rng.normal(size=(40, 5))).argmax(1)
+    linear_right = (linear.ridge_predictions(states[:200], labels[:200], states[200:]) == labels[200:]).mean()
+    noise = rng.integers(0, 5, 300)
+    noise_right = (linear.ridge_predictions(states[:200], noise[:200], states[200:]) == noise[200:]).mean()
+    assert linear_right > 0.7 and noise_right < 0.4
+
+
+def test_the_tower_knows_shape_and_place_better_than_pixels(lmm):
+    train, test = linear.one_shape_pictures(160), linear.one_shape_pictures(64, seed=1)
+    probed = linear.linear_probes(lmm, train, test)
+    names = probed.layers
+    assert names[0] == "pixels" and names.index("tower end") < names.index("resampler 1") < names.index("decoder 1")
+    for name in linear.PROPERTIES:
+        accuracy = dict(zip(names, probed.accuracy[name], strict=True))
+        assert accuracy["tower end"] > 0.3
+    assert probed.accuracy["shape"][names.index("tower end")] > probed.accuracy["shape"][0]
+
+
+def test_what_changed_is_the_connector(lmm, random):
+    change = comparing.parameter_change(xgenmm_jax.load(random), lmm)
+    assert list(change)[0] == "vision 1" and list(change)[-1] == "decoder, rest"
+    assert all(value == 0 for name, value in change.items() if not name.startswith("connector"))
+    assert change["connector 1"] > 0.05

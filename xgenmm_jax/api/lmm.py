@@ -1,0 +1,264 @@
+"""A loaded model: its parts, what it computes and what it answers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jaxtyping import Bool, Float, Int32
+import numpy as np
+
+from xgenmm_jax.api.processor import Image, Processor
+from xgenmm_jax.api.rows import Extent, Ids, make_rows
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.data.chat import Prompt
+from xgenmm_jax.data.records import Conversation, Preference
+from xgenmm_jax.generation.generator import Generator, Limits
+from xgenmm_jax.models import probes
+from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.sharding import axis_rules, put_rows, row_sharding
+
+Rows = Sequence[Ids] | np.ndarray
+"""A row may be a list or an array of any integers."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What `LMM.forward` gives, as numpy arrays on the host.
+
+    Rows are padded on the right to the longest one's T positions, every `<image>` expanded to its vision tokens.
+    Crops n and groups g are those of all pictures, row after row.
+    """
+
+    logits: Float[np.ndarray, "B T V"]
+    """Float32; those at t predict the token at t + 1. They mean nothing where attend_mask is False."""
+    loss: float
+    """Mean cross entropy over all targets; 0 without any."""
+    vision_features: Float[np.ndarray, "n P E"]
+    """Of each crop: the tower's last states in raster order, global views first."""
+    vision_tokens: Float[np.ndarray, "g Q D"]
+    """Of each group: a crop or strip, or a picture with fixed sampling."""
+    attend_mask: Bool[np.ndarray, "B T"]
+    """False for pads."""
+    token_ids: Int32[np.ndarray, "B T"]
+    """As they were read; vision tokens stand as `<image>`."""
+    slot: Int32[np.ndarray, "B T"]
+    """Which vision token of its row's crops a position takes, -1 for text."""
+    probed: dict[str, np.ndarray]
+    """By name. Layers lead: [L, n, P, E], [L, g, Q, E], [L, B, T, D]; attention [L, ..., N, queries, keys]."""
+
+
+class LMM:
+    """A vision-language model ready for use; `xgenmm_jax.load` makes it.
+
+    processor: how inputs are made. params: the tree {vision, connector, decoder}, on the devices. config: the model's.
+    run: the whole config of its training, or of its import. folder: where it was loaded from. mesh: its devices.
+    """
+
+    def __init__(self, folder: Path, run: TrainConfig, params: Any, processor: Processor, mesh: jax.sharding.Mesh):
+        assert isinstance(run.model, VLMConfig), "load() lets nothing else through"
+        self.folder, self.run, self.params, self.processor, self.mesh = folder, run, params, processor, mesh
+        self.config = run.model
+        self._generators: dict[tuple[int, ...] | None, Generator] = {}
+
+    @property
+    def tokenizer(self):
+        return self.processor.tokenizer
+
+    @property
+    def probe_names(self) -> tuple[str, ...]:
+        """What `forward` can probe."""
+        return probes.names(self.config)
+
+    def batch(
+        self,
+        token_ids: Rows,
+        images: Sequence[Sequence[Image]] | None = None,
+        labels: Rows | None = None,
+    ) -> Batch:
+        """The rows as training takes them, at shapes from a bucket list; arguments as `forward`."""
+        return self._rows(token_ids, images, labels)[0]
+
+    def forward(
+        self,
+        token_ids: Rows,
+        images: Sequence[Sequence[Image]] | None = None,
+        *,
+        labels: Rows | None = None,
+        probe: Sequence[str] = (),
+    ) -> Output:
+        """One pass over rows of ids, each with one `<image>` id a picture.
+
+        images: for each row its pictures: PIL images, files, or `Crops`, which are cut and normalised already. labels:
+        for each row the token itself where it is a target, -100 elsewhere; by default every token but pads, `<image>`
+        and the other decoupled ids. probe: intermediates to keep, of `probe_names`.
+
+        Calls whose sizes fall into the same buckets share a compilation.
+
+        Raises ValueError where a row has fewer pictures than `<image>` ids (more are encoded and not read, as in the
+        official code), a label is not its token, or an intermediate is unknown.
+        """
+        probe = probes.check_names(self.config, probe)
+        batch, extent = self._rows(token_ids, images, labels)
+        targets = batch.loss_mask
+        if labels is None:
+            # An instruction-aware resampler reads the text that is no target; without labels that is all of it.
+            batch = batch._replace(loss_mask=np.zeros_like(targets))
+        on_devices = put_rows((batch, targets), row_sharding(self.mesh))
+        with jax.set_mesh(self.mesh), axis_rules():
+            result = probes.forward(self.config, self.params, *on_devices, probe)
+        rows, length = extent.rows, extent.length
+        host = jax.device_get(result)
+        return Output(
+            logits=host.logits[:rows, :length],
+            loss=float(host.loss),
+            vision_features=_present(host.vision_features, extent.crops),
+            vision_tokens=_present(host.vision_tokens, extent.groups),
+            attend_mask=batch.segment_ids[:rows, :length] > 0,
+            token_ids=batch.token_ids[:rows, :length],
+            slot=batch.slot[:rows, :length],
+            probed={name: _used(name, array, extent) for name, array in host.probed.items()},
+        )
+
+    def generate(
+        self,
+        prompts: Sequence[str | Ids | Prompt] | np.ndarray,
+        images: Sequence[Sequence[Image]] | None = None,
+        *,
+        max_new_tokens: int = 256,
+        stream: bool = False,
+        chat_template: bool | None = None,
+        stop_ids: tuple[int, ...] | None = None,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[str] | Iterator[str]:
+        """The answer to each prompt, in order, without special strings.
+
+        prompts: questions, or ids with one `<image>` id a picture. images: for each prompt its pictures. chat_template:
+        write questions as a user's turn; by default where the model was trained on conversations, and else it goes on
+        with the text. stream: True gives the answer to a single prompt in pieces, while it is written.
+
+        stop_ids: ends of an answer; by default `<|end|>`, `<|endofchunk|>` and `<|endoftext|>`. num_beams: above 1,
+        beam search. temperature: above 0, draws; with top_k and top_p from the likeliest tokens alone.
+
+        Raises ValueError where pictures and `<image>` differ in number, or settings mean nothing.
+        """
+        made = self._prompts(prompts, images, chat_template)
+        generator = self._generator(stop_ids)
+        if not stream:
+            return generator.generate(
+                made, max_new_tokens, num_beams=num_beams, length_penalty=length_penalty, temperature=temperature,
+                top_k=top_k, top_p=top_p, seed=seed,
+            )  # fmt: skip
+        if len(made) != 1 or num_beams != 1:
+            raise ValueError(
+                f"generate: got stream=True with {len(made)} prompts and {num_beams} beams; a stream has one prompt "
+                "and no beams."
+            )
+        return generator.stream(
+            made[0], max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+        )
+
+    def generate_ids(
+        self,
+        prompts: Sequence[str | Ids | Prompt] | np.ndarray,
+        images: Sequence[Sequence[Image]] | None = None,
+        *,
+        max_new_tokens: int = 256,
+        chat_template: bool | None = None,
+        stop_ids: tuple[int, ...] | None = None,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[int]]:
+        """As `generate`, the new ids alone, without the stop id: for folders without a tokenizer."""
+        return self._generator(stop_ids).generate_ids(
+            self._prompts(prompts, images, chat_template), max_new_tokens, num_beams=num_beams,
+            length_penalty=length_penalty, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+        )  # fmt: skip
+
+    def generator(self, limits: Limits = Limits(), stop_ids: tuple[int, ...] | None = None) -> Generator:  # noqa: B008 - frozen
+        """What `generate` stands on, for many prompts; pictures are cut as in training."""
+        return Generator(
+            self.config, self.params, self.tokenizer, self.processor.anyres, limits=limits, stop_ids=stop_ids
+        )
+
+    def is_tuned(self) -> bool:
+        """Whether it was trained on conversations; else it is a base model."""
+        sources = [source for source, _ in self.run.data.mixture]
+        if not sources:
+            # Imported: without data. Released instruct models see grids of views, the base model one view.
+            return bool(self.processor.anyres.grids)
+        first = [source.open().record(0, np.random.default_rng(0)) for source in sources]
+        return any(isinstance(record, Conversation | Preference) and record.pictures for record in first)
+
+    def prompt(self, question: str, images: Sequence[Image] = ()) -> Prompt:
+        """A question about pictures in the chat template. Raises ValueError where a file is no picture."""
+        return self.processor.prompt(question, images)
+
+    def _prompts(
+        self,
+        prompts: Sequence[str | Ids | Prompt] | np.ndarray,
+        images: Sequence[Sequence[Image]] | None,
+        chat_template: bool | None,
+    ) -> list[Prompt]:
+        if isinstance(prompts, str):
+            raise ValueError(f"generate: got the text {prompts[:30]!r}; give a list of prompts, [{prompts[:30]!r}].")
+        images = [()] * len(prompts) if images is None else images
+        if len(images) != len(prompts):
+            raise ValueError(f"generate: got {len(prompts)} prompts and {len(images)} lists of pictures; one for each.")
+        if chat_template is None and any(isinstance(prompt, str) for prompt in prompts):
+            chat_template = self.is_tuned()
+        made = []
+        for prompt, pictures in zip(prompts, images, strict=True):
+            if isinstance(prompt, str):
+                made.append(self.processor.prompt(prompt, pictures, bool(chat_template)))
+            elif isinstance(prompt, Prompt):
+                made.append(prompt)
+            else:
+                made.append(Prompt(tuple(map(int, prompt)), tuple(map(self.processor.picture, pictures))))
+        return made
+
+    def _generator(self, stop_ids: tuple[int, ...] | None) -> Generator:
+        if stop_ids not in self._generators:
+            self._generators[stop_ids] = self.generator(stop_ids=stop_ids)
+        return self._generators[stop_ids]
+
+    def _rows(
+        self,
+        token_ids: Rows,
+        images: Sequence[Sequence[Image]] | None,
+        labels: Rows | None,
+    ) -> tuple[Batch, Extent]:
+        pictures = [list(map(self.processor.picture, row)) for row in images or [()] * len(token_ids)]
+        shards = self.mesh.shape["replica"] * self.mesh.shape["fsdp"]
+        return make_rows(
+            token_ids, pictures, labels, self.config, self.processor.anyres, self.tokenizer, row_multiple=shards
+        )
+
+
+def _present(array: np.ndarray, exists: Bool[np.ndarray, "B n"]) -> np.ndarray:
+    return array[exists.reshape(-1)] if len(array) else array
+
+
+def _used(name: str, array: np.ndarray, extent: Extent) -> np.ndarray:
+    """A probed array without what only fills the batch."""
+    part, *rest = name.split("/")
+    attention = rest == [probes.ATTENTION]
+    stacked = attention or rest[:1] == ["layers"]
+    if part in ("vision", "resampler", "projector"):
+        exists = np.flatnonzero(extent.crops if part == "vision" else extent.groups)
+        return array[:, exists] if stacked else array[exists]
+    used = (slice(None),) * stacked + (slice(extent.rows),)
+    if attention:
+        return array[(*used, slice(None), slice(extent.length), slice(extent.length))]
+    return array[(*used, slice(extent.length))]

@@ -1,0 +1,117 @@
+"""Runs and released checkpoints as models ready for use."""
+
+from dataclasses import replace
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from flax import linen as nn
+import jax
+
+from xgenmm_jax.api.lmm import LMM
+from xgenmm_jax.api.processor import IdsOnly, Processor
+from xgenmm_jax.convert.importing import open_source
+from xgenmm_jax.convert.recognize import NOTHING, Given
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models import vlm
+from xgenmm_jax.models.layers import Dtype
+from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.training import checkpoints, run_folder
+from xgenmm_jax.training.config import TrainConfig, load_config
+from xgenmm_jax.training.imported import load_params, run_config
+from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
+
+TENSORS = ("*.safetensors", "*.index.json", "*.npz", "*.pt", "*.bin")
+"""What a released folder holds; the last two are refused with a sentence."""
+
+
+def load(
+    path: str | Path,
+    *,
+    dtype: Dtype | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    tokenizer: str | Path | None = None,
+    base: bool | None = None,
+    given: Given = NOTHING,
+) -> LMM:
+    """A run folder of ours, or a released xGen-MM folder or file, with its parameters on the devices.
+
+    dtype: of parameters and computation; by default the run's computation in float32 parameters, and float32 for
+    released weights. mesh: of `training.sharding.make_mesh`; by default all devices, parameters cut over them.
+    Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights, without which ids alone
+    go in and out; base: whether it is the base model, which sees one view of a picture, by default as
+    preprocessor_config.json tells; given: numbers of heads that the files do not tell.
+
+    Released tensors stream to the devices a layer at a time; nothing is written.
+
+    Raises ValueError where the folder is neither, its model is no whole vision-language model, or a tensor is missing,
+    spare or misshapen.
+    """
+    path = Path(path)
+    mesh = make_mesh(MeshConfig()) if mesh is None else mesh
+    if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
+        return _load_released(path, dtype, mesh, tokenizer, base, given)
+    return _load_run(path, dtype, mesh)
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / run_folder.CONFIG_FILE).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "class" in config
+
+
+def _load_run(folder: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh) -> LMM:
+    run = load_config(folder)
+    if not isinstance(run.model, VLMConfig):
+        raise ValueError(
+            f"run folder: '{folder}' holds a {type(run.model).__name__.removesuffix('Config')} alone, which answers "
+            "no questions; give a run of a vision-language model, or start one from it: --initialize."
+        )
+    checkpoints.newest(folder)
+    tokenizer = Tokenizer.load(folder / run_folder.TOKENIZER_FILE)
+    params = checkpoints.restore_params(folder, _abstract(run.model, dtype or "float32", mesh))
+    return _loaded(folder, run, dtype, params, tokenizer, mesh)
+
+
+def _load_released(
+    path: Path,
+    dtype: Dtype | None,
+    mesh: jax.sharding.Mesh,
+    tokenizer: str | Path | None,
+    base: bool | None,
+    given: Given,
+) -> LMM:
+    with open_source(path, given) as source:
+        file = Path(tokenizer) if tokenizer else source.folder / run_folder.TOKENIZER_FILE
+        run = run_config(source, base, str(file))
+    config, params = load_params(path, dtype or "float32", mesh, given)
+    words = Tokenizer.load(file) if tokenizer or file.is_file() else IdsOnly(config.decoder.initial_len)
+    if words.initial_len != config.decoder.initial_len:
+        raise ValueError(
+            f"tokenizer: '{file}' has {words.initial_len} ids, the embedding {config.decoder.initial_len}; give the "
+            "checkpoint's own with tokenizer=FILE."
+        )
+    return _loaded(path, run, dtype, params, words, mesh)
+
+
+def _loaded(
+    folder: Path, run: TrainConfig, dtype: Dtype | None, params: Any, tokenizer: Tokenizer, mesh: jax.sharding.Mesh
+) -> LMM:
+    if dtype is not None:
+        run = replace(run, model=replace(run.model, dtype=dtype))
+    vision = run.model.vision
+    processor = Processor(tokenizer, run.data.anyres, run.data.chat, vision.pixel_mean, vision.pixel_std)
+    return LMM(folder, run, params, processor, mesh)
+
+
+def _abstract(model: VLMConfig, dtype: Dtype, mesh: jax.sharding.Mesh) -> Any:
+    """Shapes and shardings over the mesh, whatever mesh the run had."""
+    boxed = jax.eval_shape(functools.partial(vlm.initialize, model), jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding),
+        nn.unbox(boxed),
+        param_shardings(mesh, boxed),
+    )

@@ -1,0 +1,102 @@
+"""Pictures and text as one model takes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import functools
+from pathlib import Path
+
+import PIL.Image
+
+from xgenmm_jax.data import anyres, chat
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.chat import ChatStyle, Prompt
+from xgenmm_jax.data.pictures import open_picture
+from xgenmm_jax.data.records import Crops, Picture, Turn
+from xgenmm_jax.data.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
+
+Image = PIL.Image.Image | Crops | Picture | str | Path
+"""What may be given as a picture; strings and paths name files."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """How a model's inputs are made.
+
+    anyres: how pictures are cut into views. chat: how conversations are written. pixel_mean, pixel_std: of pixels in
+    0..1, as the tower has them.
+    """
+
+    tokenizer: Tokenizer
+    anyres: AnyRes
+    chat: ChatStyle = ChatStyle()
+    pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def crops(self, image: Image) -> Crops:
+        """The views of a picture as the official tensors: global view first, then the grid's crops row by row."""
+        picture = self.picture(image)
+        if isinstance(picture, Crops):
+            return picture
+        views = anyres.crops(picture.load(), self.anyres)
+        return Crops(anyres.normalized(views, self.pixel_mean, self.pixel_std), picture.size_px)
+
+    def picture(self, image: Image) -> Picture | Crops:
+        """The picture in a file or a PIL image, not cut yet; what is cut already stays as it is.
+
+        As in the official code, transparency is ignored. Raises ValueError where a file is no picture.
+        """
+        if isinstance(image, Picture | Crops):
+            return image
+        if isinstance(image, str | Path):
+            return open_picture(image)
+        return Picture(image.size, functools.partial(image.convert, "RGB"))
+
+    def prompt(self, text: str, images: Sequence[Image] = (), chat_template: bool = True) -> Prompt:
+        """A question about pictures, for `generate`.
+
+        chat_template: the text is a user's turn and the model's answer follows; False: the model goes on writing it.
+        Where the text has no `<image>` of its own, all pictures come first.
+
+        Raises ValueError where `<image>` and pictures differ in number.
+        """
+        pictures = tuple(map(self.picture, images))
+        if chat.IMAGE not in text:
+            marker = f"{chat.IMAGE}\n" if chat_template else chat.IMAGE
+            text = marker * len(pictures) + text
+        if chat_template:
+            return chat.chat_prompt([Turn("user", text)], pictures, self.tokenizer, self.chat)
+        return Prompt(tuple(self.tokenizer.encode(text)), pictures)
+
+
+class IdsOnly(Tokenizer):
+    """Stands for the tokenizer of a folder that has none: special ids by their place, and no text.
+
+    initial_len: ids before the decoupled ones; above them the order is Phi-3's (`data/tokenizer.py`).
+    """
+
+    def __init__(self, initial_len: int):
+        names = (*PHI3_SPECIALS, "<pad>", *DECOUPLED)
+        first = initial_len - len(PHI3_SPECIALS) - 1
+        self.special_ids = {name: first + offset for offset, name in enumerate(names)}
+        self.initial_len = initial_len
+        self.pad_id = self.special_ids["<pad>"]
+        self.eos_id = self.special_ids["<|endoftext|>"]
+        self.end_id = self.special_ids["<|end|>"]
+        self.image_id = self.special_ids["<image>"]
+        self.placeholder_id = self.special_ids["<image placeholder>"]
+        self.end_of_chunk_id = self.special_ids["<|endofchunk|>"]
+
+    def encode(self, text: str) -> list[int]:
+        raise ValueError(f"tokenizer: the folder has no tokenizer.model, so {text[:30]!r} has no ids; {_REMEDY}.")
+
+    def decode(self, ids, keep_special: bool = True) -> str:
+        raise ValueError(f"tokenizer: the folder has no tokenizer.model, so ids have no text; {_REMEDY}.")
+
+    def piece(self, id_: int) -> str:
+        return f"#{id_}"
+
+    def without_specials(self, text: str, keep: Sequence[str] = ()) -> str:
+        return text
+
+
+_REMEDY = "put it beside the weights, give load(..., tokenizer=FILE), or use ids"

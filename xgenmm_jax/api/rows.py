@@ -1,0 +1,146 @@
+"""Rows of ids and lists of pictures as a batch of static shapes, and what of the results is no filling."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from jaxtyping import Bool, Int32
+import numpy as np
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.data.anyres import AnyRes, normalized
+from xgenmm_jax.data.packing import RowConfig, empty_rows, expand
+from xgenmm_jax.data.records import Crops, Picture
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.generation.cache import PROMPT_BUCKETS, bucket
+from xgenmm_jax.generation.vision import View
+from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.vlm import VLMConfig
+
+Ids = Sequence[int | np.integer] | np.ndarray
+
+IGNORED = -100
+"""A label that is no target."""
+CROP_BUCKETS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 52, 64, 80, 104, 128, 192, 256)
+"""Crops of a row. 5 and 13 are those of one picture with the released grids and with 12 crops."""
+
+
+class Extent(NamedTuple):
+    """Which part of a batch's shapes is used."""
+
+    rows: int
+    length: int
+    """Positions of the longest row."""
+    crops: Bool[np.ndarray, "B C"]
+    """Those that exist."""
+    groups: Bool[np.ndarray, "B G"]
+    """Groups of vision tokens that exist: crops or strips, or images with fixed sampling."""
+
+
+def make_rows(
+    token_ids: Sequence[Ids] | np.ndarray,
+    images: Sequence[Sequence[Picture | Crops]],
+    labels: Sequence[Ids] | np.ndarray | None,
+    config: VLMConfig,
+    anyres: AnyRes,
+    tokenizer: Tokenizer,
+    row_multiple: int = 1,
+) -> tuple[Batch, Extent]:
+    """One sample a row, padded right to shapes from a bucket list.
+
+    Pad ids inside a row are seen by nobody and not counted. Pictures beyond the `<image>` ids of their row are encoded
+    and stand nowhere, as in the official code. labels: the token itself where it is a target, else -100; None: all but
+    pads and the decoupled ids.
+
+    Raises ValueError where a row has fewer pictures than `<image>` ids, or a label is not the row's token.
+    """
+    token_rows = [np.asarray(row, np.int32).reshape(-1) for row in token_ids]
+    if len(images) != len(token_rows) or (labels is not None and len(labels) != len(token_rows)):
+        raise ValueError(
+            f"forward: got {len(token_rows)} rows of ids, {len(images)} lists of pictures and "
+            f"{len(token_rows) if labels is None else len(labels)} rows of labels; give one of each for every row."
+        )
+    views = [[View(picture, anyres, ()) for picture in pictures] for pictures in images]
+    masks = [
+        _targets(number, ids, None if labels is None else labels[number], tokenizer)
+        for number, ids in enumerate(token_rows)
+    ]
+    per_image = config.sampling is Sampling.FIXED_SAMPLING
+    crops = max((sum(view.layout.crops for view in row) for row in views), default=0)
+    row = RowConfig(
+        length=1,
+        crops=bucket(crops, CROP_BUCKETS, "crops of a row") if crops else 1,
+        images=max(1, *map(len, views)),
+        vision_tokens=config.tokens_per_group,
+        vision_tokens_per="image" if per_image else "crop",
+    )
+    expanded = []
+    for number, (ids, row_views) in enumerate(zip(token_rows, views, strict=True)):
+        used = int(np.sum(ids == tokenizer.image_id))
+        if used > len(row_views):
+            raise ValueError(
+                f"forward: row {number} has {used} <image> ids and {len(row_views)} pictures; give a picture for each."
+            )
+        expanded.append(expand(ids, [view.layout for view in row_views[:used]], row, tokenizer.image_id))
+    length = max(len(one.token_ids) for one in expanded)
+    count = -(-max(len(token_rows), 1) // row_multiple)
+    rows = row_multiple * (1 << (count - 1).bit_length())
+    row = replace(row, length=bucket(length, PROMPT_BUCKETS, "positions of a row"))
+    batch = empty_rows(rows, row, anyres, tokenizer.pad_id)
+    if any(isinstance(view.picture, Crops) for row_views in views for view in row_views):
+        batch = batch._replace(pixels=np.zeros(batch.pixels.shape, np.float32))
+    if not crops:
+        batch = batch._replace(
+            pixels=batch.pixels[:, :0], crop_image=batch.crop_image[:, :0], crop_segment=batch.crop_segment[:, :0]
+        )
+    for number, (one, mask, row_views) in enumerate(zip(expanded, masks, views, strict=True)):
+        out = Batch(*(array[number] for array in batch))
+        _put_text(out, one.token_ids, one.slot, mask[one.source], tokenizer.pad_id)
+        _put_pictures(out, row_views, config)
+    groups = batch.image_size_px[..., 0] > 0 if per_image else batch.crop_image >= 0
+    return batch, Extent(len(token_rows), length, batch.crop_image >= 0, groups)
+
+
+def _targets(
+    number: int, ids: Int32[np.ndarray, " n"], labels: Ids | None, tokenizer: Tokenizer
+) -> Bool[np.ndarray, " n"]:
+    if labels is None:
+        return ids < tokenizer.pad_id
+    wanted = np.asarray(labels).reshape(-1)
+    is_target = wanted != IGNORED
+    if wanted.shape != ids.shape or np.any(wanted[is_target] != ids[is_target]):
+        raise ValueError(
+            f"forward: labels of row {number} are not its tokens; give the token itself where it is a target, "
+            f"{IGNORED} elsewhere."
+        )
+    return is_target
+
+
+def _put_text(out: Batch, token_ids: np.ndarray, slot: np.ndarray, is_target: np.ndarray, pad_id: int) -> None:
+    length = len(token_ids)
+    is_text = token_ids != pad_id
+    out.token_ids[:length] = token_ids
+    out.slot[:length] = slot
+    out.segment_ids[:length] = is_text
+    out.positions[:length] = np.maximum(np.cumsum(is_text) - 1, 0)
+    out.loss_mask[:length] = is_target & (slot < 0)
+    out.loss_mask[:1] = False
+
+
+def _put_pictures(out: Batch, views: Sequence[View], config: VLMConfig) -> None:
+    crop = 0
+    for image, view in enumerate(views):
+        layout, pixels = view.layout, view.pixels()
+        if out.pixels.dtype == np.float32 and pixels.dtype == np.uint8:
+            pixels = normalized(pixels, config.vision.pixel_mean, config.vision.pixel_std)
+        wanted = (config.vision.image_size_px,) * 2 + (3,)
+        if pixels.shape[1:] != wanted:
+            raise ValueError(f"forward: got crops of {pixels.shape[1:]}, the tower takes {wanted}; resize them.")
+        place = slice(crop, crop + layout.crops)
+        out.pixels[place] = pixels
+        out.crop_image[place] = image
+        out.crop_segment[place] = 1
+        out.image_grid[image] = layout.grid
+        out.image_size_px[image] = view.picture.size_px
+        out.image_valid[image] = layout.valid
+        crop = place.stop

@@ -1,0 +1,55 @@
+"""Figures as pictures that notebooks show and keep small."""
+
+from collections.abc import Sequence
+import io
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+import numpy as np
+import PIL.Image
+
+DPI = 72
+COLORS = 192
+"""Of the palette: half of the bytes, and nobody sees it."""
+INK, QUIET = "#1d2333", "#7a8194"
+LINES = ("#2f5bd0", "#d05a2f", "#2f9e62", "#8a4bc0")
+
+
+def figure(width: float, height: float, rows: int = 1, columns: int = 1):
+    """A figure of width x height inches and its axes [rows, columns]."""
+    made = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    return made, made.subplots(rows, columns, squeeze=False)
+
+
+def to_picture(made: Figure) -> PIL.Image.Image:
+    """The figure as a picture of few colors."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(made).print_png(buffer)
+    return PIL.Image.open(buffer).convert("RGB").quantize(COLORS)
+
+
+def show_image(axis, image: PIL.Image.Image | np.ndarray, title: str = "", color: str = INK) -> None:
+    """A picture without ticks."""
+    axis.imshow(np.asarray(image), interpolation="nearest")
+    axis.set_title(title, fontsize=9, color=color)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for side in axis.spines.values():
+        side.set_visible(False)
+
+
+def curves(
+    axis, values: dict[str, Sequence[float]], ticks: Sequence[str], title: str, chance: float | None = None
+) -> None:
+    """Lines over named places, in percent."""
+    for (name, line), color in zip(values.items(), LINES, strict=False):
+        axis.plot(range(len(line)), 100 * np.asarray(line), marker="o", markersize=3, color=color, label=name)
+    if chance is not None:
+        axis.axhline(100 * chance, color=QUIET, linewidth=1, linestyle=":", label="chance")
+    axis.set_ylim(0, 103)
+    axis.set_xticks(range(len(ticks)), ticks, rotation=70, fontsize=7)
+    axis.tick_params(axis="y", labelsize=7)
+    axis.set_title(title, fontsize=9, color=INK)
+    axis.legend(fontsize=7, frameon=False)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
