@@ -12,7 +12,7 @@ import sys
 import nbclient
 import nbformat
 
-TIMEOUT_S = 3600
+TIMEOUT_S = 1800
 
 
 def run(notebook: Path, variables: dict[str, str]) -> nbformat.NotebookNode:
