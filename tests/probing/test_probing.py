@@ -23,7 +23,8 @@ def test_queries_that_pool_look_at_their_cells(lmm, scene):
     heat = looking.query_heat(lmm, scene, layer=0)
     assert heat.queries.shape == (16, 8, 8) and heat.squashed
     own = cell_of_patch(8, 16).reshape(8, 8)[None] == np.arange(16)[:, None, None]
-    assert (heat.queries * own).sum((1, 2)).min() > 0.3
+    to_own = (heat.queries * own).sum((1, 2))
+    assert to_own.mean() > 0.5 and to_own.min() > 2 / 16, "of one picture; an even look gives each cell 1 / 16"
 
 
 def test_crops_of_a_page_lie_side_by_side(lmm, page):

@@ -114,7 +114,8 @@ def keep_attention(
 
     Layers of a scan stack theirs on a leading axis.
     """
-    if module.is_mutable_collection("attention"):
+    # While initialising every collection is mutable.
+    if module.is_mutable_collection("attention") and not module.is_initializing():
         key = jnp.repeat(key, query.shape[2] // key.shape[2], axis=2)
         module.sow("attention", "weights", attention_weights(query, key, mask))
 
