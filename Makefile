@@ -22,7 +22,7 @@ micro: $(STAMP)
 	$(BIN)/xgenmm demo experiments/micro --workdir runs/micro
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -74,7 +74,8 @@ def nano_sft_4() -> TrainConfig:
 
 def _half(base: TrainConfig, name: str, grids: tuple[Grid, ...]) -> TrainConfig:
     data = replace(base.data, anyres=replace(base.data.anyres, grids=grids))
-    return replace(base, name=name, steps=base.steps // 2, data=data)
+    optimizer = replace(base.optimizer, warmup_steps=base.optimizer.warmup_steps // 2)
+    return replace(base, name=name, steps=base.steps // 2, data=data, optimizer=optimizer)
 
 
 def _nano_sft(crops: int) -> TrainConfig:
