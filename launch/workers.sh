@@ -40,7 +40,7 @@ each_slice() {
 
 # on_slice SLICE WORKERS WORD...: `worker.sh WORD...` on one slice.
 on_slice() {
-  local slice=$1 workers=$2 node command flags answers code try pending
+  local slice=$1 workers=$2 pending=$2 node command flags answers code try
   shift 2
   node=$(node_name "$slice")
   command=$(quoted bash "$WORKER_SCRIPT" "$slice" "$@")
@@ -51,7 +51,6 @@ on_slice() {
   fi
   [[ $workers != all ]] || workers=$(worker_indices "$node") || return
   answers=$(mktemp)
-  pending=$workers
   for ((try = 1; try <= TPU_TRIES; try++)); do
     if cloud tpu-vm ssh "$node" "--worker=$pending" "--command=$command" "${flags[@]}" |
       tee -a "$answers" | sed -u '/^::launch /d'; then code=0; else code=${PIPESTATUS[0]}; fi
@@ -69,7 +68,7 @@ on_slice() {
 # worker_indices NODE: "0,1,2,3" of a slice with four workers.
 worker_indices() {
   local count
-  count=$(described 'value(networkEndpoints.len())' tpu-vm "$1")
+  count=$(described 'value(networkEndpoints.len())' tpu-vm "$1") || return
   if ! [[ $count =~ ^[1-9][0-9]*$ ]]; then
     say "node '$1' has no workers (got '$count'); launch/status.sh shows its state"
     return 1

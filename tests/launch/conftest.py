@@ -40,23 +40,41 @@ def checkout(tmp_path, committed):
     return folder
 
 
-@pytest.fixture
-def pod(tmp_path, checkout):
+def make_pod(folder, checkout) -> Pod:
     programs = {**PROGRAMS, "gcloud": f'exec {sys.executable} -SE {STUB} "$@"'}
-    (tmp_path / "bin").mkdir()
+    (folder / "bin").mkdir()
     for name, text in programs.items():
-        path = tmp_path / "bin" / name
+        path = folder / "bin" / name
         path.write_text(f"#!/bin/bash\n{text}\n")
         path.chmod(0o755)
     cloud = {"states": ["ACTIVE"], "created": ["ACTIVE"], "plan": [], "workers": 2, "nodes": {}}
-    (tmp_path / "cloud.json").write_text(json.dumps(cloud))
-    (tmp_path / "tmp").mkdir()
+    (folder / "cloud.json").write_text(json.dumps(cloud))
+    (folder / "tmp").mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TPU_")}
-    path = f"{tmp_path / 'bin'}:{kept['PATH']}"
-    pod = Pod(
-        tmp_path, checkout, {**kept, **CONFIG, "PATH": path, "STUB": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
-    )
+    path = f"{folder / 'bin'}:{kept['PATH']}"
+    pod = Pod(folder, checkout, {**kept, **CONFIG, "PATH": path, "STUB": str(folder), "TMPDIR": str(folder / "tmp")})
     pod.behave("run")
+    return pod
+
+
+@pytest.fixture
+def pod(tmp_path, checkout):
+    pod = make_pod(tmp_path, checkout)
     yield pod
     pod.kill_runs()
-    shutil.rmtree(tmp_path / "workers", ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def workers_set_up(tmp_path_factory, committed):
+    """The folders of the workers of a pod after setup.sh."""
+    pod = make_pod(tmp_path_factory.mktemp("pod"), committed)
+    done = pod.launch("setup")
+    assert done.returncode == 0, done.stderr
+    return pod.folder / "workers"
+
+
+@pytest.fixture
+def ready(pod, workers_set_up):
+    """The same pod, set up."""
+    shutil.copytree(workers_set_up, pod.folder / "workers")
+    return pod

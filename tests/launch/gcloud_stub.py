@@ -1,4 +1,4 @@
-"""A `gcloud` that records how it was called and plays Cloud: a queued resource with nodes, and workers that are folders.
+"""A `gcloud` that records how it was called and plays Cloud: a queued resource, its nodes, and folders for workers.
 
 It reads and keeps `cloud.json` in $STUB. What a command sends over ssh is run by bash, as a worker's login shell would,
 with the worker's folder as its home. A `plan` entry answers the next call whose words it names instead:

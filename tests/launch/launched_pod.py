@@ -1,10 +1,14 @@
 """The scripts of launch/ against a recording gcloud, with folders for workers."""
 
 from dataclasses import dataclass
+import fcntl
 import json
 from pathlib import Path
 import subprocess
 import time
+
+PATIENCE_S = 300.0
+"""Only what hangs is cut off: other work may leave the tests little of the machine."""
 
 CURL = 'echo "$STUB_WORKER"'  # the metadata server's answer: the worker's index
 PYTHON = "exit 0"
@@ -52,8 +56,12 @@ class Pod:
 
     def set(self, **values) -> None:
         """Of cloud.json: states, created, plan, workers, nodes."""
-        path = self.folder / "cloud.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+        with (self.folder / "cloud.json").open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            cloud = {**json.load(file), **values}
+            file.seek(0)
+            file.truncate()
+            json.dump(cloud, file)
 
     def behave(self, text: str) -> None:
         (self.folder / "behaviour").write_text(text)
@@ -64,7 +72,7 @@ class Pod:
             env={**self.environment, **variables},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
 
     def calls(self, *words: str) -> list[list[str]]:
@@ -87,7 +95,7 @@ class Pod:
             subprocess.run(["pkill", "-KILL", "-g", path.read_text().strip()], check=False)
 
 
-def wait_for(condition, seconds: float = 20.0) -> None:
+def wait_for(condition, seconds: float = PATIENCE_S) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
