@@ -16,8 +16,14 @@ main() {
   local slice=0 worker=0 lines=100 follow=follow
   while (($#)); do
     case $1 in
-      --slice) slice=$(number "$@") && shift ;;
-      --lines) lines=$(number "$@") && shift ;;
+      --slice)
+        slice=$(number "$@")
+        shift
+        ;;
+      --lines)
+        lines=$(number "$@")
+        shift
+        ;;
       --worker)
         worker=${2-}
         [[ $worker == all ]] || worker=$(number "$@")
