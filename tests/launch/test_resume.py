@@ -1,0 +1,132 @@
+"""A run that is kept alive: preempted, half gone, failing, stopped by hand."""
+
+import subprocess
+
+from launched_pod import PATIENCE_S, wait_for
+import pytest
+
+EXPERIMENT = "experiments/stage1.py"
+WORDS = [EXPERIMENT, "--name", "it's mine"]
+
+
+def resume(pod, **variables):
+    return subprocess.Popen(
+        [str(pod.checkout / "launch" / "resume.sh"), *WORDS],
+        env={**pod.environment, "TPU_POLL_S": "0.1", **variables},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process) -> str:
+    _, told = process.communicate(timeout=PATIENCE_S)
+    return told
+
+
+def starts(pod, node="pod") -> int:
+    path = pod.home(0, node) / "starts"
+    return path.read_text().count("started") if path.exists() else 0
+
+
+@pytest.fixture
+def resumed(pod):
+    """A pod out of nothing, with the run under way."""
+    pod.set(states=["NONE"], created=["WAITING_FOR_RESOURCES", "ACTIVE"])
+    process = resume(pod)
+    wait_for(lambda: starts(pod) == 1)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_preempted_pod_is_made_again_and_runs_the_same_command(pod, resumed):
+    pod.set(states=["SUSPENDING", "SUSPENDED"], created=["PROVISIONING", "ACTIVE"])
+    pod.kill_runs()
+    wait_for(lambda: pod.calls("delete") and starts(pod) == 1)
+    assert pod.argv(1)[2:] == WORDS[1:]
+    pod.behave("exit 0")
+    pod.kill_runs()  # a start again finds nothing left to do
+    told = ended(resumed)
+    assert resumed.returncode == 0 and "it was preempted; deleting 'pod'" in told and "finished" in told
+    assert [call[4] for call in pod.calls("delete")] == ["pod"]
+    created = [call for call in pod.calls("create")]
+    assert len(created) == 2 and created[0] == created[1]
+
+
+def test_a_lost_node_of_an_active_pod_is_a_preemption(pod, resumed):
+    pod.set(nodes={"pod": "PREEMPTED"})
+    wait_for(lambda: pod.calls("delete"))
+    wait_for(lambda: starts(pod) == 1)
+    resumed.terminate()
+    assert "node pod is PREEMPTED" in ended(resumed)
+
+
+def test_a_run_that_keeps_failing_ends_with_its_code_and_keeps_the_pod(pod):
+    pod.behave("exit 7")
+    process = resume(pod, TPU_MAX_FAILURES="2")
+    told = ended(process)
+    assert process.returncode == 7 and "failure 2 in a row" in told and "giving up" in told
+    assert "[0.0] failed 7: " in told
+    assert starts(pod) == 2 and pod.calls("delete") == []
+
+
+def test_one_dead_host_restarts_all(pod, resumed):
+    wait_for(lambda: (pod.home(1) / "starts").exists())
+    supervisor = (pod.home(1) / "xgenmm_launch" / "supervisor").read_text().strip()
+    subprocess.run(["pkill", "-KILL", "-g", supervisor], check=True)
+    wait_for(lambda: starts(pod) == 2)
+    resumed.terminate()
+    assert "[0.1] failed 137: killed, or the worker was restarted" in ended(resumed)
+
+
+def test_stopping_by_hand_is_not_a_failure(pod, resumed):
+    assert pod.launch("stop").returncode == 0
+    told = ended(resumed)
+    assert resumed.returncode == 0 and "stopped by hand" in told and starts(pod) == 1
+
+
+def test_called_again_it_joins_the_run_that_is_under_way(pod, resumed):
+    resumed.kill()
+    again = resume(pod)
+    wait_for(lambda: any("start" in word for call in pod.calls("ssh")[-1:] for word in call) or again.poll())
+    pod.launch("stop")
+    ended(again)
+    assert again.returncode == 0 and starts(pod) == 1
+
+
+def test_another_run_is_not_touched(pod, resumed):
+    resumed.kill()
+    done = pod.launch("resume", EXPERIMENT, "--name", "other")
+    assert done.returncode == 1 and starts(pod) == 1
+
+
+def test_a_pod_that_cannot_be_had_ends_with_clouds_code(pod):
+    pod.set(states=["NONE"], plan=[{"words": ["create"], "code": 6, "err": "PERMISSION_DENIED"}])
+    done = pod.launch("resume", *WORDS)
+    assert done.returncode == 6 and "PERMISSION_DENIED" in done.stderr and len(pod.calls("create")) == 1
+
+
+def test_a_pod_that_keeps_failing_is_given_up(pod):
+    pod.set(states=["NONE"], created=["FAILED"])
+    done = pod.launch("resume", *WORDS)
+    assert done.returncode == 1 and "it failed: no capacity" in done.stderr
+    assert len(pod.calls("create")) == 3 and len(pod.calls("delete")) == 2
+
+
+def test_without_a_place_that_outlives_the_pod_it_refuses(pod):
+    done = pod.launch("resume", *WORDS, TPU_SHARED="", TPU_TOPOLOGY="v5e:2x4")
+    assert done.returncode == 2 and "TPU_SHARED is not set" in done.stderr and pod.calls() == []
+
+
+def test_a_slice_that_came_back_empty_is_set_up_and_all_start_again(pod):
+    two = {"TPU_SLICES": "2", "TPU_TRIES": "2"}
+    process = resume(pod, **two)
+    wait_for(lambda: starts(pod, "pod-0") == starts(pod, "pod-1") == 1)
+    for worker in (0, 1):
+        home = pod.home(worker, "pod-1")
+        supervisor = (home / "xgenmm_launch" / "supervisor").read_text().strip()
+        subprocess.run(["pkill", "-KILL", "-g", supervisor], check=False)
+        subprocess.run(["rm", "-rf", str(home)], check=True)
+    wait_for(lambda: starts(pod, "pod-0") == 2 and starts(pod, "pod-1") == 1)
+    process.terminate()
+    assert "setting up" in ended(process)
