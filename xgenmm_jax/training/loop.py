@@ -13,6 +13,7 @@ import jax
 from jaxtyping import Array
 
 from xgenmm_jax.data.order import State
+from xgenmm_jax.training.accounting import Speedometer
 from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.initialize import initialize_params
@@ -91,17 +92,18 @@ def train(
         stack.enter_context(contextlib.closing(batches))
 
         # ------------------------------------------------------------ the steps
-        watch = _Watch(config, log, bar, progress)
+        speedometer = Speedometer(config, mesh.devices.flatten().tolist())
+        watch = _Watch(config, log, bar, progress, speedometer)
         saved_at = time.monotonic()
         for step in range(first_step + 1, config.steps + 1):
             # The device still works on the steps before this one, while the host makes the batch and sends it.
             rows, sample_ids, data_after = next(batches)
             if step == first_step + 1:
                 check_rows(mesh, len(jax.tree.leaves(rows)[0]) * jax.process_count(), config.accumulation)
-            size = objective.size(rows)
+            size, flops = objective.size(rows), speedometer.flops(rows)
             rows = put_rows(rows, row_sharding(mesh))
             state, metrics = step_function(state, reference, rows)
-            watch.launched(step, metrics, sample_ids, size, data_after)
+            watch.launched(step, metrics, sample_ids, size, flops, data_after)
             watch.land(IN_FLIGHT)
 
             # -------------------------------------------------------- saving and stopping
@@ -159,6 +161,7 @@ class _Flight(NamedTuple):
     metrics: dict[str, Array]
     sample_ids: list[str]
     fill: float
+    flops: float
     before: Progress
     after: Progress
 
@@ -169,17 +172,20 @@ class _Watch:
     Whether a step was healthy is read with the figures that are logged; until then its samples are remembered.
     """
 
-    def __init__(self, config: TrainConfig, log: MetricsLog, bar: ProgressBar, progress: Progress):
+    def __init__(
+        self, config: TrainConfig, log: MetricsLog, bar: ProgressBar, progress: Progress, speedometer: Speedometer
+    ):
         self.progress = progress
         self.is_unhealthy = False
-        self._config, self._log, self._bar = config, log, bar
+        self._config, self._log, self._bar, self._speedometer = config, log, bar, speedometer
         self._flying: deque[_Flight] = deque()
         self._unsure: deque[_Flight] = deque()
         self._began = time.monotonic() - progress.seconds
         self._shown_at, self._shown_tokens = time.monotonic(), progress.tokens
+        self._flops_since = 0.0
 
     def launched(
-        self, step: int, metrics: dict[str, Array], sample_ids: list[str], size: Size, data_after: State
+        self, step: int, metrics: dict[str, Array], sample_ids: list[str], size: Size, flops: float, data_after: State
     ) -> None:
         """A step was dispatched."""
         hosts = jax.process_count()  # a host counts its own rows; the others' are about as full
@@ -190,7 +196,7 @@ class _Watch:
             tokens=before.tokens + size.tokens * hosts,
             seconds=time.monotonic() - self._began,
         )
-        flight = _Flight(step, metrics, sample_ids, size.tokens / size.places, before, self.progress)
+        flight = _Flight(step, metrics, sample_ids, size.tokens / size.places, flops * hosts, before, self.progress)
         self._flying.append(flight)
         self._unsure.append(flight)
 
@@ -198,6 +204,7 @@ class _Watch:
         """Waits until at most so many steps are under way; logs what is to be logged."""
         while len(self._flying) > at_most:
             flight = self._flying.popleft()
+            self._flops_since += flight.flops
             jax.block_until_ready(flight.metrics["loss"])
             self._bar.advance(flight.step)
             if flight.step % self._config.log_every == 0 or flight.step == self._config.steps:
@@ -211,16 +218,18 @@ class _Watch:
         while self._unsure and self._unsure[0].step <= flight.step:
             self._unsure.popleft()
         now, tokens = time.monotonic(), flight.after.tokens
+        new_tokens, seconds = tokens - self._shown_tokens, now - self._shown_at
         row = {
             "step": flight.step,
             **figures,
             "fill": flight.fill,
             "samples": flight.after.samples,
             "tokens": tokens,
-            "tokens_per_second": (tokens - self._shown_tokens) / (now - self._shown_at),
+            "tokens_per_second": new_tokens / seconds,
+            **self._speedometer.figures(new_tokens, self._flops_since, seconds),
             "seconds": now - self._began,
         }
-        self._shown_at, self._shown_tokens = now, tokens
+        self._shown_at, self._shown_tokens, self._flops_since = now, tokens, 0.0
         self._log.write(row)
         self._bar.show(row)
 
