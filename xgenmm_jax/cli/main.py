@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand; gives the exit code.
 
     0: done. 1: an error, told in one line on stderr. 2: a mistyped command or option. 143 (SIGTERM) and 130 (Ctrl-C):
-    the run was saved and the same command continues it.
+    the run was saved and the same command continues it. 75: another host of the run hangs or is gone; start all again.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from xgenmm_jax.models.partitioning import constrain
+
 LOGICAL_AXES = {
     "batch": "rows of the batch, or their crops; on activations only",
     "layers": "layers stacked by the scan",
@@ -155,7 +157,7 @@ def shard_batch(x: Array) -> Array:
 
     Without it, the compiler may follow a parameter's cut instead and gather activations where it should gather weights.
     """
-    return nn.with_logical_constraint(x, ("batch",) + (None,) * (x.ndim - 1))
+    return constrain(x, ("batch",) + (None,) * (x.ndim - 1))
 
 
 Channels = tuple[float, float, float]

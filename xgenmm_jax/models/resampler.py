@@ -18,6 +18,7 @@ from xgenmm_jax.models.layers import (
     Linear,
     Remat,
     scan_layers,
+    shard_batch,
     symmetric_uniform,
     torch_linear_init,
 )
@@ -95,7 +96,7 @@ class ResamplerBlock(nn.Module):
         down = Linear(
             (config.hidden,), (width,), ("mlp", "vision_embed"), torch_linear_init(), dtype=self.dtype, name="ff2"
         )(jax.nn.gelu(up, approximate=False))
-        return latents + down, None
+        return shard_batch(latents + down), None
 
 
 class Resampler(nn.Module):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from xgenmm_jax.models.attention import attend, keep_attention
-from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers, shard_batch
 
 EPSILON = 1e-6
 KERNEL_INIT = nn.initializers.xavier_uniform()
@@ -139,7 +139,7 @@ class EncoderBlock(nn.Module):
         x = x + FeedForward(config.width, config.hidden, self.dtype, config.activation, name="mlp")(
             LayerNorm(config.width, config.epsilon, self.dtype, name="norm2")(x)
         )
-        return x, None
+        return shard_batch(x), None
 
 
 class PoolingHead(nn.Module):
