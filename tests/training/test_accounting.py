@@ -15,7 +15,7 @@ from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.sources import Synthetic
 from xgenmm_jax.models import phi3, sizes
-from xgenmm_jax.models.attention import Window, causal_mask
+from xgenmm_jax.models.attention import Causal, Window, causal_mask
 from xgenmm_jax.models.captioner import CaptionerConfig
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.projector import MLPConfig
@@ -141,7 +141,8 @@ def test_pairs_are_those_that_the_mask_shows():
     positions = np.concatenate([np.arange(n) for n in (40, 17, 60, 11, 128)]).astype(np.int32).reshape(2, 128)
     for window in Window:
         decoder = replace(MODEL.decoder, window=window, window_size=31)
-        mask = causal_mask(*map(jnp.asarray, (segments, positions, segments, positions)), window, 31)
+        arrays = map(jnp.asarray, (segments, positions, segments, positions))
+        mask = causal_mask(*arrays, Causal.of(window, 31))
         mask &= (segments > 0)[:, :, None]
         assert visible_pairs(np.array([40, 17, 60, 128]), decoder) == int(jnp.sum(mask))
 

@@ -1,21 +1,32 @@
 """How fast a step can be at most: its arithmetic at the chips' peak, its traffic at the links' rate."""
 
+import dataclasses
 import math
 from typing import NamedTuple
 
 import numpy as np
 
 from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.layers import KEPT, OFFLOADED
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.planning.collectives import Traffic
 from xgenmm_jax.planning.topology import Topology
-from xgenmm_jax.training.accounting import Flops, Load, forward_flops, passes, visible_pairs
+from xgenmm_jax.training.accounting import (
+    Flops,
+    Load,
+    forward_flops,
+    linear,
+    passes,
+    resampler_flops,
+    visible_pairs,
+    vision_flops,
+)
 from xgenmm_jax.training.config import TrainConfig
 
-RECOMPUTED = {"none": (0.0, 0.0), "minimal_with_context": (0.0, 0.5), "minimal": (0.0, 1.0), "full": (1.0, 1.0)}
-"""Forward passes that a rematerialisation policy repeats, of linear maps and of attention. `minimal_with_context` has
-the context and needs the scores, half of attention's products, again."""
+PRODUCTS = ("qkv", "context", "out_proj", "mlp_in")
+"""What a layer's backward pass needs again, by the names of remat policies; no backward pass needs the last product."""
 
 
 class Work(NamedTuple):
@@ -58,23 +69,52 @@ def work(config: TrainConfig) -> Work:
     model = config.model
     if not isinstance(model, VLMConfig):
         raise ValueError(f"plan: got a {type(model).__name__}; only stages of the whole model are planned.")
-    reference = config.objective().reference
-    count = passes(config.freeze, reference)
-    linear, attention = RECOMPUTED[model.decoder.remat]
-    again = Flops(
-        # What no gradient goes through is not kept, so it is not repeated either.
-        vision=RECOMPUTED[model.vision.remat][0] if "vision" not in config.freeze else 0.0,
-        connector=_connector_remat(model) if count.connector - reference > 1 else 0.0,
-        decoder=linear,
-        attention=attention,
-        head=1.0,  # each chunk of the loss
+    load = full_load(config.data, model)
+    count = passes(config.freeze, config.objective().reference)
+    flops = forward_flops(model, load)
+    model_flops = flops.times(count)
+    repeated = _repeated(model, load, flops, set(config.freeze))
+    return Work(model_flops, model_flops.plus(repeated))
+
+
+def kept_products(remat: str) -> set[str]:
+    """Which of PRODUCTS a policy keeps, on the device or with the host."""
+    if remat in ("none", "minimal_with_context"):
+        return set(PRODUCTS)
+    if remat == "minimal":
+        return set(PRODUCTS) - {"context"}
+    return set({**KEPT, **OFFLOADED}.get(remat, ())) & set(PRODUCTS)
+
+
+def _repeated(model: VLMConfig, load: Load, forward: Flops, frozen: set[str]) -> Flops:
+    """FLOPs that rematerialisation repeats, with the loss's and those of scores in attention's backward kernel.
+
+    What no gradient goes through keeps nothing and repeats nothing. Of tower and connector only `full` is counted.
+    """
+    decoder, vision, connector = model.decoder, model.vision, model.connector
+    heads, kv_heads = decoder.heads * decoder.head_width, decoder.kv_heads * decoder.head_width
+    products = {
+        "qkv": linear(decoder.width, heads + 2 * kv_heads),
+        "out_proj": linear(heads, decoder.width),
+        "mlp_in": linear(decoder.width, 2 * decoder.hidden),
+    }
+    missing = set(PRODUCTS) - kept_products(decoder.remat)
+    # Half the hidden width stands for a feed-forward without its second map, which nothing needs again.
+    of_vision = of_connector = 0
+    if "vision" not in frozen and vision.remat == "full":
+        of_vision = load.crops * vision_flops(dataclasses.replace(vision, hidden=vision.hidden // 2))
+    is_reached = not {"vision", "connector"} <= frozen
+    if is_reached and isinstance(connector, ResamplerConfig) and connector.remat == "full":
+        groups = load.images if model.sampling is Sampling.FIXED_SAMPLING else load.crops
+        layers = dataclasses.replace(connector, hidden=connector.hidden // 2, out_width=0)
+        of_connector = resampler_flops(layers, groups, load.crops * vision.patches)
+    return Flops(
+        vision=of_vision,
+        connector=of_connector,
+        decoder=decoder.layers * load.tokens * sum(flops for name, flops in products.items() if name in missing),
+        attention=forward.attention * (1.5 if "context" in missing else 0.5),
+        head=forward.head,
     )
-    forward = forward_flops(model, full_load(config.data, model))
-    return Work(forward.times(count), forward.times(count.plus(again)))
-
-
-def _connector_remat(model: VLMConfig) -> float:
-    return RECOMPUTED[model.connector.remat][0] if isinstance(model.connector, ResamplerConfig) else 0.0
 
 
 def times(work: Work, traffic: dict[str, Traffic], topology: Topology) -> Times:
@@ -117,10 +157,12 @@ def estimated_bytes(config: TrainConfig, parameters: int) -> float:
     """
     decoder, mesh = config.model.decoder, config.mesh
     width, hidden = decoder.width, decoder.hidden
-    context = decoder.heads * decoder.head_width
-    products = context + 2 * decoder.kv_heads * decoder.head_width + width + 2 * hidden + width
-    kept = {"full": 0, "minimal": products, "minimal_with_context": products + context}
-    layer = width + kept.get(decoder.remat, 2 * products) / mesh.tensor
+    heads, kv_heads = decoder.heads * decoder.head_width, decoder.kv_heads * decoder.head_width
+    widths = {"qkv": heads + 2 * kv_heads, "context": heads, "out_proj": width, "mlp_in": 2 * hidden}
+    on_host = OFFLOADED.get(decoder.remat, ())
+    kept = sum(widths[name] for name in kept_products(decoder.remat) if name not in on_host)
+    kept += {"none": 2 * hidden + 4 * width, "minimal": width, "minimal_with_context": width}.get(decoder.remat, 0)
+    layer = width + kept / mesh.tensor
     rows = config.data.batch_rows / config.accumulation / (mesh.fsdp * mesh.replica)
     positions = rows * config.data.row.length
     working = positions * (6 * width + 6 * hidden / mesh.tensor) * 2

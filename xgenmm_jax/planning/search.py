@@ -7,10 +7,12 @@ corrects the estimate of memory for the rest, so that few are needed. Nothing is
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import typing
 from typing import NamedTuple
 
 import jax
 
+from xgenmm_jax.models.layers import OFFLOADED, Remat
 from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.planning import bounds
 from xgenmm_jax.planning.plan import Plan, make_plan
@@ -18,7 +20,8 @@ from xgenmm_jax.planning.topology import Topology
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.sharding import MeshConfig
 
-REMATS = ("none", "minimal_with_context", "minimal", "full")
+REMATS = tuple(remat for remat in typing.get_args(Remat) if remat not in OFFLOADED)
+"""Without those that use the host's memory: the bound does not know what that way costs."""
 TENSORS = (1, 2, 4, 8)
 MOST_COMPILATIONS = 8
 

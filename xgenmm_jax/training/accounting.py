@@ -18,7 +18,7 @@ from jaxtyping import Int
 import numpy as np
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.models.attention import Window
+from xgenmm_jax.models.attention import Causal
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.projector import MLPConfig
@@ -89,10 +89,10 @@ def load_of(batch: Batch, model: VLMConfig) -> Load:
 
 def visible_pairs(lengths: Int[np.ndarray, " n"], decoder: Phi3Config) -> int:
     """Pairs of query and key inside causal segments of these lengths, within the window."""
-    extra = {Window.W_PLUS_1: 1, Window.W: 0, Window.NONE: None}[decoder.window]
     lengths = np.asarray(lengths, np.int64)
-    reach = lengths if extra is None else np.minimum(lengths, decoder.window_size + extra)
-    return int((reach * (reach + 1) // 2 + (lengths - reach) * reach).sum())
+    reach = Causal.of(decoder.window, decoder.window_size).reach
+    most = lengths if reach is None else np.minimum(lengths, reach + 1)
+    return int((most * (most + 1) // 2 + (lengths - most) * most).sum())
 
 
 def forward_flops(model: VLMConfig, load: Load) -> Flops:
@@ -133,11 +133,11 @@ def _connector_flops(model: VLMConfig, load: Load) -> int:
         widths = linear(connector.width, connector.out_width) + linear(connector.out_width, connector.out_width)
         return load.crops * patches * widths
     groups = load.images if model.sampling is Sampling.FIXED_SAMPLING else load.crops
-    return _resampler_flops(connector, groups, load.crops * patches)
+    return resampler_flops(connector, groups, load.crops * patches)
 
 
-def _resampler_flops(config: ResamplerConfig, groups: int, features: int) -> int:
-    """groups: sets of queries; features: of all of them together."""
+def resampler_flops(config: ResamplerConfig, groups: int, features: int) -> int:
+    """FLOPs of one pass. groups: sets of queries. features: of all groups together."""
     width, inner = config.width, config.heads * config.head_width
     own = config.queries + config.instruction_tokens
     queries, keys = groups * own, features + groups * own
