@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.models.attention import Window, attend, attention_weights, causal_mask
+from xgenmm_jax.models.attention import Causal, Sight, Window, attend, attention_weights, causal_mask
 
 
 def reference(query, key, value, mask):
@@ -42,12 +42,12 @@ def test_attention_is_softmax_of_scores(length, heads, kv_heads):
     query, key, value = inputs(length, heads, kv_heads)
     third = length // 3
     segments, positions = row([1] * third + [2] * (length - third))
-    mask = causal_mask(segments, positions, segments, positions, Window.W, 20)
+    order = Causal.of(Window.W, 20)
+    mask = causal_mask(segments, positions, segments, positions, order)
     wanted = reference(query, key, value, np.asarray(mask))
-    for causal in (False, True):
-        np.testing.assert_allclose(
-            jax.jit(attend, static_argnames="causal")(query, key, value, mask, causal=causal), wanted, rtol=0, atol=1e-5
-        )
+    for causal in (None, order):
+        got = jax.jit(attend, static_argnames="causal")(query, key, value, Sight(mask), causal=causal)
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
 
 
 def test_rows_without_keys_are_finite_and_have_finite_gradients():
@@ -55,7 +55,7 @@ def test_rows_without_keys_are_finite_and_have_finite_gradients():
     mask = jnp.zeros((2, 1, 5), bool)
 
     def total(query):
-        return attend(query, key, value, mask).sum()
+        return attend(query, key, value, Sight(mask)).sum()
 
     assert np.isfinite(total(query))
     assert np.isfinite(jax.grad(total)(query)).all()
@@ -66,7 +66,7 @@ def test_weights_are_those_that_attend_uses():
     mask = jnp.arange(7)[None, None] < jnp.asarray([3, 7])[:, None, None]
     weights = attention_weights(query, key, mask)
     np.testing.assert_allclose(
-        jnp.einsum("BNTS,BSNH->BTNH", weights, value), attend(query, key, value, mask), rtol=0, atol=1e-6
+        jnp.einsum("BNTS,BSNH->BTNH", weights, value), attend(query, key, value, Sight(mask)), rtol=0, atol=1e-6
     )
 
 
@@ -74,7 +74,8 @@ def test_windows_count_inside_a_segment():
     """Window 2 in a row of two segments and padding: w + 1, w, and all keys."""
     segments, positions = row([1, 1, 1, 1, 2, 2, 0])
     seen = {
-        window: np.asarray(causal_mask(segments, positions, segments, positions, window, 2))[0] for window in Window
+        window: np.asarray(causal_mask(segments, positions, segments, positions, Causal.of(window, 2)))[0]
+        for window in Window
     }
     assert seen[Window.W_PLUS_1].sum(-1).tolist() == [1, 2, 3, 3, 1, 2, 0]
     assert seen[Window.W].sum(-1).tolist() == [1, 2, 2, 2, 1, 2, 0]

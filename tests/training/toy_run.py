@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 import os
+from pathlib import Path
 import signal
+import time
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -36,13 +38,24 @@ class ToyModel:
 
 @dataclass
 class Events:
-    """What happens to a run from outside, by step; not part of its config."""
+    """What happens to a run from outside, by step; not part of its config.
+
+    In other processes the variable XGENMM_TOY_EVENTS says it: "host=1,kill_at=8".
+    """
 
     terminate_at: int = 0
     poison_at: int = 0
+    kill_at: int = 0
+    hang_at: int = 0
+    host: int = 0
+    leap_at: int = 0
 
 
-EVENTS = Events()
+def events_of(text: str) -> Events:
+    return Events(**{name: int(value) for name, value in (pair.split("=") for pair in text.split(",") if pair)})
+
+
+EVENTS = events_of(os.environ.get("XGENMM_TOY_EVENTS", ""))
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,8 @@ class ToyLoss:
 
 def toy_batches(data: ToyData, seed: int, state: State, host: int, hosts: int) -> Iterator[tuple]:
     step = state[0]
+    share = data.rows // hosts
+    own = slice(host * share, (host + 1) * share)
     while True:
         step += 1
         rng = np.random.default_rng((seed, step))
@@ -83,9 +98,33 @@ def toy_batches(data: ToyData, seed: int, state: State, host: int, hosts: int) -
         weight = rng.integers(1, 5, data.rows).astype(np.float32)
         if step == EVENTS.poison_at:
             x[3, 2] = np.nan
-        if step == EVENTS.terminate_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        yield ToyRows(x, x.sum(axis=1), weight), [f"toy/{step}/{row}" for row in range(data.rows)], State(step, 0)
+        if step == EVENTS.leap_at:
+            x[2] *= 1000
+        if host == EVENTS.host:
+            happen(step)
+        ids = [f"toy/{step}/{row}" for row in range(data.rows)]
+        yield ToyRows(x[own], x.sum(axis=1)[own], weight[own]), ids[own], State(step, 0)
+
+
+def happen(step: int) -> None:
+    """Whatever is to happen to this process before the step's rows are there."""
+    if step == EVENTS.terminate_at:
+        os.kill(os.getpid(), signal.SIGTERM)
+    if step in (EVENTS.kill_at, EVENTS.hang_at):
+        wait_for_checkpoint()
+    if step == EVENTS.kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if step == EVENTS.hang_at:
+        time.sleep(3600)
+
+
+def wait_for_checkpoint(patience_s: float = 120.0) -> None:
+    """Until the run in ./run has saved something: the steps of this model take no time, saving does."""
+    until = time.monotonic() + patience_s
+    while not any(path.name.isdigit() for path in Path("run/checkpoints").glob("*")):
+        if time.monotonic() > until:
+            raise TimeoutError("the run has saved nothing")
+        time.sleep(0.02)
 
 
 def toy_size(rows: ToyRows) -> Size:

@@ -18,7 +18,7 @@ from xgenmm_jax.generation.generator import Generator, Limits
 from xgenmm_jax.models import probes
 from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.sharding import axis_rules, put_rows, row_sharding
+from xgenmm_jax.training.sharding import axis_rules, placement, put_rows, row_sharding
 
 Rows = Sequence[Ids] | np.ndarray
 """A row may be a list or an array of any integers."""
@@ -189,8 +189,9 @@ class LMM:
     def generator(self, limits: Limits = Limits(), stop_ids: tuple[int, ...] | None = None) -> Generator:  # noqa: B008 - frozen
         """What `generate` stands on, for many prompts; pictures are cut as in training."""
         return Generator(
-            self.config, self.params, self.tokenizer, self.processor.anyres, limits=limits, stop_ids=stop_ids
-        )
+            self.config, self.params, self.tokenizer, self.processor.anyres, limits=limits, stop_ids=stop_ids,
+            placement=placement(self.mesh),
+        )  # fmt: skip
 
     def is_tuned(self) -> bool:
         """Whether it was trained on conversations; else it is a base model."""

@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "score a run: xgenmm evaluate runs/demo/sft_multi",
     "generate": 'ask a run about a picture: xgenmm generate runs/demo/dpo --image my.png "What is this?"',
     "convert": "released weights in and out: xgenmm convert DIR_OR_FILE runs/imported; RUN DIR --to xgenmm",
+    "plan": "does a run fit a TPU slice, how fast can it be: xgenmm plan experiments/stage1.py --topology v5e:16x16",
     "demo": "all stages at nano size, and their report: xgenmm demo --workdir runs/demo",
 }
 
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand; gives the exit code.
 
     0: done. 1: an error, told in one line on stderr. 2: a mistyped command or option. 143 (SIGTERM) and 130 (Ctrl-C):
-    the run was saved and the same command continues it.
+    the run was saved and the same command continues it. 75: another host of the run hangs or is gone; start all again.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):

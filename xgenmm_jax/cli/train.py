@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import inspect
 import io
+import os
 from pathlib import Path
 import sys
 from types import ModuleType
@@ -14,11 +15,16 @@ from typing import Any
 import tyro
 
 from xgenmm_jax.cli.errors import nearest
+from xgenmm_jax.training import distributed
 from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.distributed import Distributed
 
 USAGE = (
     "usage: xgenmm train FILE[:RUN] [overrides] [--workdir DIR]; xgenmm train FILE --help lists the overrides.\n"
-    "RUN is a function of the file, config by default: xgenmm train experiments/ablations/connector.py:mlp"
+    "RUN is a function of the file, config by default: xgenmm train experiments/ablations/connector.py:mlp\n"
+    "Several hosts: the same command on each. A TPU pod is found; elsewhere add --distributed.coordinator HOST:PORT\n"
+    "--distributed.processes N --distributed.process I, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and\n"
+    "JAX_PROCESS_ID. --distributed.processes 1: this host alone, also on a TPU."
 )
 
 
@@ -30,8 +36,10 @@ def main(argv: Sequence[str]) -> int:
         return 0 if argv[:1] in (["-h"], ["--help"]) else 2
     path, *rest = argv
     rest, workdir = take_option(rest, "--workdir")
+    rest, hosts = take_hosts(rest)
     config = parse_overrides(load_experiment(Path(path)), rest, f"xgenmm train {path} [--workdir DIR]")
     folder = Path(workdir) if workdir is not None else Path("runs") / config.name
+    distributed.start(hosts)
 
     from xgenmm_jax.training.loop import train
 
@@ -49,9 +57,22 @@ def take_option(argv: list[str], name: str) -> tuple[list[str], str | None]:
             return argv[:place] + argv[place + 1 :], word.removeprefix(f"{name}=")
         if word == name:
             if place + 1 == len(argv):
-                raise ValueError(f"{name}: got no value; give a folder after it.")
+                raise ValueError(f"{name}: got no value; give one after it.")
             return argv[:place] + argv[place + 2 :], argv[place + 1]
     return argv, None
+
+
+def take_hosts(argv: list[str]) -> tuple[list[str], Distributed]:
+    """The arguments without `--distributed.*`, and what they say; what they do not say the environment does.
+
+    Raises ValueError where they say too little, or a number is none.
+    """
+    argv, coordinator = take_option(argv, "--distributed.coordinator")
+    argv, processes = take_option(argv, "--distributed.processes")
+    argv, process = take_option(argv, "--distributed.process")
+    given = {distributed.COORDINATOR: coordinator, distributed.PROCESSES: processes, distributed.PROCESS: process}
+    said = {name: value for name, value in given.items() if value is not None}
+    return argv, distributed.from_environment(said or os.environ)
 
 
 def load_experiment(path: Path) -> TrainConfig:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from xgenmm_jax.generation import decode
+from xgenmm_jax.generation.cache import sharded
 from xgenmm_jax.models import phi3
 
 _NEVER = -1e9
@@ -59,10 +60,8 @@ def beam_rows(
     """
     batch, length = rows.token_ids.shape
     number, penalty = beams
-    last, cache = decode.prefill(
-        decoder, params, rows, vision_table, prefix, capacity, settings.prefill_positions
-    )
-    cache = jax.tree.map(lambda leaf: jnp.repeat(leaf, number, axis=1), cache)
+    last, cache = decode.prefill(decoder, params, rows, vision_table, prefix, capacity, settings.prefill_positions)
+    cache = sharded(jax.tree.map(lambda leaf: jnp.repeat(leaf, number, axis=1), cache))
     start = cache.key.shape[2] - capacity
     positions = jnp.repeat(rows.positions[:, -1] + 1, number)
     blank = jnp.full((batch, number, capacity), settings.pad_id, jnp.int32)

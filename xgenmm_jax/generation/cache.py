@@ -1,7 +1,18 @@
-"""Static shapes for prompts of any length: the buckets that rows, lengths and caches are rounded up to."""
+"""Caches: how they lie over devices, and the buckets that rows, lengths and caches are rounded up to."""
 
 from collections.abc import Sequence
 import itertools
+
+from xgenmm_jax.models.partitioning import constrain
+from xgenmm_jax.models.phi3 import Cache
+
+AXES = Cache(
+    key=("layers", "batch", None, "heads", "kv"),
+    value=("layers", "batch", None, "heads", "kv"),
+    segment_ids=(None, "batch", None),
+    positions=(None, "batch", None),
+)
+"""Logical axes of a cache's leaves: rows and key-value heads are cut, where they divide."""
 
 PROMPT_BUCKETS = (
     16, 32, 48, 64, 80, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1280, 1536, 2048, 3072, 4096,
@@ -15,6 +26,11 @@ PREFIX_STEP = 8
 """A shared prefix is cut to a multiple of this, so that like prompts share a compilation."""
 PREFIX_MIN = 16
 """Shorter ones are not worth one."""
+
+
+def sharded(cache: Cache) -> Cache:
+    """The cache, cut over the mesh as `AXES` and the table say; for use under jit."""
+    return Cache(*map(constrain, cache, AXES))
 
 
 def bucket(length: int, buckets: Sequence[int], what: str) -> int:

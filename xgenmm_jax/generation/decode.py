@@ -10,6 +10,7 @@ import numpy as np
 
 from xgenmm_jax.batch import ArrayLike
 from xgenmm_jax.generation import sampling
+from xgenmm_jax.generation.cache import sharded
 from xgenmm_jax.models import phi3
 
 
@@ -101,7 +102,7 @@ def prefill(
 
     def block_of(rows: PromptRows) -> tuple[Float[Array, "b D"], phi3.Cache]:
         block = rows.token_ids.shape[0]
-        cache = phi3.empty_cache(decoder.config, block, place + length + capacity, decoder.dtype)
+        cache = sharded(phi3.empty_cache(decoder.config, block, place + length + capacity, decoder.dtype))
         if prefix is not None:
             cache = jax.tree.map(_broadcast_into, cache, prefix)
         embeddings = decoder.apply(variables, rows.token_ids, method="embed")
@@ -118,7 +119,7 @@ def prefill(
         return block_of(rows)
     in_blocks = jax.tree.map(lambda leaf: leaf.reshape(blocks, -1, *leaf.shape[1:]), rows)
     last, cache = jax.lax.map(block_of, in_blocks)
-    return last.reshape(batch, -1), jax.tree.map(_join_blocks, cache)
+    return last.reshape(batch, -1), sharded(jax.tree.map(_join_blocks, cache))
 
 
 def extend_by_one(
@@ -177,9 +178,7 @@ def _begin(
     return State(zero + 1, done, answers, rows.positions[:, -1] + 1, keys, cache)
 
 
-def _advance(
-    decoder: phi3.Phi3, params: PyTree, state: State, until: Int32[Array, ""], settings: Settings
-) -> State:
+def _advance(decoder: phi3.Phi3, params: PyTree, state: State, until: Int32[Array, ""], settings: Settings) -> State:
     start = state.cache.key.shape[2] - state.answers.shape[1]
     zero = jnp.zeros((), jnp.int32)
 
@@ -190,6 +189,7 @@ def _advance(
         before = state.step - 1
         ids = jax.lax.dynamic_index_in_dim(state.answers, before, axis=1, keepdims=False)
         hidden, cache = extend_by_one(decoder, params, ids, state.positions + before, state.cache, start + before)
+        cache = sharded(cache)
         logits = decoder.apply({"params": params}, hidden, method="logits")
         chosen = settings.chooser(logits, sampling.step_keys(state.keys, state.step))
         ids = jnp.where(state.done, settings.pad_id, chosen)

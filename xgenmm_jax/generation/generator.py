@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+import contextlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.generation import beam, cache, decode, sampling, streaming
 from xgenmm_jax.generation.vision import View, VisionTable, instruction_tokens
 from xgenmm_jax.models import phi3
+from xgenmm_jax.models.partitioning import Placement
 from xgenmm_jax.models.vlm import VLMConfig
 
 _IN_FLIGHT = 2
@@ -52,7 +54,8 @@ class Generator:
     """Answers of one model.
 
     params: {vision, connector, decoder}, as in checkpoints. anyres: how pictures are cut; `generate` can take another.
-    stop_ids: ends of an answer; by default `<|end|>`, `<|endofchunk|>` and `<|endoftext|>`.
+    stop_ids: ends of an answer; by default `<|end|>`, `<|endofchunk|>` and `<|endoftext|>`. placement: the mesh over
+    which params lie and the table by which caches and crops are cut over it; by default one device's.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Generator:
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         stop_ids: tuple[int, ...] | None = None,
+        placement: Placement | None = None,
     ):
         if anyres.view_px != config.vision.image_size_px:
             raise ValueError(
@@ -74,6 +78,7 @@ class Generator:
         self.tokenizer = tokenizer
         self.anyres = anyres
         self._limits = limits
+        self._placed = placement or contextlib.nullcontext
         self._params = jax.tree.map(jnp.asarray, params)
         self._decoder = phi3.Phi3(config.decoder, config.dtype)
         stops = stop_ids or (tokenizer.end_id, tokenizer.end_of_chunk_id, tokenizer.eos_id)
@@ -146,21 +151,22 @@ class Generator:
 
         answers: list[list[int]] = [[] for _ in prompts]
         in_flight: deque[tuple[list[_Expanded], Array]] = deque()
-        for wave in self._waves(batches):
-            self._vision.load(view for batch in wave for prompt in batch for view in prompt.views)
-            for batch in wave:
-                rows = most if len(batches) > 1 else cache.row_bucket(len(batch), most)
-                rows = min(rows, self._rows_that_fit(_longest(batch), shared, capacity, num_beams))
-                laid_out = self._rows(batch, rows, shared)
-                limit, prefix = jnp.int32(max_new_tokens), self._prefix_cache(prefix_ids)
-                head = (self._decoder, self._params["decoder"], laid_out, self._vision.table, prefix, limit)
-                if beams:
-                    dispatched, _ = beam.beam_rows(*head, capacity=capacity, settings=settings, beams=beams)
-                else:
-                    dispatched = decode.generate_rows(*head, key, capacity=capacity, settings=settings)
-                in_flight.append((batch, dispatched))
-                if len(in_flight) > _IN_FLIGHT:
-                    self._fetch(*in_flight.popleft(), answers)
+        with self._placed():
+            for wave in self._waves(batches):
+                self._vision.load(view for batch in wave for prompt in batch for view in prompt.views)
+                for batch in wave:
+                    rows = most if len(batches) > 1 else cache.row_bucket(len(batch), most)
+                    rows = min(rows, self._rows_that_fit(_longest(batch), shared, capacity, num_beams))
+                    laid_out = self._rows(batch, rows, shared)
+                    limit, prefix = jnp.int32(max_new_tokens), self._prefix_cache(prefix_ids)
+                    head = (self._decoder, self._params["decoder"], laid_out, self._vision.table, prefix, limit)
+                    if beams:
+                        dispatched, _ = beam.beam_rows(*head, capacity=capacity, settings=settings, beams=beams)
+                    else:
+                        dispatched = decode.generate_rows(*head, key, capacity=capacity, settings=settings)
+                    in_flight.append((batch, dispatched))
+                    if len(in_flight) > _IN_FLIGHT:
+                        self._fetch(*in_flight.popleft(), answers)
         while in_flight:
             self._fetch(*in_flight.popleft(), answers)
         return answers
@@ -185,12 +191,11 @@ class Generator:
         capacity = cache.bucket(max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
         settings = self._settings._replace(chooser=sampling.chooser(temperature, top_k, top_p))
         expanded = self._expand(0, prompt, 0, anyres or self.anyres)
-        self._vision.load(expanded.views)
-        rows = self._rows([expanded], 1, 0)
-        params = self._params["decoder"]
-        state = decode.begin_rows(
-            self._decoder, params, rows, self._vision.table, jax.random.key(seed), capacity=capacity, settings=settings
-        )
+        params, key = self._params["decoder"], jax.random.key(seed)
+        with self._placed():
+            self._vision.load(expanded.views)
+            rows, table = self._rows([expanded], 1, 0), self._vision.table
+            state = decode.begin_rows(self._decoder, params, rows, table, key, capacity=capacity, settings=settings)
         return streaming.pieces(self._texts(state, max_new_tokens, settings))
 
     def _texts(self, state: decode.State, max_new_tokens: int, settings: decode.Settings) -> Iterator[str]:
@@ -198,7 +203,8 @@ class Generator:
         params = self._params["decoder"]
         for until in (*range(1, max_new_tokens, _STREAM_STEPS), max_new_tokens):
             if until > 1:
-                state = decode.continue_rows(self._decoder, params, state, jnp.int32(until), settings=settings)
+                with self._placed():
+                    state = decode.continue_rows(self._decoder, params, state, jnp.int32(until), settings=settings)
             yield self.tokenizer.decode(self._until_stop(np.asarray(state.answers[0])), keep_special=False)
             if bool(state.done[0]):
                 return

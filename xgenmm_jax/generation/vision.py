@@ -18,6 +18,7 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.generation import cache
 from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.partitioning import constrain
 from xgenmm_jax.models.projector import MLPConfig
 from xgenmm_jax.models.vlm import VLM, VLMConfig
 
@@ -207,4 +208,5 @@ def _encode_into(
 ) -> Float[Array, "slots Q D"]:
     """The table with the batch's groups at `slots`; a slot behind the end is not written."""
     tokens = VLM(config).apply({"params": params}, batch, method="encode_images")
-    return table.at[slots].set(tokens.reshape(-1, *table.shape[1:]).astype(table.dtype), mode="drop")
+    table = table.at[slots].set(tokens.reshape(-1, *table.shape[1:]).astype(table.dtype), mode="drop")
+    return constrain(table, (None, None, None))  # whole on every device: any row may read any slot

@@ -1,6 +1,15 @@
-"""Attention for every model: one function, plus the mask of packed, causal, windowed rows."""
+"""Attention for every model: one function, and who sees whom in packed, causal, windowed rows.
 
+What computes it follows from the platform of the devices of the mesh in force (`jax.set_mesh`), not from the process's
+default, so a program compiled for a TPU on a machine without one has the TPU's kernel: splash on a TPU (`splash.py`),
+flash on an NVIDIA GPU (`flash.py`), XLA's own operations elsewhere (`xla_attention.py`). Configs can name one.
+"""
+
+from dataclasses import dataclass
 from enum import Enum
+import functools
+import math
+from typing import Literal, NamedTuple
 
 from flax import linen as nn
 import jax
@@ -8,10 +17,22 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-SMALLEST_CHUNK = 128
-MOST_CHUNKS = 8
-"""Causal rows are computed in chunks of queries, each with the keys up to its end: at 256 positions a quarter of the
-scores is never computed, at 1024 nearly half. Smaller chunks save less than their compile time costs."""
+from xgenmm_jax.models.flash import flash_attention
+from xgenmm_jax.models.splash import splash_attention
+from xgenmm_jax.models.xla_attention import xla_attention
+
+Implementation = Literal["auto", "xla", "splash", "flash"]
+"""auto: by the platform of the mesh; rows shorter than SHORTEST_KERNEL_ROW always take XLA. splash: JAX's TPU kernels.
+flash: Pallas kernels for NVIDIA GPUs from Ampere on. Off their platform both run in an interpreter, for tests."""
+
+KERNELS = {"tpu": "splash", "gpu": "flash"}
+"""A device's platform to the implementation of "auto"; xla on every other."""
+
+SHORTEST_KERNEL_ROW = 128
+"""Kernels pad queries and keys to blocks of 128: below, XLA's scores are small and the padding is most of the work."""
+
+CONTEXT = "context"
+"""What remat policies call attention's result."""
 
 
 class Window(Enum):
@@ -25,13 +46,56 @@ class Window(Enum):
     NONE = "none"
 
 
+@dataclass(frozen=True)
+class Causal:
+    """Causal order: a query sees its own key and the `reach` keys before it; None: all before it."""
+
+    reach: int | None = None
+
+    @classmethod
+    def of(cls, window: Window, size: int) -> "Causal":
+        return cls({Window.W_PLUS_1: size, Window.W: size - 1, Window.NONE: None}[window])
+
+
+class Sight(NamedTuple):
+    """Who sees whom, in the form that the implementation takes; made once and handed to every layer.
+
+    XLA takes the mask, True where a key is seen. Kernels take segments: a query sees the keys of its own segment.
+    All None: every query sees every key.
+    """
+
+    mask: Bool[Array, "B #T S"] | None = None
+    query_segments: Int32[Array, "B T"] | None = None
+    key_segments: Int32[Array, "B S"] | None = None
+
+
+def packed_rows(
+    segment_ids: Int32[Array, "B T"], positions: Int32[Array, "B T"], causal: Causal, implementation: Implementation
+) -> Sight:
+    """Of packed rows that attend to themselves: causal, inside a segment. Segment 0 is padding.
+
+    Windows count positions. Kernels count rows of the array instead, which is the same where a segment's positions
+    count up one by one, as packing lays them; padding inside a segment would be counted by a kernel's window.
+    """
+    length = segment_ids.shape[1]
+    if implementation_for(implementation, length, length) == "xla":
+        return Sight(mask=causal_mask(segment_ids, positions, segment_ids, positions, causal))
+    return Sight(query_segments=segment_ids, key_segments=segment_ids)
+
+
+def seen_keys(is_seen: Bool[Array, "B S"], length: int, implementation: Implementation) -> Sight:
+    """Of `length` queries a row that all see the same keys."""
+    if implementation_for(implementation, length, is_seen.shape[1]) == "xla":
+        return Sight(mask=is_seen[:, None])
+    return Sight(query_segments=jnp.ones((is_seen.shape[0], length), jnp.int32), key_segments=is_seen.astype(jnp.int32))
+
+
 def causal_mask(
     query_segments: Int32[Array, "B T"],
     query_positions: Int32[Array, "B T"],
     key_segments: Int32[Array, "B S"],
     key_positions: Int32[Array, "B S"],
-    window: Window,
-    window_size: int,
+    causal: Causal,
 ) -> Bool[Array, "B T S"]:
     """True where query t may see key s: same segment, not later, inside the window.
 
@@ -40,84 +104,112 @@ def causal_mask(
         1 0 0 0
         1 1 0 0
         0 0 1 0
-        0 0 0 0    a row without keys: `attend` gives it the mean of all values, which nobody reads
+        0 0 0 0    a row without keys: `attend` gives it something finite, which nobody reads
     """
     distance = query_positions[:, :, None] - key_positions[:, None, :]
     mask = (query_segments[:, :, None] == key_segments[:, None, :]) & (key_segments[:, None, :] > 0) & (distance >= 0)
-    if window is Window.W_PLUS_1:
-        mask &= distance <= window_size
-    elif window is Window.W:
-        mask &= distance < window_size
-    return mask
+    return mask if causal.reach is None else mask & (distance <= causal.reach)
 
 
 def attend(
     query: Float[Array, "B T N H"],
     key: Float[Array, "B S K H"],
     value: Float[Array, "B S K H"],
-    mask: Bool[Array, "B #T S"] | None = None,
-    *,
-    causal: bool = False,
+    sight: Sight = Sight(),  # noqa: B008
+    causal: Causal | None = None,
+    implementation: Implementation = "auto",
 ) -> Float[Array, "B T N H"]:
     """softmax(query key^T / sqrt(H)) value, each key-value head serving N / K neighbouring query heads.
 
-    mask: True where a key is seen; None sees all. causal: the caller's word that its mask hides every key s > t, so
-    that those need not be computed. Scores and softmax are float32, the second product takes the values' dtype.
+    causal: queries and keys are the same row, and the order that `sight` was made for. Float32 inside, the result in
+    the values' dtype. What queries without keys get is finite, differs between implementations, and passes back no
+    gradient of its own that is not finite.
     """
-    length = query.shape[1]
-    chunk = max(SMALLEST_CHUNK, -(-length // MOST_CHUNKS))
-    if not causal or key.shape[1] != length or length <= chunk:
-        return checkpoint_name(_attend_whole(query, key, value, mask), "context")
-    contexts = []
-    for start in range(0, length, chunk):
-        end = min(start + chunk, length)
-        seen = None if mask is None else mask[:, start:end, :end]
-        contexts.append(_attend_whole(query[:, start:end], key[:, :end], value[:, :end], seen))
-    return checkpoint_name(jnp.concatenate(contexts, axis=1), "context")
+    chosen = implementation_for(implementation, query.shape[1], key.shape[1])
+    if sight.mask is not None or chosen == "xla":
+        assert sight.query_segments is None, "made for a kernel: give `attend` the implementation that made the sight"
+        context = xla_attention(query, key, value, sight.mask, causal is not None)
+        return checkpoint_name(context, CONTEXT)
+    kernel = functools.partial(
+        {"splash": splash_attention, "flash": flash_attention}[chosen],
+        causal=causal is not None,
+        reach=None if causal is None else causal.reach,
+        checkpoint_name=CONTEXT,
+        interpret=KERNELS.get(platform()) != chosen,
+    )
+    query_segments, key_segments = sight.query_segments, sight.key_segments
+    if query_segments is None or key_segments is None:
+        query_segments, key_segments = (jnp.ones(x.shape[:2], jnp.int32) for x in (query, key))
+    return _on_every_device(kernel, query, key, value, query_segments, key_segments)
 
 
-def _attend_whole(
-    query: Float[Array, "B T N H"],
-    key: Float[Array, "B S K H"],
-    value: Float[Array, "B S K H"],
-    mask: Bool[Array, "B #T S"] | None,
-) -> Float[Array, "B T N H"]:
-    batch, length, heads, width = query.shape
-    keys, kv_heads = key.shape[1:3]
-    group = heads // kv_heads
-    # Heads before positions, a group's queries below each other: plain batched products, 3 times faster on a CPU than
-    # the einsum "BTKGH,BSKH->BKGTS".
-    query_BKRH = (query * width**-0.5).reshape(batch, length, kv_heads, group, width).transpose(0, 2, 3, 1, 4)
-    query_BKRH = query_BKRH.reshape(batch, kv_heads, group * length, width)
-    scores = jnp.einsum("BKRH,BSKH->BKRS", query_BKRH, key, preferred_element_type=jnp.float32)
-    scores_BKGTS = scores.reshape(batch, kv_heads, group, length, keys)
-    if mask is not None:
-        # The smallest finite number and not -inf: a row without any key must not become NaN.
-        scores_BKGTS = jnp.where(mask[:, None, None], scores_BKGTS, jnp.finfo(jnp.float32).min)
-    largest = jax.lax.stop_gradient(jnp.max(scores_BKGTS, axis=-1, keepdims=True))
-    weights_BKGTS = jnp.exp(scores_BKGTS - largest)
-    # Dividing after the product and not before it touches T x H numbers instead of T x S: a third of the backward pass.
-    total_BKGT1 = jnp.sum(weights_BKGTS, axis=-1, keepdims=True)
-    weights_BKRS = weights_BKGTS.reshape(scores.shape).astype(value.dtype)
-    context = jnp.einsum("BKRS,BSKH->BKRH", weights_BKRS, value, preferred_element_type=jnp.float32)
-    context_BKGTH = context.reshape(batch, kv_heads, group, length, width) / total_BKGT1
-    return context_BKGTH.astype(value.dtype).transpose(0, 3, 1, 2, 4).reshape(query.shape)
+def implementation_for(implementation: str, length: int, keys: int) -> str:
+    """xla, splash or flash, for rows of `length` queries and `keys` keys. Raises ValueError for another name."""
+    if implementation == "auto":
+        return KERNELS.get(platform(), "xla") if min(length, keys) >= SHORTEST_KERNEL_ROW else "xla"
+    if implementation not in ("xla", *KERNELS.values()):
+        raise ValueError(f"attention: got {implementation!r}, wanted auto, xla, splash or flash; choose one of these.")
+    return implementation
+
+
+def platform() -> str:
+    """Platform (cpu, gpu, tpu) of the devices of the mesh in force; without a mesh that of the only device.
+
+    Without a mesh and with several devices it says cpu: nothing tells how rows lie on them, and only XLA finds out.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is not None:
+        return device.platform
+    return jax.default_backend() if jax.device_count() == 1 else "cpu"
+
+
+def _on_every_device(kernel, query, key, value, query_segments, key_segments) -> Float[Array, "B T N H"]:
+    """The kernel on each device's own rows and heads, by the axis rules in force: the compiler cannot cut a kernel."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or mesh.manual_axes:
+        return kernel(query, key, value, query_segments, key_segments)
+    batch = _mesh_axes(mesh, "batch", query.shape[0])
+    # Key-value heads and their queries are cut alike, or not at all.
+    heads = jax.P(batch, None, _mesh_axes(mesh, "heads", key.shape[2]), None)
+    row = jax.P(batch, None)
+    # Kernels say nothing of how their results vary over devices, which check_vma wants to know.
+    cut = jax.shard_map(kernel, in_specs=(heads, heads, heads, row, row), out_specs=heads, check_vma=False)
+    return cut(query, key, value, query_segments, key_segments)
+
+
+def _mesh_axes(mesh: jax.sharding.AbstractMesh, name: str, size: int) -> tuple[str, ...] | None:
+    """Mesh axes over which an axis of this logical name is cut; None where they do not divide it, as for parameters."""
+    axes = dict(nn.get_logical_axis_rules()).get(name) or ()
+    axes = (axes,) if isinstance(axes, str) else tuple(axes)
+    return axes if axes and size % math.prod(mesh.shape[axis] for axis in axes) == 0 else None
 
 
 def keep_attention(
     module: nn.Module,
     query: Float[Array, "B T N H"],
     key: Float[Array, "B S K H"],
-    mask: Bool[Array, "B #T S"] | None = None,
+    sight: Sight = Sight(),  # noqa: B008
+    causal: Causal | None = None,
 ) -> None:
     """Sows the weights [B N T S] under the module's "attention", where a caller has made that collection mutable.
 
-    Layers of a scan stack theirs on a leading axis.
+    Layers of a scan stack theirs on a leading axis. XLA computes them, whatever computes `attend`.
     """
     # While initialising every collection is mutable.
     if module.is_mutable_collection("attention") and not module.is_initializing():
         key = jnp.repeat(key, query.shape[2] // key.shape[2], axis=2)
-        module.sow("attention", "weights", attention_weights(query, key, mask))
+        module.sow("attention", "weights", attention_weights(query, key, dense_mask(sight, causal)))
+
+
+def dense_mask(sight: Sight, causal: Causal | None) -> Bool[Array, "B #T S"] | None:
+    """The mask of a sight, True where a key is seen, whichever form the sight has; None where all are."""
+    if sight.mask is not None or sight.query_segments is None:
+        return sight.mask
+    if causal is None:
+        same = sight.query_segments[:, :, None] == sight.key_segments[:, None, :]
+        return same & (sight.key_segments[:, None, :] > 0)
+    rows = jnp.broadcast_to(jnp.arange(sight.key_segments.shape[1], dtype=jnp.int32)[None], sight.key_segments.shape)
+    return causal_mask(sight.query_segments, rows, sight.key_segments, rows, causal)
 
 
 def attention_weights(

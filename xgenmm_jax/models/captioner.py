@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from flax import linen as nn
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from xgenmm_jax.models.attention import attend
+from xgenmm_jax.models.attention import Sight, attend
 from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers
 from xgenmm_jax.models.vit import EPSILON, FeedForward
 
@@ -40,7 +41,7 @@ class Attention(nn.Module):
         self,
         x: Float[Array, "n T D"],
         memory: Float[Array, "n S E"],
-        mask: Bool[Array, "n T S"] | None,
+        sight: Sight,
     ) -> Float[Array, "n T D"]:
         head_width = self.width // self.heads
         zeros = nn.initializers.zeros
@@ -62,8 +63,9 @@ class Attention(nn.Module):
             dtype=self.dtype,
             name="key_value",
         )(memory)
-        context = attend(query, key_value[..., 0, :, :], key_value[..., 1, :, :], mask)
-        return Linear(
+        query, key_value = checkpoint_name((query, key_value), "qkv")
+        context = attend(query, key_value[..., 0, :, :], key_value[..., 1, :, :], sight)
+        out = Linear(
             inputs=(self.heads, head_width),
             outputs=(self.width,),
             axes=("heads", "kv", "embed"),
@@ -72,6 +74,7 @@ class Attention(nn.Module):
             dtype=self.dtype,
             name="out",
         )(context)
+        return checkpoint_name(out, "out_proj")
 
 
 class CaptionerBlock(nn.Module):
@@ -86,13 +89,16 @@ class CaptionerBlock(nn.Module):
         self,
         x: Float[Array, "n T D"],
         features: Float[Array, "n P E"],
-        mask: Bool[Array, "n T T"],
+        sight: Sight,
     ) -> tuple[Float[Array, "n T D"], None]:
         width, heads = self.config.width, self.config.heads
+        x = checkpoint_name(x, "layer_input")
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm1")(x)
-        x = x + Attention(width, width, heads, self.dtype, name="self_attention")(normed, normed, mask)
+        x = x + Attention(width, width, heads, self.dtype, name="self_attention")(normed, normed, sight)
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm2")(x)
-        x = x + Attention(width, self.feature_width, heads, self.dtype, name="cross_attention")(normed, features, None)
+        x = x + Attention(width, self.feature_width, heads, self.dtype, name="cross_attention")(
+            normed, features, Sight()
+        )
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm3")(x)
         return x + FeedForward(width, self.config.hidden, self.dtype, name="mlp")(normed), None
 
@@ -133,10 +139,10 @@ class Captioner(nn.Module):
         shifted = jnp.where(is_start, start[None, None], table[shifted_ids])
         x = jnp.where(parallel[:, None, None], masked[None, None], shifted) + positions[None, :length]
         causal = jnp.tril(jnp.ones((length, length), bool))
-        mask = causal[None] | parallel[:, None, None]
+        sight = Sight(mask=causal[None] | parallel[:, None, None])
 
         block = scan_layers(CaptionerBlock, config.layers, config.remat, broadcast_inputs=2)
-        x, _ = block(config, features.shape[-1], self.dtype, name="layers")(x.astype(self.dtype), features, mask)
+        x, _ = block(config, features.shape[-1], self.dtype, name="layers")(x.astype(self.dtype), features, sight)
         x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x)
         head = Linear(
             inputs=(config.width,),

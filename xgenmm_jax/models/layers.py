@@ -3,12 +3,14 @@
 Parameters are float32 and carry logical axis names; `training/sharding.py` maps the names to mesh axes.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
+
+from xgenmm_jax.models.partitioning import constrain
 
 LOGICAL_AXES = {
     "batch": "rows of the batch, or their crops; on activations only",
@@ -26,9 +28,48 @@ LOGICAL_AXES = {
 Dtype = Literal["float32", "bfloat16"]
 """Compute dtype. Norms, softmax, rotary angles and losses are float32 whatever it is."""
 
-Remat = Literal["none", "full", "minimal", "minimal_with_context"]
-"""What the backward pass keeps of a layer: everything; its input; results of matrix products without batch axes (not
-attention's); those and attention's result. `full` needs least memory, `none` least time."""
+LAYER_NAMES = {
+    "layer_input": "the stream that enters the layer",
+    "qkv": "queries, keys and values as they leave their linear maps",
+    "context": "attention's result, and the sums of its softmax where a kernel gives them",
+    "out_proj": "the linear map behind attention",
+    "mlp_in": "the linear maps into the feed-forward, before the activation",
+}
+"""What a rematerialisation policy can name; every block that is scanned marks all of them (`checkpoint_name`). The
+feed-forward's result is not among them: no backward pass needs it, only the sum that enters the next layer."""
+
+Remat = Literal[
+    "none",
+    "minimal_with_context",
+    "minimal",
+    "save_dot_with_context_except_mlp",
+    "save_dot_except_mlp",
+    "save_qkv_proj",
+    "save_out_proj",
+    "full",
+    "minimal_offloaded",
+    "qkv_offloaded",
+    "inputs_offloaded",
+]
+"""What the backward pass keeps of a layer, from most memory and least time to the reverse; then what goes to the host's
+memory meanwhile. none: everything. minimal: results of matrix products without batch axes (not attention's);
+minimal_with_context: attention's too. full: the layer's input alone. The others: see KEPT. The ladder and its names are
+MaxText's (published: minimal on v5p, full on v5e, inputs_offloaded on v6e)."""
+
+KEPT: dict[str, tuple[str, ...]] = {
+    "save_dot_with_context_except_mlp": ("qkv", "context", "out_proj"),
+    "save_dot_except_mlp": ("qkv", "out_proj"),
+    "save_qkv_proj": ("qkv",),
+    "save_out_proj": ("out_proj",),
+}
+"""Policies that keep named results on the device."""
+
+OFFLOADED: dict[str, tuple[str, ...]] = {
+    "minimal_offloaded": ("qkv", "out_proj", "mlp_in"),
+    "qkv_offloaded": ("qkv",),
+    "inputs_offloaded": ("layer_input", "qkv", "out_proj"),
+}
+"""Policies that move named results to the host's memory and back."""
 
 UNROLLED_LAYERS = 8
 """Stacks of at most so many layers are unrolled in the compiled program; their parameters stay stacked."""
@@ -36,8 +77,11 @@ UNROLLED_LAYERS = 8
 Initializer = jax.nn.initializers.Initializer
 
 
-def remat_policy(remat: Remat) -> Any:
-    """The jax.checkpoint policy of a name. None keeps nothing ('full'); do not call it for 'none'."""
+def remat_policy(remat: str) -> Any:
+    """The jax.checkpoint policy of a name. None keeps nothing ('full'); do not call it for 'none'.
+
+    Raises ValueError that lists the names where there is no such policy.
+    """
     policies = jax.checkpoint_policies
     if remat == "full":
         return None
@@ -47,7 +91,16 @@ def remat_policy(remat: Remat) -> Any:
         return policies.save_from_both_policies(
             policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names("context")
         )
-    raise ValueError(f"remat: got {remat!r}, wanted none, full, minimal or minimal_with_context; choose one of these.")
+    if remat in KEPT:
+        return policies.save_only_these_names(*KEPT[remat])
+    if remat in OFFLOADED:
+        return policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=list(OFFLOADED[remat]),
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
+    raise ValueError(f"remat: got {remat!r}, wanted one of {', '.join(get_args(Remat))}; choose one of these.")
 
 
 def scan_layers(block: type[nn.Module], layers: int, remat: Remat, *, scanned_inputs: int = 0, broadcast_inputs: int):
@@ -155,7 +208,7 @@ def shard_batch(x: Array) -> Array:
 
     Without it, the compiler may follow a parameter's cut instead and gather activations where it should gather weights.
     """
-    return nn.with_logical_constraint(x, ("batch",) + (None,) * (x.ndim - 1))
+    return constrain(x, ("batch",) + (None,) * (x.ndim - 1))
 
 
 Channels = tuple[float, float, float]

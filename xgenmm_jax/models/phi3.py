@@ -10,9 +10,18 @@ from flax import linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Float, Int32
 
-from xgenmm_jax.models.attention import Window, attend, causal_mask, keep_attention
+from xgenmm_jax.models.attention import (
+    Causal,
+    Implementation,
+    Sight,
+    Window,
+    attend,
+    causal_mask,
+    keep_attention,
+    packed_rows,
+)
 from xgenmm_jax.models.layers import Dtype, Linear, Remat, RMSNorm, scan_layers, shard_batch, symmetric_uniform
 
 
@@ -22,6 +31,7 @@ class Phi3Config:
 
     vocab_rows: rows of embedding and head; the first initial_len are the tokenizer's, the rest is never used.
     additional: ids from initial_len on, with embedding rows and head columns of their own.
+    attention: what computes packed rows; with a cache it is XLA always.
     """
 
     vocab_rows: int = 32064
@@ -38,6 +48,11 @@ class Phi3Config:
     window_size: int = 2047
     init_std: float = 0.02
     remat: Remat = "none"
+    attention: Implementation = "auto"
+
+    @property
+    def causal(self) -> Causal:
+        return Causal.of(self.window, self.window_size)
 
     @property
     def head_width(self) -> int:
@@ -99,12 +114,13 @@ class DecoderBlock(nn.Module):
         layer: Int32[Array, ""],
         cos: Float[Array, "B T 1 H"],
         sin: Float[Array, "B T 1 H"],
-        mask: Bool[Array, "B T S"],
+        sight: Sight,
         place: Int32[Array, ""] | int,
     ) -> tuple[tuple[Float[Array, "B T D"], tuple[Array, Array] | None], None]:
         """carry: the stream and, while decoding, keys and values of all layers, written in place at `place`."""
         config = self.config
         x, cached = carry
+        x = checkpoint_name(x, "layer_input")
         width, kv_heads, head_width = config.width, config.kv_heads, config.head_width
         group = config.heads // kv_heads
         init = nn.initializers.normal(config.init_std)
@@ -129,15 +145,17 @@ class DecoderBlock(nn.Module):
                 for all_layers, new in zip(cached, (key, value), strict=True)
             )
             key, value = (jax.lax.dynamic_index_in_dim(a, layer, keepdims=False).astype(self.dtype) for a in cached)
-        keep_attention(self, query, key, mask)
-        x = x + Linear(
+        causal = config.causal if cached is None else None
+        keep_attention(self, query, key, sight, causal)
+        out = Linear(
             inputs=(config.heads, head_width),
             outputs=(width,),
             axes=("heads", "kv", "embed"),
             kernel_init=init,
             dtype=self.dtype,
             name="o_proj",
-        )(attend(query, key, value, mask, causal=cached is None))
+        )(attend(query, key, value, sight, causal, config.attention))
+        x = x + checkpoint_name(out, "out_proj")
 
         gate_up = Linear(
             inputs=(width,),
@@ -147,6 +165,7 @@ class DecoderBlock(nn.Module):
             dtype=self.dtype,
             name="gate_up_proj",
         )(RMSNorm(width, config.epsilon, name="post_attention_norm")(x))
+        gate_up = checkpoint_name(gate_up, "mlp_in")
         x = x + Linear((config.hidden,), (width,), ("mlp", "embed"), init, dtype=self.dtype, name="down_proj")(
             gate_up[..., 1, :] * jax.nn.silu(gate_up[..., 0, :])
         )
@@ -212,10 +231,14 @@ class Phi3(nn.Module):
         segment_ids: Int32[Array, "B T"],
         positions: Int32[Array, "B T"],
     ) -> Float[Array, "B T D"]:
-        """States after the last norm. Positions see earlier ones of their own segment, within the window."""
+        """States after the last norm. Positions see earlier ones of their own segment, within the window.
+
+        Positions count up one by one inside a segment, else windows differ between implementations of attention
+        (`packed_rows`).
+        """
         config = self.config
-        mask = causal_mask(segment_ids, positions, segment_ids, positions, config.window, config.window_size)
-        return self._run(embeddings, None, positions, mask, 0)[0]
+        sight = packed_rows(segment_ids, positions, config.causal, config.attention)
+        return self._run(embeddings, None, positions, sight, 0)[0]
 
     def extend(
         self,
@@ -244,11 +267,10 @@ class Phi3(nn.Module):
             positions,
             cache.segment_ids[0],
             cache.positions[0],
-            config.window,
-            config.window_size,
+            config.causal,
         )
         turned = jnp.where(segment_ids > 0, positions, 1)
-        hidden, key_value = self._run(embeddings, (cache.key, cache.value), turned, mask, place)
+        hidden, key_value = self._run(embeddings, (cache.key, cache.value), turned, Sight(mask), place)
         return hidden, Cache(*key_value, cache.segment_ids, cache.positions)
 
     def _run(
@@ -256,14 +278,14 @@ class Phi3(nn.Module):
         embeddings: Float[Array, "B T D"],
         cached: tuple[Array, Array] | None,
         positions: Int32[Array, "B T"],
-        mask: Bool[Array, "B T S"],
+        sight: Sight,
         place: Int32[Array, ""] | int,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
         config = self.config
         cos, sin = rotary_angles(positions, config.head_width, config.rope_theta)
         numbers = jnp.arange(config.layers, dtype=jnp.int32)
         x = shard_batch(embeddings.astype(self.dtype))
-        (x, cached), _ = self.layers((x, cached), numbers, cos, sin, mask, place)
+        (x, cached), _ = self.layers((x, cached), numbers, cos, sin, sight, place)
         return self.norm(x), cached
 
     def logits(self, hidden: Float[Array, "*n D"]) -> Float[Array, "*n V"]:

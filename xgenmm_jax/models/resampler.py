@@ -8,16 +8,18 @@ from dataclasses import dataclass
 
 from flax import linen as nn
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from xgenmm_jax.models.attention import attend, keep_attention
+from xgenmm_jax.models.attention import Implementation, Sight, attend, keep_attention, seen_keys
 from xgenmm_jax.models.layers import (
     Dtype,
     LayerNorm,
     Linear,
     Remat,
     scan_layers,
+    shard_batch,
     symmetric_uniform,
     torch_linear_init,
 )
@@ -41,6 +43,7 @@ class ResamplerConfig:
     out_width: int = 3072
     instruction_tokens: int = 0
     remat: Remat = "none"
+    attention: Implementation = "auto"
 
 
 class ResamplerBlock(nn.Module):
@@ -54,11 +57,12 @@ class ResamplerBlock(nn.Module):
         self,
         latents: Float[Array, "n Q E"],
         media: Float[Array, "n S E"],
-        mask: Bool[Array, "n 1 R"],
+        sight: Sight,
     ) -> tuple[Float[Array, "n Q E"], None]:
-        """mask: keys that are seen, the media's and then the latents' (R = S + Q)."""
+        """sight: of the latents on the S media and then on themselves, S + Q keys."""
         config = self.config
         width, heads, head_width = config.width, config.heads, config.head_width
+        latents = checkpoint_name(latents, "layer_input")
         media = LayerNorm(width, EPSILON, self.dtype, name="norm_media")(media)
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm_latents")(latents)
         query = Linear(
@@ -77,25 +81,26 @@ class ResamplerBlock(nn.Module):
             dtype=self.dtype,
             name="to_kv",
         )
-        key_value = to_kv(jnp.concatenate([media, normed], axis=1))
+        query, key_value = checkpoint_name((query, to_kv(jnp.concatenate([media, normed], axis=1))), "qkv")
         key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
-        keep_attention(self, query, key, mask)
-        latents = latents + Linear(
+        keep_attention(self, query, key, sight)
+        out = Linear(
             inputs=(heads, head_width),
             outputs=(width,),
             axes=("heads", "kv", "vision_embed"),
             kernel_init=torch_linear_init(in_axis=(0, 1)),
             dtype=self.dtype,
             name="to_out",
-        )(attend(query, key, value, mask))
+        )(attend(query, key, value, sight, implementation=config.attention))
+        latents = latents + checkpoint_name(out, "out_proj")
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm_ff")(latents)
         up = Linear(
             (width,), (config.hidden,), ("vision_embed", "mlp"), torch_linear_init(), dtype=self.dtype, name="ff1"
         )(normed)
         down = Linear(
             (config.hidden,), (width,), ("mlp", "vision_embed"), torch_linear_init(), dtype=self.dtype, name="ff2"
-        )(jax.nn.gelu(up, approximate=False))
-        return latents + down, None
+        )(jax.nn.gelu(checkpoint_name(up, "mlp_in"), approximate=False))
+        return shard_batch(latents + down), None
 
 
 class Resampler(nn.Module):
@@ -134,10 +139,10 @@ class Resampler(nn.Module):
                 )
             x = jnp.concatenate([x, self.project_instruction(instruction)], axis=1)
             query_mask = jnp.concatenate([query_mask, instruction_mask], axis=1)
-        mask = jnp.concatenate([media_mask, query_mask], axis=1)[:, None]
+        sight = seen_keys(jnp.concatenate([media_mask, query_mask], axis=1), x.shape[1], config.attention)
 
         block = scan_layers(ResamplerBlock, config.layers, config.remat, broadcast_inputs=2)
-        x, _ = block(config, self.dtype, name="layers")(x, media, mask)
+        x, _ = block(config, self.dtype, name="layers")(x, media, sight)
         x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x[:, : config.queries])
         return Linear(
             inputs=(config.width,),

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 from flax import linen as nn
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from xgenmm_jax.models.attention import Sight, seen_keys
 from xgenmm_jax.models.captioner import Attention
 from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers
 from xgenmm_jax.models.vit import EPSILON, FeedForward
@@ -45,10 +47,11 @@ class TextBlock(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n T D"], mask: Bool[Array, "n T T"]) -> tuple[Float[Array, "n T D"], None]:
+    def __call__(self, x: Float[Array, "n T D"], sight: Sight) -> tuple[Float[Array, "n T D"], None]:
         width = self.config.width
+        x = checkpoint_name(x, "layer_input")
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm1")(x)
-        x = x + Attention(width, width, self.config.heads, self.dtype, name="attention")(normed, normed, mask)
+        x = x + Attention(width, width, self.config.heads, self.dtype, name="attention")(normed, normed, sight)
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm2")(x)
         return x + FeedForward(width, self.config.hidden, self.dtype, name="mlp")(normed), None
 
@@ -78,9 +81,9 @@ class TextTower(nn.Module):
             bias = self.param("bias", nn.initializers.constant(config.bias), ())
 
         x = (table[token_ids] + positions[None, :length]).astype(self.dtype)
-        mask = jnp.broadcast_to(valid[:, None, :], (*token_ids.shape, length))
+        sight = seen_keys(valid, length, "auto")
         block = scan_layers(TextBlock, config.layers, config.remat, broadcast_inputs=1)
-        x, _ = block(config, self.dtype, name="layers")(x, mask)
+        x, _ = block(config, self.dtype, name="layers")(x, sight)
         x = LayerNorm(config.width, EPSILON, name="norm")(x)
         weight = valid[..., None].astype(jnp.float32)
         mean = (x * weight).sum(1) / jnp.maximum(weight.sum(1), 1)

@@ -9,11 +9,12 @@ from typing import Literal
 
 from flax import linen as nn
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from xgenmm_jax.models.attention import attend, keep_attention
-from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers
+from xgenmm_jax.models.attention import Implementation, attend, keep_attention
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers, shard_batch
 
 EPSILON = 1e-6
 KERNEL_INIT = nn.initializers.xavier_uniform()
@@ -42,6 +43,7 @@ class ViTConfig:
     layers: int = 27
     heads: int = 16
     remat: Remat = "none"
+    attention: Implementation = "auto"
     activation: Activation = "gelu_tanh"
     epsilon: float = EPSILON
     class_token: bool = False
@@ -72,6 +74,7 @@ class SelfAttention(nn.Module):
     width: int
     heads: int
     dtype: Dtype
+    implementation: Implementation
 
     @nn.compact
     def __call__(self, x: Float[Array, "n P E"]) -> Float[Array, "n P E"]:
@@ -85,10 +88,11 @@ class SelfAttention(nn.Module):
             dtype=self.dtype,
             name="qkv",
         )(x)
+        qkv = checkpoint_name(qkv, "qkv")
         query, key, value = qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
         keep_attention(self, query, key)
-        context = attend(query, key, value)
-        return Linear(
+        context = attend(query, key, value, implementation=self.implementation)
+        out = Linear(
             inputs=(self.heads, head_width),
             outputs=(self.width,),
             axes=("heads", "kv", "vision_embed"),
@@ -97,6 +101,7 @@ class SelfAttention(nn.Module):
             dtype=self.dtype,
             name="out",
         )(context)
+        return checkpoint_name(out, "out_proj")
 
 
 def activate(x: Float[Array, "*n"], activation: Activation) -> Float[Array, "*n"]:
@@ -121,7 +126,7 @@ class FeedForward(nn.Module):
         )(x)
         return Linear(
             (self.hidden,), (self.width,), ("mlp", "vision_embed"), KERNEL_INIT, bias_init, self.dtype, name="fc2"
-        )(activate(up, self.activation))
+        )(activate(checkpoint_name(up, "mlp_in"), self.activation))
 
 
 class EncoderBlock(nn.Module):
@@ -133,13 +138,14 @@ class EncoderBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n P E"]) -> tuple[Float[Array, "n P E"], None]:
         config = self.config
-        x = x + SelfAttention(config.width, config.heads, self.dtype, name="attention")(
+        x = checkpoint_name(x, "layer_input")
+        x = x + SelfAttention(config.width, config.heads, self.dtype, config.attention, name="attention")(
             LayerNorm(config.width, config.epsilon, self.dtype, name="norm1")(x)
         )
         x = x + FeedForward(config.width, config.hidden, self.dtype, config.activation, name="mlp")(
             LayerNorm(config.width, config.epsilon, self.dtype, name="norm2")(x)
         )
-        return x, None
+        return shard_batch(x), None
 
 
 class PoolingHead(nn.Module):

@@ -103,7 +103,7 @@ class VLM(nn.Module):
         """The tower's features of every crop, padding crops too."""
         rows, crops = batch.pixels.shape[:2]
         pixels = shard_batch(batch.pixels.reshape(rows * crops, *batch.pixels.shape[2:]))
-        features = self.vision(self.normalize(pixels))
+        features = shard_batch(self.vision(self.normalize(pixels)))
         if not self.config.train_vision:
             features = jax.lax.stop_gradient(features)
         return features.reshape(rows, crops, *features.shape[1:])

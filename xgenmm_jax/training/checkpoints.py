@@ -1,25 +1,38 @@
 """Checkpoints: complete parameters, optimizer state and data state, written in the background, atomically.
 
 A checkpoint is a folder `checkpoints/<step>` of orbax with the items params, opt_state and progress. It appears under
-its name only when whole, so what has a number can be read. It knows no mesh: it restores onto any.
+its name only when whole. One that was damaged afterwards is put aside and the one before it is used. A checkpoint
+knows no mesh: it restores onto any, and onto any number of hosts and slices.
 """
 
 from collections.abc import Mapping
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
 
 from xgenmm_jax.data.order import State
+from xgenmm_jax.training import checkpoint_files
+from xgenmm_jax.training.distributed import anyone
 from xgenmm_jax.training.objective import Params
 from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.step import TrainState
 
+LOG = logging.getLogger(__name__)
+
 FOLDER = "checkpoints"
+ITEMS = ("params", "opt_state", "progress")
 CHUNK_BYTES = 256 * 2**20
 """Leaves above this are stored in chunks."""
+
+
+class SizeError(ValueError):
+    """A checkpoint is whole and of another model."""
 
 
 class Progress(NamedTuple):
@@ -32,11 +45,25 @@ class Progress(NamedTuple):
 
 
 class Checkpoints:
-    """Those of one run. Close it, or use it in a `with`: the last one may still be on its way to the disk."""
+    """Those of one run. Close it, or use it in a `with`: the last one may still be on its way to the disk.
 
-    def __init__(self, run: Path, keep: int):
+    keep: newest checkpoints that stay. keep_every: those at multiples of so many steps stay too; 0: none.
+    """
+
+    def __init__(self, run: Path, keep: int, keep_every: int = 0):
         self._folder = run.absolute() / FOLDER
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True, create=True)
+        for path in checkpoint_files.unfinished(self._folder):
+            LOG.warning("checkpoint: '%s' was not written to its end and is left out", path)
+        kept = [checkpoint_managers.LatestN(keep)]
+        if keep_every:
+            kept.append(checkpoint_managers.EveryNSteps(keep_every))
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(kept),
+            cleanup_tmp_directories=True,
+            create=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
+        )
+        self._saving: tuple[int, bool] = (0, True)
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=options,
@@ -57,11 +84,16 @@ class Checkpoints:
         """Step of the newest checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, progress: Progress) -> None:
-        """Copies the state to the host, then writes in the background. A step that is there already is left alone."""
+    def save(self, state: TrainState, progress: Progress, is_urgent: bool = False) -> None:
+        """Copies the state to the host, then writes in the background. A step that is there already is left alone.
+
+        is_urgent: the machine is about to go; files get no checksums, which would have to be read again for them.
+        """
         step = int(state.step)
         if step == self.latest():
             return
+        self._manager.wait_until_finished()  # `_list_files` may still be at the one before
+        self._saving = step, not is_urgent
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -71,19 +103,49 @@ class Checkpoints:
             ),
         )
 
+    def _list_files(self) -> None:
+        """Called when all files of a checkpoint are written and it has not appeared yet."""
+        step, with_checksums = self._saving
+        if jax.process_index() == 0:
+            for folder in self._folder.glob(f"{step}{checkpoint_files.UNFINISHED}*"):
+                checkpoint_files.write_list(folder, with_checksums)
+
     def wait(self) -> None:
         """Until everything is on the disk."""
         self._manager.wait_until_finished()
 
-    def restore(self, abstract: TrainState) -> tuple[TrainState, Progress]:
-        """The newest state, laid out as `abstract` says, whatever mesh wrote it.
+    def restore(self, abstract: TrainState) -> tuple[TrainState, Progress] | None:
+        """The newest state, laid out as `abstract` says, whatever mesh wrote it. None where the run has none.
 
-        Raises ValueError where it was written by a model of another size.
+        A damaged checkpoint is named in a warning and put aside as `<step>.damaged`; the one before it is used. All
+        hosts must call this; they share the reading of checksums and agree.
+
+        Raises ValueError where it was written by a model of another size, or all are damaged.
         """
-        step = self.latest()
-        assert step is not None, "restore() without a checkpoint; ask latest() first"
-        folder = self._folder / str(step)
-        params = restore_params(folder, abstract.params)
+        steps = checkpoint_files.steps(self._folder)
+        for step in steps:
+            folder = self._folder / str(step)
+            restored, cause = None, checkpoint_files.damage(folder, ITEMS, (jax.process_index(), jax.process_count()))
+            if not anyone(cause is not None):
+                try:
+                    restored = self._read(folder, step, abstract)
+                except SizeError:
+                    raise
+                except Exception as error:  # tensorstore, orbax and json each have their own
+                    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+                if not anyone(cause is not None):
+                    return restored
+            self._put_aside(folder, cause or "another host tells why")
+        if steps:
+            raise ValueError(
+                f"checkpoint: all of '{self._folder}' are damaged; mend one and take '{checkpoint_files.DAMAGED}' off "
+                "its name, or start anew with another --workdir."
+            )
+        return None
+
+    def _read(self, folder: Path, step: int, abstract: TrainState) -> tuple[TrainState, Progress]:
+        check_params(folder / "params", abstract.params)
+        params = _restore(folder / "params", abstract.params)
         opt_state = _restore(folder / "opt_state", _named(abstract.opt_state))
         progress = ocp.JsonCheckpointHandler().restore(folder / "progress", args=ocp.args.JsonRestore())
         state = TrainState(
@@ -93,6 +155,17 @@ class Checkpoints:
             healthy=jax.device_put(jnp.ones((), bool), abstract.healthy.sharding),
         )
         return state, Progress(**{**progress, "data": State(*progress["data"])})
+
+    def _put_aside(self, folder: Path, cause: str) -> None:
+        aside = folder.with_name(folder.name + checkpoint_files.DAMAGED)
+        LOG.warning(
+            "checkpoint: '%s' is damaged (%s); it is now '%s', and the one before it is used", folder, cause, aside.name
+        )
+        if jax.process_index() == 0:
+            folder.rename(aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"put aside {folder.name}")
+        self._manager.reload()
 
 
 def restore_params(source: Path, abstract: Params) -> Params:
@@ -108,16 +181,21 @@ def restore_params(source: Path, abstract: Params) -> Params:
 
 
 def newest(source: Path) -> Path:
-    """The newest checkpoint of a run folder; a checkpoint is its own newest. Raises ValueError where there is none."""
+    """The newest whole checkpoint of a run folder; a checkpoint is its own newest. Damaged ones are told in a warning.
+
+    Raises ValueError where there is none.
+    """
     source = source.absolute()
     if (source / "params").is_dir():
         return source
     folder = source / FOLDER
-    steps = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
-    if not steps:
-        what = "no checkpoint" if source.is_dir() else "no such folder"
-        raise ValueError(f"checkpoint: '{source}': {what}; give a folder that `xgenmm train` wrote and saved into.")
-    return folder / str(max(steps))
+    for step in checkpoint_files.steps(folder):
+        cause = checkpoint_files.damage(folder / str(step), ("params",))
+        if cause is None:
+            return folder / str(step)
+        LOG.warning("checkpoint: '%s' is damaged (%s); the one before it is used", folder / str(step), cause)
+    what = "no checkpoint" if source.is_dir() else "no such folder"
+    raise ValueError(f"checkpoint: '{source}': {what}; give a folder that `xgenmm train` wrote and saved into.")
 
 
 def param_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -136,7 +214,7 @@ def check_params(folder: Path, abstract: Params) -> None:
     problems = differences(have, wanted)
     if problems:
         more = f" and {len(problems) - 2} more" if len(problems) > 2 else ""
-        raise ValueError(
+        raise SizeError(
             f"checkpoint: '{folder.parent}' is of another size than the model: {', '.join(problems[:2])}{more}; use "
             "the model of the config.json beside it, or another checkpoint."
         )

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from xgenmm_jax.training.objective import Objective
 from xgenmm_jax.training.optimizer import OptimizerConfig
+from xgenmm_jax.training.profiling import ProfileConfig
 from xgenmm_jax.training.sharding import MeshConfig
 
 PACKAGE = "xgenmm_jax"
@@ -52,13 +53,19 @@ class Initialize:
 class CheckpointConfig:
     """When to save beside the end of the run and SIGTERM.
 
-    every_steps: 0 switches it off. every_seconds: 0 switches it off; for one host only, hosts' clocks differ.
-    keep: newest checkpoints that stay.
+    every_steps: 0 switches it off. every_seconds: 0 switches it off; with several hosts it is asked for at logged
+    steps, where they agree. keep: newest checkpoints that stay: 2, as the newest may be damaged. keep_every:
+    checkpoints at multiples of so many steps stay for good; 0: none.
     """
 
     every_steps: int = 0
     every_seconds: float = 120.0
-    keep: int = 1
+    keep: int = 2
+    keep_every: int = 0
+
+    def __post_init__(self):
+        if self.keep < 1 or min(self.every_steps, self.every_seconds, self.keep_every) < 0:
+            raise ValueError(f"checkpoint: got {self}; wanted keep 1 or more and nothing below 0.")
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,10 @@ class TrainConfig:
     log_every: int = 10
     """Steps between lines of metrics; a line holds that step's own figures."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    watchdog_seconds: float = 0.0
+    """Ends the process, with the name of the host that hangs, when nothing moves for so long; 0: never. Longer than
+    compiling and saving take."""
+    profile: ProfileConfig = ProfileConfig()
 
     def __post_init__(self):
         for name, least in (("steps", 1), ("accumulation", 1), ("log_every", 1)):

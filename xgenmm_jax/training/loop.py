@@ -13,16 +13,21 @@ import jax
 from jaxtyping import Array
 
 from xgenmm_jax.data.order import State
+from xgenmm_jax.training.accounting import Speedometer
 from xgenmm_jax.training.checkpoints import Checkpoints, Progress
-from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.config import CheckpointConfig, TrainConfig
+from xgenmm_jax.training.distributed import anyone, ending_together
 from xgenmm_jax.training.initialize import initialize_params
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
 from xgenmm_jax.training.objective import Objective, Params, Size
 from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, split, trainable_mask
+from xgenmm_jax.training.profiling import Profiler
 from xgenmm_jax.training.run_folder import prepare
-from xgenmm_jax.training.sharding import check_rows, make_mesh, put_rows, row_sharding, unboxed
+from xgenmm_jax.training.sharding import check_rows, host_share, make_mesh, put_rows, row_sharding, unboxed
 from xgenmm_jax.training.signals import Signals
+from xgenmm_jax.training.spikes import FIGURES, Spikes
 from xgenmm_jax.training.step import TrainState, abstract_state, init_state, make_step, shardings_of
+from xgenmm_jax.training.watchdog import Watchdog
 
 IN_FLIGHT = 2
 """Steps that are dispatched and not finished. With fewer the device waits for the host, with more batches pile up."""
@@ -55,8 +60,10 @@ def train(
 ) -> RunResult:
     """Runs `config` in `folder` to its last step; continues from the newest checkpoint there, bit for bit.
 
-    The folder gets config.json, commit, tokenizer.model, metrics.jsonl, tensorboard/ and checkpoints/. On SIGTERM or
-    SIGINT the state is saved and the result names the signal. devices: all by default.
+    The folder gets config.json, commit, tokenizer.model, metrics.jsonl, tensorboard/ and checkpoints/, and where there
+    is something to say spikes.jsonl, profile/ and heartbeats/. On SIGTERM or SIGINT the state is saved and the result
+    names the signal; SIGUSR1 asks for a profile. devices: all by default. With several hosts every one calls this with
+    the same config and a folder that all see.
 
     Raises:
         ValueError: the folder holds a run of another config, a size does not fit, a file is missing.
@@ -71,14 +78,17 @@ def train(
     optimizer = make_optimizer(config.optimizer, config.steps, boxed)
     trainable = trainable_mask(unboxed(boxed), config.freeze)
     abstract = abstract_state(objective, trainable, optimizer, mesh)
-    if jax.process_count() > 1 and config.checkpoint.every_seconds:
-        raise ValueError("checkpoint.every_seconds: clocks of several hosts differ; set it to 0 and use every_steps.")
+    host, hosts = host_share(mesh)
     prepare(config, folder)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
         signals = stack.enter_context(Signals())
-        checkpoints = stack.enter_context(Checkpoints(folder, config.checkpoint.keep))
+        profiler = stack.enter_context(Profiler(config.profile, folder, signals.profile))
+        policy = config.checkpoint
+        checkpoints = stack.enter_context(Checkpoints(folder, policy.keep, policy.keep_every))
+        watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds))
+        stack.enter_context(ending_together(watchdog))
         state, reference, progress = _start(config, objective, trainable, optimizer, abstract, checkpoints)
         first_step = int(state.step)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
@@ -87,36 +97,40 @@ def train(
         step_function = make_step(
             objective, trainable, optimizer, schedule, config.accumulation, config.seed, mesh, abstract
         )
-        batches = objective.batches(config.seed, progress.data, jax.process_index(), jax.process_count())
+        batches = objective.batches(config.seed, progress.data, host, hosts)
         stack.enter_context(contextlib.closing(batches))
 
         # ------------------------------------------------------------ the steps
-        watch = _Watch(config, log, bar, progress)
-        saved_at = time.monotonic()
+        speedometer = Speedometer(config, mesh.devices.flatten().tolist())
+        watch = _Watch(config, log, bar, Spikes(folder, first_step), speedometer, progress, hosts)
+        saves = _Saves(policy, config.log_every)
         for step in range(first_step + 1, config.steps + 1):
+            profiler.before(step)
             # The device still works on the steps before this one, while the host makes the batch and sends it.
+            watchdog.at(step, "reading rows")
             rows, sample_ids, data_after = next(batches)
             if step == first_step + 1:
-                check_rows(mesh, len(jax.tree.leaves(rows)[0]) * jax.process_count(), config.accumulation)
-            size = objective.size(rows)
+                check_rows(mesh, len(jax.tree.leaves(rows)[0]) * hosts, config.accumulation)
+            size, flops = objective.size(rows), speedometer.flops(rows)
+            watchdog.at(step, "starting the step")
             rows = put_rows(rows, row_sharding(mesh))
             state, metrics = step_function(state, reference, rows)
-            watch.launched(step, metrics, sample_ids, size, data_after)
+            watch.launched(step, metrics, sample_ids, size, flops, data_after)
+            watchdog.at(step, "waiting for the devices")
             watch.land(IN_FLIGHT)
+            profiler.after(step, lambda: watch.land(0))
 
             # -------------------------------------------------------- saving and stopping
             stop = signals.received(step)
-            policy = config.checkpoint
-            due = policy.every_steps and step % policy.every_steps == 0
-            due = due or policy.every_seconds and time.monotonic() - saved_at > policy.every_seconds
-            if due or stop or step == config.steps or watch.is_unhealthy:
+            if saves.are_due(step) or stop or step == config.steps or watch.is_unhealthy:
                 watch.land(0)
+                watchdog.at(step, "saving")
                 if not bool(state.healthy):
                     checkpoints.save(state, watch.before(int(state.step) + 1))
                     checkpoints.wait()
                     raise NonFiniteLossError(watch.message(int(state.step) + 1, folder))
-                checkpoints.save(state, watch.progress)
-                saved_at = time.monotonic()
+                checkpoints.save(state, watch.progress, is_urgent=stop is not None)
+                saves.saved()
             if stop:
                 checkpoints.wait()
                 return RunResult(folder, step, state.params, watch.progress, stop)
@@ -137,19 +151,39 @@ def _start(
     abstract: TrainState,
     checkpoints: Checkpoints,
 ) -> tuple[TrainState, Params | None, Progress]:
-    """State, reference and progress: those of the newest checkpoint, or those of a new run."""
-    resumed = checkpoints.latest() is not None
+    """State, reference and progress: those of the newest whole checkpoint, or those of a new run."""
+    restored = checkpoints.restore(abstract)
     params = reference = None
-    if not resumed or objective.reference:
+    if restored is None or objective.reference:
         params = initialize_params(config.initialize, objective, config.seed, abstract.params, config.model)
     if objective.reference:
         # Copied, because the first step takes the policy's own buffers.
         reference = jax.tree.map(lambda leaf: leaf.copy(), split(params, trainable)[0])
-    if resumed:
-        state, progress = checkpoints.restore(abstract)
+    if restored is not None:
+        state, progress = restored
         return state, reference, progress
     start = jax.jit(lambda params: init_state(params, trainable, optimizer), out_shardings=shardings_of(abstract))
     return start(params), reference, Progress()
+
+
+class _Saves:
+    """When to save by schedule."""
+
+    def __init__(self, policy: CheckpointConfig, log_every: int):
+        self._policy, self._log_every = policy, log_every
+        self._saved_at = time.monotonic()
+
+    def are_due(self, step: int) -> bool:
+        """All hosts answer alike: by the clock of any, asked at logged steps, for asking waits for the devices."""
+        policy = self._policy
+        if policy.every_steps and step % policy.every_steps == 0:
+            return True
+        if not policy.every_seconds or (jax.process_count() > 1 and step % self._log_every):
+            return False
+        return anyone(time.monotonic() - self._saved_at > policy.every_seconds)
+
+    def saved(self) -> None:
+        self._saved_at = time.monotonic()
 
 
 class _Flight(NamedTuple):
@@ -159,6 +193,7 @@ class _Flight(NamedTuple):
     metrics: dict[str, Array]
     sample_ids: list[str]
     fill: float
+    flops: float
     before: Progress
     after: Progress
 
@@ -169,28 +204,38 @@ class _Watch:
     Whether a step was healthy is read with the figures that are logged; until then its samples are remembered.
     """
 
-    def __init__(self, config: TrainConfig, log: MetricsLog, bar: ProgressBar, progress: Progress):
+    def __init__(
+        self,
+        config: TrainConfig,
+        log: MetricsLog,
+        bar: ProgressBar,
+        spikes: Spikes,
+        speedometer: Speedometer,
+        progress: Progress,
+        hosts: int,
+    ):
         self.progress = progress
         self.is_unhealthy = False
-        self._config, self._log, self._bar = config, log, bar
+        self._config, self._log, self._bar, self._spikes, self._hosts = config, log, bar, spikes, hosts
+        self._speedometer = speedometer
         self._flying: deque[_Flight] = deque()
         self._unsure: deque[_Flight] = deque()
         self._began = time.monotonic() - progress.seconds
         self._shown_at, self._shown_tokens = time.monotonic(), progress.tokens
+        self._flops_since = 0.0
 
     def launched(
-        self, step: int, metrics: dict[str, Array], sample_ids: list[str], size: Size, data_after: State
+        self, step: int, metrics: dict[str, Array], sample_ids: list[str], size: Size, flops: float, data_after: State
     ) -> None:
         """A step was dispatched."""
-        hosts = jax.process_count()  # a host counts its own rows; the others' are about as full
-        before = self.progress
+        hosts, before = self._hosts, self.progress  # a host counts its own rows; the others' are about as full
         self.progress = Progress(
             data=data_after,
             samples=before.samples + size.samples * hosts,
             tokens=before.tokens + size.tokens * hosts,
             seconds=time.monotonic() - self._began,
         )
-        flight = _Flight(step, metrics, sample_ids, size.tokens / size.places, before, self.progress)
+        flight = _Flight(step, metrics, sample_ids, size.tokens / size.places, flops * hosts, before, self.progress)
         self._flying.append(flight)
         self._unsure.append(flight)
 
@@ -198,6 +243,7 @@ class _Watch:
         """Waits until at most so many steps are under way; logs what is to be logged."""
         while len(self._flying) > at_most:
             flight = self._flying.popleft()
+            self._flops_since += flight.flops
             jax.block_until_ready(flight.metrics["loss"])
             self._bar.advance(flight.step)
             if flight.step % self._config.log_every == 0 or flight.step == self._config.steps:
@@ -208,21 +254,29 @@ class _Watch:
         if not figures.pop("healthy"):
             self.is_unhealthy = True
             return
-        while self._unsure and self._unsure[0].step <= flight.step:
-            self._unsure.popleft()
+        self._settle(flight.step)
         now, tokens = time.monotonic(), flight.after.tokens
+        new_tokens, seconds = tokens - self._shown_tokens, now - self._shown_at
         row = {
             "step": flight.step,
             **figures,
             "fill": flight.fill,
             "samples": flight.after.samples,
             "tokens": tokens,
-            "tokens_per_second": (tokens - self._shown_tokens) / (now - self._shown_at),
+            "tokens_per_second": new_tokens / seconds,
+            **self._speedometer.figures(new_tokens, self._flops_since, seconds),
             "seconds": now - self._began,
         }
-        self._shown_at, self._shown_tokens = now, tokens
+        self._shown_at, self._shown_tokens, self._flops_since = now, tokens, 0.0
         self._log.write(row)
         self._bar.show(row)
+
+    def _settle(self, step: int) -> None:
+        """Steps up to this one are healthy. Looks for spikes among them and forgets their samples."""
+        done = [self._unsure.popleft() for _ in range(len(self._unsure)) if self._unsure[0].step <= step]
+        judged = jax.device_get([{name: flight.metrics[name] for name in FIGURES} for flight in done])
+        for flight, values in zip(done, judged, strict=True):
+            self._spikes.judge(flight.step, {name: float(value) for name, value in values.items()}, flight.sample_ids)
 
     def before(self, step: int) -> Progress:
         """What the run had done before a step that is not known to be healthy."""

@@ -3,7 +3,7 @@
 Parameters, optimizer state, batches and caches take their shardings from here, on one device as on many.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 import math
@@ -11,8 +11,13 @@ from typing import Any
 
 from flax import linen as nn
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
+
+from xgenmm_jax.models import partitioning
+from xgenmm_jax.models.partitioning import Placement
+from xgenmm_jax.training.optimizer import path_name
 
 AXES = ("replica", "fsdp", "tensor")
 
@@ -27,7 +32,10 @@ RULES: dict[str, tuple[str, ...]] = {
     "vocab": ("tensor",),
     "norm": (),
 }
-"""Logical axis to mesh axes. `models/layers.py` says what each name is."""
+"""Logical axis to mesh axes. `models/layers.py` says what each name is.
+
+A mesh axis cuts at most one axis of a tensor: the first that claims it. ("vision_embed", "embed") is cut on its inputs.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,9 @@ class MeshConfig:
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with axes ("replica", "fsdp", "tensor") over the devices, all of them by default.
 
-    Raises ValueError where the sizes do not multiply to the number of devices.
+    With several slices the replicas are dealt out over them: only gradients travel between slices.
+
+    Raises ValueError where the sizes do not multiply to the number of devices, or a replica would lie across slices.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [config.replica, config.fsdp, config.tensor]
@@ -57,46 +67,63 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"mesh: got replica {config.replica} x fsdp {config.fsdp} x tensor {config.tensor} for {len(devices)} "
             "devices; the product must equal the number of devices, with -1 on at most one axis for the rest."
         )
-    # jax.make_mesh orders devices by the network's topology; its default axis types refuse linen's constraints.
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    auto = (AxisType.Auto,) * len(AXES)  # linen's constraints are refused on the default, explicit axes
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        # Orders devices by the network's topology.
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=auto, devices=devices)
+    return Mesh(_over_slices(devices, sizes, slices), AXES, axis_types=auto)
+
+
+def _over_slices(devices: Sequence[jax.Device], sizes: Sequence[int], slices: int) -> np.ndarray:
+    """Devices by (replica, fsdp, tensor), each slice a block of whole replicas."""
+    replica, *inner = sizes
+    if replica % slices:
+        raise ValueError(
+            f"mesh: got replica {replica} for {slices} slices; make it a multiple of {slices} (--mesh.replica "
+            f"{slices}), so that parameters are gathered inside a slice and only gradients travel between slices."
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (replica // slices, *inner),
+        (slices, 1, 1),
+        devices,
+        # As jax.make_mesh does: the axes of this chip's network are too few to be kept whole.
+        allow_split_physical_axes=devices[0].device_kind in ("TPU v5 lite", "TPU v5e"),
+    )
+
+
+def placement(mesh: Mesh) -> Placement:
+    """The mesh with this table, as generation takes it."""
+    return Placement(mesh, RULES)
 
 
 def axis_rules() -> AbstractContextManager:
-    """Context in which `nn.with_logical_constraint` inside the models uses this table."""
+    """Context in which `models.partitioning.constrain` uses this table."""
     return nn.logical_axis_rules([(name, axes or None) for name, axes in RULES.items()])
 
 
 def spec(mesh: Mesh, names: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
-    """Mesh axes of an array's axes.
-
-    An axis that does not divide evenly stays whole, and a mesh axis serves the first array axis that claims it.
-    """
-    if len(names) != len(shape):
-        raise ValueError(f"sharding: got axis names {tuple(names)} for shape {tuple(shape)}; name every axis once.")
-    used: set[str] = set()
-    entries = []
-    for name, size in zip(names, shape, strict=True):
-        axes = tuple(axis for axis in RULES[name] if axis not in used) if name is not None else ()
-        if not axes or size % math.prod(mesh.shape[axis] for axis in axes):
-            entries.append(None)
-            continue
-        used.update(axes)
-        entries.append(axes if len(axes) > 1 else axes[0])
-    return PartitionSpec(*entries)
+    """Mesh axes of an array's axes (`models.partitioning.spec` says how)."""
+    return partitioning.spec(names, shape, RULES, mesh.shape)
 
 
 def param_shardings(mesh: Mesh, boxed: Any) -> Any:
     """Shardings of a parameter tree whose leaves are boxed with logical names (`jax.eval_shape` of an init).
 
     Leaves without a box are replicated. The result has no boxes.
+
+    Raises ValueError with the tensor's path where its names are not those of the table, or one stands twice.
     """
 
-    def one(leaf):
-        if _is_box(leaf):
+    def one(path, leaf):
+        if not _is_box(leaf):
+            return replicated(mesh)
+        try:
             return NamedSharding(mesh, spec(mesh, leaf.names, leaf.value.shape))
-        return replicated(mesh)
+        except ValueError as error:
+            raise ValueError(f"sharding: {path_name(path)}: {error}") from error
 
-    return jax.tree.map(one, boxed, is_leaf=_is_box)
+    return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=_is_box)
 
 
 def unboxed(tree: Any) -> Any:
@@ -117,8 +144,30 @@ def row_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
+def host_share(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
+    """(index, count): this host gives part `index` of `count` equal parts of every batch.
+
+    Hosts whose devices differ in `tensor` alone hold the same rows and have the same index. process: this one by
+    default.
+
+    Raises ValueError where hosts have some rows in common and others not.
+    """
+    shards = math.prod(mesh.shape[axis] for axis in RULES["batch"])
+    held: dict[int, set[int]] = {}
+    for shard, devices in enumerate(mesh.devices.reshape(shards, -1)):
+        for device in devices:
+            held.setdefault(device.process_index, set()).add(shard)
+    parts = sorted({tuple(sorted(part)) for part in held.values()})
+    if sum(map(len, parts)) != shards or len({len(part) for part in parts}) != 1:
+        raise ValueError(
+            f"mesh: with tensor {mesh.shape['tensor']} two hosts share some of their rows; choose a tensor size that "
+            "divides the devices of a host, or a multiple of them."
+        )
+    return parts.index(tuple(sorted(held[jax.process_index() if process is None else process]))), len(parts)
+
+
 def check_rows(mesh: Mesh, rows: int, accumulation: int) -> None:
-    """Raises ValueError where the rows of a batch do not divide over accumulation and devices."""
+    """Raises ValueError where the rows of a global batch do not divide over accumulation and devices."""
     shards = math.prod(mesh.shape[axis] for axis in RULES["batch"])
     if rows % (accumulation * shards):
         raise ValueError(
@@ -128,12 +177,7 @@ def check_rows(mesh: Mesh, rows: int, accumulation: int) -> None:
 
 
 def put_rows(batch: Any, sharding: NamedSharding) -> Any:
-    """A batch of numpy arrays on the devices, rows split. With several hosts each gives its own consecutive rows."""
+    """A batch of numpy arrays on the devices, rows split. With several hosts each gives its part (`host_share`)."""
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
-
-
-def mesh_shape(mesh: Mesh) -> Mapping[str, int]:
-    """Sizes by axis, for the run folder."""
-    return dict(mesh.shape)

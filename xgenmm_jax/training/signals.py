@@ -1,5 +1,6 @@
-"""SIGTERM and SIGINT as a question the loop asks between steps."""
+"""SIGTERM, SIGINT and SIGUSR1 as questions the loop asks between steps."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -9,33 +10,51 @@ from jax.experimental import multihost_utils
 
 
 class Signals:
-    """Remembers the first SIGTERM or SIGINT while it is entered; a second one acts as usual."""
+    """Remembers the first SIGTERM or SIGINT while it is entered; a second one acts as usual.
+
+    With several hosts SIGTERM is jax's own to catch: a notice to one host reaches all of them, and they agree on a
+    step that none has passed. Ctrl-C on one is passed on to it as SIGTERM.
+    """
 
     def __init__(self):
         self._number: int | None = None
+        self._profile = False
         self._previous: dict[int, object] = {}
+        self._several = jax.process_count() > 1 and jax.distributed.is_initialized()
 
     def __enter__(self) -> "Signals":
         # Python lets only the main thread set handlers; in notebooks' and tests' threads there is nothing to catch.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._catch)
+            handlers = {signal.SIGINT: self._catch, signal.SIGUSR1: self._catch_profile}
+            if not self._several:
+                handlers[signal.SIGTERM] = self._catch
+            self._previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        self._restore(*self._previous)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         self._number = number
-        self._restore()
+        self._restore(signal.SIGINT, signal.SIGTERM)
+        if self._several:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+    def _catch_profile(self, number: int, frame: FrameType | None) -> None:
+        self._profile = True
+
+    def _restore(self, *numbers: int) -> None:
+        for number in numbers:
+            if number in self._previous:
+                signal.signal(number, self._previous.pop(number))
+
+    def profile(self) -> bool:
+        """Whether SIGUSR1 came since this was last asked."""
+        requested, self._profile = self._profile, False
+        return requested
 
     def received(self, step: int) -> int | None:
         """The signal to stop for after this step. All hosts of a run answer alike."""
-        if jax.process_count() > 1 and jax.distributed.is_initialized():
+        if self._several:
             return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else None
         return self._number

@@ -1,0 +1,222 @@
+"""The kernels of TPU and GPU against XLA's own operations, in Pallas' interpreter; which one a platform gets."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+import numpy as np
+import pytest
+
+from xgenmm_jax.models import splash
+from xgenmm_jax.models.attention import (
+    Causal,
+    Window,
+    attend,
+    attention_weights,
+    causal_mask,
+    dense_mask,
+    implementation_for,
+    packed_rows,
+    seen_keys,
+)
+from xgenmm_jax.models.flash import block_ranges
+from xgenmm_jax.models.flash_kernels import Order
+from xgenmm_jax.training.sharding import AXES, MeshConfig, axis_rules, make_mesh
+
+KERNELS = ("splash", "flash")
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Several blocks a row at lengths that an interpreter manages."""
+    monkeypatch.setattr(splash, "LARGEST_BLOCK", 128)
+
+
+def packed(*lengths, rows=1, padding=0):
+    """(segment ids, positions) of equal rows whose segments have these lengths."""
+    segments = np.concatenate([np.full(n, i + 1) for i, n in enumerate(lengths)] + [np.zeros(padding, int)])
+    positions = np.concatenate([np.arange(n) for n in lengths] + [np.zeros(padding, int)])
+    return [jnp.asarray(np.tile(x, (rows, 1)), jnp.int32) for x in (segments, positions)]
+
+
+def random_heads(rows, length, keys, heads, kv_heads, width, dtype=jnp.float32):
+    """Query, key, value and a gradient of the result."""
+    shapes = [(rows, length, heads, width), *[(rows, keys, kv_heads, width)] * 2, (rows, length, heads, width)]
+    keys = jax.random.split(jax.random.key(0), 4)
+    return [jax.random.normal(key, shape, dtype) for key, shape in zip(keys, shapes, strict=True)]
+
+
+def value_and_gradients(query, key, value, grad, sight, causal, implementation, is_read):
+    """Results that are read, and gradients of their product with `grad`."""
+
+    @jax.jit
+    def run(query, key, value):
+        def total(*heads):
+            context = attend(*heads, sight, causal, implementation)
+            context = jnp.where(is_read[:, :, None, None], context, 0)
+            return jnp.sum(context * grad), context
+
+        return jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(query, key, value)
+
+    (_, context), gradients = run(query, key, value)
+    return context, *gradients
+
+
+def assert_equal_to_xla(heads, make_sight, causal, implementation, is_read):
+    wanted, got = (
+        value_and_gradients(*heads, make_sight(name), causal, name, is_read) for name in ("xla", implementation)
+    )
+    for name, a, b in zip(("context", "d_query", "d_key", "d_value"), wanted, got, strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-5, err_msg=f"{implementation} {name}")
+
+
+@pytest.mark.parametrize("implementation", KERNELS)
+@pytest.mark.parametrize("window", Window)
+def test_kernels_equal_xla_on_packed_rows(implementation, window, monkeypatch):
+    """Segments, padding, grouped queries, head width 96, a window that crosses blocks; both of splash's backwards."""
+    monkeypatch.setattr(splash, "MOST_FUSED_BLOCKS", 1 if window is Window.W else 4)
+    segments, positions = packed(70, 150, 60, padding=20)
+    causal = Causal.of(window, 50)
+    heads = random_heads(1, 300, 300, 4, 2, 96)
+    assert_equal_to_xla(
+        heads,
+        lambda name: packed_rows(segments, positions, causal, name),
+        causal,
+        implementation,
+        segments > 0,
+    )
+
+
+@pytest.mark.parametrize("implementation", KERNELS)
+def test_kernels_equal_xla_where_keys_are_hidden(implementation):
+    """As in the resampler: fewer queries than keys, some of which are padded cells; the tower's head width 72."""
+    is_seen = jnp.asarray(np.arange(200)[None] % 7 > 1)
+    heads = random_heads(1, 130, 200, 2, 2, 72)
+    assert_equal_to_xla(
+        heads, lambda name: seen_keys(is_seen, 130, name), None, implementation, jnp.ones((1, 130), bool)
+    )
+
+
+@pytest.mark.parametrize("implementation", KERNELS)
+def test_rows_of_padding_alone_are_finite_with_finite_gradients(implementation):
+    segments, positions = packed(padding=128)
+    heads = random_heads(1, 128, 128, 1, 1, 16)
+    sight = packed_rows(segments, positions, Causal(), implementation)
+    for array in value_and_gradients(*heads, sight, Causal(), implementation, jnp.ones((1, 128), bool)):
+        assert np.isfinite(array).all()
+
+
+@pytest.mark.parametrize("implementation", KERNELS)
+def test_kernels_on_a_mesh_equal_one_device(implementation):
+    """Rows over replica and fsdp, heads over tensor; key-value heads that tensor does not divide stay whole."""
+    segments, positions = packed(60, 68, rows=4)
+    for heads, kv_heads in ((4, 2), (3, 1)):
+        arrays = random_heads(4, 128, 128, heads, kv_heads, 16)
+        run = functools.partial(
+            value_and_gradients,
+            *arrays,
+            packed_rows(segments, positions, Causal(), implementation),
+            Causal(),
+            implementation,
+            segments > 0,
+        )
+        alone = run()
+        with jax.set_mesh(make_mesh(MeshConfig(replica=2, fsdp=2, tensor=2))), axis_rules():
+            cut = run()
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), alone, cut)
+
+
+@pytest.mark.parametrize("order", [Order(None, None), Order(None, 0), Order(-40, 0), Order(0, 40)])
+def test_block_ranges_hold_every_seen_pair_and_skip_other_segments(order):
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        cuts = np.sort(rng.integers(0, 512, 6))
+        segments = np.searchsorted(cuts, np.arange(512), side="right") + 1
+        segments[cuts[-1] :] = 0
+        segments = np.asarray(segments, np.int32)
+        offset = np.arange(512)[None] - np.arange(512)[:, None]
+        seen = (segments[:, None] == segments[None]) & (segments > 0)[None]
+        seen &= (order.least is None or offset >= order.least) & (order.most is None or offset <= order.most)
+        first, stop = block_ranges(jnp.asarray(segments)[None], jnp.asarray(segments)[None], 64, 32, order)
+        blocks = seen.reshape(8, 64, 16, 32).any((1, 3))
+        for i, (low, high) in enumerate(zip(first[0], stop[0], strict=True)):
+            number = np.arange(16)
+            assert not blocks[i][(number < low) | (number >= high)].any()
+            # In packed rows nothing is read in vain.
+            if blocks[i].any():
+                assert blocks[i][low] and blocks[i][high - 1]
+            else:
+                assert low == high == 0
+
+
+def abstract_mesh(platform, kind):
+    device = AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
+    return AbstractMesh((1, 1, 1), AXES, (AxisType.Auto,) * 3, abstract_device=device)
+
+
+H100 = abstract_mesh("gpu", "NVIDIA H100 80GB HBM3")
+
+
+def test_the_platform_of_the_mesh_chooses_and_a_name_overrides():
+    """Compiling for a TPU on a CPU machine once chose by the process's default backend."""
+    assert implementation_for("auto", 4096, 4096) == "xla"
+    with jax.sharding.use_abstract_mesh(abstract_mesh("tpu", "TPU v5 lite")):
+        assert implementation_for("auto", 4096, 4096) == "splash"
+        assert implementation_for("auto", 1, 4096) == "xla"
+        assert implementation_for("xla", 4096, 4096) == "xla"
+    with jax.sharding.use_abstract_mesh(H100):
+        assert implementation_for("auto", 729, 729) == "flash"
+    with pytest.raises(ValueError, match="got 'cudnn', wanted auto, xla, splash or flash"):
+        implementation_for("cudnn", 4096, 4096)
+
+
+def test_probes_see_the_weights_of_a_kernel():
+    """Attention maps are XLA's; made from segments, they must show what the kernel weighed with."""
+    segments, positions = packed(50, 70, padding=8)
+    causal = Causal(20)
+    query, key, value, _ = random_heads(1, 128, 128, 2, 2, 16)
+    sight = packed_rows(segments, positions, causal, "splash")
+    mask = causal_mask(segments, positions, segments, positions, causal)
+    np.testing.assert_array_equal(dense_mask(sight, causal), mask)
+    context = jnp.einsum("BNTS,BSNH->BTNH", attention_weights(query, key, mask), value)
+    got = jax.jit(attend, static_argnames=("causal", "implementation"))(query, key, value, sight, causal, "splash")
+    np.testing.assert_allclose(got[:, :120], context[:, :120], rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_flash_lowers_to_triton_for_a_gpu_that_is_not_there(dtype):
+    """All three kernels, at the shapes of the 4B decoder and of the 14B's groups; no score leaves them."""
+    segments = jax.ShapeDtypeStruct((1, 1000), jnp.int32)
+    query = jax.ShapeDtypeStruct((1, 1000, 8, 96), dtype)
+    key = jax.ShapeDtypeStruct((1, 1000, 2, 96), dtype)
+
+    def total(query, key, value, segments):
+        sight = packed_rows(segments, segments, Causal(300), "auto")
+        return attend(query, key, value, sight, Causal(300), "auto").astype(jnp.float32).sum()
+
+    with jax.sharding.use_abstract_mesh(H100):
+        traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(query, key, key, segments)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    for kernel in ("flash_forward", "flash_query_gradient", "flash_key_value_gradient"):
+        assert kernel in text
+    assert "1000x1000" not in text and "1024x1024" not in text
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("dtype, atol", [(jnp.float32, 2e-5), (jnp.bfloat16, 3e-2)])
+@pytest.mark.parametrize("heads, kv_heads, width", [(4, 4, 96), (8, 2, 128), (2, 2, 72)])
+def test_flash_on_a_gpu_equals_xla(dtype, atol, heads, kv_heads, width):
+    """The one check that interpreter and lowering cannot make; run it first where there is a GPU."""
+    segments, positions = packed(700, 90, 1100, padding=158, rows=2)
+    causal = Causal(512)
+    arrays = random_heads(2, 2048, 2048, heads, kv_heads, width, dtype)
+    wanted, got = (
+        value_and_gradients(*arrays, packed_rows(segments, positions, causal, name), causal, name, segments > 0)
+        for name in ("xla", "flash")
+    )
+    for a, b in zip(wanted, got, strict=True):
+        a, b = (np.asarray(x, np.float32) for x in (a, b))
+        np.testing.assert_allclose(b, a, rtol=0, atol=atol * max(1.0, np.abs(a).max()))

@@ -1,0 +1,103 @@
+"""Rematerialisation policies: what they keep, that they change no number, and that every block marks every name."""
+
+from dataclasses import replace
+import re
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xgenmm_jax.models.captioner import Captioner, CaptionerConfig
+from xgenmm_jax.models.layers import KEPT, LAYER_NAMES, OFFLOADED, Remat, remat_policy
+from xgenmm_jax.models.phi3 import Phi3, Phi3Config
+from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
+from xgenmm_jax.models.text_tower import TextTower, TextTowerConfig
+from xgenmm_jax.models.vit import ViT, ViTConfig
+from xgenmm_jax.training.sharding import unboxed
+
+CONFIG = Phi3Config(
+    vocab_rows=32, initial_len=29, additional=3, width=16, hidden=24, layers=2, heads=4, kv_heads=2, window_size=5
+)
+IDS = jnp.asarray(np.random.default_rng(0).integers(0, 29, (2, 8)), jnp.int32)
+ONES = jnp.ones_like(IDS)
+POSITIONS = jnp.tile(jnp.arange(8, dtype=jnp.int32)[None], (2, 1))
+POLICIES = [name for name in get_args(Remat) if name != "none"]
+
+
+@pytest.fixture(scope="module")
+def params():
+    return unboxed(jax.jit(Phi3(CONFIG).init)(jax.random.key(0), IDS, ONES, POSITIONS))
+
+
+def loss_of(config):
+    return lambda params: jnp.square(Phi3(config).apply(params, IDS, ONES, POSITIONS)).mean()
+
+
+@pytest.fixture(scope="module")
+def plain(params):
+    return jax.jit(jax.value_and_grad(loss_of(CONFIG)))(params)
+
+
+@pytest.mark.parametrize("remat", POLICIES)
+def test_policies_change_neither_loss_nor_gradient(params, plain, remat):
+    got = jax.jit(jax.value_and_grad(loss_of(replace(CONFIG, remat=remat))))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=0, atol=1e-6), plain, got)
+
+
+def kept_bytes(params, remat):
+    """Bytes between forward and backward pass on the device and on the host, by tracing alone."""
+    residuals = jax.eval_shape(lambda params: jax.vjp(loss_of(replace(CONFIG, remat=remat)), params)[1], params)
+    sizes = {"device": 0, "host": 0}
+    for leaf in jax.tree.leaves(residuals):
+        on_host = "host" in str(getattr(leaf, "memory_space", "")).lower()
+        sizes["host" if on_host else "device"] += leaf.size * leaf.dtype.itemsize
+    return sizes
+
+
+def test_the_ladder_goes_from_most_memory_to_least(params):
+    kept = {name: kept_bytes(params, name)["device"] for name in get_args(Remat)}
+    ladder = ["full", "save_qkv_proj", "save_dot_except_mlp", "save_dot_with_context_except_mlp"]
+    assert all(kept[a] < kept[b] for a, b in zip(ladder, ladder[1:], strict=False)), kept
+    assert kept["full"] < kept["save_out_proj"] < kept["save_dot_except_mlp"] < kept["minimal"], kept
+    assert kept["minimal"] < kept["minimal_with_context"] < kept["none"], kept
+
+
+def test_every_policy_is_described_and_unknown_names_list_the_known():
+    assert set(get_args(Remat)) == {"none", "full", "minimal", "minimal_with_context", *KEPT, *OFFLOADED}
+    assert {name for names in (*KEPT.values(), *OFFLOADED.values()) for name in names} <= set(LAYER_NAMES)
+    with pytest.raises(ValueError, match="got 'everything', wanted one of none, minimal_with_context, .*offloaded"):
+        remat_policy("everything")
+
+
+def decoder():
+    return Phi3(CONFIG), (IDS, ONES, POSITIONS), {}
+
+
+def tower():
+    config = ViTConfig(image_size_px=16, patch_px=8, width=16, hidden=24, layers=1, heads=2)
+    return ViT(config), (jnp.zeros((1, 16, 16, 3)),), {"method": "features_and_pooled"}
+
+
+def resampler():
+    config = ResamplerConfig(width=16, layers=1, heads=2, head_width=8, hidden=24, queries=3, out_width=8)
+    return Resampler(config), (jnp.zeros((1, 4, 16)), jnp.ones((1, 4), bool)), {}
+
+
+def captioner():
+    config = CaptionerConfig(width=16, hidden=24, layers=1, heads=2, vocab_rows=32, max_positions=8)
+    return Captioner(config), (jnp.zeros((2, 4, 16)), IDS, jnp.zeros(2, bool)), {}
+
+
+def text_tower():
+    config = TextTowerConfig(width=16, hidden=24, layers=1, heads=2, vocab_rows=32, max_positions=8, out_width=8)
+    return TextTower(config), (IDS, ONES > 0), {}
+
+
+@pytest.mark.parametrize("make", [decoder, tower, resampler, captioner, text_tower])
+def test_every_block_marks_every_name(make):
+    """A name that a block lacks is kept of nothing there, silently."""
+    model, inputs, options = make()
+    jaxpr = jax.make_jaxpr(lambda key: model.init(key, *inputs, **options))(jax.random.key(0))
+    assert set(re.findall(r"name\[name=(\w+)\]", str(jaxpr))) == set(LAYER_NAMES)

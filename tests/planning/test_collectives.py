@@ -1,0 +1,93 @@
+"""Traffic out of the text of a program that libtpu 0.0.51 compiled; the text is cut down to what is read."""
+
+import numpy as np
+import pytest
+
+from xgenmm_jax.planning.collectives import Traffic, _group, traffic
+
+TEXT = """HloModule jit_traced, is_scheduled=true
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[]{:T(128)} parameter(0)
+}
+
+%async_collective_fusion.1 (param_0.1: bf16[32,64]) -> bf16[128,64] {
+  %all-gather.2 = bf16[128,64]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=7, replica_groups=mesh['axis_0'=4] {'axis_0'}
+}
+
+%fused_computation.1 (param_0.2: bf16[32,64]) -> (bf16[32,64], bf16[128,64]) {
+  %all-gather.1 = bf16[128,64]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=7, replica_groups=mesh['axis_0'=4] {'axis_0'}
+  ROOT %custom-call.1 = (bf16[32,64], bf16[128,64]) custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%fused_computation.2 (param_0.3: bf16[32,64]) -> bf16[128,64] {
+  %all-gather.3 = bf16[128,64]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=7, replica_groups=mesh['axis_0'=4] {'axis_0'}
+  ROOT %custom-call.2 = bf16[128,64] custom-call(%all-gather.3), custom_call_target="AsyncCollectiveDone"
+}
+
+%all-reduce-scatter.25 (input_0: f32[96,384]) -> f32[24,384] {
+  %all-reduce.9 = f32[96,384]{1,0:T(8,128)} all-reduce(%input_0), channel_id=9, replica_groups=[1,4]<=[4], to_apply=%add
+}
+
+%taken (param: f32[]) -> f32[8] {
+  ROOT %all-reduce.5 = f32[8]{0:T(128)} all-reduce(%param), channel_id=3, replica_groups={{0,1},{2,3}}, to_apply=%add
+}
+
+%other (param: f32[]) -> f32[8] {
+  ROOT %broadcast = f32[8]{0:T(128)} broadcast(%param)
+}
+
+%condition (arg: (s32[], f32[8])) -> pred[] {
+  %constant.3 = s32[]{:T(128)} constant(32)
+  ROOT %lt = pred[]{:T(512)} compare(%number, %constant.3), direction=LT
+}
+
+%body (arg: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %fusion.1 = (bf16[32,64], bf16[128,64]) fusion(%w), kind=kCustom, calls=%fused_computation.1
+  %fusion.2 = bf16[128,64] fusion(%fusion.1), kind=kOutput, calls=%async_collective_fusion.1
+  %fusion.3 = bf16[128,64] fusion(%fusion.2), kind=kCustom, calls=%fused_computation.2
+  %conditional.1 = f32[8] conditional(%p, %a, %b), branch_computations={%other, %taken}
+}
+
+ENTRY %main.1 (state: f32[8]) -> f32[8] {
+  %while.1 = (s32[]{:T(128)}, f32[8]{0:T(128)}) while(%tuple), condition=%condition, body=%body, metadata={}
+  %fusion.4 = f32[24,384] fusion(%g), kind=kCustom, calls=%all-reduce-scatter.25
+  %collective-permute-start.1 = (f32[24,128]{1,0:T(8,128)S(1)}, f32[24,128]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%s), channel_id=1, source_target_pairs={{0,1},{1,2}}
+  %collective-permute-done.1 = f32[24,128]{1,0} collective-permute-done(%collective-permute-start.1)
+  ROOT %all-reduce.7 = (f32[8]{0:T(128)}, f32[4]{0}) all-reduce(%x, %y), channel_id=2, replica_groups=[1,4]<=[4], to_apply=%add
+}
+"""  # noqa: E501
+
+
+def test_loops_multiply_and_overlapped_collectives_count_once():
+    found = traffic(TEXT, devices=4)
+    assert found == {
+        "all-gather": Traffic(32, 32 * 128 * 64 * 2 * 3 / 4, 0.0),
+        "all-reduce": Traffic(33, 32 * 2 * 32 / 2 + 2 * 48 * 3 / 4, 0.0),
+        "reduce-scatter": Traffic(1, 96 * 384 * 4 * 3 / 4, 0.0),
+        "collective-permute": Traffic(1, 24 * 128 * 4, 0.0),
+    }
+
+
+def test_what_crosses_slices_goes_over_the_network():
+    """Two slices of two chips: a group of all four halves its array inside the slice before it leaves it."""
+    found = traffic(TEXT, devices=4, slices=2)
+    assert found["all-gather"] == Traffic(32, 32 * 16384 / 2, 32 * 16384 / 2 / 2)
+    # {0, 1} lies in one slice: nothing of it leaves.
+    assert found["all-reduce"] == Traffic(33, 32 * 2 * 32 / 2 + 2 * 48 / 2, 2 * 48 / 2 / 2)
+
+
+@pytest.mark.parametrize(
+    "written, wanted",
+    [
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", [0, 1, 2, 3]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}", [0, 4]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0','axis_1'}", list(range(8))),
+        ("replica_groups=[4,2]<=[2,4]T(1,0), use", [0, 4]),
+        ("replica_groups=[2,4]<=[8], use", [0, 1, 2, 3]),
+        ("replica_groups={{0,2},{1,3}}, use", [0, 2]),
+        ("replica_groups={}, use", list(range(8))),
+    ],
+)
+def test_groups_of_chips_in_every_notation(written, wanted):
+    np.testing.assert_array_equal(_group(written, 8), wanted)

@@ -1,0 +1,198 @@
+"""The plan's arithmetic, its search and its advice; `test_plan_command.py` compiles."""
+
+from dataclasses import replace
+import importlib.util
+import json
+from unittest.mock import NonCallableMock
+
+import jax
+import pytest
+
+from xgenmm_jax.data import packing
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.packing import RowConfig
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.sources import Synthetic
+from xgenmm_jax.models import sizes
+from xgenmm_jax.models.layers import KEPT, OFFLOADED
+from xgenmm_jax.planning import bounds, plan, program, search, topology
+from xgenmm_jax.planning.collectives import Traffic
+from xgenmm_jax.planning.program import Memory, OutOfMemoryError
+from xgenmm_jax.training.accounting import Flops
+from xgenmm_jax.training.chips import CHIPS, GIB
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.sharding import MeshConfig, make_mesh, row_sharding
+
+OOM = (
+    "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
+    "temporaries (24.11G) exceeds available HBM (15.75G). HLO module: jit_traced."
+)
+
+
+@pytest.fixture(scope="module")
+def config():
+    """4B with 512 rows of 4096 positions, abstractly."""
+    row = RowConfig(length=4096, crops=16, images=16, vision_tokens=128)
+    anyres = AnyRes(grids=(), view_px=384, view_cells=27)
+    data = DataConfig(((Synthetic("caption", 8), 1.0),), "no.model", row, anyres, batch_rows=512)
+    return TrainConfig(name="4b/stage", model=sizes.B4, data=data, loss=NextToken(), steps=1000)
+
+
+def pod(kind="v5e", chips=256, slices=1):
+    return topology.Topology(f"{kind}:made", slices, CHIPS[kind], (NonCallableMock(spec=jax.Device),) * chips)
+
+
+def made_plan(config, on, fits=True, **changes):
+    mesh = {"replica": on.slices, "fsdp": len(on.devices) // on.slices // config.mesh.tensor}
+    made = plan.Plan(
+        config.name, on, mesh | {"tensor": config.mesh.tensor}, config, bounds.work(config), 1e9, 0.5, compile_s=1.0
+    )
+    memory = Memory(*(n * GIB for n in (1, 2, 0, 1, 0, 5, 0, 0, 9)))
+    fitting = {"memory": memory, "traffic": {"all-gather": Traffic(64, 9e9, 0.0)}}
+    return replace(made, **((fitting if fits else {"failure": OutOfMemoryError(OOM)}) | changes))
+
+
+def with_remat(config, remat):
+    return replace(config, model=replace(config.model, decoder=replace(config.model.decoder, remat=remat)))
+
+
+def test_work_of_stage_1(config):
+    """The tower runs forward alone, the rest three times; what is repeated is the chips' work alone."""
+    work = bounds.work(config)
+    tokens, decoder = 512 * 4096, config.model.decoder
+    assert work.hardware.vision == work.model.vision
+    assert work.model.connector < work.hardware.connector < work.model.connector * 4 / 3
+    assert work.hardware.decoder == work.model.decoder  # 'minimal' repeats attention alone
+    assert work.hardware.attention == pytest.approx(work.model.attention * 1.5)
+    full = bounds.work(with_remat(config, "full"))
+    assert full.model == work.model
+    down = decoder.layers * tokens * 2 * decoder.width * decoder.hidden
+    assert full.hardware.decoder == pytest.approx(work.model.decoder * 4 / 3 - down)
+
+
+def test_every_policy_is_known():
+    assert {name for names in (KEPT | OFFLOADED).values() for name in names} <= {*bounds.PRODUCTS, "layer_input"}
+    assert bounds.kept_products("save_qkv_proj") == bounds.kept_products("qkv_offloaded") == {"qkv"}
+    assert bounds.kept_products("none") == set(bounds.PRODUCTS) and bounds.kept_products("full") == set()
+
+
+def test_times_are_those_of_the_chip(config):
+    on = pod("v5e", 256)
+    work = bounds.Work(Flops(0, 0, 0, 0, 0), Flops(0, 0, 256 * 197e12, 0, 0))
+    times = bounds.times(work, {"all-gather": Traffic(1, 4 * 4.5e10 / 2, 0.0)}, on)
+    assert times == (pytest.approx(1.0), pytest.approx(0.5), 0.0) and times.bound == pytest.approx(1.0)
+
+
+def test_stage_takes_tokens_by_speed(config):
+    made = made_plan(config, pod())
+    bound = made.step_tokens / made.times.bound
+    assert made.bound.days == pytest.approx(1e9 / bound / 86400)
+    assert made.chip_hours(made.bound) == pytest.approx(made.bound.days * 24 * 256)
+    # At half the peak by model FLOPs.
+    seconds = made.work.model.total / (256 * 197e12 * 0.5)
+    assert made.expected.tokens_per_second == pytest.approx(made.step_tokens / seconds)
+    report = json.loads(json.dumps(plan.to_json(made)))
+    assert report["fits"] and report["memory"]["peak"] == 9 * GIB and report["rows_per_chip"] == 2
+    assert report["expected"]["tokens_per_second_per_chip"] * 256 == pytest.approx(made.expected.tokens_per_second)
+
+
+def test_expected_is_never_faster_than_the_bound(config):
+    made = made_plan(config, pod(), traffic={"all-gather": Traffic(1, 1e15, 0.0)})
+    assert made.expected == made.bound
+
+
+def test_what_does_not_fit_says_what_to_change(config):
+    advice = made_plan(config, pod(), fits=False).advice
+    for word in ("24.11 GiB of 15.75", "--accumulation 2", "--data.batch-rows 256", "remat full", "--mesh.tensor 2"):
+        assert word in advice, word
+    assert "--mesh.replica" not in advice
+    last = replace(
+        config,
+        data=replace(config.data, batch_rows=256),
+        model=replace(config.model, decoder=replace(config.model.decoder, remat="full", kv_heads=1)),
+    )
+    assert "shorter rows" in made_plan(last, pod(), fits=False).advice
+
+
+@pytest.mark.parametrize(
+    "message, sizes",
+    [
+        (OOM, (24.11 * GIB, 15.75 * GIB)),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 1.5M of 96.0K hbm.",
+            (1.5 * 2**20, 98304),
+        ),
+        ("RESOURCE_EXHAUSTED: hbm", (None, None)),
+    ],
+)
+def test_sizes_out_of_the_compilers_words(message, sizes):
+    error = OutOfMemoryError(message)
+    assert (error.needed_bytes, error.available_bytes) == pytest.approx(sizes)
+
+
+def test_rows_have_the_shapes_of_the_pipeline(config):
+    """A shape of its own here would be a plan of another step."""
+    mesh = make_mesh(MeshConfig())
+    rows = program.abstract_rows(config.data, row_sharding(mesh))
+    real = packing.empty_rows(2, config.data.row, config.data.anyres, 0)
+    for name, abstract, array in zip(rows._fields, rows, real, strict=True):
+        assert abstract.shape == (512, *array.shape[1:]) and abstract.dtype == array.dtype, name
+    assert program.bytes_per_device(rows) * 8 == sum(array.nbytes for array in real) * 256
+
+
+def made_up_compiler(peak_of):
+    """`make_plan` without a compiler: memory by a formula; counts its calls."""
+    calls = []
+
+    def make(name, config, on, options, utilisation, tokens):
+        calls.append(config)
+        needed = peak_of(config)
+        if needed > on.chip.hbm_bytes:
+            error = OutOfMemoryError(f"hbm ({needed / GIB:.2f}G) exceeds ({on.chip.hbm_bytes / GIB:.2f}G)")
+            return made_plan(config, on, fits=False, failure=error)
+        return made_plan(config, on, memory=Memory(*[0] * 8, peak=int(needed)), traffic={})
+
+    return make, calls
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.0, 1.7, 3.0])
+def test_search_finds_the_best_that_fits_in_few_compilations(config, monkeypatch, scale):
+    """Whatever the estimate of memory is off by."""
+    on = pod("v5e", 256)
+    parameters = 4_359_257_219
+    make, calls = made_up_compiler(lambda tried: scale * bounds.estimated_bytes(tried, parameters))
+    monkeypatch.setattr(search, "make_plan", make)
+    lines = []
+    found = search.search("4b", config, on, {}, 0.5, 1e9, lines.append)
+    assert found.fits and len(lines) == len(calls) <= 5
+    fitting = [c for c in search.ranked(config, on) if scale * c.bytes <= on.chip.hbm_bytes]
+    assert bounds.work(found.config).hardware.total <= bounds.work(fitting[0].config).hardware.total
+    assert found.config.data.batch_rows == 512
+
+
+def test_search_gives_every_chip_a_row(config):
+    few = replace(config, data=replace(config.data, batch_rows=16))
+    for tried in search.candidates(few, pod("v5e", 512, slices=2)):
+        mesh = tried.mesh
+        assert mesh.replica == 2 and mesh.replica * mesh.fsdp * mesh.tensor == 512
+        assert tried.data.batch_rows == 512 // mesh.tensor
+    words = search.settings(few)
+    assert "--data.batch-rows=16" in words and "--model.decoder.remat=minimal" in words
+
+
+def test_a_run_of_another_model_is_no_plan(config):
+    with pytest.raises(ValueError, match="only stages of the whole model"):
+        bounds.work(replace(config, model=sizes.PHI3_MINI))
+
+
+@pytest.mark.parametrize("name", ["v5litepod-8", "v5e", "v5e:16", "v9:2x2", "v4:4x4", "v6e:2x2x2", "V5E:2x2", ""])
+def test_topologies_that_do_not_exist(name):
+    with pytest.raises(ValueError, match=f"--topology: got '{name}', wanted .*v5e:16x16"):
+        topology.find_topology(name)
+
+
+def test_without_libtpu_the_remedy_is_told(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"compiler is missing; `pip install xgenmm_jax\[plan\]`"):
+        topology.find_topology("v5e:2x2")

@@ -1,0 +1,166 @@
+"""Several processes as one run: killed, hanging, told to stop; and the same rows on any number of hosts."""
+
+import dataclasses
+import os
+from pathlib import Path
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import toy_run
+
+from xgenmm_jax.cli.train import take_hosts
+from xgenmm_jax.training import checkpoint_files, distributed
+from xgenmm_jax.training.distributed import Distributed
+from xgenmm_jax.training.loop import train
+from xgenmm_jax.training.metrics import read_metrics
+
+REPOSITORY = Path(__file__).parents[2]
+COMMAND = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
+EXPERIMENT = """
+import dataclasses
+import toy_run
+from xgenmm_jax.training.config import CheckpointConfig
+
+def config():
+    checkpoint = CheckpointConfig(every_steps=5, every_seconds=3600)  # asks all hosts for their clocks at each step
+    config = toy_run.config(steps=12)
+    return dataclasses.replace(config, log_every=1, checkpoint=checkpoint, watchdog_seconds={watchdog_s})
+"""
+
+
+def run_hosts(folder: Path, hosts: int, events: str = "", watchdog_s: float = 0.0) -> list[subprocess.CompletedProcess]:
+    """`xgenmm train` of the toy in `folder`/run on so many processes of one device each, and how each ended."""
+    (folder / "stage.py").write_text(EXPERIMENT.format(watchdog_s=watchdog_s))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = os.environ | {
+        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{Path(__file__).parent}",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+        "JAX_PLATFORMS": "cpu",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "XGENMM_TOY_EVENTS": events,
+    }
+    command = [sys.executable, "-c", COMMAND, "train", "stage.py", "--workdir", "run"]
+    several = ["--distributed.coordinator", address, "--distributed.processes", str(hosts), "--distributed.process"]
+    started = [
+        subprocess.Popen(
+            [*command, *(several + [str(host)] if hosts > 1 else [])],
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        for host in range(hosts)
+    ]
+    try:
+        output = [process.communicate(timeout=600) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *texts)
+        for process, texts in zip(started, output, strict=True)
+    ]
+
+
+def unbroken(folder: Path) -> list[dict]:
+    config = dataclasses.replace(toy_run.config(steps=12), log_every=1)
+    train(config, folder, devices=jax.devices()[:1])
+    return read_metrics(folder)
+
+
+def assert_same_curve(rows: list[dict], wanted: list[dict]) -> None:
+    assert [row["step"] for row in rows] == [row["step"] for row in wanted]
+    for name in ("loss", "grad_norm", "error"):
+        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in wanted], rtol=1e-5, err_msg=name)
+
+
+def test_one_of_two_processes_is_killed_and_the_run_ends_on_one(tmp_path):
+    """SIGKILL while the other waits for it in a collective: the other says who is gone, to be started again."""
+    survivor, killed = run_hosts(tmp_path, 2, events="host=1,kill_at=8")
+    assert killed.returncode == -9
+    assert survivor.returncode == 75, survivor.stderr
+    assert "host 0 of 2 ends: host 1 gives no sign of life since it was reading rows for step 8" in survivor.stderr
+    before = read_metrics(tmp_path / "run")
+    assert 5 <= before[-1]["step"] < 8 and checkpoint_files.steps(tmp_path / "run" / "checkpoints") == [5]
+
+    (alone,) = run_hosts(tmp_path, 1)
+    assert alone.returncode == 0, alone.stderr
+    wanted = unbroken(tmp_path / "unbroken")
+    assert_same_curve(before, wanted[: len(before)])
+    assert_same_curve(read_metrics(tmp_path / "run"), wanted)
+    assert checkpoint_files.steps(tmp_path / "run" / "checkpoints") == [12, 10]
+
+
+@pytest.mark.slow
+def test_a_host_that_hangs_is_named_by_both(tmp_path):
+    ended = run_hosts(tmp_path, 2, events="host=1,hang_at=8", watchdog_s=8)
+    assert [process.returncode for process in ended] == [75, 75], ended
+    waiting, hanging = (process.stderr for process in ended)
+    assert "host 1 is reading rows for step 8 while others have reached step" in waiting
+    assert "has been reading rows for step 8" in hanging and "in happen" in hanging  # its stack
+
+
+@pytest.mark.slow
+def test_a_notice_to_one_host_saves_on_all_and_the_same_command_goes_on(tmp_path):
+    ended = run_hosts(tmp_path, 2, events="host=1,terminate_at=4")
+    assert [process.returncode for process in ended] == [143, 143], ended
+    (step, *_) = checkpoint_files.steps(tmp_path / "run" / "checkpoints")
+    assert 4 <= step < 12 and all(f"saved step {step}" in process.stderr for process in ended)
+    again = run_hosts(tmp_path, 2)
+    assert [process.returncode for process in again] == [0, 0], again
+    assert_same_curve(read_metrics(tmp_path / "run"), unbroken(tmp_path / "unbroken"))
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """What jax.distributed.initialize was called with."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: calls.append((args, kwargs)))
+    return calls
+
+
+def test_processes_join_where_they_are_told_to(joined, monkeypatch):
+    for name in (distributed.COORDINATOR, distributed.PROCESSES, distributed.PROCESS):
+        monkeypatch.delenv(name, raising=False)
+    rest, hosts = take_hosts(["--seed", "1", "--distributed.coordinator", "a:1", "--distributed.processes=2"]
+                             + ["--distributed.process", "1"])  # fmt: skip
+    assert (rest, hosts) == (["--seed", "1"], Distributed("a:1", 2, 1))
+    distributed.start(hosts)
+    assert joined == [(("a:1", 2, 1), {"cluster_detection_method": "deactivate"})]
+    monkeypatch.setenv(distributed.COORDINATOR, "b:2")
+    monkeypatch.setenv(distributed.PROCESSES, "4")
+    monkeypatch.setenv(distributed.PROCESS, "3")
+    assert take_hosts([])[1] == Distributed("b:2", 4, 3)
+
+
+def test_a_laptop_joins_nothing_and_a_tpu_pod_finds_itself(joined, monkeypatch):
+    distributed.start(Distributed())
+    assert not joined
+    monkeypatch.setattr(distributed, "on_tpu_host", lambda: True)
+    distributed.start(Distributed(processes=1))
+    assert not joined
+    distributed.start(Distributed())
+    assert joined == [((), {})]
+
+
+@pytest.mark.parametrize(
+    "environment, sentence",
+    [
+        ({"JAX_NUM_PROCESSES": "2"}, "give all three, or none"),
+        ({"JAX_NUM_PROCESSES": "two"}, "got 'two' for JAX_NUM_PROCESSES"),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"},
+            "got 2 of 2 processes; wanted 0 to 1",
+        ),
+    ],
+)
+def test_half_told_or_mistyped_hosts_are_refused(environment, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        distributed.from_environment(environment)

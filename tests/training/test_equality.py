@@ -1,0 +1,74 @@
+"""The same loss and the same gradient however rows, parameters and heads are cut, for both kinds of objective."""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from xgenmm_jax.data import sources
+from xgenmm_jax.data.order import State
+from xgenmm_jax.training.dpo import DPO
+from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, split, trainable_mask
+from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh, put_rows, row_sharding, unboxed
+from xgenmm_jax.training.step import abstract_state, gradient, shardings_of
+
+MESHES = {
+    "fsdp": MeshConfig(fsdp=8),
+    "tensor": MeshConfig(fsdp=1, tensor=8),
+    "fsdp and tensor": MeshConfig(fsdp=2, tensor=4),
+    "replicas of both": MeshConfig(replica=2, fsdp=2, tensor=2),
+}
+
+
+@pytest.fixture(scope="module", params=["next_token", "dpo"])
+def case(request, tmp_path_factory):
+    """Config, parameters, the reference, one batch of eight rows; loss and gradient on one device."""
+    path = tiny_run.tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    config = tiny_run.config(path)
+    if request.param == "dpo":
+        mixture = ((sources.Synthetic("preference", 400), 1.0),)
+        config = dataclasses.replace(config, loss=DPO(beta=0.3, chosen_weight=0.5), data=tiny_run.data(path, mixture))
+    objective = config.objective()
+    params, other = (unboxed(jax.jit(objective.init)(jax.random.key(seed))) for seed in (0, 1))
+    trainable = trainable_mask(params, config.freeze)
+    reference = split(other, trainable)[0] if objective.reference else None
+    batches = objective.batches(0, State(), 0, 1)
+    rows = next(itertools.islice(batches, 1, None))[0]
+    batches.close()
+    made = objective, trainable, *jax.device_get((params, reference)), rows
+    return *made, gradient_on(*made, MeshConfig(), 1)
+
+
+def gradient_on(objective, trainable, params, reference, rows, mesh_config, devices):
+    mesh = make_mesh(mesh_config, jax.devices()[:devices])
+    optimizer = make_optimizer(OptimizerConfig(), 200, jax.eval_shape(objective.init, jax.random.key(0)))
+    shardings = shardings_of(abstract_state(objective, trainable, optimizer, mesh).params)
+    trained, frozen = split(shardings, trainable)
+
+    def compute(trained, frozen, reference, rows):
+        with axis_rules():
+            return gradient(objective, trained, frozen, reference, rows, jax.random.key(0), 1, mesh)
+
+    of_reference = None if reference is None else trained
+    with jax.set_mesh(mesh):
+        jitted = jax.jit(compute, in_shardings=(trained, frozen, of_reference, row_sharding(mesh)))
+        placed = jax.device_put(split(params, trainable), (trained, frozen))
+        reference = jax.device_put(reference, of_reference)
+        return jax.device_get(jitted(*placed, reference, put_rows(rows, row_sharding(mesh))))
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_loss_and_gradient_are_those_of_one_device(case, mesh):
+    """Within 1e-5 of the largest entry of each tensor's gradient, and of the loss."""
+    *made, (grads, loss, metrics) = case
+    got_grads, got_loss, got_metrics = gradient_on(*made, MESHES[mesh], 8)
+    assert abs(got_loss - loss) < 1e-5 * abs(loss)
+    for path, want in jax.tree_util.tree_leaves_with_path(grads):
+        got = dict(jax.tree_util.tree_leaves_with_path(got_grads))[path]
+        largest = np.abs(want).max()
+        assert largest > 0, path
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * largest, err_msg=str(path))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got_metrics, metrics)

@@ -1,0 +1,97 @@
+"""The watchdog on a clock of its own, and what it says about hosts."""
+
+import pytest
+
+from xgenmm_jax.training.watchdog import EXIT_CODE, Beat, Watchdog, describe, read_beats
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def watchdog(folder, clock, ended, timeout_s=100.0, **hosts):
+    made = Watchdog(folder, timeout_s, clock=clock, end=ended.append, **hosts)
+    made.interval_s = 0.001
+    return made
+
+
+def test_it_ends_the_process_when_nothing_moves_for_so_long(tmp_path, clock, capfd):
+    ended = []
+    dog = watchdog(tmp_path, clock, ended)
+    dog.at(4, "reading rows")
+    clock.now = 99.0
+    dog.check()
+    dog.at(5, "waiting for the devices")
+    clock.now = 198.0
+    dog.check()
+    assert not ended
+    (tmp_path / "heartbeats").mkdir()
+    clock.now = 199.0
+    dog.check()
+    said = capfd.readouterr().err
+    assert ended == [EXIT_CODE] == [75]
+    assert "waiting for the devices for step 5 for 100 s (watchdog_seconds 100)" in said
+    assert "test_it_ends_the_process" in said, "the stacks of all threads"
+
+
+def test_without_a_timeout_one_host_has_no_thread_and_writes_nothing(tmp_path, clock):
+    ended = []
+    with watchdog(tmp_path, clock, ended, timeout_s=0.0) as dog:
+        clock.now = 1e9
+        dog.check()
+    assert not ended and not (tmp_path / "heartbeats").exists()
+
+
+def test_hosts_tell_what_they_do(tmp_path, clock):
+    with watchdog(tmp_path, clock, [], host=3, hosts=8) as dog:
+        dog.at(7, "saving")
+        dog.beat()
+    beat = read_beats(tmp_path / "heartbeats")[3]
+    assert (beat.step, beat.doing) == (7, "saving") and beat.count >= 1
+
+
+def beats(*places):
+    return {host: Beat(count, step, doing) for host, (count, step, doing) in enumerate(places)}
+
+
+WAITING = "waiting for the devices"
+
+
+@pytest.mark.parametrize(
+    "first, later, sentence",
+    [
+        # Host 1 is dead: its count stands. Host 2 never wrote.
+        (
+            beats((5, 9, WAITING), (5, 7, "saving")),
+            beats((6, 9, WAITING), (5, 7, "saving")),
+            "host 1 gives no sign of life since it was saving for step 7, host 2 never began",
+        ),
+        # All live; one reads rows for an earlier step.
+        (
+            beats((5, 9, WAITING), (5, 9, WAITING), (5, 7, "reading rows")),
+            beats((6, 9, WAITING), (6, 9, WAITING), (6, 7, "reading rows")),
+            "host 2 is reading rows for step 7 while others have reached step 9",
+        ),
+        # All at one step: the few that do something else.
+        (
+            beats((5, 9, WAITING), (5, 9, "saving"), (5, 9, WAITING)),
+            beats((6, 9, WAITING), (6, 9, "saving"), (6, 9, WAITING)),
+            "host 1 is saving for step 9 while others have reached step 9",
+        ),
+        (
+            beats((5, 9, WAITING), (5, 9, WAITING), (5, 9, WAITING)),
+            beats((6, 9, WAITING), (6, 9, WAITING), (6, 9, WAITING)),
+            "all hosts have reached step 9 and live: the devices or the network between them hang",
+        ),
+    ],
+)
+def test_the_host_that_holds_up_the_others_is_named(first, later, sentence):
+    assert describe(first, later, hosts=3, own=0) == sentence

@@ -1,0 +1,135 @@
+"""Fills the table of docs/pods.md: `xgenmm plan` for every stage, size and pod, each compiled until it fits.
+
+    python tools/plan_table.py [--folder runs/plans] [--only 4b/stage1] [--render]
+
+Cells are compiled one after another, each try in a process of its own; a cell that is done is skipped, so the command
+continues where it stopped. A cell's settings are tried from the fastest downwards (`planning.search.ranked`), the first
+that fits stands. --render only writes the table from the cells that are there.
+
+The batch: stages 1 and 2 keep their 512 rows. Fine-tuning and DPO have 16 rows a step, too few for a pod: here every
+chip has one. Stages are as long as the experiment says, in positions.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+ROOT = Path(__file__).parent.parent
+DOCUMENT = ROOT / "docs" / "pods.md"
+BEGIN, END = "<!-- table: tools/plan_table.py -->\n", "<!-- end of table -->\n"
+PODS = (("v5e:16x16", 1), ("v6e:16x16", 1), ("v5p:4x4x8", 1), ("v4:4x4x4", 1), ("v5e:16x16", 2))
+STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
+CELLS = [(size, stage, *pod) for size in ("4b", "14b") for pod in PODS for stage in STAGES]
+"""Most useful first."""
+CHUNK = 1024
+"""Positions of a row that go through the head at once: the head's weights travel once a chunk."""
+MOST_TRIES = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / "runs" / "plans", help="where cells are kept; not under git"
+    )
+    parser.add_argument("--only", default="", help="cells whose name begins so: 4b/stage1, 14b")
+    parser.add_argument("--render", action="store_true", help="write the table and compile nothing")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for cell in CELLS:
+        path = arguments.folder / f"{name_of(cell).replace('/', '-').replace(':', '-')}.json"
+        wanted = not arguments.render and name_of(cell).startswith(arguments.only)
+        if wanted and not path.is_file():
+            compile_cell(cell, path)
+            render(arguments.folder)
+    render(arguments.folder)
+
+
+def name_of(cell: tuple[str, str, str, int]) -> str:
+    size, stage, topology, slices = cell
+    return f"{size}/{stage}/{topology}" + (f"x{slices}" if slices > 1 else "")
+
+
+def compile_cell(cell: tuple[str, str, str, int], path: Path) -> None:
+    """Tries settings until one fits; keeps the plan that fits, or the last that does not."""
+    size, stage, topology, slices = cell
+    experiment = f"experiments/{stage}.py" + (":config_14b" if size == "14b" else "")
+    for number, settings in enumerate(ladder(experiment, topology, slices)[:MOST_TRIES]):
+        print(f"{name_of(cell)}: try {number + 1}: {' '.join(settings)}", flush=True)
+        unfinished = path.with_suffix(".partial")
+        words = ["plan", experiment, "--topology", topology, "--slices", str(slices), "--json", str(unfinished)]
+        code = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
+        done = subprocess.run([sys.executable, "-c", code, *words, *settings], cwd=ROOT, env=environment())
+        if done.returncode not in (0, 3):
+            raise SystemExit(f"{name_of(cell)}: `xgenmm {' '.join([*words, *settings])}` ended with {done.returncode}.")
+        unfinished.write_text(json.dumps(json.loads(unfinished.read_text()) | {"settings": settings}, indent=1) + "\n")
+        if done.returncode == 0:
+            break
+    unfinished.replace(path)
+
+
+def ladder(experiment: str, topology: str, slices: int) -> list[list[str]]:
+    """Overrides to try in order, from a process of its own: it needs libtpu's list of devices."""
+    code = (
+        "import sys; from xgenmm_jax.cli.plan import prepare_environment; prepare_environment()\n"
+        "from pathlib import Path; from xgenmm_jax.cli.train import load_experiment\n"
+        "from xgenmm_jax.planning import search; from xgenmm_jax.planning.topology import find_topology\n"
+        "config = load_experiment(Path(sys.argv[1])); on = find_topology(sys.argv[2], int(sys.argv[3]))\n"
+        "tokens = config.steps * config.data.batch_rows * config.data.row.length\n"
+        "for candidate in search.ranked(config, on, tensors=(1,)):\n"
+        "    print(f'--tokens={tokens}', *search.settings(candidate.config))"
+    )
+    command = [sys.executable, "-c", code, experiment, topology, str(slices)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), check=True, capture_output=True, text=True)
+    return [[*line.split(), f"--loss.chunk={CHUNK}"] for line in done.stdout.splitlines()]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def render(folder: Path) -> None:
+    """Writes the cells that are done between the document's markers."""
+    lines = [
+        "| size, stage | pod | settings | memory GiB: state, temporaries, peak of | bound by | tokens/s a chip: bound, "
+        "at 50 % MFU | days, chip-hours at 50 % |\n",
+        "|---|---|---|---|---|---|---|\n",
+    ]
+    for cell in CELLS:
+        path = folder / f"{name_of(cell).replace('/', '-').replace(':', '-')}.json"
+        if path.is_file():
+            lines.append(row(cell, json.loads(path.read_text())))
+    text = DOCUMENT.read_text()
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    DOCUMENT.write_text(before + BEGIN + "".join(lines) + END + after)
+
+
+def row(cell: tuple[str, str, str, int], plan: dict) -> str:
+    """One cell as a line of the table."""
+    size, stage, topology, slices = cell
+    pod = f"{slices} x {topology}" if slices > 1 else topology
+    mesh = plan["mesh"]
+    settings = f"{plan['rows']} rows, {plan['rows_per_chip']:g} a chip at a time, remat {plan['remat']}"
+    if mesh["tensor"] > 1:
+        settings += f", tensor {mesh['tensor']}"
+    if not plan["fits"]:
+        return f"| {size} {stage} | {pod} | {settings} | {plan['advice']} | | | |\n"
+    memory = {kind: size / 2**30 for kind, size in plan["memory"].items()}
+    state = memory["parameters"] + memory["optimizer"] + memory["reference"]
+    seconds = plan["seconds"]
+    slowest = max(("arithmetic", "links", "network"), key=seconds.get)
+    bound, expected = plan["bound"], plan["expected"]
+    return (
+        f"| {size} {stage} | {pod} | {settings} "
+        f"| {state:.2f}, {memory['temporaries']:.2f}, {memory['peak']:.2f} of {memory['available']:.2f} "
+        f"| {slowest}, {seconds['bound']:.2f} s "
+        f"| {bound['tokens_per_second_per_chip']:,.0f}, {expected['tokens_per_second_per_chip']:,.0f} "
+        f"| {expected['days']:.2f}, {expected['chip_hours']:,.0f} |\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Attention on an NVIDIA GPU: flash attention in Pallas (Triton), with segments, causal order and windows.
+
+Blocks of keys that no query of a block sees are never read, so packed rows cost what their segments cost, not what
+the row costs. cuDNN's packed layout, the other way to that, is private in JAX, wants a most number of segments and
+leaves padding unwritten; its public interface takes masks as a dense bias. This file uses JAX's public names alone.
+
+Source: FlashAttention-2 (arXiv 2307.08691). No GPU has run it yet: Pallas' interpreter checks values and gradients on a
+CPU, the lowering to Triton is tested, and what it lowers to was compiled to Hopper's and Ampere's machine code.
+`pytest -m gpu tests/models` is the check that remains. JAX 0.12 warns that a future version drops Pallas' Triton
+backend; both pinned versions have it.
+"""
+
+from dataclasses import dataclass
+import functools
+from typing import NamedTuple
+
+import jax
+from jax import ad_checkpoint
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32
+
+from xgenmm_jax.models.flash_kernels import (
+    Order,
+    forward_kernel,
+    key_value_gradient_kernel,
+    query_gradient_kernel,
+)
+
+ROW_MULTIPLE = 128
+"""Rows are padded to a multiple of this, which every block divides."""
+
+FORWARD_BLOCKS = (128, 64)
+"""Queries of a program, keys of a step."""
+
+QUERY_GRADIENT_BLOCKS = (128, 64)
+"""Queries of a program, keys of a step."""
+
+KEY_VALUE_GRADIENT_BLOCKS = (64, 64)
+"""Keys of a program, queries of a step. With these blocks Triton's compiler and ptxas fit all three kernels into the
+registers and the shared memory of Hopper (no spills, at most 132 KB, wgmma) and of Ampere (20 bytes spilled in one)."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    order: Order
+    checkpoint_name: str
+    interpret: bool
+
+
+def flash_attention(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K H"],
+    query_segments: Int32[Array, "B T"],
+    key_segments: Int32[Array, "B S"],
+    *,
+    causal: bool,
+    reach: int | None,
+    checkpoint_name: str,
+    interpret: bool,
+) -> Float[Array, "B T N H"]:
+    """softmax(query key^T / sqrt(H)) value over the keys of a query's own segment; segment 0 sees and is seen by none.
+
+    causal: only keys that are not later; of these the `reach` before the query and its own, or all where it is None.
+    Both count rows of the array. A query without keys gets 0 and passes back no gradient. checkpoint_name: what a
+    remat policy calls the result. interpret: run on a CPU. Scores, softmax and sums are float32.
+    """
+    length = query.shape[1]
+    order = Order(least=-reach if causal and reach is not None else None, most=0 if causal else None)
+    arrays = [_padded(x) for x in (query, key, value, query_segments, key_segments)]
+    return _flash(*arrays, _Options(order, checkpoint_name, interpret))[:, :length]
+
+
+def _padded(x: Array) -> Array:
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % ROW_MULTIPLE)) + ((0, 0),) * (x.ndim - 2))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _flash(query, key, value, query_segments, key_segments, options):
+    return _context(query, key, value, query_segments, key_segments, options)[0]
+
+
+def _forward(query, key, value, query_segments, key_segments, options):
+    context, log_total = _context(query, key, value, query_segments, key_segments, options)
+    # Both named: a policy that keeps attention's result then has no reason to run the kernel again.
+    context = ad_checkpoint.checkpoint_name(context, options.checkpoint_name)
+    log_total = ad_checkpoint.checkpoint_name(log_total, options.checkpoint_name)
+    return context, (query, key, value, query_segments, key_segments, context, log_total)
+
+
+def _backward(options, saved, grad):
+    *inputs, context, log_total = saved
+    # Of each query the sum of weights times their gradients, by FlashAttention-2's identity.
+    delta_BTN = jnp.sum(grad.astype(jnp.float32) * context.astype(jnp.float32), axis=-1)
+    inputs = (*inputs, grad, log_total, delta_BTN.transpose(0, 2, 1))
+    return (_query_gradient(*inputs, options), *_key_value_gradients(*inputs, options), None, None)
+
+
+_flash.defvjp(_forward, _backward)
+
+
+def block_ranges(
+    row_segments: Int32[Array, "B R"],
+    column_segments: Int32[Array, "B C"],
+    row_block: int,
+    column_block: int,
+    order: Order,
+) -> tuple[Int32[Array, "B r"], Int32[Array, "B r"]]:
+    """First block of columns that a block of rows may see, and the one after the last; 0 and 0 where there is none.
+
+    A row sees columns of its segment, those whose number minus its own `order` allows. The range may hold blocks that
+    are not seen, and never lacks one that is. Segments 1 1 2 2 0 0, causal, blocks of 2: (0, 1), (1, 2), (0, 0).
+    """
+    row_low, row_high = _segment_span(row_segments, row_block)
+    column_low, column_high = _segment_span(column_segments, column_block)
+    meets = (row_low[:, :, None] <= column_high[:, None]) & (column_low[:, None] <= row_high[:, :, None])
+    row_start = jnp.arange(row_low.shape[1], dtype=jnp.int32)[None, :, None] * row_block
+    column_start = jnp.arange(column_low.shape[1], dtype=jnp.int32)[None, None] * column_block
+    if order.least is not None:
+        meets &= column_start + column_block - 1 - row_start >= order.least
+    if order.most is not None:
+        meets &= column_start - row_start - row_block + 1 <= order.most
+    first = jnp.argmax(meets, axis=-1).astype(jnp.int32)
+    stop = meets.shape[-1] - jnp.argmax(meets[..., ::-1], axis=-1).astype(jnp.int32)
+    return first, jnp.where(jnp.any(meets, axis=-1), stop, 0)
+
+
+def _segment_span(segments: Int32[Array, "B R"], block: int) -> tuple[Int32[Array, "B r"], Int32[Array, "B r"]]:
+    """Lowest and highest segment of each block, padding not counted; a span that meets none where all is padding."""
+    blocks = segments.reshape(segments.shape[0], -1, block)
+    nothing = jnp.iinfo(jnp.int32).max
+    return jnp.min(jnp.where(blocks > 0, blocks, nothing), axis=-1), jnp.max(blocks, axis=-1)
+
+
+class _Specs(NamedTuple):
+    """What a program sees of arrays [B R N H], [B R], [B N R] and [B blocks]. Its place is (block, head, batch row)."""
+
+    heads: pl.BlockSpec
+    row: pl.BlockSpec
+    per_head: pl.BlockSpec
+    scalar: pl.BlockSpec
+
+
+def _own(block: int, width: int) -> _Specs:
+    """The program's own block of rows and own head."""
+    return _Specs(
+        heads=pl.BlockSpec((None, block, None, pl.next_power_of_2(width)), lambda i, n, b: (b, i, n, 0)),
+        row=pl.BlockSpec((None, block), lambda i, n, b: (b, i)),
+        per_head=pl.BlockSpec((None, None, block), lambda i, n, b: (b, n, i)),
+        scalar=pl.BlockSpec((None, None), lambda i, n, b: (b, i)),
+    )
+
+
+def _compiler_params(width: int, stages: int) -> plgpu.CompilerParams:
+    return plgpu.CompilerParams(num_warps=8 if width > 64 else 4, num_stages=stages)
+
+
+def _context(query, key, value, query_segments, key_segments, options: _Options):
+    """The context and, of each query, log2 of the sum that its softmax divides by [B N T], float32."""
+    block, step = FORWARD_BLOCKS
+    (batch, length, heads, width), keys = query.shape, key.shape[1]
+    group = heads // key.shape[2]
+    own = _own(block, width)
+    key_head = pl.BlockSpec(
+        (None, keys, None, pl.next_power_of_2(width)), lambda i, n, b: (b, 0, jax.lax.div(n, group), 0)
+    )
+    key_row = pl.BlockSpec((None, keys), lambda i, n, b: (b, 0))
+    return pl.pallas_call(
+        functools.partial(forward_kernel, width=width, step=step, order=options.order),
+        grid=(length // block, heads, batch),
+        in_specs=[own.heads, key_head, key_head, own.row, key_row, own.scalar, own.scalar],
+        out_specs=[own.heads, own.per_head],
+        out_shape=[
+            jax.ShapeDtypeStruct(query.shape, value.dtype),
+            jax.ShapeDtypeStruct((batch, heads, length), jnp.float32),
+        ],
+        compiler_params=_compiler_params(width, stages=3),
+        interpret=options.interpret,
+        name="flash_forward",
+    )(
+        *(query, key, value, query_segments, key_segments),
+        *block_ranges(query_segments, key_segments, block, step, options.order),
+    )
+
+
+def _query_gradient(query, key, value, query_segments, key_segments, grad, log_total, delta, options: _Options):
+    block, step = QUERY_GRADIENT_BLOCKS
+    (batch, length, heads, width), keys = query.shape, key.shape[1]
+    group = heads // key.shape[2]
+    own = _own(block, width)
+    key_head = pl.BlockSpec(
+        (None, keys, None, pl.next_power_of_2(width)), lambda i, n, b: (b, 0, jax.lax.div(n, group), 0)
+    )
+    key_row = pl.BlockSpec((None, keys), lambda i, n, b: (b, 0))
+    of_queries = [own.heads, own.per_head, own.per_head]
+    return pl.pallas_call(
+        functools.partial(query_gradient_kernel, width=width, step=step, order=options.order),
+        grid=(length // block, heads, batch),
+        in_specs=[own.heads, key_head, key_head, own.row, key_row, *of_queries, own.scalar, own.scalar],
+        out_specs=own.heads,
+        out_shape=jax.ShapeDtypeStruct(query.shape, query.dtype),
+        compiler_params=_compiler_params(width, stages=2),
+        interpret=options.interpret,
+        name="flash_query_gradient",
+    )(
+        *(query, key, value, query_segments, key_segments, grad, log_total, delta),
+        *block_ranges(query_segments, key_segments, block, step, options.order),
+    )
+
+
+def _key_value_gradients(query, key, value, query_segments, key_segments, grad, log_total, delta, options: _Options):
+    block, step = KEY_VALUE_GRADIENT_BLOCKS
+    (batch, keys, kv_heads, width), (length, heads) = key.shape, query.shape[1:3]
+    group = heads // kv_heads
+    own = _own(block, width)
+    query_group = pl.BlockSpec((None, length, group, pl.next_power_of_2(width)), lambda i, k, b: (b, 0, k, 0))
+    query_row = pl.BlockSpec((None, length), lambda i, k, b: (b, 0))
+    per_query = pl.BlockSpec((None, group, length), lambda i, k, b: (b, k, 0))
+    of_queries = [query_group, per_query, per_query]
+    return pl.pallas_call(
+        functools.partial(key_value_gradient_kernel, width=width, step=step, order=options.order),
+        grid=(keys // block, kv_heads, batch),
+        in_specs=[query_group, own.heads, own.heads, query_row, own.row, *of_queries, own.scalar, own.scalar],
+        out_specs=[own.heads, own.heads],
+        out_shape=[jax.ShapeDtypeStruct(key.shape, key.dtype), jax.ShapeDtypeStruct(value.shape, value.dtype)],
+        compiler_params=_compiler_params(width, stages=2),
+        interpret=options.interpret,
+        name="flash_key_value_gradient",
+    )(
+        *(query, key, value, query_segments, key_segments, grad, log_total, delta),
+        *block_ranges(key_segments, query_segments, block, step, options.order.reversed()),
+    )

@@ -1,0 +1,66 @@
+"""Logical axis names to mesh axes, by shape; the table of names is `training/sharding.py`'s.
+
+Models and generation name the axes of their activations here and know no mesh: without one, nothing happens.
+"""
+
+from collections.abc import Mapping, Sequence
+import contextlib
+import math
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array
+
+Rules = Mapping[str, tuple[str, ...]]
+"""Logical axis to the mesh axes that cut it, ()  for none."""
+
+
+class Placement(NamedTuple):
+    """Where activations lie."""
+
+    mesh: Mesh
+    rules: Rules
+
+    def __call__(self) -> contextlib.ExitStack:
+        """Context in which what is traced is cut over the mesh. Enter it again for every call of a jitted function."""
+        stack = contextlib.ExitStack()
+        stack.enter_context(jax.set_mesh(self.mesh))
+        stack.enter_context(nn.logical_axis_rules([(name, axes or None) for name, axes in self.rules.items()]))
+        return stack
+
+
+def spec(names: Sequence[str | None], shape: Sequence[int], rules: Rules, sizes: Mapping[str, int]) -> PartitionSpec:
+    """Mesh axes of an array's axes. sizes: of the mesh, by axis.
+
+    A mesh axis serves the first array axis that claims it, and an axis that does not divide evenly stays whole, so no
+    mesh axis stands twice: ("vision_embed", "embed"), both on fsdp, gives ("fsdp", None).
+
+    Raises ValueError where names and axes differ in number, a name is not in the rules, or stands twice.
+    """
+    if len(names) != len(shape):
+        raise ValueError(f"got axis names {tuple(names)} for shape {tuple(shape)}; name every axis once.")
+    used: set[str] = set()
+    entries = []
+    for place, (name, size) in enumerate(zip(names, shape, strict=True)):
+        if name is not None and name not in rules:
+            raise ValueError(f"got the axis name '{name}', wanted one of {', '.join(rules)}; or add it to the table.")
+        if name is not None and name in names[:place]:
+            raise ValueError(f"got the axis name '{name}' twice in {tuple(names)}; name the one that is cut.")
+        axes = tuple(axis for axis in rules[name] if axis not in used) if name is not None else ()
+        if not axes or size % math.prod(sizes[axis] for axis in axes):
+            entries.append(None)
+            continue
+        used.update(axes)
+        entries.append(axes if len(axes) > 1 else axes[0])
+    return PartitionSpec(*entries)
+
+
+def constrain(x: Array, names: Sequence[str | None]) -> Array:
+    """x, kept cut as its axis names say. Without rules (`nn.logical_axis_rules`) or mesh (`jax.set_mesh`): x."""
+    rules = {name: tuple(axes) if isinstance(axes, tuple) else () for name, axes in nn.get_logical_axis_rules()}
+    mesh = jax.sharding.get_abstract_mesh()
+    if not rules or mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(names, x.shape, rules, dict(mesh.shape)))

@@ -1,0 +1,62 @@
+"""Attention written out in XLA's own operations: any mask, any platform; what a CPU runs."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+SMALLEST_CHUNK = 128
+MOST_CHUNKS = 8
+"""Causal rows are computed in chunks of queries, each with the keys up to its end: at 256 positions a quarter of the
+scores is never computed, at 1024 nearly half. Smaller chunks save less than their compile time costs."""
+
+
+def xla_attention(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K H"],
+    mask: Bool[Array, "B #T S"] | None,
+    causal: bool,
+) -> Float[Array, "B T N H"]:
+    """softmax(query key^T / sqrt(H)) value over the keys that `mask` shows; None shows all.
+
+    causal: the caller's word that its mask hides every key s > t, so that those need not be computed. Scores and
+    softmax are float32, the second product takes the values' dtype. A query without keys gets the mean of all values.
+    """
+    length = query.shape[1]
+    chunk = max(SMALLEST_CHUNK, -(-length // MOST_CHUNKS))
+    if not causal or key.shape[1] != length or length <= chunk:
+        return _whole(query, key, value, mask)
+    contexts = []
+    for start in range(0, length, chunk):
+        end = min(start + chunk, length)
+        seen = None if mask is None else mask[:, start:end, :end]
+        contexts.append(_whole(query[:, start:end], key[:, :end], value[:, :end], seen))
+    return jnp.concatenate(contexts, axis=1)
+
+
+def _whole(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K H"],
+    mask: Bool[Array, "B #T S"] | None,
+) -> Float[Array, "B T N H"]:
+    batch, length, heads, width = query.shape
+    keys, kv_heads = key.shape[1:3]
+    group = heads // kv_heads
+    # Heads before positions, a group's queries below each other: plain batched products, 3 times faster on a CPU than
+    # the einsum "BTKGH,BSKH->BKGTS".
+    query_BKRH = (query * width**-0.5).reshape(batch, length, kv_heads, group, width).transpose(0, 2, 3, 1, 4)
+    query_BKRH = query_BKRH.reshape(batch, kv_heads, group * length, width)
+    scores = jnp.einsum("BKRH,BSKH->BKRS", query_BKRH, key, preferred_element_type=jnp.float32)
+    scores_BKGTS = scores.reshape(batch, kv_heads, group, length, keys)
+    if mask is not None:
+        # The smallest finite number and not -inf: a row without any key must not become NaN.
+        scores_BKGTS = jnp.where(mask[:, None, None], scores_BKGTS, jnp.finfo(jnp.float32).min)
+    largest = jax.lax.stop_gradient(jnp.max(scores_BKGTS, axis=-1, keepdims=True))
+    weights_BKGTS = jnp.exp(scores_BKGTS - largest)
+    # Dividing after the product and not before it touches T x H numbers instead of T x S: a third of the backward pass.
+    total_BKGT1 = jnp.sum(weights_BKGTS, axis=-1, keepdims=True)
+    weights_BKRS = weights_BKGTS.reshape(scores.shape).astype(value.dtype)
+    context = jnp.einsum("BKRS,BSKH->BKRH", weights_BKRS, value, preferred_element_type=jnp.float32)
+    context_BKGTH = context.reshape(batch, kv_heads, group, length, width) / total_BKGT1
+    return context_BKGTH.astype(value.dtype).transpose(0, 3, 1, 2, 4).reshape(query.shape)

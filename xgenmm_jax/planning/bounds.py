@@ -1,0 +1,176 @@
+"""How fast a step can be at most: its arithmetic at the chips' peak, its traffic at the links' rate."""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.layers import KEPT, OFFLOADED
+from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.planning.collectives import Traffic
+from xgenmm_jax.planning.topology import Topology
+from xgenmm_jax.training.accounting import (
+    Flops,
+    Load,
+    forward_flops,
+    linear,
+    passes,
+    resampler_flops,
+    visible_pairs,
+    vision_flops,
+)
+from xgenmm_jax.training.config import TrainConfig
+
+PRODUCTS = ("qkv", "context", "out_proj", "mlp_in")
+"""What a layer's backward pass needs again, by the names of remat policies; no backward pass needs the last product."""
+
+
+class Work(NamedTuple):
+    """FLOPs of a step on full rows: what counts for MFU, and what the chips do with rematerialisation."""
+
+    model: Flops
+    hardware: Flops
+
+
+class Times(NamedTuple):
+    """Seconds of a step, each alone, at full rate; `bound`: the slowest, all else hidden behind it."""
+
+    arithmetic: float
+    links: float
+    network: float
+
+    @property
+    def bound(self) -> float:
+        return max(self)
+
+
+def full_load(data: DataConfig, model: VLMConfig) -> Load:
+    """What rows hold at most: no padding, one segment a row, every crop used, all text supervised.
+
+    Packed rows have shorter segments, so less attention; the difference is below 5 % of the 4B's FLOPs at 4096.
+    """
+    rows, row = data.batch_rows, data.row
+    vision = row.vision_tokens * (row.crops if row.vision_tokens_per == "crop" else row.images)
+    return Load(
+        tokens=rows * row.length,
+        pairs=rows * visible_pairs(np.array([row.length]), model.decoder),
+        supervised=rows * max(row.length - vision, 0),
+        crops=rows * row.crops,
+        images=rows * row.images,
+    )
+
+
+def work(config: TrainConfig) -> Work:
+    """FLOPs of a step. Raises ValueError for a model that is no VLM."""
+    model = config.model
+    if not isinstance(model, VLMConfig):
+        raise ValueError(f"plan: got a {type(model).__name__}; only stages of the whole model are planned.")
+    load = full_load(config.data, model)
+    count = passes(config.freeze, config.objective().reference)
+    flops = forward_flops(model, load)
+    model_flops = flops.times(count)
+    repeated = _repeated(model, load, flops, set(config.freeze))
+    return Work(model_flops, model_flops.plus(repeated))
+
+
+def kept_products(remat: str) -> set[str]:
+    """Which of PRODUCTS a policy keeps, on the device or with the host."""
+    if remat in ("none", "minimal_with_context"):
+        return set(PRODUCTS)
+    if remat == "minimal":
+        return set(PRODUCTS) - {"context"}
+    return set({**KEPT, **OFFLOADED}.get(remat, ())) & set(PRODUCTS)
+
+
+def _repeated(model: VLMConfig, load: Load, forward: Flops, frozen: set[str]) -> Flops:
+    """FLOPs that rematerialisation repeats, with the loss's and those of scores in attention's backward kernel.
+
+    What no gradient goes through keeps nothing and repeats nothing. Of tower and connector only `full` is counted.
+    """
+    decoder, vision, connector = model.decoder, model.vision, model.connector
+    heads, kv_heads = decoder.heads * decoder.head_width, decoder.kv_heads * decoder.head_width
+    products = {
+        "qkv": linear(decoder.width, heads + 2 * kv_heads),
+        "out_proj": linear(heads, decoder.width),
+        "mlp_in": linear(decoder.width, 2 * decoder.hidden),
+    }
+    missing = set(PRODUCTS) - kept_products(decoder.remat)
+    # Half the hidden width stands for a feed-forward without its second map, which nothing needs again.
+    of_vision = of_connector = 0
+    if "vision" not in frozen and vision.remat == "full":
+        of_vision = load.crops * vision_flops(dataclasses.replace(vision, hidden=vision.hidden // 2))
+    is_reached = not {"vision", "connector"} <= frozen
+    if is_reached and isinstance(connector, ResamplerConfig) and connector.remat == "full":
+        groups = load.images if model.sampling is Sampling.FIXED_SAMPLING else load.crops
+        layers = dataclasses.replace(connector, hidden=connector.hidden // 2, out_width=0)
+        of_connector = resampler_flops(layers, groups, load.crops * vision.patches)
+    return Flops(
+        vision=of_vision,
+        connector=of_connector,
+        decoder=decoder.layers * load.tokens * sum(flops for name, flops in products.items() if name in missing),
+        attention=forward.attention * (1.5 if "context" in missing else 0.5),
+        head=forward.head,
+    )
+
+
+def times(work: Work, traffic: dict[str, Traffic], topology: Topology) -> Times:
+    """Optimistic: every link of a chip is busy, at no distance."""
+    chip, chips = topology.chip, len(topology.devices)
+    links = sum(kind.link_bytes for kind in traffic.values())
+    network = sum(kind.network_bytes for kind in traffic.values())
+    return Times(
+        arithmetic=work.hardware.total / chips / chip.peak_flops,
+        links=links / (chip.links * chip.link_bandwidth),
+        network=network / chip.network_bandwidth,
+    )
+
+
+def estimated_traffic(config: TrainConfig, parameters: int, slices: int) -> dict[str, Traffic]:
+    """Traffic before anything is compiled, for the order of a search: what sharded training cannot do without.
+
+    Parameters are gathered in bfloat16 for the forward and the backward pass of every micro-batch, their gradients
+    scattered in float32; with tensor > 1 a layer's activations are summed twice a pass. parameters: of the whole model.
+    The mesh's sizes must be numbers, not -1.
+    """
+    decoder, row, mesh = config.model.decoder, config.data.row, config.mesh
+    held = parameters / mesh.tensor
+    share = (mesh.fsdp - 1) / mesh.fsdp
+    rows = config.data.batch_rows / (mesh.fsdp * mesh.replica)
+    activations = 4 * decoder.layers * rows * row.length * decoder.width * 2
+    return {
+        "all-gather": Traffic(2 * decoder.layers, config.accumulation * 4 * held * share, 0.0),
+        "reduce-scatter": Traffic(
+            decoder.layers, config.accumulation * 4 * held * share, 2 * 4 * held / mesh.fsdp * (slices - 1) / slices
+        ),
+        "all-reduce": Traffic(4 * decoder.layers, 2 * activations * (mesh.tensor - 1) / mesh.tensor, 0.0),
+    }
+
+
+def estimated_bytes(config: TrainConfig, parameters: int) -> float:
+    """Memory of a chip before anything is compiled: state, gradients, what the backward pass needs of the decoder.
+
+    Rough: for the order of a search, which compiles before it believes.
+    """
+    decoder, mesh = config.model.decoder, config.mesh
+    width, hidden = decoder.width, decoder.hidden
+    heads, kv_heads = decoder.heads * decoder.head_width, decoder.kv_heads * decoder.head_width
+    widths = {"qkv": heads + 2 * kv_heads, "context": heads, "out_proj": width, "mlp_in": 2 * hidden}
+    on_host = OFFLOADED.get(decoder.remat, ())
+    kept = sum(widths[name] for name in kept_products(decoder.remat) if name not in on_host)
+    kept += {"none": 2 * hidden + 4 * width, "minimal": width, "minimal_with_context": width}.get(decoder.remat, 0)
+    layer = width + kept / mesh.tensor
+    rows = config.data.batch_rows / config.accumulation / (mesh.fsdp * mesh.replica)
+    positions = rows * config.data.row.length
+    working = positions * (6 * width + 6 * hidden / mesh.tensor) * 2
+    state = parameters * 4 * 4 / (mesh.fsdp * mesh.tensor)
+    return state + positions * decoder.layers * layer * 2 + working
+
+
+def divisors(number: int) -> list[int]:
+    """Ascending: 12 gives 1 2 3 4 6 12."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})

@@ -1,0 +1,192 @@
+"""A run on a topology: does it fit, what costs what, how fast can it be, how long does the stage take."""
+
+from collections.abc import Mapping
+import dataclasses
+from dataclasses import dataclass
+import importlib.metadata
+import math
+import time
+from typing import Any
+
+from xgenmm_jax.planning import bounds
+from xgenmm_jax.planning.bounds import Times, Work
+from xgenmm_jax.planning.collectives import Traffic, traffic
+from xgenmm_jax.planning.program import Memory, OutOfMemoryError, compile_step, lower_step, memory_of
+from xgenmm_jax.planning.topology import Topology
+from xgenmm_jax.training.chips import GIB
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.sharding import RULES, make_mesh
+
+DAY_S = 86400
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long the stage takes. tokens: positions, padding included."""
+
+    tokens: float
+    tokens_per_second: float
+
+    @property
+    def days(self) -> float:
+        return self.tokens / self.tokens_per_second / DAY_S
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the compiler and the arithmetic say of one run on one topology. Where it does not fit, memory is None."""
+
+    name: str
+    topology: Topology
+    mesh: Mapping[str, int]
+    config: TrainConfig
+    work: Work
+    tokens: float
+    """Of the stage."""
+    utilisation: float
+    """Of the chips' peak by model FLOPs, assumed."""
+    compile_s: float
+    memory: Memory | None = None
+    traffic: dict[str, Traffic] | None = None
+    failure: OutOfMemoryError | None = None
+
+    @property
+    def fits(self) -> bool:
+        return self.memory is not None
+
+    @property
+    def rows_per_chip(self) -> float:
+        """Rows that a chip works on at a time; below 1 where the tensor axis shares a row."""
+        shards = math.prod(self.mesh[axis] for axis in RULES["batch"]) * self.mesh["tensor"]
+        return self.config.data.batch_rows / self.config.accumulation / shards
+
+    @property
+    def step_tokens(self) -> int:
+        return self.config.data.batch_rows * self.config.data.row.length
+
+    @property
+    def times(self) -> Times:
+        return bounds.times(self.work, self.traffic or {}, self.topology)
+
+    @property
+    def bound(self) -> Budget:
+        """At the bound of arithmetic and traffic."""
+        return Budget(self.tokens, self.step_tokens / self.times.bound)
+
+    @property
+    def expected(self) -> Budget:
+        """At the assumed utilisation, and no faster than the bound."""
+        peak = len(self.topology.devices) * self.topology.chip.peak_flops
+        seconds = self.work.model.total / (peak * self.utilisation)
+        return Budget(self.tokens, self.step_tokens / max(seconds, self.times.bound))
+
+    @property
+    def bound_utilisation(self) -> float:
+        """MFU at the bound."""
+        peak = len(self.topology.devices) * self.topology.chip.peak_flops
+        return self.work.model.total / peak / self.times.bound
+
+    def chip_hours(self, budget: Budget) -> float:
+        return budget.days * 24 * len(self.topology.devices)
+
+    @property
+    def advice(self) -> str:
+        """One sentence: what to change where it does not fit. Empty where it fits."""
+        if self.failure is None:
+            return ""
+        needed, available = self.failure.needed_bytes, self.failure.available_bytes
+        size = f"{needed / GIB:.2f} GiB of {available / GIB:.2f} GiB" if needed else str(self.failure).splitlines()[0]
+        return f"does not fit: the step needs {size} a chip; {', or '.join(self._remedies())}."
+
+    def _remedies(self) -> list[str]:
+        config, mesh = self.config, self.mesh
+        remedies = []
+        shards = math.prod(mesh[axis] for axis in RULES["batch"])
+        rows = config.data.batch_rows // config.accumulation // shards
+        if rows > 1:
+            fewer = next(n for n in bounds.divisors(rows) if n > 1)
+            remedies.append(f"take fewer rows at a time (--accumulation {config.accumulation * fewer})")
+            remedies.append(f"fewer rows in all (--data.batch-rows {config.data.batch_rows // fewer})")
+        if config.model.decoder.remat != "full":
+            remedies.append("keep less for the backward pass (--model.decoder.remat full)")
+        if mesh["replica"] > self.topology.slices:
+            remedies.append(f"cut parameters further (--mesh.replica {self.topology.slices} --mesh.fsdp -1)")
+        heads = config.model.decoder.kv_heads
+        if 2 * mesh["tensor"] <= heads and heads % (2 * mesh["tensor"]) == 0 and mesh["fsdp"] % 2 == 0:
+            remedies.append(f"share a row between chips (--mesh.tensor {2 * mesh['tensor']})")
+        return remedies or ["shorter rows (--data.row.length), or chips with more memory"]
+
+
+def make_plan(
+    name: str,
+    config: TrainConfig,
+    topology: Topology,
+    options: Mapping[str, str],
+    utilisation: float,
+    tokens: float,
+) -> Plan:
+    """Lowers and compiles the step.
+
+    name: of the experiment. options: the compiler's. utilisation: share of the chips' peak, assumed. tokens: positions
+    of the whole stage.
+
+    Raises ValueError where mesh, batch and topology do not fit each other.
+    """
+    work, mesh = bounds.work(config), make_mesh(config.mesh, topology.devices)
+    began = time.monotonic()
+    lowered, arguments = lower_step(config, mesh)
+    plan = Plan(name, topology, dict(mesh.shape), config, work, tokens, utilisation, compile_s=0.0)
+    try:
+        compiled = compile_step(lowered, options)
+    except OutOfMemoryError as error:
+        return dataclasses.replace(plan, failure=error, compile_s=time.monotonic() - began)
+    return dataclasses.replace(
+        plan,
+        compile_s=time.monotonic() - began,
+        memory=memory_of(compiled, arguments),
+        traffic=traffic(compiled.as_text(), len(topology.devices), topology.slices),
+    )
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """Everything that is printed, in bytes, FLOPs and seconds."""
+    config, times = plan.config, plan.times
+    report = {
+        "experiment": plan.name,
+        "topology": plan.topology.name,
+        "slices": plan.topology.slices,
+        "chips": len(plan.topology.devices),
+        "mesh": dict(plan.mesh),
+        "rows": config.data.batch_rows,
+        "accumulation": config.accumulation,
+        "rows_per_chip": plan.rows_per_chip,
+        "length": config.data.row.length,
+        "crops": config.data.row.crops,
+        "remat": config.model.decoder.remat,
+        "fits": plan.fits,
+        "advice": plan.advice,
+        "flops": {"model": plan.work.model._asdict(), "hardware": plan.work.hardware._asdict()},
+        "compile_s": plan.compile_s,
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
+    }
+    if not plan.fits:
+        return report | {"needed_bytes": plan.failure.needed_bytes, "available_bytes": plan.failure.available_bytes}
+    return report | {
+        "memory": plan.memory._asdict() | {"available": plan.topology.chip.hbm_bytes},
+        "collectives": {kind: sent._asdict() for kind, sent in plan.traffic.items()},
+        "seconds": times._asdict() | {"bound": times.bound},
+        "utilisation": plan.utilisation,
+        "bound_utilisation": plan.bound_utilisation,
+        "tokens": plan.tokens,
+        "bound": _budget(plan, plan.bound),
+        "expected": _budget(plan, plan.expected),
+    }
+
+
+def _budget(plan: Plan, budget: Budget) -> dict[str, float]:
+    return {
+        "tokens_per_second": budget.tokens_per_second,
+        "tokens_per_second_per_chip": budget.tokens_per_second / len(plan.topology.devices),
+        "days": budget.days,
+        "chip_hours": plan.chip_hours(budget),
+    }

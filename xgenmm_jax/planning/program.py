@@ -1,0 +1,134 @@
+"""The training step of a run, lowered from shapes alone and compiled for a mesh of devices that need not exist."""
+
+from collections.abc import Mapping
+import math
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.data import packing
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.training.chips import GIB
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, split, trainable_mask
+from xgenmm_jax.training.sharding import check_rows, row_sharding, unboxed
+from xgenmm_jax.training.step import TrainState, abstract_state, make_step
+
+
+class Arguments(NamedTuple):
+    """What the step takes, as ShapeDtypeStructs with shardings."""
+
+    state: TrainState
+    reference: Any
+    rows: Batch
+
+
+class Memory(NamedTuple):
+    """Bytes on each chip. The first four are the step's arguments, by their logical shapes."""
+
+    parameters: int
+    optimizer: int
+    reference: int
+    batch: int
+    layout: int
+    """What the compiler's tiles add to the arguments."""
+    temporaries: int
+    """Activations, gradients, gathered parameters."""
+    code: int
+    host: int
+    """In the host's memory: what a rematerialisation policy moves there."""
+    peak: int
+    """The most that is in use at a time, arguments included."""
+
+
+class OutOfMemoryError(ValueError):
+    """The compiler found no way to run the step in a chip's memory."""
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.needed_bytes, self.available_bytes = _sizes(message)
+
+
+def abstract_rows(data: DataConfig, sharding: NamedSharding) -> Batch:
+    """Shapes of a global batch; no data set and no tokenizer is opened."""
+    one = packing.empty_rows(1, data.row, data.anyres, pad_id=0)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((data.batch_rows, *leaf.shape[1:]), leaf.dtype, sharding=sharding), one
+    )
+
+
+def lower_step(config: TrainConfig, mesh: Mesh) -> tuple[jax.stages.Lowered, Arguments]:
+    """The very step that `training.loop.train` runs, and what it takes.
+
+    Raises ValueError where the batch does not divide over accumulation and devices.
+    """
+    check_rows(mesh, config.data.batch_rows, config.accumulation)
+    objective = config.objective()
+    boxed = jax.eval_shape(objective.init, jax.random.key(0))
+    optimizer = make_optimizer(config.optimizer, config.steps, boxed)
+    trainable = trainable_mask(unboxed(boxed), config.freeze)
+    state = abstract_state(objective, trainable, optimizer, mesh)
+    schedule = learning_rate(config.optimizer, config.steps)
+    step = make_step(objective, trainable, optimizer, schedule, config.accumulation, config.seed, mesh, state)
+    reference = split(state.params, trainable)[0] if objective.reference else None
+    arguments = Arguments(state, reference, abstract_rows(config.data, row_sharding(mesh)))
+    with jax.set_mesh(mesh):
+        return step.lower(*arguments), arguments
+
+
+def compile_step(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> jax.stages.Compiled:
+    """Raises OutOfMemoryError where it does not fit, ValueError for a compiler option that is not known."""
+    try:
+        return lowered.compile(compiler_options=dict(options))
+    except jax.errors.JaxRuntimeError as error:
+        raise _explained(error) from error
+
+
+def check_options(device: jax.Device, options: Mapping[str, str]) -> None:
+    """Raises ValueError for options that the compiler does not know, before a long compilation."""
+    if not options:
+        return
+    one = jax.ShapeDtypeStruct((8, 128), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(device))
+    compile_step(jax.jit(lambda x: x + x).lower(one), options)
+
+
+def _explained(error: jax.errors.JaxRuntimeError) -> Exception:
+    message = str(error)
+    if match := re.search(r"No such compile option: '?([^'\n]+)'?", message):
+        return ValueError(f"--compiler-option: libtpu knows no '{match[1]}'; check its name, dashes are underscores.")
+    if match := re.search(r"Failed to parse '([^']*)' into flag (\w+)", message):
+        return ValueError(f"--compiler-option: '{match[1]}' is no value of {match[2]}.")
+    if "RESOURCE_EXHAUSTED" in message and re.search("hbm", message, re.IGNORECASE):
+        return OutOfMemoryError(message)
+    return error
+
+
+def _sizes(message: str) -> tuple[float | None, float | None]:
+    """Bytes needed and available out of the compiler's words: "(24.11G) exceeds available HBM (15.75G)"."""
+    units = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+    sizes = [float(number) * units[unit] for number, unit in re.findall(r"\b([\d.]+)([KMGT])\b", message)]
+    return (sizes[0], sizes[1]) if len(sizes) > 1 else (None, None)
+
+
+def memory_of(compiled: jax.stages.Compiled, arguments: Arguments) -> Memory:
+    """Bytes per chip, by the compiler's own analysis."""
+    analysis = compiled.memory_analysis()
+    state, reference, rows = arguments
+    kinds = [bytes_per_device(tree) for tree in (state.params, state.opt_state, reference, rows)]
+    return Memory(
+        *kinds,
+        layout=max(analysis.argument_size_in_bytes - sum(kinds), 0),
+        temporaries=analysis.temp_size_in_bytes,
+        code=analysis.generated_code_size_in_bytes,
+        host=analysis.host_argument_size_in_bytes + analysis.host_temp_size_in_bytes,
+        peak=analysis.peak_memory_in_bytes,
+    )
+
+
+def bytes_per_device(tree: Any) -> int:
+    """Of abstract arrays with shardings."""
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,127 @@
+"""The fastest settings of a run that fit: mesh split, rematerialisation, rows that a chip works on at a time.
+
+The global batch stays the experiment's where it divides over the chips; with fewer rows than row shards it grows to one
+row a shard. Candidates are tried from the best bound downwards, by estimates of traffic and memory; each compilation
+corrects the estimate of memory for the rest, so that few are needed. Nothing is believed to fit but what compiled.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+import typing
+from typing import NamedTuple
+
+import jax
+
+from xgenmm_jax.models.layers import OFFLOADED, Remat
+from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.planning import bounds
+from xgenmm_jax.planning.plan import Plan, make_plan
+from xgenmm_jax.planning.topology import Topology
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.sharding import MeshConfig
+
+REMATS = tuple(remat for remat in typing.get_args(Remat) if remat not in OFFLOADED)
+"""Without those that use the host's memory: the bound does not know what that way costs."""
+TENSORS = (1, 2, 4, 8)
+MOST_COMPILATIONS = 8
+
+
+class Candidate(NamedTuple):
+    """Settings before they are compiled."""
+
+    config: TrainConfig
+    row_seconds: float
+    """Of a row at the bound, with the traffic that no compiler can do without."""
+    bytes: float
+    """Memory of a chip."""
+
+
+def search(
+    name: str,
+    config: TrainConfig,
+    topology: Topology,
+    options: Mapping[str, str],
+    utilisation: float,
+    tokens: float,
+    show: Callable[[str], None],
+) -> Plan:
+    """The plan of the best bound among those that fit; where none does, the one that needs least.
+
+    show: is told of each compilation, in one line. The other arguments are `make_plan`'s.
+    """
+    plans: list[Plan] = []
+    correction = 1.0
+    for candidate in ranked(config, topology):
+        fitting = [_row_seconds(plan) for plan in plans if plan.fits]
+        if len(plans) == MOST_COMPILATIONS or fitting and candidate.row_seconds >= min(fitting):
+            break
+        if plans and candidate.bytes * correction > topology.chip.hbm_bytes:
+            continue
+        plan = make_plan(name, candidate.config, topology, options, utilisation, tokens)
+        plans.append(plan)
+        used = plan.memory.peak if plan.fits else plan.failure.needed_bytes
+        correction = (used or 2 * topology.chip.hbm_bytes) / candidate.bytes
+        show(_line(plan))
+    fitting = [plan for plan in plans if plan.fits]
+    return min(fitting, key=_row_seconds) if fitting else min(plans, key=lambda plan: plan.failure.needed_bytes or 0)
+
+
+def ranked(config: TrainConfig, topology: Topology, tensors: Sequence[int] = TENSORS) -> list[Candidate]:
+    """Candidates that should fit, the best bound first; then, where none should, the one that needs least.
+
+    Raises ValueError for a model that is no VLM.
+    """
+    if not isinstance(config.model, VLMConfig):
+        raise ValueError(f"--search: got a {type(config.model).__name__}; only stages of the whole model are searched.")
+    abstract = jax.eval_shape(config.objective().init, jax.random.key(0))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract))
+    found = []
+    for tried in candidates(config, topology, tensors):
+        traffic = bounds.estimated_traffic(tried, parameters, topology.slices)
+        seconds = bounds.times(bounds.work(tried), traffic, topology).bound / tried.data.batch_rows
+        found.append(Candidate(tried, seconds, bounds.estimated_bytes(tried, parameters)))
+    # Of equal bounds the simpler: fewer chips to a row, fewer micro-batches.
+    found.sort(key=lambda c: (c.row_seconds, c.config.mesh.tensor, c.config.accumulation))
+    return [c for c in found if c.bytes < topology.chip.hbm_bytes] or [min(found, key=lambda c: c.bytes)]
+
+
+def candidates(config: TrainConfig, topology: Topology, tensors: Sequence[int] = TENSORS) -> Iterator[TrainConfig]:
+    """Every mesh split that the model's heads allow, every policy, every number of rows at a time."""
+    decoder, chips = config.model.decoder, len(topology.devices)
+    per_slice = chips // topology.slices
+    for tensor in tensors:
+        if decoder.kv_heads % tensor or per_slice % tensor:
+            continue
+        shards = chips // tensor
+        rows = config.data.batch_rows if config.data.batch_rows % shards == 0 else shards
+        data = dataclasses.replace(config.data, batch_rows=rows)
+        mesh = MeshConfig(replica=topology.slices, fsdp=per_slice // tensor, tensor=tensor)
+        for remat in REMATS:
+            model = dataclasses.replace(config.model, decoder=dataclasses.replace(decoder, remat=remat))
+            for accumulation in bounds.divisors(rows // shards):
+                yield dataclasses.replace(config, data=data, mesh=mesh, model=model, accumulation=accumulation)
+
+
+def settings(config: TrainConfig) -> list[str]:
+    """The overrides that give a found run, as typed behind `xgenmm train EXPERIMENT`."""
+    mesh = config.mesh
+    return [
+        f"--mesh.replica={mesh.replica}",
+        f"--mesh.fsdp={mesh.fsdp}",
+        f"--mesh.tensor={mesh.tensor}",
+        f"--data.batch-rows={config.data.batch_rows}",
+        f"--accumulation={config.accumulation}",
+        f"--model.decoder.remat={config.model.decoder.remat}",
+    ]
+
+
+def _row_seconds(plan: Plan) -> float:
+    return plan.times.bound / plan.config.data.batch_rows
+
+
+def _line(plan: Plan) -> str:
+    decoder = plan.config.model.decoder
+    tried = f"tensor {plan.mesh['tensor']}, remat {decoder.remat}, {plan.rows_per_chip:g} rows a chip at a time"
+    if not plan.fits:
+        return f"{tried}: does not fit"
+    return f"{tried}: {plan.bound.tokens_per_second / len(plan.topology.devices):,.0f} tokens/s a chip at most"

@@ -1,0 +1,227 @@
+"""Model FLOPs of a training step, the numerator of MFU: what the mathematics asks for, not what the chip does.
+
+Counted are the matrix products of decoder, attention, connector, tower and head: a multiplication and addition are 2.
+Causal attention counts the pairs of query and key that exist: inside a segment, not later, inside the window. The head
+counts at supervised positions, as `losses.token_log_probs` computes it. Not counted: padding positions and padding
+crops, rematerialisation, elementwise work, lookups of embeddings, the optimizer.
+
+A part that trains takes three forward passes (its own, the gradient by its inputs, the gradient by its weights); a
+frozen part that gradients pass through takes two, any other frozen part one; DPO's reference one more of what it runs.
+docs/pods.md tells what follows for the stages.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Int
+import numpy as np
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.models.attention import Causal
+from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.phi3 import Phi3Config
+from xgenmm_jax.models.projector import MLPConfig
+from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.training.chips import chip_of
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.tower import ContrastCaption, TowerBatch, TowerConfig
+
+
+class Flops(NamedTuple):
+    """FLOPs by part, or how many forward passes each part takes. decoder: its linear maps; attention: the decoder's."""
+
+    vision: float
+    connector: float
+    decoder: float
+    attention: float
+    head: float
+
+    @property
+    def total(self) -> float:
+        return float(sum(self))
+
+    def times(self, other: "Flops") -> "Flops":
+        """Part by part."""
+        return Flops(*(a * b for a, b in zip(self, other, strict=True)))
+
+    def plus(self, other: "Flops") -> "Flops":
+        """Part by part."""
+        return Flops(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class Load(NamedTuple):
+    """What rows hold, as far as it costs FLOPs."""
+
+    tokens: int
+    """Positions that are not padding."""
+    pairs: int
+    """Pairs of query and key that the decoder's attention sees."""
+    supervised: int
+    """Targets of the loss."""
+    crops: int
+    """Crops that are not padding."""
+    images: int
+
+
+def load_of(batch: Batch, model: VLMConfig) -> Load:
+    """Counts packed rows (numpy).
+
+    Example: a row with segments 1 1 1 2 2 0 holds 5 tokens and 3 * 4 / 2 + 2 * 3 / 2 = 9 pairs.
+    """
+    segments = np.asarray(batch.segment_ids, np.int64)
+    rows, length = segments.shape
+    # Every (row, segment) a number of its own.
+    numbers = (segments + np.arange(rows)[:, None] * (length + 1))[segments > 0]
+    lengths = np.unique(numbers, return_counts=True)[1]
+    shown = np.asarray(batch.crop_image)
+    images = np.unique((shown + np.arange(rows)[:, None] * shown.shape[1])[shown >= 0])
+    return Load(
+        tokens=int(lengths.sum()),
+        pairs=visible_pairs(lengths, model.decoder),
+        supervised=int(np.sum(batch.loss_mask)),
+        crops=int((shown >= 0).sum()),
+        images=len(images),
+    )
+
+
+def visible_pairs(lengths: Int[np.ndarray, " n"], decoder: Phi3Config) -> int:
+    """Pairs of query and key inside causal segments of these lengths, within the window."""
+    lengths = np.asarray(lengths, np.int64)
+    reach = Causal.of(decoder.window, decoder.window_size).reach
+    most = lengths if reach is None else np.minimum(lengths, reach + 1)
+    return int((most * (most + 1) // 2 + (lengths - most) * most).sum())
+
+
+def forward_flops(model: VLMConfig, load: Load) -> Flops:
+    """FLOPs of one forward pass over what the rows hold."""
+    decoder = model.decoder
+    attention_width = decoder.heads * decoder.head_width
+    per_token = linear(decoder.width, attention_width + 2 * decoder.kv_heads * decoder.head_width)
+    per_token += linear(attention_width, decoder.width) + 3 * linear(decoder.width, decoder.hidden)
+    return Flops(
+        vision=load.crops * vision_flops(model.vision),
+        connector=_connector_flops(model, load),
+        decoder=decoder.layers * load.tokens * per_token,
+        attention=decoder.layers * attention(load.pairs, attention_width),
+        head=load.supervised * linear(decoder.width, decoder.logits),
+    )
+
+
+def linear(inputs: int, outputs: int) -> int:
+    """FLOPs of a linear map of one vector."""
+    return 2 * inputs * outputs
+
+
+def attention(pairs: int, width: int) -> int:
+    """FLOPs of scores and of their product with the values; width: of all heads together."""
+    return 4 * pairs * width
+
+
+def vision_flops(config: ViTConfig) -> int:
+    """FLOPs of one crop through the tower, without its pooling head, which the model does not run."""
+    width, seen = config.width, config.patches + config.class_token
+    layer = seen * (4 * linear(width, width) + 2 * linear(width, config.hidden)) + attention(seen**2, width)
+    return config.patches * linear(3 * config.patch_px**2, width) + config.layers * layer
+
+
+def _connector_flops(model: VLMConfig, load: Load) -> int:
+    connector, patches = model.connector, model.vision.patches
+    if isinstance(connector, MLPConfig):
+        widths = linear(connector.width, connector.out_width) + linear(connector.out_width, connector.out_width)
+        return load.crops * patches * widths
+    groups = load.images if model.sampling is Sampling.FIXED_SAMPLING else load.crops
+    return resampler_flops(connector, groups, load.crops * patches)
+
+
+def resampler_flops(config: ResamplerConfig, groups: int, features: int) -> int:
+    """FLOPs of one pass. groups: sets of queries. features: of all groups together."""
+    width, inner = config.width, config.heads * config.head_width
+    own = config.queries + config.instruction_tokens
+    queries, keys = groups * own, features + groups * own
+    layer = queries * (2 * linear(width, inner) + 2 * linear(width, config.hidden))
+    layer += keys * linear(width, 2 * inner) + attention(own * keys, inner)
+    flops = config.layers * layer + groups * config.queries * linear(width, config.out_width)
+    instruction = linear(config.out_width, width) + linear(width, width)
+    return flops + groups * config.instruction_tokens * instruction
+
+
+def passes(freeze: tuple[str, ...], reference: bool) -> Flops:
+    """How many forward passes each part takes. A part that `freeze` names only in pieces counts as trained."""
+    reached = False  # whether gradients must go through a part to one before it
+    count = {}
+    for part in ("vision", "connector", "decoder"):
+        trains = part not in freeze
+        count[part] = 1 + trains + (trains or reached)
+        reached = reached or trains
+    inner = 3 if reached else 1  # attention has no weights: both its products are differentiated, or none
+    again = int(reference)  # a frozen connector's tokens serve policy and reference
+    return Flops(
+        vision=count["vision"],
+        connector=count["connector"] + (again if "connector" not in freeze else 0),
+        decoder=count["decoder"] + again,
+        attention=inner + again,
+        head=count["decoder"] + again,
+    )
+
+
+def tower_flops(model: TowerConfig, loss: ContrastCaption, rows: TowerBatch) -> float:
+    """Model FLOPs of a step of the tower's own pre-training: tower, text tower, captioner and contrast, all trained."""
+    lengths = np.sum(rows.valid, axis=1).astype(np.int64)
+    pictures, tokens = len(lengths), int(lengths.sum())
+    vision, text, captioner = model.vision, model.text, model.captioner
+    pooling = vision.patches * linear(vision.width, 2 * vision.width) + attention(vision.patches, vision.width)
+    pooling += 2 * linear(vision.width, vision.width) + 2 * linear(vision.width, vision.hidden)
+    if vision.class_token:
+        pooling = linear(vision.width, vision.projection)
+    of_text = tokens * (4 * linear(text.width, text.width) + 2 * linear(text.width, text.hidden))
+    of_text += attention(int((lengths**2).sum()), text.width)
+    causal, whole = int((lengths * (lengths + 1) // 2).sum()), int((lengths**2).sum())
+    own_pairs = round(loss.parallel * whole + (1 - loss.parallel) * causal)
+    # Six square maps: four of self-attention, query and output of the attention to the picture.
+    of_caption = tokens * (6 * linear(captioner.width, captioner.width) + 2 * linear(captioner.width, captioner.hidden))
+    of_caption += pictures * vision.patches * linear(vision.width, 2 * captioner.width)
+    of_caption += attention(own_pairs + tokens * vision.patches, captioner.width)
+    forward = pictures * (vision_flops(vision) + pooling)
+    forward += text.layers * of_text + pictures * linear(text.width, text.out_width)
+    forward += captioner.layers * of_caption + tokens * linear(captioner.width, captioner.vocab_rows)
+    forward += pictures * linear(text.out_width, pictures)
+    return 3.0 * forward
+
+
+def step_flops(config: TrainConfig) -> Callable[[Any], float] | None:
+    """Model FLOPs of a training step by its rows (numpy); None for a model that this file does not know."""
+    if isinstance(config.model, TowerConfig):
+        return lambda rows: tower_flops(config.model, config.loss, rows)
+    if not isinstance(config.model, VLMConfig):
+        return None
+    count = passes(config.freeze, config.objective().reference)
+    return lambda rows: forward_flops(config.model, load_of(rows, config.model)).times(count).total
+
+
+class Speedometer:
+    """A run's speed in lines of metrics: per device, in model FLOPs, and as MFU where the devices' peak is known."""
+
+    def __init__(self, config: TrainConfig, devices: Sequence[jax.Device]):
+        self._flops_of = step_flops(config)
+        self._devices = len(devices)
+        chips = [chip_of(device) for device in devices]
+        self._peak = None if None in chips else sum(chip.peak_flops for chip in chips)
+
+    def flops(self, rows: Any) -> float:
+        """Model FLOPs of a step on this host's rows (numpy); 0 for a model that is not known."""
+        return 0.0 if self._flops_of is None else self._flops_of(rows)
+
+    def figures(self, tokens: int, flops: float, seconds: float) -> dict[str, float]:
+        """tokens_per_second_per_device; model_flops_per_second (all devices) and mfu (0..1) where they are known.
+
+        tokens, flops: of all hosts in these seconds.
+        """
+        row = {"tokens_per_second_per_device": tokens / seconds / self._devices}
+        if flops:
+            row["model_flops_per_second"] = flops / seconds
+            if self._peak is not None:
+                row["mfu"] = flops / seconds / self._peak
+        return row

@@ -1,0 +1,86 @@
+"""Whether the files of a checkpoint are whole: a list of them with sizes and checksums, written before it appears.
+
+The list lies in the checkpoint's folder, so it comes and goes with it. A checkpoint without one (of `xgenmm convert`,
+or of an earlier version) is held for whole where its metadata can be read.
+"""
+
+from collections.abc import Iterable
+import json
+from pathlib import Path
+import zlib
+
+LIST_FILE = "files.json"
+UNFINISHED = ".orbax-checkpoint-tmp"
+"""In the name of a folder that orbax has not finished."""
+DAMAGED = ".damaged"
+
+_BLOCK_BYTES = 16 * 2**20
+_METADATA = "_METADATA"
+# Orbax notes the time of commitment here after the list is written.
+_CHANGES_LATER = "_CHECKPOINT_METADATA"
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints that appeared, newest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True)
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """What a killed run was writing."""
+    return sorted(folder.glob(f"*{UNFINISHED}*"))
+
+
+def write_list(folder: Path, with_checksums: bool) -> None:
+    """Lists every file of a checkpoint. Checksums read everything once more: 1 GB/s, so not where time is short."""
+    entries = {}
+    for path in _files(folder):
+        entries[str(path.relative_to(folder))] = {
+            "bytes": path.stat().st_size,
+            "crc32": _checksum(path) if with_checksums else None,
+        }
+    (folder / LIST_FILE).write_text(json.dumps(entries, indent=0) + "\n")
+
+
+def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = None) -> str | None:
+    """What is wrong with a checkpoint, None where nothing is.
+
+    items: folders that it must hold. share: (index, count) also reads every count-th file from index on and compares
+    checksums, so that hosts share the reading; None: sizes alone, which takes no time.
+    """
+    for item in items:
+        path = folder / item / _METADATA
+        if not path.is_file() and item != "progress":
+            return f"{item}/{_METADATA} is missing"
+    try:
+        entries = json.loads((folder / LIST_FILE).read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        return f"{LIST_FILE} is not JSON ({error})"
+    for number, (name, entry) in enumerate(sorted(entries.items())):
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            return f"{name} has {size} of {entry['bytes']} bytes"
+        if share is None or number % share[1] != share[0] or entry["crc32"] is None:
+            continue
+        if _checksum(path) != entry["crc32"]:
+            return f"{name} holds other bytes than were written"
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    kept_out = (LIST_FILE, _CHANGES_LATER)
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in kept_out)
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            value = zlib.crc32(block, value)
+    return value

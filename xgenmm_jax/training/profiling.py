@@ -1,0 +1,67 @@
+"""Traces of a few steps for TensorBoard's profile page and Perfetto: from a step on, or when a signal asks."""
+
+from collections.abc import Callable
+import contextlib
+from dataclasses import dataclass
+import logging
+from pathlib import Path
+
+import jax
+
+LOG = logging.getLogger(__name__)
+
+FOLDER = "profile"
+
+
+@dataclass(frozen=True)
+class ProfileConfig:
+    """What is traced into the run folder.
+
+    start_step: the first step; 0: none. steps: how many, here and after each SIGUSR1 (`kill -USR1 PID`).
+    """
+
+    start_step: int = 0
+    steps: int = 3
+
+    def __post_init__(self):
+        if self.start_step < 0 or self.steps < 1:
+            raise ValueError(
+                f"profile: got start_step {self.start_step}, steps {self.steps}; wanted 0 or more, and 1 or more."
+            )
+
+
+class Profiler:
+    """Starts and stops traces between steps. Leaving it ends one that is under way.
+
+    requested: asked before each step whether somebody wants one (`Signals.profile`).
+    """
+
+    def __init__(self, config: ProfileConfig, run: Path, requested: Callable[[], bool]):
+        self._config, self._run, self._requested = config, run, requested
+        self._last_step: int | None = None
+
+    def __enter__(self) -> "Profiler":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._last_step is not None:
+            self._stop()
+
+    def before(self, step: int) -> None:
+        """Starts a trace if it is time. Steps that are still under way are seen too."""
+        if self._last_step is None and (step == self._config.start_step or self._requested()):
+            self._last_step = step + self._config.steps - 1
+            folder = self._run / FOLDER / f"step_{step}"
+            jax.profiler.start_trace(str(folder))
+            LOG.warning("profile: steps %d to %d go to '%s'", step, self._last_step, folder)
+
+    def after(self, step: int, finish: Callable[[], None]) -> None:
+        """Ends the trace behind its last step. finish: waits for what was dispatched."""
+        if step == self._last_step:
+            finish()
+            self._stop()
+
+    def _stop(self) -> None:
+        self._last_step = None
+        with contextlib.suppress(RuntimeError):  # another profiler of the process has ended it
+            jax.profiler.stop_trace()

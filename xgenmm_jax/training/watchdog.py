@@ -1,0 +1,186 @@
+"""What every host of a run is doing, told in files, so that one which hangs or dies can be named by the others."""
+
+from collections.abc import Callable, Mapping
+import contextlib
+import faulthandler
+import json
+import os
+from pathlib import Path
+import sys
+import threading
+import time
+from typing import NamedTuple
+
+import jax
+
+FOLDER = "heartbeats"
+INTERVAL_S = 5.0
+"""Longest time between two beats of a host."""
+EXIT_CODE = 75
+"""Of a host that ends because another one hangs or is gone: sysexits' "temporary failure", start all hosts again."""
+
+
+class Beat(NamedTuple):
+    """What a host said last."""
+
+    count: int
+    """Beats so far: unchanged, the process is gone or stopped. Clocks of hosts are never compared."""
+    step: int
+    doing: str
+
+
+Beats = Mapping[int, Beat]
+"""By host; those that never said anything are missing."""
+
+
+class Watchdog:
+    """Beats for this host while it is entered, and ends the process when no host gets any further.
+
+    A host gets further with every call of `at`; the whole run stops when one does not, because every step needs all.
+    With a timeout and no call for so long, the hosts that hold up the others are named, every thread's stack is
+    written to stderr and the process exits with EXIT_CODE.
+
+    timeout_s: longer than compilation and saving take; 0: never. clock, end: for tests.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        timeout_s: float,
+        *,
+        host: int | None = None,
+        hosts: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        end: Callable[[int], object] = os._exit,
+    ):
+        self._folder = run / FOLDER
+        self._host = jax.process_index() if host is None else host
+        self._hosts = jax.process_count() if hosts is None else hosts
+        self._timeout_s, self._clock, self._end = timeout_s, clock, end
+        self.interval_s = min(INTERVAL_S, timeout_s / 10) if timeout_s else INTERVAL_S
+        self._step, self._doing = 0, "starting"
+        self._count = 0
+        self._moved_at = clock()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "Watchdog":
+        if self._hosts > 1 or self._timeout_s:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._write()
+            self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def at(self, step: int, doing: str) -> None:
+        """This host begins to do something for a step: "reading rows", "waiting for the devices"."""
+        self._step, self._doing = step, doing
+        self._moved_at = self._clock()
+
+    def beat(self) -> None:
+        """Says that this host lives."""
+        with self._lock:
+            self._count += 1
+            self._write()
+
+    def check(self) -> None:
+        """Ends the process if nothing has moved for too long."""
+        still_s = self._clock() - self._moved_at
+        if not self._timeout_s or still_s < self._timeout_s:
+            return
+        cause = self.find_cause()
+        sys.stderr.write(
+            f"xgenmm: host {self._host} of {self._hosts} has been {self._doing} for step {self._step} for "
+            f"{still_s:.0f} s (watchdog_seconds {self._timeout_s:g}): {cause}. Start all hosts again: the run goes on "
+            "from its newest checkpoint. What every thread of this host does:\n"
+        )
+        sys.stderr.flush()
+        with contextlib.suppress(OSError, ValueError):  # stderr is no file in notebooks
+            faulthandler.dump_traceback(sys.stderr, all_threads=True)
+        if self._host == 0 and self._hosts > 1:
+            time.sleep(2 * self.interval_s)  # its end takes the coordination service away: the others speak first
+        self._end(EXIT_CODE)
+
+    def find_cause(self) -> str:
+        """Who holds up the run."""
+        return describe(*self._look_twice(), self._hosts, self._host)
+
+    def silent_hosts(self) -> dict[int, Beat | None]:
+        """Hosts that gave no sign of life for two intervals and a half, with what they said last."""
+        return silent(*self._look_twice(), self._hosts, self._host)
+
+    def _look_twice(self) -> tuple[Beats, Beats]:
+        """All beats, now and some intervals later; this host goes on beating, for others may be looking too."""
+        first = read_beats(self._folder)
+        for _ in range(3):
+            time.sleep(0.85 * self.interval_s)
+            self.beat()
+        return first, read_beats(self._folder)
+
+    def _watch(self) -> None:
+        while not self._closed.wait(self.interval_s):
+            with contextlib.suppress(OSError):  # a full disk must not end the watch
+                self.beat()
+            self.check()
+
+    def _write(self) -> None:
+        path = self._folder / f"{self._host}.json"
+        unfinished = path.with_suffix(".partial")
+        unfinished.write_text(json.dumps(Beat(self._count, self._step, self._doing)._asdict()))
+        unfinished.replace(path)
+
+
+def read_beats(folder: Path) -> dict[int, Beat]:
+    """The last beat of every host that has a file."""
+    beats = {}
+    for path in folder.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError):  # just being replaced
+            beats[int(path.stem)] = Beat(**json.loads(path.read_text()))
+    return beats
+
+
+def silent(first: Beats, later: Beats, hosts: int, own: int) -> dict[int, Beat | None]:
+    """Hosts that never beat, and those but this one whose count stood still between two looks."""
+    return {
+        host: later.get(host)
+        for host in range(hosts)
+        if host not in later or (host != own and (host not in first or first[host].count == later[host].count))
+    }
+
+
+def describe(first: Beats, later: Beats, hosts: int, own: int) -> str:
+    """One clause that names the hosts which hold up the run.
+
+    Those without a sign of life; else those at the earliest step, or, at the same step, the few that do something
+    else than the many; else the devices.
+    """
+    quiet = silent(first, later, hosts, own)
+    if quiet:
+        return say_silent(quiet)
+    if hosts == 1:
+        return "see below where it stands"
+    groups: dict[tuple[int, str], list[int]] = {}
+    for host in range(hosts):  # the folder may hold beats of a run with more hosts
+        beat = later[host]
+        groups.setdefault((beat.step, beat.doing), []).append(host)
+    latest = max(step for step, _ in groups)
+    if len(groups) == 1:
+        return f"all hosts have reached step {latest} and live: the devices or the network between them hang"
+    (step, doing), behind = min(groups.items(), key=lambda group: (group[0][0], len(group[1])))
+    named = f"host {behind[0]} is" if len(behind) == 1 else f"hosts {', '.join(map(str, behind))} are"
+    return f"{named} {doing} for step {step} while others have reached step {latest}"
+
+
+def say_silent(quiet: Mapping[int, Beat | None]) -> str:
+    """One clause about hosts without a sign of life."""
+    return ", ".join(
+        f"host {host} never began" if beat is None
+        else f"host {host} gives no sign of life since it was {beat.doing} for step {beat.step}"
+        for host, beat in sorted(quiet.items())
+    )  # fmt: skip
