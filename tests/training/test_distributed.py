@@ -10,6 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import tiny_run
 import toy_run
 
 from xgenmm_jax.cli.train import take_hosts
@@ -17,6 +18,7 @@ from xgenmm_jax.training import checkpoint_files, distributed
 from xgenmm_jax.training.distributed import Distributed
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
+from xgenmm_jax.training.sharding import MeshConfig
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -31,10 +33,22 @@ def config():
     return dataclasses.replace(config, log_every=1, checkpoint=checkpoint, watchdog_seconds={watchdog_s})
 """
 
+REAL = """
+import dataclasses
+from pathlib import Path
+import tiny_run
+from xgenmm_jax.training.sharding import MeshConfig
 
-def run_hosts(folder: Path, hosts: int, events: str = "", watchdog_s: float = 0.0) -> list[subprocess.CompletedProcess]:
-    """`xgenmm train` of the toy in `folder`/run on so many processes of one device each, and how each ended."""
-    (folder / "stage.py").write_text(EXPERIMENT.format(watchdog_s=watchdog_s))
+def config():
+    return dataclasses.replace(tiny_run.config(Path("small.model"), steps=4), mesh={mesh})
+"""
+
+
+def run_hosts(
+    folder: Path, hosts: int, events: str = "", watchdog_s: float = 0.0, experiment: str = EXPERIMENT
+) -> list[subprocess.CompletedProcess]:
+    """`xgenmm train` in `folder`/run, by default of the toy, on so many processes of one device each; how each ended."""
+    (folder / "stage.py").write_text(experiment.format(watchdog_s=watchdog_s))
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -86,7 +100,7 @@ def test_one_of_two_processes_is_killed_and_the_run_ends_on_one(tmp_path):
     survivor, killed = run_hosts(tmp_path, 2, events="host=1,kill_at=8")
     assert killed.returncode == -9
     assert survivor.returncode == 75, survivor.stderr
-    assert "host 0 of 2 ends: host 1 gives no sign of life since it was reading rows for step 8" in survivor.stderr
+    assert "host 0 of 2 ends: host 1 gives no sign of life, last heard of" in survivor.stderr
     before = read_metrics(tmp_path / "run")
     assert 5 <= before[-1]["step"] < 8 and checkpoint_files.steps(tmp_path / "run" / "checkpoints") == [5]
 
@@ -100,10 +114,10 @@ def test_one_of_two_processes_is_killed_and_the_run_ends_on_one(tmp_path):
 
 @pytest.mark.slow
 def test_a_host_that_hangs_is_named_by_both(tmp_path):
-    ended = run_hosts(tmp_path, 2, events="host=1,hang_at=8", watchdog_s=8)
+    ended = run_hosts(tmp_path, 2, events="host=1,hang_at=8", watchdog_s=45)
     assert [process.returncode for process in ended] == [75, 75], ended
     waiting, hanging = (process.stderr for process in ended)
-    assert "host 1 is reading rows for step 8 while others have reached step" in waiting
+    assert "host 1 is reading rows for step 8 while others wait for it" in waiting
     assert "has been reading rows for step 8" in hanging and "in happen" in hanging  # its stack
 
 
@@ -116,6 +130,20 @@ def test_a_notice_to_one_host_saves_on_all_and_the_same_command_goes_on(tmp_path
     again = run_hosts(tmp_path, 2)
     assert [process.returncode for process in again] == [0, 0], again
     assert_same_curve(read_metrics(tmp_path / "run"), unbroken(tmp_path / "unbroken"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [MeshConfig(fsdp=2), MeshConfig(fsdp=1, tensor=2)])
+def test_the_real_model_learns_the_same_on_two_hosts(tmp_path, mesh):
+    """Also where both hold the same rows, because `tensor` lies across them."""
+    tiny_run.tokenizer(tmp_path)
+    ended = run_hosts(tmp_path, 2, experiment=REAL.format(mesh=mesh).replace("{", "{{").replace("}", "}}"))
+    assert [process.returncode for process in ended] == [0, 0], ended
+    config = dataclasses.replace(tiny_run.config(tmp_path / "small.model", steps=4), mesh=MeshConfig())
+    train(config, tmp_path / "alone", devices=jax.devices()[:1])
+    rows, wanted = read_metrics(tmp_path / "run"), read_metrics(tmp_path / "alone")
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in wanted], rtol=1e-5, err_msg=name)
 
 
 @pytest.fixture

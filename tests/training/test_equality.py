@@ -66,9 +66,9 @@ def test_loss_and_gradient_are_those_of_one_device(case, mesh):
     *made, (grads, loss, metrics) = case
     got_grads, got_loss, got_metrics = gradient_on(*made, MESHES[mesh], 8)
     assert abs(got_loss - loss) < 1e-5 * abs(loss)
+    got_of = dict(jax.tree_util.tree_leaves_with_path(got_grads))
     for path, want in jax.tree_util.tree_leaves_with_path(grads):
-        got = dict(jax.tree_util.tree_leaves_with_path(got_grads))[path]
-        largest = np.abs(want).max()
-        assert largest > 0, path
-        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * largest, err_msg=str(path))
+        # The rows of <image> have no gradient: vision tokens stand in their places.
+        assert want.any() or "additional_embedding" in str(path)
+        np.testing.assert_allclose(got_of[path], want, rtol=0, atol=1e-5 * np.abs(want).max(), err_msg=str(path))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got_metrics, metrics)

@@ -72,19 +72,19 @@ WAITING = "waiting for the devices"
         (
             beats((5, 9, WAITING), (5, 7, "saving")),
             beats((6, 9, WAITING), (5, 7, "saving")),
-            "host 1 gives no sign of life since it was saving for step 7, host 2 never began",
+            "host 1 gives no sign of life, last heard of saving for step 7, host 2 never began",
         ),
         # All live; one reads rows for an earlier step.
         (
             beats((5, 9, WAITING), (5, 9, WAITING), (5, 7, "reading rows")),
             beats((6, 9, WAITING), (6, 9, WAITING), (6, 7, "reading rows")),
-            "host 2 is reading rows for step 7 while others have reached step 9",
+            "host 2 is reading rows for step 7 while others wait for it at step 9",
         ),
-        # All at one step: the few that do something else.
+        # All at one step: one is not as far with it.
         (
-            beats((5, 9, WAITING), (5, 9, "saving"), (5, 9, WAITING)),
-            beats((6, 9, WAITING), (6, 9, "saving"), (6, 9, WAITING)),
-            "host 1 is saving for step 9 while others have reached step 9",
+            beats((5, 9, WAITING), (5, 9, "reading rows"), (5, 9, WAITING)),
+            beats((6, 9, WAITING), (6, 9, "reading rows"), (6, 9, WAITING)),
+            "host 1 is reading rows for step 9 while others wait for it",
         ),
         (
             beats((5, 9, WAITING), (5, 9, WAITING), (5, 9, WAITING)),

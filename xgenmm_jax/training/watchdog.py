@@ -20,6 +20,10 @@ EXIT_CODE = 75
 """Of a host that ends because another one hangs or is gone: sysexits' "temporary failure", start all hosts again."""
 
 
+DOING = ("starting", "reading rows", "starting the step", "waiting for the devices", "saving")
+"""What a host does for a step, in this order."""
+
+
 class Beat(NamedTuple):
     """What a host said last."""
 
@@ -58,7 +62,7 @@ class Watchdog:
         self._hosts = jax.process_count() if hosts is None else hosts
         self._timeout_s, self._clock, self._end = timeout_s, clock, end
         self.interval_s = min(INTERVAL_S, timeout_s / 10) if timeout_s else INTERVAL_S
-        self._step, self._doing = 0, "starting"
+        self._step, self._doing = 0, DOING[0]
         self._count = 0
         self._moved_at = clock()
         self._lock = threading.Lock()
@@ -79,7 +83,8 @@ class Watchdog:
             self._thread.join()
 
     def at(self, step: int, doing: str) -> None:
-        """This host begins to do something for a step: "reading rows", "waiting for the devices"."""
+        """This host begins to do something for a step, one of DOING."""
+        assert doing in DOING, doing
         self._step, self._doing = step, doing
         self._moved_at = self._clock()
 
@@ -157,8 +162,8 @@ def silent(first: Beats, later: Beats, hosts: int, own: int) -> dict[int, Beat |
 def describe(first: Beats, later: Beats, hosts: int, own: int) -> str:
     """One clause that names the hosts which hold up the run.
 
-    Those without a sign of life; else those at the earliest step, or, at the same step, the few that do something
-    else than the many; else the devices.
+    Those without a sign of life; else those at the earliest place, by step and by what they do for it; else the
+    devices.
     """
     quiet = silent(first, later, hosts, own)
     if quiet:
@@ -172,15 +177,16 @@ def describe(first: Beats, later: Beats, hosts: int, own: int) -> str:
     latest = max(step for step, _ in groups)
     if len(groups) == 1:
         return f"all hosts have reached step {latest} and live: the devices or the network between them hang"
-    (step, doing), behind = min(groups.items(), key=lambda group: (group[0][0], len(group[1])))
+    (step, doing), behind = min(groups.items(), key=lambda group: (group[0][0], DOING.index(group[0][1])))
     named = f"host {behind[0]} is" if len(behind) == 1 else f"hosts {', '.join(map(str, behind))} are"
-    return f"{named} {doing} for step {step} while others have reached step {latest}"
+    place = "" if latest == step else f" at step {latest}"
+    return f"{named} {doing} for step {step} while others wait for it{place}"
 
 
 def say_silent(quiet: Mapping[int, Beat | None]) -> str:
     """One clause about hosts without a sign of life."""
     return ", ".join(
         f"host {host} never began" if beat is None
-        else f"host {host} gives no sign of life since it was {beat.doing} for step {beat.step}"
+        else f"host {host} gives no sign of life, last heard of {beat.doing} for step {beat.step}"
         for host, beat in sorted(quiet.items())
     )  # fmt: skip
