@@ -5,6 +5,7 @@ import os
 import time
 
 from benchmarks.rounds import Side
+from xgenmm_jax.cli.main import keep_compilations
 
 PEAK_BF16 = {"H100": 989e12, "H200": 989e12}
 """Dense bfloat16 FLOP/s, by a word of the device's name (NVIDIA's data sheets, SXM)."""
@@ -82,8 +83,11 @@ class Triad:
 
 def find_device() -> Device:
     """The first device that JAX sees. Call before the sides start; processes started afterwards share its memory."""
-    # The sides of a comparison share the device: neither may take it all at its start.
+    # The sides of a comparison share the device: neither may take it all at its start, nor be kept from most of it.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
+    # As under the `xgenmm` command: a side that is started anew for each round compiles once.
+    keep_compilations()
     probe = Side(_Probe)
     device = probe.call("device")
     probe.close()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+import functools
 from pathlib import Path
 import re
 import tempfile
@@ -28,45 +29,48 @@ class OurProfile(OurTraining):
 
     def parts(self, repeats: int) -> dict[str, float]:
         """Seconds: the tower forward; resampler, decoder and head forward and backward; the optimizer's update."""
-        model, loss = self.config.model, self.config.loss
-        vlm, batch, params = VLM(model), self.rows[0], self.state.params
-        variables = {"params": params}
+        vlm, batch, params = VLM(self.config.model), self.rows[0], self.state.params
+        decoder = params["decoder"]
+        head = {name: leaf for name, leaf in decoder.items() if "head" in name}
+
+        def features(vision: Any) -> jax.Array:
+            return vlm.apply({"params": {"vision": vision}}, batch, method="features")
 
         def connect(connector: Any, features: jax.Array) -> jax.Array:
-            return vlm.apply({"params": {**params, "connector": connector}}, features, batch, method="connect")
+            return vlm.apply({"params": {"connector": connector}}, features, batch, method="connect")
+
+        def embed(decoder: Any, tokens: jax.Array) -> jax.Array:
+            text = vlm.apply({"params": {"decoder": decoder}}, method=lambda vlm: vlm.decoder.embed(batch.token_ids))
+            return splice(text, tokens, batch.slot)
 
         def hidden(decoder: Any, embeddings: jax.Array) -> jax.Array:
             return vlm.apply(
-                {"params": {**params, "decoder": decoder}},
+                {"params": {"decoder": decoder}},
                 method=lambda vlm: vlm.decoder.hidden(embeddings, batch.segment_ids, batch.positions),
             )
 
-        def log_probs(head: Any, states: jax.Array) -> jax.Array:
-            with_head = {"params": {**params, "decoder": {**params["decoder"], **head}}}
-            logits = lambda states: vlm.apply(with_head, states, method="logits")  # noqa: E731
-            return token_log_probs(logits, states, batch.token_ids, batch.loss_mask, loss.chunk)
-
-        def backward(function: Callable) -> Callable:
-            """Forward and backward, the result weighed by itself so that nothing cancels."""
-            return jax.jit(jax.grad(lambda *given: jnp.sum(jnp.square(function(*given).astype(jnp.float32))), (0, 1)))
-
-        def resample(connector: Any, features: jax.Array) -> Any:
-            # Features of a frozen tower need no gradient.
-            return jax.grad(lambda c: jnp.sum(jnp.square(connect(c, features).astype(jnp.float32))))(connector)
+        def log_probs(head: Any, states: jax.Array, decoder: Any) -> jax.Array:
+            with_head = {"params": {"decoder": {**decoder, **head}}}
+            return token_log_probs(
+                functools.partial(vlm.apply, with_head, method="logits"),
+                states,
+                batch.token_ids,
+                batch.loss_mask,
+                self.config.loss.chunk,
+            )
 
         with jax.set_mesh(self.mesh), axis_rules():
-            tower = jax.jit(lambda: vlm.apply(variables, batch, method="features"))
-            features = tower()
-            text = jax.jit(lambda: vlm.apply(variables, method=lambda vlm: vlm.decoder.embed(batch.token_ids)))()
-            embeddings = splice(text, jax.jit(connect)(params["connector"], features), batch.slot)
-            states = jax.jit(hidden)(params["decoder"], embeddings)
-            head = {name: leaf for name, leaf in params["decoder"].items() if "head" in name}
-            resampler, decoder, heads = jax.jit(resample), backward(hidden), backward(log_probs)
+            tower, resample = jax.jit(features), backward(connect, argnums=0)
+            decode, predict = backward(hidden, argnums=(0, 1)), backward(log_probs, argnums=(0, 1))
+            seen = tower(params["vision"])
+            embeddings = jax.jit(embed)(decoder, jax.jit(connect)(params["connector"], seen))
+            states = jax.jit(hidden)(decoder, embeddings)
             calls = {
-                "tower": tower,
-                "resampler": lambda: resampler(params["connector"], features),
-                "decoder": lambda: decoder(params["decoder"], embeddings),
-                "head": lambda: heads(head, states),
+                "tower": lambda: tower(params["vision"]),
+                # Features of a frozen tower need no gradient.
+                "resampler": lambda: resample(params["connector"], seen),
+                "decoder": lambda: decode(decoder, embeddings),
+                "head": lambda: predict(head, states, decoder),
             }
             seconds = {name: median_s(call, repeats) for name, call in calls.items()}
             seconds["optimizer"] = median_s(self._update(), repeats)
@@ -113,6 +117,11 @@ class OurProfile(OurTraining):
                     if operation and not str(operation).startswith(NOT_LEAVES):
                         spent[names.get(str(operation), str(operation))] += event.duration_ns
         return [(name, nanoseconds / 1e9) for name, nanoseconds in spent.most_common(count)]
+
+
+def backward(function: Callable, argnums: int | tuple[int, ...]) -> Callable:
+    """Forward and backward; the result is weighed by itself, so that nothing cancels."""
+    return jax.jit(jax.grad(lambda *given: jnp.sum(jnp.square(function(*given).astype(jnp.float32))), argnums))
 
 
 def operation_names(hlo: str) -> dict[str, str]:

@@ -43,7 +43,6 @@ class TorchDecoding:
             inputs_embeds=self.embeddings,
             attention_mask=self.mask,
             max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens,
             do_sample=False,
             use_cache=True,
             cache_implementation=self.cache,

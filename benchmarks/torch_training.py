@@ -48,7 +48,7 @@ class TorchTraining:
         dtype = torch.bfloat16 if self.mixed else torch.float32
         self.batches = [TorchBatch.of(batch, device, dtype) for batch in batches]
         # Shapes of their own rather than dynamic ones: kinder to the peer's kernels.
-        torch._dynamo.config.cache_size_limit = max(8, 2 * len(batches))
+        torch._dynamo.config.recompile_limit = max(8, 2 * len(batches))
         self.loss_of = torch.compile(self.model, dynamic=False) if compiled else self.model
         self.losses: list[float] = []
         self.taken = 0

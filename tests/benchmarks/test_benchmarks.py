@@ -1,19 +1,28 @@
 """What the benchmarks compute from measurements, and that our side of each runs without torch."""
 
 from dataclasses import replace
+import functools
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks import decode, flops, machine, rounds, scaling, train_step, workloads
 from benchmarks.our_profile import short_name
-from benchmarks.padding import IGNORED, padded
+from benchmarks.padding import IGNORED, padded, picture_patches
+from xgenmm_jax.batch import Batch
 from xgenmm_jax.models import sizes
+from xgenmm_jax.models.grouping import group_crops
 
 DEVICE = {"platform", "kind", "memory_bytes", "cores"}
 TRAIN_SIDE = {"step_s", "step_s_of_rounds", "tokens_per_s", "flops_per_s", "mfu", "version", "losses", "peak_bytes"}
 DECODE_SIDE = {"call_s", "call_s_of_rounds", "tokens_per_s", "decoding_tokens_per_s", "of_bound", "one_token_s"}
+
+
+@functools.cache
+def nano(stage: str) -> workloads.Workload:
+    return workloads.workload("nano", stage, rows=6, batches=1, dtype="float32")
 
 
 def test_line_through_known_numbers():
@@ -41,7 +50,7 @@ def test_ratios_are_paired_by_round():
 @pytest.mark.parametrize("stage", ["stage1", "sft_single"])
 def test_padded_samples_are_those_of_the_packed_rows(stage):
     """Same tokens, targets and crops, each once; vision tokens point at the crops of their own picture."""
-    work = workloads.workload("nano", stage, rows=3, batches=1, dtype="float32")
+    work = nano(stage)
     (batch,), model = work.batches, work.config.model
     plain = padded(batch, model.tokens_per_group, model.vision.grid)
     real = batch.segment_ids > 0
@@ -58,14 +67,10 @@ def test_padded_samples_are_those_of_the_packed_rows(stage):
 
 def test_picture_patches_are_those_that_the_model_sees():
     """Against the model's own mask, any-resolution pictures of many shapes."""
-    from xgenmm_jax.models.grouping import group_crops
-
-    work = workloads.workload("nano", "sft_single", rows=6, batches=1, dtype="float32")
+    work = nano("sft_single")
     (batch,), grid = work.batches, work.config.model.vision.grid
-    features = np.zeros((*batch.crop_image.shape, grid**2, 1), np.float32)
-    _, wanted = group_crops(features, batch, grid)
-    from benchmarks.padding import picture_patches
-
+    features = jnp.zeros((*batch.crop_image.shape, grid**2, 1))
+    _, wanted = group_crops(features, Batch(*map(jnp.asarray, batch)), grid)
     is_crop = batch.crop_image >= 0
     ours = np.stack([picture_patches(batch, row, grid) for row in range(len(is_crop))])
     assert np.array_equal(ours[is_crop], np.asarray(wanted)[is_crop])
@@ -82,7 +87,7 @@ def test_flops_of_the_released_sizes():
 
 
 def test_padding_counts_no_flops():
-    work = workloads.workload("nano", "stage1", rows=2, batches=1, dtype="float32")
+    work = nano("stage1")
     (batch,), model = work.batches, work.config.model
     longer = batch._replace(
         **{name: np.pad(getattr(batch, name), ((0, 0), (0, 64))) for name in ("segment_ids", "loss_mask")}
@@ -163,12 +168,6 @@ class Good:
 class Bad:
     def __init__(self):
         raise ValueError("no compiler")
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """The sides are processes of their own: they compile without optimizing, as the tests do."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 def test_train_step_runs_without_torch(quick, tmp_path):
