@@ -1,0 +1,61 @@
+"""Our side of decoding: the Generator, with pictures that are in its table."""
+
+import functools
+import statistics
+import time
+from typing import Any
+
+from flax import linen as nn
+import jax
+import numpy as np
+
+from benchmarks.machine import resident_peak
+from benchmarks.prompts import anyres_of, decoding_prompts, tokenizer_of
+from xgenmm_jax.generation.generator import Generator, Limits
+from xgenmm_jax.models import vlm
+from xgenmm_jax.models.vlm import VLMConfig
+
+NO_STOP = (-1,)
+"""Ids that no token has: every answer is as long as is asked for."""
+
+
+class OurDecoding:
+    """Random weights in the compute dtype, made on the device."""
+
+    def __init__(self, model: VLMConfig, rows: int, prompt_tokens: int, new_tokens: int):
+        initialize = functools.partial(vlm.initialize, model)
+
+        def params(key: jax.Array) -> Any:
+            return jax.tree.map(lambda leaf: leaf.astype(model.dtype), nn.unbox(initialize(key)))
+
+        # All rows in one batch, whatever their cache takes.
+        limits = Limits(rows=rows, cache_mib=1 << 20)
+        tokenizer = tokenizer_of(model)
+        made = jax.jit(params)(jax.random.key(0))
+        self.generator = Generator(model, made, tokenizer, anyres_of(model), limits=limits, stop_ids=NO_STOP)
+        self.prompts = decoding_prompts(model, rows, prompt_tokens)
+        self.new_tokens = new_tokens
+        self.one_token_s: list[float] = []
+
+    def run(self, steps: int) -> float:
+        """Seconds a call for all new tokens; a call for a single one is timed beside each."""
+        spent = 0.0
+        for _ in range(steps):
+            self.one_token_s.append(self._call(1))
+            spent += self._call(self.new_tokens)
+        return spent / steps
+
+    def _call(self, new_tokens: int) -> float:
+        start = time.perf_counter()
+        self.generator.generate_ids(self.prompts, new_tokens)
+        return time.perf_counter() - start
+
+    def info(self) -> dict[str, Any]:
+        stats = jax.devices()[0].memory_stats() or {}
+        # The first call compiled.
+        return {
+            "version": f"jax {jax.__version__}",
+            "one_token_s": statistics.median(self.one_token_s[1:] or self.one_token_s),
+            "peak_bytes": stats.get("peak_bytes_in_use") or resident_peak(),
+            "prompt_lengths": [int(n) for n in np.unique([len(prompt.token_ids) for prompt in self.prompts])],
+        }

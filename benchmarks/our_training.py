@@ -1,0 +1,73 @@
+"""Our side: the training step that `train` runs, on batches that are on the device already."""
+
+from collections.abc import Sequence
+import time
+from typing import Any
+
+import jax
+
+from benchmarks.machine import resident_peak
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.initialize import initialize_params
+from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, trainable_mask
+from xgenmm_jax.training.sharding import make_mesh, put_rows, row_sharding, unboxed
+from xgenmm_jax.training.step import abstract_state, init_state, make_step, shardings_of
+
+
+class OurTraining:
+    """One device. The batches are taken in turns."""
+
+    def __init__(self, config: TrainConfig, batches: Sequence[Batch]):
+        self.config = config
+        self.mesh = make_mesh(config.mesh, jax.devices()[:1])
+        self.objective = config.objective()
+        boxed = jax.eval_shape(self.objective.init, jax.random.key(0))
+        self.optimizer = make_optimizer(config.optimizer, config.steps, boxed)
+        self.trainable = trainable_mask(unboxed(boxed), config.freeze)
+        abstract = abstract_state(self.objective, self.trainable, self.optimizer, self.mesh)
+        with jax.set_mesh(self.mesh):
+            params = initialize_params(config.initialize, self.objective, config.seed, abstract.params, config.model)
+            start = jax.jit(
+                lambda params: init_state(params, self.trainable, self.optimizer),
+                out_shardings=shardings_of(abstract),
+                donate_argnums=0,
+            )
+            self.state = start(params)
+            self.step = make_step(
+                self.objective,
+                self.trainable,
+                self.optimizer,
+                learning_rate(config.optimizer, config.steps),
+                config.accumulation,
+                config.seed,
+                self.mesh,
+                abstract,
+            )
+            self.rows = [put_rows(batch, row_sharding(self.mesh)) for batch in batches]
+        self.losses: list[float] = []
+        self.taken = 0
+
+    def run(self, steps: int) -> float:
+        """Seconds a step."""
+        losses = []
+        jax.block_until_ready((self.state, self.rows))
+        start = time.perf_counter()
+        with jax.set_mesh(self.mesh):
+            for _ in range(steps):
+                self.state, metrics = self.step(self.state, None, self.rows[self.taken % len(self.rows)])
+                losses.append(metrics["loss"])
+                self.taken += 1
+        jax.block_until_ready(self.state)
+        seconds = (time.perf_counter() - start) / steps
+        self.losses.extend(map(float, losses))
+        return seconds
+
+    def info(self) -> dict[str, Any]:
+        """peak_bytes: of the device, or of this process on a CPU, compiler included."""
+        stats = jax.devices()[0].memory_stats() or {}
+        return {
+            "version": f"jax {jax.__version__}",
+            "losses": self.losses,
+            "peak_bytes": stats.get("peak_bytes_in_use") or resident_peak(),
+        }

@@ -1,0 +1,44 @@
+"""Prompts for decoding: one picture each, random text of lengths that differ a little."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from benchmarks.workloads import random_picture, text_ids
+from experiments.nano import common as nano_common
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.chat import Prompt
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.vlm import VLMConfig
+
+
+def tokenizer_of(model: VLMConfig) -> Tokenizer:
+    """The small tokenizer; larger models take its ids too, and the others as random text."""
+    return Tokenizer.load(nano_common.TOKENIZER)
+
+
+def anyres_of(model: VLMConfig) -> AnyRes:
+    """The global view alone."""
+    return replace(nano_common.ONE_VIEW, view_px=model.vision.image_size_px, view_cells=model.vision.grid)
+
+
+def decoding_prompts(model: VLMConfig, rows: int, tokens: int) -> list[Prompt]:
+    """`<image>` and text, together up to `tokens` positions once the picture is expanded; the first is the longest.
+
+    Raises ValueError where the picture alone takes them all.
+    """
+    tokenizer, rng = tokenizer_of(model), np.random.default_rng(0)
+    text = tokens - model.tokens_per_group
+    if text < 2:
+        raise ValueError(
+            f"--prompt-tokens: got {tokens}, the picture alone takes {model.tokens_per_group}; give "
+            f"{model.tokens_per_group + 2} or more."
+        )
+    size = (model.vision.image_size_px,) * 2
+    prompts = []
+    for row in range(rows):
+        length = max(2, text - row % 8)
+        ids = text_ids(rng, length, model.decoder.initial_len, tokenizer)
+        ids = np.where(ids == tokenizer.pad_id, 3, ids)
+        prompts.append(Prompt((tokenizer.image_id, *ids.tolist()), (random_picture(size, row),)))
+    return prompts

@@ -1,0 +1,96 @@
+"""Where the peer's time goes: each part by itself, and the largest operations from torch's profiler."""
+
+from collections.abc import Callable
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.torch_training import TorchTraining
+
+
+class TorchProfile(TorchTraining):
+    """`parts` and `operations` of the same step; compiled parts where the step is compiled."""
+
+    def parts(self, repeats: int) -> dict[str, float]:
+        """As ours: tower forward; resampler, decoder and head forward and backward; clipping and the update."""
+        model, batch = self.model, self.batches[0]
+        with torch.no_grad(), self.autocast():
+            features = model.features(batch)
+            embeddings = model.splice(model.resampler(features, batch["picture_mask"]), batch)
+            states = self._hidden(embeddings.detach(), batch).detach()
+        embeddings, states = (x.detach().requires_grad_() for x in (embeddings, states))
+        calls = {
+            "tower": self._forward(lambda: model.features(batch)),
+            "resampler": self._backward(
+                lambda: model.resampler(features, batch["picture_mask"]).float().square().sum()
+            ),
+            "decoder": self._backward(lambda: self._hidden(embeddings, batch).float().square().sum()),
+            "head": self._backward(lambda: self._loss(states, batch)),
+            "optimizer": self._update,
+        }
+        seconds = {}
+        for name, call in calls.items():
+            for parameter in self.trained:
+                parameter.grad = torch.ones_like(parameter) if name == "optimizer" else None
+            seconds[name] = self._median_s(call, repeats)
+        return seconds
+
+    def _hidden(self, embeddings: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+        return self.model.decoder.model(
+            inputs_embeds=embeddings, attention_mask=batch["attention_mask"], use_cache=False
+        ).last_hidden_state
+
+    def _loss(self, states: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+        decoder = self.model.decoder
+        logits = decoder.lm_head(states)
+        return decoder.loss_function(logits=logits, labels=batch["labels"], vocab_size=decoder.config.vocab_size)
+
+    def _forward(self, function: Callable[[], Any]) -> Callable[[], Any]:
+        compiled = torch.compile(function, dynamic=False) if self.loss_of is not self.model else function
+
+        def call() -> None:
+            with self.autocast():
+                compiled()
+
+        return call
+
+    def _backward(self, function: Callable[[], torch.Tensor]) -> Callable[[], Any]:
+        compiled = torch.compile(function, dynamic=False) if self.loss_of is not self.model else function
+
+        def call() -> None:
+            with self.autocast():
+                loss = compiled()
+            loss.backward()
+            for parameter in self.trained:
+                parameter.grad = None
+
+        return call
+
+    def _update(self) -> None:
+        torch.nn.utils.clip_grad_norm_(self.trained, self.clip_norm)
+        self.optimizer.step()
+
+    def _median_s(self, call: Callable[[], Any], repeats: int) -> float:
+        call()
+        seconds = []
+        for _ in range(repeats):
+            self.synchronize()
+            start = time.perf_counter()
+            call()
+            self.synchronize()
+            seconds.append(time.perf_counter() - start)
+        return sorted(seconds)[len(seconds) // 2]
+
+    def operations(self, count: int) -> list[tuple[str, float]]:
+        """The step's `count` largest operations and their own seconds in one step."""
+        self.run(1)
+        kinds = [torch.profiler.ProfilerActivity.CPU]
+        on_gpu = self.device == "cuda"
+        if on_gpu:
+            kinds.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=kinds) as profiler:
+            self.run(1)
+        own = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+        spent = [(event.key, getattr(event, own) / 1e6) for event in profiler.key_averages()]
+        return sorted(spent, key=lambda pair: -pair[1])[:count]

@@ -1,0 +1,207 @@
+"""What the benchmarks compute from measurements, and that our side of each runs without torch."""
+
+from dataclasses import replace
+import functools
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import decode, flops, machine, rounds, scaling, train_step, workloads
+from benchmarks.our_profile import short_name
+from benchmarks.padding import IGNORED, padded, picture_patches
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.models import sizes
+from xgenmm_jax.models.grouping import group_crops
+
+DEVICE = {"platform", "kind", "memory_bytes", "cores"}
+TRAIN_SIDE = {"step_s", "step_s_of_rounds", "tokens_per_s", "flops_per_s", "mfu", "version", "losses", "peak_bytes"}
+DECODE_SIDE = {"call_s", "call_s_of_rounds", "tokens_per_s", "decoding_tokens_per_s", "of_bound", "one_token_s"}
+
+
+@functools.cache
+def nano(stage: str) -> workloads.Workload:
+    return workloads.workload("nano", stage, rows=6, batches=1, dtype="float32")
+
+
+def test_line_through_known_numbers():
+    """A line exactly, then one point off by 3 of 12."""
+    assert scaling.fit([1, 2, 3], [3, 5, 7]) == pytest.approx((2.0, 1.0, 1.0, 0.0), abs=1e-12)
+    line = scaling.fit([0, 1, 2, 3], [1, 3, 5, 7 + 5])
+    assert line.slope == pytest.approx(3.5) and line.intercept == pytest.approx(0.0)
+    assert line.r_squared == pytest.approx(1 - 7.5 / 68.75) and line.deviation == pytest.approx(1.0)
+
+
+def test_exponent_tells_quadratic_from_linear():
+    def points(power):
+        return [scaling.Point(x, float(x**power), (), 0, 0) for x in (1, 2, 4)]
+
+    assert scaling.exponent(points(1)) == pytest.approx(1) and scaling.exponent(points(2)) == pytest.approx(2)
+
+
+def test_ratios_are_paired_by_round():
+    """A machine that was half as fast in round two does not widen the spread."""
+    ours, peer = rounds.Timed((1.0, 2.0, 1.0), {}), rounds.Timed((3.0, 6.0, 4.0), {})
+    found = rounds.ratio(peer, ours)
+    assert (found.median, found.least, found.most) == (3.0, 3.0, 4.0)
+
+
+@pytest.mark.parametrize("stage", ["stage1", "sft_single"])
+def test_padded_samples_are_those_of_the_packed_rows(stage):
+    """Same tokens, targets and crops, each once; vision tokens point at the crops of their own picture."""
+    work = nano(stage)
+    (batch,), model = work.batches, work.config.model
+    plain = padded(batch, model.tokens_per_group, model.vision.grid)
+    real = batch.segment_ids > 0
+    assert plain.attention_mask.sum() == real.sum() and len(plain.pixels) == (batch.crop_image >= 0).sum()
+    assert (plain.labels != IGNORED).sum() == batch.loss_mask.sum()
+    used = plain.vision_index[plain.vision_index >= 0]
+    assert np.array_equal(np.sort(used), np.arange(len(plain.pixels) * model.tokens_per_group))
+    crop = used[:: model.tokens_per_group] // model.tokens_per_group
+    slots = batch.slot[batch.slot >= 0][:: model.tokens_per_group] // model.tokens_per_group
+    row = np.nonzero(batch.slot >= 0)[0][:: model.tokens_per_group]
+    assert np.array_equal(plain.pixels[crop], batch.pixels[row, slots])
+    assert (np.diff(plain.attention_mask, axis=1) <= 0).all()
+
+
+def test_picture_patches_are_those_that_the_model_sees():
+    """Against the model's own mask, any-resolution pictures of many shapes."""
+    work = nano("sft_single")
+    (batch,), grid = work.batches, work.config.model.vision.grid
+    features = jnp.zeros((*batch.crop_image.shape, grid**2, 1))
+    _, wanted = group_crops(features, Batch(*map(jnp.asarray, batch)), grid)
+    is_crop = batch.crop_image >= 0
+    ours = np.stack([picture_patches(batch, row, grid) for row in range(len(is_crop))])
+    assert np.array_equal(ours[is_crop], np.asarray(wanted)[is_crop])
+
+
+def test_flops_of_the_released_sizes():
+    """Known numbers: SO400M forward on one crop 0.67 TFLOP, Phi-3-mini 3.72e9 weights in its layers' kernels."""
+    assert flops.decoder_weights(sizes.B4.decoder) == 32 * (4 * 3072**2 + 3 * 3072 * 8192)
+    assert flops.tower_flops(sizes.B4.vision) == pytest.approx(0.67e12, rel=0.02)
+    assert flops.causal_attention_flops(sizes.B4.decoder, 3) == 32 * 4 * 3072 * 6
+    window = sizes.B4.decoder.window_size + 1
+    long = flops.causal_attention_flops(sizes.B4.decoder, 2 * window)
+    assert long == 32 * 4 * 3072 * (window * (window + 1) / 2 + window * window)
+
+
+def test_padding_counts_no_flops():
+    work = nano("stage1")
+    (batch,), model = work.batches, work.config.model
+    longer = batch._replace(
+        **{name: np.pad(getattr(batch, name), ((0, 0), (0, 64))) for name in ("segment_ids", "loss_mask")}
+    )
+    assert flops.step_flops(model, [batch]) == flops.step_flops(model, [longer])
+
+
+@pytest.mark.parametrize("stage", workloads.STAGE_NAMES)
+def test_large_batches_have_the_statistics_of_their_stage(stage):
+    """4b: part of the positions that are vision tokens, as the experiments' files count on; uniform rows are full."""
+    model = workloads.model("4b")
+    small = replace(workloads.STAGES["4b"]["stage1"].config(), model=model)
+    wanted = {"stage1": (0.2, 0.5), "stage2": (0.5, 0.85), "sft_single": (0.65, 0.9), "uniform": (0.4, 0.6)}[stage]
+    work = workloads.workload("4b", stage, rows=4, batches=1, dtype="bfloat16")
+    (batch,) = work.batches
+    real = batch.segment_ids > 0
+    assert wanted[0] < (batch.slot >= 0).sum() / real.sum() < wanted[1]
+    assert real.mean() == 1.0 if stage == "uniform" else real.mean() > 0.75
+    assert batch.token_ids.max() < small.model.decoder.initial_len
+
+
+def test_a_device_that_is_too_small_is_told_before_anything_starts():
+    work = workloads.Workload(workloads.STAGES["4b"]["stage1"].config(), ())
+    need = train_step.state_bytes(work)
+    assert 62e9 < need.ours < 66e9
+    small = machine.Device("gpu", "NVIDIA RTX 4090", 24 * 2**30, 16)
+    with pytest.raises(SystemExit, match="4b needs 64.6 GB .* has 25.8 GB. Choose a smaller --size"):
+        train_step.not_together(need, small, 2, "4b")
+    assert train_step.not_together(need, replace(small, memory_bytes=141 * 10**9), 2, "4b")
+    assert not train_step.not_together(need, replace(small, memory_bytes=200 * 10**9), 2, "4b")
+
+
+def test_rates_of_known_devices():
+    h200 = machine.Device("gpu", "NVIDIA H200", 0, 1)
+    assert h200.peak_flops == 989e12 and h200.bandwidth == 4.8e12 and h200.torch_name == "cuda"
+    assert machine.Device("cpu", "AMD EPYC", 0, 2).peak_flops is None
+
+
+def test_bytes_of_a_decoding_step():
+    """Phi-3-mini in bfloat16: 7.4 GB of kernels and 98 MB of head's half, and a row's cache at 393 kB a token."""
+    one = decode.bytes_a_step(decode.Work(replace(sizes.B4, dtype="bfloat16"), 1, 192, 64))
+    eight = decode.bytes_a_step(decode.Work(replace(sizes.B4, dtype="bfloat16"), 8, 192, 64))
+    cache = 224 * 32 * 2 * 3072 * 2
+    assert eight - one == 7 * cache
+    assert one - cache == 2 * (flops.decoder_weights(sizes.B4.decoder) + 3072 * 32015)
+
+
+def test_operations_are_named_by_part():
+    path = "jit(traced)/transpose(jvp(VLM.hidden))/decoder/layers/o_proj/dot_general"
+    assert short_name(path) == "decoder/layers backward dot_general"
+    forward = "jit(traced)/jvp(VLM.hidden)/vision/layers/mlp/fc1/dot_general"
+    assert short_name(forward) == "vision/layers forward dot_general"
+
+
+def test_a_failed_side_is_named_and_the_other_goes_on():
+    """A peer that cannot compile must not take our figures with it."""
+    makes = {"good": Good, "bad": Bad}
+    times, failed = rounds.alternate(makes, rounds=2, steps=1, warmup=1, apart=False, tell=lambda text: None)
+    assert set(times) == {"good"} and times["good"].seconds == (0.5, 0.5)
+    assert failed == {"bad": "ValueError: no compiler"}
+    apart, _ = rounds.alternate({"good": Good}, rounds=2, steps=1, warmup=1, apart=True, tell=lambda text: None)
+    # A side that is made anew each round has run its warm-up and one round, and no more.
+    assert apart["good"].info == {"runs": 2} and times["good"].info == {"runs": 3}
+
+
+class Good:
+    def __init__(self):
+        self.runs = 0
+
+    def run(self, steps):
+        self.runs += 1
+        return 0.5
+
+    def info(self):
+        return {"runs": self.runs}
+
+
+class Bad:
+    def __init__(self):
+        raise ValueError("no compiler")
+
+
+def test_train_step_runs_without_torch(quick, tmp_path):
+    file = tmp_path / "step.json"
+    small = ["--size", "nano", "--rows", "1", "--batches", "1", "--steps", "1", "--rounds", "2"]
+    assert train_step.main([*small, "--peer", "none", "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    assert result["benchmark"] == "train_step" and set(result["device"]) == DEVICE
+    assert set(result["sides"]) == {"ours"} and set(result["sides"]["ours"]) == TRAIN_SIDE
+    side = result["sides"]["ours"]
+    assert len(side["step_s_of_rounds"]) == 2 and side["step_s"] > 0 and result["ratios"] == {}
+    assert side["tokens_per_s"] == pytest.approx(result["work"]["tokens"] / side["step_s"])
+    assert side["flops_per_s"] == pytest.approx(sum(result["flops"].values()) / side["step_s"])
+    # Two steps of warm-up and two rounds of one, on one batch: it learns.
+    assert len(side["losses"]) == 4 and side["losses"][3] < side["losses"][0]
+
+
+def test_decode_runs_without_torch(quick, tmp_path):
+    file = tmp_path / "decode.json"
+    small = ["--size", "nano", "--batch-sizes", "2", "--prompt-tokens", "24", "--new-tokens", "16", "--rounds", "1"]
+    assert decode.main([*small, "--peer", "none", "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    (batch,) = result["batches"]
+    assert batch["rows"] == 2 and DECODE_SIDE < set(batch["sides"]["ours"])
+    assert batch["sides"]["ours"]["prompt_lengths"] == [8, 9]
+    assert batch["bound_tokens_per_s"] == pytest.approx(2 * result["bandwidth_measured"] / batch["bytes_a_step"])
+
+
+def test_scaling_runs_and_draws(quick, tmp_path):
+    file, picture = tmp_path / "scaling.json", tmp_path / "scaling.png"
+    small = ["--sweeps", "crops", "--most-crops", "3", "--rounds", "1"]
+    assert scaling.main([*small, "--json", str(file), "--picture", str(picture)]) == 0
+    crops = json.loads(file.read_text())["sweeps"]["crops"]
+    assert [point["crops"] for point in crops["points"]] == [1, 3]
+    assert [point["tokens"] for point in crops["points"]] == [384, 640]
+    assert set(crops["line"]) == {"slope", "intercept", "r_squared", "deviation"}
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size < 150_000

@@ -1,0 +1,64 @@
+"""The peer computes what ours computes: same weights, same samples, same losses, step after step.
+
+Needs the extra `parity`: pytest -m parity tests/benchmarks
+"""
+
+from dataclasses import replace
+import json
+
+import jax
+import numpy as np
+import peer_weights
+import pytest
+
+from benchmarks import decode, train_step, workloads
+from benchmarks.our_training import OurTraining
+from benchmarks.padding import padded
+
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+
+
+def test_losses_of_three_steps_are_equal():
+    """A wrong mask, crop, label or learning rate on either side would time two different things.
+
+    Two batches of any-resolution pictures, several crops each; fewer layers than nano's, which compile faster.
+    """
+    from benchmarks.torch_training import TorchTraining
+
+    work = workloads.workload("nano", "sft_single", rows=2, batches=2, dtype="float32")
+    nano = work.config.model
+    parts = {part: replace(getattr(nano, part), layers=layers) for part, layers in (("vision", 1), ("connector", 2))}
+    model = replace(nano, **parts, decoder=replace(nano.decoder, layers=2, remat="none"))
+    ours = OurTraining(replace(work.config, model=model), work.batches)
+    plain = [padded(batch, model.tokens_per_group, model.vision.grid) for batch in work.batches]
+    peer = TorchTraining(model, work.config.optimizer, plain, "cpu", compiled=False, checkpointing=True)
+    peer_weights.give(peer.model, model, jax.device_get(ours.state.params))
+    ours.run(3)
+    peer.run(3)
+    np.testing.assert_allclose(ours.losses, peer.losses, rtol=2e-5)
+    assert ours.losses[2] < ours.losses[0]
+
+
+def test_train_step_beside_torch(quick, tmp_path):
+    """Eager alone: compiling takes minutes."""
+    file = tmp_path / "step.json"
+    small = ["--size", "nano", "--rows", "1", "--batches", "1", "--steps", "1", "--rounds", "2", "--peer", "eager"]
+    assert train_step.main([*small, "--profile", "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    assert result["failed"] == {} and result["fastest_peer"] == "torch" and set(result["sides"]) == {"ours", "torch"}
+    pairs = zip(*(result["sides"][name]["step_s_of_rounds"] for name in ("torch", "ours")), strict=True)
+    ratios = [a / b for a, b in pairs]
+    assert result["ratios"]["torch"] == {"median": sum(ratios) / 2, "least": min(ratios), "most": max(ratios)}
+    for side in result["profile"].values():
+        assert set(side["parts_s"]) == {"tower", "resampler", "decoder", "head", "optimizer"}
+        assert all(seconds > 0 for seconds in side["parts_s"].values()) and len(side["operations"]) == 3
+
+
+def test_decode_beside_torch(quick, tmp_path):
+    file = tmp_path / "decode.json"
+    small = ["--size", "nano", "--batch-sizes", "2", "--prompt-tokens", "24", "--new-tokens", "16", "--rounds", "1"]
+    assert decode.main([*small, "--json", str(file)]) == 0
+    (batch,) = json.loads(file.read_text())["batches"]
+    assert batch["failed"] == {} and set(batch["sides"]) == {"ours", "torch"}
+    ours, peer = batch["sides"]["ours"], batch["sides"]["torch"]
+    assert [length + 15 for length in ours["prompt_lengths"]] == peer["prompt_lengths"]
