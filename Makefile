@@ -5,9 +5,10 @@ PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -c "" >/de
 ACCELERATOR ?= cpu
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS := $(if $(filter cpu,$(ACCELERATOR)),test,test$(comma)$(ACCELERATOR))
-comma := ,
 STAMP := $(VENV)/installed-$(ACCELERATOR)
+comma := ,
+TEST_STAMP := $(VENV)/installed-tests
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c requirements.txt
 
 .PHONY: demo micro test lint setup starting-weights clean
 
@@ -21,10 +22,10 @@ micro: $(STAMP)
 	$(BIN)/xgenmm train experiments/micro/language_model.py --workdir runs/micro/language_model
 	$(BIN)/xgenmm demo experiments/micro --workdir runs/micro
 
-test: $(STAMP) lint
+test: $(TEST_STAMP) lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-lint: $(STAMP)
+lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
@@ -41,7 +42,12 @@ starting-weights: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python %d.%d found, 3.11 or later wanted: make PYTHON=/path/to/python3.12" % sys.version_info[:2])'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c requirements.txt -e ".[$(EXTRAS)]"
+	$(INSTALL) -e ".$(if $(filter cpu,$(ACCELERATOR)),,[$(ACCELERATOR)])"
+	touch $@
+
+# What tests need beside: pytest, ruff, ..., and the TPU compiler for `xgenmm plan`, which a TPU machine has of its own version.
+$(TEST_STAMP): $(STAMP)
+	$(INSTALL) -e ".[test$(if $(filter tpu,$(ACCELERATOR)),,$(comma)plan)]"
 	touch $@
 
 clean:
