@@ -47,7 +47,7 @@ def config():
 def run_hosts(
     folder: Path, hosts: int, events: str = "", watchdog_s: float = 0.0, experiment: str = EXPERIMENT
 ) -> list[subprocess.CompletedProcess]:
-    """`xgenmm train` in `folder`/run, by default of the toy, on so many processes of one device each; how each ended."""
+    """`xgenmm train` in `folder`/run, of the toy by default, on so many processes of one device; how each ended."""
     (folder / "stage.py").write_text(experiment.format(watchdog_s=watchdog_s))
     with socket.socket() as free:
         free.bind(("localhost", 0))
