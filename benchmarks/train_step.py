@@ -94,7 +94,9 @@ def sides(
     ours = OurProfile if profiled else OurTraining
     makes: dict[str, Make] = {OURS: functools.partial(ours, work.config, work.batches)}
     wanted = {"both": (EAGER, COMPILED), "eager": (EAGER,), "compile": (COMPILED,), "none": ()}[peer]
-    if wanted and not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")):
+    if not wanted:
+        return makes
+    if not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")):
         show('train_step: torch and transformers are not installed, so ours runs alone; pip install -e ".[parity]".')
         return makes
     # Imported here, as they need torch.

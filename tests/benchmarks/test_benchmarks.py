@@ -142,6 +142,7 @@ def test_operations_are_named_by_part():
     assert short_name(forward) == "vision/layers forward dot_general"
 
 
+@pytest.mark.slow
 def test_a_failed_side_is_named_and_the_other_goes_on():
     """A peer that cannot compile must not take our figures with it."""
     makes = {"good": Good, "bad": Bad}
@@ -185,6 +186,7 @@ def test_train_step_runs_without_torch(quick, tmp_path):
     assert len(side["losses"]) == 4 and side["losses"][3] < side["losses"][0]
 
 
+@pytest.mark.slow
 def test_decode_runs_without_torch(quick, tmp_path):
     file = tmp_path / "decode.json"
     small = ["--size", "nano", "--batch-sizes", "2", "--prompt-tokens", "24", "--new-tokens", "16", "--rounds", "1"]
@@ -196,6 +198,7 @@ def test_decode_runs_without_torch(quick, tmp_path):
     assert batch["bound_tokens_per_s"] == pytest.approx(2 * result["bandwidth_measured"] / batch["bytes_a_step"])
 
 
+@pytest.mark.slow
 def test_scaling_runs_and_draws(quick, tmp_path):
     file, picture = tmp_path / "scaling.json", tmp_path / "scaling.png"
     small = ["--sweeps", "crops", "--most-crops", "3", "--rounds", "1"]

@@ -230,6 +230,7 @@ def test_draws_depend_on_seed_and_prompt_and_not_on_the_batch(words, config):
     assert one == generator.generate(prompts(words), NEW_TOKENS)
 
 
+@pytest.mark.slow
 def test_beams_do_not_depend_on_the_batch(words, config):
     """A shared prefix, filling rows and rows of other lengths beside; and more beams find likelier answers or equal."""
     start = words.encode("the red circle " * 6)
@@ -242,7 +243,7 @@ def test_beams_do_not_depend_on_the_batch(words, config):
     assert together != generator.generate_ids(several, NEW_TOKENS)
 
 
-@pytest.mark.parametrize("drawn", [{}, {"temperature": 1.0, "seed": 3}])
+@pytest.mark.parametrize("drawn", [{}, pytest.param({"temperature": 1.0, "seed": 3}, marks=pytest.mark.slow)])
 def test_a_stream_is_the_answer_in_pieces(words, config, drawn):
     generator = Generator(config, parameters(config), words, GRIDS)
     for prompt in prompts(words)[1:4]:

@@ -53,6 +53,7 @@ def test_a_preempted_pod_is_made_again_and_runs_the_same_command(pod, resumed):
     assert len(created) == 2 and created[0] == created[1]
 
 
+@pytest.mark.slow
 def test_a_lost_node_of_an_active_pod_is_a_preemption(pod, resumed):
     pod.set(nodes={"pod": "PREEMPTED"})
     wait_for(lambda: pod.calls("delete"))
@@ -79,12 +80,14 @@ def test_one_dead_host_restarts_all(pod, resumed):
     assert "[0.1] failed 137: killed, or the worker was restarted" in ended(resumed)
 
 
+@pytest.mark.slow
 def test_stopping_by_hand_is_not_a_failure(pod, resumed):
     assert pod.launch("stop").returncode == 0
     told = ended(resumed)
     assert resumed.returncode == 0 and "stopped by hand" in told and starts(pod) == 1
 
 
+@pytest.mark.slow
 def test_called_again_it_joins_the_run_that_is_under_way(pod, resumed):
     resumed.kill()
     again = resume(pod)
@@ -94,6 +97,7 @@ def test_called_again_it_joins_the_run_that_is_under_way(pod, resumed):
     assert again.returncode == 0 and starts(pod) == 1
 
 
+@pytest.mark.slow
 def test_another_run_is_not_touched(pod, resumed):
     resumed.kill()
     done = pod.launch("resume", EXPERIMENT, "--name", "other")
@@ -118,6 +122,7 @@ def test_without_a_place_that_outlives_the_pod_it_refuses(pod):
     assert done.returncode == 2 and "TPU_SHARED is not set" in done.stderr and pod.calls() == []
 
 
+@pytest.mark.slow
 def test_a_slice_that_came_back_empty_is_set_up_and_all_start_again(pod):
     two = {"TPU_SLICES": "2", "TPU_TRIES": "2"}
     process = resume(pod, **two)

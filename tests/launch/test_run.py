@@ -52,6 +52,7 @@ def test_the_run_outlives_its_ssh_and_works_in_the_shared_folder(ready):
     assert "[0.0] running for" in done.stdout and "loss 1.234" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_same_command_again_changes_nothing_another_is_refused(ready):
     ready.launch("run", EXPERIMENT, "--steps", "5")
     done = ready.launch("run", EXPERIMENT, "--steps", "5")
@@ -143,6 +144,7 @@ def test_stopping_saves_and_waits(ready):
     assert ready.launch("stop").stdout.count("nothing is running") == 2
 
 
+@pytest.mark.slow
 def test_what_does_not_stop_is_said_and_may_be_killed(ready):
     ready.behave("stubborn")
     ready.launch("run", EXPERIMENT)
@@ -177,6 +179,7 @@ def test_logs_of_one_worker_or_of_all(ready):
         assert ready.launch("logs", *words).returncode == 2
 
 
+@pytest.mark.slow
 def test_a_dropped_connection_is_picked_up_while_following(ready):
     ready.launch("run", EXPERIMENT)
     ready.argv(0)

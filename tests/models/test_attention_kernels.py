@@ -72,7 +72,9 @@ def assert_equal_to_xla(heads, make_sight, causal, implementation, is_read):
 
 
 @pytest.mark.parametrize("implementation", KERNELS)
-@pytest.mark.parametrize("window", Window)
+@pytest.mark.parametrize(
+    "window", [Window.W_PLUS_1, *(pytest.param(w, marks=pytest.mark.slow) for w in (Window.W, Window.NONE))]
+)
 def test_kernels_equal_xla_on_packed_rows(implementation, window, monkeypatch):
     """Segments, padding, grouped queries, head width 96, a window that crosses blocks; both of splash's backwards."""
     monkeypatch.setattr(splash, "MOST_FUSED_BLOCKS", 1 if window is Window.W else 4)

@@ -40,7 +40,12 @@ def plain(params):
     return jax.jit(jax.value_and_grad(loss_of(CONFIG)))(params)
 
 
-@pytest.mark.parametrize("remat", POLICIES)
+USUAL = ("minimal_with_context", "save_qkv_proj", "full", "qkv_offloaded")
+
+
+@pytest.mark.parametrize(
+    "remat", [pytest.param(name, marks=[pytest.mark.slow] * (name not in USUAL)) for name in POLICIES]
+)
 def test_policies_change_neither_loss_nor_gradient(params, plain, remat):
     got = jax.jit(jax.value_and_grad(loss_of(replace(CONFIG, remat=remat))))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=0, atol=1e-6), plain, got)

@@ -103,7 +103,15 @@ BIGGER = {
 }
 
 
-@pytest.mark.parametrize("freeze", [("vision",), ("vision", "connector"), ("vision", "decoder"), ()])
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        ("vision",),
+        ("vision", "connector"),
+        pytest.param(("vision", "decoder"), marks=pytest.mark.slow),
+        pytest.param((), marks=pytest.mark.slow),
+    ],
+)
 def test_the_compiler_counts_as_many(freeze):
     """Elementwise work is the difference: one to three percent."""
     batch = full_rows(MODEL)
@@ -120,6 +128,7 @@ def test_the_compiler_counts_as_many_of_each_part(part):
     assert more < added < 1.05 * more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

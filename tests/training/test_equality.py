@@ -60,7 +60,10 @@ def gradient_on(objective, trainable, params, reference, rows, mesh_config, devi
         return jax.device_get(jitted(*placed, reference, put_rows(rows, row_sharding(mesh))))
 
 
-@pytest.mark.parametrize("mesh", MESHES)
+SLOW = ("fsdp", "tensor")
+
+
+@pytest.mark.parametrize("mesh", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MESHES])
 def test_loss_and_gradient_are_those_of_one_device(case, mesh):
     """Within 1e-5 of the largest entry of each tensor's gradient, and of the loss."""
     *made, (grads, loss, metrics) = case

@@ -68,6 +68,7 @@ def test_trains_and_its_weights_start_a_vlm(config, tmp_path):
         initialize_params(Initialize(vision="nowhere.safetensors"), objective, 0, abstract)
 
 
+@pytest.mark.slow
 def test_softmax_contrast_is_one_field_away(config):
     loss = dataclasses.replace(config.loss, contrast="softmax", caption_weight=0.0)
     objective = loss.objective(config.model, config.data)
