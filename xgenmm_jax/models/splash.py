@@ -12,11 +12,12 @@ LANES = 128
 """Blocks are multiples of a TPU register's lanes."""
 
 LARGEST_BLOCK = 1024
-"""Positions of a block at most, queries and keys alike. Large blocks are what the published numbers have (512 to 2048);
-2048 needs more vector memory than v4 and v5e give a kernel without a flag."""
+"""Positions of a block at most, queries and keys alike. Published configs have 512 to 2048; 2048 exceeds the vector
+memory that v4 gives a kernel without a flag (24.8 of 16 MB), and of a causal row of 4096 it computes 3 blocks of 4
+where 1024 computes 10 of 16. No TPU has timed it here."""
 
 LARGEST_COMPUTED = 512
-"""Keys of a block that are computed at once at most."""
+"""Blocks of more keys than this are computed in two halves, where a half is whole lanes."""
 
 MOST_FUSED_BLOCKS = 4
 """The fused backward pass reads keys and queries once for all three gradients, but writes dQ once per block of keys:
@@ -79,8 +80,8 @@ def blocks(length: int) -> tuple[int, int]:
 
 
 def _block_sizes(block_q: int, block_kv: int, padded_kv: int) -> splash.BlockSizes:
-    lanes = block_kv // LANES
-    computed = LANES * max(n for n in range(1, lanes + 1) if lanes % n == 0 and n * LANES <= LARGEST_COMPUTED)
+    halved = block_kv > LARGEST_COMPUTED and block_kv // 2 % LANES == 0
+    computed = block_kv // 2 if halved else block_kv
     fused = padded_kv // block_kv <= MOST_FUSED_BLOCKS
     return splash.BlockSizes(
         block_q=block_q,
