@@ -3,6 +3,8 @@
 Needs the extra `parity`. Names of the resampler are the released ones.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -81,18 +83,29 @@ class PerceiverResampler(nn.Module):
         return feed_forward(latents) + latents
 
 
-class TorchBatch(dict):
-    """`Padded` as tensors on a device, pixels normalised: -1..1, channels first."""
+class TorchBatch(NamedTuple):
+    """`Padded` as tensors on a device. pixels: normalised, -1..1, channels first."""
 
-    @classmethod
-    def of(cls, batch: Padded, device: str, dtype: torch.dtype) -> "TorchBatch":
-        pixels = torch.from_numpy(batch.pixels).to(device).permute(0, 3, 1, 2).to(torch.float32)
-        integers = ("token_ids", "attention_mask", "labels", "vision_index")
-        return cls(
-            {name: torch.from_numpy(getattr(batch, name)).long().to(device) for name in integers},
-            pixels=((pixels / 255 - 0.5) / 0.5).to(dtype).contiguous(),
-            picture_mask=torch.from_numpy(batch.picture_mask).to(device),
-        )
+    token_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    vision_index: Tensor
+    pixels: Tensor
+    picture_mask: Tensor
+
+
+def to_device(batch: Padded, device: str, dtype: torch.dtype) -> TorchBatch:
+    """dtype: of the pixels."""
+    tensors = Padded(*(torch.from_numpy(array).to(device) for array in batch))
+    pixels = tensors.pixels.permute(0, 3, 1, 2).to(torch.float32)
+    return TorchBatch(
+        token_ids=tensors.token_ids.long(),
+        attention_mask=tensors.attention_mask.long(),
+        labels=tensors.labels.long(),
+        vision_index=tensors.vision_index.long(),
+        pixels=((pixels / 255 - 0.5) / 0.5).to(dtype).contiguous(),
+        picture_mask=tensors.picture_mask,
+    )
 
 
 class Peer(nn.Module):
@@ -115,22 +128,22 @@ class Peer(nn.Module):
 
     def features(self, batch: TorchBatch) -> Tensor:
         with torch.no_grad():
-            return self.vision(batch["pixels"]).last_hidden_state
+            return self.vision(batch.pixels).last_hidden_state
 
     def vision_tokens(self, batch: TorchBatch) -> Tensor:
-        return self.resampler(self.features(batch), batch["picture_mask"])
+        return self.resampler(self.features(batch), batch.picture_mask)
 
     def splice(self, vision_tokens: Tensor, batch: TorchBatch) -> Tensor:
-        text = self.decoder.get_input_embeddings()(batch["token_ids"])
-        flat, index = vision_tokens.flatten(0, 1), batch["vision_index"]
+        text = self.decoder.get_input_embeddings()(batch.token_ids)
+        flat, index = vision_tokens.flatten(0, 1), batch.vision_index
         return torch.where((index >= 0)[..., None], flat[index.clamp(min=0)].to(text.dtype), text)
 
     def forward(self, batch: TorchBatch) -> Tensor:
         """The loss, averaged over supervised tokens."""
         return self.decoder(
             inputs_embeds=self.embed(batch),
-            attention_mask=batch["attention_mask"],
-            labels=batch["labels"],
+            attention_mask=batch.attention_mask,
+            labels=batch.labels,
             use_cache=False,
         ).loss
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.peer import TorchBatch
 from benchmarks.torch_training import TorchTraining
 
 
@@ -17,14 +18,12 @@ class TorchProfile(TorchTraining):
         model, batch = self.model, self.batches[0]
         with torch.no_grad(), self.autocast():
             features = model.features(batch)
-            embeddings = model.splice(model.resampler(features, batch["picture_mask"]), batch)
+            embeddings = model.splice(model.resampler(features, batch.picture_mask), batch)
             states = self._hidden(embeddings.detach(), batch).detach()
         embeddings, states = (x.detach().requires_grad_() for x in (embeddings, states))
         calls = {
             "tower": self._forward(lambda: model.features(batch)),
-            "resampler": self._backward(
-                lambda: model.resampler(features, batch["picture_mask"]).float().square().sum()
-            ),
+            "resampler": self._backward(lambda: model.resampler(features, batch.picture_mask).float().square().sum()),
             "decoder": self._backward(lambda: self._hidden(embeddings, batch).float().square().sum()),
             "head": self._backward(lambda: self._loss(states, batch)),
             "optimizer": self._update,
@@ -36,15 +35,15 @@ class TorchProfile(TorchTraining):
             seconds[name] = self._median_s(call, repeats)
         return seconds
 
-    def _hidden(self, embeddings: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+    def _hidden(self, embeddings: torch.Tensor, batch: TorchBatch) -> torch.Tensor:
         return self.model.decoder.model(
-            inputs_embeds=embeddings, attention_mask=batch["attention_mask"], use_cache=False
+            inputs_embeds=embeddings, attention_mask=batch.attention_mask, use_cache=False
         ).last_hidden_state
 
-    def _loss(self, states: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+    def _loss(self, states: torch.Tensor, batch: TorchBatch) -> torch.Tensor:
         decoder = self.model.decoder
         logits = decoder.lm_head(states)
-        return decoder.loss_function(logits=logits, labels=batch["labels"], vocab_size=decoder.config.vocab_size)
+        return decoder.loss_function(logits=logits, labels=batch.labels, vocab_size=decoder.config.vocab_size)
 
     def _forward(self, function: Callable[[], Any]) -> Callable[[], Any]:
         compiled = torch.compile(function, dynamic=False) if self.loss_of is not self.model else function

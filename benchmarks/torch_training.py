@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.machine import resident_peak
 from benchmarks.padding import Padded
-from benchmarks.peer import Peer, TorchBatch
+from benchmarks.peer import Peer, TorchBatch, to_device
 from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.training.optimizer import OptimizerConfig
 
@@ -46,7 +46,7 @@ class TorchTraining:
         )
         self.mixed = model.dtype == "bfloat16"
         dtype = torch.bfloat16 if self.mixed else torch.float32
-        self.batches = [TorchBatch.of(batch, device, dtype) for batch in batches]
+        self.batches = [to_device(batch, device, dtype) for batch in batches]
         # Shapes of their own rather than dynamic ones: kinder to the peer's kernels.
         torch._dynamo.config.recompile_limit = max(8, 2 * len(batches))
         self.loss_of = torch.compile(self.model, dynamic=False) if compiled else self.model
