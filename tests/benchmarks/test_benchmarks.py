@@ -171,6 +171,7 @@ class Bad:
         raise ValueError("no compiler")
 
 
+@pytest.mark.slow
 def test_train_step_runs_without_torch(quick, tmp_path):
     file = tmp_path / "step.json"
     small = ["--size", "nano", "--rows", "1", "--batches", "1", "--steps", "1", "--rounds", "2"]

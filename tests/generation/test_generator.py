@@ -217,6 +217,7 @@ def test_generating_nothing_gives_nothing(words, config):
     assert Generator(config, parameters(config), words, BASE).generate([], 1) == []
 
 
+@pytest.mark.slow
 def test_draws_depend_on_seed_and_prompt_and_not_on_the_batch(words, config):
     generator = Generator(config, parameters(config), words, GRIDS)
     drawn = {"temperature": 1.5, "top_k": 50, "top_p": 0.9}

@@ -42,6 +42,7 @@ def config(tmp_path_factory) -> TrainConfig:
     )
 
 
+@pytest.mark.slow
 def test_trains_and_its_weights_start_a_vlm(config, tmp_path):
     result = train(config, tmp_path / "tower", devices=jax.devices()[:1])
     rows = read_metrics(tmp_path / "tower")
