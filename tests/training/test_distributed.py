@@ -47,7 +47,7 @@ def config():
 def run_hosts(
     folder: Path, hosts: int, events: str = "", watchdog_s: float = 0.0, experiment: str = EXPERIMENT
 ) -> list[subprocess.CompletedProcess]:
-    """`xgenmm train` in `folder`/run, of the toy by default, on so many processes of one device; how each ended."""
+    """`xgenmm train` in `folder`/run, by default of the toy, on so many one-device processes; how each ended."""
     (folder / "stage.py").write_text(experiment.format(watchdog_s=watchdog_s))
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -56,6 +56,7 @@ def run_hosts(
         "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{Path(__file__).parent}",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
         "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as conftest.py
         "XDG_CACHE_HOME": str(folder / "cache"),
         "XGENMM_TOY_EVENTS": events,
     }
