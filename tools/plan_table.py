@@ -26,7 +26,7 @@ CELLS = [(size, stage, *pod) for size in ("4b", "14b") for pod in PODS for stage
 """Most useful first."""
 CHUNK = 1024
 """Positions of a row that go through the head at once: the head's weights travel once a chunk."""
-MOST_TRIES = 5
+MOST_TRIES = 6
 
 
 def main() -> None:
@@ -56,34 +56,42 @@ def compile_cell(cell: tuple[str, str, str, int], path: Path) -> None:
     """Tries settings until one fits; keeps the plan that fits, or the last that does not."""
     size, stage, topology, slices = cell
     experiment = f"experiments/{stage}.py" + (":config_14b" if size == "14b" else "")
-    for number, settings in enumerate(ladder(experiment, topology, slices)[:MOST_TRIES]):
-        print(f"{name_of(cell)}: try {number + 1}: {' '.join(settings)}", flush=True)
-        unfinished = path.with_suffix(".partial")
+    unfinished = path.with_suffix(".partial")
+    tries, correction, available = 0, 1.0, float("inf")
+    for estimate, settings in ladder(experiment, topology, slices):
+        if tries == MOST_TRIES or tries and estimate * correction > available:
+            continue
+        tries += 1
+        print(f"{name_of(cell)}: try {tries}: {' '.join(settings)}", flush=True)
         words = ["plan", experiment, "--topology", topology, "--slices", str(slices), "--json", str(unfinished)]
         code = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
         done = subprocess.run([sys.executable, "-c", code, *words, *settings], cwd=ROOT, env=environment())
         if done.returncode not in (0, 3):
             raise SystemExit(f"{name_of(cell)}: `xgenmm {' '.join([*words, *settings])}` ended with {done.returncode}.")
-        unfinished.write_text(json.dumps(json.loads(unfinished.read_text()) | {"settings": settings}, indent=1) + "\n")
-        if done.returncode == 0:
+        plan = json.loads(unfinished.read_text()) | {"settings": settings}
+        unfinished.write_text(json.dumps(plan, indent=1) + "\n")
+        if plan["fits"]:
             break
+        available = plan["available_bytes"]
+        correction = plan["needed_bytes"] / estimate
     unfinished.replace(path)
 
 
-def ladder(experiment: str, topology: str, slices: int) -> list[list[str]]:
-    """Overrides to try in order, from a process of its own: it needs libtpu's list of devices."""
+def ladder(experiment: str, topology: str, slices: int) -> list[tuple[float, list[str]]]:
+    """(estimated bytes, overrides) to try in order, from a process of its own: it needs libtpu's list of devices."""
     code = (
         "import sys; from xgenmm_jax.cli.plan import prepare_environment; prepare_environment()\n"
         "from pathlib import Path; from xgenmm_jax.cli.train import load_experiment\n"
         "from xgenmm_jax.planning import search; from xgenmm_jax.planning.topology import find_topology\n"
         "config = load_experiment(Path(sys.argv[1])); on = find_topology(sys.argv[2], int(sys.argv[3]))\n"
         "tokens = config.steps * config.data.batch_rows * config.data.row.length\n"
-        "for candidate in search.ranked(config, on, tensors=(1,)):\n"
-        "    print(f'--tokens={tokens}', *search.settings(candidate.config))"
+        "for candidate in search.ranked(config, on):\n"
+        "    print(candidate.bytes, f'--tokens={tokens}', *search.settings(candidate.config))"
     )
     command = [sys.executable, "-c", code, experiment, topology, str(slices)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), check=True, capture_output=True, text=True)
-    return [[*line.split(), f"--loss.chunk={CHUNK}"] for line in done.stdout.splitlines()]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return [(float(estimate), [*settings, f"--loss.chunk={CHUNK}"]) for estimate, *settings in lines]
 
 
 def environment() -> dict[str, str]:

@@ -5,7 +5,7 @@ row a shard. Candidates are tried from the best bound downwards, by estimates of
 corrects the estimate of memory for the rest, so that few are needed. Nothing is believed to fit but what compiled.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import typing
 from typing import NamedTuple
@@ -66,7 +66,7 @@ def search(
     return min(fitting, key=_row_seconds) if fitting else min(plans, key=lambda plan: plan.failure.needed_bytes or 0)
 
 
-def ranked(config: TrainConfig, topology: Topology, tensors: Sequence[int] = TENSORS) -> list[Candidate]:
+def ranked(config: TrainConfig, topology: Topology) -> list[Candidate]:
     """Candidates that should fit, the best bound first; then, where none should, the one that needs least.
 
     Raises ValueError for a model that is no VLM.
@@ -76,7 +76,7 @@ def ranked(config: TrainConfig, topology: Topology, tensors: Sequence[int] = TEN
     abstract = jax.eval_shape(config.objective().init, jax.random.key(0))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract))
     found = []
-    for tried in candidates(config, topology, tensors):
+    for tried in candidates(config, topology):
         traffic = bounds.estimated_traffic(tried, parameters, topology.slices)
         seconds = bounds.times(bounds.work(tried), traffic, topology).bound / tried.data.batch_rows
         found.append(Candidate(tried, seconds, bounds.estimated_bytes(tried, parameters)))
@@ -85,11 +85,11 @@ def ranked(config: TrainConfig, topology: Topology, tensors: Sequence[int] = TEN
     return [c for c in found if c.bytes < topology.chip.hbm_bytes] or [min(found, key=lambda c: c.bytes)]
 
 
-def candidates(config: TrainConfig, topology: Topology, tensors: Sequence[int] = TENSORS) -> Iterator[TrainConfig]:
+def candidates(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]:
     """Every mesh split that the model's heads allow, every policy, every number of rows at a time."""
     decoder, chips = config.model.decoder, len(topology.devices)
     per_slice = chips // topology.slices
-    for tensor in tensors:
+    for tensor in TENSORS:
         if decoder.kv_heads % tensor or per_slice % tensor:
             continue
         shards = chips // tensor
