@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 comma := ,
 TEST_STAMP := $(VENV)/installed-tests
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c requirements.txt
+# Bytecode is compiled when a module is first imported, which is less than all of it.
+INSTALL := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off -c requirements.txt
 
 .PHONY: demo micro test lint setup starting-weights clean
 

@@ -62,7 +62,7 @@ def run(tmp_path_factory, mesh):
         anyres=AnyRes(view_px=16, view_cells=2),
         batch_rows=8,
     )
-    params = unboxed(vlm.initialize(model, jax.random.key(0)))
+    params = unboxed(jax.jit(vlm.initialize, static_argnums=0)(model, jax.random.key(0)))
     run_folder.prepare(TrainConfig("toy", model, data, NextToken(), steps=1), folder / "toy")
     with Checkpoints(folder / "toy", keep=1) as checkpoints:
         zero = jax.numpy.zeros(())

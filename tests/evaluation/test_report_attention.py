@@ -61,7 +61,7 @@ def model(tmp_path_factory):
             kv_heads=1,
         ),
     )  # fmt: skip
-    return config, nn.unbox(vlm.initialize(config, jax.random.key(0))), tokenizer
+    return config, nn.unbox(jax.jit(vlm.initialize, static_argnums=0)(config, jax.random.key(0))), tokenizer
 
 
 def test_look_gives_a_distribution_for_each_query_and_none_on_padding(model):

@@ -31,8 +31,9 @@ def started():
     vision = load_weights(WEIGHTS / "nano_vision.safetensors", "vision", abstract["params"])
     pictures = [families.record("caption", i, seed=3).picture.load() for i in range(32)]
     pixels = jnp.asarray(np.stack([np.asarray(p.convert("RGB")) for p in pictures]))
-    features = tower.apply({"params": vision}, normalize_pixels(pixels))
-    random = unboxed(Resampler(model.connector).init(jax.random.key(0), features, jnp.ones(features.shape[:2], bool)))
+    features = jax.jit(tower.apply)({"params": vision}, normalize_pixels(pixels))
+    initialize = jax.jit(Resampler(model.connector).init)
+    random = unboxed(initialize(jax.random.key(0), features, jnp.ones(features.shape[:2], bool)))
     start = jax.jit(functools.partial(start_as_pooling, vision_config=model.vision, config=model.connector, seed=0))
     return features, random["params"], start(random["params"], vision)
 
