@@ -46,6 +46,9 @@ TEXT = """HloModule jit_traced, is_scheduled=true
   %fusion.1 = (bf16[32,64], bf16[128,64]) fusion(%w), kind=kCustom, calls=%fused_computation.1
   %fusion.2 = bf16[128,64] fusion(%fusion.1), kind=kOutput, calls=%async_collective_fusion.1
   %fusion.3 = bf16[128,64] fusion(%fusion.2), kind=kCustom, calls=%fused_computation.2
+  %kernel.1 = f32[8] custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+  "block_q": 512
+}}, metadata={op_name="splash"}, calls=%nothing
   %conditional.1 = f32[8] conditional(%p, %a, %b), branch_computations={%other, %taken}
 }
 
@@ -67,6 +70,12 @@ def test_loops_multiply_and_overlapped_collectives_count_once():
         "reduce-scatter": Traffic(1, 96 * 384 * 4 * 3 / 4, 0.0),
         "collective-permute": Traffic(1, 24 * 128 * 4, 0.0),
     }
+
+
+def test_what_is_not_understood_is_told():
+    """A loop that is written in another way must not count as no traffic."""
+    with pytest.raises(ValueError, match="communicates and nothing runs it"):
+        traffic(TEXT.replace("body=%body", "steps=%body"), devices=4)
 
 
 def test_what_crosses_slices_goes_over_the_network():

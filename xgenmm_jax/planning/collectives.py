@@ -46,11 +46,16 @@ class _Computation(NamedTuple):
 
 
 def traffic(text: str, devices: int, slices: int = 1) -> dict[str, Traffic]:
-    """By kind, from a compiled program's text (`compiled.as_text()`). Devices stand slice by slice in the mesh."""
+    """By kind, from a compiled program's text (`compiled.as_text()`). Devices stand slice by slice in the mesh.
+
+    Raises ValueError for a program that was not understood.
+    """
     computations, entry = _computations(text, devices, slices)
     times: Mapping[str, int] = _times(computations, entry)
     sums: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
     for name, computation in computations.items():
+        if computation.collectives and not times[name]:
+            raise ValueError(f"computation {name} communicates and nothing runs it: a new way of writing programs.")
         for collective in computation.collectives:
             links, network = _received(collective)
             sums[collective.kind][0] += times[name]
@@ -82,7 +87,7 @@ def _computations(text: str, devices: int, slices: int) -> tuple[dict[str, _Comp
         if start:
             name, lines = start[2], []
             entry = name if start[1] else entry
-        elif line.startswith("}") and name:
+        elif line.rstrip() == "}" and name:  # a kernel's attributes go over lines that begin so
             found[name] = _computation(name, lines, devices, slices)
             name = None
         else:
