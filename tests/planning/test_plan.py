@@ -3,6 +3,7 @@
 from dataclasses import replace
 import importlib.util
 import json
+import math
 from unittest.mock import NonCallableMock
 
 import jax
@@ -15,7 +16,7 @@ from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.sources import Synthetic
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.layers import KEPT, OFFLOADED
-from xgenmm_jax.planning import bounds, plan, program, search, topology
+from xgenmm_jax.planning import bounds, estimates, plan, program, search, topology
 from xgenmm_jax.planning.collectives import Traffic
 from xgenmm_jax.planning.program import Memory, OutOfMemoryError
 from xgenmm_jax.training.accounting import Flops
@@ -160,8 +161,8 @@ def made_up_compiler(peak_of):
 def test_search_finds_the_best_that_fits_in_few_compilations(config, monkeypatch, scale):
     """Whatever the estimate of memory is off by."""
     on = pod("v5e", 256)
-    parameters = 4_359_257_219
-    make, calls = made_up_compiler(lambda tried: scale * bounds.estimated_bytes(tried, parameters))
+    estimated = {str(candidate.config): candidate.bytes for candidate in search.ranked(config, on)}
+    make, calls = made_up_compiler(lambda tried: scale * estimated[str(tried)])
     monkeypatch.setattr(search, "make_plan", make)
     lines = []
     found = search.search("4b", config, on, {}, 0.5, 1e9, lines.append)
@@ -175,10 +176,24 @@ def test_search_gives_every_chip_a_row(config):
     few = replace(config, data=replace(config.data, batch_rows=16))
     for tried in search.candidates(few, pod("v5e", 512, slices=2)):
         mesh = tried.mesh
-        assert mesh.replica == 2 and mesh.replica * mesh.fsdp * mesh.tensor == 512
+        assert mesh.replica % 2 == 0 and mesh.replica * mesh.fsdp * mesh.tensor == 512
         assert tried.data.batch_rows == 512 // mesh.tensor
     words = search.settings(few)
     assert "--data.batch-rows=16" in words and "--model.decoder.remat=minimal" in words
+
+
+def test_state_is_what_the_shardings_hold(config):
+    """The tower's and the resampler's widths do not divide by 256: every chip holds them whole."""
+    parameters = estimates.parameters_of(config)
+    assert sum(math.prod(parameter.shape) for parameter in parameters) == 4_359_257_219
+
+    def held(replica, fsdp):
+        return estimates.held(replace(config, mesh=MeshConfig(replica, fsdp)), parameters)
+
+    frozen = sum(math.prod(parameter.shape) for parameter in parameters if not parameter.trains)
+    assert held(1, 1).state == 4 * (4 * (4_359_257_219 - frozen) + frozen) and held(1, 1).gathered == 0
+    assert held(2, 128).state < 0.3 * held(1, 256).state
+    assert held(2, 128).reduced < 0.6 * held(1, 256).reduced
 
 
 def test_a_run_of_another_model_is_no_plan(config):

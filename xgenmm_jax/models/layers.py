@@ -71,8 +71,9 @@ OFFLOADED: dict[str, tuple[str, ...]] = {
 }
 """Policies that move named results to the host's memory and back."""
 
-UNROLLED_LAYERS = 8
-"""Stacks of at most so many layers are unrolled in the compiled program; their parameters stay stacked."""
+UNROLLED_LAYERS = 4
+"""Stacks of at most so many layers, nano's, are unrolled in the compiled program; their parameters stay stacked.
+Unrolled layers of full size run no faster and compile for long."""
 
 Initializer = jax.nn.initializers.Initializer
 

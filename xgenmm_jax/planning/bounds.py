@@ -129,47 +129,6 @@ def times(work: Work, traffic: dict[str, Traffic], topology: Topology) -> Times:
     )
 
 
-def estimated_traffic(config: TrainConfig, parameters: int, slices: int) -> dict[str, Traffic]:
-    """Traffic before anything is compiled, for the order of a search: what sharded training cannot do without.
-
-    Parameters are gathered in bfloat16 for the forward and the backward pass of every micro-batch, their gradients
-    scattered in float32; with tensor > 1 a layer's activations are summed twice a pass. parameters: of the whole model.
-    The mesh's sizes must be numbers, not -1.
-    """
-    decoder, row, mesh = config.model.decoder, config.data.row, config.mesh
-    held = parameters / mesh.tensor
-    share = (mesh.fsdp - 1) / mesh.fsdp
-    rows = config.data.batch_rows / (mesh.fsdp * mesh.replica)
-    activations = 4 * decoder.layers * rows * row.length * decoder.width * 2
-    return {
-        "all-gather": Traffic(2 * decoder.layers, config.accumulation * 4 * held * share, 0.0),
-        "reduce-scatter": Traffic(
-            decoder.layers, config.accumulation * 4 * held * share, 2 * 4 * held / mesh.fsdp * (slices - 1) / slices
-        ),
-        "all-reduce": Traffic(4 * decoder.layers, 2 * activations * (mesh.tensor - 1) / mesh.tensor, 0.0),
-    }
-
-
-def estimated_bytes(config: TrainConfig, parameters: int) -> float:
-    """Memory of a chip before anything is compiled: state, gradients, what the backward pass needs of the decoder.
-
-    Rough: for the order of a search, which compiles before it believes.
-    """
-    decoder, mesh = config.model.decoder, config.mesh
-    width, hidden = decoder.width, decoder.hidden
-    heads, kv_heads = decoder.heads * decoder.head_width, decoder.kv_heads * decoder.head_width
-    widths = {"qkv": heads + 2 * kv_heads, "context": heads, "out_proj": width, "mlp_in": 2 * hidden}
-    on_host = OFFLOADED.get(decoder.remat, ())
-    kept = sum(widths[name] for name in kept_products(decoder.remat) if name not in on_host)
-    kept += {"none": 2 * hidden + 4 * width, "minimal": width, "minimal_with_context": width}.get(decoder.remat, 0)
-    layer = width + kept / mesh.tensor
-    rows = config.data.batch_rows / config.accumulation / (mesh.fsdp * mesh.replica)
-    positions = rows * config.data.row.length
-    working = positions * (6 * width + 6 * hidden / mesh.tensor) * 2
-    state = parameters * 4 * 4 / (mesh.fsdp * mesh.tensor)
-    return state + positions * decoder.layers * layer * 2 + working
-
-
 def divisors(number: int) -> list[int]:
     """Ascending: 12 gives 1 2 3 4 6 12."""
     small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]

@@ -10,11 +10,9 @@ import dataclasses
 import typing
 from typing import NamedTuple
 
-import jax
-
 from xgenmm_jax.models.layers import OFFLOADED, Remat
 from xgenmm_jax.models.vlm import VLMConfig
-from xgenmm_jax.planning import bounds
+from xgenmm_jax.planning import bounds, estimates
 from xgenmm_jax.planning.plan import Plan, make_plan
 from xgenmm_jax.planning.topology import Topology
 from xgenmm_jax.training.config import TrainConfig
@@ -23,6 +21,9 @@ from xgenmm_jax.training.sharding import MeshConfig
 REMATS = tuple(remat for remat in typing.get_args(Remat) if remat not in OFFLOADED)
 """Without those that use the host's memory: the bound does not know what that way costs."""
 TENSORS = (1, 2, 4, 8)
+REPLICAS = (1, 2, 4, 8)
+"""Of a slice. More than one where widths divide by fewer chips only: SigLIP's 1152 by 128 and not by 256."""
+LEAST_FSDP = 8
 MOST_COMPILATIONS = 8
 
 
@@ -73,15 +74,18 @@ def ranked(config: TrainConfig, topology: Topology) -> list[Candidate]:
     """
     if not isinstance(config.model, VLMConfig):
         raise ValueError(f"--search: got a {type(config.model).__name__}; only stages of the whole model are searched.")
-    abstract = jax.eval_shape(config.objective().init, jax.random.key(0))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract))
+    parameters = estimates.parameters_of(config)
+    costs: dict[MeshConfig, estimates.Held] = {}
     found = []
     for tried in candidates(config, topology):
-        traffic = bounds.estimated_traffic(tried, parameters, topology.slices)
-        seconds = bounds.times(bounds.work(tried), traffic, topology).bound / tried.data.batch_rows
-        found.append(Candidate(tried, seconds, bounds.estimated_bytes(tried, parameters)))
-    # Of equal bounds the simpler: fewer chips to a row, fewer micro-batches.
-    found.sort(key=lambda c: (c.row_seconds, c.config.mesh.tensor, c.config.accumulation))
+        if tried.mesh not in costs:
+            costs[tried.mesh] = estimates.held(tried, parameters)
+        held, rows = costs[tried.mesh], tried.data.batch_rows
+        traffic = estimates.estimated_traffic(tried, held, topology.slices)
+        times = bounds.times(bounds.work(tried), traffic, topology)
+        found.append(Candidate(tried, times.bound / rows, estimates.estimated_bytes(tried, held)))
+    # Of equal bounds the simpler: fewer chips to a row, fewer micro-batches; then what needs least memory.
+    found.sort(key=lambda c: (c.row_seconds, c.config.mesh.tensor, c.config.accumulation, c.bytes))
     return [c for c in found if c.bytes < topology.chip.hbm_bytes] or [min(found, key=lambda c: c.bytes)]
 
 
@@ -95,11 +99,15 @@ def candidates(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]
         shards = chips // tensor
         rows = config.data.batch_rows if config.data.batch_rows % shards == 0 else shards
         data = dataclasses.replace(config.data, batch_rows=rows)
-        mesh = MeshConfig(replica=topology.slices, fsdp=per_slice // tensor, tensor=tensor)
-        for remat in REMATS:
-            model = dataclasses.replace(config.model, decoder=dataclasses.replace(decoder, remat=remat))
-            for accumulation in bounds.divisors(rows // shards):
-                yield dataclasses.replace(config, data=data, mesh=mesh, model=model, accumulation=accumulation)
+        for replicas in REPLICAS:
+            fsdp, rest = divmod(per_slice // tensor, replicas)
+            if rest or replicas > 1 and fsdp < LEAST_FSDP:
+                continue
+            mesh = MeshConfig(replica=topology.slices * replicas, fsdp=fsdp, tensor=tensor)
+            for remat in REMATS:
+                model = dataclasses.replace(config.model, decoder=dataclasses.replace(decoder, remat=remat))
+                for accumulation in bounds.divisors(rows // shards):
+                    yield dataclasses.replace(config, data=data, mesh=mesh, model=model, accumulation=accumulation)
 
 
 def settings(config: TrainConfig) -> list[str]:

@@ -1,0 +1,115 @@
+"""Traffic and memory of a run before anything is compiled, for the order in which a search compiles.
+
+Rough: from each parameter's sharding, and from what a rematerialisation policy keeps. Nothing is believed to fit by it.
+"""
+
+from collections.abc import Sequence
+import math
+from typing import NamedTuple
+
+import jax
+
+from xgenmm_jax.models.layers import OFFLOADED
+from xgenmm_jax.models.partitioning import spec
+from xgenmm_jax.planning.bounds import kept_products
+from xgenmm_jax.planning.collectives import Traffic
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.optimizer import trainable_mask
+from xgenmm_jax.training.sharding import RULES, unboxed
+
+SUBLANES = 8
+"""A gradient is summed and scattered in one where a chip's share is whole tiles of so many rows; else every chip
+receives all of it and drops what is not its own, twice the traffic."""
+
+
+class Parameter(NamedTuple):
+    """One tensor of the model."""
+
+    shape: tuple[int, ...]
+    names: tuple[str | None, ...]
+    """Logical axes."""
+    trains: bool
+
+
+class Held(NamedTuple):
+    """Bytes that the parameters of a run cost a chip under a mesh."""
+
+    state: float
+    """Parameters, two moments and gradients in float32, the reference of preference tuning."""
+    gathered: float
+    """Received for one pass through all layers, in the compute dtype's 2 bytes."""
+    reduced: float
+    """Received for the sum of gradients over a replica's chips."""
+    shares: float
+    """Of the gradient that a chip keeps: what replicas exchange."""
+
+
+def parameters_of(config: TrainConfig) -> list[Parameter]:
+    """Every tensor of the run's model, from shapes alone."""
+    boxed = jax.eval_shape(config.objective().init, jax.random.key(0))
+    trains = jax.tree.leaves(trainable_mask(unboxed(boxed), config.freeze))
+    leaves = jax.tree.leaves(boxed, is_leaf=lambda leaf: hasattr(leaf, "names"))
+    return [
+        Parameter(leaf.value.shape, tuple(leaf.names), train)
+        if hasattr(leaf, "names")
+        else Parameter(leaf.shape, (None,) * leaf.ndim, train)
+        for leaf, train in zip(leaves, trains, strict=True)
+    ]
+
+
+def held(config: TrainConfig, parameters: Sequence[Parameter]) -> Held:
+    """Under the config's mesh, whose sizes must be numbers, not -1."""
+    mesh = config.mesh
+    sizes = {"replica": mesh.replica, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
+    copies = 4 + config.objective().reference
+    state = gathered = reduced = shares = 0.0
+    for shape, names, trains in parameters:
+        cuts = {axis: place for place, axis in enumerate(spec(names, shape, RULES, sizes)) if axis is not None}
+        whole = 2 * math.prod(shape) / (mesh.tensor if "tensor" in cuts else 1)
+        is_cut = "fsdp" in cuts and mesh.fsdp > 1
+        mine = whole / mesh.fsdp if is_cut else whole
+        state += 2 * mine * (copies if trains else 1)
+        gathered += (whole - mine) if is_cut else 0
+        if trains:
+            is_scattered = is_cut and shape[cuts["fsdp"]] // mesh.fsdp % SUBLANES == 0
+            reduced += whole * (1 if is_scattered else 2) * (mesh.fsdp - 1) / mesh.fsdp
+            shares += mine
+    return Held(state, gathered, reduced, shares)
+
+
+def estimated_traffic(config: TrainConfig, costs: Held, slices: int) -> dict[str, Traffic]:
+    """What sharded training cannot do without.
+
+    Parameters are gathered for the forward and the backward pass of every micro-batch and their gradients summed; with
+    tensor > 1 a layer's activations are summed twice a pass.
+    """
+    decoder, row, mesh = config.model.decoder, config.data.row, config.mesh
+    rows = config.data.batch_rows / (mesh.fsdp * mesh.replica)
+    activations = 4 * decoder.layers * rows * row.length * decoder.width * 2
+    replicas = mesh.replica // slices
+    between = config.accumulation * 2 * costs.shares
+    return {
+        "all-gather": Traffic(2 * decoder.layers, config.accumulation * 2 * costs.gathered, 0.0),
+        "reduce-scatter": Traffic(
+            decoder.layers,
+            config.accumulation * costs.reduced + between * (replicas - 1) / replicas,
+            between * (slices - 1) / slices,
+        ),
+        "all-reduce": Traffic(4 * decoder.layers, 2 * activations * (mesh.tensor - 1) / mesh.tensor, 0.0),
+    }
+
+
+def estimated_bytes(config: TrainConfig, costs: Held) -> float:
+    """Memory of a chip: state, gradients, what the backward pass needs of the decoder."""
+    decoder, mesh = config.model.decoder, config.mesh
+    width, hidden = decoder.width, decoder.hidden
+    heads, kv_heads = decoder.heads * decoder.head_width, decoder.kv_heads * decoder.head_width
+    widths = {"qkv": heads + 2 * kv_heads, "context": heads, "out_proj": width, "mlp_in": 2 * hidden}
+    on_host = OFFLOADED.get(decoder.remat, ())
+    kept = sum(widths[name] for name in kept_products(decoder.remat) if name not in on_host)
+    kept += {"none": 2 * hidden + 4 * width, "minimal": width, "minimal_with_context": width}.get(decoder.remat, 0)
+    layer = width + kept / mesh.tensor
+    rows = config.data.batch_rows / config.accumulation / (mesh.fsdp * mesh.replica)
+    positions = rows * config.data.row.length
+    working = positions * (6 * width + 6 * hidden / mesh.tensor) * 2
+    return costs.state + positions * decoder.layers * layer * 2 + working
