@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
         return 0 if argv[:1] in (["-h"], ["--help"]) else 2
     path, *rest = argv
     rest, workdir = take_option(rest, "--workdir")
+    if workdir is not None and "://" in workdir:
+        raise ValueError(f"--workdir: got '{workdir}', wanted a folder; mount the bucket (docs/launch.md).")
     rest, hosts = take_hosts(rest)
     config = parse_overrides(load_experiment(Path(path)), rest, f"xgenmm train {path} [--workdir DIR]")
     folder = Path(workdir) if workdir is not None else Path("runs") / config.name

@@ -18,7 +18,7 @@ from xgenmm_jax.training.optimizer import trainable_mask
 from xgenmm_jax.training.sharding import RULES, unboxed
 
 SUBLANES = 8
-"""A gradient is summed and scattered in one where a chip's share is whole tiles of so many rows; else every chip
+"""A gradient can be summed and scattered in one where a chip's share is whole tiles of so many rows; else every chip
 receives all of it and drops what is not its own, twice the traffic."""
 
 

@@ -1,6 +1,7 @@
 """Where a run's figures go: JSON lines, TensorBoard, and the progress bar."""
 
 import json
+import os
 from pathlib import Path
 import shutil
 import time
@@ -44,6 +45,7 @@ class MetricsLog:
         if self._file:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
+            os.fsync(self._file.fileno())  # a mounted bucket shows it to others now, and not when the run ends
             self._write_events(row)
 
     def _write_events(self, row: Row) -> None:
