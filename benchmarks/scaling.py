@@ -258,6 +258,7 @@ def draw(measured: dict[Sweep, list[Point]], lines: dict[Sweep, Line], machine: 
         high = [max(point.step_s_of_rounds) - point.step_s for point in points]
         panel.errorbar(x, y, (low, high), fmt="o", color="#b5452c", markersize=5, label="median and range")
         panel.set_xlabel(AXES[sweep])
+        panel.set_xticks(x, [f"{value // 1024}k" if value >= 1024 else str(value) for value in x])
         panel.set_ylim(bottom=0)
         panel.legend(frameon=False, fontsize=8)
         panel.spines[["top", "right"]].set_visible(False)
