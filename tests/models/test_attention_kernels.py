@@ -1,4 +1,4 @@
-"""The kernels of TPU and GPU against XLA's own operations, in Pallas' interpreter; which one a platform gets."""
+"""The kernels of TPU and GPU, and XLA's long rows, against whole masks; which implementation a platform gets."""
 
 import functools
 
@@ -8,7 +8,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 import numpy as np
 import pytest
 
-from xgenmm_jax.models import splash
+from xgenmm_jax.models import splash, xla_attention
 from xgenmm_jax.models.attention import (
     Causal,
     Window,
@@ -222,3 +222,24 @@ def test_flash_on_a_gpu_equals_xla(dtype, atol, heads, kv_heads, width):
     for a, b in zip(wanted, got, strict=True):
         a, b = (np.asarray(x, np.float32) for x in (a, b))
         np.testing.assert_allclose(b, a, rtol=0, atol=atol * max(1.0, np.abs(a).max()))
+
+
+@pytest.mark.parametrize("lengths", [(70, 20, 130, 30, 190), (500,), (3, 509), (256, 256)])
+def test_long_rows_equal_their_whole_mask(monkeypatch, lengths):
+    """Chunks that need one, two or all chunks of keys, two rows that need different ones; values and gradients."""
+    monkeypatch.setattr(xla_attention, "LONG_ROW_CHUNK", 64)
+    rows = packed(*lengths, padding=512 - sum(lengths)), packed(440, 72)
+    segments, positions = (jnp.concatenate(pair) for pair in zip(*rows, strict=True))
+    mask = causal_mask(segments, positions, segments, positions, Causal(reach=300))
+    *heads, grad = random_heads(2, 512, 512, 4, 2, 16)
+
+    def run(attention):
+        def total(*heads):
+            context = jnp.where((segments > 0)[:, :, None, None], attention(*heads, mask), 0)
+            return jnp.sum(context * grad), context
+
+        (_, context), gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*heads)
+        return context, *gradients
+
+    for got, wanted in zip(run(xla_attention._long), run(xla_attention._whole), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)

@@ -129,7 +129,8 @@ class Resampler(nn.Module):
             nn.with_logical_partitioning(nn.initializers.normal(1.0), (None, "vision_embed")),
             (config.queries, config.width),
         )
-        x = jnp.broadcast_to(latents.astype(self.dtype)[None], (groups, config.queries, config.width))
+        # The residual stream stays float32: latents are few, and rounding it was most of bfloat16's error.
+        x = jnp.broadcast_to(latents.astype(jnp.float32)[None], (groups, config.queries, config.width))
         query_mask = jnp.ones((groups, config.queries), bool)
         if config.instruction_tokens:
             if instruction is None or instruction_mask is None:
