@@ -8,10 +8,11 @@ import jax
 
 from benchmarks.machine import resident_peak
 from xgenmm_jax.batch import Batch
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.initialize import initialize_params
 from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, trainable_mask
-from xgenmm_jax.training.sharding import make_mesh, put_rows, row_sharding, unboxed
+from xgenmm_jax.training.sharding import make_mesh, put_rows, row_sharding
 from xgenmm_jax.training.step import abstract_state, init_state, make_step, shardings_of
 
 

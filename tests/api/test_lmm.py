@@ -17,6 +17,7 @@ from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.sources import Synthetic
 from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.models import probes, vlm
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
@@ -26,7 +27,7 @@ from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.imported import import_run
 from xgenmm_jax.training.next_token import NextToken
-from xgenmm_jax.training.sharding import MeshConfig, make_mesh, unboxed
+from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 from xgenmm_jax.training.step import TrainState
 
 IMAGE = tiny28.IMAGE_ID

@@ -18,11 +18,11 @@ import pytest
 import xgenmm_jax
 from xgenmm_jax.cli.train import import_experiment, load_experiment, parse_overrides, run_names
 from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training import config as config_module
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.initialize import initialize_params
 from xgenmm_jax.training.optimizer import learning_rate, trainable_mask
-from xgenmm_jax.training.sharding import unboxed
 
 ROOT = Path(xgenmm_jax.__file__).parent.parent
 EXPERIMENTS = ROOT / "experiments"

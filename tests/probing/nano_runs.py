@@ -7,6 +7,7 @@ from typing import Literal
 import jax
 
 from experiments.nano import common, stage1
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training import optimizer, step
 from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.initialize import initialize_params
@@ -26,7 +27,7 @@ def start(folder: Path, connector: Literal["random", "pooling"]) -> Path:
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     adam = optimizer.make_optimizer(config.optimizer, config.steps, boxed)
-    trainable = jax.tree.map(lambda _: False, step.unboxed(boxed))
+    trainable = jax.tree.map(lambda _: False, unboxed(boxed))
     abstract = step.abstract_state(objective, trainable, adam, mesh).params
     params = initialize_params(config.initialize, objective, 0, abstract, config.model)
     prepare(config, folder)

@@ -18,6 +18,7 @@ from xgenmm_jax.models import phi3, sizes
 from xgenmm_jax.models.attention import Causal, Window, causal_mask
 from xgenmm_jax.models.captioner import CaptionerConfig
 from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.projector import MLPConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.text_tower import TextTowerConfig
@@ -28,7 +29,6 @@ from xgenmm_jax.training.accounting import Flops, Load, Speedometer, forward_flo
 from xgenmm_jax.training.chips import CHIPS
 from xgenmm_jax.training.next_token import NextToken
 from xgenmm_jax.training.optimizer import merge, split, trainable_mask
-from xgenmm_jax.training.sharding import unboxed
 
 LENGTH = 128  # no longer than a chunk of attention, which then computes whole squares
 MODEL = VLMConfig(

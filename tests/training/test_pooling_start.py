@@ -11,12 +11,12 @@ import pytest
 from experiments.nano import common
 from xgenmm_jax.data.synthetic import families
 from xgenmm_jax.models.layers import normalize_pixels
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.resampler import Resampler
 from xgenmm_jax.models.vit import ViT
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.initialize import WEIGHTS, load_weights
 from xgenmm_jax.training.pooling_start import cell_of_patch, start_as_pooling
-from xgenmm_jax.training.sharding import unboxed
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import tiny_run
 
 from xgenmm_jax.generation import cache as caches
-from xgenmm_jax.models import phi3, sizes, vlm
+from xgenmm_jax.models import partitioning, phi3, sizes, vlm
 from xgenmm_jax.models.vlm import VLM
 from xgenmm_jax.training import sharding
 from xgenmm_jax.training.optimizer import path_name
@@ -131,7 +131,7 @@ def test_every_device_sees_as_many_crops_and_no_pixel_travels(tiny):
 
     with jax.set_mesh(mesh):
         shardings = param_shardings(mesh, boxed), sharding.row_sharding(mesh)
-        compiled = jax.jit(features, in_shardings=shardings).lower(sharding.unboxed(boxed), batch).compile()
+        compiled = jax.jit(features, in_shardings=shardings).lower(partitioning.unboxed(boxed), batch).compile()
     assert compiled.output_shardings.shard_shape((rows, crops, 16, 32)) == (rows // 4, crops, 16, 32)
     text = compiled.as_text()
     moved = re.findall(r"= (\S+) (?:all-gather|all-to-all|collective-permute|all-reduce)[-\w]*\(", text)

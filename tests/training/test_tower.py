@@ -13,13 +13,14 @@ from xgenmm_jax.data import sources
 from xgenmm_jax.data.order import State
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.captioner import CaptionerConfig
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.text_tower import TextTowerConfig
 from xgenmm_jax.training.config import CheckpointConfig, Initialize, TrainConfig
 from xgenmm_jax.training.initialize import initialize_params, save_weights, weights_metadata
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, trainable_mask
-from xgenmm_jax.training.sharding import MeshConfig, make_mesh, unboxed
+from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 from xgenmm_jax.training.step import abstract_state
 from xgenmm_jax.training.tower import CaptionData, ContrastCaption, TowerBatch, TowerConfig, caption_batches
 

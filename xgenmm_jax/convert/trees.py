@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.models import vlm
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
@@ -33,13 +34,5 @@ def abstract(config: Config) -> dict[str, Any]:
 @functools.lru_cache(maxsize=8)
 def shapes(config: Config) -> Mapping[str, Shape]:
     """Path, "vision/layers/norm1/scale", to shape."""
-    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(_unboxed, abstract(config), is_leaf=_is_box))
+    leaves = jax.tree_util.tree_leaves_with_path(unboxed(abstract(config)))
     return {"/".join(str(key.key) for key in path): leaf.shape for path, leaf in leaves}
-
-
-def _is_box(leaf: Any) -> bool:
-    return hasattr(leaf, "names")
-
-
-def _unboxed(leaf: Any) -> Any:
-    return leaf.value if _is_box(leaf) else leaf

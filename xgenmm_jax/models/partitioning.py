@@ -6,7 +6,7 @@ Models and generation name the axes of their activations here and know no mesh: 
 from collections.abc import Mapping, Sequence
 import contextlib
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
@@ -55,6 +55,16 @@ def spec(names: Sequence[str | None], shape: Sequence[int], rules: Rules, sizes:
         used.update(axes)
         entries.append(axes if len(axes) > 1 else axes[0])
     return PartitionSpec(*entries)
+
+
+def is_box(leaf: Any) -> bool:
+    """Whether a leaf of a parameter tree is boxed with its logical names."""
+    return isinstance(leaf, nn.LogicallyPartitioned)
+
+
+def unboxed(tree: Any) -> Any:
+    """The tree without boxes. Not `nn.unbox`, which under a mesh constrains the values, and so wants arrays."""
+    return jax.tree.map(lambda leaf: leaf.value if is_box(leaf) else leaf, tree, is_leaf=is_box)
 
 
 def constrain(x: Array, names: Sequence[str | None]) -> Array:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models import vlm
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.projector import MLPConfig
 from xgenmm_jax.models.vlm import VLM, VLMConfig, smallest_batch, splice
 
@@ -97,7 +98,7 @@ def names(config: VLMConfig) -> tuple[str, ...]:
     """Every name that `forward` knows for a model, in alphabetical order. Nothing is computed."""
     batch = smallest_batch(config)
     boxed = jax.eval_shape(functools.partial(vlm.initialize, config), jax.random.key(0))
-    params = jax.tree.map(_unboxed, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
+    params = unboxed(boxed)
     apply = functools.partial(
         VLM(config).apply, method=_outputs, mutable=["intermediates", ATTENTION], capture_intermediates=True
     )
@@ -143,7 +144,3 @@ def _find(config: VLMConfig, state: Any, name: str) -> Array:
     for key in rest:
         node = node[key]
     return jax.tree.leaves(node["__call__"])[0]
-
-
-def _unboxed(leaf: Any) -> Any:
-    return leaf.value if isinstance(leaf, nn.LogicallyPartitioned) else leaf

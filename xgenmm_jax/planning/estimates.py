@@ -10,12 +10,12 @@ from typing import NamedTuple
 import jax
 
 from xgenmm_jax.models.layers import OFFLOADED
-from xgenmm_jax.models.partitioning import spec
+from xgenmm_jax.models.partitioning import is_box, spec, unboxed
 from xgenmm_jax.planning.bounds import kept_products
 from xgenmm_jax.planning.collectives import Traffic
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.optimizer import trainable_mask
-from xgenmm_jax.training.sharding import RULES, unboxed
+from xgenmm_jax.training.sharding import RULES
 
 SUBLANES = 8
 """A gradient can be summed and scattered in one where a chip's share is whole tiles of so many rows; else every chip
@@ -48,10 +48,10 @@ def parameters_of(config: TrainConfig) -> list[Parameter]:
     """Every tensor of the run's model, from shapes alone."""
     boxed = jax.eval_shape(config.objective().init, jax.random.key(0))
     trains = jax.tree.leaves(trainable_mask(unboxed(boxed), config.freeze))
-    leaves = jax.tree.leaves(boxed, is_leaf=lambda leaf: hasattr(leaf, "names"))
+    leaves = jax.tree.leaves(boxed, is_leaf=is_box)
     return [
         Parameter(leaf.value.shape, tuple(leaf.names), train)
-        if hasattr(leaf, "names")
+        if is_box(leaf)
         else Parameter(leaf.shape, (None,) * leaf.ndim, train)
         for leaf, train in zip(leaves, trains, strict=True)
     ]

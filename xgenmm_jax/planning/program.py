@@ -12,10 +12,11 @@ from jax.sharding import Mesh, NamedSharding
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import packing
 from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training.chips import GIB
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, split, trainable_mask
-from xgenmm_jax.training.sharding import check_rows, row_sharding, unboxed
+from xgenmm_jax.training.sharding import check_rows, row_sharding
 from xgenmm_jax.training.step import TrainState, abstract_state, make_step
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.training import checkpoints
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.objective import Objective, Params
 from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.pooling_start import start_as_pooling
-from xgenmm_jax.training.sharding import unboxed
 from xgenmm_jax.training.step import shardings_of
 
 WEIGHTS = Path(__file__).parent.parent / "weights"

@@ -13,6 +13,7 @@ import jax
 from jaxtyping import Array
 
 from xgenmm_jax.data.order import State
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training.accounting import Speedometer
 from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import CheckpointConfig, TrainConfig
@@ -23,7 +24,7 @@ from xgenmm_jax.training.objective import Objective, Params, Size
 from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, split, trainable_mask
 from xgenmm_jax.training.profiling import Profiler
 from xgenmm_jax.training.run_folder import prepare
-from xgenmm_jax.training.sharding import check_rows, host_share, make_mesh, put_rows, row_sharding, unboxed
+from xgenmm_jax.training.sharding import check_rows, host_share, make_mesh, put_rows, row_sharding
 from xgenmm_jax.training.signals import Signals
 from xgenmm_jax.training.spikes import FIGURES, Spikes
 from xgenmm_jax.training.step import TrainState, abstract_state, init_state, make_step, shardings_of

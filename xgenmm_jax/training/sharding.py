@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from xgenmm_jax.models import partitioning
-from xgenmm_jax.models.partitioning import Placement
+from xgenmm_jax.models.partitioning import Placement, is_box
 from xgenmm_jax.training.optimizer import path_name
 
 AXES = ("replica", "fsdp", "tensor")
@@ -116,23 +116,14 @@ def param_shardings(mesh: Mesh, boxed: Any) -> Any:
     """
 
     def one(path, leaf):
-        if not _is_box(leaf):
+        if not is_box(leaf):
             return replicated(mesh)
         try:
             return NamedSharding(mesh, spec(mesh, leaf.names, leaf.value.shape))
         except ValueError as error:
             raise ValueError(f"sharding: {path_name(path)}: {error}") from error
 
-    return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=_is_box)
-
-
-def unboxed(tree: Any) -> Any:
-    """The tree without boxes. Not `nn.unbox`, which under a mesh constrains the values, and so wants arrays."""
-    return jax.tree.map(lambda leaf: leaf.value if _is_box(leaf) else leaf, tree, is_leaf=_is_box)
-
-
-def _is_box(leaf: Any) -> bool:
-    return isinstance(leaf, nn.LogicallyPartitioned)
+    return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=is_box)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

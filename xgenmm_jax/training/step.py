@@ -9,9 +9,10 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int32
 import optax
 
+from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training.objective import Objective, Params, Rows, Sum
 from xgenmm_jax.training.optimizer import merge, split
-from xgenmm_jax.training.sharding import axis_rules, param_shardings, replicated, row_sharding, unboxed
+from xgenmm_jax.training.sharding import axis_rules, param_shardings, replicated, row_sharding
 
 
 class TrainState(NamedTuple):
