@@ -93,6 +93,17 @@ def test_replicas_are_dealt_out_over_slices():
         make_mesh(MeshConfig(), fake_devices(2, 8))
 
 
+def test_an_axis_may_take_part_of_one_of_the_networks():
+    """128 chips of a torus of 16 x 16: half of it, 16 x 8."""
+    devices = [
+        fake(jax.Device, id=n, platform="tpu", device_kind="TPU v6 lite", coords=(n // 16, n % 16, 0), core_on_chip=0)
+        for n in range(256)
+    ]
+    grid = sharding._over_slices(devices, (2, 128, 1), 1)
+    first = np.array([device.coords for device in grid[0].flat])
+    assert grid.shape == (2, 128, 1) and np.prod(np.ptp(first, axis=0) + 1) == 128
+
+
 def grid_of(replica, fsdp, tensor, per_host):
     devices = [fake(jax.Device, process_index=number // per_host) for number in range(replica * fsdp * tensor)]
     shape = {"replica": replica, "fsdp": fsdp, "tensor": tensor}
