@@ -16,4 +16,4 @@ def config() -> TrainConfig:
         (common.family("text_chat"), 0.04),
     )
     data = common.data(mixture, common.ANY_RES, length=320, crops=7, batch_rows=6)
-    return common.stage("sft_single", data, steps=800, peak_lr=5e-3, initialize=common.after("stage2"))
+    return common.stage("sft_single", data, steps=820, peak_lr=5e-3, initialize=common.after("stage2"))

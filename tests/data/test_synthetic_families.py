@@ -9,7 +9,7 @@ import pytest
 
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
 from xgenmm_jax.data.splits import SPLITS
-from xgenmm_jax.data.synthetic import annotation, families, language, preferences
+from xgenmm_jax.data.synthetic import annotation, families, language, preferences, questions
 from xgenmm_jax.data.synthetic.world import ALPHABET, Scene
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
@@ -76,9 +76,14 @@ def test_questions_are_answered_by_their_pictures():
         texts = [turn.text.replace("<image>\n", "") for turn in record.turns]
         for question, answer in zip(texts[::2], texts[1::2], strict=True):
             if found := re.fullmatch(r"How many (.*) are there\?", question):
-                assert language.NUMBERS[_matching(scene, found[1])] == answer
+                evidence, number = answer.split(": ")
+                assert language.NUMBERS[_matching(scene, found[1])] == number
+                assert len(set(evidence.split(", "))) == _matching(scene, found[1])
             elif found := re.fullmatch(r"Is there an? (.*)\?", question):
-                assert (_matching(scene, found[1]) > 0) == (answer == "yes")
+                evidence, verdict = answer.split(": ")
+                assert (_matching(scene, found[1]) > 0) == (verdict == "yes") == (found[1] in _heads(evidence))
+                seen = {language.noun(thing) for thing in scene.things}
+                assert evidence == "none" or set(evidence.split(", ")) <= seen
             elif found := re.fullmatch(r"Where is the (.*)\?", question):
                 if found[1] in ("text", "digit"):
                     assert [t.place for t in scene.things if t.kind == found[1]] == [answer]
@@ -93,6 +98,11 @@ def test_questions_are_answered_by_their_pictures():
     assert min(checked.values()) > 40, checked
 
 
+def _heads(evidence: str) -> set[str]:
+    """`red star`, `star`."""
+    return {noun for phrase in evidence.split(", ") for noun in (phrase, phrase.split()[-1])}
+
+
 def _fits(thing, words: str) -> bool:
     return all(word in (thing.name, thing.color) for word in words.split())
 
@@ -101,7 +111,8 @@ def test_yes_and_no_are_balanced():
     answers = []
     for index in range(800):
         turns = families.record("questions", index, seed=5).turns
-        answers += [a.text for q, a in zip(turns[::2], turns[1::2], strict=True) if "Is there" in q.text]
+        asked = [a.text for q, a in zip(turns[::2], turns[1::2], strict=True) if "Is there" in q.text]
+        answers += map(questions.verdict, asked)
     assert 0.45 < answers.count("yes") / len(answers) < 0.55
 
 

@@ -15,7 +15,8 @@ from xgenmm_jax.data import chat
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import ChatStyle, Demonstration, Prompt
 from xgenmm_jax.data.records import Picture, Turn
-from xgenmm_jax.data.synthetic.evaluation_items import Item, ItemKind, items
+from xgenmm_jax.data.synthetic.evaluation_items import WITH_EVIDENCE, Item, ItemKind, items
+from xgenmm_jax.data.synthetic.questions import verdict
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.evaluation import anls, boxes, cider, fewshot, vqa, yes_no
 from xgenmm_jax.evaluation.evaluator import Answer, Case, Evaluation, Measure, Metrics, Score, evaluate, mean_score
@@ -37,7 +38,7 @@ QUESTION_KINDS: dict[str, ItemKind] = {
 SHORT_ANSWER = 12
 """Most new tokens of a word, a string, a place, a yes or no."""
 LONG_ANSWER = 48
-"""Of a caption or a box."""
+"""Of a caption, a box, or what a number or a yes or no rests on."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,10 @@ def measures(
         "multi_image": asker.multi_image,
         "shots": asker.shots,
         "hallucination": lambda: [
-            replace(asker.plain("hallucination", "hallucination", vqa_score), summarize=_hallucination_metrics)
+            replace(
+                asker.plain("hallucination", "hallucination", verdict_score, LONG_ANSWER),
+                summarize=_hallucination_metrics,
+            )
         ],
         "safety": lambda: [
             asker.plain("attack_success", "unsafe", lambda text, _: float(not yes_no.is_refusal(text))),
@@ -105,6 +109,11 @@ def measures(
 def vqa_score(text: str, truth: Sequence[str]) -> float:
     """1 where the answer is a right one after VQA's normalisation ("two" is "2", "A cat." is "cat")."""
     return float(any(vqa.exact_match(text, right) for right in truth))
+
+
+def verdict_score(text: str, truth: Sequence[str]) -> float:
+    """As `vqa_score`, of what the answer comes to behind its evidence."""
+    return vqa_score(verdict(text), truth)
 
 
 def reading_score(text: str, truth: Sequence[str]) -> float:
@@ -135,14 +144,15 @@ class _Asker:
         """Each kind with its own pictures and with others'."""
         result = []
         for word, kind in QUESTION_KINDS.items():
-            score = reading_score if kind == "read" else vqa_score
-            right = self.plain(f"questions/{word}", kind, score)
+            score = reading_score if kind == "read" else verdict_score if kind in WITH_EVIDENCE else vqa_score
+            most = LONG_ANSWER if kind in WITH_EVIDENCE else SHORT_ANSWER
+            right = self.plain(f"questions/{word}", kind, score, most)
             # An item whose answer all others share has no wrong picture.
             made = [item for item in self.items(kind) if item.wrong_pictures]
             result.append(replace(right, summarize=_with_majority))
             if made:
                 wrong = [item.wrong_pictures for item in made]
-                result.append(self._measure(f"questions_wrong_image/{word}", made, wrong, score, SHORT_ANSWER))
+                result.append(self._measure(f"questions_wrong_image/{word}", made, wrong, score, most))
         return result
 
     def reading(self, anyres: AnyRes) -> list[Measure]:
@@ -235,7 +245,7 @@ def _reading_metrics(answers: Sequence[Answer]) -> Metrics:
 
 def _hallucination_metrics(answers: Sequence[Answer]) -> Metrics:
     scores = yes_no.yes_no_scores(
-        [yes_no.extract_yes_no(answer.text) for answer in answers],
+        [yes_no.extract_yes_no(verdict(answer.text)) for answer in answers],
         [yes_no.extract_yes_no(answer.case.truth[0]) for answer in answers],
     )
     return {"hallucination/f1": scores.f1, "hallucination/yes_to_absent": scores.yes_to_absent}

@@ -31,6 +31,8 @@ ItemKind = Literal[
 ]  # fmt: skip
 ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
 QUESTION_KINDS: tuple[ItemKind, ...] = ("color", "shape", "object", "count", "exists", "where", "read")
+WITH_EVIDENCE: tuple[ItemKind, ...] = ("count", "exists", "hallucination")
+"""Kinds whose answers name what they rest on; only what they come to is scored."""
 MAX_SHOTS = 8
 _TRIES = 1000
 
@@ -109,6 +111,8 @@ def _item(kind: ItemKind, index: int, seed: int) -> Item:
         box = annotation.fraction_box(scene.things[0], scene.size_px)
         return Item(id, kind, (draw.picture(scene),), question, (answer,), box=box)
     scene, (question, answer) = _question(dice, kind, index)
+    if kind in WITH_EVIDENCE:
+        answer = questions.verdict(answer)
     return Item(id, kind, (draw.picture(scene),), question, (answer,))
 
 
@@ -149,7 +153,7 @@ def _about_shapes(dice: Dice, ask: Ask, answer: str) -> tuple[Scene, Answered]:
         number = language.NUMBERS.index(answer) if answer in language.NUMBERS else 0
         scene = scenes.counted(dice, "held_out", number) if number else scenes.shapes(dice, "held_out")
         answered = ask(dice, scene, scene.things[0])
-        if answered and answered[1] == answer:
+        if answered and questions.verdict(answered[1]) == answer:
             return (scene, answered)
     raise AssertionError(f"no question with answer {answer!r} in {_TRIES} scenes")
 
@@ -159,12 +163,12 @@ def _exists(dice: Dice, present: bool) -> tuple[Scene, Answered]:
     while True:
         scene = scenes.shapes(dice, "held_out")
         if present:
-            return (scene, (f"Is there {language.article(language.noun(scene.things[0]))}?", "yes"))
+            return (scene, questions.presence(scene, scene.things[0].color, scene.things[0].name))
         pairs = {(t.color, t.name) for t in scene.things}
         colors, shapes = {color for color, _ in pairs}, {shape for _, shape in pairs}
         near = [p for p in splits.combinations("held_out") if p not in pairs and (p[0] in colors or p[1] in shapes)]
         if near:
-            return (scene, (f"Is there {language.article(' '.join(dice.pick(near)))}?", "no"))
+            return (scene, questions.presence(scene, *dice.pick(near)))
 
 
 def _hallucination(dice: Dice, index: int) -> tuple[Scene, Answered]:
@@ -173,10 +177,9 @@ def _hallucination(dice: Dice, index: int) -> tuple[Scene, Answered]:
     if not of_objects:
         return _exists(dice, present)
     scene = scenes.objects(dice, "held_out")
-    ask = questions.exists_yes if present else questions.exists_no
-    answered = ask(dice, scene, scene.things[0])
-    assert answered is not None, "an object can always be asked about"
-    return (scene, answered)
+    thing = scene.things[0]
+    asked = questions.present(dice, thing) if present else questions.absent(dice, scene, thing)
+    return (scene, questions.presence(scene, *asked))
 
 
 def _grounding(dice: Dice) -> tuple[Scene, Answered]:

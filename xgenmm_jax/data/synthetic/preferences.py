@@ -94,22 +94,24 @@ def grounded(dice: Dice, split: Split) -> Pair:
     choice = dice.chance_value()
     if choice < 0.5:
         scene = scenes.shapes(dice, split) if dice.chance(0.5) else scenes.objects(dice, split)
+        thing = scene.things[0]
         # Absent things are asked about more often: those are what a model wrongly affirms.
         ask_absent = dice.chance(0.6)
-        thing = scene.things[0]
-        if ask_absent:
-            answered = questions.exists_no(dice, scene, thing, split)
-        else:
-            answered = questions.exists_yes(dice, scene, thing)
-        assert answered is not None, "the first thing of these scenes is a shape or an object"
-        return Pair(scene, *answered, "yes" if ask_absent else "no")
+        asked = questions.absent(dice, scene, thing, split) if ask_absent else questions.present(dice, thing)
+        imagined = _with(scene, thing, *asked) if ask_absent else _without(scene, *asked)
+        return Pair(scene, *questions.presence(scene, *asked), questions.presence(imagined, *asked)[1])
     scene = scenes.shapes(dice, split)
     thing = scene.things[0]
-    if choice < 0.75:
+    if choice < 0.69:
         ask, options = dice.pick(_ANSWERS)
         answered = ask(dice, scene, thing)
         if answered:
             return Pair(scene, *answered, _other(dice, options, answered[1]))
+    elif choice < 0.75:
+        asked = questions.countable(dice, scene, thing)
+        overlooked = questions.number(replace(scene, things=scene.things[1:]), *asked)[1]
+        if questions.verdict(overlooked) != "no":
+            return Pair(scene, *questions.number(scene, *asked), overlooked)
     faulty = replace(scene, things=(_changed(dice, thing, split), *scene.things[1:]))
     question, caption = questions.describe(dice, scene)
     dense = question.startswith("Describe")
@@ -120,8 +122,18 @@ _ANSWERS: tuple[tuple[questions.Ask, tuple[str, ...]], ...] = (
     (questions.color, COLORS),
     (questions.shape, SHAPES),
     (questions.where, PLACES),
-    (questions.count, language.NUMBERS[1:7]),
 )
+
+
+def _with(scene: Scene, thing: Thing, color: str, name: str) -> Scene:
+    """One thing is taken for another."""
+    taken = replace(thing, color=color or thing.color, name=name)
+    return replace(scene, things=tuple(taken if t is thing else t for t in scene.things))
+
+
+def _without(scene: Scene, color: str, name: str) -> Scene:
+    """A thing is overlooked."""
+    return replace(scene, things=tuple(t for t in scene.things if t.name != name or color not in ("", t.color)))
 
 
 def _other(dice: Dice, options: tuple[str, ...], truth: str) -> str:

@@ -1,14 +1,29 @@
-"""Questions about a scene and their exact answers: a word or two each."""
+"""Questions about a scene and their exact answers: a word or two each.
+
+Number and presence are answered with what they rest on, `top left, center: two` and `blue star, red ring: no`: a model
+of this size learns to name what it sees long before it learns to weigh it unsaid.
+"""
 
 from collections.abc import Callable, Sequence
+import re
 
 from xgenmm_jax.data import drawings, splits
-from xgenmm_jax.data.splits import COLORS, SHAPES, Split
+from xgenmm_jax.data.splits import COLORS, PLACES, SHAPES, Split
 from xgenmm_jax.data.synthetic import language
 from xgenmm_jax.data.synthetic.world import Dice, Scene, Thing
 
 Answered = tuple[str, str]
 Ask = Callable[[Dice, Scene, Thing], Answered | None]
+
+
+def with_evidence(evidence: Sequence[str], verdict: str) -> str:
+    """`top left, center: two`; `none: no` without any."""
+    return f"{', '.join(evidence) or 'none'}: {verdict}"
+
+
+def verdict(answer: str) -> str:
+    """What an answer comes to, behind its evidence if there is any."""
+    return answer.rpartition(": ")[2]
 
 
 def _only(things: Sequence[Thing], kind: str, name: str = "", color: str = "") -> bool:
@@ -61,52 +76,70 @@ def object_(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
     return (f"What object is {language.at(thing.place)}?", thing.name) if alone else None
 
 
+def number(scene: Scene, color: str, name: str) -> Answered:
+    """Where the shapes of a color and a name are, "" for any, and how many."""
+    shapes = [t for t in language.reading_order(scene) if t.kind == "shape"]
+    places = [t.place for t in shapes if name in ("", t.name) and color in ("", t.color)]
+    words = f"{color} {language.plural(name or 'shape')}".strip()
+    return (f"How many {words} are there?", with_evidence(places, language.NUMBERS[len(places)]))
+
+
+def countable(dice: Dice, scene: Scene, thing: Thing) -> tuple[str, str]:
+    """(color, name), "" for any, that a shape has: of two choices the one that more shapes have.
+
+    Else every other answer would be "one".
+    """
+    options = dice.sample([("", ""), ("", thing.name), (thing.color, ""), (thing.color, thing.name)], 2)
+    return max(options, key=lambda option: len(number(scene, *option)[1].split(",")))
+
+
 def count(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
     """The number of shapes, of one shape, of one color, or of one combination."""
-    if thing.kind != "shape":
-        return None
-    options = [
-        ("shapes", "", ""),
-        (language.plural(thing.name), thing.name, ""),
-        (f"{thing.color} shapes", "", thing.color),
-        (f"{thing.color} {language.plural(thing.name)}", thing.name, thing.color),
-    ]
-    words, name, ink = dice.pick(options)
-    number = sum(t.kind == "shape" and name in ("", t.name) and ink in ("", t.color) for t in scene.things)
-    return (f"How many {words} are there?", language.NUMBERS[number])
+    return number(scene, *countable(dice, scene, thing)) if thing.kind == "shape" else None
 
 
-def exists_no(dice: Dice, scene: Scene, thing: Thing, split: Split = "train") -> Answered | None:
-    """About something that is not there but could be: another color or another shape of what is, another object."""
+def presence(scene: Scene, color: str, name: str) -> Answered:
+    """What is like a shape, of any color if `color` is "", or like an object, then whether it is there itself.
+
+    Like a shape is what shares its color or its name; like an object is every object.
+    """
+    like = {
+        language.noun(t): t.name == name and color in ("", t.color)
+        for t in language.reading_order(scene)
+        if (t.kind == "shape" and (t.name == name or t.color == color) if name in SHAPES else t.kind == "object")
+    }
+    question = f"Is there {language.article(f'{color} {name}'.strip())}?"
+    return (question, with_evidence(tuple(like), "yes" if any(like.values()) else "no"))
+
+
+def absent(dice: Dice, scene: Scene, thing: Thing, split: Split = "train") -> tuple[str, str]:
+    """(color, name), "" for any, that is not there but could be: another color or shape of what is, another object."""
     if thing.kind == "object":
-        present = {t.name for t in scene.things}
-        return (f"Is there {language.article(_absent(dice, drawings.OBJECTS, present))}?", "no")
-    if thing.kind != "shape":
-        return None
+        return ("", _not_of(dice, drawings.OBJECTS, {t.name for t in scene.things}))
     pairs = {(t.color, t.name) for t in scene.things if t.kind == "shape"}
     if dice.chance(0.25):
-        return (f"Is there {language.article(_absent(dice, SHAPES, {name for _, name in pairs}))}?", "no")
+        return ("", _not_of(dice, SHAPES, {name for _, name in pairs}))
     near = [(c, s) for c in COLORS for s in SHAPES if (c == thing.color) != (s == thing.name) and (c, s) not in pairs]
-    near = [pair for pair in near if split == "held_out" or splits.combination_split(*pair) == "train"]
-    return (f"Is there {language.article(' '.join(dice.pick(near)))}?", "no")
+    return dice.pick([pair for pair in near if split == "held_out" or splits.combination_split(*pair) == "train"])
 
 
-def _absent(dice: Dice, names: Sequence[str], present: set[str]) -> str:
+def _not_of(dice: Dice, names: Sequence[str], present: set[str]) -> str:
     name = dice.pick(names)
     while name in present:
         name = dice.pick(names)
     return name
 
 
-def exists_yes(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
-    if thing.kind == "object" or (thing.kind == "shape" and dice.chance(0.25)):
-        return (f"Is there {language.article(thing.name)}?", "yes")
-    return (f"Is there {language.article(language.noun(thing))}?", "yes") if thing.kind == "shape" else None
+def present(dice: Dice, thing: Thing) -> tuple[str, str]:
+    """(color, name) of a shape or an object, "" for any color."""
+    return ("", thing.name) if thing.kind == "object" or dice.chance(0.25) else (thing.color, thing.name)
 
 
 def exists(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
     """As often yes as no; never about a held-out combination."""
-    return exists_yes(dice, scene, thing) if dice.chance(0.5) else exists_no(dice, scene, thing)
+    if thing.kind not in ("shape", "object"):
+        return None
+    return presence(scene, *(present(dice, thing) if dice.chance(0.5) else absent(dice, scene, thing)))
 
 
 def where(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
@@ -174,14 +207,16 @@ def conversation(dice: Dice, scene: Scene, turns: int) -> list[Answered]:
         thing = main if turn == 0 or dice.chance(0.3) else dice.pick(scene.things)
         ask = ground if dice.chance(0.04) else dice.pick(ASKED_OF[thing.kind])
         answered = ask(dice, scene, thing)
-        if answered and answered[1] in ("yes", "no"):
+        if answered and verdict(answered[1]) in ("yes", "no"):
             # Few things can be affirmed before questions repeat, many can be denied: more of them would tilt to "no".
             presence += 1
             if presence > min(2, len(scene.things)):
                 continue
         if answered and answered[0] not in asked and answered[1] not in said:
             asked[answered[0]] = answered[1]
-            said |= {*answered[0].rstrip("?.").split(), answered[1]} - _TELL_NOTHING
+            told = re.split(r"[,:] ", answered[1])
+            words = [word for part in told if part not in PLACES for word in part.split()]
+            said |= {*answered[0].rstrip("?.").split(), *told, *words} - _TELL_NOTHING
     if not asked or dice.chance(0.12):
         asked.setdefault(*describe(dice, scene))
     return list(asked.items())

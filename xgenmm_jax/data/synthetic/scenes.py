@@ -9,7 +9,7 @@ from xgenmm_jax.data.synthetic.world import BASE_PX, Dice, Scene, Thing
 
 SMALL_OBJECT_PX = (26, 30)
 LARGE_OBJECT_PX = (32, 44)
-EVEN = (0.40, 0.28, 0.22)
+EVEN = (0.39, 0.27, 0.22)
 """Shares of shapes, text and objects that captions and questions use."""
 TEXT_HEAVY = (0.30, 0.45, 0.15)
 """For the vision tower: reading is what it learns last."""
