@@ -211,3 +211,10 @@ def test_without_libtpu_the_remedy_is_told(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"compiler is missing; `pip install xgenmm_jax\[plan\]`"):
         topology.find_topology("v5e:2x2")
+
+
+def test_a_program_that_this_jaxlib_cannot_read_is_told():
+    compiled = NonCallableMock(spec=jax.stages.Compiled)
+    compiled.as_text.side_effect = jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure async-update")
+    with pytest.raises(ValueError, match="cannot read the program .* v6e need 0.12"):
+        program.text_of(compiled)

@@ -11,7 +11,7 @@ from typing import Any
 from xgenmm_jax.planning import bounds
 from xgenmm_jax.planning.bounds import Times, Work
 from xgenmm_jax.planning.collectives import Traffic, traffic
-from xgenmm_jax.planning.program import Memory, OutOfMemoryError, compile_step, lower_step, memory_of
+from xgenmm_jax.planning.program import Memory, OutOfMemoryError, compile_step, lower_step, memory_of, text_of
 from xgenmm_jax.planning.topology import Topology
 from xgenmm_jax.training.chips import GIB
 from xgenmm_jax.training.config import TrainConfig
@@ -144,7 +144,7 @@ def make_plan(
         plan,
         compile_s=time.monotonic() - began,
         memory=memory_of(compiled, arguments),
-        traffic=traffic(compiled.as_text(), len(topology.devices), topology.slices),
+        traffic=traffic(text_of(compiled), len(topology.devices), topology.slices),
     )
 
 

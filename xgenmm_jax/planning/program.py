@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
+import jaxlib
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import packing
@@ -87,6 +88,17 @@ def compile_step(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> jax
         return lowered.compile(compiler_options=dict(options))
     except jax.errors.JaxRuntimeError as error:
         raise _explained(error) from error
+
+
+def text_of(compiled: jax.stages.Compiled) -> str:
+    """The compiled program. Raises ValueError where libtpu writes what this jaxlib cannot read."""
+    try:
+        return compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(
+            f"plan: jaxlib {jaxlib.__version__} cannot read the program that libtpu compiled; some for v6e need 0.12, "
+            "that is Python 3.12 (make PYTHON=python3.12)."
+        ) from error
 
 
 def check_options(device: jax.Device, options: Mapping[str, str]) -> None:
