@@ -35,8 +35,8 @@ _KINDS = {
     "colour": "the color of one shape among several",
     "shape": "which of eight shapes stands at a place or has a color",
     "object": "an everyday object, as drawn in styles that were trained on",
-    "count": "how many there are of a shape, a color or a combination",
-    "exists": "whether a thing is there; the wrong ones share color or shape with what is",
+    "count": "how many there are of a shape, a color or a combination; the places come first, the number counts",
+    "exists": "whether a thing is there; what is like it comes first, the yes or no counts",
     "where": "the place of a thing, one of nine",
     "read": "a short string, every letter and its case",
 }
