@@ -28,6 +28,10 @@ Layout = Literal["xgenmm", "siglip", "phi3"]
 
 
 NO_TOKENIZER = "The run has no tokenizer.model, so no tokenizer files are written."
+SMALL_PICTURES = (
+    "This run keeps pictures no larger than a view in one view (anyres.single_view_up_to_px), the official code lays "
+    "each on a grid: answers about small pictures can differ."
+)
 OFFICIAL_CODE = (
     "config.json names the official code, which is not written: copy modeling_xgenmm.py, image_processing_blip_3.py "
     "and what they import from a released folder."
@@ -125,7 +129,8 @@ def export(
     if tokenizer is not None and layout != "siglip":
         tokenizer.save(folder / "tokenizer.model")
     missing = () if tokenizer is not None or layout == "siglip" else (NO_TOKENIZER,)
-    return (*planned.notes, *missing)
+    uncut = (SMALL_PICTURES,) if layout == "xgenmm" and anyres.grids and anyres.single_view_up_to_px else ()
+    return (*uncut, *planned.notes, *missing)
 
 
 def write_tensors(
