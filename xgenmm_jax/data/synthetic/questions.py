@@ -78,10 +78,14 @@ def object_(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
 
 def number(scene: Scene, color: str, name: str) -> Answered:
     """Where the shapes of a color and a name are, "" for any, and how many."""
-    shapes = [t for t in language.reading_order(scene) if t.kind == "shape"]
-    places = [t.place for t in shapes if name in ("", t.name) and color in ("", t.color)]
+    places = _places(scene, color, name)
     words = f"{color} {language.plural(name or 'shape')}".strip()
     return (f"How many {words} are there?", with_evidence(places, language.NUMBERS[len(places)]))
+
+
+def _places(scene: Scene, color: str, name: str) -> list[str]:
+    shapes = [t for t in language.reading_order(scene) if t.kind == "shape"]
+    return [t.place for t in shapes if name in ("", t.name) and color in ("", t.color)]
 
 
 def countable(dice: Dice, scene: Scene, thing: Thing) -> tuple[str, str]:
@@ -90,7 +94,7 @@ def countable(dice: Dice, scene: Scene, thing: Thing) -> tuple[str, str]:
     Else every other answer would be "one".
     """
     options = dice.sample([("", ""), ("", thing.name), (thing.color, ""), (thing.color, thing.name)], 2)
-    return max(options, key=lambda option: len(number(scene, *option)[1].split(",")))
+    return max(options, key=lambda option: len(_places(scene, *option)))
 
 
 def count(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
