@@ -8,9 +8,10 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 import numpy as np
 import pytest
 
-from xgenmm_jax.models import splash, xla_attention
+from xgenmm_jax.models import long_rows, splash, xla_attention
 from xgenmm_jax.models.attention import (
     Causal,
+    Sight,
     Window,
     attend,
     attention_weights,
@@ -224,22 +225,41 @@ def test_flash_on_a_gpu_equals_xla(dtype, atol, heads, kv_heads, width):
         np.testing.assert_allclose(b, a, rtol=0, atol=atol * max(1.0, np.abs(a).max()))
 
 
+@pytest.mark.parametrize("reach", [300, 90, None])
 @pytest.mark.parametrize("lengths", [(70, 20, 130, 30, 190), (500,), (3, 509), (256, 256)])
-def test_long_rows_equal_their_whole_mask(monkeypatch, lengths):
+def test_long_rows_equal_their_whole_mask(monkeypatch, lengths, reach):
     """Chunks that need one, two or all chunks of keys, two rows that need different ones; values and gradients."""
-    monkeypatch.setattr(xla_attention, "LONG_ROW_CHUNK", 64)
+    monkeypatch.setattr(long_rows, "BLOCK", 64)
     rows = packed(*lengths, padding=512 - sum(lengths)), packed(440, 72)
     segments, positions = (jnp.concatenate(pair) for pair in zip(*rows, strict=True))
-    mask = causal_mask(segments, positions, segments, positions, Causal(reach=300))
+    mask = causal_mask(segments, positions, segments, positions, Causal(reach))
     *heads, grad = random_heads(2, 512, 512, 4, 2, 16)
 
     def run(attention):
         def total(*heads):
-            context = jnp.where((segments > 0)[:, :, None, None], attention(*heads, mask), 0)
+            context = jnp.where((segments > 0)[:, :, None, None], attention(*heads), 0)
             return jnp.sum(context * grad), context
 
         (_, context), gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*heads)
         return context, *gradients
 
-    for got, wanted in zip(run(xla_attention._long), run(xla_attention._whole), strict=True):
+    whole = functools.partial(xla_attention._whole, mask=mask)
+    by_blocks = functools.partial(long_rows.long_rows, segment_ids=segments, positions=positions, reach=reach)
+    for got, wanted in zip(run(by_blocks), run(whole), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+
+
+def test_long_rows_have_no_mask_of_all_pairs(monkeypatch):
+    """XLA gets segments and positions; probes are shown the same as a short row's."""
+    monkeypatch.setattr(long_rows, "LONG_ROW", 512)
+    monkeypatch.setattr(long_rows, "BLOCK", 64)
+    segments, positions = packed(300, 150, padding=62)
+    causal = Causal(200)
+    mask = causal_mask(segments, positions, segments, positions, causal)
+    sight = packed_rows(segments, positions, causal, "xla")
+    assert sight.mask is None
+    np.testing.assert_array_equal(dense_mask(sight, causal), mask)
+    query, key, value, _ = random_heads(1, 512, 512, 2, 1, 16)
+    got = jax.jit(attend, static_argnames=("causal", "implementation"))(query, key, value, sight, causal, "xla")
+    wanted = attend(query, key, value, Sight(mask=mask), causal, "xla")
+    np.testing.assert_allclose(got[:, :450], wanted[:, :450], rtol=0, atol=1e-5)

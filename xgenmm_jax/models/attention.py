@@ -2,7 +2,8 @@
 
 What computes it follows from the platform of the devices of the mesh in force (`jax.set_mesh`), not from the process's
 default, so a program compiled for a TPU on a machine without one has the TPU's kernel: splash on a TPU (`splash.py`),
-flash on an NVIDIA GPU (`flash.py`), XLA's own operations elsewhere (`xla_attention.py`). Configs can name one.
+flash on an NVIDIA GPU (`flash.py`), XLA's own operations elsewhere (`xla_attention.py`, `long_rows.py` for long rows).
+Configs can name one.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from xgenmm_jax.models.flash import flash_attention
+from xgenmm_jax.models.long_rows import is_long, long_rows, visible
 from xgenmm_jax.models.splash import splash_attention
 from xgenmm_jax.models.xla_attention import xla_attention
 
@@ -61,12 +63,14 @@ class Sight(NamedTuple):
     """Who sees whom, in the form that the implementation takes; made once and handed to every layer.
 
     XLA takes the mask, True where a key is seen. Kernels take segments: a query sees the keys of its own segment.
+    XLA takes long packed rows as segments too, with positions: their mask would be a byte for every pair of positions.
     All None: every query sees every key.
     """
 
     mask: Bool[Array, "B #T S"] | None = None
     query_segments: Int32[Array, "B T"] | None = None
     key_segments: Int32[Array, "B S"] | None = None
+    positions: Int32[Array, "B T"] | None = None
 
 
 def packed_rows(
@@ -79,6 +83,8 @@ def packed_rows(
     """
     length = segment_ids.shape[1]
     if implementation_for(implementation, length, length) == "xla":
+        if is_long(length):
+            return Sight(query_segments=segment_ids, key_segments=segment_ids, positions=positions)
         return Sight(mask=causal_mask(segment_ids, positions, segment_ids, positions, causal))
     return Sight(query_segments=segment_ids, key_segments=segment_ids)
 
@@ -106,9 +112,7 @@ def causal_mask(
         0 0 1 0
         0 0 0 0    a row without keys: `attend` gives it something finite, which nobody reads
     """
-    distance = query_positions[:, :, None] - key_positions[:, None, :]
-    mask = (query_segments[:, :, None] == key_segments[:, None, :]) & (key_segments[:, None, :] > 0) & (distance >= 0)
-    return mask if causal.reach is None else mask & (distance <= causal.reach)
+    return visible(query_segments, query_positions, key_segments, key_positions, causal.reach)
 
 
 def attend(
@@ -126,6 +130,9 @@ def attend(
     gradient of its own that is not finite.
     """
     chosen = implementation_for(implementation, query.shape[1], key.shape[1])
+    if sight.positions is not None and causal is not None:
+        context = long_rows(query, key, value, sight.query_segments, sight.positions, causal.reach)
+        return checkpoint_name(context, CONTEXT)
     if sight.mask is not None or chosen == "xla":
         assert sight.query_segments is None, "made for a kernel: give `attend` the implementation that made the sight"
         context = xla_attention(query, key, value, sight.mask, causal is not None)
@@ -208,6 +215,8 @@ def dense_mask(sight: Sight, causal: Causal | None) -> Bool[Array, "B #T S"] | N
     if causal is None:
         same = sight.query_segments[:, :, None] == sight.key_segments[:, None, :]
         return same & (sight.key_segments[:, None, :] > 0)
+    if sight.positions is not None:
+        return causal_mask(sight.query_segments, sight.positions, sight.key_segments, sight.positions, causal)
     rows = jnp.broadcast_to(jnp.arange(sight.key_segments.shape[1], dtype=jnp.int32)[None], sight.key_segments.shape)
     return causal_mask(sight.query_segments, rows, sight.key_segments, rows, causal)
 

@@ -9,12 +9,6 @@ MOST_CHUNKS = 8
 """Causal rows are computed in chunks of queries, each with the keys up to its end: at 256 positions a quarter of the
 scores is never computed, at 1024 nearly half. Smaller chunks save less than their compile time costs."""
 
-LONG_ROW = 4096
-LONG_ROW_CHUNK = 512
-"""From LONG_ROW positions on causal rows are computed in a loop over chunks of this size, each with the keys from the
-first that one of its queries sees: a row of many samples costs little more than its samples, a row of one sample a
-third more than whole."""
-
 
 def xla_attention(
     query: Float[Array, "B T N H"],
@@ -32,50 +26,12 @@ def xla_attention(
     chunk = max(SMALLEST_CHUNK, -(-length // MOST_CHUNKS))
     if not causal or key.shape[1] != length or length <= chunk:
         return _whole(query, key, value, mask)
-    if mask is not None and length >= LONG_ROW and length % LONG_ROW_CHUNK == 0:
-        return _long(query, key, value, mask)
     contexts = []
     for start in range(0, length, chunk):
         end = min(start + chunk, length)
         seen = None if mask is None else mask[:, start:end, :end]
         contexts.append(_whole(query[:, start:end], key[:, :end], value[:, :end], seen))
     return jnp.concatenate(contexts, axis=1)
-
-
-def _long(
-    query: Float[Array, "B T N H"],
-    key: Float[Array, "B T K H"],
-    value: Float[Array, "B T K H"],
-    mask: Bool[Array, "B T T"],
-) -> Float[Array, "B T N H"]:
-    """Chunk by chunk, each with 1, 2, 4, ... chunks of keys that end with it: the fewest that hold all it sees."""
-    batch, length = query.shape[:2]
-    chunk, chunks = LONG_ROW_CHUNK, length // LONG_ROW_CHUNK
-    sizes = [min(chunk << power, length) for power in range((chunks - 1).bit_length() + 1)]
-    # Chunks of keys that a chunk of queries sees, of any row: how many from its own back to the first.
-    seen = jnp.any(mask.reshape(batch, chunks, chunk, chunks, chunk), axis=(0, 2, 4))
-    needed = jnp.arange(chunks) + 1 - jnp.argmax(seen, axis=1)
-    branch = jnp.where(jnp.any(seen, axis=1), jnp.sum(needed[:, None] * chunk > jnp.array([sizes]), axis=1), 0)
-
-    @jax.checkpoint  # else scores of all chunks are kept for the backward pass, as large as the largest branch
-    def one(number: Array) -> Float[Array, "B t N H"]:
-        start = number * chunk
-
-        def of(size: int):
-            # Where fewer keys end with the chunk, the row's first: the mask hides those behind it.
-            begin = jnp.maximum(start + chunk - size, 0)
-
-            def branch_of() -> Float[Array, "B t N H"]:
-                keys, values = (jax.lax.dynamic_slice_in_dim(x, begin, size, axis=1) for x in (key, value))
-                shown = jax.lax.dynamic_slice(mask, (0, start, begin), (batch, chunk, size))
-                return _whole(jax.lax.dynamic_slice_in_dim(query, start, chunk, axis=1), keys, values, shown)
-
-            return branch_of
-
-        return jax.lax.switch(branch[number], [of(size) for size in sizes])
-
-    contexts = jax.lax.map(one, jnp.arange(chunks))
-    return contexts.transpose(1, 0, 2, 3, 4).reshape(query.shape)
 
 
 def _whole(
