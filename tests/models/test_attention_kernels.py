@@ -228,7 +228,7 @@ def test_flash_on_a_gpu_equals_xla(dtype, atol, heads, kv_heads, width):
 @pytest.mark.parametrize("reach", [300, 90, None])
 @pytest.mark.parametrize("lengths", [(70, 20, 130, 30, 190), (500,), (3, 509), (256, 256)])
 def test_long_rows_equal_their_whole_mask(monkeypatch, lengths, reach):
-    """Chunks that need one, two or all chunks of keys, two rows that need different ones; values and gradients."""
+    """Blocks that need one, two or all blocks of keys, two rows that need different ones; values and gradients."""
     monkeypatch.setattr(long_rows, "BLOCK", 64)
     rows = packed(*lengths, padding=512 - sum(lengths)), packed(440, 72)
     segments, positions = (jnp.concatenate(pair) for pair in zip(*rows, strict=True))

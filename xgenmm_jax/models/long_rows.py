@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from xgenmm_jax.models.xla_attention import below, side_by_side
+
 LONG_ROW = 2048
 """Rows from here on are for `long_rows`; below they gain nothing by it, and one sample that fills the row loses."""
 BLOCK = 512
@@ -18,7 +20,6 @@ BLOCK = 512
 
 _LEAST = jnp.finfo(jnp.float32).min
 """A score that is not seen. Not -inf: where nothing is seen the softmax must not become NaN."""
-_slice = jax.lax.dynamic_slice_in_dim
 
 
 def is_long(length: int) -> bool:
@@ -62,7 +63,7 @@ def _forward(query, key, value, segment_ids, positions, reach):
     first = _first_blocks(segment_ids, positions, reach)
 
     def one(number: Array) -> tuple[Float[Array, "B t N H"], Float[Array, "B K R 1"]]:
-        query_BKRH = _below(_block(query, number) * width**-0.5, kv_heads)
+        query_BKRH = below(_block(query, number) * width**-0.5, kv_heads)
 
         def see(other: Array, seen: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             largest, total, context = seen
@@ -76,7 +77,7 @@ def _forward(query, key, value, segment_ids, positions, reach):
         zeros = jnp.zeros((*query_BKRH.shape[:3], 1), jnp.float32)
         nothing = zeros + _LEAST, zeros, jnp.zeros(query_BKRH.shape, jnp.float32)
         largest, total, context = jax.lax.fori_loop(first[number], number + 1, see, nothing)
-        return _side_by_side((context / total).astype(value.dtype), heads), largest + jnp.log(total)
+        return side_by_side((context / total).astype(value.dtype), heads), largest + jnp.log(total)
 
     context, log_sums = jax.lax.map(one, jnp.arange(length // BLOCK))
     context = context.swapaxes(0, 1).reshape(query.shape)
@@ -90,8 +91,8 @@ def _backward(reach, kept, grad):
     first = _first_blocks(segment_ids, positions, reach)
 
     def one(grads: tuple[Array, Array], number: Array) -> tuple[tuple[Array, Array], Float[Array, "B t N H"]]:
-        query_BKRH = _below(_block(query, number) * width**-0.5, kv_heads)
-        grad_BKRH, context_BKRH = (_below(_block(x, number), kv_heads) for x in (grad, context))
+        query_BKRH = below(_block(query, number) * width**-0.5, kv_heads)
+        grad_BKRH, context_BKRH = (below(_block(x, number), kv_heads) for x in (grad, context))
         mean = jnp.sum(grad_BKRH.astype(jnp.float32) * context_BKRH, axis=-1, keepdims=True)
 
         def see(other: Array, so_far: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -109,7 +110,7 @@ def _backward(reach, kept, grad):
 
         nothing = jnp.zeros(query_BKRH.shape, jnp.float32)
         grad_query, *grads = jax.lax.fori_loop(first[number], number + 1, see, (nothing, *grads))
-        return tuple(grads), _side_by_side(grad_query * width**-0.5, heads)
+        return tuple(grads), side_by_side(grad_query * width**-0.5, heads)
 
     nothing = tuple(jnp.zeros(x.shape, jnp.float32) for x in (key, value))
     (grad_key, grad_value), grad_query = jax.lax.scan(one, nothing, jnp.arange(length // BLOCK))
@@ -148,7 +149,7 @@ def _scores(query_BKRH, key, segment_ids, positions, number, other, reach):
 
 
 def _block(x: Array, number: Array) -> Array:
-    return _slice(x, number * BLOCK, BLOCK, axis=1)
+    return jax.lax.dynamic_slice_in_dim(x, number * BLOCK, BLOCK, axis=1)
 
 
 def _add(whole: Array, number: Array, part: Array) -> Array:
@@ -157,16 +158,3 @@ def _add(whole: Array, number: Array, part: Array) -> Array:
 
 def _product(pattern: str, a: Array, b: Array) -> Array:
     return jnp.einsum(pattern, a, b, preferred_element_type=jnp.float32)
-
-
-def _below(x: Float[Array, "B t N H"], kv_heads: int) -> Float[Array, "B K R H"]:
-    """The queries of a group of heads below each other: plain batched products."""
-    batch, length, heads, width = x.shape
-    x = x.reshape(batch, length, kv_heads, heads // kv_heads, width).transpose(0, 2, 3, 1, 4)
-    return x.reshape(batch, kv_heads, -1, width)
-
-
-def _side_by_side(x: Float[Array, "B K R H"], heads: int) -> Float[Array, "B t N H"]:
-    batch, kv_heads, rows, width = x.shape
-    x = x.reshape(batch, kv_heads, heads // kv_heads, -1, width).transpose(0, 3, 1, 2, 4)
-    return x.reshape(batch, -1, heads, width)

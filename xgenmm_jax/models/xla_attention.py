@@ -43,10 +43,7 @@ def _whole(
     batch, length, heads, width = query.shape
     keys, kv_heads = key.shape[1:3]
     group = heads // kv_heads
-    # Heads before positions, a group's queries below each other: plain batched products, 3 times faster on a CPU than
-    # the einsum "BTKGH,BSKH->BKGTS".
-    query_BKRH = (query * width**-0.5).reshape(batch, length, kv_heads, group, width).transpose(0, 2, 3, 1, 4)
-    query_BKRH = query_BKRH.reshape(batch, kv_heads, group * length, width)
+    query_BKRH = below(query * width**-0.5, kv_heads)
     scores = jnp.einsum("BKRH,BSKH->BKRS", query_BKRH, key, preferred_element_type=jnp.float32)
     scores_BKGTS = scores.reshape(batch, kv_heads, group, length, keys)
     if mask is not None:
@@ -58,5 +55,22 @@ def _whole(
     total_BKGT1 = jnp.sum(weights_BKGTS, axis=-1, keepdims=True)
     weights_BKRS = weights_BKGTS.reshape(scores.shape).astype(value.dtype)
     context = jnp.einsum("BKRS,BSKH->BKRH", weights_BKRS, value, preferred_element_type=jnp.float32)
-    context_BKGTH = context.reshape(batch, kv_heads, group, length, width) / total_BKGT1
-    return context_BKGTH.astype(value.dtype).transpose(0, 3, 1, 2, 4).reshape(query.shape)
+    context_BKRH = context / total_BKGT1.reshape(*context.shape[:3], 1)
+    return side_by_side(context_BKRH.astype(value.dtype), heads)
+
+
+def below(x: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B K R H"]:
+    """Heads before positions, those of a group below each other: R is a group's heads times T.
+
+    Plain batched products then, 3 times faster on a CPU than the einsum "BTKGH,BSKH->BKGTS".
+    """
+    batch, length, heads, width = x.shape
+    x = x.reshape(batch, length, kv_heads, heads // kv_heads, width).transpose(0, 2, 3, 1, 4)
+    return x.reshape(batch, kv_heads, -1, width)
+
+
+def side_by_side(x: Float[Array, "B K R H"], heads: int) -> Float[Array, "B T N H"]:
+    """What `below` began with."""
+    batch, kv_heads, _, width = x.shape
+    x = x.reshape(batch, kv_heads, heads // kv_heads, -1, width).transpose(0, 3, 1, 2, 4)
+    return x.reshape(batch, -1, heads, width)
