@@ -21,6 +21,7 @@ micro: $(STAMP)
 	$(BIN)/xgenmm train experiments/micro/vision_tower.py --workdir runs/micro/vision_tower
 	$(BIN)/xgenmm train experiments/micro/vision_tower_reading.py --workdir runs/micro/vision_tower_reading
 	$(BIN)/xgenmm train experiments/micro/language_model.py --workdir runs/micro/language_model
+	$(BIN)/xgenmm train experiments/micro/language_model_finding.py --workdir runs/micro/language_model_finding
 	$(BIN)/xgenmm demo experiments/micro --workdir runs/micro
 
 test: $(TEST_STAMP) lint
@@ -38,7 +39,8 @@ starting-weights: $(STAMP)
 	$(BIN)/xgenmm train experiments/nano/vision_tower_reading.py --workdir runs/weights/vision_tower_reading
 	$(BIN)/python tools/export_starting_weights.py runs/weights/vision_tower_reading vision
 	$(BIN)/xgenmm train experiments/nano/language_model.py --workdir runs/weights/language_model
-	$(BIN)/python tools/export_starting_weights.py runs/weights/language_model decoder
+	$(BIN)/xgenmm train experiments/nano/language_model_finding.py --workdir runs/weights/language_model_finding
+	$(BIN)/python tools/export_starting_weights.py runs/weights/language_model_finding decoder
 
 $(STAMP): setup.cfg pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

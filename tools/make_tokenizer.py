@@ -11,7 +11,7 @@ from xgenmm_jax.data.synthetic import families
 from xgenmm_jax.data.tokenizer import train_tokenizer
 
 RECORDS = 60_000
-PIECES = 832
+PIECES = 1264
 PATH = Path(__file__).parent.parent / "xgenmm_jax" / "weights" / "nano_tokenizer.model"
 
 

@@ -1,4 +1,4 @@
-"""The language model that micro starts from: nano's exercises without pictures.
+"""The language model that micro starts from: nano's exercises, pictures in words.
 
 Command: xgenmm train experiments/micro/language_model.py --workdir runs/micro/language_model (one GPU; `make micro`
 runs all).

@@ -1,7 +1,7 @@
 """What the nano stages share: the model, its tokenizer, views and rows.
 
 `make demo` runs stage1, stage2, sft_single, sft_multi and dpo of this folder in that order; vision_tower and
-language_model make the starting weights that stage1 begins with.
+language_model, and what continues them, make the starting weights that stage1 begins with.
 """
 
 from dataclasses import replace

@@ -10,10 +10,11 @@ from xgenmm_jax.training.config import TrainConfig
 def config() -> TrainConfig:
     pages = common.family("page_questions")
     mixture = (
-        (common.family("questions"), 0.78),
-        (pages, 0.12),
+        (common.family("questions"), 0.61),
+        (common.family("lookups"), 0.12),
+        (pages, 0.17),
         (common.single_views(pages), 0.06),
         (common.family("text_chat"), 0.04),
     )
     data = common.data(mixture, common.ANY_RES, length=320, crops=7, batch_rows=6)
-    return common.stage("sft_single", data, steps=820, peak_lr=5e-3, initialize=common.after("stage2"))
+    return common.stage("sft_single", data, steps=800, peak_lr=3e-3, initialize=common.after("stage2"))

@@ -11,14 +11,15 @@ from xgenmm_jax.training.config import TrainConfig
 def config() -> TrainConfig:
     ocr_hd, pages = common.family("ocr_hd"), common.family("pages")
     mixture = (
-        (common.family("caption"), 0.22),
-        (common.family("dense"), 0.22),
+        (common.family("caption"), 0.14),
+        (common.family("dense"), 0.12),
+        (common.family("lookups"), 0.14),
         (ocr_hd, 0.18),
-        (pages, 0.16),
+        (pages, 0.20),
         (common.single_views(pages), 0.08),
         (common.family("grounding"), 0.02),
         (common.family("interleaved"), 0.09),
         (common.family("text"), 0.03),
     )
     data = common.data(mixture, common.ANY_RES, length=320, crops=12, batch_rows=6)
-    return common.stage("stage2", data, steps=100, peak_lr=3e-3, initialize=common.after("stage1"))
+    return common.stage("stage2", data, steps=150, peak_lr=2e-3, initialize=common.after("stage1"))

@@ -16,7 +16,7 @@ from xgenmm_jax.models.resampler import Resampler
 from xgenmm_jax.models.vit import ViT
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.initialize import WEIGHTS, load_weights
-from xgenmm_jax.training.pooling_start import cell_of_patch, start_as_pooling
+from xgenmm_jax.training.pooling_start import TOKEN_SIZE, cell_of_patch, start_as_pooling
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,11 @@ def started():
     initialize = jax.jit(Resampler(model.connector).init)
     random = unboxed(initialize(jax.random.key(0), features, jnp.ones(features.shape[:2], bool)))
     start = jax.jit(functools.partial(start_as_pooling, vision_config=model.vision, config=model.connector, seed=0))
-    return features, random["params"], start(random["params"], vision)
+    words = WORD_SIZE * jax.random.normal(jax.random.key(1), (500, 128))
+    return features, random["params"], start(random["params"], vision, words)
+
+
+WORD_SIZE = 0.7
 
 
 def attention(params, features) -> np.ndarray:
@@ -69,6 +73,15 @@ def test_tokens_differ_by_picture(started):
     assert share(params) > 0.5 > 0.1 > share(random)
 
 
+def test_tokens_are_as_large_as_words_added(started):
+    features, random, params = started
+    seen = jnp.ones(features.shape[:2], bool)
+    resampler = Resampler(common.model().connector)
+    size, before = (float(resampler.apply({"params": p}, features, seen).std()) for p in (params, random))
+    assert size == pytest.approx(TOKEN_SIZE * WORD_SIZE, rel=0.15)
+    assert before < 0.7
+
+
 def test_same_names_and_shapes(started):
     _, random, params = started
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, random)
@@ -85,6 +98,6 @@ def test_heads_too_narrow():
     model = common.model()
     narrow = replace(model.connector, queries=25)
     with pytest.raises(ValueError, match="at least 25"):
-        start_as_pooling({}, {}, model.vision, narrow, 0)
+        start_as_pooling({}, {}, jnp.zeros((0, 128)), model.vision, narrow, 0)
     with pytest.raises(ValueError, match="leave it 'random'"):
         Initialize(run="runs/a", connector_start="pooling")

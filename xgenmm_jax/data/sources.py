@@ -16,7 +16,7 @@ from xgenmm_jax.data.picture_store import PictureStore
 from xgenmm_jax.data.record_files import RecordReader
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Record, Turn
 from xgenmm_jax.data.splits import Split
-from xgenmm_jax.data.synthetic import annotation, families
+from xgenmm_jax.data.synthetic import annotation, draw, families, word_pictures
 
 ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
 IMAGE = "<image>"
@@ -153,6 +153,32 @@ def _squash(picture: Picture, side_px: int) -> PIL.Image.Image:
 
 
 @dataclass(frozen=True)
+class InWords:
+    """Another source with its pictures in words (`synthetic.word_pictures`): what a language model begins with.
+
+    Raises ValueError at a record whose pictures are not 64 x 64.
+    """
+
+    source: Synthetic
+
+    def open(self, store: PictureStore | None = None) -> Source:
+        return _InWordsSource(self.source.open())
+
+
+class _InWordsSource:
+    def __init__(self, source: Source):
+        self.name = f"{source.name}/words"
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def record(self, index: int, rng: np.random.Generator) -> Record:
+        record = self._source.record(index, rng)
+        return with_pictures(record, tuple(word_pictures.in_words(draw.scene_of(p)) for p in pictures_of(record)))
+
+
+@dataclass(frozen=True)
 class RecordFiles:
     """Records in our own container (`record_files.py`): array_record files that match a pattern, in sorted order."""
 
@@ -236,7 +262,7 @@ class _LlavaSource:
         return full
 
 
-SourceConfig = Synthetic | Squashed | RecordFiles | LlavaJson
+SourceConfig = Synthetic | Squashed | InWords | RecordFiles | LlavaJson
 
 
 def _image_paths(row: dict) -> list[str]:

@@ -148,7 +148,8 @@ def train_tokenizer(texts: Iterable[str], path: str | Path, pieces: int = 2000) 
 
     Digits and capital letters are pieces of their own always: what is read from a picture is spelled letter by
     letter, and no string of training data becomes one token. Text is not normalised; line breaks become bytes, as
-    in Llama's model. The same texts give the same file.
+    in Llama's model. A line's first word has no space before it, as behind a role token or `<image>`: an answer `red`
+    is a word too. The same texts give the same file.
 
     pieces: at most this many, 3 control pieces, 256 bytes and all printable ASCII included.
     """
@@ -185,4 +186,4 @@ def _training_lines(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         for line in _ANY_SPECIAL.sub("\n", text).splitlines():
             if line.strip():
-                yield re.sub("([A-Z])", rf"{_BOUNDARY}\1{_BOUNDARY}", line)
+                yield _BOUNDARY + re.sub("([A-Z])", rf"{_BOUNDARY}\1{_BOUNDARY}", line)

@@ -47,6 +47,8 @@ class Phi3Config:
     window: Window = Window.W_PLUS_1
     window_size: int = 2047
     init_std: float = 0.02
+    embedding_std: float | None = None
+    """Of the embeddings at the start, where it is not `init_std`."""
     remat: Remat = "none"
     attention: Implementation = "auto"
 
@@ -182,8 +184,10 @@ class Phi3(nn.Module):
         config = self.config
         normal = nn.initializers.normal(config.init_std)
         zero_centered = symmetric_uniform(config.width**-0.5)
-        rows = nn.with_logical_partitioning(normal, ("vocab", "embed"))
-        more = nn.with_logical_partitioning(normal, (None, "embed"))
+        embedding_std = config.init_std if config.embedding_std is None else config.embedding_std
+        words = nn.initializers.normal(embedding_std)
+        rows = nn.with_logical_partitioning(words, ("vocab", "embed"))
+        more = nn.with_logical_partitioning(words, (None, "embed"))
         self.embedding = self.param("embedding", rows, (config.vocab_rows, config.width))
         self.additional_embedding = self.param("additional_embedding", more, (config.additional, config.width))
         self.head_kernel = self.param(

@@ -20,7 +20,7 @@ PACKAGE = "xgenmm_jax"
 
 @runtime_checkable
 class Loss(Protocol):
-    """What `TrainConfig.loss` is: NextToken, DPO or ContrastCaption, which know the model and data that they take."""
+    """What `TrainConfig.loss` is: NextToken, WordPictures, DPO or ContrastCaption. They know their model and data."""
 
     def objective(self, model: Any, data: Any) -> Objective: ...
 

@@ -51,7 +51,8 @@ def _pooling(params: Params, model: Any, seed: int, abstract: Params) -> Params:
     if not isinstance(connector, ResamplerConfig):
         raise ValueError("initialize.connector_start: only a resampler can start as pooling; choose 'random'.")
     start = functools.partial(start_as_pooling, vision_config=model.vision, config=connector, seed=seed)
-    return jax.jit(start, out_shardings=shardings_of(abstract))(params["connector"], params["vision"])
+    start = jax.jit(start, out_shardings=shardings_of(abstract))
+    return start(params["connector"], params["vision"], params["decoder"]["embedding"])
 
 
 def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[], Params], abstract: Params) -> Params:

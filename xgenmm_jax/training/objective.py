@@ -1,4 +1,4 @@
-"""What a run learns, as the loop sees it. Next tokens, preferences and the tower's pre-training are three."""
+"""What a run learns, as the loop sees it. Next tokens, preferences, pictures in words and the tower's pre-training."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

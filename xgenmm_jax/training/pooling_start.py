@@ -23,14 +23,23 @@ SHARPNESS = 6.0
 """By how much a cell's own patches score above the others, in logits and on average."""
 LATENTS = 0.3
 """Of their usual size: beside a feature of size 1 they are what tells the queries apart."""
+TOKEN_SIZE = 1.7
+"""Of a vision token, in sizes of a word's embedding: as if the names of three things were added."""
 LATER_LAYERS = 0.3
 """Of their usual size: what the layers after the first add."""
 
 
 def start_as_pooling(
-    connector: Params, vision: Params, vision_config: ViTConfig, config: ResamplerConfig, seed: int
+    connector: Params,
+    vision: Params,
+    embedding: Float[Array, "V D"],
+    vision_config: ViTConfig,
+    config: ResamplerConfig,
+    seed: int,
 ) -> Params:
     """The connector's random parameters with attention and values of its first layer set; jittable, float32.
+
+    embedding: the decoder's; vision tokens are made TOKEN_SIZE times as large as its words.
 
     Keys: a ridge regression from the tower's features to the cell that they come from, fitted on pictures of random
     rectangles, blind to what the queries are. Queries: each asks for its cell. Values pass the first layer unchanged.
@@ -73,7 +82,16 @@ def start_as_pooling(
     down = layers["ff2"]["kernel"] * LATER_LAYERS
     changed = {"to_q": to_q, "to_kv": to_kv, "to_out": to_out, "ff2": down}
     layers = {**layers, **{name: {**layers[name], "kernel": kernel} for name, kernel in changed.items()}}
-    return {**connector, "latents": connector["latents"] * LATENTS, "layers": layers}
+    projection = connector["projection"]
+    # What is projected is layer-normed, so its mean square is 1.
+    own_size = jnp.sqrt(jnp.mean(jnp.sum(projection["kernel"] ** 2, axis=0) + projection["bias"] ** 2))
+    larger = TOKEN_SIZE * jnp.std(embedding) / own_size
+    return {
+        **connector,
+        "latents": connector["latents"] * LATENTS,
+        "layers": layers,
+        "projection": {name: leaf * larger for name, leaf in projection.items()},
+    }
 
 
 def _norm(x: Float[Array, "*n E"]) -> Float[Array, "*n E"]:

@@ -131,3 +131,15 @@ def draw(scene: Scene) -> PIL.Image.Image:
 def picture(scene: Scene) -> Picture:
     """A picture that is painted when asked for; it pickles, so any worker can paint it."""
     return Picture(scene.size_px, functools.partial(draw, scene))
+
+
+def scene_of(picture: Picture) -> Scene:
+    """The scene of a picture that `picture` made.
+
+    Raises:
+        ValueError: it was made by something else.
+    """
+    painter = picture.load
+    if not (isinstance(painter, functools.partial) and painter.func is draw):
+        raise ValueError(f"scene: got a picture of {picture.size_px} pixels that is not drawn; wanted an embedded one.")
+    return painter.args[0]

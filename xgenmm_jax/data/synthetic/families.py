@@ -21,8 +21,8 @@ from xgenmm_jax.data.synthetic import (
 from xgenmm_jax.data.synthetic.world import Dice
 
 Family = Literal[
-    "caption", "dense", "ocr", "ocr_hd", "grounding", "interleaved", "pages", "questions", "page_questions",
-    "multi_image", "text", "text_chat", "preference", "safety",
+    "caption", "dense", "lookups", "naming", "ocr", "ocr_hd", "grounding", "interleaved", "pages", "questions",
+    "page_questions", "multi_image", "text", "text_chat", "preference", "safety",
 ]  # fmt: skip
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
@@ -43,8 +43,8 @@ def record(
     paper's loader trains on.
 
     caption, dense, ocr, grounding: Caption, 64 x 64; dense names every place and shows text more often, for a tower.
-    ocr_hd, pages: Caption, 128 x 128 or strips. interleaved, text: Document. questions, page_questions: Conversation
-    about one picture; multi_image: about 2 or 3; text_chat: about none.
+    ocr_hd, pages: Caption, 128 x 128 or strips. interleaved, naming, text: Document. lookups, questions,
+    page_questions: Conversation about one picture; multi_image: about 2 or 3; text_chat: about none.
     preference, safety: Preference.
 
     Raises:
@@ -69,6 +69,8 @@ def record(
     if family == "interleaved":
         parts, separator = documents.document(dice, split)
         return Document(id, parts, separator)
+    if family == "naming":
+        return Document(id, documents.names(dice, split), dice.pick(("", "\n")))
     if family == "pages":
         page = pages.page(dice, split)
         return Caption(id, draw.picture(page.scene), page.caption)
@@ -79,6 +81,12 @@ def record(
         else:
             scene = scenes.mixed(dice, split)
             answered = questions.conversation(dice, scene, dice.between(3, 6))
+        return Conversation(id, (draw.picture(scene),), turns(answered, pictures=1))
+    if family == "lookups":
+        scene = scenes.mixed(dice, split)
+        while len(scene.things) < 2:
+            scene = scenes.mixed(dice, split)
+        answered = questions.lookups(dice, scene, dice.between(4, 8))
         return Conversation(id, (draw.picture(scene),), turns(answered, pictures=1))
     if family == "page_questions":
         page = pages.page(dice, split)

@@ -1,7 +1,7 @@
 """Questions about a scene and their exact answers: a word or two each.
 
-Number and presence are answered with what they rest on, `top left, center: two` and `blue star, red ring: no`: a model
-of this size learns to name what it sees long before it learns to weigh it unsaid.
+Number and presence are answered with what they rest on, `top left, center: two` and `blue star: no`: a model of this
+size learns to name what it sees long before it learns to weigh it unsaid.
 """
 
 from collections.abc import Callable, Sequence
@@ -103,17 +103,23 @@ def count(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
 
 
 def presence(scene: Scene, color: str, name: str) -> Answered:
-    """What is like a shape, of any color if `color` is "", or like an object, then whether it is there itself.
+    """The thing that is most like a shape, of any color if `color` is "", or like an object; then whether that is it.
 
-    Like a shape is what shares its color or its name; like an object is every object.
+    Like a shape is what shares its name or its color, like an object is every object; of several equally like it the
+    first in reading order.
     """
-    like = {
-        language.noun(t): t.name == name and color in ("", t.color)
-        for t in language.reading_order(scene)
-        if (t.kind == "shape" and (t.name == name or t.color == color) if name in SHAPES else t.kind == "object")
-    }
+
+    def likeness(thing: Thing) -> int:
+        if name in SHAPES:
+            return (thing.name == name) + (thing.color == color) if thing.kind == "shape" else 0
+        return 1 + (thing.name == name) if thing.kind == "object" else 0
+
+    alike = [thing for thing in language.reading_order(scene) if likeness(thing)]
+    nearest = max(alike, key=likeness, default=None)
+    evidence = [language.noun(nearest)] if nearest else []
+    found = nearest is not None and nearest.name == name and color in ("", nearest.color)
     question = f"Is there {language.article(f'{color} {name}'.strip())}?"
-    return (question, with_evidence(tuple(like), "yes" if any(like.values()) else "no"))
+    return (question, with_evidence(evidence, "yes" if found else "no"))
 
 
 def absent(dice: Dice, scene: Scene, thing: Thing, split: Split = "train") -> tuple[str, str]:
@@ -181,6 +187,31 @@ def describe(dice: Dice, scene: Scene) -> Answered:
     if dice.chance(0.5):
         return ("What is in the picture?", language.short_caption(scene))
     return ("Describe the picture.", language.dense_caption(scene))
+
+
+_LOOKED_UP: dict[str, tuple[Ask, ...]] = {
+    "shape": (color, color, shape, shape, where, exists, exists, exists),
+    "text": (read, where),
+    "object": (object_, where, exists),
+    "digit": (digit, where),
+}
+
+
+def lookups(dice: Dice, scene: Scene, turns: int) -> list[Answered]:
+    """Up to `turns` different questions, each about one thing that its name, color or place picks out of several.
+
+    Nothing else of what a model must do is learned as late, and none of it without many of them a step
+    (`docs/log.md`).
+    """
+    asked: dict[str, str] = {}
+    for _ in range(2 * turns):
+        if len(asked) == turns:
+            break
+        thing = dice.pick(scene.things)
+        answered = dice.pick(_LOOKED_UP[thing.kind])(dice, scene, thing)
+        if answered:
+            asked.setdefault(*answered)
+    return list(asked.items()) or [describe(dice, scene)]
 
 
 # Answers that later questions may have again although an earlier turn said them.

@@ -1,0 +1,85 @@
+"""Pictures in words: every cell names what lies in it, through the same pipeline as pixels."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from experiments.nano import common
+from xgenmm_jax.data import pipeline
+from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.sources import InWords, pictures_of
+from xgenmm_jax.data.synthetic import draw, families, scenes, world
+from xgenmm_jax.data.synthetic.word_pictures import WORDS, cell_words, in_words, word_numbers
+from xgenmm_jax.data.synthetic.world import Dice, Scene
+
+RNG = np.random.default_rng(0)
+
+
+def scene(*things: world.Thing) -> Scene:
+    return Scene((64, 64), (255, 255, 255), things)
+
+
+def test_a_thing_is_named_where_it_lies():
+    small = world.Thing("shape", "star", "red", "top left", (2, 3, 14, 15))
+    wide = world.Thing("object", "cat", "", "bottom", (17, 34, 47, 62))
+    cells = cell_words(scene(small, wide))
+    assert cells[0] == ["picture", "red", "star", "top", "left"]
+    assert [i for i, words in enumerate(cells) if "cat" in words] == [9, 10, 13, 14]
+    assert all(words == ["picture"] for i, words in enumerate(cells) if i not in (0, 9, 10, 13, 14))
+
+
+def test_a_thing_between_cells_is_named_once():
+    between = world.Thing("shape", "ring", "blue", "center", (26, 26, 38, 38))
+    assert sum("ring" in words for words in cell_words(scene(between))) == 1
+
+
+def test_a_string_is_spelled_over_its_cells():
+    string = world.Thing("text", "K7QA", "", "center", (4, 20, 60, 40))
+    row = [[word for word in words if len(word) == 1] for words in cell_words(scene(string))[4:8]]
+    assert row == [["K"], ["7"], ["Q"], ["A"]]
+
+
+@pytest.mark.parametrize("family", ["lookups", "questions", "multi_image", "interleaved", "safety"])
+def test_words_survive_as_a_picture(family):
+    for index in range(40):
+        for picture in pictures_of(families.record(family, index, seed=3)):
+            made = pickle.loads(pickle.dumps(in_words(draw.scene_of(picture))))
+            read = [[WORDS[n] for n in cell if n] for cell in word_numbers(np.asarray(made.load()))]
+            assert read == cell_words(draw.scene_of(picture))
+
+
+def test_the_records_are_those_of_the_source():
+    config = common.family("questions")
+    seen, worded = config.open().record(5, RNG), InWords(config).open().record(5, RNG)
+    assert seen.turns == worded.turns and seen.id == worded.id
+    assert [p.size_px for p in seen.pictures] == [p.size_px for p in worded.pictures]
+
+
+def test_rows_hold_the_words_unchanged():
+    """Cutting, packing and batching change no byte."""
+    config = InWords(common.family("lookups"))
+    data = common.data(((config, 1.0),), common.ONE_VIEW, length=320, crops=12, batch_rows=2)
+    batch, ids, _ = next(pipeline.batches(data, 0))
+    crops = np.asarray(batch.pixels)
+    numbers = [int(id_.split("/")[-1]) for id_ in ids[0].split(" + ")]
+    assert len(numbers) > 1
+    for number in numbers:
+        wanted = np.asarray(config.open().record(number, RNG).pictures[0].load())
+        assert any((crop == wanted).all() for crop in crops[0])
+
+
+def test_what_has_no_words():
+    page = families.record("pages", 0, seed=0).picture
+    with pytest.raises(ValueError, match="wanted 64 x 64"):
+        in_words(draw.scene_of(page))
+    with pytest.raises(ValueError, match="not drawn"):
+        draw.scene_of(Picture((64, 64), lambda: None))
+
+
+def test_lookups_are_of_several_things():
+    for index in range(50):
+        record = families.record("lookups", index, seed=1)
+        assert len(draw.scene_of(record.pictures[0]).things) >= 2
+        assert record.turns[0].text.startswith("<image>\n")
+    assert scenes.mixed(Dice(0), "train")

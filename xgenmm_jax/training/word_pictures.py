@@ -1,0 +1,103 @@
+"""The objective of a language model that is to look into pictures: next tokens, with pictures in words before them."""
+
+from dataclasses import dataclass
+import functools
+
+import jax
+from jax import numpy as jnp
+from jaxtyping import Array, Float, Int32
+import numpy as np
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.synthetic import word_pictures
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.phi3 import Phi3
+from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize, splice
+from xgenmm_jax.training.losses import token_log_probs
+from xgenmm_jax.training.next_token import row_batches, row_size
+from xgenmm_jax.training.objective import Objective, Params, Sum
+
+
+@dataclass(frozen=True)
+class WordPictures:
+    """Cross entropy as `NextToken` has it. A cell's words, their embeddings added, stand in its vision token's place.
+
+    Tower and connector are there and unused: freeze them. The data are records of `data.sources.InWords`.
+
+    noise: standard deviation of what is added to each cell, as a share of an embedding's size: a connector's tokens
+    will never be as clean.
+    """
+
+    chunk: int = 64
+    noise: float = 0.2
+
+    def objective(self, model: VLMConfig, data: DataConfig) -> Objective:
+        """Raises ValueError for a model of another number of vision tokens, or of pictures of another size."""
+        cells = word_pictures.CELLS**2
+        if model.tokens_per_group % cells or model.vision.image_size_px != word_pictures.BASE_PX:
+            raise ValueError(
+                f"pictures in words: got {model.tokens_per_group} vision tokens and {model.vision.image_size_px} px; "
+                f"wanted a multiple of {cells} tokens (one or more a cell) and {word_pictures.BASE_PX} px."
+            )
+        return Objective(
+            init=functools.partial(initialize, model),
+            loss=functools.partial(_loss, model, self, data.tokenizer),
+            batches=functools.partial(row_batches, model, data),
+            size=row_size,
+        )
+
+
+def _loss(
+    model: VLMConfig,
+    config: WordPictures,
+    tokenizer: str,
+    params: Params,
+    reference: Params | None,
+    batch: Batch,
+    key: Array,
+) -> tuple[Sum, dict[str, Sum]]:
+    pieces = pieces_of_words(Tokenizer.load(tokenizer))
+
+    def hidden(vlm: VLM) -> Float[Array, "B T D"]:
+        text = vlm.decoder.embed(batch.token_ids)
+        cells = embed_words(vlm.decoder, pieces, batch)
+        size = jax.lax.stop_gradient(jnp.std(text))
+        cells += config.noise * size * jax.random.normal(key, cells.shape, cells.dtype)
+        # A model of more tokens than cells sees each cell several times.
+        cells = jnp.repeat(cells, model.tokens_per_group // word_pictures.CELLS**2, axis=2)
+        image = cells.reshape(cells.shape[0], -1, cells.shape[-1])
+        return vlm.decoder.hidden(splice(text, image, batch.slot), batch.segment_ids, batch.positions)
+
+    vlm = VLM(model)
+    variables = {"params": params}
+    log_probs = token_log_probs(
+        lambda states: vlm.apply(variables, states, method="logits"),
+        vlm.apply(variables, method=hidden),
+        batch.token_ids,
+        batch.loss_mask,
+        config.chunk,
+    )
+    return Sum(-jnp.sum(log_probs), jnp.sum(batch.loss_mask).astype(jnp.float32)), {}
+
+
+def pieces_of_words(tokenizer: Tokenizer) -> Int32[np.ndarray, "words pieces"]:
+    """Ids of the pieces of every word as it stands inside a sentence, -1 where there are no more."""
+    ids = [tokenizer.encode(word) for word in word_pictures.WORDS]
+    # A character of a string stands behind others, without a space.
+    space = tokenizer.encode(f"{word_pictures.WORDS[1]}K")[:-1]
+    ids = [
+        tokenizer.encode(f"{word_pictures.WORDS[1]}{word}")[len(space) :] if len(word) == 1 else known
+        for word, known in zip(word_pictures.WORDS, ids, strict=True)
+    ]
+    table = np.full((len(ids), max(map(len, ids))), -1, np.int32)
+    for row, known in zip(table, ids, strict=True):
+        row[: len(known)] = known
+    return table
+
+
+def embed_words(decoder: Phi3, pieces: Int32[np.ndarray, "words pieces"], batch: Batch) -> Float[Array, "B C cells D"]:
+    """The sum of the embeddings of the words of each cell."""
+    wanted = jnp.asarray(pieces)[word_pictures.word_numbers(batch.pixels)]
+    embedded = decoder.embed(jnp.maximum(wanted, 0))
+    return jnp.sum(jnp.where((wanted >= 0)[..., None], embedded, 0), axis=(-3, -2))
