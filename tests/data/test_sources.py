@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from experiments.nano import dpo, sft_multi, sft_single, stage1, stage2
 from xgenmm_jax.data import chat, picture_store, record_files, sources
 from xgenmm_jax.data.picture_store import PictureStore
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Turn
@@ -146,3 +147,9 @@ def test_the_maker_fills_a_store(tmp_path):
     drawn = sources.pictures_at(sources.Synthetic("questions").open(), 2)[0].load()
     np.testing.assert_array_equal(np.asarray(store.read("questions-train-0", 2, 0)), np.asarray(drawn))
     assert len(list(store.folder.iterdir())) == 2
+
+
+def test_a_few_questions_do_not_make_a_base_model_a_tuned_one():
+    shares = [sources.share_of_conversations(s.config().data.mixture) for s in (stage1, stage2, sft_single, dpo)]
+    assert 0 < shares[0] < 0.3 and 0 < shares[1] < 0.3 and shares[2] > 0.9 and shares[3] == 1
+    assert sources.share_of_conversations(sft_multi.config().data.mixture) == 1

@@ -13,7 +13,7 @@ from xgenmm_jax.api.processor import Image, Processor
 from xgenmm_jax.api.rows import Extent, Ids, make_rows
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.chat import Prompt
-from xgenmm_jax.data.records import Conversation, Preference
+from xgenmm_jax.data.sources import share_of_conversations
 from xgenmm_jax.generation.generator import Generator, Limits
 from xgenmm_jax.models import probes
 from xgenmm_jax.models.vlm import VLMConfig
@@ -194,13 +194,12 @@ class LMM:
         )  # fmt: skip
 
     def is_tuned(self) -> bool:
-        """Whether it was trained on conversations; else it is a base model."""
-        sources = [source for source, _ in self.run.data.mixture]
-        if not sources:
+        """Whether it was trained on conversations, by at least half of its mixture; else it is a base model."""
+        mixture = self.run.data.mixture
+        if not mixture:
             # Imported: without data. Released instruct models see grids of views, the base model one view.
             return bool(self.processor.anyres.grids)
-        first = [source.open().record(0, np.random.default_rng(0)) for source in sources]
-        return any(isinstance(record, Conversation | Preference) and record.pictures for record in first)
+        return share_of_conversations(mixture) >= 0.5
 
     def prompt(self, question: str, images: Sequence[Image] = ()) -> Prompt:
         """A question about pictures in the chat template. Raises ValueError where a file is no picture."""

@@ -1,5 +1,6 @@
 """Where records come from. A source config is data; `open` gives the source: a length, and any record by its number."""
 
+from collections.abc import Sequence
 import dataclasses
 from dataclasses import dataclass
 import functools
@@ -14,7 +15,7 @@ import PIL.Image
 from xgenmm_jax.data import pictures
 from xgenmm_jax.data.picture_store import PictureStore
 from xgenmm_jax.data.record_files import RecordReader
-from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Record, Turn
+from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Turn
 from xgenmm_jax.data.splits import Split
 from xgenmm_jax.data.synthetic import annotation, draw, families, word_pictures
 
@@ -263,6 +264,13 @@ class _LlavaSource:
 
 
 SourceConfig = Synthetic | Squashed | InWords | RecordFiles | LlavaJson
+
+
+def share_of_conversations(mixture: Sequence[tuple[SourceConfig, float]]) -> float:
+    """The share of a mixture's weight that lies on conversations and preferences, by each source's first record."""
+    first = [(source.open().record(0, np.random.default_rng(0)), weight) for source, weight in mixture]
+    of_turns = sum(weight for record, weight in first if isinstance(record, Conversation | Preference))
+    return of_turns / sum(weight for _, weight in first)
 
 
 def _image_paths(row: dict) -> list[str]:
