@@ -9,9 +9,9 @@ from experiments.nano import common
 from xgenmm_jax.data import pipeline
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.data.sources import InWords, pictures_of
-from xgenmm_jax.data.synthetic import draw, families, scenes, world
+from xgenmm_jax.data.synthetic import draw, families, world
 from xgenmm_jax.data.synthetic.word_pictures import WORDS, cell_words, in_words, word_numbers
-from xgenmm_jax.data.synthetic.world import Dice, Scene
+from xgenmm_jax.data.synthetic.world import Scene
 
 RNG = np.random.default_rng(0)
 
@@ -82,4 +82,3 @@ def test_lookups_are_of_several_things():
         record = families.record("lookups", index, seed=1)
         assert len(draw.scene_of(record.pictures[0]).things) >= 2
         assert record.turns[0].text.startswith("<image>\n")
-    assert scenes.mixed(Dice(0), "train")

@@ -82,14 +82,12 @@ def _loss(
 
 
 def pieces_of_words(tokenizer: Tokenizer) -> Int32[np.ndarray, "words pieces"]:
-    """Ids of the pieces of every word as it stands inside a sentence, -1 where there are no more."""
+    """Ids of the pieces of every word as it stands inside a sentence, -1 where there are no more.
+
+    A single character stands inside a string, without a space before it.
+    """
     ids = [tokenizer.encode(word) for word in word_pictures.WORDS]
-    # A character of a string stands behind others, without a space.
-    space = tokenizer.encode(f"{word_pictures.WORDS[1]}K")[:-1]
-    ids = [
-        tokenizer.encode(f"{word_pictures.WORDS[1]}{word}")[len(space) :] if len(word) == 1 else known
-        for word, known in zip(word_pictures.WORDS, ids, strict=True)
-    ]
+    ids = [known[-1:] if len(word) == 1 else known for word, known in zip(word_pictures.WORDS, ids, strict=True)]
     table = np.full((len(ids), max(map(len, ids))), -1, np.int32)
     for row, known in zip(table, ids, strict=True):
         row[: len(known)] = known
