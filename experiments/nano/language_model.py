@@ -1,7 +1,7 @@
 """The language model that nano starts from: the world's language, with pictures in words, from random weights.
 
 Command: make starting-weights, or
-xgenmm train experiments/nano/language_model.py --workdir runs/weights/language_model (about 21 minutes on 2 cores).
+xgenmm train experiments/nano/language_model.py --workdir runs/weights/language_model (about 23 minutes on 2 cores).
 `language_model_finding` continues.
 No pixel is seen: each cell of a picture is the sum of the names of what lies in it (`data.synthetic.word_pictures`).
 Text alone taught this model its words and never to look anything up (docs/log.md).

@@ -68,7 +68,8 @@ def _similarity(guess: _Vectors, truth: _Vectors) -> float:
     total = 0.0
     for n in range(MAX_NGRAM):
         if guess.norms[n] and truth.norms[n]:
-            shared = guess.weights[n].keys() & truth.weights[n].keys()
+            # In the guess's order: a set's depends on the process, and with it the sum's last bit.
+            shared = [gram for gram in guess.weights[n] if gram in truth.weights[n]]
             dot = sum(min(guess.weights[n][g], truth.weights[n][g]) * truth.weights[n][g] for g in shared)
             total += dot / (guess.norms[n] * truth.norms[n])
     return total / MAX_NGRAM * math.exp(-((guess.bigrams - truth.bigrams) ** 2) / (2 * SIGMA**2))

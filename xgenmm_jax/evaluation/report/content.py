@@ -8,7 +8,7 @@ State = Literal["waiting", "training", "evaluating", "done"]
 
 STAGE_TITLES = {
     "stage1": (
-        "Pre-training", "base resolution", "Captions, words to read and interleaved documents, one view a picture.",
+        "Pre-training", "base resolution", "Captions, words to read, lookups and documents, one view a picture.",
     ),
     "stage2": ("Pre-training", "high resolution", "The same, pictures cut into a view and a grid of crops."),
     "sft_single": ("Fine-tuning", "one picture", "Questions and answers about single pictures."),
