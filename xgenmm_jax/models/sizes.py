@@ -35,7 +35,7 @@ PHI3_MEDIUM = Phi3Config(width=5120, hidden=17920, layers=40, heads=40, kv_heads
 
 
 def nano(vocab_rows: int = 1024, initial_len: int = 1012) -> VLMConfig:
-    """About 1.9 million parameters: 64 px views of 8 x 8 patches, 16 vision tokens a crop."""
+    """About 2 million parameters: 64 px views of 8 x 8 patches, 16 vision tokens a crop."""
     return VLMConfig(
         vision=NANO_VISION,
         connector=ResamplerConfig(width=96, layers=3, heads=4, head_width=24, hidden=384, queries=16, out_width=128),
