@@ -1,7 +1,7 @@
 """The language model goes on with what it learns last: what is there and what is not, which picture, names by example.
 
 Command: make starting-weights, or
-xgenmm train experiments/nano/language_model_finding.py --workdir runs/weights/language_model_finding (about 12 minutes
+xgenmm train experiments/nano/language_model_finding.py --workdir runs/weights/language_model_finding (about 13 minutes
 on 2 cores)
 """
 

@@ -2,6 +2,7 @@
 
 Command: xgenmm train experiments/nano/stage2.py --workdir runs/demo/stage2 (about 2 minutes on 2 cores).
 As in the paper, OCR at high resolution replaces OCR at base resolution and captions give way to documents.
+Unlike the paper's it asks questions as well, as stage 1 does.
 """
 
 from experiments.nano import common
