@@ -1,10 +1,11 @@
 """Fills the table of docs/pods.md: `xgenmm plan` for every stage, size and pod, each compiled until it fits.
 
-    python tools/plan_table.py [--folder runs/plans] [--only 4b/stage1] [--render]
+    python tools/plan_table.py [--folder runs/plans] [--only 4b/stage1] [--again] [--render]
 
-Cells are compiled one after another, each try in a process of its own; a cell that is done is skipped, so the command
-continues where it stopped. A cell's settings are tried from the fastest downwards (`planning.search.ranked`), the first
-that fits stands. --render only writes the table from the cells that are there.
+Cells are compiled one after another, each try in a process of its own; a cell that has a line in the table or a file in
+the folder is skipped, so the command continues where it stopped, on another machine too. --again compiles what has a
+line anew. A cell's settings are tried from the fastest downwards (`planning.search.ranked`), the first that fits
+stands. --render writes the files that are there into the table and compiles nothing; lines without a file stay.
 
 The batch: stages 1 and 2 keep their 512 rows. Fine-tuning and DPO have 16 rows a step, too few for a pod: here every
 chip has one. Stages are as long as the experiment says, in positions.
@@ -35,12 +36,14 @@ def main() -> None:
         "--folder", type=Path, default=ROOT / "runs" / "plans", help="where cells are kept; not under git"
     )
     parser.add_argument("--only", default="", help="cells whose name begins so: 4b/stage1, 14b")
+    parser.add_argument("--again", action="store_true", help="compile cells that have a line, but no file, too")
     parser.add_argument("--render", action="store_true", help="write the table and compile nothing")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    written = {} if arguments.again else lines_of(DOCUMENT.read_text())
     for cell in CELLS:
-        path = arguments.folder / f"{name_of(cell).replace('/', '-').replace(':', '-')}.json"
-        wanted = not arguments.render and name_of(cell).startswith(arguments.only)
+        path = file_of(cell, arguments.folder)
+        wanted = not arguments.render and name_of(cell).startswith(arguments.only) and head_of(cell) not in written
         if wanted and not path.is_file():
             compile_cell(cell, path)
             render(arguments.folder)
@@ -50,6 +53,22 @@ def main() -> None:
 def name_of(cell: tuple[str, str, str, int]) -> str:
     size, stage, topology, slices = cell
     return f"{size}/{stage}/{topology}" + (f"x{slices}" if slices > 1 else "")
+
+
+def file_of(cell: tuple[str, str, str, int], folder: Path) -> Path:
+    return folder / f"{name_of(cell).replace('/', '-').replace(':', '-')}.json"
+
+
+def head_of(cell: tuple[str, str, str, int]) -> str:
+    """What a cell's line begins with."""
+    size, stage, topology, slices = cell
+    return f"| {size} {stage} | {f'{slices} x {topology}' if slices > 1 else topology} |"
+
+
+def lines_of(text: str) -> dict[str, str]:
+    """The table's lines by what they begin with."""
+    lines = text.split(BEGIN)[1].split(END)[0].splitlines(keepends=True)
+    return {"|".join(line.split("|")[:3]) + "|": line for line in lines}
 
 
 def compile_cell(cell: tuple[str, str, str, int], path: Path) -> None:
@@ -99,39 +118,39 @@ def environment() -> dict[str, str]:
 
 
 def render(folder: Path) -> None:
-    """Writes the cells that are done between the document's markers."""
+    """Writes the cells that are done between the document's markers, beside the lines that are there already."""
+    text = DOCUMENT.read_text()
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    written = lines_of(text)
     lines = [
         "| size, stage | pod | settings | memory GiB: state, temporaries, peak of | bound by | tokens/s a chip: bound, "
         "at 50 % MFU | days, chip-hours at 50 % |\n",
         "|---|---|---|---|---|---|---|\n",
     ]
     for cell in CELLS:
-        path = folder / f"{name_of(cell).replace('/', '-').replace(':', '-')}.json"
+        path = file_of(cell, folder)
         if path.is_file():
             lines.append(row(cell, json.loads(path.read_text())))
-    text = DOCUMENT.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
+        elif head_of(cell) in written:
+            lines.append(written[head_of(cell)])
     DOCUMENT.write_text(before + BEGIN + "".join(lines) + END + after)
 
 
 def row(cell: tuple[str, str, str, int], plan: dict) -> str:
     """One cell as a line of the table."""
-    size, stage, topology, slices = cell
-    pod = f"{slices} x {topology}" if slices > 1 else topology
     mesh = plan["mesh"]
     settings = f"{plan['rows']} rows, {plan['rows_per_chip']:g} a chip at a time, remat {plan['remat']}"
     if mesh["tensor"] > 1:
         settings += f", tensor {mesh['tensor']}"
     if not plan["fits"]:
-        return f"| {size} {stage} | {pod} | {settings} | {plan['advice']} | | | |\n"
+        return f"{head_of(cell)} {settings} | {plan['advice']} | | | |\n"
     memory = {kind: size / 2**30 for kind, size in plan["memory"].items()}
     state = memory["parameters"] + memory["optimizer"] + memory["reference"]
     seconds = plan["seconds"]
     slowest = max(("arithmetic", "links", "network"), key=seconds.get)
     bound, expected = plan["bound"], plan["expected"]
     return (
-        f"| {size} {stage} | {pod} | {settings} "
+        f"{head_of(cell)} {settings} "
         f"| {state:.2f}, {memory['temporaries']:.2f}, {memory['peak']:.2f} of {memory['available']:.2f} "
         f"| {slowest}, {seconds['bound']:.2f} s "
         f"| {bound['tokens_per_second_per_chip']:,.0f}, {expected['tokens_per_second_per_chip']:,.0f} "

@@ -9,7 +9,7 @@ import pytest
 
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
 from xgenmm_jax.data.splits import SPLITS
-from xgenmm_jax.data.synthetic import annotation, families, language, preferences, questions
+from xgenmm_jax.data.synthetic import annotation, draw, families, language, preferences, questions
 from xgenmm_jax.data.synthetic.world import ALPHABET, Scene
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
@@ -73,7 +73,7 @@ def test_questions_are_answered_by_their_pictures():
     checked = {"How many": 0, "Is there": 0, "Where is": 0, "What color": 0}
     for index in range(500):
         record = families.record("questions", index, seed=3)
-        scene = record.pictures[0].load.args[0]
+        scene = draw.scene_of(record.pictures[0])
         texts = [turn.text.replace("<image>\n", "") for turn in record.turns]
         for question, answer in zip(texts[::2], texts[1::2], strict=True):
             if found := re.fullmatch(r"How many (.*) are there\?", question):
@@ -125,7 +125,7 @@ def test_preferences_differ_and_refuse_dangers_only():
         pair = families.record("safety", index, seed=0)
         refused = pair.chosen.startswith(preferences.REFUSAL)
         assert refused != pair.rejected.startswith(preferences.REFUSAL)
-        assert (pair.pictures[0].load.args[0].frame == "hazard") == refused
+        assert (draw.scene_of(pair.pictures[0]).frame == "hazard") == refused
 
 
 def test_fine_tuning_complies_with_usage_questions():
@@ -134,7 +134,7 @@ def test_fine_tuning_complies_with_usage_questions():
     for index in range(1000):
         record = families.record("questions", index, seed=0)
         if record.turns[-1].text.startswith("You can"):
-            frame = record.pictures[0].load.args[0].frame
+            frame = draw.scene_of(record.pictures[0]).frame
             assert len(record.turns) == (4 if frame else 2)
             assert not frame or (record.turns[1].text == "yellow and black") == (frame == "hazard")
             asked += 1

@@ -6,7 +6,7 @@ import pytest
 
 from xgenmm_jax.data import drawings, splits
 from xgenmm_jax.data.records import Caption, Document, Picture, Record
-from xgenmm_jax.data.synthetic import evaluation_items, families
+from xgenmm_jax.data.synthetic import draw, evaluation_items, families
 from xgenmm_jax.data.synthetic.world import ALPHABET, Scene, Thing
 
 DANGERS = dict(drawings.DANGERS)
@@ -17,7 +17,7 @@ STRING = re.compile(rf"\b[{ALPHABET}]{{2,4}}\b")
 
 def scene_of(picture: Picture) -> Scene:
     """The description that a synthetic picture is painted from."""
-    return picture.load.args[0]
+    return draw.scene_of(picture)
 
 
 def pictures_of(record: Record) -> tuple[Picture, ...]:

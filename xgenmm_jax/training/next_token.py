@@ -1,6 +1,6 @@
 """The objective of every stage but DPO: predict the supervised tokens of packed rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 import functools
 
@@ -70,26 +70,44 @@ def batch_log_probs(
 
     features: the tower's, where they are known already.
     """
-    vlm = VLM(model)
-    variables = {"params": params}
+    if features is None:
+        return _log_probs(model, params, batch, chunk, lambda vlm: vlm.hidden(batch))
+    return log_probs_with_images(model, params, batch, chunk, lambda vlm: vlm.connect(features, batch))
 
-    def hidden_from_features(vlm: VLM):
+
+def log_probs_with_images(
+    model: VLMConfig, params: Params, batch: Batch, chunk: int, images: Callable[[VLM], Float[Array, "B M D"]]
+) -> Float[Array, "B T"]:
+    """As `batch_log_probs`, with vision tokens that `images` makes."""
+
+    def hidden(vlm: VLM) -> Float[Array, "B T D"]:
         text = vlm.decoder.embed(batch.token_ids)
-        embeddings = splice(text, vlm.connect(features, batch), batch.slot)
+        embeddings = splice(text, images(vlm), batch.slot)
         return vlm.decoder.hidden(embeddings, batch.segment_ids, batch.positions)
 
-    if features is None:
-        hidden = vlm.apply(variables, batch, method="hidden")
-    else:
-        hidden = vlm.apply(variables, method=hidden_from_features)
+    return _log_probs(model, params, batch, chunk, hidden)
+
+
+def _log_probs(
+    model: VLMConfig, params: Params, batch: Batch, chunk: int, hidden: Callable[[VLM], Float[Array, "B T D"]]
+) -> Float[Array, "B T"]:
+    vlm = VLM(model)
+    variables = {"params": params}
     return token_log_probs(
-        lambda states: vlm.apply(variables, states, method="logits"), hidden, batch.token_ids, batch.loss_mask, chunk
+        lambda states: vlm.apply(variables, states, method="logits"),
+        vlm.apply(variables, method=hidden),
+        batch.token_ids,
+        batch.loss_mask,
+        chunk,
     )
+
+
+def mean_loss(log_probs: Float[Array, "B T"], batch: Batch) -> Sum:
+    """Cross entropy over the supervised tokens."""
+    return Sum(-jnp.sum(log_probs), jnp.sum(batch.loss_mask).astype(jnp.float32))
 
 
 def _loss(
     model: VLMConfig, chunk: int, params: Params, reference: Params | None, batch: Batch, key: Array
 ) -> tuple[Sum, dict[str, Sum]]:
-    log_probs = batch_log_probs(model, params, batch, chunk)
-    weight = jnp.sum(batch.loss_mask).astype(jnp.float32)
-    return Sum(-jnp.sum(log_probs), weight), {}
+    return mean_loss(batch_log_probs(model, params, batch, chunk), batch), {}

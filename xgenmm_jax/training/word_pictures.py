@@ -13,9 +13,8 @@ from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.synthetic import word_pictures
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.phi3 import Phi3
-from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize, splice
-from xgenmm_jax.training.losses import token_log_probs
-from xgenmm_jax.training.next_token import row_batches, row_size
+from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize
+from xgenmm_jax.training.next_token import log_probs_with_images, mean_loss, row_batches, row_size
 from xgenmm_jax.training.objective import Objective, Params, Sum
 
 
@@ -59,26 +58,15 @@ def _loss(
 ) -> tuple[Sum, dict[str, Sum]]:
     pieces = pieces_of_words(Tokenizer.load(tokenizer))
 
-    def hidden(vlm: VLM) -> Float[Array, "B T D"]:
-        text = vlm.decoder.embed(batch.token_ids)
+    def images(vlm: VLM) -> Float[Array, "B M D"]:
         cells = embed_words(vlm.decoder, pieces, batch)
-        size = jax.lax.stop_gradient(jnp.std(text))
+        size = jax.lax.stop_gradient(jnp.std(vlm.decoder.embed(batch.token_ids)))
         cells += config.noise * size * jax.random.normal(key, cells.shape, cells.dtype)
         # A model of more tokens than cells sees each cell several times.
         cells = jnp.repeat(cells, model.tokens_per_group // word_pictures.CELLS**2, axis=2)
-        image = cells.reshape(cells.shape[0], -1, cells.shape[-1])
-        return vlm.decoder.hidden(splice(text, image, batch.slot), batch.segment_ids, batch.positions)
+        return cells.reshape(cells.shape[0], -1, cells.shape[-1])
 
-    vlm = VLM(model)
-    variables = {"params": params}
-    log_probs = token_log_probs(
-        lambda states: vlm.apply(variables, states, method="logits"),
-        vlm.apply(variables, method=hidden),
-        batch.token_ids,
-        batch.loss_mask,
-        config.chunk,
-    )
-    return Sum(-jnp.sum(log_probs), jnp.sum(batch.loss_mask).astype(jnp.float32)), {}
+    return mean_loss(log_probs_with_images(model, params, batch, config.chunk, images), batch), {}
 
 
 def pieces_of_words(tokenizer: Tokenizer) -> Int32[np.ndarray, "words pieces"]:
