@@ -77,11 +77,12 @@ def assert_equal_to_xla(heads, make_sight, causal, implementation, is_read):
     "window", [Window.W_PLUS_1, *(pytest.param(w, marks=pytest.mark.slow) for w in (Window.W, Window.NONE))]
 )
 def test_kernels_equal_xla_on_packed_rows(implementation, window, monkeypatch):
-    """Segments, padding, grouped queries, head width 96, a window that crosses blocks; both of splash's backwards."""
+    """Segments, padding, grouped queries, head width 96, a window that crosses blocks, blocks that are seen whole; both
+    of splash's backwards."""
     monkeypatch.setattr(splash, "MOST_FUSED_BLOCKS", 1 if window is Window.W else 4)
-    segments, positions = packed(70, 150, 60, padding=20)
-    causal = Causal.of(window, 50)
-    heads = random_heads(1, 300, 300, 4, 2, 96)
+    segments, positions = packed(70, 390, 60, padding=20)
+    causal = Causal.of(window, 250)
+    heads = random_heads(1, 540, 540, 4, 2, 96)
     assert_equal_to_xla(
         heads,
         lambda name: packed_rows(segments, positions, causal, name),
@@ -130,7 +131,7 @@ def test_kernels_on_a_mesh_equal_one_device(implementation):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), alone, cut)
 
 
-@pytest.mark.parametrize("order", [Order(None, None), Order(None, 0), Order(-40, 0), Order(0, 40)])
+@pytest.mark.parametrize("order", [Order(None, None), Order(None, 0), Order(-40, 0), Order(0, 40), Order(-130, 0)])
 def test_block_ranges_hold_every_seen_pair_and_skip_other_segments(order):
     rng = np.random.default_rng(0)
     for _ in range(5):
@@ -141,11 +142,14 @@ def test_block_ranges_hold_every_seen_pair_and_skip_other_segments(order):
         offset = np.arange(512)[None] - np.arange(512)[:, None]
         seen = (segments[:, None] == segments[None]) & (segments > 0)[None]
         seen &= (order.least is None or offset >= order.least) & (order.most is None or offset <= order.most)
-        first, stop = block_ranges(jnp.asarray(segments)[None], jnp.asarray(segments)[None], 64, 32, order)
-        blocks = seen.reshape(8, 64, 16, 32).any((1, 3))
-        for i, (low, high) in enumerate(zip(first[0], stop[0], strict=True)):
+        ranges = block_ranges(jnp.asarray(segments)[None], jnp.asarray(segments)[None], 64, 32, order)[0]
+        blocks, whole = (reduce(seen.reshape(8, 64, 16, 32), axis=(1, 3)) for reduce in (np.any, np.all))
+        for i, (low, first_whole, behind, high) in enumerate(ranges):
             number = np.arange(16)
             assert not blocks[i][(number < low) | (number >= high)].any()
+            # Without a mask goes what is seen whole, all of it and nothing else.
+            np.testing.assert_array_equal(whole[i], (number >= first_whole) & (number < behind))
+            assert low <= first_whole <= behind <= high
             # In packed rows nothing is read in vain.
             if blocks[i].any():
                 assert blocks[i][low] and blocks[i][high - 1]
@@ -216,10 +220,12 @@ def test_flash_on_a_gpu_equals_xla(dtype, atol, heads, kv_heads, width):
     segments, positions = packed(700, 90, 1100, padding=158, rows=2)
     causal = Causal(512)
     arrays = random_heads(2, 2048, 2048, heads, kv_heads, width, dtype)
-    wanted, got = (
-        value_and_gradients(*arrays, packed_rows(segments, positions, causal, name), causal, name, segments > 0)
-        for name in ("xla", "flash")
-    )
+    # XLA's own products of float32 are TF32 by default.
+    with jax.default_matmul_precision("highest"):
+        wanted, got = (
+            value_and_gradients(*arrays, packed_rows(segments, positions, causal, name), causal, name, segments > 0)
+            for name in ("xla", "flash")
+        )
     for a, b in zip(wanted, got, strict=True):
         a, b = (np.asarray(x, np.float32) for x in (a, b))
         np.testing.assert_allclose(b, a, rtol=0, atol=atol * max(1.0, np.abs(a).max()))

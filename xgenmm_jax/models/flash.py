@@ -4,10 +4,11 @@ Blocks of keys that no query of a block sees are never read, so packed rows cost
 the row costs. cuDNN's packed layout, the other way to that, is private in JAX, wants a most number of segments and
 leaves padding unwritten; its public interface takes masks as a dense bias. This file uses JAX's public names alone.
 
-Source: FlashAttention-2 (arXiv 2307.08691). No GPU has run it yet: Pallas' interpreter checks values and gradients on a
-CPU, the lowering to Triton is tested, and what it lowers to was compiled to Hopper's and Ampere's machine code.
-`pytest -m gpu tests/models` is the check that remains. JAX 0.12 warns that a future version drops Pallas' Triton
-backend; both pinned versions have it.
+Source: FlashAttention-2 (arXiv 2307.08691). Backward is two kernels that add in a fixed order, so a resumed run has the
+losses of an unbroken one; cuDNN's adds atomically. On an H200 the kernels before widths went in parts and blocks that
+are seen whole lost their mask gave XLA's values and gradients; those here have met Pallas' interpreter, the lowering to
+Triton, and Triton's compiler for Hopper (wgmma, no spills), not a GPU (docs/log.md). `pytest -m gpu tests/models` is
+the check that remains. JAX 0.12 warns that a future version drops Pallas' Triton backend; both pinned versions have it.
 """
 
 from dataclasses import dataclass
@@ -19,27 +20,35 @@ from jax import ad_checkpoint
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32
 
 from xgenmm_jax.models.flash_kernels import (
     Order,
     forward_kernel,
     key_value_gradient_kernel,
+    padded_width,
     query_gradient_kernel,
 )
 
 ROW_MULTIPLE = 128
 """Rows are padded to a multiple of this, which every block divides."""
 
-FORWARD_BLOCKS = (128, 64)
-"""Queries of a program, keys of a step."""
+@dataclass(frozen=True)
+class Tile:
+    """How a kernel is cut: rows that a program keeps, rows of the other side that it takes at a time, its warps and the
+    depth of its pipeline of loads."""
 
-QUERY_GRADIENT_BLOCKS = (128, 64)
-"""Queries of a program, keys of a step."""
+    rows: int
+    step: int
+    warps: int
+    stages: int
 
-KEY_VALUE_GRADIENT_BLOCKS = (64, 64)
-"""Keys of a program, queries of a step. With these blocks Triton's compiler and ptxas fit all three kernels into the
-registers and the shared memory of Hopper (no spills, at most 132 KB, wgmma) and of Ampere (20 bytes spilled in one)."""
+
+FORWARD = Tile(128, 64, 8, 3)
+QUERY_GRADIENT = Tile(128, 64, 8, 2)
+KEY_VALUE_GRADIENT = Tile(64, 128, 8, 2)
+"""On an H200 forward and backward of packed rows took 3.3 ms with these rows and steps, 3.6 to 5.6 ms with five others
+(docs/log.md, 2026-11-28)."""
 
 
 @dataclass(frozen=True)
@@ -107,128 +116,145 @@ def block_ranges(
     row_block: int,
     column_block: int,
     order: Order,
-) -> tuple[Int32[Array, "B r"], Int32[Array, "B r"]]:
-    """First block of columns that a block of rows may see, and the one after the last; 0 and 0 where there is none.
+) -> Int32[Array, "B r 4"]:
+    """Which blocks of columns a block of rows sees: the first, those from where to where it sees whole, and the end.
 
-    A row sees columns of its segment, those whose number minus its own `order` allows. The range may hold blocks that
-    are not seen, and never lacks one that is. Segments 1 1 2 2 0 0, causal, blocks of 2: (0, 1), (1, 2), (0, 0).
+    A row sees columns of its segment, those whose number minus its own `order` allows. Blocks outside of the range are
+    not seen, and of those inside some may not be. Whole: every row sees every column, so that no mask is needed; where
+    there is none, both bounds are the end. Segments 1 1 1 1 2 2 0 0, causal, blocks of 2: (0, 1, 1, 1), (0, 0, 1, 2),
+    (2, 3, 3, 3), (0, 0, 0, 0).
     """
-    row_low, row_high = _segment_span(row_segments, row_block)
-    column_low, column_high = _segment_span(column_segments, column_block)
+    row_low, row_high, row_whole = _segment_span(row_segments, row_block)
+    column_low, column_high, column_whole = _segment_span(column_segments, column_block)
     meets = (row_low[:, :, None] <= column_high[:, None]) & (column_low[:, None] <= row_high[:, :, None])
+    whole = row_whole[:, :, None] & column_whole[:, None] & (row_low[:, :, None] == column_low[:, None])
     row_start = jnp.arange(row_low.shape[1], dtype=jnp.int32)[None, :, None] * row_block
     column_start = jnp.arange(column_low.shape[1], dtype=jnp.int32)[None, None] * column_block
+    # Offsets of the block's two outer corners; all others lie between.
+    lowest, highest = column_start - row_start - row_block + 1, column_start + column_block - 1 - row_start
     if order.least is not None:
-        meets &= column_start + column_block - 1 - row_start >= order.least
+        meets &= highest >= order.least
+        whole &= lowest >= order.least
     if order.most is not None:
-        meets &= column_start - row_start - row_block + 1 <= order.most
-    first = jnp.argmax(meets, axis=-1).astype(jnp.int32)
-    stop = meets.shape[-1] - jnp.argmax(meets[..., ::-1], axis=-1).astype(jnp.int32)
-    return first, jnp.where(jnp.any(meets, axis=-1), stop, 0)
+        meets &= lowest <= order.most
+        whole &= highest <= order.most
+    count = meets.shape[-1]
+    first = jnp.argmax(meets, axis=-1)
+    stop = jnp.where(jnp.any(meets, axis=-1), count - jnp.argmax(meets[..., ::-1], axis=-1), 0)
+    first_whole = jnp.where(jnp.any(whole, axis=-1), jnp.argmax(whole, axis=-1), stop)
+    ends = ~whole & (jnp.arange(count)[None, None] >= first_whole[..., None])
+    behind = jnp.where(jnp.any(ends, axis=-1), jnp.argmax(ends, axis=-1), count)
+    return jnp.stack([first, first_whole, jnp.minimum(behind, stop), stop], axis=-1).astype(jnp.int32)
 
 
-def _segment_span(segments: Int32[Array, "B R"], block: int) -> tuple[Int32[Array, "B r"], Int32[Array, "B r"]]:
-    """Lowest and highest segment of each block, padding not counted; a span that meets none where all is padding."""
+def _segment_span(
+    segments: Int32[Array, "B R"], block: int
+) -> tuple[Int32[Array, "B r"], Int32[Array, "B r"], Bool[Array, "B r"]]:
+    """Lowest and highest segment of each block, padding not counted, and whether it is one segment without padding.
+
+    Where all is padding, a span that meets none.
+    """
     blocks = segments.reshape(segments.shape[0], -1, block)
-    nothing = jnp.iinfo(jnp.int32).max
-    return jnp.min(jnp.where(blocks > 0, blocks, nothing), axis=-1), jnp.max(blocks, axis=-1)
+    low = jnp.min(jnp.where(blocks > 0, blocks, jnp.iinfo(jnp.int32).max), axis=-1)
+    high = jnp.max(blocks, axis=-1)
+    return low, high, (jnp.min(blocks, axis=-1) == high) & (high > 0)
 
 
 class _Specs(NamedTuple):
-    """What a program sees of arrays [B R N H], [B R], [B N R] and [B blocks]. Its place is (block, head, batch row)."""
+    """What a program sees of arrays [B R N H], [B R], [B N R], [B blocks 4]. Its place is (block, head, batch row)."""
 
     heads: pl.BlockSpec
     row: pl.BlockSpec
     per_head: pl.BlockSpec
-    scalar: pl.BlockSpec
+    ranges: pl.BlockSpec
 
 
 def _own(block: int, width: int) -> _Specs:
     """The program's own block of rows and own head."""
     return _Specs(
-        heads=pl.BlockSpec((None, block, None, pl.next_power_of_2(width)), lambda i, n, b: (b, i, n, 0)),
+        heads=pl.BlockSpec((None, block, None, padded_width(width)), lambda i, n, b: (b, i, n, 0)),
         row=pl.BlockSpec((None, block), lambda i, n, b: (b, i)),
         per_head=pl.BlockSpec((None, None, block), lambda i, n, b: (b, n, i)),
-        scalar=pl.BlockSpec((None, None), lambda i, n, b: (b, i)),
+        ranges=pl.BlockSpec((None, None, 4), lambda i, n, b: (b, i, 0)),
     )
 
 
-def _compiler_params(width: int, stages: int) -> plgpu.CompilerParams:
-    return plgpu.CompilerParams(num_warps=8 if width > 64 else 4, num_stages=stages)
+def _compiler_params(tile: Tile) -> plgpu.CompilerParams:
+    return plgpu.CompilerParams(num_warps=tile.warps, num_stages=tile.stages)
 
 
 def _context(query, key, value, query_segments, key_segments, options: _Options):
     """The context and, of each query, log2 of the sum that its softmax divides by [B N T], float32."""
-    block, step = FORWARD_BLOCKS
+    block, step = FORWARD.rows, FORWARD.step
     (batch, length, heads, width), keys = query.shape, key.shape[1]
     group = heads // key.shape[2]
     own = _own(block, width)
     key_head = pl.BlockSpec(
-        (None, keys, None, pl.next_power_of_2(width)), lambda i, n, b: (b, 0, jax.lax.div(n, group), 0)
+        (None, keys, None, padded_width(width)), lambda i, n, b: (b, 0, jax.lax.div(n, group), 0)
     )
     key_row = pl.BlockSpec((None, keys), lambda i, n, b: (b, 0))
     return pl.pallas_call(
         functools.partial(forward_kernel, width=width, step=step, order=options.order),
         grid=(length // block, heads, batch),
-        in_specs=[own.heads, key_head, key_head, own.row, key_row, own.scalar, own.scalar],
+        in_specs=[own.heads, key_head, key_head, own.row, key_row, own.ranges],
         out_specs=[own.heads, own.per_head],
         out_shape=[
             jax.ShapeDtypeStruct(query.shape, value.dtype),
             jax.ShapeDtypeStruct((batch, heads, length), jnp.float32),
         ],
-        compiler_params=_compiler_params(width, stages=3),
+        compiler_params=_compiler_params(FORWARD),
         interpret=options.interpret,
         name="flash_forward",
     )(
         *(query, key, value, query_segments, key_segments),
-        *block_ranges(query_segments, key_segments, block, step, options.order),
+        block_ranges(query_segments, key_segments, block, step, options.order),
     )
 
 
 def _query_gradient(query, key, value, query_segments, key_segments, grad, log_total, delta, options: _Options):
-    block, step = QUERY_GRADIENT_BLOCKS
+    block, step = QUERY_GRADIENT.rows, QUERY_GRADIENT.step
     (batch, length, heads, width), keys = query.shape, key.shape[1]
     group = heads // key.shape[2]
     own = _own(block, width)
     key_head = pl.BlockSpec(
-        (None, keys, None, pl.next_power_of_2(width)), lambda i, n, b: (b, 0, jax.lax.div(n, group), 0)
+        (None, keys, None, padded_width(width)), lambda i, n, b: (b, 0, jax.lax.div(n, group), 0)
     )
     key_row = pl.BlockSpec((None, keys), lambda i, n, b: (b, 0))
     of_queries = [own.heads, own.per_head, own.per_head]
     return pl.pallas_call(
         functools.partial(query_gradient_kernel, width=width, step=step, order=options.order),
         grid=(length // block, heads, batch),
-        in_specs=[own.heads, key_head, key_head, own.row, key_row, *of_queries, own.scalar, own.scalar],
+        in_specs=[own.heads, key_head, key_head, own.row, key_row, *of_queries, own.ranges],
         out_specs=own.heads,
         out_shape=jax.ShapeDtypeStruct(query.shape, query.dtype),
-        compiler_params=_compiler_params(width, stages=2),
+        compiler_params=_compiler_params(QUERY_GRADIENT),
         interpret=options.interpret,
         name="flash_query_gradient",
     )(
         *(query, key, value, query_segments, key_segments, grad, log_total, delta),
-        *block_ranges(query_segments, key_segments, block, step, options.order),
+        block_ranges(query_segments, key_segments, block, step, options.order),
     )
 
 
 def _key_value_gradients(query, key, value, query_segments, key_segments, grad, log_total, delta, options: _Options):
-    block, step = KEY_VALUE_GRADIENT_BLOCKS
+    block, step = KEY_VALUE_GRADIENT.rows, KEY_VALUE_GRADIENT.step
     (batch, keys, kv_heads, width), (length, heads) = key.shape, query.shape[1:3]
     group = heads // kv_heads
     own = _own(block, width)
-    query_group = pl.BlockSpec((None, length, group, pl.next_power_of_2(width)), lambda i, k, b: (b, 0, k, 0))
+    query_group = pl.BlockSpec((None, length, group, padded_width(width)), lambda i, k, b: (b, 0, k, 0))
     query_row = pl.BlockSpec((None, length), lambda i, k, b: (b, 0))
     per_query = pl.BlockSpec((None, group, length), lambda i, k, b: (b, k, 0))
     of_queries = [query_group, per_query, per_query]
     return pl.pallas_call(
         functools.partial(key_value_gradient_kernel, width=width, step=step, order=options.order),
         grid=(keys // block, kv_heads, batch),
-        in_specs=[query_group, own.heads, own.heads, query_row, own.row, *of_queries, own.scalar, own.scalar],
+        in_specs=[query_group, own.heads, own.heads, query_row, own.row, *of_queries, own.ranges],
         out_specs=[own.heads, own.heads],
         out_shape=[jax.ShapeDtypeStruct(key.shape, key.dtype), jax.ShapeDtypeStruct(value.shape, value.dtype)],
-        compiler_params=_compiler_params(width, stages=2),
+        compiler_params=_compiler_params(KEY_VALUE_GRADIENT),
         interpret=options.interpret,
         name="flash_key_value_gradient",
     )(
         *(query, key, value, query_segments, key_segments, grad, log_total, delta),
-        *block_ranges(key_segments, query_segments, block, step, options.order.reversed()),
+        block_ranges(key_segments, query_segments, block, step, options.order.reversed()),
     )
