@@ -13,7 +13,7 @@ from xgenmm_jax.data.records import Crops
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.generation import decode
 from xgenmm_jax.generation.generator import Generator
-from xgenmm_jax.models.phi3 import Phi3
+from xgenmm_jax.models.phi3 import Phi3, layers_apart
 
 GRIDS = AnyRes(view_px=28, view_cells=2)
 
@@ -53,9 +53,10 @@ def test_greedy_scores_are_the_official_ones(generator):
     rows = generator._rows(batch, 2, 0)
     decoder, params = Phi3(tiny28.CONFIG.decoder), tiny28.parameters()["decoder"]
     logits = jax.jit(functools.partial(decoder.apply, {"params": params}, method="logits"))
-    extend = jax.jit(functools.partial(decode.extend_by_one, decoder, params))
     prefill = jax.jit(lambda rows, table: decode.prefill(decoder, params, rows, table, None, 12, 1024))
     hidden, cache = prefill(rows, generator._vision.table)
+    layers, cache = layers_apart(params, cache)
+    extend = jax.jit(functools.partial(decode.extend_by_one, decoder, params, layers))
     length = rows.token_ids.shape[1]
     for step, ids in enumerate(golden["sequences"].T.astype(np.int32)):
         np.testing.assert_allclose(logits(hidden), golden["scores"][:, step], rtol=0, atol=2e-5)

@@ -2,9 +2,9 @@
 
 import functools
 
+from gpu_mesh import abstract_mesh
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 import numpy as np
 import pytest
 
@@ -23,7 +23,7 @@ from xgenmm_jax.models.attention import (
 )
 from xgenmm_jax.models.flash import block_ranges
 from xgenmm_jax.models.flash_kernels import Order
-from xgenmm_jax.training.sharding import AXES, MeshConfig, axis_rules, make_mesh
+from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh
 
 KERNELS = ("splash", "flash")
 
@@ -155,11 +155,6 @@ def test_block_ranges_hold_every_seen_pair_and_skip_other_segments(order):
                 assert blocks[i][low] and blocks[i][high - 1]
             else:
                 assert low == high == 0
-
-
-def abstract_mesh(platform, kind):
-    device = AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
-    return AbstractMesh((1, 1, 1), AXES, (AxisType.Auto,) * 3, abstract_device=device)
 
 
 H100 = abstract_mesh("gpu", "NVIDIA H100 80GB HBM3")

@@ -7,7 +7,7 @@ import pytest
 from random_parameters import random_parameters
 
 from xgenmm_jax.models.attention import Window
-from xgenmm_jax.models.phi3 import Phi3, Phi3Config, empty_cache
+from xgenmm_jax.models.phi3 import Phi3, Phi3Config, empty_cache, layers_apart, layers_together
 
 CONFIG = Phi3Config(vocab_rows=32, initial_len=29, width=16, hidden=24, layers=3, heads=4, kv_heads=2, window_size=5)
 
@@ -41,9 +41,12 @@ def test_packed_samples_are_separate_samples(window):
         np.testing.assert_allclose(packed[:, start:end], alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("window", list(Window))
-def test_cached_decoding_is_uncached(window):
-    """Left-padded prompts of two lengths, then one token at a time, beyond the window, in a cache with spare places."""
+@pytest.mark.parametrize("window, apart", [(Window.W_PLUS_1, True), *((window, False) for window in Window)])
+def test_cached_decoding_is_uncached(window, apart):
+    """Left-padded prompts of two lengths, then one token at a time, beyond the window, in a cache with spare places.
+
+    apart: with each layer's parameters and cache by themselves, as loops over tokens have them.
+    """
     config, params = replace(CONFIG, window=window), parameters()
     ids, prompt, total = random_ids((2, 12)), 6, 12
     pads = np.asarray([0, 2])
@@ -53,18 +56,22 @@ def test_cached_decoding_is_uncached(window):
 
     model = Phi3(config)
 
-    def extend(model, ids, segments, positions, cache, place):
-        hidden, cache = model.extend(model.embed(ids), segments, positions, cache, place)
+    def extend(model, ids, segments, positions, cache, place, layers=None):
+        hidden, cache = model.extend(model.embed(ids), segments, positions, cache, place, layers)
         return model.logits(hidden), cache
 
     apply = jax.jit(lambda *arguments: model.apply(params, *arguments, method=extend))
     cache = empty_cache(config, 2, 15, "float32")
     got, cache = apply(ids[:, :prompt], segments[:, :prompt], positions[:, :prompt], cache, np.int32(0))
-    parts = [got]
+    parts, layers = [got], None
+    if apart:
+        layers, cache = layers_apart(params["params"], cache)
     for t in range(prompt, total):
         one = slice(t, t + 1)
-        got, cache = apply(ids[:, one], segments[:, one], positions[:, one], cache, np.int32(t))
+        got, cache = apply(ids[:, one], segments[:, one], positions[:, one], cache, np.int32(t), layers)
         parts.append(got)
+    if apart:
+        assert layers_together(cache).key.shape == empty_cache(config, 2, 15, "float32").key.shape
     valid = segments > 0
     np.testing.assert_allclose(np.concatenate(parts, axis=1)[valid], wanted[valid], rtol=0, atol=1e-5)
 

@@ -63,6 +63,7 @@ def beam_rows(
     last, cache = decode.prefill(decoder, params, rows, vision_table, prefix, capacity, settings.prefill_positions)
     cache = sharded(jax.tree.map(lambda leaf: jnp.repeat(leaf, number, axis=1), cache))
     start = cache.key.shape[2] - capacity
+    layers, cache = phi3.layers_apart(params, cache)
     positions = jnp.repeat(rows.positions[:, -1] + 1, number)
     blank = jnp.full((batch, number, capacity), settings.pad_id, jnp.int32)
     state = _State(
@@ -86,7 +87,8 @@ def beam_rows(
     def advance(state: _State) -> _State:
         before = state.step - 1
         ids = jax.lax.dynamic_index_in_dim(state.answers, before, axis=2, keepdims=False).reshape(-1)
-        hidden, cache = decode.extend_by_one(decoder, params, ids, positions + before, state.cache, start + before)
+        at = (positions + before, state.cache, start + before)
+        hidden, cache = decode.extend_by_one(decoder, params, layers, ids, *at)
         return select(state._replace(cache=cache), hidden)
 
     state = jax.lax.while_loop(unfinished, advance, select(state, jnp.repeat(last, number, axis=0)))
@@ -155,4 +157,5 @@ def _reordered(cache: phi3.Cache, beam: Int32[Array, "B W"], start: int) -> phi3
     def reorder(leaf: Array) -> Array:
         return leaf.at[:, :, start:].set(leaf[:, rows, start:])
 
-    return cache._replace(key=reorder(cache.key), value=reorder(cache.value))
+    keys, values = jax.tree.map(reorder, (cache.key, cache.value))
+    return cache._replace(key=keys, value=values)

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 import itertools
 
+import jax
+from jaxtyping import PyTree
+
 from xgenmm_jax.models.partitioning import constrain
 from xgenmm_jax.models.phi3 import Cache
 
@@ -29,8 +32,12 @@ PREFIX_MIN = 16
 
 
 def sharded(cache: Cache) -> Cache:
-    """The cache, cut over the mesh as `AXES` and the table say; for use under jit."""
-    return Cache(*map(constrain, cache, AXES))
+    """The cache, cut over the mesh as `AXES` and the table say, layers together or apart; for use under jit."""
+    return Cache(*(_cut(leaves, names) for leaves, names in zip(cache, AXES, strict=True)))
+
+
+def _cut(leaves: PyTree, names: tuple[str | None, ...]) -> PyTree:
+    return jax.tree.map(lambda leaf: constrain(leaf, names), leaves)
 
 
 def bucket(length: int, buckets: Sequence[int], what: str) -> int:

@@ -125,19 +125,20 @@ def prefill(
 def extend_by_one(
     decoder: phi3.Phi3,
     params: PyTree,
+    layers: tuple[PyTree, ...],
     ids: Int32[Array, " B"],
     positions: Int32[Array, " B"],
     cache: phi3.Cache,
     place: Int32[Array, ""],
 ) -> tuple[Float[Array, "B D"], phi3.Cache]:
-    """States after one more token a row, and the cache with it at `place`."""
+    """States after one more token a row, and the cache with it at `place`. layers, cache: of `phi3.layers_apart`."""
     variables = {"params": params}
     embeddings = decoder.apply(variables, ids[:, None], method="embed")
     positions = positions[:, None]
     hidden, cache = decoder.apply(
-        variables, embeddings, jnp.ones_like(positions), positions, cache, place, method="extend"
+        variables, embeddings, jnp.ones_like(positions), positions, cache, place, layers, method="extend"
     )
-    return hidden[:, 0], cache
+    return hidden[:, 0], sharded(cache)
 
 
 def is_stop(ids: Int32[Array, "*n"], settings: Settings) -> Bool[Array, "*n"]:
@@ -181,6 +182,7 @@ def _begin(
 def _advance(decoder: phi3.Phi3, params: PyTree, state: State, until: Int32[Array, ""], settings: Settings) -> State:
     start = state.cache.key.shape[2] - state.answers.shape[1]
     zero = jnp.zeros((), jnp.int32)
+    layers, cache = phi3.layers_apart(params, state.cache)
 
     def unfinished(state: State) -> Bool[Array, ""]:
         return (state.step < until) & ~jnp.all(state.done)
@@ -188,8 +190,8 @@ def _advance(decoder: phi3.Phi3, params: PyTree, state: State, until: Int32[Arra
     def step(state: State) -> State:
         before = state.step - 1
         ids = jax.lax.dynamic_index_in_dim(state.answers, before, axis=1, keepdims=False)
-        hidden, cache = extend_by_one(decoder, params, ids, state.positions + before, state.cache, start + before)
-        cache = sharded(cache)
+        positions = state.positions + before
+        hidden, cache = extend_by_one(decoder, params, layers, ids, positions, state.cache, start + before)
         logits = decoder.apply({"params": params}, hidden, method="logits")
         chosen = settings.chooser(logits, sampling.step_keys(state.keys, state.step))
         ids = jnp.where(state.done, settings.pad_id, chosen)
@@ -197,7 +199,8 @@ def _advance(decoder: phi3.Phi3, params: PyTree, state: State, until: Int32[Arra
         done = state.done | is_stop(ids, settings)
         return State(state.step + 1, done, answers, state.positions, state.keys, cache)
 
-    return jax.lax.while_loop(unfinished, step, state)
+    state = jax.lax.while_loop(unfinished, step, state._replace(cache=cache))
+    return state._replace(cache=sharded(phi3.layers_together(state.cache)))
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "capacity", "settings"))

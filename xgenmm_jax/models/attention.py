@@ -18,8 +18,10 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from xgenmm_jax.models import decode_attention
 from xgenmm_jax.models.flash import flash_attention
 from xgenmm_jax.models.long_rows import is_long, long_rows, visible
+from xgenmm_jax.models.partitioning import on_one_device, on_one_gpu, platform
 from xgenmm_jax.models.splash import splash_attention
 from xgenmm_jax.models.xla_attention import xla_attention
 
@@ -133,6 +135,8 @@ def attend(
     if sight.positions is not None and causal is not None:
         context = long_rows(query, key, value, sight.query_segments, sight.positions, causal.reach)
         return checkpoint_name(context, CONTEXT)
+    if sight.mask is not None and query.shape[1] == 1 and _decodes_by_kernel(query, key, implementation):
+        return decode_attention.decode_attention(query, key, value, sight.mask)
     if sight.mask is not None or chosen == "xla":
         assert sight.query_segments is None, "made for a kernel: give `attend` the implementation that made the sight"
         context = xla_attention(query, key, value, sight.mask, causal is not None)
@@ -159,21 +163,16 @@ def implementation_for(implementation: str, length: int, keys: int) -> str:
     return implementation
 
 
-def platform() -> str:
-    """Platform (cpu, gpu, tpu) of the devices of the mesh in force; without a mesh that of the only device.
-
-    Without a mesh and with several devices it says cpu: nothing tells how rows lie on them, and only XLA finds out.
-    """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    if device is not None:
-        return device.platform
-    return jax.default_backend() if jax.device_count() == 1 else "cpu"
+def _decodes_by_kernel(query: Float[Array, "B T N H"], key: Float[Array, "B S K H"], implementation: str) -> bool:
+    """Whether one query a row goes through the GPU's decoding kernel. Over a mesh XLA decodes, which can be cut."""
+    possible = decode_attention.is_possible(query.shape[2] // key.shape[2], key.shape[1])
+    return possible and on_one_gpu() and implementation in ("auto", "flash")
 
 
 def _on_every_device(kernel, query, key, value, query_segments, key_segments) -> Float[Array, "B T N H"]:
     """The kernel on each device's own rows and heads, by the axis rules in force: the compiler cannot cut a kernel."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or mesh.manual_axes:
+    if on_one_device() or mesh.manual_axes:
         return kernel(query, key, value, query_segments, key_segments)
     batch = _mesh_axes(mesh, "batch", query.shape[0])
     # Key-value heads and their queries are cut alike, or not at all.

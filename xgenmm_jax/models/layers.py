@@ -3,14 +3,17 @@
 Parameters are float32 and carry logical axis names; `training/sharding.py` maps the names to mesh axes.
 """
 
+import math
 from typing import Any, Literal, get_args
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from xgenmm_jax.models.partitioning import constrain
+from xgenmm_jax.models import matvec
+from xgenmm_jax.models.partitioning import constrain, on_one_gpu
 
 LOGICAL_AXES = {
     "batch": "rows of the batch, or their crops; on activations only",
@@ -156,17 +159,28 @@ class Linear(nn.Module):
             "kernel", nn.with_logical_partitioning(self.kernel_init, self.axes), (*self.inputs, *self.outputs)
         )
         count = len(self.inputs)
-        y = jax.lax.dot_general(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            ((tuple(range(x.ndim - count, x.ndim)), tuple(range(count))), ((), ())),
-        )
+        y = product(x.astype(self.dtype), kernel.astype(self.dtype), count)
         if self.bias_init is None:
             return y
         # A width that no table cuts in activations ("embed", "vision_embed") stays whole in the small bias.
         axes = tuple("norm" if axis in ("embed", "vision_embed") else axis for axis in self.axes[count:])
         bias = self.param("bias", nn.with_logical_partitioning(self.bias_init, axes), self.outputs)
         return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+
+
+def product(
+    x: Float[Array, "..."], kernel: Float[Array, "..."], count: int, dtype: DTypeLike | None = None
+) -> Float[Array, "..."]:
+    """The last `count` axes of x with the first of the kernel. dtype: of the result, by default x's.
+
+    One vector alone, decoding at batch 1, goes through a kernel of its own on an NVIDIA GPU.
+    """
+    rows, columns = math.prod(kernel.shape[:count]), math.prod(kernel.shape[count:])
+    if x.size == rows and on_one_gpu() and matvec.is_possible(rows, columns):
+        y = matvec.matvec(x.reshape(rows), kernel.reshape(rows, columns))
+        return y.reshape(*x.shape[: x.ndim - count], *kernel.shape[count:]).astype(dtype or x.dtype)
+    axes = ((tuple(range(x.ndim - count, x.ndim)), tuple(range(count))), ((), ()))
+    return jax.lax.dot_general(x, kernel, axes, preferred_element_type=dtype)
 
 
 class LayerNorm(nn.Module):

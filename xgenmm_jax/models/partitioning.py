@@ -74,3 +74,25 @@ def constrain(x: Array, names: Sequence[str | None]) -> Array:
     if not rules or mesh.empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(names, x.shape, rules, dict(mesh.shape)))
+
+
+def platform() -> str:
+    """Platform (cpu, gpu, tpu) of the devices of the mesh in force; without a mesh that of the only device.
+
+    Without a mesh and with several devices it says cpu: nothing tells how arrays lie on them, and only XLA finds out.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is not None:
+        return device.platform
+    return jax.default_backend() if jax.device_count() == 1 else "cpu"
+
+
+def on_one_device() -> bool:
+    """Whether what is traced is cut over no mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or mesh.size == 1
+
+
+def on_one_gpu() -> bool:
+    """Whether what is traced runs whole on an NVIDIA GPU, so that kernels may stand in it as they are."""
+    return on_one_device() and platform() == "gpu"

@@ -4,7 +4,7 @@ Source: spec 2.7 and 2.8 (transformers' `phi3`, IDEFICS' decoupled layers).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
@@ -22,7 +22,16 @@ from xgenmm_jax.models.attention import (
     keep_attention,
     packed_rows,
 )
-from xgenmm_jax.models.layers import Dtype, Linear, Remat, RMSNorm, scan_layers, shard_batch, symmetric_uniform
+from xgenmm_jax.models.layers import (
+    Dtype,
+    Linear,
+    Remat,
+    RMSNorm,
+    product,
+    scan_layers,
+    shard_batch,
+    symmetric_uniform,
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,10 @@ class Phi3Config:
 
 
 class Cache(NamedTuple):
-    """Keys and values of the tokens so far. Every leaf carries the batch on axis 1, so rows can be reordered."""
+    """Keys and values of the tokens so far. Every leaf carries the batch on axis 1, so rows can be reordered.
+
+    While tokens are written one by one, `layers_apart`, keys and values are tuples of L arrays [1 B S K H].
+    """
 
     key: Float[Array, "L B S K H"]
     """Already rotated."""
@@ -82,6 +94,22 @@ def empty_cache(config: Phi3Config, batch: int, capacity: int, dtype: Dtype) -> 
     shape = (config.layers, batch, capacity, config.kv_heads, config.head_width)
     places = jnp.zeros((1, batch, capacity), jnp.int32)
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), places, places)
+
+
+def layers_apart(params: Any, cache: Cache) -> tuple[tuple[Any, ...], Cache]:
+    """Each layer's parameters and cache by themselves, from the decoder's params and a stacked cache.
+
+    A loop over tokens that reads stacked layers copies each before it multiplies: three times the memory traffic.
+    """
+    count = cache.key.shape[0]
+    layers = tuple(jax.tree.map(lambda leaf, n=n: leaf[n], params["layers"]) for n in range(count))
+    keys, values = (tuple(leaf[n : n + 1] for n in range(count)) for leaf in (cache.key, cache.value))
+    return layers, cache._replace(key=keys, value=values)
+
+
+def layers_together(cache: Cache) -> Cache:
+    """The stacked cache again."""
+    return cache._replace(key=jnp.concatenate(cache.key), value=jnp.concatenate(cache.value))
 
 
 def rotary_angles(
@@ -251,8 +279,11 @@ class Phi3(nn.Module):
         positions: Int32[Array, "B T"],
         cache: Cache,
         place: Int32[Array, ""] | int,
+        layers: tuple[Any, ...] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache]:
         """States of T new tokens that see the cache and themselves, and the cache with them at place..place + T.
+
+        layers: each layer's parameters by itself, with a cache of `layers_apart`; else the module's own, stacked.
 
         Prefill is T = prompt at place 0 of an empty cache, one decoding step T = 1. Rows are left-padded: padding has
         segment 0, and the tokens of a row one segment and positions counted from its first token.
@@ -274,8 +305,19 @@ class Phi3(nn.Module):
             config.causal,
         )
         turned = jnp.where(segment_ids > 0, positions, 1)
-        hidden, key_value = self._run(embeddings, (cache.key, cache.value), turned, Sight(mask), place)
-        return hidden, Cache(*key_value, cache.segment_ids, cache.positions)
+        if layers is None:
+            hidden, key_value = self._run(embeddings, (cache.key, cache.value), turned, Sight(mask), place)
+            return hidden, Cache(*key_value, cache.segment_ids, cache.positions)
+        cos, sin = rotary_angles(turned, config.head_width, config.rope_theta)
+        block = DecoderBlock(config, self.dtype, parent=None)
+        x, written = embeddings.astype(self.dtype), []
+        for params, *cached in zip(layers, cache.key, cache.value, strict=True):
+            carry = (x, tuple(cached))
+            # The only layer of its cache.
+            (x, cached), _ = block.apply({"params": params}, carry, jnp.int32(0), cos, sin, Sight(mask), place)
+            written.append(cached)
+        keys, values = zip(*written, strict=True)
+        return self.norm(x), Cache(keys, values, cache.segment_ids, cache.positions)
 
     def _run(
         self,
@@ -294,9 +336,20 @@ class Phi3(nn.Module):
 
     def logits(self, hidden: Float[Array, "*n D"]) -> Float[Array, "*n V"]:
         """Float32 logits of any hidden states, of wanted positions alone for instance: initial_len, then 3 more."""
-        kernel, bias = self.head()
-        product = jnp.einsum("...D,DV->...V", hidden, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        return product + bias.reshape((1,) * (product.ndim - 1) + bias.shape)
+        count, total = self.config.initial_len, self.config.logits
+
+        def columns(kernel: Array, bias: Array, before: int) -> Array:
+            """Of columns that begin at `before`, among `total` of them."""
+            out = product(hidden, kernel.astype(self.dtype), 1, jnp.float32)
+            out += bias.reshape((1,) * (out.ndim - 1) + bias.shape)
+            behind = max(total - before - out.shape[-1], 0)
+            return jnp.pad(out, ((0, 0),) * (out.ndim - 1) + ((before, behind),))[..., :total]
+
+        # Joined are the logits, as they are read: joined kernels would be a copy of the head for every call.
+        words = columns(self.head_kernel, self.head_bias, 0)
+        more = columns(self.additional_head_kernel, self.additional_head_bias, count)
+        is_word = jnp.arange(total) < count
+        return jnp.where(is_word.reshape((1,) * (words.ndim - 1) + (-1,)), words, more)
 
     def head(self) -> tuple[Float[Array, "D V"], Float[Array, " V"]]:
         """Kernel and bias of the whole head, float32, for losses that go through the vocabulary in chunks."""
