@@ -13,8 +13,10 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.grouping import Sampling, group_crops, group_images, group_strips
 from xgenmm_jax.models.layers import Dtype, normalize_pixels, shard_batch
+from xgenmm_jax.models.partitioning import on_one_device
 from xgenmm_jax.models.phi3 import Cache, Phi3, Phi3Config
 from xgenmm_jax.models.projector import MLPConfig, MLPConnector, pooled_side
+from xgenmm_jax.models.real_crops import on_real_crops
 from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
 from xgenmm_jax.models.vit import ViT, ViTConfig
 
@@ -100,10 +102,18 @@ class VLM(nn.Module):
         return normalize_pixels(pixels, self.config.dtype, vision.pixel_mean, vision.pixel_std)
 
     def features(self, batch: Batch) -> Float[Array, "B C P E"]:
-        """The tower's features of every crop, padding crops too."""
+        """The tower's features of every crop. Those of padding crops mean nothing."""
         rows, crops = batch.pixels.shape[:2]
         pixels = shard_batch(batch.pixels.reshape(rows * crops, *batch.pixels.shape[2:]))
-        features = shard_batch(self.vision(self.normalize(pixels)))
+        watched = any(map(self.is_mutable_collection, ("params", "intermediates", "attention")))
+        if self.config.train_vision or watched or not on_one_device():
+            features = shard_batch(self.vision(self.normalize(pixels)))
+        else:
+            variables = self.vision.variables
+            tower = ViT(self.config.vision, self.config.dtype, parent=None)
+            features = on_real_crops(
+                lambda pixels: tower.apply(variables, self.normalize(pixels)), pixels, batch.crop_image.reshape(-1) >= 0
+            )
         if not self.config.train_vision:
             features = jax.lax.stop_gradient(features)
         return features.reshape(rows, crops, *features.shape[1:])
