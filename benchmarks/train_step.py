@@ -1,7 +1,7 @@
 """A training step of ours beside the same model's in torch, on the same samples.
 
     python -m benchmarks.train_step                                    # mid, stage 1: what two processor cores can do
-    python -m benchmarks.train_step --size 4b --stage sft_single       # on an H100 or H200
+    python -m benchmarks.train_step --size 4b --stage stage1 --remat minimal_with_context --rounds 2      # on an H200
     python -m benchmarks.train_step --profile --json step.json
 
 Ours is the step that `train` runs, packed rows; the peer is transformers' SigLIP and Phi-3 with SDPA and the released
@@ -15,13 +15,13 @@ ours runs alone.
 """
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 import functools
 import importlib.util
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from benchmarks.report import console, gigabytes, print_table, show
 from benchmarks.rounds import Make, Ratio, Timed, alternate, ratio
 from benchmarks.workloads import Workload
 from xgenmm_jax.convert import trees
+from xgenmm_jax.models.layers import Remat
 
 OURS, EAGER, COMPILED = "ours", "torch", "torch.compile"
 CHECKPOINTED = ("4b",)
@@ -54,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     device = find_device()
     rows = arguments.rows or workloads.ROWS[arguments.size]
     work = workloads.workload(arguments.size, arguments.stage, rows, arguments.batches, device.dtype)
+    if arguments.remat:
+        decoder = replace(work.config.model.decoder, remat=arguments.remat)
+        work = replace(work, config=replace(work.config, model=replace(work.config.model, decoder=decoder)))
     model = work.config.model
     plain = [padded(batch, model.tokens_per_group, model.vision.grid) for batch in work.batches]
     makes = sides(arguments.size, work, plain, device, arguments.peer)
@@ -77,6 +81,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", choices=workloads.SIZES, default="mid")
     parser.add_argument("--stage", choices=workloads.STAGE_NAMES, default="stage1")
     parser.add_argument("--rows", type=int, help="rows of a batch; by default what the size is meant for")
+    parser.add_argument("--remat", choices=get_args(Remat), help="what ours keeps of a decoder layer; the size's own")
     parser.add_argument("--batches", type=int, default=2, help="different batches, taken in turns")
     parser.add_argument("--steps", type=int, default=2, help="times that a round takes each batch")
     parser.add_argument("--rounds", type=int, default=5)
@@ -165,6 +170,7 @@ def figures(
         "stage": arguments.stage,
         "parameters": sum(map(math.prod, trees.shapes(work.config.model).values())),
         "dtype": work.config.model.dtype,
+        "remat": work.config.model.decoder.remat,
         "device": asdict(device),
         "work": describe(work, plain, tokens),
         "flops": needed,

@@ -87,6 +87,9 @@ ROW_LENGTH = 4096
 ROWS = 512
 FILL = 0.95
 """Part of the positions that is not padding, assumed; the run's log shows its own."""
+CHUNK = 1024
+"""Positions of a row that go through the head at once: the head travels between chips, or through a chip's memory, once
+a chunk, and its logits are 131 MB a row in float32."""
 BASE_RESOLUTION = AnyRes(grids=())
 HIGH_RESOLUTION = AnyRes(grids=GRIDS_12)
 """At most 12 crops and no side above 4 * 384 = 1536 px (section 5.1). The paper's list of grids is not published."""

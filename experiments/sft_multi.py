@@ -38,7 +38,7 @@ def config(size: Size = B4) -> TrainConfig:
         model=size.model,
         # Four pictures of 13 crops are 52 crops and 6656 vision tokens: such a conversation fills a row alone.
         data=common.fine_tuning(mixture(), length=8192, crops=56),
-        loss=NextToken(),
+        loss=NextToken(common.CHUNK),
         steps=2 * sum(MULTI_IMAGE.values()) // common.BATCH_SAMPLES,
         optimizer=common.FINE_TUNING,
         initialize=Initialize(run=size.run("sft_single")),

@@ -55,7 +55,7 @@ def config(size: Size = B4) -> TrainConfig:
         name=f"{size.name}/sft_single",
         model=size.model,
         data=common.fine_tuning(mixture()),
-        loss=NextToken(),
+        loss=NextToken(common.CHUNK),
         steps=SAMPLES // common.BATCH_SAMPLES,
         optimizer=common.FINE_TUNING,
         initialize=Initialize(run=size.run("stage2")),

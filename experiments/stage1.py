@@ -27,7 +27,7 @@ def config(size: Size = B4) -> TrainConfig:
         name=f"{size.name}/stage1",
         model=size.model,
         data=data,
-        loss=NextToken(),
+        loss=NextToken(common.CHUNK),
         steps=common.steps_of(TOKENS),
         optimizer=common.PRETRAINING,
         initialize=Initialize(vision=common.SIGLIP, decoder=size.decoder),

@@ -32,7 +32,7 @@ def config(size: Size = B4) -> TrainConfig:
         name=f"{size.name}/stage2",
         model=size.model,
         data=data,
-        loss=NextToken(),
+        loss=NextToken(common.CHUNK),
         steps=common.steps_of(TOKENS),
         optimizer=common.PRETRAINING,
         initialize=Initialize(run=size.run("stage1")),

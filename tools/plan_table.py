@@ -25,8 +25,6 @@ PODS = (("v5e:16x16", 1), ("v6e:16x16", 1), ("v5p:4x4x8", 1), ("v4:4x4x4", 1), (
 STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
 CELLS = [(size, stage, *pod) for size in ("4b", "14b") for pod in PODS for stage in STAGES]
 """Most useful first."""
-CHUNK = 1024
-"""Positions of a row that go through the head at once: the head's weights travel once a chunk."""
 MOST_TRIES = 6
 
 
@@ -110,7 +108,7 @@ def ladder(experiment: str, topology: str, slices: int) -> list[tuple[float, lis
     command = [sys.executable, "-c", code, experiment, topology, str(slices)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), check=True, capture_output=True, text=True)
     lines = [line.split() for line in done.stdout.splitlines()]
-    return [(float(estimate), [*settings, f"--loss.chunk={CHUNK}"]) for estimate, *settings in lines]
+    return [(float(estimate), settings) for estimate, *settings in lines]
 
 
 def environment() -> dict[str, str]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import decode, flops, machine, rounds, scaling, train_step, workloads
+from benchmarks import decode, flops, kernels, machine, rounds, scaling, train_step, workloads
 from benchmarks.our_profile import short_name
 from benchmarks.padding import IGNORED, padded, picture_patches
 from xgenmm_jax.batch import Batch
@@ -118,6 +118,11 @@ def test_a_device_that_is_too_small_is_told_before_anything_starts():
         train_step.not_together(need, small, 2, "4b")
     assert train_step.not_together(need, replace(small, memory_bytes=141 * 10**9), 2, "4b")
     assert not train_step.not_together(need, replace(small, memory_bytes=200 * 10**9), 2, "4b")
+
+
+def test_kernels_want_a_gpu():
+    with pytest.raises(SystemExit, match="kernels: got cpu, wanted an NVIDIA GPU"):
+        kernels.main([])
 
 
 def test_rates_of_known_devices():

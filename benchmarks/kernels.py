@@ -1,0 +1,231 @@
+"""The NVIDIA kernels by themselves: attention beside cuDNN's at the shapes of 4B, the matrices of a decoding step.
+
+    python -m benchmarks.kernels                              # right, and how fast
+    python -m benchmarks.kernels --tiles --json tiles.json    # and with each of some tiles, the fastest first
+
+Rows of 4096 hold five samples, as stage 1 packs them; "whole" is one causal sample, which cuDNN takes too. FLOP/s count
+pairs of query and key that are seen; a backward pass is two and a half forward ones. Bytes are the matrix's. Errors are
+|ours - XLA's in float32| / |XLA's|. Needs a GPU; about two minutes, compilation included.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+import functools
+import itertools
+import json
+from pathlib import Path
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.report import print_table, show
+from xgenmm_jax.models import flash, matvec
+from xgenmm_jax.models.attention import Causal, Sight, attend, packed_rows
+from xgenmm_jax.models.flash import Tile
+
+SAMPLES = (1200, 60, 1500, 180, 1100)
+ROWS, LENGTH, HEADS, WIDTH = 4, 4096, 32, 96
+WINDOW = Causal(2047)
+CROPS, PATCHES, TOWER_HEADS, TOWER_WIDTH = 64, 729, 16, 72
+MATRICES = ((3072, 9216), (3072, 3072), (3072, 16384), (8192, 3072))
+"""Phi-3-mini's layer: queries, keys and values; out; into the feed-forward; out of it."""
+COPIES = 4
+"""Of each matrix, in turns: together larger than any cache."""
+TILES = [Tile(*shape) for shape in itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3))]
+BLOCKS = list(itertools.product((32, 64, 128), (32, 64), (4, 8, 16), (4, 8)))
+"""matvec's columns, rows, parts, warps."""
+
+Figures = dict[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiles", action="store_true", help="try every tile of the kernels, minutes more")
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    arguments = parser.parse_args(argv)
+    device = jax.devices()[0]
+    if device.platform != "gpu":
+        raise SystemExit(f"kernels: got {device.device_kind}, wanted an NVIDIA GPU; run it where JAX sees one.")
+    figures = [*attention_figures(), *matvec_figures()]
+    if arguments.tiles:
+        figures += [*tile_figures(), *block_figures()]
+    rows = [(f["name"], f"{f['ms']:.3f}", f"{f['rate']:,.2f} {f['unit']}", f.get("error", "")) for f in figures]
+    print_table(f"Kernels on {device.device_kind}", ("kernel", "ms", "rate", "errors"), rows)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"device": device.device_kind, "kernels": figures}, indent=2) + "\n")
+    return 0
+
+
+def attention_figures() -> Iterator[Figures]:
+    """Decoder and tower, ours and cuDNN's; a side that fails is told and left out."""
+    segments, positions = packed()
+    heads = random_heads(ROWS, LENGTH, HEADS, WIDTH)
+    ones = jnp.ones((ROWS, LENGTH), jnp.int32)
+    whole = ROWS * HEADS * LENGTH * (LENGTH + 1) / 2
+    crops = random_heads(CROPS, PATCHES, TOWER_HEADS, TOWER_WIDTH)
+    cudnn = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+    sight = packed_rows(segments, positions, WINDOW, "flash")
+    sides: list[tuple[str, Callable, tuple, float]] = [
+        ("decoder, packed: ours", lambda *x: attend(*x, sight, WINDOW, "flash"), heads, pairs()),
+        ("decoder, whole: ours", lambda *x: attend(*x, Sight(None, ones, ones), Causal(), "flash"), heads, whole),
+        ("decoder, whole: cuDNN", functools.partial(cudnn, is_causal=True), heads, whole),
+        ("tower: ours", lambda *x: attend(*x, implementation="flash"), crops, CROPS * TOWER_HEADS * PATCHES**2),
+        ("tower: cuDNN", cudnn, crops, CROPS * TOWER_HEADS * PATCHES**2),
+    ]
+    for name, function, inputs, count in sides:
+        flops = 4 * inputs[0].shape[-1] * count
+        gradient = jax.grad(lambda *x, f=function: jnp.sum(f(*x).astype(jnp.float32) ** 2), argnums=(0, 1, 2))
+        try:
+            yield figure(f"{name}, forward", function, inputs, flops / 1e12, "TFLOP/s")
+            yield figure(f"{name}, both", gradient, inputs, 3.5 * flops / 1e12, "TFLOP/s")
+        except Exception as error:
+            show(f"{name} failed: {str(error).strip().splitlines()[0]}")
+    ours = value_and_gradients(heads, sight, "flash")
+    with jax.default_matmul_precision("highest"):
+        exact = tuple(x.astype(jnp.float32) for x in heads)
+        wanted = value_and_gradients(exact, packed_rows(segments, positions, WINDOW, "xla"), "xla")
+    errors = " ".join(f"{distance(a, b):.1e}" for a, b in zip(ours, wanted, strict=True))
+    show(f"context, d_query, d_key, d_value of packed rows: {errors} from XLA's")
+
+
+def matvec_figures() -> Iterator[Figures]:
+    """Each matrix of a layer through our kernel and through XLA."""
+    for shape in MATRICES:
+        vector, matrices = jnp.ones(shape[0], jnp.bfloat16), random_matrices(shape)
+        size = COPIES * 2 * shape[0] * shape[1] / 1e12
+        ours = jax.random.normal(jax.random.key(1), (shape[0],), jnp.bfloat16)
+        error = distance(matvec.matvec(ours, matrices[0]), ours.astype(jnp.float32) @ matrices[0].astype(jnp.float32))
+        for name, product in (("ours", matvec.matvec), ("XLA", lambda v, m: v[None] @ m)):
+            made = figure(
+                f"{shape[0]} x {shape[1]}: {name}",
+                lambda v, ms, f=product: [f(v, m) for m in ms],
+                (vector, matrices),
+                size,
+                "TB/s",
+            )
+            yield {**made, "error": f"{error:.1e}" if name == "ours" else ""}
+
+
+def tile_figures() -> list[Figures]:
+    """The three attention kernels with every tile, the fastest first; tiles that do not fit are left out."""
+    segments, _ = packed()
+    query, key, value = random_heads(ROWS, LENGTH, HEADS, WIDTH)
+    options = flash._Options(flash.Order(-WINDOW.reach, 0), "", False)
+    context, log_total = jax.jit(lambda: flash._context(query, key, value, segments, segments, options))()
+    delta = jnp.sum(jnp.square(context.astype(jnp.float32)), axis=-1).transpose(0, 2, 1)
+    head, tail = (query, key, value, segments, segments), (context, log_total, delta)
+    kernels = {
+        "FORWARD": (lambda: flash._context(*head, options), 4),
+        "QUERY_GRADIENT": (lambda: flash._query_gradient(*head, *tail, options), 6),
+        "KEY_VALUE_GRADIENT": (lambda: flash._key_value_gradients(*head, *tail, options), 8),
+    }
+    found = []
+    for name, (kernel, products) in kernels.items():
+        flops, usual = products * WIDTH * pairs() / 1e12, getattr(flash, name)
+        found += tried(flash, (name,), [(tile,) for tile in TILES], kernel, (), flops, "TFLOP/s")
+        setattr(flash, name, usual)
+    return found
+
+
+def block_figures() -> list[Figures]:
+    """The matrices of a layer, all of them, with every block of matvec."""
+    names = ("COLUMNS", "ROWS", "PARTS", "WARPS")
+    vectors = [jnp.ones(rows, jnp.bfloat16) for rows, _ in MATRICES]
+    matrices = [random_matrices(shape) for shape in MATRICES]
+    size = COPIES * sum(2 * rows * columns for rows, columns in MATRICES) / 1e12
+
+    def all_of_them(vectors, matrices):
+        return [matvec.matvec(v, m) for v, ms in zip(vectors, matrices, strict=True) for m in ms]
+
+    usual = [getattr(matvec, name) for name in names]
+    fitting = []
+    for block in BLOCKS:
+        matvec.COLUMNS, matvec.ROWS, matvec.PARTS = block[:3]
+        fitting += [block] if all(matvec.is_possible(*shape) for shape in MATRICES) else []
+    found = tried(matvec, names, fitting, all_of_them, (vectors, matrices), size, "TB/s")
+    for name, value in zip(names, usual, strict=True):
+        setattr(matvec, name, value)
+    return found
+
+
+def tried(
+    module: Any,
+    names: tuple[str, ...],
+    settings: Sequence[tuple],
+    function: Callable,
+    inputs: tuple,
+    work: float,
+    unit: str,
+) -> list[Figures]:
+    """`figure` with the module's constants `names` at each of the settings, the fastest first."""
+    found = []
+    for values in settings:
+        for name, value in zip(names, values, strict=True):
+            setattr(module, name, value)
+        try:
+            label = f"{names[0]} {values[0] if len(values) == 1 else values}"
+            # A new function each time: jit knows nothing of the constants.
+            found.append(figure(label, lambda *x: function(*x), inputs, work, unit))
+        except Exception as error:
+            show(f"{names[0]} {values} failed: {str(error).strip().splitlines()[0][:100]}")
+    return sorted(found, key=lambda one: one["ms"])
+
+
+def figure(name: str, function: Callable, inputs: tuple, work: float, unit: str, repeats: int = 10) -> Figures:
+    """Of the fastest of three turns. work: of one call, in the unit that `unit` has a second."""
+    jitted = jax.jit(function)
+    jax.block_until_ready(jitted(*inputs))
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        for _ in range(repeats):
+            result = jitted(*inputs)
+        jax.block_until_ready(result)
+        seconds.append((time.perf_counter() - start) / repeats)
+    return {"name": name, "ms": 1e3 * min(seconds), "rate": work / min(seconds), "unit": unit}
+
+
+def packed() -> tuple[jax.Array, jax.Array]:
+    """Segment ids and positions of rows that hold SAMPLES, padding behind."""
+    segments, positions = np.zeros((ROWS, LENGTH), np.int32), np.zeros((ROWS, LENGTH), np.int32)
+    start = 0
+    for number, length in enumerate(SAMPLES, 1):
+        segments[:, start : start + length] = number
+        positions[:, start : start + length] = np.arange(length)
+        start += length
+    return jnp.asarray(segments), jnp.asarray(positions)
+
+
+def pairs() -> float:
+    """Queries and keys of the packed rows that see each other, over all heads."""
+    return ROWS * HEADS * sum(length * (length + 1) / 2 for length in SAMPLES)
+
+
+def random_heads(rows: int, length: int, heads: int, width: int) -> tuple[jax.Array, ...]:
+    keys = jax.random.split(jax.random.key(0), 3)
+    return tuple(jax.random.normal(key, (rows, length, heads, width), jnp.bfloat16) for key in keys)
+
+
+def random_matrices(shape: tuple[int, int]) -> list[jax.Array]:
+    return [jax.random.normal(key, shape, jnp.bfloat16) for key in jax.random.split(jax.random.key(2), COPIES)]
+
+
+def value_and_gradients(heads: tuple[jax.Array, ...], sight: Sight, implementation: str) -> tuple[jax.Array, ...]:
+    def total(*heads):
+        context = attend(*heads, sight, WINDOW, implementation)[:, : sum(SAMPLES)]
+        return jnp.sum(context.astype(jnp.float32) ** 2), context
+
+    (_, context), gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*heads)
+    return context, *gradients
+
+
+def distance(got: jax.Array, wanted: jax.Array) -> float:
+    got, wanted = (x.astype(jnp.float32).ravel() for x in (got, wanted))
+    return float(jnp.linalg.norm(got - wanted) / jnp.linalg.norm(wanted))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
