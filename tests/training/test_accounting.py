@@ -14,7 +14,7 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.sources import Synthetic
-from xgenmm_jax.models import phi3, real_crops, sizes
+from xgenmm_jax.models import phi3, sizes
 from xgenmm_jax.models.attention import Causal, Window, causal_mask
 from xgenmm_jax.models.captioner import CaptionerConfig
 from xgenmm_jax.models.grouping import Sampling
@@ -66,12 +66,6 @@ def full_rows(model: VLMConfig, rows: int = 2, crops: int = 3) -> Batch:
 
 
 COUNTED: dict = {}
-
-
-@pytest.fixture(autouse=True)
-def crops_in_one_chunk(monkeypatch):
-    """The compiler counts a loop's body once, so the tower's loop over chunks of crops has one."""
-    monkeypatch.setattr(real_crops, "CHUNKS", 1)
 
 
 def compiled_flops(model: VLMConfig, freeze: tuple[str, ...], batch: Batch) -> float:
