@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.grouping import Sampling, group_crops, group_images, group_strips
 from xgenmm_jax.models.layers import Dtype, normalize_pixels, shard_batch
-from xgenmm_jax.models.partitioning import on_one_device
+from xgenmm_jax.models.partitioning import on_one_gpu
 from xgenmm_jax.models.phi3 import Cache, Phi3, Phi3Config
 from xgenmm_jax.models.projector import MLPConfig, MLPConnector, pooled_side
 from xgenmm_jax.models.real_crops import on_real_crops
@@ -106,7 +106,7 @@ class VLM(nn.Module):
         rows, crops = batch.pixels.shape[:2]
         pixels = shard_batch(batch.pixels.reshape(rows * crops, *batch.pixels.shape[2:]))
         watched = any(map(self.is_mutable_collection, ("params", "intermediates", "attention")))
-        if self.config.train_vision or watched or not on_one_device():
+        if self.config.train_vision or watched or not on_one_gpu():
             features = shard_batch(self.vision(self.normalize(pixels)))
         else:
             variables = self.vision.variables
