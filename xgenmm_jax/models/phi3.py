@@ -350,9 +350,3 @@ class Phi3(nn.Module):
         more = columns(self.additional_head_kernel, self.additional_head_bias, count)
         is_word = jnp.arange(total) < count
         return jnp.where(is_word.reshape((1,) * (words.ndim - 1) + (-1,)), words, more)
-
-    def head(self) -> tuple[Float[Array, "D V"], Float[Array, " V"]]:
-        """Kernel and bias of the whole head, float32, for losses that go through the vocabulary in chunks."""
-        count = self.config.initial_len
-        kernel = jnp.concatenate([self.head_kernel[:, :count], self.additional_head_kernel], axis=1)
-        return kernel, jnp.concatenate([self.head_bias[:count], self.additional_head_bias])

@@ -172,10 +172,6 @@ class VLM(nn.Module):
         """Float32 logits of states."""
         return self.decoder.logits(hidden)
 
-    def head(self) -> tuple[Float[Array, "D V"], Float[Array, " V"]]:
-        """Kernel and bias of the whole head, float32."""
-        return self.decoder.head()
-
     def prefill(self, batch: Batch, cache: Cache) -> tuple[Float[Array, "B V"], Cache]:
         """Logits after the last position of left-padded prompts, one segment a row, and the cache with them at 0..T."""
         hidden, cache = self.decoder.extend(self.embed(batch), batch.segment_ids, batch.positions, cache, 0)
