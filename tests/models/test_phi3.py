@@ -7,7 +7,7 @@ import pytest
 from random_parameters import random_parameters
 
 from xgenmm_jax.models.attention import Window
-from xgenmm_jax.models.phi3 import Phi3, Phi3Config, empty_cache, layers_apart, layers_together
+from xgenmm_jax.models.phi3 import Phi3, Phi3Config, empty_cache, layers_apart
 
 CONFIG = Phi3Config(vocab_rows=32, initial_len=29, width=16, hidden=24, layers=3, heads=4, kv_heads=2, window_size=5)
 
@@ -70,8 +70,6 @@ def test_cached_decoding_is_uncached(window, apart):
         one = slice(t, t + 1)
         got, cache = apply(ids[:, one], segments[:, one], positions[:, one], cache, np.int32(t), layers)
         parts.append(got)
-    if apart:
-        assert layers_together(cache).key.shape == empty_cache(config, 2, 15, "float32").key.shape
     valid = segments > 0
     np.testing.assert_allclose(np.concatenate(parts, axis=1)[valid], wanted[valid], rtol=0, atol=1e-5)
 

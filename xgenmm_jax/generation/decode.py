@@ -157,6 +157,7 @@ class State(NamedTuple):
     """Of the first token of each answer."""
     keys: Key[Array, " B"]
     cache: phi3.Cache
+    """Of `phi3.layers_apart`."""
 
 
 def _begin(
@@ -168,7 +169,8 @@ def _begin(
     key: PRNGKeyArray,
     capacity: int,
     settings: Settings,
-) -> State:
+) -> tuple[tuple[PyTree, ...], State]:
+    """Each layer's parameters by themselves, and answers of one token each."""
     last, cache = prefill(decoder, params, rows, vision_table, prefix, capacity, settings.prefill_positions)
     keys = sampling.row_keys(key, rows.numbers)
     zero = jnp.zeros((), jnp.int32)
@@ -176,13 +178,20 @@ def _begin(
     first = settings.chooser(logits, sampling.step_keys(keys, zero))
     answers = jnp.full((len(first), capacity), settings.pad_id, jnp.int32).at[:, 0].set(first)
     done = is_stop(first, settings) | ~rows.wanted
-    return State(zero + 1, done, answers, rows.positions[:, -1] + 1, keys, cache)
+    layers, cache = phi3.layers_apart(params, cache)
+    return layers, State(zero + 1, done, answers, rows.positions[:, -1] + 1, keys, cache)
 
 
-def _advance(decoder: phi3.Phi3, params: PyTree, state: State, until: Int32[Array, ""], settings: Settings) -> State:
-    start = state.cache.key.shape[2] - state.answers.shape[1]
+def _advance(
+    decoder: phi3.Phi3,
+    params: PyTree,
+    layers: tuple[PyTree, ...],
+    state: State,
+    until: Int32[Array, ""],
+    settings: Settings,
+) -> State:
+    start = state.cache.segment_ids.shape[2] - state.answers.shape[1]
     zero = jnp.zeros((), jnp.int32)
-    layers, cache = phi3.layers_apart(params, state.cache)
 
     def unfinished(state: State) -> Bool[Array, ""]:
         return (state.step < until) & ~jnp.all(state.done)
@@ -199,8 +208,7 @@ def _advance(decoder: phi3.Phi3, params: PyTree, state: State, until: Int32[Arra
         done = state.done | is_stop(ids, settings)
         return State(state.step + 1, done, answers, state.positions, state.keys, cache)
 
-    state = jax.lax.while_loop(unfinished, step, state._replace(cache=cache))
-    return state._replace(cache=sharded(phi3.layers_together(state.cache)))
+    return jax.lax.while_loop(unfinished, step, state)
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "capacity", "settings"))
@@ -222,8 +230,8 @@ def generate_rows(
 
     params: the decoder's. prefix: of one row, seen by every row. limit: at most capacity; not compiled in.
     """
-    state = _begin(decoder, params, rows, vision_table, prefix, key, capacity, settings)
-    return _advance(decoder, params, state, limit, settings).answers
+    layers, state = _begin(decoder, params, rows, vision_table, prefix, key, capacity, settings)
+    return _advance(decoder, params, layers, state, limit, settings).answers
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "capacity", "settings"))
@@ -236,17 +244,26 @@ def begin_rows(
     *,
     capacity: int,
     settings: Settings,
-) -> State:
-    """Answers of one token each, for `continue_rows`: the two together are `generate_rows`, in pieces."""
+) -> tuple[tuple[PyTree, ...], State]:
+    """Layers, and answers of one token each, for `continue_rows`: the two together are `generate_rows`, in pieces.
+
+    The layers are a copy of the decoder's; drop them when the answers are whole.
+    """
     return _begin(decoder, params, rows, vision_table, None, key, capacity, settings)
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "settings"), donate_argnames=("state",))
 def continue_rows(
-    decoder: phi3.Phi3, params: PyTree, state: State, until: Int32[Array, ""], *, settings: Settings
+    decoder: phi3.Phi3,
+    params: PyTree,
+    layers: tuple[PyTree, ...],
+    state: State,
+    until: Int32[Array, ""],
+    *,
+    settings: Settings,
 ) -> State:
     """Answers grown to `until` tokens, at most their room, or until all have stopped. `state` is used up."""
-    return _advance(decoder, params, state, until, settings)
+    return _advance(decoder, params, layers, state, until, settings)
 
 
 def _blocks(rows: int, length: int, positions: int) -> int:

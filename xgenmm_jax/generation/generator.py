@@ -195,16 +195,19 @@ class Generator:
         with self._placed():
             self._vision.load(expanded.views)
             rows, table = self._rows([expanded], 1, 0), self._vision.table
-            state = decode.begin_rows(self._decoder, params, rows, table, key, capacity=capacity, settings=settings)
-        return streaming.pieces(self._texts(state, max_new_tokens, settings))
+            begun = decode.begin_rows(self._decoder, params, rows, table, key, capacity=capacity, settings=settings)
+        return streaming.pieces(self._texts(*begun, max_new_tokens, settings))
 
-    def _texts(self, state: decode.State, max_new_tokens: int, settings: decode.Settings) -> Iterator[str]:
+    def _texts(
+        self, layers: tuple[PyTree, ...], state: decode.State, max_new_tokens: int, settings: decode.Settings
+    ) -> Iterator[str]:
         """The answer so far, again and again until it ends."""
         params = self._params["decoder"]
         for until in (*range(1, max_new_tokens, _STREAM_STEPS), max_new_tokens):
             if until > 1:
                 with self._placed():
-                    state = decode.continue_rows(self._decoder, params, state, jnp.int32(until), settings=settings)
+                    reached = jnp.int32(until)
+                    state = decode.continue_rows(self._decoder, params, layers, state, reached, settings=settings)
             yield self.tokenizer.decode(self._until_stop(np.asarray(state.answers[0])), keep_special=False)
             if bool(state.done[0]):
                 return

@@ -107,11 +107,6 @@ def layers_apart(params: Any, cache: Cache) -> tuple[tuple[Any, ...], Cache]:
     return layers, cache._replace(key=keys, value=values)
 
 
-def layers_together(cache: Cache) -> Cache:
-    """The stacked cache again."""
-    return cache._replace(key=jnp.concatenate(cache.key), value=jnp.concatenate(cache.value))
-
-
 def rotary_angles(
     positions: Int32[Array, "B T"], head_width: int, theta: float
 ) -> tuple[Float[Array, "B T 1 H"], Float[Array, "B T 1 H"]]:
