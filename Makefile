@@ -20,6 +20,7 @@ demo: $(STAMP)
 micro: $(STAMP)
 	$(BIN)/xgenmm train experiments/micro/vision_tower.py --workdir runs/micro/vision_tower
 	$(BIN)/xgenmm train experiments/micro/vision_tower_reading.py --workdir runs/micro/vision_tower_reading
+	$(BIN)/xgenmm train experiments/micro/vision_tower_small_text.py --workdir runs/micro/vision_tower_small_text
 	$(BIN)/xgenmm train experiments/micro/language_model.py --workdir runs/micro/language_model
 	$(BIN)/xgenmm train experiments/micro/language_model_finding.py --workdir runs/micro/language_model_finding
 	$(BIN)/xgenmm demo experiments/micro --workdir runs/micro
@@ -33,11 +34,12 @@ lint: $(TEST_STAMP)
 
 setup: $(STAMP)
 
-# About two hours on 2 cores; interrupted, the same command continues.
+# About three hours on 2 cores; interrupted, the same command continues.
 starting-weights: $(STAMP)
 	$(BIN)/xgenmm train experiments/nano/vision_tower.py --workdir runs/weights/vision_tower
 	$(BIN)/xgenmm train experiments/nano/vision_tower_reading.py --workdir runs/weights/vision_tower_reading
-	$(BIN)/python tools/export_starting_weights.py runs/weights/vision_tower_reading vision
+	$(BIN)/xgenmm train experiments/nano/vision_tower_small_text.py --workdir runs/weights/vision_tower_small_text
+	$(BIN)/python tools/export_starting_weights.py runs/weights/vision_tower_small_text vision
 	$(BIN)/xgenmm train experiments/nano/language_model.py --workdir runs/weights/language_model
 	$(BIN)/xgenmm train experiments/nano/language_model_finding.py --workdir runs/weights/language_model_finding
 	$(BIN)/python tools/export_starting_weights.py runs/weights/language_model_finding decoder

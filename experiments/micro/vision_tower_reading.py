@@ -12,5 +12,5 @@ from xgenmm_jax.training.config import TrainConfig
 
 
 def config() -> TrainConfig:
-    larger = vision_tower.larger(vision_tower_reading.config(), steps=10_000)
+    larger = vision_tower.larger(vision_tower_reading.config(), steps=6_000)
     return replace(larger, initialize=common.after("vision_tower"))

@@ -40,7 +40,7 @@ def test_a_record_depends_on_seed_and_index_alone(family: families.Family, split
 def test_families_have_the_record_types_and_markers_that_chat_expects():
     types = {name: Document for name in ("interleaved", "naming", "text")}
     types |= {name: Preference for name in ("preference", "safety")}
-    types |= {name: Caption for name in ("caption", "dense", "ocr", "ocr_hd", "grounding", "pages")}
+    types |= {name: Caption for name in ("caption", "dense", "ocr", "ocr_hd", "small_text", "grounding", "pages")}
     types |= {name: Conversation for name in ("lookups", "questions", "page_questions", "multi_image", "text_chat")}
     for family in families.FAMILIES:
         for index in range(100):

@@ -74,7 +74,9 @@ def test_training_records_show_and_tell_nothing_held_out(family: families.Family
                     assert not re.search(rf"\b{name}\b", text), (record.id, text)
 
 
-HELD_OUT_FAMILIES = ("caption", "ocr", "ocr_hd", "grounding", "pages", "page_questions", "multi_image", "safety")
+HELD_OUT_FAMILIES = (
+    *("caption", "ocr", "ocr_hd", "small_text", "grounding", "pages", "page_questions", "multi_image", "safety"),
+)
 
 
 @pytest.mark.parametrize("family", HELD_OUT_FAMILIES)

@@ -22,9 +22,11 @@ from xgenmm_jax.data.synthetic.world import Dice
 
 Family = Literal[
     "caption", "dense", "lookups", "naming", "ocr", "ocr_hd", "grounding", "interleaved", "pages", "questions",
-    "page_questions", "multi_image", "text", "text_chat", "preference", "safety",
+    "page_questions", "multi_image", "text", "text_chat", "preference", "safety", "small_text",
 ]  # fmt: skip
 FAMILIES: tuple[Family, ...] = get_args(Family)
+SPOKEN = tuple(family for family in FAMILIES if family != "small_text")
+"""Families whose words a tokenizer learns; the rest has no word that these do not have."""
 
 
 def record(
@@ -39,10 +41,11 @@ def record(
     """Record `index` of one of FAMILIES, a pure function of its arguments.
 
     Describing takes tenths of a millisecond; pictures are painted when their `load` is called.
-    filler, granularity: of the families ocr and ocr_hd. Without filler granularity 0 is `"NY", "BURGER"`, what the
-    paper's loader trains on.
+    filler, granularity: of the families ocr, ocr_hd and small_text. Without filler granularity 0 is `"NY", "BURGER"`,
+    what the paper's loader trains on.
 
     caption, dense, ocr, grounding: Caption, 64 x 64; dense names every place and shows text more often, for a tower.
+    small_text: Caption, 64 x 64, for a tower: lines as small as a page's.
     ocr_hd, pages: Caption, 128 x 128 or strips. interleaved, naming, text: Document. lookups, questions,
     page_questions: Conversation about one picture; multi_image: about 2 or 3; text_chat: about none.
     preference, safety: Preference.
@@ -58,8 +61,8 @@ def record(
     if family == "dense":
         scene = scenes.mixed(dice, split, scenes.TEXT_HEAVY)
         return Caption(id, draw.picture(scene), language.dense_caption(scene))
-    if family in ("ocr", "ocr_hd"):
-        scene = scenes.text(dice, split) if family == "ocr" else pages.page(dice, split).scene
+    if family in ("ocr", "ocr_hd", "small_text"):
+        scene = pages.page(dice, split).scene if family == "ocr_hd" else _SHORT_TEXTS[family](dice, split)
         entries = [(t.name, annotation.fraction_box(t, scene.size_px, 6)) for t in pages.strings(scene)]
         return Caption(id, draw.picture(scene), annotation.ocr_caption(entries, granularity, filler))
     if family == "grounding":
@@ -112,6 +115,9 @@ def record(
     raise ValueError(f"synthetic family: got {family!r}; wanted one of {', '.join(FAMILIES)}.")
 
 
+_SHORT_TEXTS = {"ocr": scenes.text, "small_text": scenes.small_text}
+
+
 def turns(answered: Sequence[tuple[str, str]], pictures: int) -> tuple[Turn, ...]:
     """User and assistant turns; the first question carries the pictures' markers."""
     result = []
@@ -135,14 +141,14 @@ def texts(record: Record) -> Iterator[str]:
 
 
 def corpus(seed: int, count: int) -> Iterator[str]:
-    """`count` records' texts for training a tokenizer, all families in turn.
+    """`count` records' texts for training a tokenizer, SPOKEN in turn.
 
     Characters of strings stand apart (`K 7 Q`), so that no piece of two upper-case letters is worth learning and
     strings are read and written character by character.
     """
     for i in range(count):
-        family = FAMILIES[i % len(FAMILIES)]
-        for text in texts(record(family, i // len(FAMILIES), seed=seed)):
+        family = SPOKEN[i % len(SPOKEN)]
+        for text in texts(record(family, i // len(SPOKEN), seed=seed)):
             yield _apart(text)
 
 

@@ -9,6 +9,7 @@ from xgenmm_jax.data.synthetic.world import BASE_PX, Dice, Scene, Thing
 
 SMALL_OBJECT_PX = (26, 30)
 LARGE_OBJECT_PX = (32, 44)
+SMALL_CAP_PX = (8, 12)
 EVEN = (0.39, 0.27, 0.22)
 """Shares of shapes, text and objects that captions and questions use."""
 TEXT_HEAVY = (0.30, 0.45, 0.15)
@@ -71,6 +72,14 @@ def text(dice: Dice, split: Split) -> Scene:
         free = world.free_places(things)
         things += _some_shapes(dice, "train", free, min(len(free), dice.between(1, 2)))
     return _scene(dice, things)
+
+
+def small_text(dice: Dice, split: Split) -> Scene:
+    """1 to 4 strings below each other, 8 to 12 pixels high, as small as on a crop of a page."""
+    count = dice.between(1, 4)
+    height = BASE_PX // count
+    bands = [(1, i * height + 1, BASE_PX - 1, (i + 1) * height - 1) for i in range(count)]
+    return _scene(dice, [world.text(dice, split, band, SMALL_CAP_PX) for band in bands])
 
 
 def objects(dice: Dice, split: Split, style: str = "") -> Scene:
