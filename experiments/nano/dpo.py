@@ -11,7 +11,7 @@ from xgenmm_jax.training.dpo import DPO
 
 
 def config() -> TrainConfig:
-    mixture = ((common.family("preference"), 0.4), (common.family("safety"), 0.6))
+    mixture = ((common.family("preference"), 0.35), (common.family("safety"), 0.65))
     data = common.data(mixture, common.ANY_RES, length=320, crops=5, batch_rows=6)
-    config = common.stage("dpo", data, steps=85, peak_lr=9e-4, initialize=common.after("sft_multi"), warmup_steps=20)
+    config = common.stage("dpo", data, steps=85, peak_lr=8e-4, initialize=common.after("sft_multi"), warmup_steps=20)
     return replace(config, loss=DPO(beta=0.1, chosen_weight=0.5))

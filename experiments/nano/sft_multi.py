@@ -9,9 +9,9 @@ from xgenmm_jax.training.config import TrainConfig
 
 def config() -> TrainConfig:
     mixture = (
-        (common.family("multi_image"), 0.48),
+        (common.family("multi_image"), 0.44),
         (common.family("questions"), 0.32),
-        (common.family("page_questions"), 0.20),
+        (common.family("page_questions"), 0.24),
     )
     data = common.data(mixture, common.ANY_RES, length=320, crops=8, batch_rows=6)
-    return common.stage("sft_multi", data, steps=165, peak_lr=7e-4, initialize=common.after("sft_single"))
+    return common.stage("sft_multi", data, steps=165, peak_lr=5e-4, initialize=common.after("sft_single"))
