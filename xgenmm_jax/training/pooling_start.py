@@ -66,11 +66,12 @@ def start_as_pooling(
     ridge = RIDGE * len(seen) * jnp.eye(width)
     key = blind @ jnp.linalg.solve(seen.T @ seen + ridge, seen.T @ wanted)  # [E, Q]
     score = jnp.einsum("nPE,EQ->PQ", features, key) / len(features)
-    own = jnp.sum(score * cells) / len(cells)
-    others = jnp.sum(score * (1 - cells)) / (len(cells) * (queries - 1))
+    # Of each query by itself: a tower may place its patches less well in the middle than at the border.
+    own = jnp.sum(score * cells, axis=0) / jnp.sum(cells, axis=0)
+    others = jnp.sum(score * (1 - cells), axis=0) / jnp.sum(1 - cells, axis=0)
     # Attention divides by sqrt(head_width); key and query each carry the root of the factor.
     size = math.sqrt(SHARPNESS) * head_width**0.25
-    key = key / (own - others) * size
+    key = key / (own - others)[None] * size
 
     layers = connector["layers"]
     to_q = layers["to_q"]["kernel"].at[..., :queries].set(size * ask[:, None])
