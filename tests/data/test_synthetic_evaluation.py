@@ -39,13 +39,15 @@ def test_shuffled_orders_leave_no_picture_in_place():
         assert all(place != index for index, place in enumerate(item.order))
 
 
-def test_any_four_demonstrations_hold_both_names():
+def test_every_four_demonstrations_hold_each_name_once_behind_what_decides_it():
     for item in items("shots", 50, seed=0):
-        called = [demo.answer for demo in item.demos]
-        assert len(called) == MAX_SHOTS and set(called) == set(item.names) and item.answers[0] in item.names
-        for start in range(MAX_SHOTS - 3):
-            assert Counter(called[start : start + 4]) == {name: 2 for name in item.names}
-    assert 0.4 < sum(i.answers[0] == i.names[0] for i in items("shots", 200, seed=0)) / 200 < 0.6
+        assert len(item.demos) == MAX_SHOTS and item.answers[0] in item.names
+        first, last = item.demos[:4], item.demos[4:]
+        assert {demo.name for demo in first} == set(item.names)
+        assert {(demo.attribute, demo.name) for demo in first} == {(demo.attribute, demo.name) for demo in last}
+        assert len({demo.attribute for demo in first}) == 4
+    places = Counter(item.names.index(item.answers[0]) for item in items("shots", 400, seed=0))
+    assert all(75 < count < 125 for count in places.values())
 
 
 def test_unsafe_items_come_from_untrained_categories():

@@ -9,7 +9,7 @@ import pytest
 
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
 from xgenmm_jax.data.splits import SPLITS
-from xgenmm_jax.data.synthetic import annotation, draw, families, language, preferences, questions
+from xgenmm_jax.data.synthetic import annotation, documents, draw, families, language, preferences, questions
 from xgenmm_jax.data.synthetic.world import ALPHABET, Scene
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
@@ -38,7 +38,7 @@ def test_a_record_depends_on_seed_and_index_alone(family: families.Family, split
 
 
 def test_families_have_the_record_types_and_markers_that_chat_expects():
-    types = {name: Document for name in ("interleaved", "naming", "text")}
+    types = {name: Document for name in ("interleaved", "naming", "text", "glossary")}
     types |= {name: Preference for name in ("preference", "safety")}
     types |= {name: Caption for name in ("caption", "dense", "ocr", "ocr_hd", "small_text", "grounding", "pages")}
     types |= {name: Conversation for name in ("lookups", "questions", "page_questions", "multi_image", "text_chat")}
@@ -161,3 +161,10 @@ def test_corpus_sets_string_characters_apart():
     """Otherwise pieces of two letters are learned, and held-out strings fall into other pieces than trained ones."""
     for text in families.corpus(0, 650):
         assert not re.search(rf"\b[{ALPHABET}0-9]{{2,}}\b", text), text
+
+
+def test_a_glossary_gives_every_attribute_one_name_and_tells_most_of_them_again():
+    for index in range(50):
+        pairs = [pair.rsplit(" ", 1) for pair in families.record("glossary", index, seed=0).parts[0].split(", ")]
+        assert 2 <= len({name for _, name in pairs}) == len({tuple(pair) for pair in pairs}) <= 6 <= len(pairs)
+        assert {name for _, name in pairs} <= set(documents.NONCE)

@@ -29,8 +29,8 @@ NAMES = {
     *(f"{part}/{kind}" for part in ("questions", "questions_wrong_image", "questions_majority")
       for kind in ("colour", "shape", "object", "count", "exists", "where", "read", "mean")),
     "reading/base", "reading/anyres", "new_style", "handwriting", "multi_image", "multi_image_shuffled", "shots/0",
-    "shots/4", "shots/8", "shots/4_permuted", "hallucination/f1", "hallucination/yes_to_absent", "attack_success",
-    "refusal_of_benign", "grounding/iou", "caption/cider",
+    "shots/4", "shots/8", "shots/4_permuted", "shots/4_in_words", "hallucination/f1",
+    "hallucination/yes_to_absent", "attack_success", "refusal_of_benign", "grounding/iou", "caption/cider",
 }  # fmt: skip
 """Those that the report promises."""
 
@@ -112,7 +112,8 @@ def test_shuffled_pictures_are_the_same_at_other_places(words):
 
 def test_shots_are_written_as_openflamingo_does_and_permuted_names_are_all_wrong(words):
     cases = {measure.name: measure.cases[0] for measure in suite.measures(FEW_SHOT, words, ANYRES)}
-    texts = {n: words.decode(cases[f"shots/{n}"].prompt.token_ids).split("\n") for n in (0, 4, 8, "4_permuted")}
+    kinds = (0, 4, 8, "4_permuted", "4_in_words")
+    texts = {n: words.decode(cases[f"shots/{n}"].prompt.token_ids).split("\n") for n in kinds}
     *demos, query = texts[4]
     assert query == "<image>Question:What is this called? Short answer:"
     assert len(demos) == 4 and all(
@@ -121,9 +122,12 @@ def test_shots_are_written_as_openflamingo_does_and_permuted_names_are_all_wrong
     )
     assert texts[8][:4] == demos and len(texts[8]) == 9
     assert texts[0][2] == query and [text.count("<image>") for text in texts[0]] == [0, 0, 1]
-    assert set(texts[0][:2]) == {demo.removeprefix("<image>") for demo in demos}  # both names are told
-    assert sorted(texts["4_permuted"][:4]) == sorted(demos)
-    assert all(new != old for new, old in zip(texts["4_permuted"][:4], demos, strict=True))
+    assert texts[0][:2] == [demo.removeprefix("<image>") for demo in demos[:2]]  # two of the four names are told
+    assert texts["4_in_words"] == [*(demo.removeprefix("<image>") for demo in demos), query]
+    told, permuted = ([demo.rpartition(" ") for demo in texts[n][:4]] for n in (4, "4_permuted"))
+    assert [demo[0] for demo in permuted] == [demo[0] for demo in told]  # the pictures' attributes stay
+    assert sorted(demo[2] for demo in permuted) == sorted(demo[2] for demo in told)
+    assert all(new[2] != old[2] for new, old in zip(permuted, told, strict=True))
     assert cases["shots/4"].prompt.pictures == cases["shots/4_permuted"].prompt.pictures
 
 

@@ -15,6 +15,7 @@ from xgenmm_jax.data import chat
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import ChatStyle, Demonstration, Prompt
 from xgenmm_jax.data.records import Picture, Turn
+from xgenmm_jax.data.synthetic import documents
 from xgenmm_jax.data.synthetic.evaluation_items import WITH_EVIDENCE, Item, ItemKind, items
 from xgenmm_jax.data.synthetic.questions import verdict
 from xgenmm_jax.data.tokenizer import Tokenizer
@@ -116,6 +117,11 @@ def verdict_score(text: str, truth: Sequence[str]) -> float:
     return vqa_score(verdict(text), truth)
 
 
+def name_score(text: str, truth: Sequence[str]) -> float:
+    """As `vqa_score`, of the name behind the attribute that decides it."""
+    return vqa_score(documents.name_in(text), truth)
+
+
 def reading_score(text: str, truth: Sequence[str]) -> float:
     """1 where the string is right to the letter and its case; spaces around do not count."""
     return float(text.strip() in truth)
@@ -177,31 +183,36 @@ class _Asker:
         ]
 
     def shots(self) -> list[Measure]:
-        """Invented names told by demonstrations; none of their pictures, four, eight, and four with others' names."""
+        """Invented names told by demonstrations: four, eight, and their controls.
+
+        0 carries two of the four without their pictures, as OpenFlamingo's does; 4_in_words all four. 4_permuted: each
+        attribute keeps its picture and gets another's name.
+        """
         made = self.items("shots")
         return [
-            self._shots("shots/0", made, 0),
+            self._shots("shots/0", made, 2, in_words=True),
             self._shots("shots/4", made, 4),
             self._shots("shots/8", made, 8),
             self._shots("shots/4_permuted", made, 4, permuted=True),
+            self._shots("shots/4_in_words", made, 4, in_words=True),
         ]
 
-    def _shots(self, name: str, made: Sequence[Item], shots: int, permuted: bool = False) -> Measure:
+    def _shots(
+        self, name: str, made: Sequence[Item], shots: int, permuted: bool = False, in_words: bool = False
+    ) -> Measure:
         cases = []
         for item in made:
             shown = item.demos[:shots]
-            if shots == 0:
-                # One of each name: the names are told, which picture has which is not.
-                shown = tuple(next(demo for demo in item.demos if demo.answer == name) for name in item.names)
-            answers = [demo.answer for demo in shown]
+            names = [demo.name for demo in shown]
             if permuted:
-                answers = fewshot.permuted_answers(answers)
+                names = fewshot.permuted_answers(names)
             demos = [
-                Demonstration(demo.picture, demo.question, answer) for demo, answer in zip(shown, answers, strict=True)
+                Demonstration(demo.picture, demo.question, documents.called(demo.attribute, name))
+                for demo, name in zip(shown, names, strict=True)
             ]
-            prompt = chat.few_shot_prompt(demos, item.pictures[0], item.question, self.tokenizer, text_only=shots == 0)
+            prompt = chat.few_shot_prompt(demos, item.pictures[0], item.question, self.tokenizer, text_only=in_words)
             cases.append(Case(item.id, item.question, item.answers, prompt.pictures, prompt))
-        return Measure(name, tuple(cases), vqa_score, SHORT_ANSWER)
+        return Measure(name, tuple(cases), name_score, SHORT_ANSWER)
 
     def _measure(
         self,

@@ -23,7 +23,7 @@ NamedBy = Literal["color", "shape", "object"]
 
 
 def few_shot(question: str, answer: str) -> str:
-    """OpenFlamingo's demonstration: `Question:What is this called? Short answer:dax`."""
+    """OpenFlamingo's demonstration: `Question:What is this called? Short answer:red dax`."""
     return f"Question:{question} Short answer:{answer}"
 
 
@@ -71,6 +71,9 @@ class Naming:
     names: tuple[str, ...]
     fixed: str
 
+    def called(self, which: int) -> str:
+        return called(self.attributes[which], self.names[which])
+
 
 def naming(dice: Dice, split: Split, count: int = 2) -> Naming:
     """A random binding. In half of those of shapes only the deciding attribute varies.
@@ -104,30 +107,40 @@ def named_scene(dice: Dice, binding: Naming, which: int, split: Split) -> Scene:
     return scenes.one_shape(dice, split, color, shape)
 
 
-def alternation(dice: Dice, count: int, length: int) -> list[int]:
-    """Which attribute each picture has: from length 4 on, any 4 in a row hold two of each, if count is 2.
+def called(attribute: str, name: str) -> str:
+    """What a thing is called, behind what decides it: `red dax`.
 
-    One pattern repeats with period 4. count 3: random, each at least once among the first four.
+    Without the attribute a model of nano's size learns to copy names and never which one, and with more than a space
+    between the two it looks for the name in vain (`docs/log.md`).
     """
-    if count == 2:
-        period = dice.shuffle((0, 0, 1, 1))
-        return [period[i % 4] for i in range(length)]
-    first = dice.shuffle((0, 1, 2, dice.below(3)))
-    return [*first, *(dice.below(count) for _ in range(length))][:length]
+    return f"{attribute} {name}"
+
+
+def name_in(answer: str) -> str:
+    """`dax` of `red dax`, and of `dax` alone."""
+    return answer.strip().rpartition(" ")[2]
 
 
 def names(dice: Dice, split: Split) -> tuple[Part, ...]:
-    """3 to 9 pictures, each followed by the question what it is called and its name."""
-    count = 3 if dice.chance(0.2) else 2
-    length = dice.between(3, 9)
+    """4 to 9 pictures of things with 2 to 4 names, in any order, each followed by the question what it is called."""
+    count = dice.between(2, 4)
     binding = naming(dice, split, count)
-    # Half at random: the order alone must not tell the next name.
-    order = alternation(dice, count, length) if dice.chance(0.5) else [dice.below(count) for _ in range(length)]
     parts: list[Part] = []
-    for which in order:
+    for which in (dice.below(count) for _ in range(dice.between(4, 9))):
         scene = named_scene(dice, binding, which, split)
-        parts += [draw.picture(scene), few_shot(NAMING_QUESTION, binding.names[which])]
+        parts += [draw.picture(scene), few_shot(NAMING_QUESTION, binding.called(which))]
     return tuple(parts)
+
+
+def glossary(dice: Dice, split: Split) -> str:
+    """2 to 6 names, each told again and again behind what decides it: `red dax, blue wug, red dax, green fep`.
+
+    A hundred names in the room of one document with pictures: what looks back for the word that stood here before is
+    learned from these within some hundred steps, and then serves demonstrations as well (`docs/log.md`).
+    """
+    count = dice.between(2, 6)
+    binding = naming(dice, split, count)
+    return ", ".join(binding.called(dice.below(count)) for _ in range(dice.between(16, 40)))
 
 
 def document(dice: Dice, split: Split) -> tuple[tuple[Part, ...], Literal["", "\n"]]:

@@ -33,15 +33,20 @@ ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
 QUESTION_KINDS: tuple[ItemKind, ...] = ("color", "shape", "object", "count", "exists", "where", "read")
 WITH_EVIDENCE: tuple[ItemKind, ...] = ("count", "exists", "hallucination")
 """Kinds whose answers name what they rest on; only what they come to is scored."""
-MAX_SHOTS = 8
+NAMES = 4
+"""Of one item of shots."""
+MAX_SHOTS = 2 * NAMES
 _TRIES = 1000
 
 
 @dataclass(frozen=True)
 class Demonstration:
+    """A named picture; the answer is `documents.called(attribute, name)`."""
+
     picture: Picture
     question: str
-    answer: str
+    attribute: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Item:
 
     box: the true box as fractions x1, y1, x2, y2 (grounding). category: of danger (unsafe). wrong_pictures: another
     item's, whose answer differs. order: the pictures' order in the shuffled control, none in its place. demos: shots
-    only; any 4 in a row hold each of the two names twice; names: these two.
+    only; the first four hold each of the four names once, and so do the last; names: these four.
     """
 
     id: str
@@ -204,12 +209,14 @@ def _multi_image(dice: Dice, id: str) -> Item:
 
 def _shots(dice: Dice, id: str) -> Item:
     """Eight named pictures, then one whose combination, or object and place, is held out."""
-    binding = documents.naming(dice, "held_out")
+    binding = documents.naming(dice, "held_out", NAMES)
     demos = []
-    for which in documents.alternation(dice, 2, MAX_SHOTS):
-        scene = documents.named_scene(dice, binding, which, "train")
-        demos.append(Demonstration(draw.picture(scene), documents.NAMING_QUESTION, binding.names[which]))
-    which = dice.below(2)
+    for which in (*dice.shuffle(range(NAMES)), *dice.shuffle(range(NAMES))):
+        picture = draw.picture(documents.named_scene(dice, binding, which, "train"))
+        demos.append(
+            Demonstration(picture, documents.NAMING_QUESTION, binding.attributes[which], binding.names[which])
+        )
+    which = dice.below(NAMES)
     query = draw.picture(documents.named_scene(dice, binding, which, "held_out"))
     name = binding.names[which]
     return Item(id, "shots", (query,), documents.NAMING_QUESTION, (name,), demos=tuple(demos), names=binding.names)

@@ -22,10 +22,10 @@ from xgenmm_jax.data.synthetic.world import Dice
 
 Family = Literal[
     "caption", "dense", "lookups", "naming", "ocr", "ocr_hd", "grounding", "interleaved", "pages", "questions",
-    "page_questions", "multi_image", "text", "text_chat", "preference", "safety", "small_text",
+    "page_questions", "multi_image", "text", "text_chat", "preference", "safety", "small_text", "glossary",
 ]  # fmt: skip
 FAMILIES: tuple[Family, ...] = get_args(Family)
-SPOKEN = tuple(family for family in FAMILIES if family != "small_text")
+SPOKEN = tuple(family for family in FAMILIES if family not in ("small_text", "glossary"))
 """Families whose words a tokenizer learns; the rest has no word that these do not have."""
 
 
@@ -46,7 +46,7 @@ def record(
 
     caption, dense, ocr, grounding: Caption, 64 x 64; dense names every place and shows text more often, for a tower.
     small_text: Caption, 64 x 64, for a tower: lines as small as a page's.
-    ocr_hd, pages: Caption, 128 x 128 or strips. interleaved, naming, text: Document. lookups, questions,
+    ocr_hd, pages: Caption, 128 x 128 or strips. interleaved, naming, text, glossary: Document. lookups, questions,
     page_questions: Conversation about one picture; multi_image: about 2 or 3; text_chat: about none.
     preference, safety: Preference.
 
@@ -74,6 +74,8 @@ def record(
         return Document(id, parts, separator)
     if family == "naming":
         return Document(id, documents.names(dice, split), dice.pick(("", "\n")))
+    if family == "glossary":
+        return Document(id, (documents.glossary(dice, split),))
     if family == "pages":
         page = pages.page(dice, split)
         return Caption(id, draw.picture(page.scene), page.caption)

@@ -62,17 +62,18 @@ def naming(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
 def demonstrations(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
     """The same in the form of a few-shot prompt, words in the pictures' place, for pictures to step into later.
 
-    `A red star. Question:What is this called? Short answer:dax` ..., and the last one is asked.
+    `A red star. Question:What is this called? Short answer:red dax` ..., and the last one is asked.
     """
-    binding = documents.naming(dice, split)
+    count = dice.between(2, 4)
+    binding = documents.naming(dice, split, count)
     shown = []
-    for which in (*dice.shuffle((0, 1)), *(dice.below(2) for _ in range(dice.between(1, 6)))):
+    for which in (*dice.shuffle(range(count)), *(dice.below(count) for _ in range(dice.between(1, 5)))):
         thing = documents.named_scene(dice, binding, which, split).things[0]
         words = f"{language.article(language.noun(thing)).capitalize()} {language.at(thing.place)}."
-        shown.append((words, documents.NAMING_QUESTION, binding.names[which]))
-    *told, (last, question, name) = shown
+        shown.append((words, documents.NAMING_QUESTION, binding.called(which)))
+    *told, (last, question, answer) = shown
     lines = [f"{words} {documents.few_shot(*pair)}" for words, *pair in told]
-    return (" ".join((*lines, last)), [(question, name)])
+    return (" ".join((*lines, last)), [(question, answer)])
 
 
 def pictures_in_words(dice: Dice, split: Split) -> tuple[str, list[Answered]]:

@@ -84,14 +84,15 @@ METRICS: dict[str, MetricName] = {
         control="multi_image_shuffled",
         control_words="pictures shuffled",
     ),
-    "shots/0": MetricName("No examples", "two worked examples without their pictures"),
+    "shots/0": MetricName("No examples", "two of the four worked examples, without their pictures"),
     "shots/4": MetricName(
         "Four examples",
         "invented names that only the examples explain",
         control="shots/4_permuted",
-        control_words="answers permuted",
+        control_words="names permuted",
     ),
     "shots/8": MetricName("Eight examples", "the same with twice the examples"),
+    "shots/4_in_words": MetricName("Four examples in words", "the same four without their pictures"),
     "grounding/iou": MetricName("Boxes", "overlap of the box it gives with the true one (IoU)"),
     "caption/cider": MetricName(
         "Captions, CIDEr", "agreement with reference captions; no percentage, papers print it times 100"
@@ -137,8 +138,8 @@ SECTIONS = (
     ),
     Section(
         "Learning from examples in the prompt",
-        "Base models only, exact answers in percent. Small: the examples carry each other's answers.",
-        ("shots/0", "shots/4", "shots/8"),
+        "Base models only, exact answers in percent. Small: the examples carry each other's names.",
+        ("shots/0", "shots/4", "shots/8", "shots/4_in_words"),
     ),
     Section("Pointing and describing", "", ("grounding/iou", "caption/cider", "caption/exact")),
     Section(
