@@ -157,3 +157,10 @@ def test_rows_that_do_not_divide_are_refused(tmp_path):
 def test_mistyped_freeze_names_the_parts(tmp_path):
     with pytest.raises(ValueError, match="'visoin' names no parameter; the parts are decoder, vision"):
         train(dataclasses.replace(toy_run.config(), freeze=("visoin",)), tmp_path)
+
+
+def test_a_start_that_is_not_there_leaves_no_folder_in_the_way(tmp_path):
+    mistyped = dataclasses.replace(toy_run.config(), initialize=Initialize(run=str(tmp_path / "nowhere")))
+    with pytest.raises(ValueError, match="nowhere': no such folder"):
+        train(mistyped, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -180,6 +180,11 @@ def restore_params(source: Path, abstract: Params) -> Params:
     return _restore(folder, abstract)
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run has saved, wholly or not."""
+    return bool(checkpoint_files.steps(run / FOLDER))
+
+
 def newest(source: Path) -> Path:
     """The newest whole checkpoint of a run folder; a checkpoint is its own newest. Damaged ones are told in a warning.
 

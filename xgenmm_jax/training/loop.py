@@ -15,7 +15,7 @@ from jaxtyping import Array
 from xgenmm_jax.data.order import State
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training.accounting import Speedometer
-from xgenmm_jax.training.checkpoints import Checkpoints, Progress
+from xgenmm_jax.training.checkpoints import Checkpoints, Progress, has_checkpoint
 from xgenmm_jax.training.config import CheckpointConfig, TrainConfig
 from xgenmm_jax.training.distributed import anyone, ending_together
 from xgenmm_jax.training.initialize import initialize_params
@@ -23,7 +23,7 @@ from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
 from xgenmm_jax.training.objective import Objective, Params, Size
 from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, split, trainable_mask
 from xgenmm_jax.training.profiling import Profiler
-from xgenmm_jax.training.run_folder import prepare
+from xgenmm_jax.training.run_folder import check_same, prepare
 from xgenmm_jax.training.sharding import check_rows, host_share, make_mesh, put_rows, row_sharding
 from xgenmm_jax.training.signals import Signals
 from xgenmm_jax.training.spikes import FIGURES, Spikes
@@ -80,6 +80,11 @@ def train(
     trainable = trainable_mask(unboxed(boxed), config.freeze)
     abstract = abstract_state(objective, trainable, optimizer, mesh)
     host, hosts = host_share(mesh)
+    check_same(config, folder)
+    with jax.set_mesh(mesh):
+        # Before anything is written: a mistyped path must not leave a run behind.
+        is_wanted = objective.reference or not has_checkpoint(folder)
+        params = _initial(config, objective, abstract) if is_wanted else None
     prepare(config, folder)
 
     with contextlib.ExitStack() as stack:
@@ -90,7 +95,8 @@ def train(
         checkpoints = stack.enter_context(Checkpoints(folder, policy.keep, policy.keep_every))
         watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds))
         stack.enter_context(ending_together(watchdog))
-        state, reference, progress = _start(config, objective, trainable, optimizer, abstract, checkpoints)
+        state, reference, progress = _start(config, objective, trainable, optimizer, abstract, checkpoints, params)
+        del params
         first_step = int(state.step)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
         bar = stack.enter_context(ProgressBar(config.name, first_step, config.steps))
@@ -144,6 +150,10 @@ def train(
     return RunResult(folder, config.steps, state.params, watch.progress)
 
 
+def _initial(config: TrainConfig, objective: Objective, abstract: TrainState) -> Params:
+    return initialize_params(config.initialize, objective, config.seed, abstract.params, config.model)
+
+
 def _start(
     config: TrainConfig,
     objective: Objective,
@@ -151,12 +161,16 @@ def _start(
     optimizer: Any,
     abstract: TrainState,
     checkpoints: Checkpoints,
+    params: Params | None,
 ) -> tuple[TrainState, Params | None, Progress]:
-    """State, reference and progress: those of the newest whole checkpoint, or those of a new run."""
+    """State, reference and progress: those of the newest whole checkpoint, or those of a new run.
+
+    params: the initial ones, which the state takes over; None where a checkpoint promised to replace them.
+    """
     restored = checkpoints.restore(abstract)
-    params = reference = None
-    if restored is None or objective.reference:
-        params = initialize_params(config.initialize, objective, config.seed, abstract.params, config.model)
+    if restored is None and params is None:
+        params = _initial(config, objective, abstract)
+    reference = None
     if objective.reference:
         # Copied, because the first step takes the policy's own buffers.
         reference = jax.tree.map(lambda leaf: leaf.copy(), split(params, trainable)[0])

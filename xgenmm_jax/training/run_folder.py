@@ -23,29 +23,38 @@ def prepare(config: TrainConfig, folder: Path) -> None:
 
     Raises ValueError where the folder holds a run of another config.
     """
-    path = folder / CONFIG_FILE
-    if path.is_file():
-        changes = list(_changes(json.loads(path.read_text()), to_json(config), ""))
-        if changes:
-            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-            raise ValueError(
-                f"run folder: '{folder}' was started with another config ({'; '.join(changes[:3])}{more}); "
-                "choose another folder with --workdir, or delete this one."
-            )
+    if check_same(config, folder) or jax.process_index() > 0:
         return
-    if jax.process_index() > 0:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = getattr(config.data, "tokenizer", None)
+    if tokenizer is not None and not Path(tokenizer).is_file():
+        raise ValueError(f"data.tokenizer: no file '{tokenizer}'; wanted a SentencePiece model.")
+    folder.mkdir(parents=True, exist_ok=True)
     if tokenizer is not None:
-        if not Path(tokenizer).is_file():
-            raise ValueError(f"data.tokenizer: no file '{tokenizer}'; wanted a SentencePiece model.")
         shutil.copyfile(tokenizer, folder / TOKENIZER_FILE)
     (folder / COMMIT_FILE).write_text(commit() + "\n")
     # Last and at once: a folder with a config is complete.
+    path = folder / CONFIG_FILE
     unfinished = path.with_suffix(".partial")
     save_config(config, unfinished)
     unfinished.replace(path)
+
+
+def check_same(config: TrainConfig, folder: Path) -> bool:
+    """Whether the folder holds a run; nothing is written.
+
+    Raises ValueError where it is one of another config.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        return False
+    changes = list(_changes(json.loads(path.read_text()), to_json(config), ""))
+    if changes:
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        raise ValueError(
+            f"run folder: '{folder}' was started with another config ({'; '.join(changes[:3])}{more}); "
+            "choose another folder with --workdir, or delete this one."
+        )
+    return True
 
 
 def commit() -> str:
