@@ -14,4 +14,4 @@ def config() -> TrainConfig:
         (common.family("page_questions"), 0.24),
     )
     data = common.data(mixture, common.ANY_RES, length=320, crops=8, batch_rows=6)
-    return common.stage("sft_multi", data, steps=165, peak_lr=5e-4, initialize=common.after("sft_single"))
+    return common.stage("sft_multi", data, steps=230, peak_lr=5e-4, initialize=common.after("sft_single"))
