@@ -1,7 +1,7 @@
 """The last part of the language model's training: to look up the name that stood behind a word before.
 
 Command: make starting-weights, or
-xgenmm train experiments/nano/language_model_naming.py --workdir runs/weights/language_model_naming (about 6 minutes
+xgenmm train experiments/nano/language_model_naming.py --workdir runs/weights/language_model_naming (about 11 minutes
 on 2 cores)
 A tenth of glossaries taught it nothing of this in 2,800 steps, a third nothing in 300; half of them, with a quarter of
 named pictures, does in some hundred (docs/log.md). The rest keeps what it knows.
@@ -19,4 +19,4 @@ def config() -> TrainConfig:
         ("questions", 0.05),
     )
     start = Initialize(run="runs/weights/language_model_finding")
-    return language_model.from_words("language_model_naming", seen, steps=500, initialize=start, glossary=0.54)
+    return language_model.from_words("language_model_naming", seen, steps=900, initialize=start, glossary=0.54)
