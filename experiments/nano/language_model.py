@@ -2,7 +2,7 @@
 
 Command: make starting-weights, or
 xgenmm train experiments/nano/language_model.py --workdir runs/weights/language_model (about 23 minutes on 2 cores).
-`language_model_finding` continues, then `language_model_naming`.
+`language_model_finding` continues.
 No pixel is seen: each cell of a picture is the sum of the names of what lies in it (`data.synthetic.word_pictures`).
 Text alone taught this model its words and never to look anything up (docs/log.md).
 """
@@ -32,15 +32,13 @@ def config() -> TrainConfig:
     return from_words("language_model", seen, steps=1800, initialize=Initialize())
 
 
-def from_words(
-    name: str, seen: tuple[tuple[Family, float], ...], steps: int, initialize: Initialize, glossary: float = 0.12
-) -> TrainConfig:
-    """A run on families with their pictures in words, a tenth of text, and glossaries."""
+def from_words(name: str, seen: tuple[tuple[Family, float], ...], steps: int, initialize: Initialize) -> TrainConfig:
+    """A run on families with their pictures in words, and a fifth of text."""
     mixture = (
         *((InWords(common.family(family, RECORDS)), weight) for family, weight in seen),
         (common.family("text", RECORDS), 0.06),
         (common.family("text_chat", RECORDS), 0.04),
-        (common.family("glossary", RECORDS), glossary),
+        (common.family("glossary", RECORDS), 0.12),
     )
     data = common.data(mixture, common.ONE_VIEW, length=320, crops=12, batch_rows=12)
     config = common.stage(name, data, steps=steps, peak_lr=3e-3, initialize=initialize, warmup_steps=100)

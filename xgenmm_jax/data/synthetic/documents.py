@@ -110,8 +110,8 @@ def named_scene(dice: Dice, binding: Naming, which: int, split: Split) -> Scene:
 def called(attribute: str, name: str) -> str:
     """What a thing is called, behind what decides it: `red dax`.
 
-    Without the attribute a model of nano's size learns to copy names and never which one, and with more than a space
-    between the two it looks for the name in vain (`docs/log.md`).
+    Without the attribute a model of nano's size learns to copy names and never which one; with a colon between the two
+    it learned no more (`docs/log.md`).
     """
     return f"{attribute} {name}"
 
@@ -135,8 +135,8 @@ def names(dice: Dice, split: Split) -> tuple[Part, ...]:
 def glossary(dice: Dice, split: Split) -> str:
     """2 to 6 names, each told again and again behind what decides it: `red dax, blue wug, red dax, green fep`.
 
-    A hundred names in the room of one document with pictures: what looks back for the word that stood here before is
-    learned from these within some hundred steps, and then serves demonstrations as well (`docs/log.md`).
+    Dozens of names in the room of one demonstration. A language model that learned to look names up in half of these
+    looked them up in demonstrations too; a tenth of them in its training was too little (`docs/log.md`).
     """
     count = dice.between(2, 6)
     binding = naming(dice, split, count)
