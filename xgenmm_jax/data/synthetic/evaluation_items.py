@@ -55,7 +55,7 @@ class Item:
 
     box: the true box as fractions x1, y1, x2, y2 (grounding). category: of danger (unsafe). wrong_pictures: another
     item's, whose answer differs. order: the pictures' order in the shuffled control, none in its place. demos: shots
-    only; the first four hold each of the four names once, and so do the last; names: these four.
+    only; the first four hold each of the four names once, and so do the last.
     """
 
     id: str
@@ -68,7 +68,6 @@ class Item:
     category: str = ""
     order: tuple[int, ...] = ()
     demos: tuple[Demonstration, ...] = ()
-    names: tuple[str, ...] = ()
 
 
 def items(kind: str, count: int, *, seed: int) -> list[Item]:
@@ -219,4 +218,4 @@ def _shots(dice: Dice, id: str) -> Item:
     which = dice.below(NAMES)
     query = draw.picture(documents.named_scene(dice, binding, which, "held_out"))
     name = binding.names[which]
-    return Item(id, "shots", (query,), documents.NAMING_QUESTION, (name,), demos=tuple(demos), names=binding.names)
+    return Item(id, "shots", (query,), documents.NAMING_QUESTION, (name,), demos=tuple(demos))
