@@ -20,10 +20,10 @@ RECORDS = 2_000_000
 
 def config() -> TrainConfig:
     seen = (
-        ("lookups", 0.22),
-        ("questions", 0.16),
-        ("multi_image", 0.12),
-        ("interleaved", 0.10),
+        ("lookups", 0.26),
+        ("questions", 0.18),
+        ("multi_image", 0.14),
+        ("interleaved", 0.14),
         ("caption", 0.07),
         ("dense", 0.06),
         ("ocr", 0.03),
@@ -33,12 +33,11 @@ def config() -> TrainConfig:
 
 
 def from_words(name: str, seen: tuple[tuple[Family, float], ...], steps: int, initialize: Initialize) -> TrainConfig:
-    """A run on families with their pictures in words, and a fifth of text."""
+    """A run on families with their pictures in words, and a tenth of text."""
     mixture = (
         *((InWords(common.family(family, RECORDS)), weight) for family, weight in seen),
         (common.family("text", RECORDS), 0.06),
         (common.family("text_chat", RECORDS), 0.04),
-        (common.family("glossary", RECORDS), 0.12),
     )
     data = common.data(mixture, common.ONE_VIEW, length=320, crops=12, batch_rows=12)
     config = common.stage(name, data, steps=steps, peak_lr=3e-3, initialize=initialize, warmup_steps=100)

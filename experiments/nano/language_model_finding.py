@@ -11,11 +11,11 @@ from xgenmm_jax.training.config import Initialize, TrainConfig
 
 def config() -> TrainConfig:
     seen = (
-        ("lookups", 0.26),
-        ("questions", 0.13),
-        ("naming", 0.12),
-        ("multi_image", 0.16),
-        ("interleaved", 0.05),
+        ("lookups", 0.30),
+        ("questions", 0.14),
+        ("naming", 0.18),
+        ("multi_image", 0.18),
+        ("interleaved", 0.06),
         ("caption", 0.04),
         ("dense", 0.02),
         ("ocr", 0.02),
