@@ -23,6 +23,7 @@ micro: $(STAMP)
 	$(BIN)/xgenmm train experiments/micro/vision_tower_small_text.py --workdir runs/micro/vision_tower_small_text
 	$(BIN)/xgenmm train experiments/micro/language_model.py --workdir runs/micro/language_model
 	$(BIN)/xgenmm train experiments/micro/language_model_finding.py --workdir runs/micro/language_model_finding
+	$(BIN)/xgenmm train experiments/micro/language_model_naming.py --workdir runs/micro/language_model_naming
 	$(BIN)/xgenmm demo experiments/micro --workdir runs/micro
 
 test: $(TEST_STAMP) lint
@@ -42,7 +43,8 @@ starting-weights: $(STAMP)
 	$(BIN)/python tools/export_starting_weights.py runs/weights/vision_tower_small_text vision
 	$(BIN)/xgenmm train experiments/nano/language_model.py --workdir runs/weights/language_model
 	$(BIN)/xgenmm train experiments/nano/language_model_finding.py --workdir runs/weights/language_model_finding
-	$(BIN)/python tools/export_starting_weights.py runs/weights/language_model_finding decoder
+	$(BIN)/xgenmm train experiments/nano/language_model_naming.py --workdir runs/weights/language_model_naming
+	$(BIN)/python tools/export_starting_weights.py runs/weights/language_model_naming decoder
 
 $(STAMP): setup.cfg pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,7 +1,7 @@
 """Puts a part of a finished run among the package's starting weights, with what made it and its checksum.
 
     python tools/export_starting_weights.py runs/weights/vision_tower vision
-    python tools/export_starting_weights.py runs/weights/language_model_finding decoder
+    python tools/export_starting_weights.py runs/weights/language_model_naming decoder
 
 Writes xgenmm_jax/weights/nano_<vision|language>.safetensors and its line in weights.json.
 """

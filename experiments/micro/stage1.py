@@ -11,6 +11,6 @@ from xgenmm_jax.training.config import Initialize, TrainConfig
 
 
 def config() -> TrainConfig:
-    start = Initialize(vision=f"{common.RUNS}/vision_tower_small_text", decoder=f"{common.RUNS}/language_model_finding")
+    start = Initialize(vision=f"{common.RUNS}/vision_tower_small_text", decoder=f"{common.RUNS}/language_model_naming")
     start = replace(start, connector_start="pooling")
     return common.larger(stage1.config(), steps=1500, peak_lr=3e-3, initialize=start)

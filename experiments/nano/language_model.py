@@ -2,7 +2,7 @@
 
 Command: make starting-weights, or
 xgenmm train experiments/nano/language_model.py --workdir runs/weights/language_model (about 23 minutes on 2 cores).
-`language_model_finding` continues.
+`language_model_finding` continues, then `language_model_naming`.
 No pixel is seen: each cell of a picture is the sum of the names of what lies in it (`data.synthetic.word_pictures`).
 Text alone taught this model its words and never to look anything up (docs/log.md).
 """
@@ -16,6 +16,7 @@ from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.word_pictures import WordPictures
 
 RECORDS = 2_000_000
+TEXT: tuple[tuple[Family, float], ...] = (("text", 0.06), ("text_chat", 0.04))
 
 
 def config() -> TrainConfig:
@@ -32,12 +33,17 @@ def config() -> TrainConfig:
     return from_words("language_model", seen, steps=1800, initialize=Initialize())
 
 
-def from_words(name: str, seen: tuple[tuple[Family, float], ...], steps: int, initialize: Initialize) -> TrainConfig:
-    """A run on families with their pictures in words, and a tenth of text."""
+def from_words(
+    name: str,
+    seen: tuple[tuple[Family, float], ...],
+    steps: int,
+    initialize: Initialize,
+    text: tuple[tuple[Family, float], ...] = TEXT,
+) -> TrainConfig:
+    """A run on families with their pictures in words, and on `text`, which has none."""
     mixture = (
         *((InWords(common.family(family, RECORDS)), weight) for family, weight in seen),
-        (common.family("text", RECORDS), 0.06),
-        (common.family("text_chat", RECORDS), 0.04),
+        *((common.family(family, RECORDS), weight) for family, weight in text),
     )
     data = common.data(mixture, common.ONE_VIEW, length=320, crops=12, batch_rows=12)
     config = common.stage(name, data, steps=steps, peak_lr=3e-3, initialize=initialize, warmup_steps=100)

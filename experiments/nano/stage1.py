@@ -19,7 +19,8 @@ def config() -> TrainConfig:
         (common.family("lookups"), 0.22),
         (common.family("grounding"), 0.02),
         (common.family("interleaved"), 0.10),
-        (common.family("text"), 0.04),
+        (common.family("text"), 0.03),
+        (common.family("glossary"), 0.03),
     )
     data = common.data(mixture, common.ONE_VIEW, length=320, crops=10, batch_rows=6)
     start = Initialize(vision="nano_vision.safetensors", decoder="nano_language.safetensors", connector_start="pooling")

@@ -20,7 +20,8 @@ def config() -> TrainConfig:
         (common.single_views(pages), 0.08),
         (common.family("grounding"), 0.02),
         (common.family("interleaved"), 0.09),
-        (common.family("text"), 0.03),
+        (common.family("text"), 0.02),
+        (common.family("glossary"), 0.02),
     )
     data = common.data(mixture, common.ANY_RES, length=320, crops=12, batch_rows=6)
     return common.stage("stage2", data, steps=130, peak_lr=2e-3, initialize=common.after("stage1"))
