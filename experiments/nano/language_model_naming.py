@@ -1,7 +1,7 @@
 """The last part of the language model's training: to look up the name that stood behind a word before.
 
 Command: make starting-weights, or
-xgenmm train experiments/nano/language_model_naming.py --workdir runs/weights/language_model_naming (about 5 minutes
+xgenmm train experiments/nano/language_model_naming.py --workdir runs/weights/language_model_naming (about 10 minutes
 on 2 cores)
 Half of it is glossaries, a quarter named pictures; the rest keeps what the model knows. A model that had an eighth of
 glossaries from its first step on learned nothing of this, here neither (docs/log.md).
@@ -20,4 +20,4 @@ def config() -> TrainConfig:
     )
     text = (("glossary", 0.50), *language_model.TEXT)
     start = Initialize(run="runs/weights/language_model_finding")
-    return language_model.from_words("language_model_naming", seen, steps=400, initialize=start, text=text)
+    return language_model.from_words("language_model_naming", seen, steps=800, initialize=start, text=text)
