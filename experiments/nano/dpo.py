@@ -1,6 +1,8 @@
 """Preference tuning at nano: grounded against ungrounded answers, refusals against harmful ones.
 
 Command: xgenmm train experiments/nano/dpo.py --workdir runs/demo/dpo (about 1 minute on 2 cores).
+No model before has said a word of a refusal. The chosen answer's own loss teaches to pronounce it: with a quarter of its
+weight and 85 steps one refusal in six came out as "It that. It is that" (docs/log.md).
 """
 
 from dataclasses import replace
@@ -13,5 +15,5 @@ from xgenmm_jax.training.dpo import DPO
 def config() -> TrainConfig:
     mixture = ((common.family("preference"), 0.35), (common.family("safety"), 0.65))
     data = common.data(mixture, common.ANY_RES, length=320, crops=5, batch_rows=6)
-    config = common.stage("dpo", data, steps=85, peak_lr=8e-4, initialize=common.after("sft_multi"), warmup_steps=20)
-    return replace(config, loss=DPO(beta=0.1, chosen_weight=0.5))
+    config = common.stage("dpo", data, steps=110, peak_lr=8e-4, initialize=common.after("sft_multi"), warmup_steps=20)
+    return replace(config, loss=DPO(beta=0.1, chosen_weight=2.0))
