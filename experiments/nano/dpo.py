@@ -1,8 +1,8 @@
 """Preference tuning at nano: grounded against ungrounded answers, refusals against harmful ones.
 
 Command: xgenmm train experiments/nano/dpo.py --workdir runs/demo/dpo (about 1 minute on 2 cores).
-No model before has said a word of a refusal. The chosen answer's own loss teaches to pronounce it: with a quarter of its
-weight and 85 steps one refusal in six came out as "It that. It is that" (docs/log.md).
+No model before has said a word of a refusal. The chosen answer's own loss teaches to pronounce it: with a quarter of
+its weight and 85 steps one refusal in six came out as "It that. It is that" (docs/log.md).
 """
 
 from dataclasses import replace
