@@ -35,7 +35,7 @@ lint: $(TEST_STAMP)
 
 setup: $(STAMP)
 
-# About three hours on 2 cores; interrupted, the same command continues.
+# Three to four hours on 2 cores; interrupted, the same command continues.
 starting-weights: $(STAMP)
 	$(BIN)/xgenmm train experiments/nano/vision_tower.py --workdir runs/weights/vision_tower
 	$(BIN)/xgenmm train experiments/nano/vision_tower_reading.py --workdir runs/weights/vision_tower_reading
