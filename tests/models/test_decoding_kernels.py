@@ -60,7 +60,8 @@ def test_a_decoding_step_for_a_gpu_that_is_not_there(rows):
     with jax.sharding.use_abstract_mesh(abstract_mesh("gpu", "NVIDIA H100 80GB HBM3")):
         text = jax.jit(step).trace(params, cache).lower(lowering_platforms=("cuda",)).as_text()
     # Four maps a layer, of one shape once, and the head.
-    assert ("matvec" in text) == (rows == 1)
+    # A function that the other kernel shares may name the file in which it was traced first.
+    assert ("matvec" in text.replace("matvec.py", "")) == (rows == 1)
     assert "decode_attention" in text
     text = jax.jit(step).lower(params, cache).as_text()
     assert "matvec" not in text and "decode_attention" not in text
