@@ -1,8 +1,8 @@
-"""The language model goes on with what it learns last: what is there and what is not, which picture, names by example.
+"""The language model goes on with what it learns late: what is there and what is not, and which picture.
 
 Command: make starting-weights, or
 xgenmm train experiments/nano/language_model_finding.py --workdir runs/weights/language_model_finding (about 13 minutes
-on 2 cores)
+on 2 cores). `language_model_naming` continues.
 """
 
 from experiments.nano import language_model
