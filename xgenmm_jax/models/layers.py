@@ -204,7 +204,10 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) in float32, cast back to x's dtype, then times the weight (Hugging Face's order)."""
+    """x / rms(x) times the weight, all in float32, rounded once to x's dtype.
+
+    Hugging Face's Phi-3 rounds before the weight as well: the same in float32, one rounding more in bfloat16.
+    """
 
     width: int
     epsilon: float
@@ -214,8 +217,8 @@ class RMSNorm(nn.Module):
         scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), (self.width,))
         x_float32 = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(x_float32), axis=-1, keepdims=True)
-        normed = (x_float32 * jax.lax.rsqrt(mean_square + self.epsilon)).astype(x.dtype)
-        return normed * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (self.width,))
+        normed = x_float32 * jax.lax.rsqrt(mean_square + self.epsilon)
+        return (normed * scale.reshape((1,) * (x.ndim - 1) + (self.width,))).astype(x.dtype)
 
 
 def shard_batch(x: Array) -> Array:
