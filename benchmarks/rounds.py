@@ -8,6 +8,8 @@ import statistics
 import traceback
 from typing import Any
 
+from xgenmm_jax.cli.main import keep_memory
+
 Make = Callable[[], Any]
 """Gives a side; called in the side's own process, so it must pickle (a functools.partial of a module's function)."""
 
@@ -51,6 +53,8 @@ class Side:
 
 
 def _serve(pipe: Any, make: Make) -> None:
+    # As the `xgenmm` command does; for the peer as well.
+    keep_memory()
     try:
         side = make()
         pipe.send((None, None))
