@@ -114,12 +114,16 @@ def test_a_signal_in_training_ends_the_demo_with_its_code(tmp_path):
 
 
 def test_seconds_add_up_over_restarts(tmp_path):
-    stages = {"stage1": {"training": 100.0, "evaluation": 20.0, "compile": 7.0}}
+    """Those of a stage whose folder was removed do not: it is made again."""
+    spent = {"training": 100.0, "evaluation": 20.0, "compile": 7.0}
+    stages = {"stage1": spent, "stage2": spent}
+    (tmp_path / "stage1").mkdir()
     (tmp_path / "seconds.json").write_text(json.dumps({"stages": stages, "peak_memory_mib": 1e6}))
     run(Work(), tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     assert 120.0 <= report["stages"]["stage1"]["seconds"] < 130.0
     assert report["stages"]["stage1"]["seconds_of"]["compile"] == 7.0
+    assert report["stages"]["stage2"]["seconds"] < 10.0
     assert report["peak_memory_mib"] == 1e6
 
 

@@ -169,7 +169,10 @@ class Reporter:
         kept = self._workdir / SECONDS_FILE
         if kept.is_file():
             state = json.loads(kept.read_text())
-            self._seconds, self._peak_mib = state["stages"], state["peak_memory_mib"]
+            # A stage whose folder was removed is made again, and its seconds count from there.
+            stages = state["stages"].items()
+            self._seconds = {name: spent for name, spent in stages if (self._workdir / name).is_dir()}
+            self._peak_mib = state["peak_memory_mib"]
         self.write(running=True)
         self._thread.start()
         return self
