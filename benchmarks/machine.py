@@ -91,6 +91,9 @@ def find_device() -> Device:
     probe = Side(_Probe)
     device = probe.call("device")
     probe.close()
+    if device.platform == "cpu":
+        # Beside an installed libtpu JAX's profiler dies otherwise.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     return device
 
 
