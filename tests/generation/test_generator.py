@@ -163,6 +163,24 @@ def test_answers_depend_on_no_bucket_nor_on_how_many_are_asked_together(words, c
     assert large.generate(prompts(words) * 3, NEW_TOKENS) == wanted * 3
 
 
+def test_few_shapes_change_no_answer_and_compile_less(words, config, monkeypatch):
+    shapes = set()
+    generate_rows = decode.generate_rows
+
+    def noted(*args, **kwargs):
+        shapes.add(args[2].token_ids.shape)
+        return generate_rows(*args, **kwargs)
+
+    monkeypatch.setattr(decode, "generate_rows", noted)
+    for few, wanted in ((True, {(4, 32), (4, 64)}), (False, {(1, 16), (1, 32), (1, 48)})):
+        shapes.clear()
+        limits = Limits(rows=4, few_shapes=few)
+        generator = Generator(config, parameters(config), words, GRIDS, limits=limits)
+        for prompt in prompts(words):
+            assert generator.generate([prompt], NEW_TOKENS) == reference(config, [prompt], words)
+        assert shapes == wanted
+
+
 def test_a_shared_prefix_changes_nothing(words, config):
     """The system prompt is computed once; its keys must stand at the same positions as in each prompt."""
     generator = Generator(config, parameters(config), words, GRIDS)

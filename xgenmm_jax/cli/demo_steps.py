@@ -12,6 +12,7 @@ import numpy as np
 from xgenmm_jax import api
 from xgenmm_jax.evaluation import suite
 from xgenmm_jax.evaluation.report import gallery
+from xgenmm_jax.generation.generator import Limits
 from xgenmm_jax.models import vlm
 from xgenmm_jax.training import loop
 from xgenmm_jax.training.config import TrainConfig
@@ -31,7 +32,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
     """
     run = api.load(folder)
     style = "chat" if run.is_tuned() else "few_shot"
-    generator = run.generator()
+    generator = run.generator(Limits(few_shapes=True))
     evaluation = suite.run_suite(generator, suite.SuiteConfig(style), run.processor.chat)
     collected = gallery.collect(generator, run.params, evaluation, style, run.processor.chat)
     suite.save_answers(evaluation, folder)

@@ -22,6 +22,9 @@ PROMPT_BUCKETS = (
 )  # fmt: skip
 """Positions of a left-padded prompt. Finely spaced: attention pays for padding twice, compilations are kept on disk."""
 
+COARSE_PROMPT_BUCKETS = (32, 64, 96, 192, 320, 512, 768, 1024, 1536, 2048, 3072, 4096)
+"""Those for `Limits.few_shapes`."""
+
 NEW_TOKEN_BUCKETS = (16, 64, 256, 1024)
 """Room for answers. A caller's own limit below the bucket ends generation without another compilation."""
 

@@ -33,13 +33,15 @@ class Limits:
 
     rows: prompts decoded together. cache_mib: keys and values of a batch; rows are halved until they fit.
     vision_mib: vision tokens kept for pictures that come again. prefill_positions: positions of prompts computed
-    together; by default few on a CPU, a third faster on two cores.
+    together; by default few on a CPU, a third faster on two cores. few_shapes: lengths in coarse buckets and batches
+    always full, for a small model whose programs take longer to compile than to run.
     """
 
     rows: int = 64
     cache_mib: int = 4096
     vision_mib: int = 64
     prefill_positions: int | None = None
+    few_shapes: bool = False
 
 
 class _Expanded(NamedTuple):
@@ -86,7 +88,7 @@ class Generator:
         self._settings = decode.Settings(tuple(stops), tokenizer.pad_id, sampling.greedy, together)
         bytes_per_slot = config.tokens_per_group * config.decoder.width * jnp.dtype(config.dtype).itemsize
         slots = max((limits.vision_mib << 20) // bytes_per_slot, 1)
-        self._vision = VisionTable(config, self._params, min(slots, 4096))
+        self._vision = VisionTable(config, self._params, min(slots, 4096), full_chunks=limits.few_shapes)
         self._prefix: tuple[tuple[int, ...], phi3.Cache | None] = ((), None)
 
     def generate(
@@ -155,7 +157,8 @@ class Generator:
             for wave in self._waves(batches):
                 self._vision.load(view for batch in wave for prompt in batch for view in prompt.views)
                 for batch in wave:
-                    rows = most if len(batches) > 1 else cache.row_bucket(len(batch), most)
+                    full = len(batches) > 1 or self._limits.few_shapes
+                    rows = most if full else cache.row_bucket(len(batch), most)
                     rows = min(rows, self._rows_that_fit(_longest(batch), shared, capacity, num_beams))
                     laid_out = self._rows(batch, rows, shared)
                     limit, prefix = jnp.int32(max_new_tokens), self._prefix_cache(prefix_ids)
@@ -239,10 +242,14 @@ class Generator:
 
     def _rows_that_fit(self, longest: int, shared: int, capacity: int, num_beams: int) -> int:
         decoder = self.config.decoder
-        length = shared + cache.bucket(longest, cache.PROMPT_BUCKETS, "tokens of a prompt") + capacity
+        length = shared + self._length_bucket(longest) + capacity
         per_row = 2 * decoder.layers * length * decoder.kv_heads * decoder.head_width * num_beams
         fitting = (self._limits.cache_mib << 20) // (per_row * jnp.dtype(self.config.dtype).itemsize)
         return max(1, 1 << (fitting.bit_length() - 1)) if fitting else 1
+
+    def _length_bucket(self, longest: int) -> int:
+        buckets = cache.COARSE_PROMPT_BUCKETS if self._limits.few_shapes else cache.PROMPT_BUCKETS
+        return cache.bucket(longest, buckets, "tokens of a prompt")
 
     def _waves(self, batches: list[list[_Expanded]]) -> Iterator[list[list[_Expanded]]]:
         """Batches in a row whose pictures fit into the table together: encoded at once, in full chunks."""
@@ -271,7 +278,7 @@ class Generator:
                 places = [self._vision.index(view) for view in prompt.views]
                 vision_index[prompt.token_ids == self.tokenizer.image_id] = np.concatenate(places)
             pairs.append((prompt.token_ids, vision_index))
-        length = cache.bucket(_longest(batch), cache.PROMPT_BUCKETS, "tokens of a prompt")
+        length = self._length_bucket(_longest(batch))
         numbers = [prompt.number for prompt in batch]
         return decode.left_pad(pairs, rows, length, shared, self.tokenizer.pad_id, numbers)
 

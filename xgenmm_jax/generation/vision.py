@@ -62,10 +62,13 @@ class VisionTable:
     """A table of `slots` groups of Q vision tokens, the least recently used replaced first.
 
     Pictures of equal crops share their tokens, wherever they were read from.
+
+    full_chunks: few pictures are encoded in a chunk as large as many are, for one compilation fewer.
     """
 
-    def __init__(self, config: VLMConfig, params: PyTree, slots: int):
+    def __init__(self, config: VLMConfig, params: PyTree, slots: int, full_chunks: bool = False):
         self.config = config
+        self._full_chunks = full_chunks
         self._params = {name: params[name] for name in ("vision", "connector", "decoder")}
         self._slots_of: OrderedDict[_Digest, np.ndarray] = OrderedDict()
         self._digest_of: OrderedDict[View, _Digest] = OrderedDict()
@@ -117,7 +120,7 @@ class VisionTable:
         """Views of as many crops each: those that turn out to be new are encoded in full chunks."""
         most = max(1, CHUNK_CROPS // crops)
         chunk: list[tuple[View, np.ndarray, np.ndarray]] = []
-        full = False
+        full = self._full_chunks
         for view in views:
             pixels = view.pixels()
             digest = _digest(view, pixels)
