@@ -20,6 +20,8 @@ from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vlm import VLM, VLMConfig, splice
 
 ROW_MULTIPLE = 256
+VISION_MULTIPLE = 128
+"""Rows and vision tokens are filled up to multiples of these, so that few lengths are compiled."""
 
 
 class Look(NamedTuple):
@@ -62,7 +64,9 @@ def look(
     answer_ids = np.asarray([*tokenizer.encode(answer), tokenizer.end_id], np.int32)
     answered = np.concatenate([ids, answer_ids])
     expanded = np.repeat(answered, np.where(answered == tokenizer.image_id, tokens.shape[1], 1))
-    weight = np.asarray(_hangs_on(config, params, tokens, *_padded_row(expanded, len(answer_ids), tokenizer.image_id)))
+    row = _padded_row(expanded, len(answer_ids), tokenizer.image_id)
+    padded = jnp.pad(tokens, ((0, 0), (0, -tokens.shape[1] % VISION_MULTIPLE), (0, 0)))
+    weight = np.asarray(_hangs_on(config, params, padded, *row))[: tokens.shape[1]]
 
     side = config.vision.grid
     weights_CQP = np.asarray(attention, np.float32)
@@ -91,7 +95,7 @@ class _Row(NamedTuple):
 
 
 def _padded_row(token_ids: np.ndarray, answer_length: int, image_id: int) -> _Row:
-    """A row of one sample, filled up to a multiple of ROW_MULTIPLE so that few lengths are compiled."""
+    """A row of one sample, filled up to a multiple of ROW_MULTIPLE."""
     length = len(token_ids)
     fill = -length % ROW_MULTIPLE
     is_image = token_ids == image_id
