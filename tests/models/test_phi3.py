@@ -74,6 +74,30 @@ def test_cached_decoding_is_uncached(window, apart):
     np.testing.assert_allclose(np.concatenate(parts, axis=1)[valid], wanted[valid], rtol=0, atol=1e-5)
 
 
+def test_a_prompt_at_a_known_place_is_the_same_in_chunks():
+    """Behind a prefix of 16 tokens, longer than a chunk of queries; the spare places are not read at all."""
+    params, length, before = parameters(), 150, 16
+    ids = random_ids((2, before + length))
+    pads = np.asarray([0, 20])
+    segments = np.ones((2, before + length), np.int32)
+    segments[:, before:] = np.arange(length)[None] >= pads[:, None]
+    positions = (np.cumsum(segments, axis=1) - 1).astype(np.int32)
+
+    def states(model, ids, segments, positions, place):
+        cache = empty_cache(CONFIG, 2, before + length + 10, "float32")
+        start, prompt = slice(None, before), slice(before, None)
+        _, cache = model.extend(model.embed(ids[:, start]), segments[:, start], positions[:, start], cache, 0)
+        if isinstance(place, int):
+            cache = cache._replace(value=cache.value.at[:, :, before + length :].set(jnp.nan))
+        return model.extend(model.embed(ids[:, prompt]), segments[:, prompt], positions[:, prompt], cache, place)[0]
+
+    known, traced = (
+        Phi3(CONFIG).apply(params, *map(jnp.asarray, (ids, segments, positions)), place, method=states)
+        for place in (before, jnp.int32(before))
+    )
+    np.testing.assert_allclose(known, traced, rtol=0, atol=1e-5)
+
+
 def test_cache_leaves_carry_the_batch_on_axis_1():
     assert {leaf.shape[1] for leaf in empty_cache(CONFIG, 7, 3, "float32")} == {7}
 

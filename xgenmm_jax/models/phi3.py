@@ -169,8 +169,12 @@ class DecoderBlock(nn.Module):
                 jax.lax.dynamic_update_slice(all_layers, new[None].astype(all_layers.dtype), start)
                 for all_layers, new in zip(cached, (key, value), strict=True)
             )
-            key, value = (jax.lax.dynamic_index_in_dim(a, layer, keepdims=False).astype(self.dtype) for a in cached)
-        causal = config.causal if cached is None else None
+            written = sight.mask.shape[2]
+            key, value = (
+                jax.lax.dynamic_index_in_dim(a, layer, keepdims=False)[:, :written].astype(self.dtype) for a in cached
+            )
+        # Prompts at a place that is known when this is compiled: nothing is written behind them.
+        causal = config.causal if cached is None or written < cached[0].shape[2] else None
         keep_attention(self, query, key, sight, causal)
         out = Linear(
             inputs=(config.heads, head_width),
@@ -292,11 +296,14 @@ class Phi3(nn.Module):
             segment_ids=jax.lax.dynamic_update_slice(cache.segment_ids, segment_ids[None], start),
             positions=jax.lax.dynamic_update_slice(cache.positions, positions[None], start),
         )
+        length, written = segment_ids.shape[1], cache.segment_ids.shape[2]
+        if isinstance(place, int) and length > 1:
+            written = place + length
         mask = causal_mask(
             jnp.maximum(segment_ids, 1),
             positions,
-            cache.segment_ids[0],
-            cache.positions[0],
+            cache.segment_ids[0, :, :written],
+            cache.positions[0, :, :written],
             config.causal,
         )
         turned = jnp.where(segment_ids > 0, positions, 1)

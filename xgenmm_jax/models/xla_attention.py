@@ -19,18 +19,19 @@ def xla_attention(
 ) -> Float[Array, "B T N H"]:
     """softmax(query key^T / sqrt(H)) value over the keys that `mask` shows; None shows all.
 
-    causal: the caller's word that its mask hides every key s > t, so that those need not be computed. Scores and
-    softmax are float32, the second product takes the values' dtype. A query without keys gets the mean of some values.
+    causal: the caller's word that the queries are the last of the keys and that its mask hides every later key, so
+    that those need not be computed. Scores and softmax are float32, the second product takes the values' dtype. A query
+    without keys gets the mean of some values.
     """
-    length = query.shape[1]
+    length, before = query.shape[1], key.shape[1] - query.shape[1]
     chunk = max(SMALLEST_CHUNK, -(-length // MOST_CHUNKS))
-    if not causal or key.shape[1] != length or length <= chunk:
+    if not causal or length <= chunk:
         return _whole(query, key, value, mask)
     contexts = []
     for start in range(0, length, chunk):
         end = min(start + chunk, length)
-        seen = None if mask is None else mask[:, start:end, :end]
-        contexts.append(_whole(query[:, start:end], key[:, :end], value[:, :end], seen))
+        seen = None if mask is None else mask[:, start:end, : before + end]
+        contexts.append(_whole(query[:, start:end], key[:, : before + end], value[:, : before + end], seen))
     return jnp.concatenate(contexts, axis=1)
 
 
