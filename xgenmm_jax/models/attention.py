@@ -127,9 +127,9 @@ def attend(
 ) -> Float[Array, "B T N H"]:
     """softmax(query key^T / sqrt(H)) value, each key-value head serving N / K neighbouring query heads.
 
-    causal: queries and keys are the same row, and the order that `sight` was made for. Float32 inside, the result in
-    the values' dtype. What queries without keys get is finite, differs between implementations, and passes back no
-    gradient of its own that is not finite.
+    causal: queries and keys are the same row, or with a mask the queries its last ones; the order that `sight` was made
+    for. Float32 inside, the result in the values' dtype. What queries without keys get is finite, differs between
+    implementations, and passes back no gradient of its own that is not finite.
     """
     chosen = implementation_for(implementation, query.shape[1], key.shape[1])
     if sight.positions is not None and causal is not None:
