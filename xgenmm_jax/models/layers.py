@@ -3,17 +3,16 @@
 Parameters are float32 and carry logical axis names; `training/sharding.py` maps the names to mesh axes.
 """
 
-import math
 from typing import Any, Literal, get_args
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from xgenmm_jax.models import matvec
-from xgenmm_jax.models.partitioning import constrain, on_one_gpu
+from xgenmm_jax.models import products
+from xgenmm_jax.models.partitioning import constrain
+from xgenmm_jax.models.products import Affine, normed_product, product
 
 LOGICAL_AXES = {
     "batch": "rows of the batch, or their crops; on activations only",
@@ -37,9 +36,10 @@ LAYER_NAMES = {
     "context": "attention's result, and the sums of its softmax where a kernel gives them",
     "out_proj": "the linear map behind attention",
     "mlp_in": "the linear maps into the feed-forward, before the activation",
+    products.NAME: "the result of every linear map",
 }
 """What a rematerialisation policy can name; every block that is scanned marks all of them (`checkpoint_name`). The
-feed-forward's result is not among them: no backward pass needs it, only the sum that enters the next layer."""
+feed-forward's result has no name of its own: no backward pass needs it, only the sum that enters the next layer."""
 
 Remat = Literal[
     "none",
@@ -55,7 +55,7 @@ Remat = Literal[
     "inputs_offloaded",
 ]
 """What the backward pass keeps of a layer, from most memory and least time to the reverse; then what goes to the host's
-memory meanwhile. none: everything. minimal: results of matrix products without batch axes (not attention's);
+memory meanwhile. none: everything. minimal: results of linear maps (not attention's products);
 minimal_with_context: attention's too. full: the layer's input alone. The others: see KEPT. The ladder and its names are
 MaxText's (published: minimal on v5p, full on v5e, inputs_offloaded on v6e)."""
 
@@ -90,11 +90,9 @@ def remat_policy(remat: str) -> Any:
     if remat == "full":
         return None
     if remat == "minimal":
-        return policies.dots_with_no_batch_dims_saveable
+        return policies.save_only_these_names(products.NAME)
     if remat == "minimal_with_context":
-        return policies.save_from_both_policies(
-            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names("context")
-        )
+        return policies.save_only_these_names(products.NAME, "context")
     if remat in KEPT:
         return policies.save_only_these_names(*KEPT[remat])
     if remat in OFFLOADED:
@@ -154,12 +152,16 @@ class Linear(nn.Module):
     dtype: Dtype = "float32"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, "..."], norm: Affine | None = None) -> Float[Array, "..."]:
+        """norm: of the layer norm before, where x is only standardized (`normed_product`)."""
         kernel = self.param(
             "kernel", nn.with_logical_partitioning(self.kernel_init, self.axes), (*self.inputs, *self.outputs)
         )
         count = len(self.inputs)
-        y = product(x.astype(self.dtype), kernel.astype(self.dtype), count)
+        if norm is None:
+            y = product(x.astype(self.dtype), kernel.astype(self.dtype), count)
+        else:
+            y = normed_product(x, norm, kernel.astype(self.dtype))
         if self.bias_init is None:
             return y
         # A width that no table cuts in activations ("embed", "vision_embed") stays whole in the small bias.
@@ -168,19 +170,13 @@ class Linear(nn.Module):
         return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
 
 
-def product(
-    x: Float[Array, "..."], kernel: Float[Array, "..."], count: int, dtype: DTypeLike | None = None
-) -> Float[Array, "..."]:
-    """The last `count` axes of x with the first of the kernel. dtype: of the result, by default x's.
-
-    One vector alone, decoding at batch 1, goes through a kernel of its own on an NVIDIA GPU.
-    """
-    rows, columns = math.prod(kernel.shape[:count]), math.prod(kernel.shape[count:])
-    if x.size == rows and on_one_gpu() and matvec.is_possible(rows, columns):
-        y = matvec.matvec(x.reshape(rows), kernel.reshape(rows, columns))
-        return y.reshape(*x.shape[: x.ndim - count], *kernel.shape[count:]).astype(dtype or x.dtype)
-    axes = ((tuple(range(x.ndim - count, x.ndim)), tuple(range(count))), ((), ()))
-    return jax.lax.dot_general(x, kernel, axes, preferred_element_type=dtype)
+def standardize(x: Float[Array, "*n E"], epsilon: float) -> Float[Array, "*n E"]:
+    """Mean 0 and variance 1 along the last axis, in float32: a layer norm without scale and bias."""
+    x = x.astype(jnp.float32)
+    centered = x - jnp.mean(x, axis=-1, keepdims=True)
+    # The two-pass variance: the one-pass form E[x^2] - E[x]^2 loses digits where the mean is large.
+    variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
+    return centered * jax.lax.rsqrt(variance + epsilon)
 
 
 class LayerNorm(nn.Module):
@@ -190,17 +186,18 @@ class LayerNorm(nn.Module):
     epsilon: float
     dtype: Dtype = "float32"
 
-    @nn.compact
+    def setup(self):
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        self.scale = self.param("scale", nn.with_logical_partitioning(ones, ("norm",)), (self.width,))
+        self.bias = self.param("bias", nn.with_logical_partitioning(zeros, ("norm",)), (self.width,))
+
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), (self.width,))
-        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)), (self.width,))
-        x = x.astype(jnp.float32)
-        centered = x - jnp.mean(x, axis=-1, keepdims=True)
-        # The two-pass variance: the one-pass form E[x^2] - E[x]^2 loses digits where the mean is large.
-        variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
-        affine = (1,) * (x.ndim - 1) + (self.width,)
-        y = centered * jax.lax.rsqrt(variance + self.epsilon) * scale.reshape(affine) + bias.reshape(affine)
-        return y.astype(self.dtype)
+        return self.affine(standardize(x, self.epsilon)).astype(self.dtype)
+
+    @property
+    def affine(self) -> Affine:
+        """What follows `standardize`, for a linear map that takes it over."""
+        return Affine(self.scale, self.bias)
 
 
 class RMSNorm(nn.Module):

@@ -27,11 +27,11 @@ from xgenmm_jax.models.layers import (
     Linear,
     Remat,
     RMSNorm,
-    product,
     scan_layers,
     shard_batch,
     symmetric_uniform,
 )
+from xgenmm_jax.models.products import product
 
 
 @dataclass(frozen=True)

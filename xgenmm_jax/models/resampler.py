@@ -10,7 +10,7 @@ from flax import linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Float32
 
 from xgenmm_jax.models.attention import Implementation, Sight, attend, keep_attention, seen_keys
 from xgenmm_jax.models.layers import (
@@ -20,6 +20,7 @@ from xgenmm_jax.models.layers import (
     Remat,
     scan_layers,
     shard_batch,
+    standardize,
     symmetric_uniform,
     torch_linear_init,
 )
@@ -56,14 +57,14 @@ class ResamplerBlock(nn.Module):
     def __call__(
         self,
         latents: Float[Array, "n Q E"],
-        media: Float[Array, "n S E"],
+        media: Float32[Array, "n S E"],
         sight: Sight,
     ) -> tuple[Float[Array, "n Q E"], None]:
-        """sight: of the latents on the S media and then on themselves, S + Q keys."""
+        """media: standardized. sight: of the latents on the S media and then on themselves, S + Q keys."""
         config = self.config
         width, heads, head_width = config.width, config.heads, config.head_width
         latents = checkpoint_name(latents, "layer_input")
-        media = LayerNorm(width, EPSILON, self.dtype, name="norm_media")(media)
+        norm_media = LayerNorm(width, EPSILON, self.dtype, name="norm_media").affine
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm_latents")(latents)
         query = Linear(
             inputs=(width,),
@@ -81,7 +82,8 @@ class ResamplerBlock(nn.Module):
             dtype=self.dtype,
             name="to_kv",
         )
-        query, key_value = checkpoint_name((query, to_kv(jnp.concatenate([media, normed], axis=1))), "qkv")
+        key_value = jnp.concatenate([to_kv(media, norm_media), to_kv(normed)], axis=1)
+        query, key_value = checkpoint_name((query, key_value), "qkv")
         key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
         keep_attention(self, query, key, sight)
         out = Linear(
@@ -143,7 +145,7 @@ class Resampler(nn.Module):
         sight = seen_keys(jnp.concatenate([media_mask, query_mask], axis=1), x.shape[1], config.attention)
 
         block = scan_layers(ResamplerBlock, config.layers, config.remat, broadcast_inputs=2)
-        x, _ = block(config, self.dtype, name="layers")(x, media, sight)
+        x, _ = block(config, self.dtype, name="layers")(x, standardize(media, EPSILON), sight)
         x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x[:, : config.queries])
         return Linear(
             inputs=(config.width,),

@@ -7,6 +7,7 @@ crops, rematerialisation, elementwise work, lookups of embeddings, the optimizer
 
 A part that trains takes three forward passes (its own, the gradient by its inputs, the gradient by its weights); a
 frozen part that gradients pass through takes two, any other frozen part one; DPO's reference one more of what it runs.
+So counts a resampler behind a frozen tower, though its gradient by the tower's features is never computed.
 docs/pods.md tells what follows for the stages.
 """
 

@@ -1,0 +1,120 @@
+"""Products with kernels, and the gradients that suit them: what every linear map is made of.
+
+JAX derives a kernel's gradient as (dy^T x)^T; a CPU copies what is turned, so here it is x^T dy where x is narrower.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+from jax.lax import dot_general
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32
+
+from xgenmm_jax.models import matvec
+from xgenmm_jax.models.partitioning import on_one_gpu
+
+NAME = "product"
+"""Of every product, for rematerialisation: policies that go by `dot_general` do not see into rules of our own."""
+
+
+class Affine(NamedTuple):
+    """What a layer norm does to what it has standardized."""
+
+    scale: Float32[Array, " E"]
+    bias: Float32[Array, " E"]
+
+    def __call__(self, x: Float32[Array, "*n E"]) -> Float32[Array, "*n E"]:
+        shape = (1,) * (x.ndim - 1) + self.scale.shape
+        return x * self.scale.reshape(shape) + self.bias.reshape(shape)
+
+
+def product(
+    x: Float[Array, "..."], kernel: Float[Array, "..."], count: int, dtype: DTypeLike | None = None
+) -> Float[Array, "..."]:
+    """The last `count` axes of x with the first of the kernel. dtype: of the result, by default x's.
+
+    One vector alone, decoding at batch 1, goes through a kernel of its own on an NVIDIA GPU.
+    """
+    rows, columns = math.prod(kernel.shape[:count]), math.prod(kernel.shape[count:])
+    if x.size == rows and on_one_gpu() and matvec.is_possible(rows, columns):
+        y = matvec.matvec(x.reshape(rows), kernel.reshape(rows, columns))
+        return y.reshape(*x.shape[: x.ndim - count], *kernel.shape[count:]).astype(dtype or x.dtype)
+    return checkpoint_name(_product(x, kernel, count, dtype), NAME)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _product(
+    x: Float[Array, "..."], kernel: Float[Array, "..."], count: int, dtype: DTypeLike | None
+) -> Float[Array, "..."]:
+    axes = tuple(range(x.ndim - count, x.ndim)), tuple(range(count))
+    return dot_general(x, kernel, (axes, ((), ())), preferred_element_type=dtype)
+
+
+def _product_forward(x, kernel, count, dtype):
+    return _product(x, kernel, count, dtype), (x, kernel)
+
+
+def _product_gradients(count, dtype, operands, dy):
+    x, kernel = operands
+    dx = _times_transposed(dy, kernel, count, dtype).astype(x.dtype)
+    return dx, _transposed_times(x, dy, count, dtype).astype(kernel.dtype)
+
+
+_product.defvjp(_product_forward, _product_gradients)
+
+
+def normed_product(x: Float32[Array, "*n E"], norm: Affine, kernel: Float[Array, "E ..."]) -> Float[Array, "..."]:
+    """A layer norm's second half and a linear map: norm(x), rounded to the kernel's dtype, times the kernel.
+
+    x is standardized. The gradients of norm and kernel both come from x^T dy, so where x needs none, features of a
+    frozen tower, nothing is ever multiplied with the kernel's transpose: a third of the map's training; and x is all
+    that is kept, once for any number of norms and kernels.
+    """
+    return checkpoint_name(_normed(x, norm, kernel), NAME)
+
+
+@jax.custom_vjp
+def _normed(x: Float32[Array, "*n E"], norm: Affine, kernel: Float[Array, "E ..."]) -> Float[Array, "..."]:
+    return _product(norm(x).astype(kernel.dtype), kernel, 1, None)
+
+
+def _normed_forward(x, norm, kernel):
+    return _normed(x, norm, kernel), (x, norm, kernel)
+
+
+def _normed_gradients(operands, dy):
+    x, norm, kernel = operands
+    width = kernel.shape[0]
+    columns = kernel.astype(jnp.float32).reshape(width, -1)
+    of_scaled = _transposed_times(x.astype(kernel.dtype), dy, 1, jnp.float32).reshape(width, -1)
+    of_shift = jnp.sum(dy, axis=tuple(range(x.ndim - 1)), dtype=jnp.float32).reshape(-1)
+    d_norm = Affine(jnp.sum(of_scaled * columns, axis=1), columns @ of_shift)
+    d_kernel = norm.scale[:, None] * of_scaled + norm.bias[:, None] * of_shift[None]
+    # Where nobody asks for it, the compiler leaves it out.
+    dx = _times_transposed(dy, kernel, 1, jnp.float32) * norm.scale.reshape((1,) * (x.ndim - 1) + (width,))
+    return dx, d_norm, d_kernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+_normed.defvjp(_normed_forward, _normed_gradients)
+
+
+def _times_transposed(dy: Array, kernel: Array, count: int, dtype: DTypeLike | None) -> Array:
+    """dy kernel^T: x's gradient. count: axes of the kernel that belong to x."""
+    outputs = kernel.ndim - count
+    axes = tuple(range(dy.ndim - outputs, dy.ndim)), tuple(range(count, kernel.ndim))
+    return dot_general(dy, kernel, (axes, ((), ())), preferred_element_type=dtype)
+
+
+def _transposed_times(x: Array, dy: Array, count: int, dtype: DTypeLike | None) -> Array:
+    """x^T dy, over all axes of x but its last `count`: the kernel's gradient. The narrower of the two goes first."""
+    rows = tuple(range(x.ndim - count))
+    axes = ((rows, rows), ((), ()))
+    if x.size <= dy.size:
+        return dot_general(x, dy, axes, preferred_element_type=dtype)
+    turned = dot_general(dy, x, axes, preferred_element_type=dtype)
+    outputs = dy.ndim - len(rows)
+    return turned.transpose(*range(outputs, turned.ndim), *range(outputs))
