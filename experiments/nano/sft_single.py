@@ -1,6 +1,6 @@
 """Fine-tuning on single pictures at nano: conversations of several questions about one picture.
 
-Command: xgenmm train experiments/nano/sft_single.py --workdir runs/demo/sft_single (about 5 minutes on 2 cores).
+Command: xgenmm train experiments/nano/sft_single.py --workdir runs/demo/sft_single (about 6 minutes on 2 cores).
 """
 
 from experiments.nano import common
@@ -17,4 +17,4 @@ def config() -> TrainConfig:
         (common.family("text_chat"), 0.04),
     )
     data = common.data(mixture, common.ANY_RES, length=320, crops=7, batch_rows=6)
-    return common.stage("sft_single", data, steps=600, peak_lr=3e-3, initialize=common.after("stage2"))
+    return common.stage("sft_single", data, steps=700, peak_lr=3e-3, initialize=common.after("stage2"))
