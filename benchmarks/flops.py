@@ -1,7 +1,8 @@
 """Floating-point operations that a training step's real tokens and crops need, by part.
 
 A matrix product of [a b] and [b c] is 2abc. Attention is counted causally: half. The frozen tower runs forward only,
-what is trained costs three times its forward. Padding, and what is computed again, count nothing.
+what is trained costs three times its forward, but twice where the resampler reads the tower's features. Padding, and
+what is computed again, count nothing.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ def _of_batch(model: VLMConfig, batch: Batch) -> dict[str, float]:
     crops = int((np.asarray(batch.crop_image) >= 0).sum())
     return {
         "vision": crops * tower_flops(model.vision),
-        "connector": TRAINED * crops * resampler_flops(model.connector, model.vision.patches),
+        "connector": crops * connector_flops(model.connector, model.vision.patches),
         "decoder": TRAINED * sum(lengths) * 2 * decoder_weights(model.decoder),
         "attention": TRAINED * sum(causal_attention_flops(model.decoder, length) for length in lengths),
         "head": TRAINED * int(np.asarray(batch.loss_mask).sum()) * 2 * model.decoder.width * model.decoder.logits,
@@ -54,6 +55,12 @@ def resampler_flops(connector: ResamplerConfig, patches: int) -> float:
     layer = 2 * queries * (2 * width * inner + 2 * width * connector.hidden) + 2 * keys * width * 2 * inner
     layer += 4 * queries * keys * inner
     return connector.layers * layer + 2 * queries * width * connector.out_width
+
+
+def connector_flops(connector: ResamplerConfig, patches: int) -> float:
+    """One crop, trained: no gradient by the features of the frozen tower."""
+    features = connector.layers * 2 * patches * connector.width * 2 * connector.heads * connector.head_width
+    return TRAINED * resampler_flops(connector, patches) - features
 
 
 def decoder_weights(decoder: Phi3Config) -> int:

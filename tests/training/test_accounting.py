@@ -25,7 +25,16 @@ from xgenmm_jax.models.text_tower import TextTowerConfig
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.training import accounting, tower
-from xgenmm_jax.training.accounting import Flops, Load, Speedometer, forward_flops, load_of, passes, visible_pairs
+from xgenmm_jax.training.accounting import (
+    Flops,
+    Load,
+    Speedometer,
+    forward_flops,
+    load_of,
+    model_flops,
+    passes,
+    visible_pairs,
+)
 from xgenmm_jax.training.chips import CHIPS
 from xgenmm_jax.training.next_token import NextToken
 from xgenmm_jax.training.optimizer import merge, split, trainable_mask
@@ -91,8 +100,7 @@ def _compiled_flops(model: VLMConfig, freeze: tuple[str, ...], batch: Batch) -> 
 def analytic_flops(model: VLMConfig, freeze: tuple[str, ...], batch: Batch) -> Flops:
     """As the program computes it: masked pairs too, the head at every position and once more in the backward pass."""
     load = load_of(batch, model)._replace(pairs=batch.token_ids.shape[0] * LENGTH**2, supervised=batch.token_ids.size)
-    again = Flops(0, 0, 0, 0, 1)
-    return forward_flops(model, load).times(passes(freeze, False).plus(again))
+    return model_flops(model, load, freeze, False).plus(Flops(0, 0, 0, 0, forward_flops(model, load).head))
 
 
 BIGGER = {
@@ -208,7 +216,7 @@ def test_mfu_is_of_the_devices_peak_and_absent_without_one():
     batch = full_rows(MODEL)
     meter = Speedometer(config, [NonCallableMock(spec=jax.Device, device_kind="TPU v5 lite")] * 4)
     flops = meter.flops(batch)
-    assert flops == forward_flops(MODEL, load_of(batch, MODEL)).times(Flops(1, 3, 3, 3, 3)).total
+    assert flops == model_flops(MODEL, load_of(batch, MODEL), ("vision",), False).total
     row = meter.figures(tokens=800, flops=flops, seconds=2.0)
     assert row == {
         "tokens_per_second_per_device": 100.0,

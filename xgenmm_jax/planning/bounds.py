@@ -18,7 +18,7 @@ from xgenmm_jax.training.accounting import (
     Load,
     forward_flops,
     linear,
-    passes,
+    model_flops,
     resampler_flops,
     visible_pairs,
     vision_flops,
@@ -70,11 +70,9 @@ def work(config: TrainConfig) -> Work:
     if not isinstance(model, VLMConfig):
         raise ValueError(f"plan: got a {type(model).__name__}; only stages of the whole model are planned.")
     load = full_load(config.data, model)
-    count = passes(config.freeze, config.objective().reference)
-    flops = forward_flops(model, load)
-    model_flops = flops.times(count)
-    repeated = _repeated(model, load, flops, set(config.freeze))
-    return Work(model_flops, model_flops.plus(repeated))
+    flops = model_flops(model, load, config.freeze, config.objective().reference)
+    repeated = _repeated(model, load, forward_flops(model, load), set(config.freeze))
+    return Work(flops, flops.plus(repeated))
 
 
 def kept_products(remat: str) -> set[str]:

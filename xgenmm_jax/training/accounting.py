@@ -7,7 +7,7 @@ crops, rematerialisation, elementwise work, lookups of embeddings, the optimizer
 
 A part that trains takes three forward passes (its own, the gradient by its inputs, the gradient by its weights); a
 frozen part that gradients pass through takes two, any other frozen part one; DPO's reference one more of what it runs.
-So counts a resampler behind a frozen tower, though its gradient by the tower's features is never computed.
+The connector's maps that read a frozen tower's features take two: nobody needs the gradient by those.
 docs/pods.md tells what follows for the stages.
 """
 
@@ -149,6 +149,24 @@ def resampler_flops(config: ResamplerConfig, groups: int, features: int) -> int:
     return flops + groups * config.instruction_tokens * instruction
 
 
+def model_flops(model: VLMConfig, load: Load, freeze: tuple[str, ...], reference: bool) -> Flops:
+    """FLOPs of a training step. freeze: parts without gradients. reference: whether DPO's runs beside."""
+    flops = forward_flops(model, load).times(passes(freeze, reference))
+    if "vision" in freeze and "connector" not in freeze:
+        return flops._replace(connector=flops.connector - features_flops(model, load))
+    return flops
+
+
+def features_flops(model: VLMConfig, load: Load) -> int:
+    """FLOPs of one pass of the connector's maps whose input is the tower's features."""
+    connector = model.connector
+    if isinstance(connector, MLPConfig):
+        per_feature = linear(connector.width, connector.out_width)
+    else:
+        per_feature = connector.layers * linear(connector.width, 2 * connector.heads * connector.head_width)
+    return load.crops * model.vision.patches * per_feature
+
+
 def passes(freeze: tuple[str, ...], reference: bool) -> Flops:
     """How many forward passes each part takes. A part that `freeze` names only in pieces counts as trained."""
     reached = False  # whether gradients must go through a part to one before it
@@ -198,8 +216,8 @@ def step_flops(config: TrainConfig) -> Callable[[Any], float] | None:
         return lambda rows: tower_flops(config.model, config.loss, rows)
     if not isinstance(config.model, VLMConfig):
         return None
-    count = passes(config.freeze, config.objective().reference)
-    return lambda rows: forward_flops(config.model, load_of(rows, config.model)).times(count).total
+    model, freeze, reference = config.model, config.freeze, config.objective().reference
+    return lambda rows: model_flops(model, load_of(rows, model), freeze, reference).total
 
 
 class Speedometer:
