@@ -1,6 +1,7 @@
 """Products with kernels, and the gradients that suit them: what every linear map is made of.
 
 JAX derives a kernel's gradient as (dy^T x)^T; a CPU copies what is turned, so here it is x^T dy where x is narrower.
+Forward-mode differentiation (`jax.jvp`) does not go through such rules: JAX says so when it is tried.
 """
 
 import functools
