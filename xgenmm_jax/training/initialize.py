@@ -7,6 +7,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
+from jaxtyping import Array, Key
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -21,6 +22,8 @@ from xgenmm_jax.training.pooling_start import start_as_pooling
 from xgenmm_jax.training.step import shardings_of
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
+PARTS = ("vision", "connector", "decoder")
+"""Fields of `Initialize` that name weights of one part."""
 
 
 def initialize_params(
@@ -32,15 +35,17 @@ def initialize_params(
 
     Raises ValueError for files that are missing or of another size.
     """
-    draw = functools.partial(random_params, objective, seed, shardings_of(abstract))
-    params = draw() if config.run is None else _restore_but(Path(config.run), config.fresh, draw, abstract)
-    for part in ("vision", "connector", "decoder"):
-        source = getattr(config, part)
-        if source is None:
-            continue
-        if part not in params:
-            raise ValueError(f"initialize.{part}: the model has no such part, only {', '.join(sorted(params))}.")
-        params = {**params, part: _load_part(source, part, abstract[part])}
+    sources = {part: getattr(config, part) for part in PARTS if getattr(config, part) is not None}
+    for part in sources:
+        if part not in abstract:
+            raise ValueError(f"initialize.{part}: the model has no such part, only {', '.join(sorted(abstract))}.")
+    loaded = {part: _load_part(source, part, abstract[part]) for part, source in sources.items()}
+    draw = functools.partial(random_params, objective, seed)
+    if config.run is None:
+        params = draw({part: leaves for part, leaves in abstract.items() if part not in loaded})
+    else:
+        params = _restore_but(Path(config.run), config.fresh, draw, abstract)
+    params = {**params, **loaded}
     if config.connector_start == "pooling":
         params = {**params, "connector": _pooling(params, model, seed, abstract["connector"])}
     return params
@@ -55,8 +60,8 @@ def _pooling(params: Params, model: Any, seed: int, abstract: Params) -> Params:
     return start(params["connector"], params["vision"], params["decoder"]["embedding"])
 
 
-def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[], Params], abstract: Params) -> Params:
-    """The run's parameters; those at the prefixes `fresh` as `draw` gives them, which is called only for these."""
+def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[Params], Params], abstract: Params) -> Params:
+    """The run's parameters; those at the prefixes `fresh` as `draw` gives them."""
     flat = flatten_dict(abstract, sep="/")
     drawn = {name for name in flat for prefix in fresh if f"{name}/".startswith(f"{prefix}/")}
     for prefix in fresh:
@@ -66,14 +71,24 @@ def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[], Params], 
     restored = checkpoints.restore_params(run, wanted)
     if not drawn:
         return restored
-    known, random = flatten_dict(restored, sep="/"), flatten_dict(draw(), sep="/")
-    return unflatten_dict({name: random[name] if name in drawn else known[name] for name in flat}, sep="/")
+    random = draw(unflatten_dict({name: flat[name] for name in drawn}, sep="/"))
+    return unflatten_dict(flatten_dict(restored, sep="/") | flatten_dict(random, sep="/"), sep="/")
 
 
-def random_params(objective: Objective, seed: int, shardings: Any) -> Params:
-    """Every parameter drawn from the seed, laid out over the devices as it is made."""
-    init = jax.jit(lambda key: unboxed(objective.init(key)), out_shardings=shardings)
-    return init(jax.random.key(seed))
+def random_params(objective: Objective, seed: int, wanted: Params) -> Params:
+    """The parameters that `wanted` names, drawn from the seed and laid out over the devices as it says.
+
+    Each is what it would be if all were drawn, but the compiler has nothing to do with the others: on a CPU it takes
+    as long over a nano model's random numbers as over a training step.
+    """
+    names = flatten_dict(wanted, sep="/")
+
+    def draw(key: Key[Array, ""]) -> dict[str, Array]:
+        drawn = flatten_dict(unboxed(objective.init(key)), sep="/")
+        return {name: drawn[name] for name in names}
+
+    shardings = {name: leaf.sharding for name, leaf in names.items()}
+    return unflatten_dict(jax.jit(draw, out_shardings=shardings)(jax.random.key(seed)), sep="/")
 
 
 def _load_part(source: str, part: str, abstract: Params) -> Params:
