@@ -102,7 +102,7 @@ class OurProfile(OurTraining):
         self.run(1)
         batch = self.rows[self.taken % len(self.rows)]
         with jax.set_mesh(self.mesh):
-            text = self.step.lower(self.state, None, batch).compile().as_text()
+            text = self.step.lower(self.state, None, batch, self.rates[0]).compile().as_text()
         names = operation_names(text)
         with tempfile.TemporaryDirectory() as folder:
             with jax.profiler.trace(folder):

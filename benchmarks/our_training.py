@@ -11,7 +11,7 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.initialize import initialize_params
-from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, trainable_mask
+from xgenmm_jax.training.optimizer import learning_rates, make_optimizer, trainable_mask
 from xgenmm_jax.training.sharding import make_mesh, put_rows, row_sharding
 from xgenmm_jax.training.step import abstract_state, init_state, make_step, shardings_of
 
@@ -24,7 +24,7 @@ class OurTraining:
         self.mesh = make_mesh(config.mesh, jax.devices()[:1])
         self.objective = config.objective()
         boxed = jax.eval_shape(self.objective.init, jax.random.key(0))
-        self.optimizer = make_optimizer(config.optimizer, config.steps, boxed)
+        self.optimizer = make_optimizer(config.optimizer, boxed)
         self.trainable = trainable_mask(unboxed(boxed), config.freeze)
         abstract = abstract_state(self.objective, self.trainable, self.optimizer, self.mesh)
         with jax.set_mesh(self.mesh):
@@ -39,13 +39,13 @@ class OurTraining:
                 self.objective,
                 self.trainable,
                 self.optimizer,
-                learning_rate(config.optimizer, config.steps),
                 config.accumulation,
                 config.seed,
                 self.mesh,
                 abstract,
             )
             self.rows = [put_rows(batch, row_sharding(self.mesh)) for batch in batches]
+        self.rates = learning_rates(config.optimizer, config.steps)
         self.losses: list[float] = []
         self.taken = 0
 
@@ -56,7 +56,9 @@ class OurTraining:
         start = time.perf_counter()
         with jax.set_mesh(self.mesh):
             for _ in range(steps):
-                self.state, metrics = self.step(self.state, None, self.rows[self.taken % len(self.rows)])
+                rows = self.rows[self.taken % len(self.rows)]
+                rate = self.rates[min(self.taken, len(self.rates) - 1)]
+                self.state, metrics = self.step(self.state, None, rows, rate)
                 losses.append(metrics["loss"])
                 self.taken += 1
         jax.block_until_ready(self.state)

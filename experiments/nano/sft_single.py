@@ -16,5 +16,5 @@ def config() -> TrainConfig:
         (common.single_views(pages), 0.05),
         (common.family("text_chat"), 0.04),
     )
-    data = common.data(mixture, common.ANY_RES, length=320, crops=7, batch_rows=6)
+    data = common.data(mixture, common.ANY_RES, length=320, crops=8, batch_rows=6)
     return common.stage("sft_single", data, steps=700, peak_lr=3e-3, initialize=common.after("stage2"))

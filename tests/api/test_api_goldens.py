@@ -163,17 +163,17 @@ def test_four_training_steps(lmm):
     objective = NextToken().objective(lmm.config, lmm.run.data)
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     trainable = optimizer.trainable_mask(lmm.params, ("vision",))
-    adamw = optimizer.make_optimizer(config, 10, boxed)
+    adamw = optimizer.make_optimizer(config, boxed)
     state = step.init_state(jax.tree.map(jnp.copy, lmm.params), trainable, adamw)
     abstract = step.abstract_state(objective, trainable, adamw, lmm.mesh)
-    schedule = optimizer.learning_rate(config, 10)
+    rates = optimizer.learning_rates(config, 10)
     batch = lmm.batch(inputs["input_ids"], pictures_of(inputs), inputs["labels"])
     history = []
     with jax.set_mesh(lmm.mesh):
         state = jax.device_put(state, step.shardings_of(abstract))
-        advance = step.make_step(objective, trainable, adamw, schedule, 1, 0, lmm.mesh, abstract)
-        for _ in range(4):
-            state, metrics = advance(state, None, batch)
+        advance = step.make_step(objective, trainable, adamw, 1, 0, lmm.mesh, abstract)
+        for rate in rates[:4]:
+            state, metrics = advance(state, None, batch, rate)
             history.append(jax.device_get(metrics))
     assert len(jax.tree.leaves(state.params)) - len(jax.tree.leaves(state.params["vision"])) > 0
     for name, key in (("losses", "loss"), ("lrs", "learning_rate")):

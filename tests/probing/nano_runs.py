@@ -26,7 +26,7 @@ def start(folder: Path, connector: Literal["random", "pooling"]) -> Path:
     objective = config.objective()
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    adam = optimizer.make_optimizer(config.optimizer, config.steps, boxed)
+    adam = optimizer.make_optimizer(config.optimizer, boxed)
     trainable = jax.tree.map(lambda _: False, unboxed(boxed))
     abstract = step.abstract_state(objective, trainable, adam, mesh).params
     params = initialize_params(config.initialize, objective, 0, abstract, config.model)

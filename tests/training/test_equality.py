@@ -47,7 +47,7 @@ def case(request, tmp_path_factory):
 
 def gradient_on(objective, trainable, params, reference, rows, mesh_config, devices):
     mesh = make_mesh(mesh_config, jax.devices()[:devices])
-    optimizer = make_optimizer(OptimizerConfig(), 200, jax.eval_shape(objective.init, jax.random.key(0)))
+    optimizer = make_optimizer(OptimizerConfig(), jax.eval_shape(objective.init, jax.random.key(0)))
     shardings = shardings_of(abstract_state(objective, trainable, optimizer, mesh).params)
     trained, frozen = split(shardings, trainable)
 

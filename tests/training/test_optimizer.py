@@ -40,7 +40,7 @@ def test_decay_can_spare_biases_and_norms():
     params = {"kernel": jnp.ones(3), "head_bias": jnp.ones(3), "embedding": jnp.ones(3), "scale": jnp.ones(3)}
     for decay_vectors in (True, False):
         config = OptimizerConfig(peak_lr=0.1, warmup_steps=0, weight_decay=0.5, decay_vectors=decay_vectors)
-        optimizer = make_optimizer(config, 10, {})
+        optimizer = make_optimizer(config, {})
         updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
         moved = {name for name, update in updates.items() if float(update[0])}
         assert moved == (set(params) if decay_vectors else {"kernel", "embedding"})

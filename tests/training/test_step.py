@@ -27,7 +27,7 @@ def run(tmp_path_factory):
 
 
 def optimizer_of(config, objective):
-    return make_optimizer(config, 10, jax.eval_shape(objective.init, jax.random.key(0)))
+    return make_optimizer(config, jax.eval_shape(objective.init, jax.random.key(0)))
 
 
 def gradient_of(run, accumulation):

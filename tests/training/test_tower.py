@@ -58,7 +58,7 @@ def test_trains_and_its_weights_start_a_vlm(config, tmp_path):
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     trainable = trainable_mask(unboxed(boxed), vlm_config.freeze)
     mesh = make_mesh(vlm_config.mesh)
-    abstract = abstract_state(objective, trainable, make_optimizer(vlm_config.optimizer, 9, boxed), mesh).params
+    abstract = abstract_state(objective, trainable, make_optimizer(vlm_config.optimizer, boxed), mesh).params
     for source in (file, tmp_path / "tower"):
         with jax.set_mesh(mesh):
             params = initialize_params(Initialize(vision=str(source)), objective, 0, abstract)

@@ -16,8 +16,8 @@ from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training.chips import GIB
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, split, trainable_mask
-from xgenmm_jax.training.sharding import check_rows, row_sharding
+from xgenmm_jax.training.optimizer import make_optimizer, split, trainable_mask
+from xgenmm_jax.training.sharding import check_rows, replicated, row_sharding
 from xgenmm_jax.training.step import TrainState, abstract_state, make_step
 
 
@@ -27,6 +27,7 @@ class Arguments(NamedTuple):
     state: TrainState
     reference: Any
     rows: Batch
+    rate: jax.ShapeDtypeStruct
 
 
 class Memory(NamedTuple):
@@ -71,13 +72,13 @@ def lower_step(config: TrainConfig, mesh: Mesh) -> tuple[jax.stages.Lowered, Arg
     check_rows(mesh, config.data.batch_rows, config.accumulation)
     objective = config.objective()
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
-    optimizer = make_optimizer(config.optimizer, config.steps, boxed)
+    optimizer = make_optimizer(config.optimizer, boxed)
     trainable = trainable_mask(unboxed(boxed), config.freeze)
     state = abstract_state(objective, trainable, optimizer, mesh)
-    schedule = learning_rate(config.optimizer, config.steps)
-    step = make_step(objective, trainable, optimizer, schedule, config.accumulation, config.seed, mesh, state)
+    step = make_step(objective, trainable, optimizer, config.accumulation, config.seed, mesh, state)
     reference = split(state.params, trainable)[0] if objective.reference else None
-    arguments = Arguments(state, reference, abstract_rows(config.data, row_sharding(mesh)))
+    rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
+    arguments = Arguments(state, reference, abstract_rows(config.data, row_sharding(mesh)), rate)
     with jax.set_mesh(mesh):
         return step.lower(*arguments), arguments
 
@@ -130,7 +131,7 @@ def _sizes(message: str) -> tuple[float | None, float | None]:
 def memory_of(compiled: jax.stages.Compiled, arguments: Arguments) -> Memory:
     """Bytes per chip, by the compiler's own analysis."""
     analysis = compiled.memory_analysis()
-    state, reference, rows = arguments
+    state, reference, rows, _ = arguments
     kinds = [bytes_per_device(tree) for tree in (state.params, state.opt_state, reference, rows)]
     return Memory(
         *kinds,

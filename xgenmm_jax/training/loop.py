@@ -21,7 +21,7 @@ from xgenmm_jax.training.distributed import anyone, ending_together
 from xgenmm_jax.training.initialize import initialize_params
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
 from xgenmm_jax.training.objective import Objective, Params, Size
-from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, split, trainable_mask
+from xgenmm_jax.training.optimizer import learning_rates, make_optimizer, split, trainable_mask
 from xgenmm_jax.training.profiling import Profiler
 from xgenmm_jax.training.run_folder import check_same, prepare
 from xgenmm_jax.training.sharding import check_rows, host_share, make_mesh, put_rows, row_sharding
@@ -76,7 +76,8 @@ def train(
     # Jitted, so that shapes and values share one trace.
     objective = dataclasses.replace(objective, init=jax.jit(objective.init))
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
-    optimizer = make_optimizer(config.optimizer, config.steps, boxed)
+    optimizer = make_optimizer(config.optimizer, boxed)
+    rates = learning_rates(config.optimizer, config.steps)
     trainable = trainable_mask(unboxed(boxed), config.freeze)
     abstract = abstract_state(objective, trainable, optimizer, mesh)
     host, hosts = host_share(mesh)
@@ -100,10 +101,7 @@ def train(
         first_step = int(state.step)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
         bar = stack.enter_context(ProgressBar(config.name, first_step, config.steps))
-        schedule = learning_rate(config.optimizer, config.steps)
-        step_function = make_step(
-            objective, trainable, optimizer, schedule, config.accumulation, config.seed, mesh, abstract
-        )
+        step_function = make_step(objective, trainable, optimizer, config.accumulation, config.seed, mesh, abstract)
         batches = objective.batches(config.seed, progress.data, host, hosts)
         stack.enter_context(contextlib.closing(batches))
 
@@ -121,7 +119,7 @@ def train(
             size, flops = objective.size(rows), speedometer.flops(rows)
             watchdog.at(step, "starting the step")
             rows = put_rows(rows, row_sharding(mesh))
-            state, metrics = step_function(state, reference, rows)
+            state, metrics = step_function(state, reference, rows, rates[step - 1])
             watch.launched(step, metrics, sample_ids, size, flops, data_after)
             watchdog.at(step, "waiting for the devices")
             watch.land(IN_FLIGHT)

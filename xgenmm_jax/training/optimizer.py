@@ -1,10 +1,16 @@
-"""AdamW or Muon with clipping and a schedule; parts that are frozen have no state at all."""
+"""AdamW or Muon with clipping; the rate by step; parts that are frozen have no state at all.
+
+The optimizer works at rate 1 and the step multiplies by the rate that it is given, so one compiled step serves every
+rate, schedule and length of run, the same update to the last bit.
+"""
 
 from dataclasses import dataclass
 import functools
 from typing import Any, Literal
 
 import jax
+from jaxtyping import Float32
+import numpy as np
 import optax
 import optax.contrib
 
@@ -61,16 +67,21 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, decay], [config.warmup_steps])
 
 
-def make_optimizer(config: OptimizerConfig, steps: int, boxed: Params) -> optax.GradientTransformation:
-    """Clip, Adam or Muon, decoupled decay, rate. Give it the trainable parameters alone (`split`).
+def learning_rates(config: OptimizerConfig, steps: int) -> Float32[np.ndarray, " steps"]:
+    """`learning_rate` of every step of a run, on the host."""
+    return np.asarray(jax.jit(jax.vmap(learning_rate(config, steps)))(np.arange(steps)), np.float32)
+
+
+def make_optimizer(config: OptimizerConfig, boxed: Params) -> optax.GradientTransformation:
+    """Clip, Adam or Muon, decoupled decay, for a rate of 1. Give it the trainable parameters alone (`split`).
 
     States are float32. boxed: all parameters with their logical axis names, values or shapes.
     """
-    rate, decay = learning_rate(config, steps), config.weight_decay
+    decay = config.weight_decay
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     if config.algorithm == "muon":
         muon = optax.contrib.muon(
-            rate,
+            1.0,
             eps=config.epsilon,
             weight_decay=decay,
             adam_b1=config.betas[0],
@@ -81,7 +92,7 @@ def make_optimizer(config: OptimizerConfig, steps: int, boxed: Params) -> optax.
         )
         return optax.chain(*parts, muon)
     mask = None if config.decay_vectors else _is_matrix
-    adamw = optax.adamw(rate, *config.betas, eps=config.epsilon, weight_decay=decay, mask=mask)
+    adamw = optax.adamw(1.0, *config.betas, eps=config.epsilon, weight_decay=decay, mask=mask)
     return optax.chain(*parts, adamw)
 
 

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int32
 import optax
 
+from xgenmm_jax.batch import ArrayLike
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training.objective import Objective, Params, Rows, Sum
 from xgenmm_jax.training.optimizer import merge, split
@@ -27,7 +28,9 @@ class TrainState(NamedTuple):
     """False from the first loss or gradient that is not finite; nothing else changes from then on, `step` included."""
 
 
-StepFunction = Callable[[TrainState, Params | None, Rows], tuple[TrainState, dict[str, Float[Array, ""]]]]
+StepFunction = Callable[
+    [TrainState, Params | None, Rows, Float32[ArrayLike, ""]], tuple[TrainState, dict[str, Float[Array, ""]]]
+]
 
 
 def init_state(params: Params, trainable: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -68,23 +71,24 @@ def make_step(
     objective: Objective,
     trainable: Any,
     optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
     accumulation: int,
     seed: int,
     mesh: Mesh,
     abstract: TrainState,
 ) -> StepFunction:
-    """(state, reference, rows) -> (state, metrics). The state given is donated: do not use it again.
+    """(state, reference, rows, rate) -> (state, metrics). The state given is donated: do not use it again.
 
     Metrics are float32 scalars: loss, learning_rate, grad_norm, healthy (1 or 0), and the objective's own. Call under
-    `jax.set_mesh(mesh)`. Random keys come from (seed, step), so a resumed run draws what an unbroken one draws.
+    `jax.set_mesh(mesh)`. Random keys come from (seed, step), so a resumed run draws what an unbroken one draws. The
+    learning rate is an argument: another one, or another length of the run, is no other program.
     """
 
-    def step(state: TrainState, reference: Params | None, rows: Rows):
+    def step(state: TrainState, reference: Params | None, rows: Rows, rate: Float32[Array, ""]):
         trained, frozen = split(state.params, trainable)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         grads, loss, metrics = gradient(objective, trained, frozen, reference, rows, key, accumulation, mesh)
-        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        directions, opt_state = optimizer.update(grads, state.opt_state, trained)
+        updates = jax.tree.map(lambda direction: rate * direction, directions)
         new = TrainState(
             state.step + 1, merge(optax.apply_updates(trained, updates), frozen), opt_state, jnp.ones((), bool)
         )
@@ -92,18 +96,18 @@ def make_step(
         healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         old = state._replace(healthy=jnp.zeros((), bool))
         state = jax.tree.map(lambda a, b: jnp.where(healthy, a, b), new, old)
-        own = {"loss": loss, "learning_rate": schedule(new.step - 1), "grad_norm": grad_norm, "healthy": healthy}
+        own = {"loss": loss, "learning_rate": rate, "grad_norm": grad_norm, "healthy": healthy}
         return state, {name: jnp.asarray(value, jnp.float32) for name, value in (own | metrics).items()}
 
-    def traced(state, reference, rows):
+    def traced(state, reference, rows, rate):
         with axis_rules():
-            return step(state, reference, rows)
+            return step(state, reference, rows, rate)
 
     state_shardings = shardings_of(abstract)
     reference_shardings = split(state_shardings.params, trainable)[0] if objective.reference else None
     return jax.jit(
         traced,
-        in_shardings=(state_shardings, reference_shardings, row_sharding(mesh)),
+        in_shardings=(state_shardings, reference_shardings, row_sharding(mesh), replicated(mesh)),
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnums=0,
     )
