@@ -17,4 +17,4 @@ def config() -> TrainConfig:
         (common.family("text_chat"), 0.04),
     )
     data = common.data(mixture, common.ANY_RES, length=320, crops=8, batch_rows=6)
-    return common.stage("sft_single", data, steps=700, peak_lr=3e-3, initialize=common.after("stage2"))
+    return common.stage("sft_single", data, steps=650, peak_lr=3e-3, initialize=common.after("stage2"))

@@ -24,4 +24,4 @@ def config() -> TrainConfig:
     )
     data = common.data(mixture, common.ONE_VIEW, length=320, crops=8, batch_rows=6)
     start = Initialize(vision="nano_vision.safetensors", decoder="nano_language.safetensors", connector_start="pooling")
-    return common.stage("stage1", data, steps=360, peak_lr=3e-3, initialize=start)
+    return common.stage("stage1", data, steps=340, peak_lr=3e-3, initialize=start)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Float32, Int32, PyTree, UInt8
 import numpy as np
 
@@ -150,7 +151,11 @@ class VisionTable:
         self._digest_of.clear()
         self._free = list(range(slots))
         width = self.config.decoder.width
-        self._table = jnp.zeros((slots, self.config.tokens_per_group, width), self.config.dtype)
+        table = jnp.zeros((slots, self.config.tokens_per_group, width), self.config.dtype)
+        # Where the encoder leaves it, or the second chunk would be compiled anew.
+        placed = jax.tree.leaves(self._params)[0].sharding
+        whole = NamedSharding(placed.mesh, jax.P()) if isinstance(placed, NamedSharding) else placed
+        self._table = jax.device_put(table, whole)
 
     def _encode(self, chunk: Sequence[tuple[View, np.ndarray, np.ndarray]], rows: int) -> None:
         views, pixels, taken = zip(*chunk, strict=True)
