@@ -34,7 +34,7 @@ def model() -> VLMConfig:
 def data(
     mixture: tuple[tuple[SourceConfig, float], ...], anyres: AnyRes, length: int, crops: int, batch_rows: int
 ) -> DataConfig:
-    """Rows of `length` positions and `crops` crops; 16 vision tokens a crop.
+    """Rows of `length` positions and `crops` crops; 16 vision tokens a crop. Stages of equal rows share a program.
 
     Without the system prompt, which would take a third of a conversation's positions.
     """
