@@ -63,6 +63,10 @@ def test_trains_and_its_weights_start_a_vlm(config, tmp_path):
         with jax.set_mesh(mesh):
             params = initialize_params(Initialize(vision=str(source)), objective, 0, abstract)
         jax.tree.map(np.testing.assert_array_equal, params["vision"], result.params["vision"])
+        # Drawn without the tower, they are what they are beside it, on one device as on eight.
+        drawn = {part: params[part] for part in ("connector", "decoder")}
+        whole = {part: unboxed(jax.jit(objective.init)(jax.random.key(0)))[part] for part in drawn}
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), drawn, whole)
 
     with pytest.raises(ValueError, match="decoder/embedding is missing.*vision/.* is spare"):
         initialize_params(Initialize(decoder=str(file)), objective, 0, abstract)

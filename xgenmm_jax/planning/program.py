@@ -16,7 +16,7 @@ from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training.chips import GIB
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.optimizer import make_optimizer, split, trainable_mask
+from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, split, trainable_mask
 from xgenmm_jax.training.sharding import check_rows, replicated, row_sharding
 from xgenmm_jax.training.step import TrainState, abstract_state, make_step
 
@@ -67,9 +67,10 @@ def abstract_rows(data: DataConfig, sharding: NamedSharding) -> Batch:
 def lower_step(config: TrainConfig, mesh: Mesh) -> tuple[jax.stages.Lowered, Arguments]:
     """The very step that `training.loop.train` runs, and what it takes.
 
-    Raises ValueError where the batch does not divide over accumulation and devices.
+    Raises ValueError where the batch does not divide over accumulation and devices, or the warmup outlasts the run.
     """
     check_rows(mesh, config.data.batch_rows, config.accumulation)
+    learning_rate(config.optimizer, config.steps)  # not in the program, but refused by `train` all the same
     objective = config.objective()
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     optimizer = make_optimizer(config.optimizer, boxed)
