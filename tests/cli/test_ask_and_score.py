@@ -150,6 +150,14 @@ def test_evaluate_writes_metrics_and_answers_into_the_run(run, capsys):
     assert len((run / "answers.jsonl").read_text().splitlines()) == 2 * (7 + 7 + 1)
 
 
+def test_another_seed_asks_other_items(run):
+    def asked(*options):
+        assert cli.main(["evaluate", str(run), "--kinds", "handwriting", "--items", "2", *options]) == 0
+        return {json.loads(line)["id"] for line in (run / "answers.jsonl").read_text().splitlines()}
+
+    assert not asked() & asked("--seed", "1")
+
+
 def test_evaluate_refuses_what_it_does_not_know(run, capsys):
     assert cli.main(["evaluate", str(run), "--kinds", "question"]) == 1
     assert "did you mean questions" in capsys.readouterr().err

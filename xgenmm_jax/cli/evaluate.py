@@ -20,6 +20,8 @@ class Arguments:
     """Which parts of the suite, for instance: questions reading shots. All by default."""
     items: int | None = None
     """Questions of each kind; 300 by default, 500 for each number of shots."""
+    seed: int = 0
+    """Each seed draws held-out items of its own; the demo's report asks those of 0. To choose settings, take others."""
     style: Literal["auto", "chat", "few_shot"] = "auto"
     """chat: fine-tuned models. few_shot: base models. auto: by what the run was trained on."""
     json: Path | None = None
@@ -40,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, suite.GROUPS)}.")
     run = api.load(arguments.run)
     style = ("chat" if run.is_tuned() else "few_shot") if arguments.style == "auto" else arguments.style
-    config = suite.SuiteConfig(style, groups=arguments.kinds or suite.GROUPS)
+    config = suite.SuiteConfig(style, groups=arguments.kinds or suite.GROUPS, seed=arguments.seed)
     if arguments.items is not None:
         config = replace(config, items=arguments.items, shot_items=arguments.items)
     evaluation = suite.run_suite(run.generator(), config, run.processor.chat)
