@@ -2,7 +2,8 @@
 
 Command: xgenmm train experiments/nano/dpo.py --workdir runs/demo/dpo (about 1 minute on 2 cores).
 No model before has said a word of a refusal. The chosen answer's own loss teaches to pronounce it: with a quarter of
-its weight and 85 steps one refusal in six came out as "It that. It is that" (docs/log.md).
+its weight and 85 steps one refusal in six came out as "It that. It is that". A beta of 0.5 keeps closer to what the
+model knew than 0.1 does (docs/log.md).
 """
 
 from dataclasses import replace
@@ -15,5 +16,5 @@ from xgenmm_jax.training.dpo import DPO
 def config() -> TrainConfig:
     mixture = ((common.family("preference"), 0.35), (common.family("safety"), 0.65))
     data = common.data(mixture, common.ANY_RES, length=320, crops=5, batch_rows=6)
-    config = common.stage("dpo", data, steps=110, peak_lr=8e-4, initialize=common.after("sft_multi"), warmup_steps=20)
-    return replace(config, loss=DPO(beta=0.1, chosen_weight=2.0))
+    config = common.stage("dpo", data, steps=110, peak_lr=6e-4, initialize=common.after("sft_multi"), warmup_steps=20)
+    return replace(config, loss=DPO(beta=0.5, chosen_weight=2.0))

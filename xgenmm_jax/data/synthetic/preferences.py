@@ -95,8 +95,8 @@ def grounded(dice: Dice, split: Split) -> Pair:
     if choice < 0.5:
         scene = scenes.shapes(dice, split) if dice.chance(0.5) else scenes.objects(dice, split)
         thing = scene.things[0]
-        # Absent things are asked about more often: those are what a model wrongly affirms.
-        ask_absent = dice.chance(0.6)
+        # Present things are asked about more often: tuning with refusals beside makes a model deny more than it should.
+        ask_absent = dice.chance(0.4)
         asked = questions.absent(dice, scene, thing, split) if ask_absent else questions.present(dice, thing)
         imagined = _with(scene, thing, *asked) if ask_absent else _without(scene, *asked)
         return Pair(scene, *questions.presence(scene, *asked), questions.presence(imagined, *asked)[1])
