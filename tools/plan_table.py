@@ -2,10 +2,10 @@
 
     python tools/plan_table.py [--folder runs/plans] [--only 4b/stage1] [--again] [--render]
 
-Cells are compiled one after another, each try in a process of its own; a cell that has a line in the table or a file in
-the folder is skipped, so the command continues where it stopped, on another machine too. --again compiles what has a
-line anew. A cell's settings are tried from the fastest downwards (`planning.search.ranked`), the first that fits
-stands. --render writes the files that are there into the table and compiles nothing; lines without a file stay.
+Cells are compiled one after another, each in a process of its own, with the settings that `xgenmm plan --search` finds.
+A cell that has a line in the table or a file in the folder is skipped, so the command continues where it stopped, on
+another machine too; --again compiles what has a line anew. --render writes the files that are there into the table and
+compiles nothing; lines without a file stay.
 
 The batch: stages 1 and 2 keep their 512 rows. Fine-tuning and DPO have 16 rows a step, too few for a pod: here every
 chip has one. Stages are as long as the experiment says, in positions.
@@ -25,7 +25,6 @@ PODS = (("v5e:16x16", 1), ("v6e:16x16", 1), ("v5p:4x4x8", 1), ("v4:4x4x4", 1), (
 STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
 CELLS = [(size, stage, *pod) for size in ("4b", "14b") for pod in PODS for stage in STAGES]
 """Most useful first."""
-MOST_TRIES = 6
 
 
 def main() -> None:
@@ -70,49 +69,18 @@ def lines_of(text: str) -> dict[str, str]:
 
 
 def compile_cell(cell: tuple[str, str, str, int], path: Path) -> None:
-    """Tries settings until one fits; keeps the plan that fits, or the last that does not."""
+    """Keeps the plan of the best settings that fit, or the last that does not."""
     size, stage, topology, slices = cell
     experiment = f"experiments/{stage}.py" + (":config_14b" if size == "14b" else "")
     unfinished = path.with_suffix(".partial")
-    tries, correction, available = 0, 1.0, float("inf")
-    for estimate, settings in ladder(experiment, topology, slices):
-        if tries == MOST_TRIES or tries and estimate * correction > available:
-            continue
-        tries += 1
-        print(f"{name_of(cell)}: try {tries}: {' '.join(settings)}", flush=True)
-        words = ["plan", experiment, "--topology", topology, "--slices", str(slices), "--json", str(unfinished)]
-        code = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
-        done = subprocess.run([sys.executable, "-c", code, *words, *settings], cwd=ROOT, env=environment())
-        if done.returncode not in (0, 3):
-            raise SystemExit(f"{name_of(cell)}: `xgenmm {' '.join([*words, *settings])}` ended with {done.returncode}.")
-        plan = json.loads(unfinished.read_text()) | {"settings": settings}
-        unfinished.write_text(json.dumps(plan, indent=1) + "\n")
-        if plan["fits"]:
-            break
-        available = plan["available_bytes"]
-        correction = plan["needed_bytes"] / estimate
+    print(name_of(cell), flush=True)
+    words = ["plan", experiment, "--topology", topology, "--slices", str(slices), "--search", "--json", str(unfinished)]
+    code = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, env=environment)
+    if done.returncode not in (0, 3):
+        raise SystemExit(f"{name_of(cell)}: `xgenmm {' '.join(words)}` ended with {done.returncode}.")
     unfinished.replace(path)
-
-
-def ladder(experiment: str, topology: str, slices: int) -> list[tuple[float, list[str]]]:
-    """(estimated bytes, overrides) to try in order, from a process of its own: it needs libtpu's list of devices."""
-    code = (
-        "import sys; from xgenmm_jax.cli.plan import prepare_environment; prepare_environment()\n"
-        "from pathlib import Path; from xgenmm_jax.cli.train import load_experiment\n"
-        "from xgenmm_jax.planning import search; from xgenmm_jax.planning.topology import find_topology\n"
-        "config = load_experiment(Path(sys.argv[1])); on = find_topology(sys.argv[2], int(sys.argv[3]))\n"
-        "tokens = config.steps * config.data.batch_rows * config.data.row.length\n"
-        "for candidate in search.ranked(config, on):\n"
-        "    print(candidate.bytes, f'--tokens={tokens}', *search.settings(candidate.config))"
-    )
-    command = [sys.executable, "-c", code, experiment, topology, str(slices)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), check=True, capture_output=True, text=True)
-    lines = [line.split() for line in done.stdout.splitlines()]
-    return [(float(estimate), settings) for estimate, *settings in lines]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def render(folder: Path) -> None:
@@ -138,8 +106,11 @@ def row(cell: tuple[str, str, str, int], plan: dict) -> str:
     """One cell as a line of the table."""
     mesh = plan["mesh"]
     settings = f"{plan['rows']} rows, {plan['rows_per_chip']:g} a chip at a time, remat {plan['remat']}"
+    settings += f", replica {mesh['replica']} x fsdp {mesh['fsdp']}"
     if mesh["tensor"] > 1:
-        settings += f", tensor {mesh['tensor']}"
+        settings += f" x tensor {mesh['tensor']}"
+    if plan["accumulation"] > 1:
+        settings += f", accumulation {plan['accumulation']}"
     if not plan["fits"]:
         return f"{head_of(cell)} {settings} | {plan['advice']} | | | |\n"
     memory = {kind: size / 2**30 for kind, size in plan["memory"].items()}

@@ -160,9 +160,9 @@ def made_up_compiler(peak_of):
     return make, calls
 
 
-@pytest.mark.parametrize("scale", [0.4, 1.0, 1.7, 3.0])
+@pytest.mark.parametrize("scale", [0.4, 0.95, 1.0, 1.7, 3.0])
 def test_search_finds_the_best_that_fits_in_few_compilations(config, monkeypatch, scale):
-    """Whatever the estimate of memory is off by."""
+    """Whatever the estimate of memory is off by: the best of all candidates, those that should not fit among them."""
     on = pod("v5e", 256)
     estimated = {str(candidate.config): candidate.bytes for candidate in search.ranked(config, on)}
     make, calls = made_up_compiler(lambda tried: scale * estimated[str(tried)])
@@ -170,9 +170,21 @@ def test_search_finds_the_best_that_fits_in_few_compilations(config, monkeypatch
     lines = []
     found = search.search("4b", config, on, {}, 0.5, 1e9, lines.append)
     assert found.fits and len(lines) == len(calls) <= 5
-    fitting = [c for c in search.ranked(config, on) if scale * c.bytes <= on.chip.hbm_bytes]
-    assert bounds.work(found.config).hardware.total <= bounds.work(fitting[0].config).hardware.total
-    assert found.config.data.batch_rows == 512
+    best = next(c for c in search.ranked(config, on) if scale * c.bytes <= on.chip.hbm_bytes)
+    assert bounds.work(found.config).hardware.total <= bounds.work(best.config).hardware.total
+    assert found.config.data.batch_rows == 512 and found.config.steps == config.steps
+
+
+def test_where_nothing_fits_the_one_that_needs_least_is_told(config, monkeypatch):
+    """A failure that tells no size is not the least."""
+    made = iter([OutOfMemoryError("RESOURCE_EXHAUSTED: hbm"), OutOfMemoryError(OOM)])
+    on = pod("v5e", 256)
+    monkeypatch.setattr(search, "MOST_COMPILATIONS", 2)
+    monkeypatch.setattr(
+        search, "make_plan", lambda name, tried, *_: made_plan(tried, on, fits=False, failure=next(made))
+    )
+    found = search.search("4b", config, on, {}, 0.5, 1e9, lambda line: None)
+    assert found.failure.needed_bytes == pytest.approx(24.11 * GIB)
 
 
 def test_search_gives_every_chip_a_row(config):
@@ -181,6 +193,9 @@ def test_search_gives_every_chip_a_row(config):
         mesh = tried.mesh
         assert mesh.replica % 2 == 0 and mesh.replica * mesh.fsdp * mesh.tensor == 512
         assert tried.data.batch_rows == 512 // mesh.tensor
+        # As many positions: what is printed is what was priced.
+        assert tried.steps * tried.data.batch_rows == pytest.approx(few.steps * 16, rel=0.02)
+        assert f"--steps={tried.steps}" in search.settings(tried)
     words = search.settings(few)
     assert "--data.batch-rows=16" in words and "--model.decoder.remat=minimal" in words
 

@@ -41,10 +41,13 @@ def plan(experiment: Path, *options: str, folder: Path | None = None) -> subproc
 def test_a_small_run_is_planned(experiment, tmp_path):
     """The step compiles for four chips that are not there, and the figures hang together."""
     options = ["--topology", "v5e:2x2", "--data.batch-rows", "8", "--json", "plan.json", "--tokens", "1e9"]
+    options += ["--compiler-option", "xla_tpu_scoped_vmem_limit_kib=32768"]
     done = plan(experiment, *options, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "small on v5e:2x2, 4 chips" in done.stdout and "fits: " in done.stdout
     report = json.loads((tmp_path / "plan.json").read_text())
+    assert report["compiler_options"] == {"xla_tpu_scoped_vmem_limit_kib": "32768"}
+    assert "LIBTPU_INIT_ARGS=--xla_tpu_scoped_vmem_limit_kib=32768" in done.stdout
     memory = report["memory"]
     assert report["fits"] and report["chips"] == 4 and report["rows_per_chip"] == 2
     assert report["mesh"] == {"replica": 1, "fsdp": 4, "tensor": 1}

@@ -1,11 +1,12 @@
 """`xgenmm plan FILE[:RUN] --topology v5e:16x16 [--slices 2] [overrides]`: the step of a run compiled for TPUs."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
 import os
 from pathlib import Path
+import shlex
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -67,8 +68,14 @@ def main(argv: Sequence[str]) -> int:
     print_plan(plan)
     if arguments.search and plan.fits:
         print(f"best settings: {' '.join(settings(plan.config))}")
+        rows, before = plan.config.data.batch_rows, config.data.batch_rows
+        if rows != before:
+            print(f"the batch is {rows} rows instead of {before}, in fewer steps: look at rate and warmup again")
+    if options:
+        print(f"the run takes the compiler's options from LIBTPU_INIT_ARGS={_init_args(options)}")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(to_json(plan), indent=1) + "\n")
+        report = to_json(plan) | ({"settings": settings(plan.config)} if arguments.search else {})
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0 if plan.fits else 3
 
 
@@ -166,6 +173,11 @@ def _compiler_options(words: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"--compiler-option: got '{word}', wanted NAME=VALUE, xla_tpu_scoped_vmem_limit_kib=9.")
         options[name] = value
     return options
+
+
+def _init_args(options: Mapping[str, str]) -> str:
+    """As the shell takes it."""
+    return shlex.quote(" ".join(f"--{name}={value}" for name, value in options.items()))
 
 
 def _show(line: str) -> None:

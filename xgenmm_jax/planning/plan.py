@@ -46,6 +46,8 @@ class Plan:
     utilisation: float
     """Of the chips' peak by model FLOPs, assumed."""
     compile_s: float
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The compiler's."""
     memory: Memory | None = None
     traffic: dict[str, Traffic] | None = None
     failure: OutOfMemoryError | None = None
@@ -135,7 +137,7 @@ def make_plan(
     work, mesh = bounds.work(config), make_mesh(config.mesh, topology.devices)
     began = time.monotonic()
     lowered, arguments = lower_step(config, mesh)
-    plan = Plan(name, topology, dict(mesh.shape), config, work, tokens, utilisation, compile_s=0.0)
+    plan = Plan(name, topology, dict(mesh.shape), config, work, tokens, utilisation, 0.0, dict(options))
     try:
         compiled = compile_step(lowered, options)
     except OutOfMemoryError as error:
@@ -165,6 +167,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "remat": config.model.decoder.remat,
         "fits": plan.fits,
         "advice": plan.advice,
+        "compiler_options": dict(plan.options),
         "flops": {"model": plan.work.model._asdict(), "hardware": plan.work.hardware._asdict()},
         "compile_s": plan.compile_s,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "libtpu")},

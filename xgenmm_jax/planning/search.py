@@ -1,12 +1,14 @@
 """The fastest settings of a run that fit: mesh split, rematerialisation, rows that a chip works on at a time.
 
 The global batch stays the experiment's where it divides over the chips; with fewer rows than row shards it grows to one
-row a shard. Candidates are tried from the best bound downwards, by estimates of traffic and memory; each compilation
-corrects the estimate of memory for the rest, so that few are needed. Nothing is believed to fit but what compiled.
+row a shard, in as many fewer steps. Candidates are tried from the best bound downwards, by estimates of traffic and
+memory; each compilation corrects the estimate of memory for all others, those before it too, so that few are needed.
+Nothing is believed to fit but what compiled.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
+import math
 import typing
 from typing import NamedTuple
 
@@ -48,27 +50,34 @@ def search(
 ) -> Plan:
     """The plan of the best bound among those that fit; where none does, the one that needs least.
 
-    show: is told of each compilation, in one line. The other arguments are `make_plan`'s.
+    It ends when none that is untried should both fit and be better, or after MOST_COMPILATIONS. show: is told of each
+    compilation, in one line. The other arguments are `make_plan`'s.
     """
-    plans: list[Plan] = []
-    correction = 1.0
-    for candidate in ranked(config, topology):
-        fitting = [_row_seconds(plan) for plan in plans if plan.fits]
-        if len(plans) == MOST_COMPILATIONS or fitting and candidate.row_seconds >= min(fitting):
+    untried, plans = ranked(config, topology), []
+    correction, best = 1.0, math.inf
+    while len(plans) < MOST_COMPILATIONS:
+        hopeful = (c for c in untried if c.bytes * correction <= topology.chip.hbm_bytes and c.row_seconds < best)
+        candidate = next(hopeful, None)
+        if candidate is None and not plans:
+            candidate = min(untried, key=lambda c: c.bytes)
+        if candidate is None:
             break
-        if plans and candidate.bytes * correction > topology.chip.hbm_bytes:
-            continue
+        untried.remove(candidate)
         plan = make_plan(name, candidate.config, topology, options, utilisation, tokens)
         plans.append(plan)
+        if plan.fits:
+            best = min(best, _row_seconds(plan))
         used = plan.memory.peak if plan.fits else plan.failure.needed_bytes
         correction = (used or 2 * topology.chip.hbm_bytes) / candidate.bytes
         show(_line(plan))
     fitting = [plan for plan in plans if plan.fits]
-    return min(fitting, key=_row_seconds) if fitting else min(plans, key=lambda plan: plan.failure.needed_bytes or 0)
+    if fitting:
+        return min(fitting, key=_row_seconds)
+    return min(plans, key=lambda plan: plan.failure.needed_bytes or math.inf)
 
 
 def ranked(config: TrainConfig, topology: Topology) -> list[Candidate]:
-    """Candidates that should fit, the best bound first; then, where none should, the one that needs least.
+    """All candidates, whether they should fit or not, the best bound first.
 
     Raises ValueError for a model that is no VLM.
     """
@@ -86,7 +95,7 @@ def ranked(config: TrainConfig, topology: Topology) -> list[Candidate]:
         found.append(Candidate(tried, times.bound / rows, estimates.estimated_bytes(tried, held)))
     # Of equal bounds the simpler: fewer chips to a row, fewer micro-batches; then what needs least memory.
     found.sort(key=lambda c: (c.row_seconds, c.config.mesh.tensor, c.config.accumulation, c.bytes))
-    return [c for c in found if c.bytes < topology.chip.hbm_bytes] or [min(found, key=lambda c: c.bytes)]
+    return found
 
 
 def candidates(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]:
@@ -99,6 +108,7 @@ def candidates(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]
         shards = chips // tensor
         rows = config.data.batch_rows if config.data.batch_rows % shards == 0 else shards
         data = dataclasses.replace(config.data, batch_rows=rows)
+        steps = max(1, round(config.steps * config.data.batch_rows / rows))
         for replicas in REPLICAS:
             fsdp, rest = divmod(per_slice // tensor, replicas)
             if rest or replicas > 1 and fsdp < LEAST_FSDP:
@@ -107,7 +117,9 @@ def candidates(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]
             for remat in REMATS:
                 model = dataclasses.replace(config.model, decoder=dataclasses.replace(decoder, remat=remat))
                 for accumulation in bounds.divisors(rows // shards):
-                    yield dataclasses.replace(config, data=data, mesh=mesh, model=model, accumulation=accumulation)
+                    yield dataclasses.replace(
+                        config, data=data, steps=steps, mesh=mesh, model=model, accumulation=accumulation
+                    )
 
 
 def settings(config: TrainConfig) -> list[str]:
@@ -118,6 +130,7 @@ def settings(config: TrainConfig) -> list[str]:
         f"--mesh.fsdp={mesh.fsdp}",
         f"--mesh.tensor={mesh.tensor}",
         f"--data.batch-rows={config.data.batch_rows}",
+        f"--steps={config.steps}",
         f"--accumulation={config.accumulation}",
         f"--model.decoder.remat={config.model.decoder.remat}",
     ]
@@ -129,7 +142,8 @@ def _row_seconds(plan: Plan) -> float:
 
 def _line(plan: Plan) -> str:
     decoder = plan.config.model.decoder
-    tried = f"tensor {plan.mesh['tensor']}, remat {decoder.remat}, {plan.rows_per_chip:g} rows a chip at a time"
+    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    tried = f"{mesh}, remat {decoder.remat}, {plan.rows_per_chip:g} rows a chip at a time"
     if not plan.fits:
         return f"{tried}: does not fit"
     return f"{tried}: {plan.bound.tokens_per_second / len(plan.topology.devices):,.0f} tokens/s a chip at most"
