@@ -72,8 +72,32 @@ def test_loops_multiply_and_overlapped_collectives_count_once():
     }
 
 
+RECV = (
+    "  %recv.2 = (f32[40,8,128]{2,1,0:T(8,128)}, u32[], token[]) recv(%after-all.2), channel_id=5, "
+    'is_host_transfer=true, frontend_attributes={_xla_host_transfer_rendezvous="all-reduce.7_0",'
+    '_xla_megascale_transfer_type="ALL_REDUCE"}\n'
+)
+
+
+IN_SLICES = TEXT.replace("mesh['axis_0'=4] {'axis_0'}", "{{0,1,2,3}}").replace("[1,4]<=[4]", "{{0,1,2,3}}")
+
+
+def test_what_goes_through_the_hosts_to_other_slices_counts():
+    """Inside the loop 32 times; of two slices each chip receives the other's share of the sum, and of four the rest."""
+    text = IN_SLICES.replace("  %fusion.1 =", f"{RECV}  %fusion.1 =")
+    one, two, four = traffic(TEXT, 4), traffic(text, 8, slices=2), traffic(text, 16, slices=4)
+    share = 40 * 8 * 128 * 4
+    assert two["all-reduce"].network_bytes == 32 * share and four["all-reduce"].network_bytes == 32 * 1.5 * share
+    assert two["all-reduce"].times == one["all-reduce"].times + 32
+    assert two["all-reduce"].link_bytes == one["all-reduce"].link_bytes
+
+
 def test_what_is_not_understood_is_told():
-    """A loop that is written in another way must not count as no traffic."""
+    """A loop, or an exchange of slices, that is written in another way must not count as no traffic."""
+    with pytest.raises(ValueError, match="nothing is exchanged between the 2 slices"):
+        traffic(IN_SLICES, devices=8, slices=2)
+    with pytest.raises(ValueError, match="exchange by MAIL"):
+        traffic(IN_SLICES.replace("  %fusion.1 =", RECV.replace("ALL_REDUCE", "MAIL") + "  %fusion.1 ="), 8, 2)
     with pytest.raises(ValueError, match="communicates and nothing runs it"):
         traffic(TEXT.replace("body=%body", "steps=%body"), devices=4)
 

@@ -2,6 +2,9 @@
 
 A loop's body is written once in the text and counts as often as the loop runs. A collective that runs beside other
 work appears several times: as its start, in each piece of work beside it, and as its end. The start counts.
+
+Between slices data goes through the hosts: the compiler cuts a collective into one inside each slice and a `send` and
+`recv` of every chip's share (libtpu 0.0.51). What is received counts, under the kind that the transfer names.
 """
 
 from collections import defaultdict
@@ -11,6 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+_HOST_TRANSFERS = {
+    "ALL_REDUCE": "all-reduce",
+    "ALL_GATHER": "all-gather",
+    "REDUCE_SCATTER": "reduce-scatter",
+    "ALL_TO_ALL": "all-to-all",
+    "ONE_TO_ONE": "collective-permute",
+}
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16, "s32": 32,
         "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64}  # fmt: skip
@@ -48,7 +58,7 @@ class _Computation(NamedTuple):
 def traffic(text: str, devices: int, slices: int = 1) -> dict[str, Traffic]:
     """By kind, from a compiled program's text (`compiled.as_text()`). Devices stand slice by slice in the mesh.
 
-    Raises ValueError for a program that was not understood.
+    Raises ValueError for a program that was not understood: slices that train together exchange something.
     """
     computations, entry = _computations(text, devices, slices)
     times: Mapping[str, int] = _times(computations, entry)
@@ -61,6 +71,8 @@ def traffic(text: str, devices: int, slices: int = 1) -> dict[str, Traffic]:
             sums[collective.kind][0] += times[name]
             sums[collective.kind][1] += times[name] * links
             sums[collective.kind][2] += times[name] * network
+    if slices > 1 and not any(network for _, _, network in sums.values()):
+        raise ValueError(f"nothing is exchanged between the {slices} slices: a new way of writing programs.")
     return {kind: Traffic(*sums[kind]) for kind in KINDS if kind in sums}
 
 
@@ -117,9 +129,9 @@ def _computation(name: str, lines: list[str], devices: int, slices: int) -> _Com
 def _collective(computation: str, line: str, devices: int, slices: int) -> _Collective | None:
     match = re.match(rf"\s+(?:ROOT )?%\S+ = (.*?) ({'|'.join(KINDS)})(-start)?\(", line)
     if not match:
-        return None
+        return _host_transfer(line, slices)
     shapes, kind, start = match.groups()
-    sizes = [_bytes(*shape) for shape in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shapes)]
+    sizes = _sizes(shapes)
     if start and kind == "all-gather":
         sizes = sizes[len(sizes) // 2 :]  # operands, then results
     elif start and kind == "collective-permute":
@@ -131,6 +143,23 @@ def _collective(computation: str, line: str, devices: int, slices: int) -> _Coll
         kind = "reduce-scatter"  # the compiler's name of one that it fused
     slices_of_group = len(np.unique(group // (devices // slices)))
     return _Collective(kind, sum(sizes), len(group) // slices_of_group, slices_of_group)
+
+
+def _host_transfer(line: str, slices: int) -> _Collective | None:
+    """What a chip receives of its own share from the other slices."""
+    match = re.match(r'\s+(?:ROOT )?%\S+ = \((.*?), u32\[\], .* recv\(.*_xla_megascale_transfer_type="(\w+)"', line)
+    if not match:
+        return None
+    shape, transfer = match.groups()
+    if transfer not in _HOST_TRANSFERS:
+        raise ValueError(f"slices exchange by {transfer}: a new way of writing programs.")
+    kind = _HOST_TRANSFERS[transfer]
+    parts = slices if kind == "reduce-scatter" else 1  # its operand counts
+    return _Collective(kind, parts * sum(_sizes(shape)), 1, slices)
+
+
+def _sizes(shapes: str) -> list[float]:
+    return [_bytes(*shape) for shape in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shapes)]
 
 
 def _bytes(dtype: str, shape: str) -> float:
