@@ -18,6 +18,7 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.sources import Synthetic
+from xgenmm_jax.evaluation import suite
 from xgenmm_jax.models import vlm
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
@@ -148,6 +149,41 @@ def test_evaluate_writes_metrics_and_answers_into_the_run(run, capsys):
     assert {"questions/colour", "questions/mean", "handwriting"} <= metrics.keys()
     assert "questions/colour" in capsys.readouterr().out
     assert len((run / "answers.jsonl").read_text().splitlines()) == 2 * (7 + 7 + 1)
+
+
+def contents(folder):
+    """What lies in a folder, for comparison."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+
+
+def test_evaluate_with_json_leaves_the_run_as_it_is(run, tmp_path):
+    """A look at a few items once took the place of the answers to all."""
+    words = ["evaluate", str(run), "--kinds", "handwriting", "--items", "2"]
+    assert cli.main(words) == 0
+    before = contents(run)
+    assert cli.main([*words, "--json", str(tmp_path / "other.json")]) == 0
+    assert contents(run) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["other.json"]
+    assert json.loads((tmp_path / "other.json").read_text())["answers"] == 2
+
+
+def test_evaluate_refuses_before_it_asks(run, tmp_path, capsys, monkeypatch):
+    def asked(*arguments):
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(suite, "run_suite", asked)
+    before = contents(run)
+    for options, sentence in (
+        (["--kinds", "new_style", "shots"], "'shots' is not asked in the style chat"),
+        (["--kinds", "safety", "--style", "few_shot"], "'safety' is not asked in the style few_shot"),
+        (["--json", str(tmp_path / "nowhere" / "o.json")], "no folder '"),
+        (["--json", str(tmp_path)], "is a folder; give a file"),
+    ):
+        assert cli.main(["evaluate", str(run), *options]) == 1
+        error = capsys.readouterr().err
+        assert sentence in error and error.count("\n") == 1
+    assert contents(run) == before and not list(tmp_path.iterdir())
 
 
 def test_another_seed_asks_other_items(run):

@@ -12,7 +12,10 @@ from xgenmm_jax.cli.errors import nearest
 
 @dataclass(frozen=True)
 class Arguments:
-    """Scores a run on held-out embedded data; writes evaluation.json, answers.jsonl and examples/ into its folder."""
+    """Scores a run on held-out embedded data; writes evaluation.json, answers.jsonl and examples/ into its folder.
+
+    With --json the metrics alone are written, into that file, and the run's folder stays as it is.
+    """
 
     run: tyro.conf.Positional[Path]
     """A folder that `xgenmm train` wrote."""
@@ -25,7 +28,7 @@ class Arguments:
     style: Literal["auto", "chat", "few_shot"] = "auto"
     """chat: fine-tuned models. few_shot: base models. auto: by what the run was trained on."""
     json: Path | None = None
-    """Where the metrics go instead of the run's evaluation.json."""
+    """Where the metrics go instead of the run's evaluation.json; the answers are then not kept."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,15 +43,26 @@ def main(argv: Sequence[str]) -> int:
     for kind in arguments.kinds:
         if kind not in suite.GROUPS:
             raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, suite.GROUPS)}.")
+    target = arguments.json or arguments.run / "evaluation.json"
+    if arguments.run.exists() and (target.is_dir() or not target.parent.is_dir()):
+        wrong = f"'{target}' is a folder" if target.is_dir() else f"no folder '{target.parent}' for '{target}'"
+        raise ValueError(f"--json: {wrong}; give a file in a folder that is there.")
     run = api.load(arguments.run)
     style = ("chat" if run.is_tuned() else "few_shot") if arguments.style == "auto" else arguments.style
+    for kind in arguments.kinds:
+        if kind in suite.NOT_FOR[style]:
+            other = "few_shot" if style == "chat" else "chat"
+            raise ValueError(
+                f"--kinds: '{kind}' is not asked in the style {style}; leave it out, or give --style {other}."
+            )
     config = suite.SuiteConfig(style, groups=arguments.kinds or suite.GROUPS, seed=arguments.seed)
     if arguments.items is not None:
         config = replace(config, items=arguments.items, shot_items=arguments.items)
     evaluation = suite.run_suite(run.generator(), config, run.processor.chat)
     print_table(str(arguments.run), evaluation.metrics, len(evaluation.answers), evaluation.seconds)
-    suite.save_answers(evaluation, arguments.run)
-    suite.save_metrics(evaluation, arguments.json or arguments.run / "evaluation.json")
+    if arguments.json is None:
+        suite.save_answers(evaluation, arguments.run)
+    suite.save_metrics(evaluation, target)
     return 0
 
 

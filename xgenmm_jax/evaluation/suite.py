@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 import json
 from pathlib import Path
+import shutil
 from typing import Literal, get_args
 
 from xgenmm_jax.data import chat
@@ -28,7 +29,8 @@ Group = Literal[
     "caption",
 ]  # fmt: skip
 GROUPS: tuple[Group, ...] = get_args(Group)
-_NOT_FOR: dict[str, tuple[Group, ...]] = {"chat": ("shots",), "few_shot": ("multi_image", "safety")}
+NOT_FOR: dict[str, tuple[Group, ...]] = {"chat": ("shots",), "few_shot": ("multi_image", "safety")}
+"""Groups that a style leaves out."""
 
 QUESTION_KINDS: dict[str, ItemKind] = {
     "colour": "color", "shape": "shape", "object": "object", "count": "count", "exists": "exists", "where": "where",
@@ -103,7 +105,7 @@ def measures(
             replace(asker.plain("caption/exact", "caption", vqa_score, LONG_ANSWER), summarize=_caption_metrics)
         ],
     }
-    wanted = [group for group in config.groups if group not in _NOT_FOR[config.style]]
+    wanted = [group for group in config.groups if group not in NOT_FOR[config.style]]
     return [measure for group in wanted for measure in make[group]()]
 
 
@@ -279,11 +281,13 @@ def save_metrics(evaluation: Evaluation, path: Path) -> None:
 def save_answers(evaluation: Evaluation, folder: Path, examples: int = 6) -> None:
     """answers.jsonl with every answer; examples/ with the pictures of a few of each measure, right and wrong ones.
 
-    A line whose pictures were kept names them under "pictures", those of the last four at most.
+    A line whose pictures were kept names them under "pictures", those of the last four at most. What an evaluation of
+    before left is replaced when all is written.
     """
-    pictures = folder / "examples"
-    pictures.mkdir(parents=True, exist_ok=True)
-    with (folder / "answers.jsonl").open("w") as file:
+    pictures, unfinished = folder / "examples.partial", folder / "answers.partial"
+    shutil.rmtree(pictures, ignore_errors=True)  # of a run that was killed
+    pictures.mkdir(parents=True)
+    with unfinished.open("w") as file:
         shown: Counter[tuple[str, bool]] = Counter()
         for answer in evaluation.answers:
             line = answer.to_json()
@@ -298,3 +302,6 @@ def save_answers(evaluation: Evaluation, folder: Path, examples: int = 6) -> Non
                     names.append(f"examples/{name}")
                 line["pictures"] = names
             file.write(json.dumps(line) + "\n")
+    shutil.rmtree(folder / "examples", ignore_errors=True)
+    pictures.replace(folder / "examples")
+    unfinished.replace(folder / "answers.jsonl")
