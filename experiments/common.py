@@ -63,13 +63,13 @@ STAGE2_KEPT = {**INTERLEAVED, "blip3_kale": 10.0, "datacomp_1b": 2.5, "blip3_gro
 """With STAGE2_NEW the paper's numbers of section 5.1, which sum to 90."""
 
 
-def files(name: str) -> RecordFiles:
-    return RecordFiles(f"data/{name}/*.array_record")
+def files(name: str, conversations: bool = False) -> RecordFiles:
+    return RecordFiles(f"data/{name}/*.array_record", conversations)
 
 
-def mixture(weights: Mapping[str, float]) -> Mixture:
-    """Sources with relative weights; they need not sum to 100."""
-    return tuple((files(name), weight) for name, weight in weights.items())
+def mixture(weights: Mapping[str, float], conversations: bool = False) -> Mixture:
+    """Sources with relative weights; they need not sum to 100. conversations: or preferences, all of them."""
+    return tuple((files(name, conversations), weight) for name, weight in weights.items())
 
 
 def stage2_normalized() -> Mixture:

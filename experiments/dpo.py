@@ -36,7 +36,7 @@ BATCH_PAIRS = 64
 
 def config(size: Size = B4) -> TrainConfig:
     data = DataConfig(
-        mixture=common.mixture({"vlfeedback": 1.0}),
+        mixture=common.mixture({"vlfeedback": 1.0}, conversations=True),
         tokenizer=common.TOKENIZER,
         # A pair shows its picture twice in positions and once in crops: 4 of average size take 10,000 and 28.
         row=RowConfig(length=12_288, crops=36, images=4, vision_tokens=128, segments=8, too_long="drop"),
@@ -65,7 +65,7 @@ def config_14b() -> TrainConfig:
 def noised_as_well() -> TrainConfig:
     """As many pairs again, whose rejected answer was generated from a noised picture."""
     base = config()
-    pairs = common.mixture({"vlfeedback": 1.0, "vlfeedback_noised": 1.0})
+    pairs = common.mixture({"vlfeedback": 1.0, "vlfeedback_noised": 1.0}, conversations=True)
     return replace(base, name="4b/dpo_noised", steps=2 * base.steps, data=replace(base.data, mixture=pairs))
 
 
@@ -77,7 +77,7 @@ def safety(size: Size = B4) -> TrainConfig:
     return TrainConfig(
         name=f"{size.name}/safety",
         model=size.model,
-        data=common.fine_tuning((*common.mixture({"vlguard": float(guarded)}), *replayed)),
+        data=common.fine_tuning((*common.mixture({"vlguard": float(guarded)}, conversations=True), *replayed)),
         loss=NextToken(common.CHUNK),
         steps=(guarded + REPLAYED) // common.BATCH_SAMPLES,
         optimizer=OptimizerConfig(peak_lr=5e-6, warmup_steps=20),

@@ -102,6 +102,11 @@ def test_record_files_give_back_what_was_written(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-0.array_record", "a-1.array_record"]
     with pytest.raises(ValueError, match="no file matches"):
         sources.RecordFiles(str(tmp_path / "b-*")).open()
+    assert len(sources.RecordFiles(str(tmp_path / "a-1*"), gives_conversations=True).open()) == 2
+    with pytest.raises(ValueError, match=r"a-0\*' begins with a Caption and .*gives_conversations=True; write .*False"):
+        sources.RecordFiles(str(tmp_path / "a-0*"), gives_conversations=True).open()
+    with pytest.raises(ValueError, match="begins with a Conversation and .*=False; write .*True"):
+        sources.RecordFiles(str(tmp_path / "a-1*")).open()
 
 
 @pytest.mark.parametrize("family", ["caption", "interleaved", "multi_image", "safety"])
@@ -127,9 +132,11 @@ def test_kept_pictures_are_the_drawn_ones(tmp_path, monkeypatch, family):
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_every_family_becomes_samples(tmp_path, family):
     tokenizer = train_tokenizer(["a red circle"] * 9, tmp_path / "small.model", pieces=400)
-    source = sources.Synthetic(family, length=20).open()
+    config = sources.Synthetic(family, length=20)
+    source = config.open()
     for i in range(20):
         record = source.record(i, RNG)
+        assert isinstance(record, Conversation | Preference) == config.gives_conversations
         sample = chat.sample(record, tokenizer)
         assert sample.loss_mask.any() and sample.pictures == sources.pictures_of(record)
         assert np.sum(sample.token_ids == tokenizer.image_id) == len(sample.pictures)
@@ -153,3 +160,11 @@ def test_a_few_questions_do_not_make_a_base_model_a_tuned_one():
     shares = [sources.share_of_conversations(s.config().data.mixture) for s in (stage1, stage2, sft_single, dpo)]
     assert 0 < shares[0] < 0.3 and 0 < shares[1] < 0.3 and shares[2] > 0.9 and shares[3] == 1
     assert sources.share_of_conversations(sft_multi.config().data.mixture) == 1
+
+
+def test_what_a_mixture_gives_is_told_without_its_data(tmp_path):
+    """A run was not evaluated or asked where its training data did not lie."""
+    gone = str(tmp_path / "gone")
+    turns = [sources.LlavaJson(gone, gone), sources.RecordFiles(gone, gives_conversations=True)]
+    mixture = [(source, 1.0) for source in (*turns, sources.RecordFiles(gone), sources.Synthetic("caption"))]
+    assert sources.share_of_conversations(mixture) == 0.5

@@ -12,12 +12,15 @@ import sys
 from flax.traverse_util import flatten_dict
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
 import xgenmm_jax
 from xgenmm_jax.cli.train import import_experiment, load_experiment, parse_overrides, run_names
 from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.records import Conversation, Preference
+from xgenmm_jax.data.sources import LlavaJson, RecordFiles, share_of_conversations
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training import config as config_module
 from xgenmm_jax.training.config import Initialize, TrainConfig
@@ -96,6 +99,21 @@ def test_command_line_overrides_a_field_and_keeps_the_rest(file):
     changed = parse_overrides(config, ["--optimizer.peak-lr", "3e-4", "--steps", "7000"], "xgenmm train")
     optimizer = dataclasses.replace(config.optimizer, peak_lr=3e-4)
     assert changed == dataclasses.replace(config, optimizer=optimizer, steps=7000)
+
+
+def test_mixtures_say_of_themselves_what_their_records_are():
+    """By the first record where data is embedded, and by the stage where it is not; runs are asked accordingly."""
+    every = {source for file in FILES for config in runs(file).values() for source, _ in config.data.mixture}
+    embedded = [source for source in every if not isinstance(source, RecordFiles | LlavaJson)]
+    assert len(embedded) > 20
+    for source in embedded:
+        record = source.open().record(0, np.random.default_rng(0))
+        assert source.gives_conversations == isinstance(record, Conversation | Preference), source
+    for size in ("", "nano/", "micro/"):
+        for stage in ("stage1", "stage2", "sft_single", "sft_multi", "dpo"):
+            for name, config in runs(f"{size}{stage}.py").items():
+                is_tuned = share_of_conversations(config.data.mixture) >= 0.5
+                assert is_tuned == (not stage.startswith("stage")), (size, stage, name)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if not file.startswith(("nano/", "micro/"))])

@@ -81,3 +81,5 @@ def test_a_run_of_before_a_field_was_added_goes_on(config, tmp_path):
     other = dataclasses.replace(config.model.vision, activation="gelu")
     with pytest.raises(ValueError, match='model.vision.activation "gelu_tanh" before, "gelu" now'):
         prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, vision=other)), tmp_path)
+    told = (*config.data.mixture[:1], (sources.RecordFiles("*.array_record", gives_conversations=True), 1.0))
+    prepare(dataclasses.replace(config, data=dataclasses.replace(config.data, mixture=told)), tmp_path)

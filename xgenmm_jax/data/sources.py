@@ -50,6 +50,11 @@ class Synthetic:
     filler: bool = False
     granularity: annotation.Granularity = 0
 
+    @property
+    def gives_conversations(self) -> bool:
+        """Whether a record is a conversation or a preference; told without reading data, as of the other sources."""
+        return self.family in families.CONVERSATIONS
+
     def open(self, store: PictureStore | None = None) -> Source:
         """store: where drawn pictures are kept; None draws each one anew."""
         return _SyntheticSource(self, store)
@@ -130,6 +135,10 @@ class Squashed:
     source: Synthetic
     side_px: int
 
+    @property
+    def gives_conversations(self) -> bool:
+        return self.source.gives_conversations
+
     def open(self, store: PictureStore | None = None) -> Source:
         return _SquashedSource(self.source.open(store), self.side_px)
 
@@ -162,6 +171,10 @@ class InWords:
 
     source: Synthetic
 
+    @property
+    def gives_conversations(self) -> bool:
+        return self.source.gives_conversations
+
     def open(self, store: PictureStore | None = None) -> Source:
         return _InWordsSource(self.source.open())
 
@@ -181,12 +194,23 @@ class _InWordsSource:
 
 @dataclass(frozen=True)
 class RecordFiles:
-    """Records in our own container (`record_files.py`): array_record files that match a pattern, in sorted order."""
+    """Records in our own container (`record_files.py`): array_record files that match a pattern, in sorted order.
+
+    gives_conversations: whether they are conversations or preferences; the first record is held to it at opening.
+    """
 
     pattern: str
+    gives_conversations: bool = False
 
     def open(self, store: PictureStore | None = None) -> Source:
-        return RecordReader(self.pattern)
+        source = RecordReader(self.pattern)
+        first = source.record(0, np.random.default_rng(0)) if len(source) else None
+        if first and isinstance(first, Conversation | Preference) != self.gives_conversations:
+            raise ValueError(
+                f"data: '{self.pattern}' begins with a {type(first).__name__} and its source has gives_conversations="
+                f"{self.gives_conversations}; write RecordFiles({self.pattern!r}, {not self.gives_conversations})."
+            )
+        return source
 
 
 @dataclass(frozen=True)
@@ -203,6 +227,10 @@ class LlavaJson:
     folder: str
     samples: int | None = None
     max_images: int = 4
+
+    @property
+    def gives_conversations(self) -> bool:
+        return True
 
     def open(self, store: PictureStore | None = None) -> Source:
         return _LlavaSource(self)
@@ -267,10 +295,9 @@ SourceConfig = Synthetic | Squashed | InWords | RecordFiles | LlavaJson
 
 
 def share_of_conversations(mixture: Sequence[tuple[SourceConfig, float]]) -> float:
-    """The share of a mixture's weight that lies on conversations and preferences, by each source's first record."""
-    first = [(source.open().record(0, np.random.default_rng(0)), weight) for source, weight in mixture]
-    of_turns = sum(weight for record, weight in first if isinstance(record, Conversation | Preference))
-    return of_turns / sum(weight for _, weight in first)
+    """The share of a mixture's weight that lies on conversations and preferences; no data is read."""
+    of_turns = sum(weight for source, weight in mixture if source.gives_conversations)
+    return of_turns / sum(weight for _, weight in mixture)
 
 
 def _image_paths(row: dict) -> list[str]:

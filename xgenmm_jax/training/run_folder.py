@@ -15,7 +15,9 @@ COMMIT_FILE = "commit"
 TOKENIZER_FILE = "tokenizer.model"
 
 # A run may go on with these changed: they do not touch its figures.
-_FREE = ("mesh", "checkpoint", "log_every", "loader", "picture_folder", "watchdog_seconds", "profile")
+_FREE = (
+    "mesh", "checkpoint", "log_every", "loader", "picture_folder", "watchdog_seconds", "profile", "gives_conversations",
+)  # fmt: skip
 
 
 def prepare(config: TrainConfig, folder: Path) -> None:
