@@ -24,6 +24,7 @@ from xgenmm_jax.evaluation.report.content import ReportContent, Seconds, StageCo
 from xgenmm_jax.evaluation.report.machine import memory_mib
 from xgenmm_jax.evaluation.report.page import minutes, write_report
 from xgenmm_jax.training.metrics import read_metrics
+from xgenmm_jax.training.run_folder import COMMIT_FILE
 
 STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
 GALLERY_FILE = "gallery.json"
@@ -102,7 +103,10 @@ def load_stages(experiments: Path, workdir: Path) -> list[Stage]:
 
 @dataclass(frozen=True)
 class ReportFacts:
-    """What the page says of model, machine and code."""
+    """What the page says of model, and of this process: its machine and code.
+
+    Of work that another process did, the page says that one's (`Reporter`).
+    """
 
     parameters: int
     machine: dict[str, Any]
@@ -151,6 +155,7 @@ class Reporter:
     """Keeps report.html, report.json and the count of seconds true while it is entered.
 
     A thread rewrites them; seconds are on the disk at least as often, so a kill loses a few of them and no more.
+    The machine stays that of the process that last trained or evaluated, the commit that of the stages' runs.
     """
 
     def __init__(self, stages: Sequence[Stage], workdir: Path, facts: ReportFacts, refresh_s: float):
@@ -163,6 +168,7 @@ class Reporter:
         self._done: dict[str, StageContent] = {}
         self._seconds: dict[str, dict[str, float]] = {}
         self._peak_mib = 0.0
+        self._machine = facts.machine
 
     def __enter__(self) -> "Reporter":
         self._workdir.mkdir(parents=True, exist_ok=True)
@@ -173,6 +179,7 @@ class Reporter:
             stages = state["stages"].items()
             self._seconds = {name: spent for name, spent in stages if (self._workdir / name).is_dir()}
             self._peak_mib = state["peak_memory_mib"]
+            self._machine = state.get("machine", self._machine)
         self.write(running=True)
         self._thread.start()
         return self
@@ -187,6 +194,7 @@ class Reporter:
         """Counts the seconds inside as this stage's."""
         with self._lock:
             self._now, self._since = (name, activity), time.monotonic()
+            self._machine = self._facts.machine
         self.write(running=True)
         try:
             yield
@@ -210,7 +218,7 @@ class Reporter:
         with self._lock:
             self._count()
             self._peak_mib = max(self._peak_mib, memory_mib())
-            state = {"stages": self._seconds, "peak_memory_mib": self._peak_mib}
+            state = {"stages": self._seconds, "peak_memory_mib": self._peak_mib, "machine": self._machine}
             _write_json(self._workdir / SECONDS_FILE, state)
             write_report(self._content(running), self._workdir)
 
@@ -234,16 +242,26 @@ class Reporter:
         stage[what] += seconds
 
     def _content(self, running: bool) -> ReportContent:
-        facts = self._facts
         return ReportContent(
             tuple(self._stage(stage) for stage in self._stages),
             workdir=str(self._workdir),
-            parameters=facts.parameters,
-            machine=facts.machine,
-            commit=facts.commit,
+            parameters=self._facts.parameters,
+            machine=self._machine,
+            commit=self._commit(),
             running=running,
             peak_memory_mib=self._peak_mib,
         )
+
+    def _commit(self) -> str:
+        """That of the stages' runs, of each where they differ: "4f3a.. (stage1, stage2), 77c0.. (dpo)"."""
+        stages_of: dict[str, list[str]] = {}
+        for stage in self._stages:
+            file = self._workdir / stage.name / COMMIT_FILE
+            if file.is_file():
+                stages_of.setdefault(file.read_text().strip(), []).append(stage.name)
+        if len(stages_of) > 1:
+            return ", ".join(f"{commit} ({', '.join(names)})" for commit, names in stages_of.items())
+        return next(iter(stages_of), self._facts.commit)
 
     def _stage(self, stage: Stage) -> StageContent:
         if stage.name in self._done:
