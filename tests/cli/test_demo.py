@@ -139,6 +139,19 @@ def test_seconds_add_up_over_restarts(tmp_path):
     assert report["peak_memory_mib"] == 1e6
 
 
+@pytest.mark.parametrize("text", ["{}", "", '{"metrics": {"questions', "[1]"])
+@pytest.mark.parametrize("name, remedy", [("seconds.json", "seconds are counted"), ("gallery.json", "evaluated again")])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, name, remedy, text):
+    """Nothing is written then."""
+    file = tmp_path / name if name == "seconds.json" else tmp_path / "stage2" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=f"^'{file}' (is not JSON|holds .*, wanted an object).*; delete it.*{remedy}"):
+        run(Work(), tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before and file.read_text() == text
+
+
 def test_compilations_are_counted_where_they_happen(tmp_path):
     """Those of the driver itself, before any stage, belong to none."""
     work = Work()

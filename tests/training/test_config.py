@@ -46,6 +46,23 @@ def test_what_is_no_config_is_one_sentence(config, tmp_path):
     with pytest.raises(ValueError, match="has no field stepz"):
         load_config(tmp_path)
 
+    whole = to_json(config)
+    damaged = [
+        ({}, "got {} .*'class'"),
+        ([], "holds .., wanted an object"),
+        ({name: whole[name] for name in whole if name != "loss"}, "TrainConfig.*missing .*'loss'"),
+        (whole | {"steps": "many"}, "Type(Check)?Error"),
+        (whole | {"model": {"enum": "xgenmm_jax.models.grouping:Sampling", "name": "SOME"}}, "KeyError: 'SOME'"),
+        (whole | {"model": {"class": 3}}, 'got {"class": 3}'),
+    ]
+    for settings, sentence in damaged:
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        with pytest.raises(ValueError, match=f"(?s)^'.*config.json'.*{sentence}.*copy"):
+            load_config(tmp_path)
+    (tmp_path / "config.json").write_text('{"class":')
+    with pytest.raises(ValueError, match="config.json' is not JSON .*; copy it again, or delete"):
+        prepare(config, tmp_path)
+
     @dataclass(frozen=True)
     class Local:
         value: object = object()

@@ -23,6 +23,7 @@ import tyro
 from xgenmm_jax.evaluation.report.content import ReportContent, Seconds, StageContent
 from xgenmm_jax.evaluation.report.machine import memory_mib
 from xgenmm_jax.evaluation.report.page import minutes, write_report
+from xgenmm_jax.training.config import read_object
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.run_folder import COMMIT_FILE
 
@@ -174,7 +175,8 @@ class Reporter:
         self._workdir.mkdir(parents=True, exist_ok=True)
         kept = self._workdir / SECONDS_FILE
         if kept.is_file():
-            state = json.loads(kept.read_text())
+            wanted = {"stages": dict, "peak_memory_mib": int | float}
+            state = read_object(kept, wanted, "delete it, and seconds are counted from here on")
             # A stage whose folder was removed is made again, and its seconds count from there.
             stages = state["stages"].items()
             self._seconds = {name: spent for name, spent in stages if (self._workdir / name).is_dir()}
@@ -219,8 +221,9 @@ class Reporter:
             self._count()
             self._peak_mib = max(self._peak_mib, memory_mib())
             state = {"stages": self._seconds, "peak_memory_mib": self._peak_mib, "machine": self._machine}
+            content = self._content(running)  # tells of damaged files before any is written
             _write_json(self._workdir / SECONDS_FILE, state)
-            write_report(self._content(running), self._workdir)
+            write_report(content, self._workdir)
 
     def _keep_writing(self) -> None:
         written = time.monotonic()
@@ -272,7 +275,9 @@ class Reporter:
         )
         kept = folder / GALLERY_FILE
         if kept.is_file():
-            content = dataclasses.replace(content, state="done", gallery=json.loads(kept.read_text()))
+            wanted = {"metrics": dict, "examples": list}
+            gallery = read_object(kept, wanted, "delete it, and the stage is evaluated again")
+            content = dataclasses.replace(content, state="done", gallery=gallery)
             if self._now is None or self._now[0] != stage.name:
                 self._done[stage.name] = content
             return content

@@ -1,5 +1,6 @@
 """The whole of a run as frozen data, and its JSON form in the run folder."""
 
+from collections.abc import Mapping
 import dataclasses
 from dataclasses import dataclass, field
 import enum
@@ -119,13 +120,29 @@ def load_config(path: Path) -> TrainConfig:
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"run folder: '{path}' has no config.json; give a folder that `xgenmm train` wrote.")
+    settings = read_object(file, {}, "copy it again")
     try:
-        config = from_json(json.loads(file.read_text()), Any)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"run folder: '{file}' is not JSON ({error}); copy it again.") from error
+        config = from_json(settings, Any)
+    except ValueError as error:
+        raise ValueError(f"'{file}': {error}") from error
     if not isinstance(config, TrainConfig):
         raise ValueError(f"run folder: '{file}' holds a {type(config).__name__}, wanted a TrainConfig.")
     return config
+
+
+def read_object(file: Path, wanted: Mapping[str, type | types.UnionType], remedy: str) -> dict[str, Any]:
+    """The JSON object in a file. wanted: keys that it has, at least, and the types of their values.
+
+    Raises ValueError, which names the file, what it holds and the remedy, where it holds something else.
+    """
+    try:
+        value = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"'{file}' is not JSON ({error}); {remedy}.") from error
+    if not isinstance(value, dict) or not all(isinstance(value.get(key), kind) for key, kind in wanted.items()):
+        keys = f" with {', '.join(wanted)}" if wanted else ""
+        raise ValueError(f"'{file}' holds {brief(value, 70)}, wanted an object{keys}; {remedy}.")
+    return value
 
 
 def to_json(value: Any) -> Any:
@@ -154,8 +171,18 @@ def to_json(value: Any) -> Any:
 def from_json(value: Any, hint: Any) -> Any:
     """The inverse of `to_json`. Only names of this package are resolved.
 
-    hint: the type that a field is annotated with.
+    hint: the type that a field is annotated with. Raises ValueError where `to_json` gave no such value.
     """
+    try:
+        return _from_json(value, hint)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"config: got {brief(value, 70)} ({type(error).__name__}: {error}), wanted what a run of this version "
+            "writes; copy config.json again, or use the commit beside it."
+        ) from error
+
+
+def _from_json(value: Any, hint: Any) -> Any:
     if isinstance(value, list):
         inner = typing.get_args(hint)
         item_hint = inner[0] if inner else Any
@@ -188,6 +215,12 @@ def default_of(reference: str | None, name: str) -> Any:
         return None
     default = {f.name: f.default for f in dataclasses.fields(_resolve(reference))}.get(name, dataclasses.MISSING)
     return None if default is dataclasses.MISSING else to_json(default)
+
+
+def brief(value: Any, most: int = 40) -> str:
+    """JSON of a value for a sentence, cut to so many characters."""
+    text = json.dumps(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _reference(thing: Any) -> str:

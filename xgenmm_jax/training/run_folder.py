@@ -1,14 +1,13 @@
 """The files that stand beside a run's checkpoints: config.json, commit, tokenizer.model."""
 
 import importlib.metadata
-import json
 from pathlib import Path
 import shutil
 import subprocess
 
 import jax
 
-from xgenmm_jax.training.config import PACKAGE, TrainConfig, default_of, save_config, to_json
+from xgenmm_jax.training.config import PACKAGE, TrainConfig, brief, default_of, read_object, save_config, to_json
 
 CONFIG_FILE = "config.json"
 COMMIT_FILE = "commit"
@@ -49,7 +48,7 @@ def check_same(config: TrainConfig, folder: Path) -> bool:
     path = folder / CONFIG_FILE
     if not path.is_file():
         return False
-    changes = list(_changes(json.loads(path.read_text()), to_json(config), ""))
+    changes = list(_changes(read_object(path, {}, "copy it again, or delete the folder"), to_json(config), ""))
     if changes:
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise ValueError(
@@ -87,9 +86,4 @@ def _changes(old, new, name: str):
         for number, pair in enumerate(zip(old, new, strict=True)):
             yield from _changes(*pair, f"{name}.{number}")
     elif old != new:
-        yield f"{name} {_brief(old)} before, {_brief(new)} now"
-
-
-def _brief(value) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+        yield f"{name} {brief(old)} before, {brief(new)} now"
