@@ -7,6 +7,7 @@ import pytest
 
 from xgenmm_jax.data.synthetic import draw, language, pages, scenes, world
 from xgenmm_jax.data.synthetic.world import BASE_PX, Dice
+from xgenmm_jax.evaluation import boxes
 
 MAKERS = (scenes.shapes, scenes.text, scenes.objects, scenes.digit, scenes.mixed)
 
@@ -76,8 +77,8 @@ def test_chart_labels_and_lines_do_not_straddle_crops():
 
 def test_boxes_are_read_back_as_written():
     assert language.box_text((8, 16, 32, 64), (64, 64)) == "[0.12, 0.25][0.50, 1.00]"
-    assert language.parse_box("at [0.12, 0.25][0.50, 1.00].") == (0.12, 0.25, 0.5, 1.0)
-    assert language.parse_box("[0.12, 0.25][0.50") is None
+    assert boxes.parse_box("at [0.12, 0.25][0.50, 1.00].") == (0.12, 0.25, 0.5, 1.0)
+    assert boxes.parse_box("[0.12, 0.25][0.50") is None
 
 
 def test_dice_sample_without_repetition_and_cover_their_range():

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
     evaluation = suite.run_suite(generator, suite.SuiteConfig(style), run.processor.chat)
     collected = gallery.collect(generator, run.params, evaluation, style, run.processor.chat)
     suite.save_answers(evaluation, folder)
-    unfinished = folder / "evaluation.partial"
-    record = {"metrics": evaluation.metrics, "answers": len(evaluation.answers)}
-    unfinished.write_text(json.dumps(record, indent=1) + "\n")
-    unfinished.replace(folder / "evaluation.json")
+    suite.save_metrics(evaluation, folder / "evaluation.json")
     return collected
 
 

@@ -1,7 +1,6 @@
 """How things, scenes and boxes are put into words: about two hundred of them, besides strings."""
 
 from collections.abc import Sequence
-import re
 
 from xgenmm_jax.data.splits import PLACES
 from xgenmm_jax.data.synthetic.world import Box, Dice, Scene, Thing
@@ -97,18 +96,6 @@ def box_text(box: Box, size_px: tuple[int, int]) -> str:
     width, height = size_px
     x1, y1, x2, y2 = box
     return f"[{x1 / width:.2f}, {y1 / height:.2f}][{x2 / width:.2f}, {y2 / height:.2f}]"
-
-
-_BOX = re.compile(r"\[\s*(\d*\.?\d+)\s*,\s*(\d*\.?\d+)\s*\]\s*\[\s*(\d*\.?\d+)\s*,\s*(\d*\.?\d+)\s*\]")
-
-
-def parse_box(text: str) -> tuple[float, float, float, float] | None:
-    """(x1, y1, x2, y2) as fractions of the picture from the first box in a text; None where there is none."""
-    found = _BOX.search(text)
-    if found is None:
-        return None
-    x1, y1, x2, y2 = (float(number) for number in found.groups())
-    return (x1, y1, x2, y2)
 
 
 def spelled(string: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from xgenmm_jax.data import drawings, splits
-from xgenmm_jax.data.splits import PLACES, SHAPES, Split
+from xgenmm_jax.data.splits import PLACES, Split
 from xgenmm_jax.data.synthetic import world
 from xgenmm_jax.data.synthetic.world import BASE_PX, Dice, Scene, Thing
 
@@ -133,9 +133,3 @@ def mixed(dice: Dice, split: Split, shares: tuple[float, float, float] = EVEN) -
     if kind < of_shapes + of_text + of_objects:
         return objects(dice, split)
     return digit(dice, split)
-
-
-def shape_names(scene: Scene) -> list[str]:
-    """The shapes in a scene, each once, in SHAPES' order."""
-    present = {t.name for t in scene.things if t.kind == "shape"}
-    return [name for name in SHAPES if name in present]
