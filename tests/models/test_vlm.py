@@ -23,16 +23,16 @@ CONFIG = VLMConfig(
 IMAGE_ID = 20
 
 
-def sample(segment, crop, number_of_crops, text, answer, queries=2):
-    """The text columns of one sample: its picture's tokens, a question, an answer."""
-    vision = number_of_crops * queries
+def sample(segment, group, number_of_groups, text, answer, queries):
+    """The text columns of one sample: its picture's tokens, a question, an answer. group: the picture's first one."""
+    vision = number_of_groups * queries
     length = vision + len(text) + len(answer)
     return {
         "token_ids": [IMAGE_ID] * vision + text + answer,
         "segment_ids": [segment] * length,
         "positions": list(range(length)),
         "loss_mask": [False] * (vision + len(text)) + [True] * len(answer),
-        "slot": [crop * queries + i for i in range(vision)] + [-1] * (len(text) + len(answer)),
+        "slot": [group * queries + i for i in range(vision)] + [-1] * (len(text) + len(answer)),
     }
 
 
@@ -59,17 +59,20 @@ def batch_of(samples, grids, valids, pixels, length):
     )
 
 
-def two_samples():
+def two_samples(config=CONFIG):
     """A packed row (a picture with a 2 x 1 grid, one with its global view alone), and each sample in its own row."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
     valids = [(1, 2, 0, 6), (0, 0, 0, 0)]
-    first, second = [3, 4, 5], [6, 7]
-    packed = batch_of(
-        [sample(1, 0, 3, first, [8, 9]), sample(2, 3, 1, second, [10])], [(2, 1), (0, 0)], valids, pixels, 20
-    )
+    groups = 1 if config.sampling is Sampling.FIXED_SAMPLING else 3
+    queries = config.tokens_per_group
+    first = sample(1, 0, groups, [3, 4, 5], [8, 9], queries)
+    second = sample(2, groups, 1, [6, 7], [10], queries)
+    second_alone = sample(1, 0, 1, [6, 7], [10], queries)
+    lengths = [len(columns["slot"]) for columns in (first, second)]
+    packed = batch_of([first, second], [(2, 1), (0, 0)], valids, pixels, sum(lengths) + 4)
     alone = [
-        batch_of([sample(1, 0, 3, first, [8, 9])], [(2, 1)], valids[:1], pixels[:3], 11),
-        batch_of([sample(1, 0, 1, second, [10])], [(0, 0)], valids[1:], pixels[3:], 5),
+        batch_of([first], [(2, 1)], valids[:1], pixels[:3], lengths[0]),
+        batch_of([second_alone], [(0, 0)], valids[1:], pixels[3:], lengths[1]),
     ]
     return packed, alone
 
@@ -86,7 +89,9 @@ AWARE = replace(CONFIG, connector=replace(CONFIG.connector, instruction_tokens=4
 VARIANTS = {
     "crops": CONFIG,
     "strips": replace(CONFIG, sampling=Sampling.STRIPS),
+    "fixed_sampling": replace(CONFIG, sampling=Sampling.FIXED_SAMPLING),
     "instruction_aware": AWARE,
+    "mlp": replace(CONFIG, connector=MLPConfig(width=8, out_width=16)),
 }
 
 
@@ -94,7 +99,7 @@ VARIANTS = {
 def test_packed_samples_are_separate_samples(config):
     """Pictures, question and answer of two samples in one row: no token of one moves a logit of the other."""
     params = parameters(config)
-    packed, alone = two_samples()
+    packed, alone = two_samples(config)
     together = logits_of(config, params, packed)[0]
     start = 0
     for batch in alone:
