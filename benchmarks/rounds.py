@@ -18,6 +18,12 @@ class SideError(RuntimeError):
     """A side failed; the message is its last line of the traceback."""
 
 
+def short_of_memory(reason: str) -> bool:
+    """Whether a SideError's message tells that memory ran out: JAX's, torch's, CUDA's words, or the kernel's signal."""
+    words = ("RESOURCE_EXHAUSTED", "out of memory", "OutOfMemory", "OUT_OF_MEMORY", "ALLOC_FAILED", "code -9")
+    return any(word in reason for word in words)
+
+
 class Side:
     """An object in another process. Memory and threads of two sides never meet, and an idle side sleeps."""
 
@@ -97,14 +103,22 @@ def ratio(slower: Timed, faster: Timed) -> Ratio:
 
 
 def alternate(
-    makes: Mapping[str, Make], rounds: int, steps: int, warmup: int, apart: bool, tell: Callable[[str], None]
+    makes: Mapping[str, Make],
+    rounds: int,
+    steps: int,
+    warmup: int,
+    apart: bool,
+    tell: Callable[[str], None],
+    smaller: Mapping[str, Make] | None = None,
 ) -> tuple[dict[str, Timed], dict[str, str]]:
     """Times of the sides, and the reasons of those that failed.
 
     Each round every side takes `steps` steps, in turns and in reverse order every other round. A side has
     `run(steps) -> seconds a step` and `info() -> dict`. apart: only one side is in memory at a time, so each round
-    makes and warms it anew.
+    makes and warms it anew. smaller: what takes the place of a side that runs out of memory in its first warm-up, in a
+    new process and for all rounds.
     """
+    makes, smaller = dict(makes), dict(smaller or {})
     failed: dict[str, str] = {}
     seconds: dict[str, list[float]] = {name: [] for name in makes}
     infos: dict[str, dict[str, Any]] = {}
@@ -113,8 +127,16 @@ def alternate(
     def warmed(name: str) -> Side:
         if name not in sides:
             tell(f"{name}: starting, {warmup} steps of warm-up")
-            side = Side(makes[name])
-            side.call("run", warmup)
+            try:
+                side = Side(makes[name])
+                side.call("run", warmup)
+            except SideError as error:
+                # A side that has been timed stays what it is: its rounds must be of one kind.
+                if seconds[name] or name not in smaller or not short_of_memory(str(error)):
+                    raise
+                tell(f"{name}: {error}; now the one that takes less memory")
+                makes[name] = smaller.pop(name)
+                return warmed(name)
             sides[name] = side
         return sides[name]
 

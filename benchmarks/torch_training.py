@@ -34,7 +34,7 @@ class TorchTraining:
             self.model = Peer(model)
         if checkpointing:
             self.model.checkpoint_layers()
-        self.device, self.clip_norm = device, optimizer.clip_norm
+        self.device, self.clip_norm, self.checkpointing = device, optimizer.clip_norm, checkpointing
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.trained,
@@ -88,6 +88,7 @@ class TorchTraining:
         on_gpu = self.device == "cuda"
         return {
             "version": f"torch {torch.__version__}",
+            "checkpointing": self.checkpointing,
             "losses": self.losses,
             "peak_bytes": torch.cuda.max_memory_reserved() if on_gpu else resident_peak(),
         }

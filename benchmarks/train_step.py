@@ -10,11 +10,12 @@ and the decoder by AdamW, in float32 on a CPU and in bfloat16 over float32 param
 ones: positions of samples, vision tokens included, padding not. Batches are on the device before the clock starts.
 
 The sides are processes of their own and take turns; figures are medians over rounds. Where the device's memory holds
-only one side, `--apart` (chosen by itself) starts each anew for its turn. The peer needs the extra `parity`; without it
-ours runs alone.
+only one side, `--apart` (chosen by itself) starts each anew for its turn. The peer computes layers again only where its
+memory is short without (`--peer-checkpointing`). It needs the extra `parity`; without it ours runs alone.
 """
 
 import argparse
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 import functools
 import importlib.util
@@ -32,14 +33,12 @@ from benchmarks.our_training import OurTraining
 from benchmarks.padding import Padded, padded
 from benchmarks.profile import profile
 from benchmarks.report import console, gigabytes, print_table, show
-from benchmarks.rounds import Make, Ratio, Timed, alternate, ratio
+from benchmarks.rounds import Make, Ratio, Timed, alternate, ratio, short_of_memory
 from benchmarks.workloads import Workload
 from xgenmm_jax.convert import trees
 from xgenmm_jax.models.layers import Remat
 
 OURS, EAGER, COMPILED = "ours", "torch", "torch.compile"
-CHECKPOINTED = ("4b",)
-"""Sizes whose peer computes layers again, as the released script does and as ours does there."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +59,19 @@ def main(argv: list[str] | None = None) -> int:
         work = replace(work, config=replace(work.config, model=replace(work.config.model, decoder=decoder)))
     model = work.config.model
     plain = [padded(batch, model.tokens_per_group, model.vision.grid) for batch in work.batches]
-    makes = sides(arguments.size, work, plain, device, arguments.peer)
+    asked = (EAGER, COMPILED) if arguments.peer_checkpointing == "on" else ()
+    makes = sides(work, plain, device, arguments.peer, asked)
+    smaller = smaller_peers(makes, device) if arguments.peer_checkpointing == "auto" else {}
     apart = arguments.apart or not_together(state_bytes(work), device, len(makes), arguments.size)
     steps = arguments.steps * len(work.batches)
-    times, failed = alternate(makes, arguments.rounds, steps, 2 * len(work.batches), apart, show)
+    times, failed = alternate(makes, arguments.rounds, steps, 2 * len(work.batches), apart, show, smaller)
     if OURS not in times:
         raise SystemExit(f"train_step: ours failed: {failed[OURS]}. {remedy(failed[OURS])}")
     result = figures(arguments, device, work, plain, times, failed)
     print_step(result)
     if arguments.profile:
-        profiled = sides(arguments.size, work, plain, device, arguments.peer, profiled=True)
+        again = [name for name, timed in times.items() if timed.info.get("checkpointing")]
+        profiled = sides(work, plain, device, arguments.peer, again, profiled=True)
         result["profile"] = profile({name: make for name, make in profiled.items() if name not in failed})
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
@@ -86,6 +88,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=2, help="times that a round takes each batch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", choices=("both", "eager", "compile", "none"), default="both")
+    parser.add_argument(
+        "--peer-checkpointing",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="whether the peer computes its layers again; auto: on a GPU, where it runs out of memory without",
+    )
     parser.add_argument("--apart", action="store_true", help="only one side in memory at a time")
     parser.add_argument("--profile", action="store_true", help="time by part, and the three largest operations")
     parser.add_argument("--json", type=Path, help="where the figures go")
@@ -93,9 +101,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def sides(
-    size: str, work: Workload, plain: list[Padded], device: Device, peer: str, profiled: bool = False
+    work: Workload,
+    plain: list[Padded],
+    device: Device,
+    peer: str,
+    checkpointed: Collection[str],
+    profiled: bool = False,
 ) -> dict[str, Make]:
-    """Ours and the peers that are wanted and installed. profiled: those that can tell their parts."""
+    """Ours and the peers that are wanted and installed.
+
+    checkpointed: names of peers that compute layers again. profiled: sides that can tell their parts.
+    """
     ours = OurProfile if profiled else OurTraining
     makes: dict[str, Make] = {OURS: functools.partial(ours, work.config, work.batches)}
     wanted = {"both": (EAGER, COMPILED), "eager": (EAGER,), "compile": (COMPILED,), "none": ()}[peer]
@@ -116,9 +132,16 @@ def sides(
             plain,
             device.torch_name,
             compiled=name == COMPILED,
-            checkpointing=size in CHECKPOINTED,
+            checkpointing=name in checkpointed,
         )
     return makes
+
+
+def smaller_peers(makes: dict[str, Make], device: Device) -> dict[str, Make]:
+    """The peers, computing layers again, for those that run out of memory without; on a CPU, which kills, none."""
+    if device.platform == "cpu":
+        return {}
+    return {name: functools.partial(make, checkpointing=True) for name, make in makes.items() if name != OURS}
 
 
 def state_bytes(work: Workload) -> Need:
@@ -146,8 +169,9 @@ def not_together(need: Need, device: Device, count: int, size: str) -> bool:
 
 def remedy(reason: str) -> str:
     """What to do about a side's failure."""
-    short = any(word in reason for word in ("RESOURCE_EXHAUSTED", "out of memory", "OutOfMemory", "-9"))
-    return "Memory is short: fewer --rows, --peer none, or --apart." if short else "The message is the side's own."
+    if short_of_memory(reason):
+        return "Memory is short: fewer --rows, --peer none, or --apart."
+    return "The message is the side's own."
 
 
 def figures(
@@ -209,6 +233,11 @@ def side_figures(timed: Timed, tokens: float, needed: float, device: Device) -> 
     }
 
 
+def remat_of(side: dict[str, Any], ours: str) -> str:
+    """What a side keeps of its layers, in our words: all ("none") or each layer's input ("full") for the peer."""
+    return {None: ours, True: "full", False: "none"}[side.get("checkpointing")]
+
+
 def print_step(result: dict[str, Any]) -> None:
     work, device = result["work"], result["device"]
     show(
@@ -224,6 +253,7 @@ def print_step(result: dict[str, Any]) -> None:
         rows.append(
             (
                 f"{name} ({side['version']})",
+                remat_of(side, result["remat"]),
                 f"{side['step_s']:.4g}",
                 spread,
                 f"{side['tokens_per_s']:,.0f}",
@@ -233,7 +263,7 @@ def print_step(result: dict[str, Any]) -> None:
                 f"{faster.median:.2f} ({faster.least:.2f} to {faster.most:.2f})" if faster else "",
             )
         )
-    head = ("side", "s a step", "rounds", "tokens/s", "GFLOP/s", "MFU", "peak memory", "times ours")
+    head = ("side", "remat", "s a step", "rounds", "tokens/s", "GFLOP/s", "MFU", "peak memory", "times ours")
     print_table("Training step", head, rows)
     for name, reason in result["failed"].items():
         show(f"{name} failed: {reason}. {remedy(reason)}")

@@ -7,6 +7,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import stand_ins
 
 from benchmarks import decode, flops, kernels, machine, rounds, scaling, train_step, workloads
 from benchmarks.our_profile import short_name
@@ -147,33 +148,54 @@ def test_operations_are_named_by_part():
     assert short_name(forward) == "vision/layers forward dot_general"
 
 
-@pytest.mark.slow
 def test_a_failed_side_is_named_and_the_other_goes_on():
     """A peer that cannot compile must not take our figures with it."""
-    makes = {"good": Good, "bad": Bad}
+    makes = {"good": stand_ins.Good, "bad": stand_ins.Bad}
     times, failed = rounds.alternate(makes, rounds=2, steps=1, warmup=1, apart=False, tell=lambda text: None)
     assert set(times) == {"good"} and times["good"].seconds == (0.5, 0.5)
     assert failed == {"bad": "ValueError: no compiler"}
-    apart, _ = rounds.alternate({"good": Good}, rounds=2, steps=1, warmup=1, apart=True, tell=lambda text: None)
+    apart, _ = rounds.alternate(
+        {"good": stand_ins.Good}, rounds=2, steps=1, warmup=1, apart=True, tell=lambda text: None
+    )
     # A side that is made anew each round has run its warm-up and one round, and no more.
     assert apart["good"].info == {"runs": 2} and times["good"].info == {"runs": 3}
 
 
-class Good:
-    def __init__(self):
-        self.runs = 0
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_side_without_memory_is_taken_smaller_in_all_rounds(apart):
+    """The peer computed its layers again at every memory, which took a fifth more work than ours."""
+    told = []
+    makes = {"ours": functools.partial(stand_ins.Peer, checkpointing=None), "torch": stand_ins.Peer}
+    smaller = {"torch": functools.partial(stand_ins.Peer, checkpointing=True)}
+    times, failed = rounds.alternate(makes, 2, 1, 1, apart, told.append, smaller)
+    assert failed == {} and times["torch"].seconds == (2.0, 2.0)
+    assert times["torch"].info["checkpointing"] is True and times["ours"].info["checkpointing"] is None
+    (note,) = [line for line in told if "less memory" in line]
+    assert note.startswith("torch: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB; now")
 
-    def run(self, steps):
-        self.runs += 1
-        return 0.5
 
-    def info(self):
-        return {"runs": self.runs}
+def test_only_memory_makes_a_side_smaller():
+    smaller = {"torch": functools.partial(stand_ins.Peer, checkpointing=True)}
+    times, failed = rounds.alternate({"torch": stand_ins.Bad}, 1, 1, 1, False, lambda text: None, smaller)
+    assert times == {} and failed == {"torch": "ValueError: no compiler"}
+    # The message always names -9.
+    assert not rounds.short_of_memory("its process ended with code -11; -9 is the kernel's, for memory")
+    assert rounds.short_of_memory("its process ended with code -9; -9 is the kernel's, for memory")
 
 
-class Bad:
-    def __init__(self):
-        raise ValueError("no compiler")
+def test_peers_are_taken_smaller_on_a_gpu_alone():
+    makes = {train_step.OURS: stand_ins.Bad, train_step.EAGER: stand_ins.Peer}
+    h200 = machine.Device("gpu", "NVIDIA H200", 0, 1)
+    (smaller,) = train_step.smaller_peers(makes, h200).items()
+    assert smaller[0] == train_step.EAGER and smaller[1]().info() == {"checkpointing": True}
+    assert train_step.smaller_peers(makes, replace(h200, platform="cpu")) == {}
+
+
+@pytest.mark.parametrize(
+    ("info", "remat"), [({}, "minimal"), ({"checkpointing": True}, "full"), ({"checkpointing": False}, "none")]
+)
+def test_the_table_tells_what_is_computed_again(info, remat):
+    assert train_step.remat_of(info, "minimal") == remat
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ import numpy as np
 import peer_weights
 import pytest
 
-from benchmarks import decode, train_step, workloads
+from benchmarks import decode, rounds, train_step, workloads
+from benchmarks.machine import Device
 from benchmarks.our_training import OurTraining
 from benchmarks.padding import padded
 
@@ -39,6 +40,21 @@ def test_losses_of_three_steps_are_equal():
     assert ours.losses[2] < ours.losses[0]
 
 
+def test_checkpointing_follows_what_was_asked_and_torchs_lack_of_memory():
+    """`sides` starts the peer without it, `smaller_peers` keeps all else; the error's name decides (rounds.py)."""
+    import torch
+
+    work = workloads.workload("nano", "stage1", rows=1, batches=1, dtype="float32")
+    device = Device("gpu", "NVIDIA H200", 0, 1)
+    makes = train_step.sides(work, [], device, "eager", checkpointed=())
+    asked = train_step.sides(work, [], device, "both", checkpointed=(train_step.EAGER,))
+    smaller = train_step.smaller_peers(makes, device)
+    found = [made[train_step.EAGER].keywords for made in (makes, smaller, asked)]
+    assert [keywords["checkpointing"] for keywords in found] == [False, True, True]
+    assert found[0] | {"checkpointing": True} == found[1] and asked[train_step.COMPILED].keywords["compiled"]
+    assert rounds.short_of_memory(torch.cuda.OutOfMemoryError.__name__)
+
+
 def test_train_step_beside_torch(quick, tmp_path):
     """Eager alone: compiling takes minutes."""
     file = tmp_path / "step.json"
@@ -46,6 +62,7 @@ def test_train_step_beside_torch(quick, tmp_path):
     assert train_step.main([*small, "--profile", "--json", str(file)]) == 0
     result = json.loads(file.read_text())
     assert result["failed"] == {} and result["fastest_peer"] == "torch" and set(result["sides"]) == {"ours", "torch"}
+    assert result["sides"]["torch"]["checkpointing"] is False
     pairs = zip(*(result["sides"][name]["step_s_of_rounds"] for name in ("torch", "ours")), strict=True)
     ratios = [a / b for a, b in pairs]
     assert result["ratios"]["torch"] == {"median": sum(ratios) / 2, "least": min(ratios), "most": max(ratios)}
