@@ -1,7 +1,7 @@
 """Step time against crops an image, images a row and row length, with straight lines through the measurements.
 
     python -m benchmarks.scaling                          # a small model, real numbers of tokens, on a processor
-    python -m benchmarks.scaling --size 4b                # on an H100 or H200
+    python -m benchmarks.scaling --size 4b --rounds 2     # on an H100 or H200
     python -m benchmarks.scaling --picture docs/pictures/scaling.png --json scaling.json
 
 The training step of `train`, whole and on one device. Three sweeps, every number of tokens the paper's: 729 patches and
@@ -11,13 +11,13 @@ The training step of `train`, whole and on one device. Three sweeps, every numbe
 - images: rows of 4096 positions with 1 to 16 single-view pictures, samples of one picture each, the rest text.
 - length: rows of 2048 to 16384 positions, full of samples of one single-view picture and 384 tokens of text.
 
-Points of a sweep are timed in turns and the median of the rounds counts. Printed beside the line's slope and intercept:
-R^2, the largest deviation from the line, and the exponent of time between the last two points: at most 1 is linear, 2
-quadratic.
+Points of a sweep are timed in turns and the median of the rounds counts. Where the device's memory does not hold them
+all (4b), each is started anew for its turn. Printed beside the line's slope and intercept: R^2, the largest deviation
+from the line, and the exponent of time between the last two points: at most 1 is linear, 2 quadratic.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 import functools
 import json
@@ -31,7 +31,8 @@ from benchmarks import workloads
 from benchmarks.machine import find_device
 from benchmarks.our_training import OurTraining
 from benchmarks.report import print_table, show
-from benchmarks.rounds import Side
+from benchmarks.rounds import Make, Side, SideError, short_of_memory
+from benchmarks.train_step import not_together, state_bytes
 from experiments.nano import common as nano_common
 from experiments.nano import stage1 as nano_stage1
 from xgenmm_jax.batch import Batch
@@ -94,7 +95,8 @@ def main(argv: list[str] | None = None) -> int:
     measured: dict[Sweep, list[Point]] = {}
     for sweep in arguments.sweeps:
         points = [value for value in POINTS[sweep] if value <= arguments.most.get(sweep, value)]
-        measured[sweep] = measure(model, sweep, points, arguments.rounds)
+        apart = not_together("scaling", arguments.size, state_bytes(model), device, len(points))
+        measured[sweep] = measure(model, sweep, points, arguments.rounds, apart)
     lines = {sweep: fit([p.value for p in points], [p.step_s for p in points]) for sweep, points in measured.items()}
     result = {
         "benchmark": "scaling",
@@ -153,22 +155,15 @@ def exponent(points: Sequence[Point]) -> float:
     return float(np.log(last.step_s / before.step_s) / np.log(last.value / before.value))
 
 
-def measure(model: VLMConfig, sweep: Sweep, values: Sequence[int], rounds: int) -> list[Point]:
-    """Each value a process of its own, warmed up; they take turns."""
+def measure(model: VLMConfig, sweep: Sweep, values: Sequence[int], rounds: int, apart: bool) -> list[Point]:
+    """Each value a process of its own, warmed up; they take turns. apart: only one is in memory at a time."""
     batches = [batch_of(model, sweep, value) for value in values]
     configs = [config_of(model, sweep, value) for value in values]
-    made = [
-        Side(functools.partial(OurTraining, config, (batch,))) for config, batch in zip(configs, batches, strict=True)
-    ]
-    seconds: list[list[float]] = [[] for _ in values]
-    for side in made:
-        side.call("run", 2)
-    for number in range(rounds):
-        for side, own in zip(made, seconds, strict=True):
-            own.append(side.call("run", 1))
-        show(f"{sweep}: round {number + 1} of {rounds}")
-    for side in made:
-        side.close()
+    makes = {
+        value: functools.partial(OurTraining, config, (batch,))
+        for value, config, batch in zip(values, configs, batches, strict=True)
+    }
+    seconds = timed(makes, sweep, rounds, apart)
     return [
         Point(
             value,
@@ -179,6 +174,35 @@ def measure(model: VLMConfig, sweep: Sweep, values: Sequence[int], rounds: int) 
         )
         for value, own, batch in zip(values, seconds, batches, strict=True)
     ]
+
+
+def timed(makes: Mapping[int, Make], sweep: Sweep, rounds: int, apart: bool) -> list[list[float]]:
+    """Seconds a step of each value's rounds. Exits at the first value that fails: a line needs them all."""
+    seconds: dict[int, list[float]] = {value: [] for value in makes}
+    sides: dict[int, Side] = {}
+    try:
+        for value in () if apart else makes:
+            sides[value] = Side(makes[value])
+        for value in sides:
+            sides[value].call("run", 2)
+        for number in range(rounds):
+            for value, make in makes.items():
+                if apart:
+                    sides[value] = Side(make)
+                    sides[value].call("run", 2)
+                seconds[value].append(sides[value].call("run", 1))
+                if apart:
+                    show(f"{value} {AXES[sweep]}: {seconds[value][-1]:.4g} s")
+                    sides.pop(value).close()
+            show(f"{sweep}: round {number + 1} of {rounds}")
+    except SideError as error:
+        short = short_of_memory(str(error))
+        remedy = f"Memory is short: lower --most-{sweep}." if short else "The message is the side's own."
+        raise SystemExit(f"scaling: {value} {AXES[sweep]} failed: {error}. {remedy}") from None
+    finally:
+        for side in sides.values():
+            side.close()
+    return list(seconds.values())
 
 
 def row_of(model: VLMConfig, sweep: Sweep, value: int) -> RowConfig:

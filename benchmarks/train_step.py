@@ -37,6 +37,7 @@ from benchmarks.rounds import Make, Ratio, Timed, alternate, ratio, short_of_mem
 from benchmarks.workloads import Workload
 from xgenmm_jax.convert import trees
 from xgenmm_jax.models.layers import Remat
+from xgenmm_jax.models.vlm import VLMConfig
 
 OURS, EAGER, COMPILED = "ours", "torch", "torch.compile"
 
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     asked = (EAGER, COMPILED) if arguments.peer_checkpointing == "on" else ()
     makes = sides(work, plain, device, arguments.peer, asked)
     smaller = smaller_peers(makes, device) if arguments.peer_checkpointing == "auto" else {}
-    apart = arguments.apart or not_together(state_bytes(work), device, len(makes), arguments.size)
+    apart = arguments.apart or not_together("train_step", arguments.size, state_bytes(model), device, len(makes))
     steps = arguments.steps * len(work.batches)
     times, failed = alternate(makes, arguments.rounds, steps, 2 * len(work.batches), apart, show, smaller)
     if OURS not in times:
@@ -144,22 +145,22 @@ def smaller_peers(makes: dict[str, Make], device: Device) -> dict[str, Make]:
     return {name: functools.partial(make, checkpointing=True) for name, make in makes.items() if name != OURS}
 
 
-def state_bytes(work: Workload) -> Need:
+def state_bytes(model: VLMConfig) -> Need:
     """Float32: parameters, and of what trains gradients and two moments."""
-    shapes = trees.shapes(work.config.model)
+    shapes = trees.shapes(model)
     total = sum(map(math.prod, shapes.values()))
     frozen = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith("vision/"))
     need = 4 * (frozen + 4 * (total - frozen))
     return Need(ours=need, peer=need)
 
 
-def not_together(need: Need, device: Device, count: int, size: str) -> bool:
-    """Whether the sides must take turns in memory. Exits where even one does not fit."""
+def not_together(benchmark: str, size: str, need: Need, device: Device, count: int) -> bool:
+    """Whether `count` sides must take turns in memory. Exits where even one does not fit."""
     if not device.memory_bytes:
         return False
     if need.ours > device.memory_bytes:
         raise SystemExit(
-            f"train_step: {size} needs {gigabytes(need.ours)} for parameters, gradients and moments, activations not "
+            f"{benchmark}: {size} needs {gigabytes(need.ours)} for parameters, gradients and moments, activations not "
             f"counted; {device.kind} has {gigabytes(device.memory_bytes)}. Choose a smaller --size, or a device of "
             f"{gigabytes(1.25 * need.ours)}."
         )

@@ -41,6 +41,30 @@ def test_exponent_tells_quadratic_from_linear():
     assert scaling.exponent(points(1)) == pytest.approx(1) and scaling.exponent(points(2)) == pytest.approx(2)
 
 
+def test_points_that_do_not_fit_together_are_measured_apart(tmp_path):
+    """All 7 points of 4b stood in memory at once, 49 GB each. One that fails ends in a sentence that names it."""
+    make = functools.partial(stand_ins.Large, str(tmp_path / "memory"))
+    assert scaling.timed({1: make, 3: make}, "crops", rounds=2, apart=True) == [[3.0, 3.0], [3.0, 3.0]]
+    with pytest.raises(SystemExit) as exit:
+        scaling.timed({1: make, 3: make}, "crops", rounds=2, apart=False)
+    assert str(exit.value) == (
+        "scaling: 3 crops an image failed: RuntimeError: RESOURCE_EXHAUSTED: Out of memory. Memory is short: "
+        "lower --most-crops."
+    )
+    with pytest.raises(SystemExit, match="scaling: 4 images a row failed: ValueError: no compiler. The message is"):
+        scaling.timed({4: stand_ins.Bad}, "images", rounds=2, apart=True)
+
+
+@pytest.mark.parametrize(("size", "gigabytes", "apart"), [("4b", 141, True), ("4b", 200, False), ("small", 8, False)])
+def test_memory_decides_whether_points_stand_apart(size, gigabytes, apart, monkeypatch):
+    device = machine.Device("gpu", "NVIDIA H200", gigabytes * 10**9, 16)
+    monkeypatch.setattr(scaling, "find_device", lambda: device)
+    found = []
+    monkeypatch.setattr(scaling, "timed", lambda makes, sweep, rounds, apart: found.append(apart) or [[1.0], [2.0]])
+    assert scaling.main(["--size", size, "--sweeps", "crops", "--most-crops", "3"]) == 0
+    assert found == [apart]
+
+
 def test_ratios_are_paired_by_round():
     """A machine that was half as fast in round two does not widen the spread."""
     ours, peer = rounds.Timed((1.0, 2.0, 1.0), {}), rounds.Timed((3.0, 6.0, 4.0), {})
@@ -111,14 +135,13 @@ def test_large_batches_have_the_statistics_of_their_stage(stage):
 
 
 def test_a_device_that_is_too_small_is_told_before_anything_starts():
-    work = workloads.Workload(workloads.STAGES["4b"]["stage1"].config(), ())
-    need = train_step.state_bytes(work)
+    need = train_step.state_bytes(sizes.B4)
     assert 62e9 < need.ours < 66e9
     small = machine.Device("gpu", "NVIDIA RTX 4090", 24 * 2**30, 16)
-    with pytest.raises(SystemExit, match="4b needs 64.6 GB .* has 25.8 GB. Choose a smaller --size"):
-        train_step.not_together(need, small, 2, "4b")
-    assert train_step.not_together(need, replace(small, memory_bytes=141 * 10**9), 2, "4b")
-    assert not train_step.not_together(need, replace(small, memory_bytes=200 * 10**9), 2, "4b")
+    with pytest.raises(SystemExit, match="scaling: 4b needs 64.6 GB .* has 25.8 GB. Choose a smaller --size"):
+        train_step.not_together("scaling", "4b", need, small, 2)
+    assert train_step.not_together("train_step", "4b", need, replace(small, memory_bytes=141 * 10**9), 2)
+    assert not train_step.not_together("train_step", "4b", need, replace(small, memory_bytes=200 * 10**9), 2)
 
 
 def test_kernels_want_a_gpu():
