@@ -55,6 +55,30 @@ def test_checkpointing_follows_what_was_asked_and_torchs_lack_of_memory():
     assert rounds.short_of_memory(torch.cuda.OutOfMemoryError.__name__)
 
 
+def test_kernels_of_a_gpu_are_counted_once():
+    """torch gives an operator, and a named range, the time of its kernels: the three largest were one or two."""
+    from torch.autograd import DeviceType
+    from torch.autograd.profiler_util import EventList, FunctionEvent
+
+    from benchmarks.torch_profile import largest
+
+    def event(name, start_us, end_us, device=DeviceType.CUDA, annotation=False):
+        kind = {"use_device": "cuda", "device_type": device, "is_user_annotation": annotation}
+        return FunctionEvent(0, name, 0, start_us, end_us, stack=[], **kind)
+
+    operator = event("aten::mm", 0, 90, DeviceType.CPU)
+    operator.append_kernel("gemm", 0, 700)
+    on_gpu = [event("gemm", 100, 600), event("gemm", 600, 800), event("copy", 800, 850), event("adamw", 850, 950)]
+    events = EventList([operator, *on_gpu, event("Optimizer.step", 850, 950, annotation=True)], use_device="cuda")
+    events._build_tree()
+    averages = events.key_averages()
+    device_us = {one.key: one.self_device_time_total for one in averages}
+    assert device_us == {"aten::mm": 700, "gemm": 700, "copy": 50, "adamw": 100, "Optimizer.step": 100}
+    assert dict(largest(averages, True, 9)) == pytest.approx({"gemm": 700e-6, "adamw": 100e-6, "copy": 50e-6})
+    assert [name for name, _ in largest(averages, True, 2)] == ["gemm", "adamw"]
+    assert largest(averages, False, 1) == [("aten::mm", 90e-6)]
+
+
 def test_train_step_beside_torch(quick, tmp_path):
     """Eager alone: compiling takes minutes."""
     file = tmp_path / "step.json"
