@@ -15,6 +15,7 @@ from benchmarks.padding import IGNORED, padded, picture_patches
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.grouping import group_crops
+from xgenmm_jax.training import accounting
 
 DEVICE = {"platform", "kind", "memory_bytes", "cores"}
 TRAIN_SIDE = {"step_s", "step_s_of_rounds", "tokens_per_s", "flops_per_s", "mfu", "version", "losses", "peak_bytes"}
@@ -109,6 +110,17 @@ def test_flops_of_the_released_sizes():
     window = sizes.B4.decoder.window_size + 1
     long = flops.causal_attention_flops(sizes.B4.decoder, 2 * window)
     assert long == 32 * 4 * 3072 * (window * (window + 1) / 2 + window * window)
+
+
+@pytest.mark.parametrize(("size", "stage", "rows"), [("nano", "sft_single", 6), ("4b", "stage1", 1)])
+def test_flops_are_those_of_a_training_run(size, stage, rows):
+    """Part by part: MFU in a benchmark's table and in a run's metrics is of the same work."""
+    work = nano(stage) if size == "nano" else workloads.workload(size, stage, rows, 1, "bfloat16")
+    (batch,), config = work.batches, work.config
+    run = accounting.model_flops(
+        config.model, accounting.load_of(batch, config.model), config.freeze, config.objective().reference
+    )
+    assert flops.step_flops(config.model, [batch]) == run._asdict()
 
 
 def test_padding_counts_no_flops():
