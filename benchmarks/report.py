@@ -1,11 +1,14 @@
 """What the benchmarks print."""
 
 from collections.abc import Sequence
+import sys
 
 import rich.console
 import rich.table
 
-console = rich.console.Console(highlight=False, soft_wrap=True)
+LOG_WIDTH = 200
+"""Columns of a file or a pipe, which hold any of the tables; rich takes 80 and cuts names and digits."""
+console = rich.console.Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else LOG_WIDTH)
 
 
 def show(text: str) -> None:

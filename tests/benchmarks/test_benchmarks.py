@@ -3,6 +3,8 @@
 from dataclasses import replace
 import functools
 import json
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -231,6 +233,14 @@ def test_peers_are_taken_smaller_on_a_gpu_alone():
 )
 def test_the_table_tells_what_is_computed_again(info, remat):
     assert train_step.remat_of(info, "minimal") == remat
+
+
+def test_tables_in_a_log_are_not_cut():
+    """At rich's 80 columns tokens/s of 12,345 became 12,3 and three dots, and the peer's name "torch..."."""
+    row = ("torch.compile (torch 2.13.0+cu130)", *["minimal_with_context"] * 5)
+    script = f"from benchmarks.report import print_table; print_table('step', ('side', *'abcde'), [{row}])"
+    table = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert row[0] in table and table.count("minimal_with_context") == 5
 
 
 @pytest.mark.slow
