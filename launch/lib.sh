@@ -70,7 +70,7 @@ back_off() { sleep "$((TPU_BACKOFF_S << ($1 - 1)))"; }
 # is_transient CODE ERRORS: whether the failure with this code and this file of messages may go away by itself.
 is_transient() {
   (($1 == 255)) && return
-  grep -qiE 'UNAVAILABLE|DEADLINE_EXCEEDED|HTTPError 5|timed out|connection (reset|refused|closed|aborted)|lost connection|broken pipe|unable to find the server|could not resolve|network is unreachable' "$2"
+  grep -qiE 'UNAVAILABLE|DEADLINE_EXCEEDED|HTTPError 5|timed out|connection (reset|refused|closed|aborted)|lost connection|broken pipe|unable to find the server|max retries exceeded|could not resolve|network is unreachable' "$2"
 }
 
 # patiently COMMAND...: again after transient failures, with growing pauses; ends with the command's own exit code.

@@ -2,8 +2,9 @@
 USAGE="usage: launch/resume.sh EXPERIMENT [overrides]
 Keeps a run alive until it is finished: creates the pod, sets it up, starts the run, and looks at it every TPU_POLL_S.
 A preempted pod (SUSPENDED, FAILED, or a node gone) is deleted and made anew; training goes on from the run folder's
-newest checkpoint. Ends with 0 when the run is finished or stop.sh stopped it, else with the code of what failed
-TPU_MAX_FAILURES times in a row. It may be interrupted and called again: a run that is under way goes on."
+newest checkpoint. Where Cloud or a worker does not answer, or a node is repaired, it waits. Ends with 0 when the run is
+finished or stop.sh stopped it, else with the code of what failed TPU_MAX_FAILURES times in a row, or was not reached for
+TPU_SILENCE_S. It may be interrupted and called again: a run that is under way goes on."
 # shellcheck source=launch/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=launch/workers.sh
@@ -11,47 +12,91 @@ source "$LAUNCH/workers.sh"
 # shellcheck source=launch/code.sh
 source "$LAUNCH/code.sh"
 
-failures=0  # in a row
-started_at= # in $SECONDS; empty until this script has started the run or found it running
-seen=       # the last state of the pod
+# States of a node in the TPU API. One that is lost does not come back; one that is READY, or in a state not named here,
+# is asked; the others pass by themselves.
+LOST='PREEMPTED|TERMINATED|STOPPED|NONE'
+PASSING='CREATING|STARTING|RESTARTING|REIMAGING|REPAIRING|STOPPING|DELETING|HIDING|UNHIDING'
+
+failures=0    # in a row
+started_at=   # in $SECONDS; empty until this script has started the run or found it running
+silent_since= # in $SECONDS; empty while Cloud and all workers answer
+answered=     # whether they did in this look
+seen=         # the last state of the pod
+seen_nodes=   # the last state of a node that passes
 
 tell() { say "$(date -u +%FT%TZ)" "$@"; }
+
+# give_up CODE
+give_up() {
+  tell "giving up; the pod stays as it is: launch/status.sh, launch/logs.sh, launch/delete.sh $TPU_NAME"
+  exit "$1"
+}
 
 # failed CODE WHAT: counts it, and ends with CODE when there were too many.
 failed() {
   failures=$((failures + 1))
   tell "$2 (exit code $1), failure $failures in a row"
-  if ((failures >= TPU_MAX_FAILURES)); then
-    tell "giving up; the pod stays as it is: launch/status.sh, launch/logs.sh, launch/delete.sh $TPU_NAME"
-    exit "$1"
-  fi
+  ((failures < TPU_MAX_FAILURES)) || give_up "$1"
+}
+
+# unanswered CODE WHAT: says nothing about the run, so it is waited for; ends with CODE after TPU_SILENCE_S of it.
+unanswered() {
+  answered=
+  silent_since=${silent_since:-$SECONDS}
+  tell "$2 (exit code $1), waiting for $((SECONDS - silent_since)) s so far; a run there goes on"
+  ((SECONDS - silent_since < TPU_SILENCE_S)) || give_up "$1"
+}
+
+# refused CODE WHAT: what another try would not change.
+refused() {
+  tell "$2 (exit code $1)"
+  exit "$1"
+}
+
+# attempt REACTION WHAT COMMAND...: whether the command succeeds. A failure of the network is unanswered, for any other
+# the function REACTION is called: failed, unanswered or refused.
+attempt() {
+  local code=0
+  "${@:3}" 2>"$MESSAGES" || code=$?
+  cat "$MESSAGES" >&2
+  ((code)) || return 0
+  if is_transient "$code" "$MESSAGES"; then unanswered "$code" "$2"; else "$1" "$code" "$2"; fi
+  return 1
 }
 
 # renew WHY: deletes the pod, whose workers are gone; the next look creates it.
 renew() {
   tell "$1; deleting '$TPU_NAME', which is created again"
   started_at=
-  delete_pod
+  attempt failed "the pod was not deleted" delete_pod || true
 }
 
-# lost_node: the first node of an active pod that will not come back, with its state; nothing where all are well.
-lost_node() {
+# node_states: a line "node NAME is STATE" a slice.
+node_states() {
   local slice node state
   for ((slice = 0; slice < TPU_SLICES; slice++)); do
     node=$(node_name "$slice")
-    state=$(node_state "$node")
-    case $state in PREEMPTED | TERMINATED | STOPPED | NONE) echo "node $node is $state" && return ;; esac
+    state=$(node_state "$node") || return
+    echo "node $node is $state"
   done
 }
 
+# first_in STATES: the first line of $ANSWER about a node in one of them; nothing where there is none.
+first_in() { grep -m 1 -E " ($1)\$" "$ANSWER" || true; }
+
 # tend: looks at the workers of an active pod and does what they need.
 tend() {
-  local lost answers code=0 states
-  lost=$(lost_node)
+  local lost passing answers code=0 states
+  attempt unanswered "the nodes could not be looked at" node_states >"$ANSWER" || return 0
+  lost=$(first_in "$LOST")
   if [[ -n $lost ]]; then
-    renew "$lost" || failed "$?" "the pod was not deleted"
+    renew "$lost"
     return
   fi
+  passing=$(first_in "$PASSING")
+  [[ -z $passing || $passing == "$seen_nodes" ]] || tell "$passing, waiting"
+  seen_nodes=$passing
+  [[ -z $passing ]] || return 0
   answers=$(on_workers all status 2>"$MESSAGES") || code=$?
   states=$(sed -n 's/^\[[0-9.]*\] \([a-z]*\).*/\1/p' <<<"$answers" | sort -u | tr '\n' ' ')
   ((code == 0)) || cat "$MESSAGES" >&2
@@ -63,7 +108,7 @@ tend() {
     "0 "*stopped*) tell "stopped by hand" && exit 0 ;;
     "0 "*failed* | "0 "*ready*) start_again "$answers" ;;
     "0 finished running ") tell "some workers have finished, waiting for the others" ;;
-    *) failed "$code" "the workers do not answer" ;;
+    *) unanswered "$code" "the workers do not answer" ;;
   esac
 }
 
@@ -79,24 +124,20 @@ finish() {
 
 # set_up_and_start STATES: of which one says that a worker is new.
 set_up_and_start() {
-  local code=0
   tell "setting up"
   [[ $1 != *running* ]] || on_workers all stop 0 || true
-  "$LAUNCH/setup.sh" || code=$?
-  if ((code)); then failed "$code" "setting up failed"; else start_run restart; fi
+  if attempt failed "setting up failed" "$LAUNCH/setup.sh"; then start_run restart; fi
 }
 
 # start_run start|restart
 start_run() {
-  local code=0
-  on_workers all "$1" "${RUN[@]}" || code=$?
-  if ((code)); then failed "$code" "the run did not start"; else started_at=$SECONDS; fi
+  if attempt failed "the run did not start" on_workers all "$1" "${RUN[@]}"; then started_at=$SECONDS; fi
 }
 
 # A run that this script did not start must be the one that it was given: worker.sh's start refuses another.
 keep_running() {
   if [[ -z $started_at ]]; then
-    on_workers all start "${RUN[@]}" || exit
+    attempt refused "the run could not be joined" on_workers all start "${RUN[@]}" || return 0
     started_at=$SECONDS
   fi
   if ((SECONDS - started_at >= TPU_STEADY_S)); then failures=0; fi
@@ -111,14 +152,16 @@ start_again() {
   start_run restart
 }
 
-# look: one look at the pod, and what follows from it. Fails where Cloud did not answer.
+# look: one look at the pod, and what follows from it.
 look() {
-  local state
-  state=$(pod_state) || return
+  local state reaction=unanswered
+  [[ -n $seen ]] || reaction=refused # mistyped, or not logged in
+  attempt "$reaction" "the pod could not be looked at" pod_state >"$ANSWER" || return 0
+  state=$(<"$ANSWER")
   [[ $state == "$seen" ]] || tell "'$TPU_NAME' is $state"
   seen=$state
   case $state in
-    NONE) "$LAUNCH/create.sh" --no-wait || exit ;;
+    NONE) attempt refused "the pod was not created" "$LAUNCH/create.sh" --no-wait || true ;;
     SUSPENDED) renew "it was preempted" ;;
     FAILED)
       failed 1 "it failed: $(failure_reason)"
@@ -137,10 +180,12 @@ main() {
   require_shared "$@"
   [[ -n $TPU_SHARED ]] || refuse "TPU_SHARED is not set; a preempted worker's disk is lost, so give a place that outlives it"
   run_words "$@"
-  MESSAGES=$(mktemp)
-  trap 'rm -f "$MESSAGES"' EXIT
+  MESSAGES=$(mktemp) ANSWER=$(mktemp)
+  trap 'rm -f "$MESSAGES" "$ANSWER"' EXIT
   while true; do
-    look || failed "$?" "the pod could not be looked at"
+    answered=1
+    look || unanswered "$?" "the look was cut short"
+    [[ -z $answered ]] || silent_since=
     sleep "$TPU_POLL_S"
   done
 }

@@ -63,6 +63,12 @@ class Pod:
             file.truncate()
             json.dump(cloud, file)
 
+    def plan(self) -> list[dict]:
+        """Of cloud.json, what is left of it."""
+        with (self.folder / "cloud.json").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            return json.load(file)["plan"]
+
     def behave(self, text: str) -> None:
         (self.folder / "behaviour").write_text(text)
 

@@ -12,7 +12,7 @@ WORDS = [EXPERIMENT, "--name", "it's mine"]
 def resume(pod, **variables):
     return subprocess.Popen(
         [str(pod.checkout / "launch" / "resume.sh"), *WORDS],
-        env={**pod.environment, "TPU_POLL_S": "0.1", **variables},
+        env={**pod.environment, "TPU_POLL_S": "0.1", "TPU_TRIES": "1", **variables},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -115,6 +115,68 @@ def test_a_pod_that_keeps_failing_is_given_up(pod):
     done = pod.launch("resume", *WORDS)
     assert done.returncode == 1 and "it failed: no capacity" in done.stderr
     assert len(pod.calls("create")) == 3 and len(pod.calls("delete")) == 2
+
+
+NO_NETWORK = "gcloud crashed (ConnectionError): HTTPSConnectionPool(host='tpu.googleapis.com'): Max retries exceeded"
+
+
+def silence(*words, looks=4, err="UNAVAILABLE"):
+    return [{"words": list(words), "code": 1, "err": err}] * looks
+
+
+def test_cloud_that_does_not_answer_is_waited_for(pod, resumed):
+    """resume.sh gave up after three looks without network, while the run was healthy."""
+    pod.set(plan=silence("describe"))
+    wait_for(lambda: not pod.plan() or resumed.poll() is not None)
+    resumed.terminate()
+    told = ended(resumed)
+    assert "the pod could not be looked at (exit code 1), waiting for" in told
+    assert "failure" not in told and starts(pod) == 1
+
+
+def test_a_pod_can_be_asked_for_while_the_network_comes_and_goes(pod):
+    pod.set(
+        states=["NONE"],
+        created=["FAILED"],
+        plan=silence("describe", err=NO_NETWORK) + silence("create", looks=1, err=NO_NETWORK),
+    )
+    done = pod.launch("resume", *WORDS, TPU_TRIES="1", TPU_MAX_FAILURES="1")
+    assert "the pod was not created (exit code 1), waiting for" in done.stderr
+    assert done.returncode == 1 and "it failed: no capacity (exit code 1), failure 1 in a row" in done.stderr
+
+
+def test_a_worker_that_is_not_reached_is_waited_for(pod, resumed):
+    pod.set(plan=[{"words": ["ssh"], "unreachable": [1]}] * 4)
+    wait_for(lambda: not pod.plan() or resumed.poll() is not None)
+    resumed.terminate()
+    told = ended(resumed)
+    assert "the workers do not answer (exit code 255), waiting for" in told
+    assert "failure" not in told and starts(pod) == 1
+
+
+def test_a_node_under_repair_is_left_alone(pod, resumed):
+    """Three looks at a pod under repair were three failures, and the end."""
+    looks = len(pod.calls("tpu-vm", "describe"))
+    pod.set(nodes={"pod": "REPAIRING"}, plan=[{"words": ["ssh"], "unreachable": [1]}] * 9)
+    wait_for(lambda: len(pod.calls("tpu-vm", "describe")) >= looks + 5 or resumed.poll() is not None)
+    assert len(pod.plan()) >= 8, "but for the look that was under way"
+    pod.set(nodes={}, plan=[])
+    pod.launch("stop")
+    told = ended(resumed)
+    assert resumed.returncode == 0 and told.count("node pod is REPAIRING, waiting") == 1 and starts(pod) == 1
+
+
+def test_silence_ends_with_its_code_after_so_long(pod):
+    pod.set(plan=silence("describe"))
+    done = pod.launch("resume", *WORDS, TPU_SILENCE_S="0", TPU_TRIES="1")
+    assert done.returncode == 1 and "giving up; the pod stays" in done.stderr and len(pod.calls()) == 1
+
+
+def test_a_refusal_of_the_first_look_is_not_waited_for(pod):
+    """A mistyped project, or nobody logged in."""
+    pod.set(plan=silence("describe", err="PERMISSION_DENIED"))
+    done = pod.launch("resume", *WORDS)
+    assert done.returncode == 1 and "PERMISSION_DENIED" in done.stderr and len(pod.calls()) == 1
 
 
 def test_without_a_place_that_outlives_the_pod_it_refuses(pod):
