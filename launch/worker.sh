@@ -219,8 +219,9 @@ stop() {
     return
   fi
   pkill -TERM -P "$(<"$STATE/supervisor")" || true
+  exec 9>&- # the lock: `stop 0` may cut the wait short
   for ((waited = 0; waited < 10 * $1; waited++)); do
-    is_running || { echo "stopped with exit code $(<"$STATE/exit")" && return; }
+    is_running || { echo "stopped with exit code $(cat "$STATE/exit" 2>/dev/null || echo 137)" && return; }
     sleep 0.1
   done
   fail "still running $1 s after SIGTERM; launch/stop.sh --now kills it and loses what was not saved"

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import subprocess
 
 from launched_pod import wait_for
 import pytest
@@ -153,6 +154,19 @@ def test_what_does_not_stop_is_said_and_may_be_killed(ready):
     assert done.returncode == 1 and "launch/stop.sh --now kills it" in done.stdout
     assert ready.launch("stop", "--now").stdout.count("killed") == 2
     assert "[0.1] stopped" in ready.launch("status").stdout
+
+
+def test_killing_does_not_wait_for_a_polite_stop(ready):
+    """The stop that waits for a checkpoint held the lock, so that `--now` waited as long."""
+    ready.behave("stubborn")
+    ready.launch("run", EXPERIMENT)
+    ready.argv(0), ready.argv(1)
+    stop = [str(ready.checkout / "launch" / "stop.sh")]
+    with subprocess.Popen(stop, env=ready.environment, stdout=subprocess.PIPE, text=True) as polite:
+        wait_for(lambda: all((ready.home(worker) / "xgenmm_launch" / "stopped").exists() for worker in (0, 1)))
+        assert ready.launch("stop", "--now").stdout.count("killed") == 2
+        told, _ = polite.communicate()
+    assert polite.returncode == 0 and told.count("stopped with exit code 137") == 2
 
 
 @pytest.mark.parametrize("behaviour, status", [("exit 0", "finished"), ("exit 7", "failed 7")])
