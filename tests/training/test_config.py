@@ -87,6 +87,11 @@ def test_steps_below_one_are_refused():
         toy_run.config(steps=0)
 
 
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="seed: got -1, wanted at least 0"):
+        dataclasses.replace(toy_run.config(), seed=-1)
+
+
 def test_a_run_of_before_a_field_was_added_goes_on(config, tmp_path):
     """Fields that a later version adds have their defaults in older runs; another value is another config."""
     prepare(config, tmp_path)

@@ -83,3 +83,14 @@ def test_at_the_start_the_loss_is_log_two(case):
     reference, _ = split(params, trainable_mask(params, ("vision",)))
     total, _ = jax.jit(DPO().objective(model, data).loss)(params, reference, rows, jax.random.key(0))
     np.testing.assert_allclose(float(total.total) / 3, np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, refused, taken",
+    [("beta", [-1.0, 0.0, float("nan")], 1e-3), ("chosen_weight", [-1.0, float("nan")], 0.0), ("chunk", [0], 1)],
+)
+def test_what_prefers_nothing_or_the_rejected_is_refused(name, refused, taken):
+    for value in refused:
+        with pytest.raises(ValueError, match=f"loss.{name}: got .*, wanted"):
+            DPO(**{name: value})
+    DPO(**{name: taken})

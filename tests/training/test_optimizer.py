@@ -27,6 +27,26 @@ def test_warmup_longer_than_the_run_is_refused():
         learning_rate(OptimizerConfig(), 50)
 
 
+@pytest.mark.parametrize(
+    "name, refused, taken",
+    [
+        ("peak_lr", [-1.0, float("nan"), float("inf")], 0.0),
+        ("warmup_steps", [-5], 0),
+        ("weight_decay", [-0.1], 0.0),
+        ("clip_norm", [-1.0, float("nan")], 0.0),
+        ("final_fraction", [-0.1, 1.5], 1.0),
+        ("betas", [(2.0, 3.0), (0.9, 1.0), (-0.1, 0.9)], (0.0, 0.0)),
+        ("epsilon", [0.0, -1e-8], 1e-30),
+    ],
+)
+def test_what_cannot_train_is_refused(name, refused, taken):
+    """A rate of -1 climbed to a loss of three millions and ended as a run that went well."""
+    for value in refused:
+        with pytest.raises(ValueError, match=f"optimizer.{name}: got .*, wanted"):
+            OptimizerConfig(**{name: value})
+    OptimizerConfig(**{name: taken})
+
+
 def test_freeze_takes_whole_names():
     mask = trainable_mask(PARAMS, ("vision",))
     assert mask["vision"] == {"kernel": False, "bias": False}

@@ -98,7 +98,7 @@ class TrainConfig:
     profile: ProfileConfig = ProfileConfig()
 
     def __post_init__(self):
-        for name, least in (("steps", 1), ("accumulation", 1), ("log_every", 1)):
+        for name, least in (("steps", 1), ("accumulation", 1), ("log_every", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}.")
 

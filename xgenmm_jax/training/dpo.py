@@ -5,6 +5,7 @@ Source: arXiv 2305.18290; the term on the chosen answer: arXiv 2404.19733, eq. 2
 
 from dataclasses import dataclass
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,14 @@ class DPO:
     beta: float = 0.1
     chosen_weight: float = 0.0
     chunk: int = 64
+
+    def __post_init__(self):
+        if not 0 < self.beta < math.inf:
+            raise ValueError(f"loss.beta: got {self.beta}, wanted a finite number above 0, 0.1.")
+        if not 0 <= self.chosen_weight < math.inf:
+            raise ValueError(f"loss.chosen_weight: got {self.chosen_weight}, wanted a finite number, 0 or more.")
+        if self.chunk < 1:
+            raise ValueError(f"loss.chunk: got {self.chunk}, wanted at least 1.")
 
     def objective(self, model: VLMConfig, data: DataConfig) -> Objective:
         return Objective(

@@ -6,6 +6,7 @@ rate, schedule and length of run, the same update to the last bit.
 
 from dataclasses import dataclass
 import functools
+import math
 from typing import Any, Literal
 
 import jax
@@ -43,6 +44,17 @@ class OptimizerConfig:
     muon only its kernels."""
     clip_norm: float = 1.0
     """Largest global norm of the gradient; 0 switches clipping off."""
+
+    def __post_init__(self):
+        for name in ("peak_lr", "warmup_steps", "weight_decay", "clip_norm"):
+            if not 0 <= getattr(self, name) < math.inf:  # False for nan too
+                raise ValueError(f"optimizer.{name}: got {getattr(self, name)}, wanted a finite number, 0 or more.")
+        if not 0 <= self.final_fraction <= 1:
+            raise ValueError(f"optimizer.final_fraction: got {self.final_fraction}, wanted a share from 0 to 1.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas: got {self.betas}, wanted both from 0 to below 1, (0.9, 0.999).")
+        if not 0 < self.epsilon < math.inf:
+            raise ValueError(f"optimizer.epsilon: got {self.epsilon}, wanted a finite number above 0.")
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
