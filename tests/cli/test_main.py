@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from xgenmm_jax.cli import main as cli
+
 PROGRAM = """
 import resource
 from xgenmm_jax.cli.main import keep_memory
@@ -38,3 +40,27 @@ def test_freed_memory_is_kept_where_the_cpu_computes(variables, keeps):
     kept, faults = done.stdout.split()
     assert kept == str(keeps)
     assert int(faults) < PAGES / 10 if keeps else int(faults) > PAGES / 2
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["generate", "run", "--imge", "ok.png", "hi"], "no option --imge; did you mean --image; --help lists all"),
+        (["generate", "run", "how", "many"], "'many' belongs to no option"),
+        (["generate", "run", "--no-stream"], "STR question (required)"),
+        (["generate", "run", "hi", "--max_new_tokens", "x"], "--max-new-tokens: invalid literal for int()"),
+        (["evaluate", "run", "--itms", "3"], "no option --itms; did you mean --items"),
+        (["evaluate", "run", "--items", "x"], "--items: got 'x', wanted"),
+        (["evaluate"], "A folder that `xgenmm train` wrote"),
+        (["demo", "--work-dir", "w"], "no option --work-dir; did you mean --workdir"),
+        (["convert", "a", "b", "--too", "phi3"], "no option --too; did you mean --to"),
+    ],
+)
+def test_what_is_mistyped_is_one_sentence_and_code_two(monkeypatch, capsys, words, sentence):
+    """They were boxes of many lines, and of the question that --imge took away."""
+    monkeypatch.setattr(cli, "keep_compilations", lambda: None)
+    monkeypatch.setattr(cli, "keep_memory", lambda: True)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(words)
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and sentence in error and error.count("\n") == 1

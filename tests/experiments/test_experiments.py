@@ -17,7 +17,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 import xgenmm_jax
-from xgenmm_jax.cli.train import import_experiment, load_experiment, parse_overrides, run_names
+from xgenmm_jax.cli.options import parse_overrides
+from xgenmm_jax.cli.train import import_experiment, load_experiment, run_names
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.records import Conversation, Preference
 from xgenmm_jax.data.sources import LlavaJson, RecordFiles, share_of_conversations

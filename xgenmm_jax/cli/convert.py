@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from xgenmm_jax.cli.options import parse
+
 if TYPE_CHECKING:
     from xgenmm_jax.convert.trees import Config
 
@@ -41,7 +43,7 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Converts; gives the exit code."""
-    arguments = tyro.cli(Arguments, args=list(argv), prog="xgenmm convert")
+    arguments = parse(Arguments, argv, "xgenmm convert")
     # Imported here: --help does not wait for JAX.
     from xgenmm_jax.training.imported import refuse_existing
 

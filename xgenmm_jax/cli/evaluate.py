@@ -8,6 +8,7 @@ from typing import Literal
 import tyro
 
 from xgenmm_jax.cli.errors import nearest
+from xgenmm_jax.cli.options import parse
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Prints the table; gives the exit code."""
-    arguments = tyro.cli(Arguments, args=list(argv), prog="xgenmm evaluate")
+    arguments = parse(Arguments, argv, "xgenmm evaluate")
     if arguments.items is not None and arguments.items < 1:
         raise ValueError(f"--items: got {arguments.items}; give 1 or more.")
     # Imported here: --help does not wait for JAX.

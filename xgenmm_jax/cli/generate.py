@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from xgenmm_jax.cli.options import parse
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -36,7 +38,7 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Prints the answer; gives the exit code."""
-    arguments = tyro.cli(Arguments, args=list(argv), prog="xgenmm generate")
+    arguments = parse(Arguments, argv, "xgenmm generate")
     if arguments.max_new_tokens < 1:
         raise ValueError(f"--max-new-tokens: got {arguments.max_new_tokens}; give 1 or more.")
     # Imported here: --help does not wait for JAX.

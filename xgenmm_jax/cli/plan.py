@@ -50,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
     # Imported here: --help does not wait for JAX, which reads the environment when it is imported.
     import jax
 
-    from xgenmm_jax.cli.train import load_experiment, parse_overrides
+    from xgenmm_jax.cli.options import parse_overrides
+    from xgenmm_jax.cli.train import load_experiment
     from xgenmm_jax.planning.plan import make_plan, to_json
     from xgenmm_jax.planning.program import check_options
     from xgenmm_jax.planning.search import search, settings

@@ -1,20 +1,15 @@
 """`xgenmm train FILE[:RUN] [overrides] [--workdir DIR]`: an experiment file by path, from any folder."""
 
 from collections.abc import Sequence
-import contextlib
-import dataclasses
 import importlib.util
 import inspect
-import io
 import os
 from pathlib import Path
 import sys
 from types import ModuleType
-from typing import Any
-
-import tyro
 
 from xgenmm_jax.cli.errors import nearest
+from xgenmm_jax.cli.options import parse_overrides
 from xgenmm_jax.training import distributed
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.distributed import Distributed
@@ -26,6 +21,8 @@ USAGE = (
     "--distributed.processes N --distributed.process I, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and\n"
     "JAX_PROCESS_ID. --distributed.processes 1: this host alone, also on a TPU."
 )
+
+OWN_OPTIONS = ("--workdir", "--distributed.coordinator", "--distributed.processes", "--distributed.process")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
     if workdir is not None and "://" in workdir:
         raise ValueError(f"--workdir: got '{workdir}', wanted a folder; mount the bucket (docs/launch.md).")
     rest, hosts = take_hosts(rest)
-    config = parse_overrides(load_experiment(Path(path)), rest, f"xgenmm train {path} [--workdir DIR]")
+    program = f"xgenmm train {path} [--workdir DIR]"
+    config = parse_overrides(load_experiment(Path(path)), rest, program, beside=OWN_OPTIONS)
     folder = Path(workdir) if workdir is not None else Path("runs") / config.name
     distributed.start(hosts)
 
@@ -129,65 +127,3 @@ def import_experiment(path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def parse_overrides(config: Any, argv: Sequence[str], program: str) -> Any:
-    """The config with the command line's changes, typed by its dataclasses.
-
-    Exits with code 2 and one sentence on stderr for an unknown option or a value of another type.
-    """
-    text = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(text):
-            parsed, unknown = tyro.cli(
-                type(config),
-                default=config,
-                args=list(argv),
-                prog=program,
-                config=(tyro.conf.AvoidSubcommands,),
-                return_unknown_args=True,
-            )
-    except SystemExit as exit_:
-        if exit_.code in (0, None):
-            raise
-        _leave(_first_sentence(text.getvalue()))
-    bad = [word for word in unknown if word.startswith("-")] or unknown
-    if bad:
-        name = bad[0].split("=")[0]
-        _leave(f"no option {name}; {nearest(name, option_names(config))}")
-    return parsed
-
-
-def option_names(value: Any, prefix: str = "--") -> list[str]:
-    """Every option that overrides a field: "--optimizer.peak-lr"."""
-    names = []
-    if dataclasses.is_dataclass(value):
-        items = [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init]
-    else:
-        items = [(str(number), item) for number, item in enumerate(value)]
-    for name, item in items:
-        option = f"{prefix}{name.replace('_', '-')}"
-        is_nested = isinstance(item, tuple) and any(dataclasses.is_dataclass(i) or isinstance(i, tuple) for i in item)
-        if dataclasses.is_dataclass(item) or is_nested:
-            names.extend(option_names(item, f"{option}."))
-        else:
-            names.append(option)
-    return names
-
-
-def _first_sentence(box: str) -> str:
-    """The error out of tyro's box: what stands between its title and the next rule; wrapped lines are joined."""
-    lines = [line.strip(" │") for line in box.splitlines()[1:]]
-    sentence: list[str] = []
-    for line in lines:
-        if set(line) <= set("─-╰╯"):
-            if sentence:
-                break
-        else:
-            sentence.append(line)
-    return " ".join(sentence).rstrip(".") or box.strip()
-
-
-def _leave(sentence: str) -> None:
-    print(f"xgenmm: {sentence}.", file=sys.stderr)
-    raise SystemExit(2)

@@ -1,0 +1,110 @@
+"""A dataclass out of the command line; what is mistyped is one sentence on stderr and exit code 2."""
+
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from typing import Any, TypeVar
+
+import tyro
+
+from xgenmm_jax.cli.errors import nearest_option
+
+T = TypeVar("T")
+_POSITIONAL = tyro.conf.Positional[Any].__metadata__[0]
+
+
+def parse(kind: type[T], argv: Sequence[str], program: str) -> T:
+    """The command's arguments as `kind`, a dataclass.
+
+    Exits with code 2 and one sentence on stderr for an unknown option, a missing value or one of another type.
+    """
+    return _parse(kind, tyro.MISSING_NONPROP, argv, program, option_names(kind))
+
+
+def parse_overrides(config: T, argv: Sequence[str], program: str, beside: Sequence[str] = ()) -> T:
+    """The config with the command line's changes, typed by its dataclasses.
+
+    beside: options that the command takes off before, to suggest. Exits as `parse`.
+    """
+    return _parse(type(config), config, argv, program, [*option_names(config), *beside])
+
+
+def _parse(kind: type[T], default: Any, argv: Sequence[str], program: str, options: Sequence[str]) -> T:
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(text):
+            parsed, unknown = tyro.cli(
+                kind,
+                default=default,
+                args=list(argv),
+                prog=program,
+                config=(tyro.conf.AvoidSubcommands,),
+                return_unknown_args=True,
+            )
+    except SystemExit as exit_:
+        if exit_.code in (0, None):
+            raise
+        # An unknown option takes no value, so that something else may seem wrong.
+        _refuse_unknown([word for word in argv if _is_option(word) and not _is_known(word, options)], options)
+        _leave(_first_sentence(text.getvalue()))
+    _refuse_unknown([word for word in unknown if _is_option(word)], options)
+    if unknown:
+        _leave(f"'{unknown[0]}' belongs to no option; a text of several words goes in quotes, --help lists all")
+    return parsed
+
+
+def _is_option(word: str) -> bool:
+    return re.match("--?[a-zA-Z]", word) is not None
+
+
+def _is_known(word: str, options: Sequence[str]) -> bool:
+    name = word.split("=")[0].replace("_", "-")
+    return name in ("-h", "--help", *options) or re.sub(r"(--|\.)no-", r"\1", name) in options
+
+
+def _refuse_unknown(words: Sequence[str], options: Sequence[str]) -> None:
+    if words:
+        name = words[0].split("=")[0]
+        _leave(f"no option {name}; {nearest_option(name, options)}--help lists all")
+
+
+def option_names(value: Any, prefix: str = "--") -> list[str]:
+    """Every option that gives a field, "--optimizer.peak-lr", of a config or of a command's dataclass."""
+    names = []
+    if dataclasses.is_dataclass(value):
+        fields = [f for f in dataclasses.fields(value) if _POSITIONAL not in getattr(f.type, "__metadata__", ())]
+        items = [(f.name, getattr(value, f.name, None)) for f in fields if f.init]
+    else:
+        items = [(str(number), item) for number, item in enumerate(value)]
+    for name, item in items:
+        option = f"{prefix}{name.replace('_', '-')}"
+        is_nested = isinstance(item, tuple) and any(dataclasses.is_dataclass(i) or isinstance(i, tuple) for i in item)
+        if dataclasses.is_dataclass(item) or is_nested:
+            names.extend(option_names(item, f"{option}."))
+        else:
+            names.append(option)
+    return names
+
+
+def _first_sentence(box: str) -> str:
+    """The error out of tyro's box: what stands between its title and the next rule; wrapped lines are joined."""
+    lines = [line.strip(" │") for line in box.splitlines()[1:]]
+    sentence: list[str] = []
+    for line in lines:
+        if set(line) <= set("─-╰╯"):
+            if sentence:
+                break
+        else:
+            sentence.append(line)
+    said = " ".join(sentence).rstrip(".") or box.strip()
+    said = re.sub(r"no type matching (.+) could be instantiated from \[(.*)\]", r"got \2, wanted \1", said)
+    # What a config's own check says begins with the field; tyro names its class or its place before.
+    return re.sub(r"^Error parsing ((?!-)[^:]*: (?=[\w.]+: ))?", "", said)
+
+
+def _leave(sentence: str) -> None:
+    print(f"xgenmm: {sentence}.", file=sys.stderr)
+    raise SystemExit(2)
