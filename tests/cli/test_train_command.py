@@ -85,6 +85,39 @@ def test_errors_are_one_line_without_traceback(experiment, capsys):
     assert "did you mean train" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("import os\nimport nowhere\n", "'stage.py' line 2: ModuleNotFoundError: No module named 'nowhere'; correct"),
+        ("def config(:\n", "'stage.py' line 1: invalid syntax; correct it there"),
+        ("def config():\n    return 1 / 0\n", "'stage.py' line 2: ZeroDivisionError: division by zero; correct it"),
+        ("import near\n", "'near.py' line 2: KeyError: 'a'; correct it there"),
+        ("def config():\n    raise ValueError('data: none; get some.')\n", "'stage.py' line 2: data: none; get some."),
+        ("def config():\n    return 3\n", "config() of 'stage.py' returns a int, wanted a TrainConfig"),
+    ],
+)
+def test_what_an_experiment_raises_is_one_line_with_its_place(experiment, monkeypatch, capsys, text, sentence):
+    """They were tracebacks through importlib."""
+    monkeypatch.chdir(experiment.parent)
+    experiment.write_text(text)
+    Path("near.py").write_text("\n{}['a']\n")
+    assert cli.main(["train", "stage.py"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"xgenmm train: experiment: {sentence}") and error.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("command", [["train", "experiments/nano/stage.py"], ["demo"]])
+def test_a_workdir_that_is_a_file_is_refused(experiment, capsys, command):
+    """Said was: [Errno 17] File exists."""
+    Path("picture.png").write_text("")
+    for workdir in ("picture.png", "picture.png/mine"):
+        assert cli.main([*command, "--workdir", workdir]) == 1
+        error = capsys.readouterr().err
+        assert f"--workdir: got '{workdir}', but 'picture.png' is a file; give a new folder" in error
+        assert error.count("\n") == 1
+
+
 def test_help_loads_no_jax():
     code = "import sys; from xgenmm_jax.cli.main import main; main(['--help']); assert 'jax' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import tyro
 
-from xgenmm_jax.cli.options import parse
+from xgenmm_jax.cli.options import parse, refuse_file
 from xgenmm_jax.evaluation.report.content import ReportContent, Seconds, StageContent
 from xgenmm_jax.evaluation.report.machine import memory_mib
 from xgenmm_jax.evaluation.report.page import minutes, write_report
@@ -64,6 +64,7 @@ class Stage:
 def main(argv: Sequence[str]) -> int:
     """Runs what is left to do; gives the exit code."""
     arguments = parse(Arguments, argv, "xgenmm demo")
+    refuse_file(arguments.workdir)
     with _leaving_on_sigterm(), _alone_in(arguments.workdir):
         stages = load_stages(arguments.experiments, arguments.workdir)
         # Imported here: --help does not wait for JAX.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import io
+from pathlib import Path
 import re
 import sys
 from typing import Any, TypeVar
@@ -103,6 +104,13 @@ def _first_sentence(box: str) -> str:
     said = re.sub(r"no type matching (.+) could be instantiated from \[(.*)\]", r"got \2, wanted \1", said)
     # What a config's own check says begins with the field; tyro names its class or its place before.
     return re.sub(r"^Error parsing ((?!-)[^:]*: (?=[\w.]+: ))?", "", said)
+
+
+def refuse_file(folder: Path) -> None:
+    """Raises ValueError where the folder that --workdir names, or one that it lies in, is a file."""
+    file = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if file is not None and not file.is_dir():
+        raise ValueError(f"--workdir: got '{folder}', but '{file}' is a file; give a new folder, or that of a run.")
 
 
 def _leave(sentence: str) -> None:

@@ -1,15 +1,17 @@
 """`xgenmm train FILE[:RUN] [overrides] [--workdir DIR]`: an experiment file by path, from any folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import importlib.util
 import inspect
 import os
 from pathlib import Path
 import sys
+import traceback
 from types import ModuleType
 
 from xgenmm_jax.cli.errors import nearest
-from xgenmm_jax.cli.options import parse_overrides
+from xgenmm_jax.cli.options import parse_overrides, refuse_file
 from xgenmm_jax.training import distributed
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.distributed import Distributed
@@ -39,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
     program = f"xgenmm train {path} [--workdir DIR]"
     config = parse_overrides(load_experiment(Path(path)), rest, program, beside=OWN_OPTIONS)
     folder = Path(workdir) if workdir is not None else Path("runs") / config.name
+    refuse_file(folder)
     distributed.start(hosts)
 
     from xgenmm_jax.training.loop import train
@@ -78,7 +81,7 @@ def take_hosts(argv: list[str]) -> tuple[list[str], Distributed]:
 def load_experiment(path: Path) -> TrainConfig:
     """What `config()` of an experiment file returns; of "FILE:RUN", what RUN() of it returns.
 
-    Raises ValueError where the file is missing or gives no TrainConfig.
+    Raises ValueError where the file is missing, fails or gives no TrainConfig.
     """
     name = "config"
     if not path.is_file() and ":" in path.name:
@@ -89,7 +92,8 @@ def load_experiment(path: Path) -> TrainConfig:
         runs = run_names(module)
         remedy = nearest(name, runs) if runs else "it must return a TrainConfig"
         raise ValueError(f"experiment: '{path}' has no function {name}(); {remedy}.")
-    config = getattr(module, name)()
+    with _naming_the_line(path):
+        config = getattr(module, name)()
     if not isinstance(config, TrainConfig):
         raise ValueError(f"experiment: {name}() of '{path}' returns a {type(config).__name__}, wanted a TrainConfig.")
     return config
@@ -109,15 +113,15 @@ def run_names(module: ModuleType) -> list[str]:
 
 
 def import_experiment(path: Path) -> ModuleType:
-    """The module of an experiment file. Raises ValueError where it is missing."""
+    """The module of an experiment file. Raises ValueError where it is missing or fails."""
     if not path.is_file():
         files = sorted(file.name for file in path.parent.glob("*.py"))
         near = nearest(path.name, files) if files else ""
         raise ValueError(f"experiment: no file '{path}'{'; ' + near if near else ''}.")
     path = path.resolve()
     # Wherever the user stands, `import common` finds a neighbour and `import experiments.nano.common` the tree.
-    tree = next((folder.parent for folder in path.parents if folder.name == "experiments"), path.parent)
-    for folder in (tree, path.parent):
+    tree = _tree(path)
+    for folder in (tree.parent if tree.name == "experiments" else tree, path.parent):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
     spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
@@ -125,5 +129,29 @@ def import_experiment(path: Path) -> ModuleType:
         raise ValueError(f"experiment: '{path}' is no Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    with _naming_the_line(path):
+        spec.loader.exec_module(module)
     return module
+
+
+@contextlib.contextmanager
+def _naming_the_line(path: Path) -> Iterator[None]:
+    """What an experiment, or a neighbour that it imports, raises becomes a ValueError with its file and line."""
+    try:
+        yield
+    except Exception as error:
+        tree = f"{_tree(path.resolve())}{os.sep}"
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(tree)]
+        file, line = (frames[-1].filename, frames[-1].lineno) if frames else (str(path), None)
+        said = f"{type(error).__name__}: {error}; correct it there"
+        if isinstance(error, SyntaxError):
+            file, line, said = error.filename or file, error.lineno, f"{error.msg}; correct it there"
+        elif isinstance(error, ValueError):
+            said = str(error).rstrip(".")
+        at = "" if line is None else f" line {line}"
+        raise ValueError(f"experiment: '{os.path.relpath(file)}'{at}: {said}.") from error
+
+
+def _tree(path: Path) -> Path:
+    """The folder "experiments" that a file lies in, or just its folder."""
+    return next((folder for folder in path.parents if folder.name == "experiments"), path.parent)
