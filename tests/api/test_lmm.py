@@ -1,5 +1,6 @@
 """The public interface: runs and released folders alike, buckets, errors, streams."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import tiny28
 
 import xgenmm_jax
 from xgenmm_jax.convert.importing import open_source
+from xgenmm_jax.data import chat
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
@@ -178,6 +180,32 @@ def test_generate_streams_what_it_gives(run):
     ids = run.processor.prompt("What color is the star?", asked["images"][0], chat_template=False).token_ids
     assert run.generate([ids], **asked) == plain
     assert run.tokenizer.decode(run.generate_ids([ids], **asked)[0], keep_special=False).strip() == plain[0]
+
+
+def test_a_base_model_is_asked_as_the_suite_asks_it(run, monkeypatch):
+    """It was asked in a template that it has never seen, by the command, and in bare text here."""
+    base = dataclasses.replace(run.run, data=dataclasses.replace(run.run.data, mixture=((Synthetic("caption"), 1.0),)))
+    model = xgenmm_jax.LMM(run.folder, base, run.params, run.processor, run.mesh)
+    picture = model.processor.picture(noise(30, 20))
+    assert not model.is_tuned()
+    assert model.prompt("is it red?", [picture]) == chat.few_shot_prompt((), picture, "is it red?", model.tokenizer)
+    words = {count: model.tokenizer.decode(model.prompt("who?", [picture] * count).token_ids) for count in (0, 2)}
+    assert words == {0: "Question:who? Short answer:", 2: "<image><image>Question:who? Short answer:"}
+    for text, template in (("a star", False), ("a star", True), ("<image>a star", None)):
+        asked = model.prompt(text, [picture], template)
+        assert asked == model.processor.prompt(text, [picture], bool(template))
+    asked = {"images": [[picture]], "max_new_tokens": 5}
+    assert model.generate(["who?"], **asked) == model.generate([model.prompt("who?", [picture])], max_new_tokens=5)
+    assert model.generate(["who?"], **asked) != model.generate(["who?"], chat_template=True, **asked)
+
+    def gone(mixture):
+        raise ValueError("data: no file 'x.json'; wanted a JSON list")
+
+    model = xgenmm_jax.LMM(run.folder, base, run.params, run.processor, run.mesh)
+    monkeypatch.setattr("xgenmm_jax.api.lmm.share_of_conversations", gone)
+    with pytest.raises(ValueError, match="no file 'x.json'.*say so with chat_template"):
+        model.prompt("who?")
+    assert model.prompt("who?", chat_template=True) == run.prompt("who?")
 
 
 def test_errors_of_generate(run, released):

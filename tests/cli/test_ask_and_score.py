@@ -91,6 +91,28 @@ def test_generate_prints_the_answer_to_a_question_about_pictures(run, pictures, 
     assert cli.main(["generate", str(run), "Who are you?", "--max-new-tokens", "5"]) == 0
 
 
+def test_generate_asks_as_the_run_was_trained_or_as_told(run, monkeypatch, capsys):
+    prompts = []
+
+    def record(self, asked, most, **options):
+        prompts.extend(asked)
+        return [""]
+
+    monkeypatch.setattr("xgenmm_jax.generation.generator.Generator.generate", record)
+    words = ["generate", str(run), "How many?", "--no-stream"]
+    for flags in ([], ["--chat-template"], ["--no-chat-template"]):
+        assert cli.main([*words, *flags]) == 0
+    monkeypatch.setattr(api.LMM, "is_tuned", lambda self: False)
+    assert cli.main(words) == 0
+    tokenizer = api.load(run).tokenizer
+    tuned, template, plain, base = (tokenizer.decode(prompt.token_ids) for prompt in prompts)
+    assert tuned == template and tuned.endswith("<|user|>How many?<|end|><|assistant|>")
+    assert (plain, base) == ("How many?", "Question:How many? Short answer:")
+    capsys.readouterr()
+    assert cli.main([*words, "--chat-template", "--no-chat-template"]) == 1
+    assert "give one of them" in capsys.readouterr().err
+
+
 def test_generate_streams_samples_and_searches(run, pictures, capsys):
     loaded = api.load(run)
     image = str(pictures / "red.png")

@@ -12,6 +12,7 @@ import numpy as np
 from xgenmm_jax.api.processor import Image, Processor
 from xgenmm_jax.api.rows import Extent, Ids, make_rows
 from xgenmm_jax.batch import Batch
+from xgenmm_jax.data import chat
 from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.sources import share_of_conversations
 from xgenmm_jax.generation.generator import Generator, Limits
@@ -62,6 +63,7 @@ class LMM:
         self.folder, self.run, self.params, self.processor, self.mesh = folder, run, params, processor, mesh
         self.config = run.model
         self._generators: dict[tuple[int, ...] | None, Generator] = {}
+        self._is_tuned: bool | None = None
 
     @property
     def tokenizer(self):
@@ -141,8 +143,7 @@ class LMM:
         """The answer to each prompt, in order, without special strings.
 
         prompts: questions, or ids with one `<image>` id a picture. images: for each prompt its pictures. chat_template:
-        write questions as a user's turn; by default where the model was trained on conversations, and else it goes on
-        with the text. stream: True gives the answer to a single prompt in pieces, while it is written.
+        as `prompt`. stream: True gives the answer to a single prompt in pieces, while it is written.
 
         stop_ids: ends of an answer; by default `<|end|>`, `<|endofchunk|>` and `<|endoftext|>`. num_beams: above 1,
         beam search. temperature: above 0, draws; with top_k and top_p from the likeliest tokens alone.
@@ -195,15 +196,33 @@ class LMM:
 
     def is_tuned(self) -> bool:
         """Whether it was trained on conversations, by at least half of its mixture; else it is a base model."""
-        mixture = self.run.data.mixture
-        if not mixture:
+        if self._is_tuned is None:
+            mixture = self.run.data.mixture
             # Imported: without data. Released instruct models see grids of views, the base model one view.
-            return bool(self.processor.anyres.grids)
-        return share_of_conversations(mixture) >= 0.5
+            grids = bool(self.processor.anyres.grids)
+            self._is_tuned = share_of_conversations(mixture) >= 0.5 if mixture else grids
+        return self._is_tuned
 
-    def prompt(self, question: str, images: Sequence[Image] = ()) -> Prompt:
-        """A question about pictures in the chat template. Raises ValueError where a file is no picture."""
-        return self.processor.prompt(question, images)
+    def prompt(self, question: str, images: Sequence[Image] = (), chat_template: bool | None = None) -> Prompt:
+        """A question about pictures, as the model was trained to be asked.
+
+        chat_template: True: a user's turn. False: text that the model goes on with. None: a user's turn where it was
+        trained on conversations; a base model reads "<image>Question:how many? Short answer:", as the evaluation suite
+        asks it, and goes on with a text that has `<image>` of its own.
+
+        Raises ValueError where a file is no picture, or nothing tells what the model was trained on.
+        """
+        if chat_template is None:
+            try:
+                chat_template = self.is_tuned()
+            except (ValueError, OSError) as error:
+                raise ValueError(
+                    f"prompt: what the model was trained on is not there to tell how to ask it ({error}); say so with "
+                    "chat_template (--chat-template or --no-chat-template)."
+                ) from error
+            if not chat_template and chat.IMAGE not in question:
+                return self.processor.question_prompt(question, images)
+        return self.processor.prompt(question, images, chat_template)
 
     def _prompts(
         self,
@@ -216,12 +235,10 @@ class LMM:
         images = [()] * len(prompts) if images is None else images
         if len(images) != len(prompts):
             raise ValueError(f"generate: got {len(prompts)} prompts and {len(images)} lists of pictures; one for each.")
-        if chat_template is None and any(isinstance(prompt, str) for prompt in prompts):
-            chat_template = self.is_tuned()
         made = []
         for prompt, pictures in zip(prompts, images, strict=True):
             if isinstance(prompt, str):
-                made.append(self.processor.prompt(prompt, pictures, bool(chat_template)))
+                made.append(self.prompt(prompt, pictures, chat_template))
             elif isinstance(prompt, Prompt):
                 made.append(prompt)
             else:

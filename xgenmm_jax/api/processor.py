@@ -67,6 +67,14 @@ class Processor:
             return chat.chat_prompt([Turn("user", text)], pictures, self.tokenizer, self.chat)
         return Prompt(tuple(self.tokenizer.encode(text)), pictures)
 
+    def question_prompt(self, question: str, images: Sequence[Image] = ()) -> Prompt:
+        """A question as the evaluation suite asks a base model, `chat.few_shot_prompt` without demonstrations.
+
+        "<image>Question:how many? Short answer:", with an `<image>` for each picture.
+        """
+        text = chat.IMAGE * len(images) + chat.query(question, self.tokenizer)
+        return Prompt(tuple(self.tokenizer.encode(text)), tuple(map(self.picture, images)))
+
 
 class IdsOnly(Tokenizer):
     """Stands for the tokenizer of a folder that has none: special ids by their place, and no text.

@@ -20,6 +20,11 @@ class Arguments:
     question: tyro.conf.Positional[str]
     image: Annotated[tyro.conf.UseAppendAction[tuple[Path, ...]], tyro.conf.arg(metavar="FILE")] = ()
     """A picture file; again for each further picture, in order."""
+    chat_template: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Ask in the chat template, whatever the run was trained on. By default a base model, such as a run of stage1, is
+    asked as `xgenmm evaluate` asks it: <image>Question:... Short answer:"""
+    no_chat_template: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The run goes on with the text as it stands."""
     max_new_tokens: int = 64
     """The longest answer."""
     num_beams: int = 1
@@ -41,11 +46,14 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(Arguments, argv, "xgenmm generate")
     if arguments.max_new_tokens < 1:
         raise ValueError(f"--max-new-tokens: got {arguments.max_new_tokens}; give 1 or more.")
+    if arguments.chat_template and arguments.no_chat_template:
+        raise ValueError("--chat-template: got --no-chat-template as well; give one of them.")
     # Imported here: --help does not wait for JAX.
     from xgenmm_jax import api
 
     run = api.load(arguments.run)
-    prompt = run.prompt(arguments.question, arguments.image)
+    template = True if arguments.chat_template else False if arguments.no_chat_template else None
+    prompt = run.prompt(arguments.question, arguments.image, template)
     generator, most = run.generator(), arguments.max_new_tokens
     drawn = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p", "seed")}
     if arguments.stream and arguments.num_beams == 1:

@@ -103,11 +103,11 @@ def few_shot_prompt(
     "<image>Question:how many? Short answer:2<|endofchunk|>\\n<image>Question:what color? Short answer:"
     """
     lines = [
-        ("" if text_only else IMAGE) + _query(demonstration.question, tokenizer)
+        ("" if text_only else IMAGE) + query(demonstration.question, tokenizer)
         + tokenizer.without_specials(demonstration.answer) + END_OF_CHUNK
         for demonstration in demonstrations
     ]  # fmt: skip
-    text = "\n".join((*lines, IMAGE + _query(question, tokenizer)))
+    text = "\n".join((*lines, IMAGE + query(question, tokenizer)))
     pictures = () if text_only else tuple(demonstration.picture for demonstration in demonstrations)
     return Prompt(tuple(tokenizer.encode(text)), (*pictures, picture))
 
@@ -142,7 +142,8 @@ def base_prompt(
     return Prompt(tuple(ids), (*(shown.picture for shown in demonstrations), picture))
 
 
-def _query(question: str | None, tokenizer: Tokenizer) -> str:
+def query(question: str | None, tokenizer: Tokenizer) -> str:
+    """What stands behind a picture in `few_shot_prompt`: "Question:how many? Short answer:"; "Output:" for None."""
     return "Output:" if question is None else f"Question:{tokenizer.without_specials(question)} Short answer:"
 
 
