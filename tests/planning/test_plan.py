@@ -23,6 +23,7 @@ from xgenmm_jax.training.accounting import Flops, forward_flops
 from xgenmm_jax.training.chips import CHIPS, GIB
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, row_sharding
 
 OOM = (
@@ -188,13 +189,14 @@ def test_where_nothing_fits_the_one_that_needs_least_is_told(config, monkeypatch
 
 
 def test_search_gives_every_chip_a_row(config):
-    few = replace(config, data=replace(config.data, batch_rows=16))
+    few = replace(config, data=replace(config.data, batch_rows=16), optimizer=OptimizerConfig(warmup_steps=100))
     for tried in search.candidates(few, pod("v5e", 512, slices=2)):
         mesh = tried.mesh
         assert mesh.replica % 2 == 0 and mesh.replica * mesh.fsdp * mesh.tensor == 512
         assert tried.data.batch_rows == 512 // mesh.tensor
         # As many positions: what is printed is what was priced.
         assert tried.steps * tried.data.batch_rows == pytest.approx(few.steps * 16, rel=0.02)
+        assert tried.optimizer.warmup_steps == pytest.approx(0.1 * tried.steps, abs=1)
         assert f"--steps={tried.steps}" in search.settings(tried)
     words = search.settings(few)
     assert "--data.batch-rows=16" in words and "--model.decoder.remat=minimal" in words

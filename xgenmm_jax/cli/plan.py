@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"best settings: {' '.join(settings(plan.config))}")
         rows, before = plan.config.data.batch_rows, config.data.batch_rows
         if rows != before:
-            print(f"the batch is {rows} rows instead of {before}, in fewer steps: look at rate and warmup again")
+            print(f"the batch is {rows} rows instead of {before}, in fewer steps: look at the rate again")
     if options:
         print(f"the run takes the compiler's options from LIBTPU_INIT_ARGS={_init_args(options)}")
     if arguments.json is not None:

@@ -1,9 +1,9 @@
 """The fastest settings of a run that fit: mesh split, rematerialisation, rows that a chip works on at a time.
 
 The global batch stays the experiment's where it divides over the chips; with fewer rows than row shards it grows to one
-row a shard, in as many fewer steps. Candidates are tried from the best bound downwards, by estimates of traffic and
-memory; each compilation corrects the estimate of memory for all others, those before it too, so that few are needed.
-Nothing is believed to fit but what compiled.
+row a shard, for as many positions: fewer steps, and fewer of warmup. Candidates are tried from the best bound
+downwards, by estimates of traffic and memory; each compilation corrects the estimate of memory for all others, those
+before it too, so that few are needed. Nothing is believed to fit but what compiled.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -109,6 +109,9 @@ def candidates(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]
         rows = config.data.batch_rows if config.data.batch_rows % shards == 0 else shards
         data = dataclasses.replace(config.data, batch_rows=rows)
         steps = max(1, round(config.steps * config.data.batch_rows / rows))
+        warmup = config.optimizer.warmup_steps * steps // config.steps
+        optimizer = dataclasses.replace(config.optimizer, warmup_steps=warmup)
+        sized = dataclasses.replace(config, data=data, steps=steps, optimizer=optimizer)
         for replicas in REPLICAS:
             fsdp, rest = divmod(per_slice // tensor, replicas)
             if rest or replicas > 1 and fsdp < LEAST_FSDP:
@@ -117,9 +120,7 @@ def candidates(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]
             for remat in REMATS:
                 model = dataclasses.replace(config.model, decoder=dataclasses.replace(decoder, remat=remat))
                 for accumulation in bounds.divisors(rows // shards):
-                    yield dataclasses.replace(
-                        config, data=data, steps=steps, mesh=mesh, model=model, accumulation=accumulation
-                    )
+                    yield dataclasses.replace(sized, mesh=mesh, model=model, accumulation=accumulation)
 
 
 def settings(config: TrainConfig) -> list[str]:
@@ -131,6 +132,7 @@ def settings(config: TrainConfig) -> list[str]:
         f"--mesh.tensor={mesh.tensor}",
         f"--data.batch-rows={config.data.batch_rows}",
         f"--steps={config.steps}",
+        f"--optimizer.warmup-steps={config.optimizer.warmup_steps}",
         f"--accumulation={config.accumulation}",
         f"--model.decoder.remat={config.model.decoder.remat}",
     ]
