@@ -37,20 +37,25 @@ class Side:
 
     def call(self, method: str, *arguments: Any) -> Any:
         """What the side's method gives. Raises SideError where it raises or its process ends."""
-        self._pipe.send((method, arguments))
+        try:
+            self._pipe.send((method, arguments))
+        except OSError:  # it was killed while it slept
+            raise self._ended() from None
         return self._answer()
 
     def _answer(self) -> Any:
         try:
             error, result = self._pipe.recv()
-        except EOFError:
-            self._process.join()
-            code = self._process.exitcode
-            raise SideError(f"its process ended with code {code}; -9 is the kernel's, for memory") from None
+        except (EOFError, OSError):
+            raise self._ended() from None
         if error:
             self.close()
             raise SideError(error)
         return result
+
+    def _ended(self) -> SideError:
+        self._process.join()
+        return SideError(f"its process ended with code {self._process.exitcode}; -9 is the kernel's, for memory")
 
     def close(self) -> None:
         """Ends the process and gives its memory back."""
@@ -72,7 +77,8 @@ def _serve(pipe: Any, make: Make) -> None:
     except Exception as error:
         if os.environ.get("BENCHMARK_TRACEBACK"):
             traceback.print_exc()
-        pipe.send((f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}", None))
+        # Two lines: torch.compile's errors begin with the compiler's name and tell what it raised in the next.
+        pipe.send((f"{type(error).__name__}: {' '.join(str(error).strip().splitlines()[:2])}", None))
 
 
 @dataclass(frozen=True)

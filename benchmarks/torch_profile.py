@@ -85,7 +85,7 @@ class TorchProfile(TorchTraining):
 
     def operations(self, count: int) -> list[tuple[str, float]]:
         """The step's `count` largest operations and their own seconds in one step."""
-        self.run(1)
+        self.run(len(self.batches))  # each has its shapes, which torch.compile compiles
         kinds = [torch.profiler.ProfilerActivity.CPU]
         on_gpu = self.device == "cuda"
         if on_gpu:

@@ -211,6 +211,14 @@ def test_a_side_without_memory_is_taken_smaller_in_all_rounds(apart):
     assert note.startswith("torch: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB; now")
 
 
+def test_a_side_that_is_killed_while_it_sleeps_has_failed():
+    side = rounds.Side(stand_ins.Good)
+    side._process.kill()
+    side._process.join()
+    with pytest.raises(rounds.SideError, match="ended with code -9"):
+        side.call("run", 1)
+
+
 def test_only_memory_makes_a_side_smaller():
     smaller = {"torch": functools.partial(stand_ins.Peer, checkpointing=True)}
     times, failed = rounds.alternate({"torch": stand_ins.Bad}, 1, 1, 1, False, lambda text: None, smaller)
