@@ -12,7 +12,7 @@ import pytest
 import toy_run
 
 from xgenmm_jax.training import checkpoint_files
-from xgenmm_jax.training.checkpoints import newest, restore_params
+from xgenmm_jax.training.checkpoints import Checkpoints, newest, restore_params
 from xgenmm_jax.training.config import CheckpointConfig
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.sharding import MeshConfig
@@ -79,6 +79,42 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(ran, tmp_path,
     assert (folder / "checkpoints" / "9.damaged").is_dir()
     jax.tree.map(np.testing.assert_array_equal, again.params, result.params)
     assert newest(folder).name == "9" and checkpoint_files.damage(newest(folder), ("params",), (0, 1)) is None
+
+
+def test_a_step_may_be_damaged_again(ran, tmp_path):
+    """Saves are scheduled, so steps come again; the one put aside before was in the way."""
+    config, finished, _ = ran
+    shutil.copytree(finished, tmp_path / "run")
+    for _ in range(3):
+        truncate(tmp_path / "run" / "checkpoints" / "9")
+        train(config, tmp_path / "run")
+    aside = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("*.damaged*"))
+    assert aside == ["9.damaged", "9.damaged.2", "9.damaged.3"]
+
+
+@pytest.mark.parametrize(
+    ("error", "with_list"),
+    [
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), False),
+        (TimeoutError("the bucket did not answer"), False),
+        (KeyError("some bug"), True),
+    ],
+)
+def test_what_is_not_damaged_stays(ran, tmp_path, monkeypatch, error, with_list):
+    """A smaller mesh that runs out of memory put every checkpoint of a run aside."""
+    config, finished, _ = ran
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.copytree(finished, tmp_path / "run")
+    if not with_list:
+        (checkpoints / "9" / checkpoint_files.LIST_FILE).unlink()
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(Checkpoints, "_read", fail)
+    with pytest.raises(ValueError, match="9' was not read .*, and nothing says that it is damaged"):
+        train(config, tmp_path / "run")
+    assert sorted(path.name for path in checkpoints.iterdir() if path.is_dir()) == ["3", "6", "9"]
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(ran, tmp_path):

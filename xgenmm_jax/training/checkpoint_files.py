@@ -5,6 +5,7 @@ or of an earlier version) is held for whole where its metadata can be read.
 """
 
 from collections.abc import Iterable
+import itertools
 import json
 from pathlib import Path
 import zlib
@@ -71,6 +72,23 @@ def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = N
         if _checksum(path) != entry["crc32"]:
             return f"{name} holds other bytes than were written"
     return None
+
+
+def has_checksums(folder: Path) -> bool:
+    """Whether every file of a checkpoint was listed with its checksum: then `damage` sees whatever befell it."""
+    try:
+        entries = json.loads((folder / LIST_FILE).read_text())
+    except (OSError, ValueError):
+        return False
+    return all(entry["crc32"] is not None for entry in entries.values())
+
+
+def put_aside(folder: Path) -> Path:
+    """Renames a damaged checkpoint, and gives the new name: `9.damaged`, or `9.damaged.2` where that is taken."""
+    names = (f"{folder.name}{DAMAGED}{f'.{count}' if count > 1 else ''}" for count in itertools.count(1))
+    aside = next(path for path in map(folder.with_name, names) if not path.exists())
+    folder.rename(aside)
+    return aside
 
 
 def _files(folder: Path) -> list[Path]:

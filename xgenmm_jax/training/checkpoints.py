@@ -117,24 +117,34 @@ class Checkpoints:
     def restore(self, abstract: TrainState) -> tuple[TrainState, Progress] | None:
         """The newest state, laid out as `abstract` says, whatever mesh wrote it. None where the run has none.
 
-        A damaged checkpoint is named in a warning and put aside as `<step>.damaged`; the one before it is used. All
-        hosts must call this; they share the reading of checksums and agree.
+        A damaged checkpoint is named in a warning and put aside as `<step>.damaged`; the one before it is used. One
+        whose files are what was written is not damaged, whatever keeps it from being read. All hosts must call this;
+        they share the reading of checksums and agree.
 
-        Raises ValueError where it was written by a model of another size, or all are damaged.
+        Raises ValueError where it was written by a model of another size, could not be read (memory that ran out, a
+        file system that does not answer), or all are damaged.
         """
         steps = checkpoint_files.steps(self._folder)
         for step in steps:
             folder = self._folder / str(step)
-            restored, cause = None, checkpoint_files.damage(folder, ITEMS, (jax.process_index(), jax.process_count()))
+            cause = checkpoint_files.damage(folder, ITEMS, (jax.process_index(), jax.process_count()))
             if not anyone(cause is not None):
+                restored, error = None, None
                 try:
                     restored = self._read(folder, step, abstract)
                 except SizeError:
                     raise
-                except Exception as error:  # tensorstore, orbax and json each have their own
-                    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-                if not anyone(cause is not None):
+                except Exception as raised:  # tensorstore, orbax and json each have their own
+                    error = raised
+                if not anyone(error is not None):
                     return restored
+                cause = _brief(error) if error is not None else None
+                if anyone(error is not None and not _tells_damage(error)) or checkpoint_files.has_checksums(folder):
+                    raise ValueError(
+                        f"checkpoint: '{folder}' was not read ({cause or 'another host tells why'}), and nothing says "
+                        "that it is damaged; it stays as it is. Give the run more memory or chips, or mend the file "
+                        "system, and start again."
+                    ) from error
             self._put_aside(folder, cause or "another host tells why")
         if steps:
             raise ValueError(
@@ -157,12 +167,9 @@ class Checkpoints:
         return state, Progress(**{**progress, "data": State(*progress["data"])})
 
     def _put_aside(self, folder: Path, cause: str) -> None:
-        aside = folder.with_name(folder.name + checkpoint_files.DAMAGED)
-        LOG.warning(
-            "checkpoint: '%s' is damaged (%s); it is now '%s', and the one before it is used", folder, cause, aside.name
-        )
+        LOG.warning("checkpoint: '%s' is damaged (%s); the one before it is used", folder, cause)
         if jax.process_index() == 0:
-            folder.rename(aside)
+            LOG.warning("checkpoint: it is now '%s'", checkpoint_files.put_aside(folder).name)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"put aside {folder.name}")
         self._manager.reload()
@@ -233,6 +240,15 @@ def differences(have: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[
         *(f"{name} is missing" for name in sorted(wanted.keys() - have.keys())),
         *(f"{name} is spare" for name in sorted(have.keys() - wanted.keys())),
     ]
+
+
+def _tells_damage(error: Exception) -> bool:
+    """Whether an error of reading may come of what the files hold: not of memory, the device or the file system."""
+    return not isinstance(error, MemoryError | OSError | jax.errors.JaxRuntimeError)
+
+
+def _brief(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _shape(shape: tuple[int, ...]) -> str:
