@@ -3,6 +3,8 @@
 import hashlib
 import json
 from pathlib import Path
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -146,3 +148,17 @@ def test_bad_picture_files_say_what_is_wrong(tmp_path):
         pictures.open_picture(tmp_path / "cut.png").load()
     with pytest.raises(ValueError, match="40 x 30 pixels, more than 1,000"):
         pictures.open_picture(good, max_pixels=1000)
+
+
+def test_a_large_picture_is_refused_without_pillows_warning(tmp_path):
+    """In a process of its own: pytest makes the two lines that Pillow printed before the refusal an error."""
+    large = tmp_path / "large.png"
+    PIL.Image.new("1", (9460, 9460)).save(large)
+    code = (
+        "import sys; from xgenmm_jax.data.pictures import open_picture\n"
+        "try: open_picture(sys.argv[1])\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(large)], capture_output=True, text=True)
+    assert done.stdout == f"picture: '{large}' has 9460 x 9460 pixels, more than 89,000,000; scale it down.\n"
+    assert not done.stderr

@@ -3,12 +3,15 @@
 import functools
 import io
 from pathlib import Path
+import warnings
 
 import PIL.Image
 
 from xgenmm_jax.data.records import Picture
 
 MAX_PIXELS = 89_000_000  # 267 MB decoded; Pillow itself warns a little above
+# Ours comes as an error right behind. Not around the call: warnings.catch_warnings is not safe in the loader's threads.
+warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 _WANTED = "wanted a picture that Pillow reads (PNG, JPEG, WebP, TIFF, GIF, ...)"
 
 
