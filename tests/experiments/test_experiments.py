@@ -323,3 +323,8 @@ def test_fresh_parameters_are_random_and_the_rest_restored(tmp_path):
         start()
     with pytest.raises(ValueError, match="'connector/ne' names no parameter"):
         start("connector/ne")
+
+
+def test_a_bare_pytest_finds_the_experiments(pytestconfig):
+    """`pytest -m parity` of the README found no module experiments: only `python -m pytest` adds the folder."""
+    assert pytestconfig.rootpath in pytestconfig.getini("pythonpath")
