@@ -43,6 +43,28 @@ def test_freed_memory_is_kept_where_the_cpu_computes(variables, keeps):
 
 
 @pytest.mark.parametrize(
+    "installed, node, set_before, platforms",
+    [
+        (["libtpu"], "null", None, "cpu"),
+        (["libtpu"], "null", "tpu", "tpu"),
+        (["libtpu", "jax_plugins"], "null", None, None),
+        ([], "null", None, None),
+        *((["libtpu"], node, None, None) for node in ("accel0", "vfio/0", "nvidia0", "nvidiactl", "dxg", "kfd")),
+    ],
+)
+def test_libtpu_is_passed_over_where_no_accelerator_is(monkeypatch, tmp_path, installed, node, set_before, platforms):
+    """Commands began with five lines of libtpu about a TPU that is not there."""
+    monkeypatch.delenv("JAX_PLATFORMS")
+    if set_before is not None:
+        monkeypatch.setenv("JAX_PLATFORMS", set_before)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in installed else None)
+    (tmp_path / node).parent.mkdir(exist_ok=True)
+    (tmp_path / node).touch()
+    cli.pass_over_libtpu(tmp_path)
+    assert os.environ.get("JAX_PLATFORMS") == platforms
+
+
+@pytest.mark.parametrize(
     "words, sentence",
     [
         (["generate", "run", "--imge", "ok.png", "hi"], "no option --imge; did you mean --image; --help lists all"),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import ctypes
 import importlib
+import importlib.util
 import os
 from pathlib import Path
 import sys
@@ -20,6 +21,11 @@ COMMANDS = {
 
 COMPUTING = ("train", "evaluate", "generate", "demo")
 """Commands that run the same programs again and again."""
+
+ACCELERATORS = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*")
+"""Nodes in /dev of NVIDIA GPUs and TPUs."""
+OTHER_ACCELERATORS = ("nvidiactl", "dxg", "kfd")
+"""Those of a container's GPUs, of WSL and of AMD."""
 
 # Of mallopt, in glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -41,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"xgenmm: no command '{command}'; {nearest(command, COMMANDS)}.", file=sys.stderr)
         return 2
     keep_compilations()
+    pass_over_libtpu()
     if command in COMPUTING:
         keep_memory()
     try:
@@ -61,6 +68,18 @@ def keep_compilations() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
+def pass_over_libtpu(devices: Path = Path("/dev")) -> None:
+    """JAX on the CPU where an installed libtpu, which `make test` brings for `xgenmm plan`, is all that JAX has beside.
+
+    It would look for its TPU and print five lines that there is none. Nothing is changed where JAX_PLATFORMS is set,
+    JAX has a plugin (CUDA, ROCm, ...), or a device is there: JAX then says what it lacks to use it.
+    """
+    if importlib.util.find_spec("libtpu") is None or importlib.util.find_spec("jax_plugins") is not None:
+        return
+    if not any(found for name in (*ACCELERATORS, *OTHER_ACCELERATORS) for found in devices.glob(name)):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
 def keep_memory() -> bool:
     """Lets glibc keep what is freed, so that XLA's buffers on a CPU are not mapped and zeroed anew in every step.
 
@@ -71,8 +90,7 @@ def keep_memory() -> bool:
     if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return False
     platforms = os.environ.get("JAX_PLATFORMS", "")
-    accelerators = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*")
-    if platforms != "cpu" and (platforms or any(found for name in accelerators for found in Path("/dev").glob(name))):
+    if platforms != "cpu" and (platforms or any(found for name in ACCELERATORS for found in Path("/dev").glob(name))):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
