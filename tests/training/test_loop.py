@@ -3,16 +3,18 @@
 import dataclasses
 import json
 import signal
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 import toy_run
 
-from xgenmm_jax.training.checkpoints import newest
+from xgenmm_jax.training.checkpoints import Checkpoints, newest
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.loop import NonFiniteLossError, train
 from xgenmm_jax.training.metrics import read_metrics
+from xgenmm_jax.training.watchdog import Watchdog
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +32,17 @@ def figures(folder):
 
 def assert_same_params(one, other):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), one.params, other.params)
+
+
+def test_the_watchdog_times_the_last_two_saves_apart(tmp_path, monkeypatch):
+    """The last save waits for the one before; timed as one wait, two large ones ended a run that was done."""
+    calls = mock.Mock()
+    for owner, name in ((Watchdog, "at"), (Checkpoints, "save"), (Checkpoints, "wait")):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, mock.create_autospec(original, side_effect=original))
+        calls.attach_mock(getattr(owner, name), name)
+    train(toy_run.config(), tmp_path / "run")
+    assert [name for name, _, _ in calls.mock_calls[-4:]] == ["at", "save", "at", "wait"]
 
 
 @pytest.mark.parametrize(("algorithm", "terminate_at"), [("adamw", 1), ("adamw", 6), ("adamw", 11), ("muon", 6)])

@@ -135,6 +135,7 @@ def train(
                     checkpoints.wait()
                     raise NonFiniteLossError(watch.message(int(state.step) + 1, folder))
                 checkpoints.save(state, watch.progress, is_urgent=stop is not None)
+                watchdog.at(step, "saving")  # the save before is written; a wait below is for this one alone
                 saves.saved()
             if stop:
                 checkpoints.wait()
