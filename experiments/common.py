@@ -95,6 +95,12 @@ HIGH_RESOLUTION = AnyRes(grids=GRIDS_12)
 """At most 12 crops and no side above 4 * 384 = 1536 px (section 5.1). The paper's list of grids is not published."""
 LOADER = LoaderConfig(threads=16, ahead=8)
 CHECKPOINTS = CheckpointConfig(every_steps=500, every_seconds=0.0, keep=2)
+WATCHDOG_SECONDS = 1800.0
+"""A run that hangs ends after so long, to be started again (docs/launch.md). What a healthy one waits for in one piece
+is shorter: compiling its step (about 5 minutes for 14B on two cores), three steps under way, and a checkpoint (49 GB at
+4B, 171 GB at 14B) that is written and read again for its checksums, or verified and restored, where 0.2 GB/s suffice
+for the larger. Evaluation and the first weights are not timed. Raise it where opening the data takes longer, as it may
+with 10,000 files in a mounted bucket."""
 
 
 def steps_of(tokens: float) -> int:

@@ -55,6 +55,7 @@ def config(size: Size = B4) -> TrainConfig:
         # LoRA touched the language model alone.
         freeze=("vision", "connector"),
         checkpoint=common.CHECKPOINTS,
+        watchdog_seconds=common.WATCHDOG_SECONDS,
     )
 
 
@@ -84,4 +85,5 @@ def safety(size: Size = B4) -> TrainConfig:
         initialize=Initialize(run=size.run("dpo")),
         freeze=("vision", "connector"),
         checkpoint=common.CHECKPOINTS,
+        watchdog_seconds=common.WATCHDOG_SECONDS,
     )

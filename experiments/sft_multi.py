@@ -43,6 +43,7 @@ def config(size: Size = B4) -> TrainConfig:
         optimizer=common.FINE_TUNING,
         initialize=Initialize(run=size.run("sft_single")),
         checkpoint=common.CHECKPOINTS,
+        watchdog_seconds=common.WATCHDOG_SECONDS,
     )
 
 

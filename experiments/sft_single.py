@@ -60,6 +60,7 @@ def config(size: Size = B4) -> TrainConfig:
         optimizer=common.FINE_TUNING,
         initialize=Initialize(run=size.run("stage2")),
         checkpoint=common.CHECKPOINTS,
+        watchdog_seconds=common.WATCHDOG_SECONDS,
     )
 
 

@@ -32,6 +32,7 @@ def config(size: Size = B4) -> TrainConfig:
         optimizer=common.PRETRAINING,
         initialize=Initialize(vision=common.SIGLIP, decoder=size.decoder),
         checkpoint=common.CHECKPOINTS,
+        watchdog_seconds=common.WATCHDOG_SECONDS,
     )
 
 

@@ -37,6 +37,7 @@ def config(size: Size = B4) -> TrainConfig:
         optimizer=common.PRETRAINING,
         initialize=Initialize(run=size.run("stage1")),
         checkpoint=common.CHECKPOINTS,
+        watchdog_seconds=common.WATCHDOG_SECONDS,
     )
 
 
