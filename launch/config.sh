@@ -28,4 +28,4 @@ TPU_POLL_S=${TPU_POLL_S-60}             # between two looks at the state
 TPU_STOP_WAIT_S=${TPU_STOP_WAIT_S-600}  # for the checkpoint after stop.sh
 TPU_MAX_FAILURES=${TPU_MAX_FAILURES-3}  # of run or pod in a row, before resume.sh gives up
 TPU_SILENCE_S=${TPU_SILENCE_S-86400}    # that resume.sh waits while Cloud or a worker does not answer
-TPU_STEADY_S=${TPU_STEADY_S-900}        # a run that lasts this long forgives the failures before it
+TPU_STEADY_S=${TPU_STEADY_S-3600}       # a run that lasts this long forgives failures before it; not one that hangs

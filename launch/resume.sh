@@ -3,7 +3,7 @@ USAGE="usage: launch/resume.sh EXPERIMENT [overrides]
 Keeps a run alive until it is finished: creates the pod, sets it up, starts the run, and looks at it every TPU_POLL_S.
 A preempted pod (SUSPENDED, FAILED, or a node gone) is deleted and made anew; training goes on from the run folder's
 newest checkpoint. Where Cloud or a worker does not answer, or a node is repaired, it waits. Ends with 0 when the run is
-finished or stop.sh stopped it, else with the code of what failed TPU_MAX_FAILURES times in a row, or was not reached for
+finished or stop.sh stopped it, else with the code of what failed TPU_MAX_FAILURES times in a row, or did not answer for
 TPU_SILENCE_S. It may be interrupted and called again: a run that is under way goes on."
 # shellcheck source=launch/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -132,6 +132,18 @@ def test_the_papers_runs_end_when_they_hang():
     assert sum(name.startswith("14b/") for name in seconds) == 5
 
 
+def test_a_run_that_hangs_each_time_is_given_up():
+    """resume.sh forgave all failures to a run that lasted a while; one that hung at its start lasted that long."""
+    told = subprocess.run(
+        ["bash", "-c", 'source "$0"; echo "$TPU_STEADY_S"', ROOT / "launch" / "config.sh"],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(told.stdout) >= 2 * runs("stage1.py")["config"].watchdog_seconds
+
+
 def test_names_of_runs_differ():
     """Two runs of one name would continue each other's folder."""
     owner = {}
