@@ -82,9 +82,10 @@ RECV = (
 IN_SLICES = TEXT.replace("mesh['axis_0'=4] {'axis_0'}", "{{0,1,2,3}}").replace("[1,4]<=[4]", "{{0,1,2,3}}")
 
 
-def test_what_goes_through_the_hosts_to_other_slices_counts():
+@pytest.mark.parametrize("place", ["", "{:S(2)}"])  # as jaxlib 0.10.2 and 0.12 write it
+def test_what_goes_through_the_hosts_to_other_slices_counts(place):
     """Inside the loop 32 times; of two slices each chip receives the other's share of the sum, and of four the rest."""
-    text = IN_SLICES.replace("  %fusion.1 =", f"{RECV}  %fusion.1 =")
+    text = IN_SLICES.replace("  %fusion.1 =", RECV.replace("u32[]", f"u32[]{place}") + "  %fusion.1 =")
     one, two, four = traffic(TEXT, 4), traffic(text, 8, slices=2), traffic(text, 16, slices=4)
     share = 40 * 8 * 128 * 4
     assert two["all-reduce"].network_bytes == 32 * share and four["all-reduce"].network_bytes == 32 * 1.5 * share

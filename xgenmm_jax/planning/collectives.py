@@ -147,7 +147,7 @@ def _collective(computation: str, line: str, devices: int, slices: int) -> _Coll
 
 def _host_transfer(line: str, slices: int) -> _Collective | None:
     """What a chip receives of its own share from the other slices."""
-    match = re.match(r'\s+(?:ROOT )?%\S+ = \((.*?), u32\[\], .* recv\(.*_xla_megascale_transfer_type="(\w+)"', line)
+    match = re.match(r'\s+(?:ROOT )?%\S+ = \((.*?), u32\[\].* recv\(.*_xla_megascale_transfer_type="(\w+)"', line)
     if not match:
         return None
     shape, transfer = match.groups()
