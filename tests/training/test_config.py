@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 import json
+from pathlib import Path
 
 import pytest
 import tiny_run
@@ -10,9 +11,9 @@ import toy_run
 
 from xgenmm_jax.data import sources
 from xgenmm_jax.models import sizes
-from xgenmm_jax.training.config import from_json, load_config, save_config, to_json
+from xgenmm_jax.training.config import Initialize, from_json, load_config, save_config, to_json
 from xgenmm_jax.training.dpo import DPO
-from xgenmm_jax.training.run_folder import commit, prepare
+from xgenmm_jax.training.run_folder import check_same, commit, prepare
 
 
 @pytest.fixture
@@ -105,3 +106,31 @@ def test_a_run_of_before_a_field_was_added_goes_on(config, tmp_path):
         prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, vision=other)), tmp_path)
     told = (*config.data.mixture[:1], (sources.RecordFiles("*.array_record", gives_conversations=True), 1.0))
     prepare(dataclasses.replace(config, data=dataclasses.replace(config.data, mixture=told)), tmp_path)
+
+
+def test_a_run_goes_on_where_it_was_moved_to(config, tmp_path):
+    """The demo of a checkout that was renamed was refused for the tokenizer's old place."""
+    started = dataclasses.replace(config, initialize=Initialize(run="/before/runs/demo/stage1"))
+    prepare(started, tmp_path / "run")
+    moved = tmp_path / "elsewhere.model"
+    moved.write_bytes(Path(config.data.tokenizer).read_bytes())
+    data = dataclasses.replace(config.data, tokenizer=str(moved))
+    now = dataclasses.replace(started, data=data, initialize=Initialize(run="/now/runs/demo/stage1"))
+    assert check_same(now, tmp_path / "run")
+    with pytest.raises(ValueError, match='initialize.run .*stage1" before, "/now/runs/demo/stage2" now'):
+        check_same(dataclasses.replace(now, initialize=Initialize(run="/now/runs/demo/stage2")), tmp_path / "run")
+    moved.write_bytes(b"another")
+    with pytest.raises(ValueError, match="another tokenizer than '.*elsewhere.model'; give --data.tokenizer"):
+        check_same(now, tmp_path / "run")
+
+
+def test_a_run_goes_on_with_the_memory_of_another_machine(config, tmp_path):
+    """With what `xgenmm plan` advises where a step does not fit; the published batch is no such thing."""
+    prepare(config, tmp_path / "run")
+    decoder = dataclasses.replace(config.model.decoder, remat="full", attention="xla")
+    model = dataclasses.replace(config.model, decoder=decoder)
+    loss = dataclasses.replace(config.loss, chunk=32)
+    assert check_same(dataclasses.replace(config, accumulation=2, model=model, loss=loss), tmp_path / "run")
+    more = dataclasses.replace(config.data, batch_rows=2 * config.data.batch_rows)
+    with pytest.raises(ValueError, match="data.batch_rows"):
+        check_same(dataclasses.replace(config, data=more), tmp_path / "run")

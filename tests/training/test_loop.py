@@ -162,7 +162,8 @@ def test_reference_is_the_start_of_the_run_also_after_a_restart(tmp_path, events
 def test_rows_that_do_not_divide_are_refused(tmp_path):
     config = dataclasses.replace(toy_run.config(), data=toy_run.ToyData(rows=12))
     with pytest.raises(ValueError, match="12 rows .* 8 row shards; choose a multiple of 8"):
-        train(config, tmp_path)
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # where the corrected command goes
     with pytest.raises(ValueError, match="-1 on at most one axis"):
         train(dataclasses.replace(config, mesh=toy_run.MeshConfig(fsdp=3)), tmp_path)
 

@@ -1,10 +1,11 @@
 """The only training loop: every stage, DPO, the vision tower and the language model run through it."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 from dataclasses import dataclass
+import itertools
 from pathlib import Path
 import time
 from typing import Any, NamedTuple
@@ -80,17 +81,16 @@ def train(
     rates = learning_rates(config.optimizer, config.steps)
     trainable = trainable_mask(unboxed(boxed), config.freeze)
     abstract = abstract_state(objective, trainable, optimizer, mesh)
-    host, hosts = host_share(mesh)
-    check_same(config, folder)
-    with jax.set_mesh(mesh):
-        # Before anything is written: a mistyped path must not leave a run behind.
-        is_wanted = objective.reference or not has_checkpoint(folder)
-        params = _initial(config, objective, abstract) if is_wanted else None
-    prepare(config, folder)
+    is_new = not (check_same(config, folder) or has_checkpoint(folder))
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
         signals = stack.enter_context(Signals())
+        # Before anything is written: neither a mistyped path nor data that give no batch leave a run behind.
+        batches = _open(config, objective, mesh, State(), stack) if is_new else None
+        is_wanted = objective.reference or not has_checkpoint(folder)
+        params = _initial(config, objective, abstract) if is_wanted else None
+        prepare(config, folder)
         profiler = stack.enter_context(Profiler(config.profile, folder, signals.profile))
         policy = config.checkpoint
         checkpoints = stack.enter_context(Checkpoints(folder, policy.keep, policy.keep_every))
@@ -102,20 +102,19 @@ def train(
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
         bar = stack.enter_context(ProgressBar(config.name, first_step, config.steps))
         step_function = make_step(objective, trainable, optimizer, config.accumulation, config.seed, mesh, abstract)
-        batches = objective.batches(config.seed, progress.data, host, hosts)
-        stack.enter_context(contextlib.closing(batches))
+        if batches is None and first_step < config.steps:
+            watchdog.at(first_step + 1, "reading rows")
+            batches = _open(config, objective, mesh, progress.data, stack)
 
         # ------------------------------------------------------------ the steps
         speedometer = Speedometer(config, mesh.devices.flatten().tolist())
-        watch = _Watch(config, log, bar, Spikes(folder, first_step), speedometer, progress, hosts)
+        watch = _Watch(config, log, bar, Spikes(folder, first_step), speedometer, progress, host_share(mesh)[1])
         saves = _Saves(policy, config.log_every)
         for step in range(first_step + 1, config.steps + 1):
             profiler.before(step)
             # The device still works on the steps before this one, while the host makes the batch and sends it.
             watchdog.at(step, "reading rows")
             rows, sample_ids, data_after = next(batches)
-            if step == first_step + 1:
-                check_rows(mesh, len(jax.tree.leaves(rows)[0]) * hosts, config.accumulation)
             size, flops = objective.size(rows), speedometer.flops(rows)
             watchdog.at(step, "starting the step")
             rows = put_rows(rows, row_sharding(mesh))
@@ -147,6 +146,20 @@ def train(
         for hook in hooks:
             hook(config, folder, state.params)
     return RunResult(folder, config.steps, state.params, watch.progress)
+
+
+def _open(
+    config: TrainConfig, objective: Objective, mesh: jax.sharding.Mesh, state: State, stack: contextlib.ExitStack
+) -> Iterator[tuple]:
+    """This host's batches from a data state on, closed with `stack`; the first is made here.
+
+    Raises ValueError where the data give no batch, or one that the mesh does not take.
+    """
+    host, hosts = host_share(mesh)
+    batches = stack.enter_context(contextlib.closing(objective.batches(config.seed, state, host, hosts)))
+    first = next(batches)
+    check_rows(mesh, len(jax.tree.leaves(first[0])[0]) * hosts, config.accumulation)
+    return itertools.chain((first,), batches)
 
 
 def _initial(config: TrainConfig, objective: Objective, abstract: TrainState) -> Params:

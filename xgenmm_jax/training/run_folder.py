@@ -1,5 +1,6 @@
 """The files that stand beside a run's checkpoints: config.json, commit, tokenizer.model."""
 
+import filecmp
 import importlib.metadata
 from pathlib import Path
 import shutil
@@ -7,16 +8,28 @@ import subprocess
 
 import jax
 
-from xgenmm_jax.training.config import PACKAGE, TrainConfig, brief, default_of, read_object, save_config, to_json
+from xgenmm_jax.training.config import (
+    PACKAGE,
+    Initialize,
+    TrainConfig,
+    brief,
+    default_of,
+    read_object,
+    save_config,
+    to_json,
+)
 
 CONFIG_FILE = "config.json"
 COMMIT_FILE = "commit"
 TOKENIZER_FILE = "tokenizer.model"
 
-# A run may go on with these changed: they do not touch its figures.
+# A run may go on with these changed: they touch its figures not at all, or (the last four) by rounding alone. So it
+# goes on where chips are fewer or smaller.
 _FREE = (
     "mesh", "checkpoint", "log_every", "loader", "picture_folder", "watchdog_seconds", "profile", "gives_conversations",
+    "accumulation", "remat", "attention", "chunk",
 )  # fmt: skip
+_INITIALIZE = f"{Initialize.__module__}:{Initialize.__qualname__}"
 
 
 def prepare(config: TrainConfig, folder: Path) -> None:
@@ -55,6 +68,12 @@ def check_same(config: TrainConfig, folder: Path) -> bool:
             f"run folder: '{folder}' was started with another config ({'; '.join(changes[:3])}{more}); "
             "choose another folder with --workdir, or delete this one."
         )
+    before, now = folder / TOKENIZER_FILE, getattr(config.data, "tokenizer", None)
+    if before.is_file() and now is not None and Path(now).is_file() and not filecmp.cmp(before, now, shallow=False):
+        raise ValueError(
+            f"run folder: '{folder}' was started with another tokenizer than '{now}'; give --data.tokenizer "
+            f"'{before}', or choose another folder with --workdir."
+        )
     return True
 
 
@@ -75,15 +94,27 @@ def commit() -> str:
 
 
 def _changes(old, new, name: str):
-    """Dotted names of what differs, with both values."""
+    """Dotted names of what differs, with both values.
+
+    A checkout and its runs may be moved together: the tokenizer's place does not count (its bytes do), and of the
+    places that a run began with the last name.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
+        is_start = new.get("class") == _INITIALIZE
         for key in [*old, *(key for key in new if key not in old)]:
-            if key not in _FREE:
-                # A field that a later version added had its default before.
-                before = old[key] if key in old else default_of(new.get("class"), key)
-                yield from _changes(before, new.get(key), f"{name}.{key}".lstrip("."))
+            if key in _FREE or key == "tokenizer":
+                continue
+            # A field that a later version added had its default before.
+            before = old[key] if key in old else default_of(new.get("class"), key)
+            after = new.get(key)
+            if not (is_start and _same_name(before, after)):
+                yield from _changes(before, after, f"{name}.{key}".lstrip("."))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for number, pair in enumerate(zip(old, new, strict=True)):
             yield from _changes(*pair, f"{name}.{number}")
     elif old != new:
         yield f"{name} {brief(old)} before, {brief(new)} now"
+
+
+def _same_name(before, after) -> bool:
+    return isinstance(before, str) and isinstance(after, str) and Path(before).name == Path(after).name
