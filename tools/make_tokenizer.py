@@ -1,8 +1,11 @@
-"""Trains the SentencePiece model that nano and micro share: `python tools/make_tokenizer.py`.
+"""Trains a SentencePiece model as the one that nano and micro share: `python tools/make_tokenizer.py FILE`.
 
-The same texts give the same file. Starting weights are bound to it: train them again when it changes.
+The same texts give the same file, and every change of the synthetic families changes the texts: the shipped one
+(`weights.json` has its checksum) is older than most of them and is not made again by this version. Starting weights are
+bound to its ids: who replaces it trains them anew.
 """
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,6 @@ from xgenmm_jax.data.tokenizer import train_tokenizer
 
 RECORDS = 60_000
 PIECES = 1264
-PATH = Path(__file__).parent.parent / "xgenmm_jax" / "weights" / "nano_tokenizer.model"
 
 
 def texts() -> Iterator[str]:
@@ -24,6 +26,11 @@ def texts() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    tokenizer = train_tokenizer(texts(), PATH, PIECES)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="where the model goes; a file that is there is not replaced")
+    path = parser.parse_args().file
+    if path.exists():
+        parser.error(f"'{path}' is there already, and weights are bound to its ids; give another name")
+    tokenizer = train_tokenizer(texts(), path, PIECES)
     system = len(tokenizer.encode(SYSTEM_PROMPT))
-    print(f"{PATH.name}: {len(tokenizer)} ids, {tokenizer.vocab_rows} rows, {system} of the system prompt")
+    print(f"{path.name}: {len(tokenizer)} ids, {tokenizer.vocab_rows} rows, {system} of the system prompt")
