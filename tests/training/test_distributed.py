@@ -44,6 +44,27 @@ def config():
 """
 
 
+KILLED = """
+import dataclasses, os, signal, sys, threading, time
+from pathlib import Path
+import tiny_run
+from xgenmm_jax.training.config import CheckpointConfig
+from xgenmm_jax.training.sharding import MeshConfig
+
+def kill():
+    while not Path("run/checkpoints/4").is_dir():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def config():
+    if sys.argv[-2:] == ["--distributed.process", "1"]:
+        threading.Thread(target=kill, daemon=True).start()
+    config = tiny_run.config(Path("small.model"), steps=24)
+    checkpoint = CheckpointConfig(every_steps=4, every_seconds=3600)
+    return dataclasses.replace(config, log_every=1, mesh=MeshConfig(), checkpoint=checkpoint)
+"""
+
+
 def run_hosts(
     folder: Path, hosts: int, events: str = "", watchdog_s: float = 0.0, experiment: str = EXPERIMENT
 ) -> list[subprocess.CompletedProcess]:
@@ -145,6 +166,42 @@ def test_the_real_model_learns_the_same_on_two_hosts(tmp_path, mesh):
     rows, wanted = read_metrics(tmp_path / "run"), read_metrics(tmp_path / "alone")
     for name in ("loss", "grad_norm"):
         np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in wanted], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_the_real_model_goes_on_alone_when_a_host_was_killed(tmp_path):
+    """SIGKILL in whatever it is at; the run on one host has the curve of an unbroken one."""
+    tiny_run.tokenizer(tmp_path)
+    experiment = KILLED.replace("{", "{{").replace("}", "}}")
+    survivor, killed = run_hosts(tmp_path, 2, experiment=experiment)
+    assert (survivor.returncode, killed.returncode) == (75, -9), survivor.stderr
+    before = read_metrics(tmp_path / "run")
+    assert 4 <= before[-1]["step"] < 24
+    (alone,) = run_hosts(tmp_path, 1, experiment=experiment)
+    assert alone.returncode == 0, alone.stderr
+    config = tiny_run.config(tmp_path / "small.model", steps=24)
+    config = dataclasses.replace(config, log_every=1, mesh=MeshConfig())
+    train(config, tmp_path / "unbroken", devices=jax.devices()[:1])
+    rows, wanted = read_metrics(tmp_path / "run"), read_metrics(tmp_path / "unbroken")
+    assert [row["step"] for row in rows] == [row["step"] for row in wanted]
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in wanted], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_two_hosts_agree_that_a_checkpoint_is_damaged(tmp_path):
+    """Each reads a share of the files; one of them finds the damage, host 0 puts it aside, both go on from before."""
+    ended = run_hosts(tmp_path, 2)
+    assert [process.returncode for process in ended] == [0, 0], ended
+    checkpoints = tmp_path / "run" / "checkpoints"
+    files = [path for path in (checkpoints / "12" / "params").rglob("*") if path.is_file() and "/d/" in str(path)]
+    for file in files:
+        file.write_bytes(bytes(byte ^ 1 for byte in file.read_bytes()))
+    again = run_hosts(tmp_path, 2)
+    assert [process.returncode for process in again] == [0, 0], again
+    assert all("checkpoints/12' is damaged" in process.stderr for process in again)
+    assert checkpoint_files.steps(checkpoints) == [12, 10] and (checkpoints / "12.damaged").is_dir()
+    assert_same_curve(read_metrics(tmp_path / "run"), unbroken(tmp_path / "unbroken"))
 
 
 @pytest.fixture

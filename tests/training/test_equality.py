@@ -63,7 +63,7 @@ def gradient_on(objective, trainable, params, reference, rows, mesh_config, devi
         return jax.device_get(jitted(*placed, reference, put_rows(rows, row_sharding(mesh))))
 
 
-SLOW = ("fsdp", "tensor", "fsdp and tensor")
+SLOW = ("fsdp", "fsdp and tensor")
 
 
 @pytest.mark.parametrize("mesh", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MESHES])
