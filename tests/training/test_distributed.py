@@ -145,7 +145,7 @@ def test_a_host_that_hangs_is_named_by_both(tmp_path):
 
 @pytest.mark.slow
 def test_a_notice_to_one_host_saves_on_all_and_the_same_command_goes_on(tmp_path):
-    ended = run_hosts(tmp_path, 2, events="host=1,terminate_at=4")
+    ended = run_hosts(tmp_path, 2, events="host=1,terminate_at=4,slow_from=4")  # the notice travels
     assert [process.returncode for process in ended] == [143, 143], ended
     (step, *_) = checkpoint_files.steps(tmp_path / "run" / "checkpoints")
     assert 4 <= step < 12 and all(f"saved step {step}" in process.stderr for process in ended)

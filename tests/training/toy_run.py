@@ -49,6 +49,8 @@ class Events:
     hang_at: int = 0
     host: int = 0
     leap_at: int = 0
+    slow_from: int = 0
+    """From this step on each takes half a second."""
 
 
 def events_of(text: str) -> Events:
@@ -116,6 +118,8 @@ def happen(step: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if step == EVENTS.hang_at:
         time.sleep(3600)
+    if 0 < EVENTS.slow_from <= step:
+        time.sleep(0.5)
 
 
 def wait_for_checkpoint(patience_s: float = 120.0) -> None:
