@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 from random_parameters import random_parameters
 import tiny_run
 
@@ -11,6 +12,9 @@ from xgenmm_jax.data import packing, pipeline, sources
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.training.dpo import DPO
+from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.word_pictures import WordPictures
 
 
 def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_path):
@@ -36,3 +40,11 @@ def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_pat
     packed, alone = (loss(packing.build_rows(some, data.row, data.anyres, tokenizer)) for some in (rows, samples))
     assert packed.weight == alone.weight == sum(int(s.loss_mask.sum()) for (s,) in samples)
     np.testing.assert_allclose(packed.total, alone.total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [NextToken, WordPictures, DPO])
+def test_chunks_of_nothing_are_refused(loss):
+    with pytest.raises(ValueError, match="loss.chunk: got 0, wanted at least 1"):
+        loss(chunk=0)
+    with pytest.raises(ValueError, match="loss.noise: got -1.0"):
+        WordPictures(noise=-1.0)

@@ -15,7 +15,7 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize
 from xgenmm_jax.training.losses import pair_sums, preference_loss
-from xgenmm_jax.training.next_token import batch_log_probs, row_batches, row_size
+from xgenmm_jax.training.next_token import batch_log_probs, check_chunk, row_batches, row_size
 from xgenmm_jax.training.objective import Objective, Params, Sum
 from xgenmm_jax.training.optimizer import merge
 
@@ -39,8 +39,7 @@ class DPO:
             raise ValueError(f"loss.beta: got {self.beta}, wanted a finite number above 0, 0.1.")
         if not 0 <= self.chosen_weight < math.inf:
             raise ValueError(f"loss.chosen_weight: got {self.chosen_weight}, wanted a finite number, 0 or more.")
-        if self.chunk < 1:
-            raise ValueError(f"loss.chunk: got {self.chunk}, wanted at least 1.")
+        check_chunk(self.chunk)
 
     def objective(self, model: VLMConfig, data: DataConfig) -> Objective:
         return Objective(

@@ -27,6 +27,9 @@ class NextToken:
 
     chunk: int = 64
 
+    def __post_init__(self):
+        check_chunk(self.chunk)
+
     def objective(self, model: VLMConfig, data: DataConfig) -> Objective:
         return Objective(
             init=functools.partial(initialize, model),
@@ -34,6 +37,12 @@ class NextToken:
             batches=functools.partial(row_batches, model, data),
             size=row_size,
         )
+
+
+def check_chunk(chunk: int) -> None:
+    """Raises ValueError for a loss over chunks of no position."""
+    if chunk < 1:
+        raise ValueError(f"loss.chunk: got {chunk}, wanted at least 1.")
 
 
 def row_batches(

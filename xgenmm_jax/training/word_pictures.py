@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 import functools
+import math
 
 import jax
 from jax import numpy as jnp
@@ -14,7 +15,7 @@ from xgenmm_jax.data.synthetic import word_pictures
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.phi3 import Phi3
 from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize
-from xgenmm_jax.training.next_token import log_probs_with_images, mean_loss, row_batches, row_size
+from xgenmm_jax.training.next_token import check_chunk, log_probs_with_images, mean_loss, row_batches, row_size
 from xgenmm_jax.training.objective import Objective, Params, Sum
 
 
@@ -30,6 +31,11 @@ class WordPictures:
 
     chunk: int = 64
     noise: float = 0.2
+
+    def __post_init__(self):
+        check_chunk(self.chunk)
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f"loss.noise: got {self.noise}, wanted a finite number, 0 or more.")
 
     def objective(self, model: VLMConfig, data: DataConfig) -> Objective:
         """Raises ValueError for a model of another number of vision tokens, or of pictures of another size."""
