@@ -136,6 +136,15 @@ def test_sizes_out_of_the_compilers_words(message, sizes):
     assert (error.needed_bytes, error.available_bytes) == pytest.approx(sizes)
 
 
+def test_options_that_a_chip_does_not_take_are_one_sentence():
+    words = "FAILED_PRECONDITION: Continuation fusion is enabled on platform viperfish. Please disable it \n*** trace"
+    told = program._explained(jax.errors.JaxRuntimeError(words))
+    assert str(told) == (
+        "--compiler-option: libtpu refuses the step with what it was given: Continuation fusion is enabled on platform "
+        "viperfish. Please disable it."
+    )
+
+
 def test_rows_have_the_shapes_of_the_pipeline(config):
     """A shape of its own here would be a plan of another step."""
     mesh = make_mesh(MeshConfig())

@@ -85,7 +85,7 @@ def lower_step(config: TrainConfig, mesh: Mesh) -> tuple[jax.stages.Lowered, Arg
 
 
 def compile_step(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> jax.stages.Compiled:
-    """Raises OutOfMemoryError where it does not fit, ValueError for a compiler option that is not known."""
+    """Raises OutOfMemoryError where it does not fit, ValueError for a compiler option that is not known or refused."""
     try:
         return lowered.compile(compiler_options=dict(options))
     except jax.errors.JaxRuntimeError as error:
@@ -119,6 +119,8 @@ def _explained(error: jax.errors.JaxRuntimeError) -> Exception:
         return ValueError(f"--compiler-option: '{match[1]}' is no value of {match[2]}.")
     if "RESOURCE_EXHAUSTED" in message and re.search("hbm", message, re.IGNORECASE):
         return OutOfMemoryError(message)
+    if match := re.search(r"FAILED_PRECONDITION: (.+)", message):
+        return ValueError(f"--compiler-option: libtpu refuses the step with what it was given: {match[1].strip(' .')}.")
     return error
 
 
