@@ -16,7 +16,7 @@ from xgenmm_jax.data import chat
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.data.sources import Synthetic
+from xgenmm_jax.data.sources import RecordFiles, Synthetic
 from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.models import probes, vlm
 from xgenmm_jax.models.partitioning import unboxed
@@ -182,7 +182,7 @@ def test_generate_streams_what_it_gives(run):
     assert run.tokenizer.decode(run.generate_ids([ids], **asked)[0], keep_special=False).strip() == plain[0]
 
 
-def test_a_base_model_is_asked_as_the_suite_asks_it(run, monkeypatch):
+def test_a_base_model_is_asked_as_the_suite_asks_it(run):
     """It was asked in a template that it has never seen, by the command, and in bare text here."""
     base = dataclasses.replace(run.run, data=dataclasses.replace(run.run.data, mixture=((Synthetic("caption"), 1.0),)))
     model = xgenmm_jax.LMM(run.folder, base, run.params, run.processor, run.mesh)
@@ -198,12 +198,10 @@ def test_a_base_model_is_asked_as_the_suite_asks_it(run, monkeypatch):
     assert model.generate(["who?"], **asked) == model.generate([model.prompt("who?", [picture])], max_new_tokens=5)
     assert model.generate(["who?"], **asked) != model.generate(["who?"], chat_template=True, **asked)
 
-    def gone(mixture):
-        raise ValueError("data: no file 'x.json'; wanted a JSON list")
-
+    untold = dataclasses.replace(run.run.data, mixture=((RecordFiles("gone/*.array_record"), 1.0),))
+    base = dataclasses.replace(base, data=untold)  # of before the field that tells
     model = xgenmm_jax.LMM(run.folder, base, run.params, run.processor, run.mesh)
-    monkeypatch.setattr("xgenmm_jax.api.lmm.share_of_conversations", gone)
-    with pytest.raises(ValueError, match="no file 'x.json'.*say so with chat_template"):
+    with pytest.raises(ValueError, match="what the model was trained on .*gone/.*say so with chat_template"):
         model.prompt("who?")
     assert model.prompt("who?", chat_template=True) == run.prompt("who?")
 

@@ -105,8 +105,11 @@ def test_record_files_give_back_what_was_written(tmp_path):
     assert len(sources.RecordFiles(str(tmp_path / "a-1*"), gives_conversations=True).open()) == 2
     with pytest.raises(ValueError, match=r"a-0\*' begins with a Caption and .*gives_conversations=True; write .*False"):
         sources.RecordFiles(str(tmp_path / "a-0*"), gives_conversations=True).open()
+    # Configs of before the field say nothing: the first record does.
+    untold = [(sources.RecordFiles(str(tmp_path / pattern)), 1.0) for pattern in ("a-0*", "a-1*")]
+    assert [sources.share_of_conversations([source]) for source in untold] == [0.0, 1.0]
     with pytest.raises(ValueError, match="begins with a Conversation and .*=False; write .*True"):
-        sources.RecordFiles(str(tmp_path / "a-1*")).open()
+        sources.RecordFiles(str(tmp_path / "a-1*"), gives_conversations=False).open()
 
 
 @pytest.mark.parametrize("family", ["caption", "interleaved", "multi_image", "safety"])
@@ -166,5 +169,5 @@ def test_what_a_mixture_gives_is_told_without_its_data(tmp_path):
     """A run was not evaluated or asked where its training data did not lie."""
     gone = str(tmp_path / "gone")
     turns = [sources.LlavaJson(gone, gone), sources.RecordFiles(gone, gives_conversations=True)]
-    mixture = [(source, 1.0) for source in (*turns, sources.RecordFiles(gone), sources.Synthetic("caption"))]
+    mixture = [(source, 1.0) for source in (*turns, sources.RecordFiles(gone, False), sources.Synthetic("caption"))]
     assert sources.share_of_conversations(mixture) == 0.5

@@ -207,6 +207,8 @@ def test_search_gives_every_chip_a_row(config):
         assert tried.steps * tried.data.batch_rows == pytest.approx(few.steps * 16, rel=0.02)
         assert tried.optimizer.warmup_steps == pytest.approx(0.1 * tried.steps, abs=1)
         assert f"--steps={tried.steps}" in search.settings(tried)
+    grown = {tried.data.batch_rows for tried in search.candidates(config, pod("v5e", 96))}
+    assert grown == {576, 528, 516}, "512 rows on 96, 48, 24 and 12 shards"
     words = search.settings(few)
     assert "--data.batch-rows=16" in words and "--model.decoder.remat=minimal" in words
 

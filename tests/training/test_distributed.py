@@ -144,6 +144,16 @@ def test_a_host_that_hangs_is_named_by_both(tmp_path):
 
 
 @pytest.mark.slow
+def test_data_that_one_host_lacks_end_both_before_anything_is_written(tmp_path):
+    waiting, failed = run_hosts(tmp_path, 2, events="host=1,fail_at=1")
+    # 75 too: on a busy machine the other's first collective keeps it from saying that it lives.
+    assert waiting.returncode == 75 and failed.returncode in (1, 75), (waiting.stderr, failed.stderr)
+    assert "host 1 of 2: data: no file 'x.json'" in failed.stderr
+    assert "host 1 gives no sign of life, last heard of reading rows for step 1" in waiting.stderr
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"heartbeats"}
+
+
+@pytest.mark.slow
 def test_a_notice_to_one_host_saves_on_all_and_the_same_command_goes_on(tmp_path):
     ended = run_hosts(tmp_path, 2, events="host=1,terminate_at=4,slow_from=4")  # the notice travels
     assert [process.returncode for process in ended] == [143, 143], ended

@@ -49,6 +49,7 @@ class Events:
     hang_at: int = 0
     host: int = 0
     leap_at: int = 0
+    fail_at: int = 0
     slow_from: int = 0
     """From this step on each takes half a second."""
 
@@ -116,6 +117,8 @@ def happen(step: int) -> None:
         wait_for_checkpoint()
     if step == EVENTS.kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
+    if step == EVENTS.fail_at:
+        raise ValueError("data: no file 'x.json'")
     if step == EVENTS.hang_at:
         time.sleep(3600)
     if 0 < EVENTS.slow_from <= step:

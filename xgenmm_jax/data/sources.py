@@ -196,16 +196,19 @@ class _InWordsSource:
 class RecordFiles:
     """Records in our own container (`record_files.py`): array_record files that match a pattern, in sorted order.
 
-    gives_conversations: whether they are conversations or preferences; the first record is held to it at opening.
+    gives_conversations: whether they are conversations or preferences; the first record is held to it at opening. None,
+    as in configs of before the field: the first record tells.
     """
 
     pattern: str
-    gives_conversations: bool = False
+    gives_conversations: bool | None = None
 
     def open(self, store: PictureStore | None = None) -> Source:
         source = RecordReader(self.pattern)
-        first = source.record(0, np.random.default_rng(0)) if len(source) else None
-        if first and isinstance(first, Conversation | Preference) != self.gives_conversations:
+        if self.gives_conversations is None or not len(source):
+            return source
+        first = source.record(0, np.random.default_rng(0))
+        if isinstance(first, Conversation | Preference) != self.gives_conversations:
             raise ValueError(
                 f"data: '{self.pattern}' begins with a {type(first).__name__} and its source has gives_conversations="
                 f"{self.gives_conversations}; write RecordFiles({self.pattern!r}, {not self.gives_conversations})."
@@ -295,9 +298,18 @@ SourceConfig = Synthetic | Squashed | InWords | RecordFiles | LlavaJson
 
 
 def share_of_conversations(mixture: Sequence[tuple[SourceConfig, float]]) -> float:
-    """The share of a mixture's weight that lies on conversations and preferences; no data is read."""
-    of_turns = sum(weight for source, weight in mixture if source.gives_conversations)
+    """The share of a mixture's weight that lies on conversations and preferences.
+
+    No data is read where the sources say so themselves; of RecordFiles that do not, the first record is.
+    """
+    of_turns = sum(weight for source, weight in mixture if _gives_conversations(source))
     return of_turns / sum(weight for _, weight in mixture)
+
+
+def _gives_conversations(source: SourceConfig) -> bool:
+    if source.gives_conversations is not None:
+        return source.gives_conversations
+    return isinstance(source.open().record(0, np.random.default_rng(0)), Conversation | Preference)
 
 
 def _image_paths(row: dict) -> list[str]:

@@ -1,9 +1,9 @@
 """The fastest settings of a run that fit: mesh split, rematerialisation, rows that a chip works on at a time.
 
-The global batch stays the experiment's where it divides over the chips; with fewer rows than row shards it grows to one
-row a shard, for as many positions: fewer steps, and fewer of warmup. Candidates are tried from the best bound
-downwards, by estimates of traffic and memory; each compilation corrects the estimate of memory for all others, those
-before it too, so that few are needed. Nothing is believed to fit but what compiled.
+The global batch stays the experiment's where it divides over the row shards; else it grows until it does, for as many
+positions: fewer steps, and fewer of warmup. Candidates are tried from the best bound downwards, by estimates of traffic
+and memory; each compilation corrects the estimate of memory for all others, those before it too, so that few are
+needed. Nothing is believed to fit but what compiled.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -106,7 +106,7 @@ def candidates(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]
         if decoder.kv_heads % tensor or per_slice % tensor:
             continue
         shards = chips // tensor
-        rows = config.data.batch_rows if config.data.batch_rows % shards == 0 else shards
+        rows = -(-config.data.batch_rows // shards) * shards
         data = dataclasses.replace(config.data, batch_rows=rows)
         steps = max(1, round(config.steps * config.data.batch_rows / rows))
         warmup = config.optimizer.warmup_steps * steps // config.steps

@@ -139,7 +139,8 @@ class Checkpoints:
                 if not anyone(error is not None):
                     return restored
                 cause = _brief(error) if error is not None else None
-                if anyone(error is not None and not _tells_damage(error)) or checkpoint_files.has_checksums(folder):
+                is_other = error is not None and not _tells_damage(error)
+                if anyone(is_other or checkpoint_files.has_checksums(folder)):
                     raise ValueError(
                         f"checkpoint: '{folder}' was not read ({cause or 'another host tells why'}), and nothing says "
                         "that it is damaged; it stays as it is. Give the run more memory or chips, or mend the file "
@@ -244,7 +245,8 @@ def differences(have: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[
 
 def _tells_damage(error: Exception) -> bool:
     """Whether an error of reading may come of what the files hold: not of memory, the device or the file system."""
-    return not isinstance(error, MemoryError | OSError | jax.errors.JaxRuntimeError)
+    is_other = isinstance(error, MemoryError | OSError | jax.errors.JaxRuntimeError)
+    return not is_other or isinstance(error, FileNotFoundError)
 
 
 def _brief(error: Exception) -> str:

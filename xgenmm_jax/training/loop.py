@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 from dataclasses import dataclass
-import itertools
 from pathlib import Path
 import time
 from typing import Any, NamedTuple
@@ -86,15 +85,20 @@ def train(
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
         signals = stack.enter_context(Signals())
+        watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds))
         # Before anything is written: neither a mistyped path nor data that give no batch leave a run behind.
-        batches = _open(config, objective, mesh, State(), stack) if is_new else None
+        batches = None
+        if is_new:
+            watchdog.at(1, "reading rows")
+            with ending_together(watchdog):
+                batches = _open(config, objective, mesh, State(), stack)
+                anyone(False)  # every host has its own before one writes
         is_wanted = objective.reference or not has_checkpoint(folder)
         params = _initial(config, objective, abstract) if is_wanted else None
         prepare(config, folder)
         profiler = stack.enter_context(Profiler(config.profile, folder, signals.profile))
         policy = config.checkpoint
         checkpoints = stack.enter_context(Checkpoints(folder, policy.keep, policy.keep_every))
-        watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds))
         stack.enter_context(ending_together(watchdog))
         state, reference, progress = _start(config, objective, trainable, optimizer, abstract, checkpoints, params)
         del params
@@ -159,7 +163,13 @@ def _open(
     batches = stack.enter_context(contextlib.closing(objective.batches(config.seed, state, host, hosts)))
     first = next(batches)
     check_rows(mesh, len(jax.tree.leaves(first[0])[0]) * hosts, config.accumulation)
-    return itertools.chain((first,), batches)
+    return _with_first(first, batches)
+
+
+def _with_first(first: tuple, batches: Iterator[tuple]) -> Iterator[tuple]:
+    yield first
+    del first  # pixels of a whole batch
+    yield from batches
 
 
 def _initial(config: TrainConfig, objective: Objective, abstract: TrainState) -> Params:

@@ -8,6 +8,8 @@ import subprocess
 
 import jax
 
+from xgenmm_jax.training.checkpoint_files import LIST_FILE
+from xgenmm_jax.training.checkpoints import newest
 from xgenmm_jax.training.config import (
     PACKAGE,
     Initialize,
@@ -23,8 +25,8 @@ CONFIG_FILE = "config.json"
 COMMIT_FILE = "commit"
 TOKENIZER_FILE = "tokenizer.model"
 
-# A run may go on with these changed: they touch its figures not at all, or (the last four) by rounding alone. So it
-# goes on where chips are fewer or smaller.
+# A run may go on with these changed: they touch its figures not at all, or (the last four) by rounding alone; where a
+# loss draws, as that of pictures in words, accumulation draws anew. So it goes on where chips are fewer or smaller.
 _FREE = (
     "mesh", "checkpoint", "log_every", "loader", "picture_folder", "watchdog_seconds", "profile", "gives_conversations",
     "accumulation", "remat", "attention", "chunk",
@@ -96,8 +98,8 @@ def commit() -> str:
 def _changes(old, new, name: str):
     """Dotted names of what differs, with both values.
 
-    A checkout and its runs may be moved together: the tokenizer's place does not count (its bytes do), and of the
-    places that a run began with the last name.
+    A checkout and its runs may be moved or copied together: of the tokenizer and of what a run began with the places do
+    not count.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         is_start = new.get("class") == _INITIALIZE
@@ -107,7 +109,7 @@ def _changes(old, new, name: str):
             # A field that a later version added had its default before.
             before = old[key] if key in old else default_of(new.get("class"), key)
             after = new.get(key)
-            if not (is_start and _same_name(before, after)):
+            if not (is_start and _same_start(before, after)):
                 yield from _changes(before, after, f"{name}.{key}".lstrip("."))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for number, pair in enumerate(zip(old, new, strict=True)):
@@ -116,5 +118,20 @@ def _changes(old, new, name: str):
         yield f"{name} {brief(old)} before, {brief(new)} now"
 
 
-def _same_name(before, after) -> bool:
-    return isinstance(before, str) and isinstance(after, str) and Path(before).name == Path(after).name
+def _same_start(before, after) -> bool:
+    """Whether two places hold the same weights: files or checkpoints of the same bytes; or the first is gone, and the
+    second has its name."""
+    if not (isinstance(before, str) and isinstance(after, str)) or Path(before).name != Path(after).name:
+        return False
+    if not Path(before).exists():
+        return True
+    try:
+        lists = [_list_of(Path(place)) for place in (before, after)]
+    except ValueError:  # no checkpoint
+        return False
+    return all(path.is_file() for path in lists) and filecmp.cmp(*lists, shallow=False)
+
+
+def _list_of(place: Path) -> Path:
+    """A file itself; of a run folder the newest checkpoint's list of files and checksums."""
+    return place if place.is_file() else newest(place) / LIST_FILE
