@@ -96,10 +96,9 @@ def print_plan(plan: "Plan") -> None:
         table.add_section()
     console = Console()
     console.print(table)
-    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
     row = config.data.row
     console.print(
-        f"mesh {mesh}; {config.data.batch_rows} rows of {row.length} positions and {row.crops} crops, "
+        f"mesh {plan.mesh_words}; {config.data.batch_rows} rows of {row.length} positions and {row.crops} crops, "
         f"{plan.rows_per_chip:g} a chip at a time; decoder's remat {config.model.decoder.remat}; compiled in "
         f"{plan.compile_s:.0f} s",
         highlight=False,

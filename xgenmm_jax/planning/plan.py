@@ -57,6 +57,11 @@ class Plan:
         return self.memory is not None
 
     @property
+    def mesh_words(self) -> str:
+        """"replica 2 x fsdp 128 x tensor 1"."""
+        return " x ".join(f"{axis} {size}" for axis, size in self.mesh.items())
+
+    @property
     def rows_per_chip(self) -> float:
         """Rows that a chip works on at a time; below 1 where the tensor axis shares a row."""
         shards = math.prod(self.mesh[axis] for axis in RULES["batch"]) * self.mesh["tensor"]

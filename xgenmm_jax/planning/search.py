@@ -144,8 +144,7 @@ def _row_seconds(plan: Plan) -> float:
 
 def _line(plan: Plan) -> str:
     decoder = plan.config.model.decoder
-    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
-    tried = f"{mesh}, remat {decoder.remat}, {plan.rows_per_chip:g} rows a chip at a time"
+    tried = f"{plan.mesh_words}, remat {decoder.remat}, {plan.rows_per_chip:g} rows a chip at a time"
     if not plan.fits:
         return f"{tried}: does not fit"
     return f"{tried}: {plan.bound.tokens_per_second / len(plan.topology.devices):,.0f} tokens/s a chip at most"

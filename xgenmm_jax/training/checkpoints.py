@@ -18,7 +18,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from xgenmm_jax.data.order import State
 from xgenmm_jax.training import checkpoint_files
-from xgenmm_jax.training.distributed import anyone
+from xgenmm_jax.training.distributed import anyone, first_line
 from xgenmm_jax.training.objective import Params
 from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.step import TrainState
@@ -138,7 +138,7 @@ class Checkpoints:
                     error = raised
                 if not anyone(error is not None):
                     return restored
-                cause = _brief(error) if error is not None else None
+                cause = first_line(error) if error is not None else None
                 is_other = error is not None and not _tells_damage(error)
                 if anyone(is_other or checkpoint_files.has_checksums(folder)):
                     raise ValueError(
@@ -247,10 +247,6 @@ def _tells_damage(error: Exception) -> bool:
     """Whether an error of reading may come of what the files hold: not of memory, the device or the file system."""
     is_other = isinstance(error, MemoryError | OSError | jax.errors.JaxRuntimeError)
     return not is_other or isinstance(error, FileNotFoundError)
-
-
-def _brief(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -92,7 +92,7 @@ def ending_together(watchdog: Watchdog) -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         own = f"host {jax.process_index()} of {jax.process_count()}"
-        print(f"xgenmm: {own}: {_first_line(error)}", file=sys.stderr, flush=True)
+        print(f"xgenmm: {own}: {first_line(error)}", file=sys.stderr, flush=True)
         gone = watchdog.silent_hosts()
         if gone:
             print(
@@ -107,5 +107,6 @@ def ending_together(watchdog: Watchdog) -> Iterator[None]:
         os._exit(EXIT_CODE if gone else 1)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without the trace that some carry in their message."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -80,7 +80,7 @@ def train(
     rates = learning_rates(config.optimizer, config.steps)
     trainable = trainable_mask(unboxed(boxed), config.freeze)
     abstract = abstract_state(objective, trainable, optimizer, mesh)
-    is_new = not (check_same(config, folder) or has_checkpoint(folder))
+    has_config, has_saved = check_same(config, folder), has_checkpoint(folder)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
@@ -88,12 +88,12 @@ def train(
         watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds))
         # Before anything is written: neither a mistyped path nor data that give no batch leave a run behind.
         batches = None
-        if is_new:
+        if not (has_config or has_saved):
             watchdog.at(1, "reading rows")
             with ending_together(watchdog):
                 batches = _open(config, objective, mesh, State(), stack)
                 anyone(False)  # every host has its own before one writes
-        is_wanted = objective.reference or not has_checkpoint(folder)
+        is_wanted = objective.reference or not has_saved
         params = _initial(config, objective, abstract) if is_wanted else None
         prepare(config, folder)
         profiler = stack.enter_context(Profiler(config.profile, folder, signals.profile))
