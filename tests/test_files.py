@@ -1,0 +1,59 @@
+"""Text files mean the same on every machine."""
+
+import json
+
+import pytest
+
+from xgenmm_jax import files
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_text_is_utf8_with_or_without_a_mark(tmp_path, encoding):
+    (tmp_path / "a.txt").write_text("é\r\nb", encoding=encoding, newline="")
+    assert files.read_text(tmp_path / "a.txt") == "é\r\nb"
+    assert files.read_lines(tmp_path / "a.txt") == ["é", "b"]
+
+
+def test_lines_end_at_newlines_alone(tmp_path):
+    """`splitlines` tore JSON lines at U+2028, U+0085 and form feeds."""
+    text = "a\u2028b\u0085c\x0cd\x1ee"
+    (tmp_path / "a.jsonl").write_text(json.dumps({"t": text}, ensure_ascii=False) + "\n\n[1]\n", encoding="utf-8")
+    assert list(files.json_lines(tmp_path / "a.jsonl")) == [(1, {"t": text}), (3, [1])]
+
+
+def test_what_is_no_utf8_is_named_with_its_byte(tmp_path):
+    (tmp_path / "latin.txt").write_bytes("né".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin.txt' is not UTF-8 \(byte 0xe9 at 1\)"):
+        files.read_text(tmp_path / "latin.txt")
+    assert files.read_text(tmp_path / "latin.txt", errors="replace") == "n\ufffd"
+    (tmp_path / "wide.txt").write_text("a", encoding="utf-16")
+    with pytest.raises(ValueError, match="perhaps UTF-16"):
+        files.read_text(tmp_path / "wide.txt")
+
+
+def test_lone_surrogates_become_replacement_characters_and_pairs_their_character():
+    assert files.parse_json(r'{"a\ud83d": ["x\ude00", "\ud83d\ude00"]}') == {"a\ufffd": ["x\ufffd", "😀"]}
+    assert files.without_surrogates("\ud83d\ude00 \ud83d") == "😀 \ufffd"
+
+
+def test_json_that_is_torn_or_nested_without_end_is_an_error_with_its_place(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": ')
+    with pytest.raises(ValueError, match="a.jsonl' line 2 is not JSON"):
+        list(files.json_lines(tmp_path / "a.jsonl"))
+    assert files.whole_json_lines(tmp_path / "a.jsonl") == [{"a": 1}]
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    with pytest.raises(ValueError, match="deep.json' is not JSON"):
+        files.read_json(tmp_path / "deep.json")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    files.write_whole(tmp_path / "a", "old é")
+
+    def fail(path):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        files.write_whole(tmp_path / "a", fail)
+    assert files.read_text(tmp_path / "a") == "old é"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -1,0 +1,125 @@
+"""Text files read alike on every machine, and files that appear whole or not at all.
+
+Nothing here depends on the locale: text is UTF-8, with or without a byte order mark, and a line ends at a newline alone
+(`str.splitlines` also cuts at U+2028, U+0085 and form feeds, which stand inside JSON strings).
+"""
+
+from collections.abc import Callable, Iterator
+import json
+import os
+from pathlib import Path
+import threading
+from typing import Any
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """The text of a UTF-8 file, without its byte order mark; line ends stay as they are.
+
+    errors: "strict", or "replace" to read U+FFFD where bytes are no UTF-8.
+
+    Raises ValueError that names the file and the first wrong byte.
+    """
+    data = Path(path).read_bytes()
+    try:
+        return data.decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        coded = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "another encoding"
+        raise ValueError(
+            f"'{path}' is not UTF-8 (byte 0x{data[error.start]:02x} at {error.start:,}), perhaps {coded}; save it as "
+            "UTF-8, for instance with iconv."
+        ) from error
+
+
+def read_lines(path: Path, errors: str = "strict") -> list[str]:
+    """The lines of a UTF-8 file without their ends, "\\n" or "\\r\\n"; no empty line follows the last newline."""
+    lines = read_text(path, errors).split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text; lone surrogates, which UTF-8 cannot hold, become U+FFFD.
+
+    Raises ValueError where it is no JSON, or nested too deeply to be read.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    # An escape is the only way for a surrogate into JSON that was UTF-8.
+    marker = b"\\u" if isinstance(text, bytes) else "\\u"
+    return _without_surrogates(value) if marker in text else value
+
+
+def read_json(path: Path, remedy: str = "is it truncated?") -> Any:
+    """The value in a JSON file. Raises ValueError that names the file and the remedy where it holds none."""
+    text = read_text(path)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"'{path}' is not JSON ({error}); {remedy}") from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number from 1, value) of a file of JSON lines; empty lines are passed over.
+
+    Raises ValueError that names file and line where one is no JSON.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            try:
+                yield number, parse_json(line)
+            except ValueError as error:
+                raise ValueError(f"'{path}' line {number} is not JSON ({error}); is it truncated?") from error
+
+
+def whole_json_lines(path: Path) -> list[Any]:
+    """The values of a file of JSON lines that a kill may have torn: lines that are no JSON are left out."""
+    values = []
+    for line in read_lines(path, errors="replace"):
+        try:
+            values.append(parse_json(line))
+        except ValueError:
+            continue
+    return values
+
+
+def without_surrogates(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate; two that make a character become it."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_surrogates(value)
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return value
+
+
+def write_whole(path: Path, content: str | bytes | Callable[[Path], Any]) -> None:
+    """Writes a file beside its place and renames it, so that a reader or a kill never meets half of it.
+
+    content: text, written as UTF-8; bytes; or a function that is given the path beside to write to.
+    """
+    path = Path(path)
+    beside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    try:
+        if callable(content):
+            content(beside)
+        elif isinstance(content, str):
+            beside.write_bytes(content.encode())
+        else:
+            beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
