@@ -13,12 +13,17 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
 given = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = " ".join([given, *(flag for flag in flags if flag.split("=")[0] not in given)]).strip()
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The same examples each time, and nothing kept between runs; other ones where RANDOM_EXAMPLES is set.
+is_same = "RANDOM_EXAMPLES" not in os.environ
+hypothesis.settings.register_profile("same", derandomize=is_same, database=None, deadline=None)
+hypothesis.settings.load_profile("same")
 jaxtyping.install_import_hook("xgenmm_jax", "beartype.beartype")
 # Tests compile much and run little: this compiles three to four times faster. No test may depend on it.
 jax.config.update("jax_disable_most_optimizations", True)

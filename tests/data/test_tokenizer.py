@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from xgenmm_jax.data.tokenizer import STRIPS_RIGHT, Tokenizer, train_tokenizer
+from xgenmm_jax.data.tokenizer import STRIPS_RIGHT, Template, Tokenizer, train_tokenizer
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 SFT = json.loads((GOLDENS / "sft/sft_goldens.json").read_text())
@@ -114,5 +114,19 @@ def test_errors_name_the_remedy(tmp_path, phi3):
         train_tokenizer(["a"], tmp_path / "x.model", pieces=100)
 
 
-def test_data_cannot_forge_special_strings(phi3):
-    assert phi3.without_specials("a<|end|>b <image> <b>", keep=("<image>",)) == "ab <image> <b>"
+def test_parts_of_data_give_no_special_id_and_share_pieces_with_the_template(phi3):
+    asked = (Template("<image>Question:"), "how<s> many</s>?", Template(" Short answer:"))
+    parts = [*asked, "2", Template("<|endofchunk|>")]
+    ids = phi3.encode_parts(parts)
+    assert [id_ for id_ in ids if id_ >= 32000 or id_ < 3] == [phi3.image_id, phi3.end_of_chunk_id]
+    assert phi3.decode(ids) == "".join(parts)
+    plain = ["Question:how many?", " Short answer:", "2"]
+    assert phi3.encode_parts(plain) == phi3.encode("".join(plain))
+    assert phi3.encode_parts(("<|us", "er|>")) == phi3.encode_parts(("<|user|>",)) != phi3.encode("<|user|>")
+    assert phi3.encode_parts(()) == phi3.encode_parts(("", "")) == []
+
+
+def test_lone_surrogates_are_read_as_replacement_characters(phi3):
+    """JSON's escapes can hold what UTF-8 cannot; SentencePiece ended the run."""
+    assert phi3.decode(phi3.encode_parts(["caf\u00e9 \ud83d end"])) == "caf\u00e9 \ufffd end"
+    assert phi3.encode("\ud83d\ude00") == phi3.encode("😀")

@@ -1,6 +1,6 @@
 """Pictures and text as one model takes them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 import functools
 from pathlib import Path
@@ -72,8 +72,8 @@ class Processor:
 
         "<image>Question:how many? Short answer:", with an `<image>` for each picture.
         """
-        text = chat.IMAGE * len(images) + chat.query(question, self.tokenizer)
-        return Prompt(tuple(self.tokenizer.encode(text)), tuple(map(self.picture, images)))
+        parts = (*(chat.IMAGE for _ in images), *chat.query(question))
+        return Prompt(tuple(self.tokenizer.encode_parts(parts)), tuple(map(self.picture, images)))
 
 
 class IdsOnly(Tokenizer):
@@ -94,7 +94,8 @@ class IdsOnly(Tokenizer):
         self.placeholder_id = self.special_ids["<image placeholder>"]
         self.end_of_chunk_id = self.special_ids["<|endofchunk|>"]
 
-    def encode(self, text: str) -> list[int]:
+    def encode_parts(self, parts: Iterable[str]) -> list[int]:
+        text = "".join(parts)
         raise ValueError(f"tokenizer: the folder has no tokenizer.model, so {text[:30]!r} has no ids; {_REMEDY}.")
 
     def decode(self, ids, keep_special: bool = True) -> str:
@@ -102,9 +103,6 @@ class IdsOnly(Tokenizer):
 
     def piece(self, id_: int) -> str:
         return f"#{id_}"
-
-    def without_specials(self, text: str, keep: Sequence[str] = ()) -> str:
-        return text
 
 
 _REMEDY = "put it beside the weights, give load(..., tokenizer=FILE), or use ids"

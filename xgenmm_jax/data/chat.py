@@ -1,6 +1,8 @@
 """Records to samples: templates, ids and loss masks; and prompts to generate from.
 
-Special strings inside data are cut out, except `<image>` in user turns: text cannot forge a turn or a picture.
+Templates give special ids, data never does (`Tokenizer.encode_parts`): text cannot forge a turn or a picture, and
+keeps its characters. `<image>` in the user turns of a record that has pictures says where they stand; anywhere else it
+is text.
 """
 
 from collections.abc import Sequence
@@ -9,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from xgenmm_jax.data.records import Caption, Conversation, Crops, Document, Picture, Preference, Record, Sample, Turn
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.tokenizer import Template, Tokenizer
 
 SYSTEM_PROMPT = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
-IMAGE = "<image>"
-END_OF_CHUNK = "<|endofchunk|>"
-END_OF_TEXT = "<|endoftext|>"
+IMAGE = Template("<image>")
+END_OF_CHUNK = Template("<|endofchunk|>")
+END_OF_TEXT = Template("<|endoftext|>")
 
 
 @dataclass(frozen=True)
@@ -58,24 +60,33 @@ def sample(record: Record, tokenizer: Tokenizer, style: ChatStyle = ChatStyle())
     if isinstance(record, Document):
         return _document(record, tokenizer)
     if isinstance(record, Conversation):
-        ids = np.array(tokenizer.encode(render(record.turns, tokenizer, style)), np.int32)
+        parts = render(record.turns, len(record.pictures), style)
+        ids = np.array(tokenizer.encode_parts(parts), np.int32)
         _check_pictures(record.id, ids, record.pictures, tokenizer)
         return Sample(record.id, ids, _answer_mask(record.id, ids, tokenizer), record.pictures)
     return _preference(record, tokenizer, style)
 
 
-def render(turns: Sequence[Turn], tokenizer: Tokenizer, style: ChatStyle = ChatStyle()) -> str:
-    """Turns in Phi-3's chat template.
+def render(turns: Sequence[Turn], pictures: int, style: ChatStyle = ChatStyle()) -> list[str]:
+    """Turns in Phi-3's chat template, as parts for `Tokenizer.encode_parts`.
 
-    Example: "<|system|>\\n{SYS}<|end|>\\n<|user|>\\n<image>\\nHow many?<|end|>\\n<|assistant|>\\nTwo<|end|>\\n"
+    pictures: how many the conversation has; without any, `<image>` is text in user turns too.
+
+    Example, joined: "<|system|>\n{SYS}<|end|>\n<|user|>\n<image>\nHow many?<|end|>\n<|assistant|>\nTwo<|end|>\n"
     """
     if style.system is not None and (not turns or turns[0].role != "system"):
         turns = (Turn("system", style.system), *turns)
-    parts = []
+    parts: list[str] = []
     for turn in turns:
-        keep = (IMAGE,) if turn.role == "user" else ()
-        parts.append(f"<|{turn.role}|>\n{tokenizer.without_specials(turn.text, keep)}<|end|>\n")
-    return "".join(parts)
+        text = _with_images(turn.text) if pictures and turn.role == "user" else [turn.text]
+        parts += (Template(f"<|{turn.role}|>\n"), *text, Template("<|end|>\n"))
+    return parts
+
+
+def _with_images(text: str) -> list[str]:
+    """The text with its `<image>` as the template's: "<image>\nHow many?" -> ["", IMAGE, "\nHow many?"]."""
+    first, *rest = text.split(IMAGE)
+    return [first, *(part for text in rest for part in (IMAGE, text))]
 
 
 def chat_prompt(
@@ -84,8 +95,10 @@ def chat_prompt(
     """The prompt of a conversation that ends with a user turn; stop generation on `tokenizer.end_id`."""
     if not turns or turns[-1].role != "user":
         raise ValueError("prompt: the last turn must be the user's; give the question to answer.")
-    ids = tokenizer.encode(render(turns, tokenizer, style) + "<|assistant|>\n")
-    _check_pictures("prompt", np.array(ids), pictures, tokenizer)
+    markers = sum(turn.text.count(IMAGE) for turn in turns if turn.role == "user")
+    if markers != len(pictures):
+        raise ValueError(_other_number("prompt", markers, len(pictures)))
+    ids = tokenizer.encode_parts([*render(turns, len(pictures), style), Template("<|assistant|>\n")])
     return Prompt(tuple(ids), tuple(pictures))
 
 
@@ -102,14 +115,13 @@ def few_shot_prompt(
     carries. Example, one shot:
     "<image>Question:how many? Short answer:2<|endofchunk|>\\n<image>Question:what color? Short answer:"
     """
-    lines = [
-        ("" if text_only else IMAGE) + query(demonstration.question, tokenizer)
-        + tokenizer.without_specials(demonstration.answer) + END_OF_CHUNK
-        for demonstration in demonstrations
-    ]  # fmt: skip
-    text = "\n".join((*lines, IMAGE + query(question, tokenizer)))
-    pictures = () if text_only else tuple(demonstration.picture for demonstration in demonstrations)
-    return Prompt(tuple(tokenizer.encode(text)), (*pictures, picture))
+    parts: list[str] = []
+    for shown in demonstrations:
+        marker = () if text_only else (IMAGE,)
+        parts += (*marker, *query(shown.question), shown.answer, END_OF_CHUNK, Template("\n"))
+    parts += (IMAGE, *query(question))
+    pictures = () if text_only else tuple(shown.picture for shown in demonstrations)
+    return Prompt(tuple(tokenizer.encode_parts(parts)), (*pictures, picture))
 
 
 CAPTION_INSTRUCTION = "A short description of this image in one sentence:"
@@ -129,22 +141,22 @@ def base_prompt(
     vision tokens (spec/blip3.md 4.2).
     """
 
-    def instruction(question: str | None) -> str:
+    def instruction(question: str | None) -> tuple[str, ...]:
         if question is None:
-            return IMAGE + CAPTION_INSTRUCTION
-        return f"{IMAGE}{tokenizer.without_specials(question)}\n{SHORT_ANSWER}"
+            return IMAGE, Template(CAPTION_INSTRUCTION)
+        return IMAGE, question, Template(f"\n{SHORT_ANSWER}")
 
-    shots = [
-        instruction(shown.question) + tokenizer.without_specials(shown.answer) + END_OF_CHUNK
-        for shown in demonstrations
-    ]
-    ids = tokenizer.encode("".join((*shots, instruction(question))))
+    shots = [(*instruction(shown.question), shown.answer, END_OF_CHUNK) for shown in demonstrations]
+    ids = tokenizer.encode_parts(part for parts in (*shots, instruction(question)) for part in parts)
     return Prompt(tuple(ids), (*(shown.picture for shown in demonstrations), picture))
 
 
-def query(question: str | None, tokenizer: Tokenizer) -> str:
-    """What stands behind a picture in `few_shot_prompt`: "Question:how many? Short answer:"; "Output:" for None."""
-    return "Output:" if question is None else f"Question:{tokenizer.without_specials(question)} Short answer:"
+def query(question: str | None) -> tuple[str, ...]:
+    """What stands behind a picture in `few_shot_prompt`, in parts: "Question:how many? Short answer:"; "Output:" for
+    None."""
+    if question is None:
+        return (Template("Output:"),)
+    return Template("Question:"), question, Template(" Short answer:")
 
 
 def _document(record: Document, tokenizer: Tokenizer) -> Sample:
@@ -153,17 +165,17 @@ def _document(record: Document, tokenizer: Tokenizer) -> Sample:
     Example: (picture, "a cat", picture, "a dog") ->
     "<image>a cat<|endofchunk|><image>a dog<|endofchunk|><|endoftext|>"
     """
-    pieces: list[str] = []
+    parts: list[str] = []
     pictures: list[Picture] = []
     for part in record.parts:
         if isinstance(part, Picture):
-            pieces.append(END_OF_CHUNK + record.separator + IMAGE if pictures else IMAGE)
+            parts += (END_OF_CHUNK, Template(record.separator), IMAGE) if pictures else (IMAGE,)
             pictures.append(part)
-        elif text := tokenizer.without_specials(part).strip():
-            pieces.append(" " + text if pieces and not pieces[-1].endswith(IMAGE) else text)
+        elif text := part.strip():
+            parts.append(" " + text if parts and parts[-1] is not IMAGE else text)
     if pictures:
-        pieces.append(END_OF_CHUNK)
-    ids = np.array(tokenizer.encode("".join((*pieces, END_OF_TEXT))), np.int32)
+        parts.append(END_OF_CHUNK)
+    ids = np.array(tokenizer.encode_parts((*parts, END_OF_TEXT)), np.int32)
     loss_mask = ids != tokenizer.image_id
     loss_mask[0] = False  # nothing comes before it
     return Sample(record.id, ids, loss_mask, tuple(pictures))
@@ -185,19 +197,20 @@ def _preference(record: Preference, tokenizer: Tokenizer, style: ChatStyle) -> S
         raise ValueError(f"chat: {record.id} must end with a user turn before its chosen and rejected answers.")
     ids, masks = [], []
     for answer in (record.chosen, record.rejected):
-        answer_ids = np.array(
-            tokenizer.encode(render((*record.turns, Turn("assistant", answer)), tokenizer, style)), np.int32
-        )
+        parts = render((*record.turns, Turn("assistant", answer)), len(record.pictures), style)
+        answer_ids = np.array(tokenizer.encode_parts(parts), np.int32)
         start = np.flatnonzero(answer_ids == tokenizer.assistant_id)[-1] + 1
         ids.append(answer_ids)
         masks.append(np.arange(len(answer_ids)) >= start)
-    _check_pictures(record.id, ids[0], record.pictures, tokenizer)
+        _check_pictures(record.id, answer_ids, record.pictures, tokenizer)
     return Sample(record.id, ids[0], masks[0], record.pictures, ids[1], masks[1])
 
 
 def _check_pictures(id_: str, ids: np.ndarray, pictures: Sequence[Picture], tokenizer: Tokenizer) -> None:
     markers = int(np.sum(ids == tokenizer.image_id))
     if markers != len(pictures):
-        raise ValueError(
-            f"chat: {id_} has {markers} {IMAGE} in its user turns and {len(pictures)} pictures; make them equal."
-        )
+        raise ValueError(_other_number(id_, markers, len(pictures)))
+
+
+def _other_number(id_: str, markers: int, pictures: int) -> str:
+    return f"chat: {id_} has {markers} {IMAGE} in its user turns and {pictures} pictures; make them equal."

@@ -5,7 +5,7 @@ Ids: the SentencePiece pieces, Phi-3's eleven special strings, `<pad>`, then the
 `initial_len` 32012, `<image>` 32012, `<|endofchunk|>` 32014.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 import io
 from pathlib import Path
 import re
@@ -14,6 +14,8 @@ import string
 from jaxtyping import Integer
 import numpy as np
 import sentencepiece
+
+from xgenmm_jax.files import without_surrogates
 
 SPACE = "▁"  # SentencePiece's visible space
 PHI3_SPECIALS = (
@@ -28,6 +30,10 @@ DROPS_SPACE = frozenset(("<unk>", "<s>", "<|endoftext|>", "<pad>", *DECOUPLED))
 # Protobuf messages merge when joined: this sets ModelProto.normalizer_spec.add_dummy_prefix = false.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 ROWS_MULTIPLE = 64  # 32012 -> 32064, the rows of Phi-3's tables
+
+
+class Template(str):
+    """Text that a template wrote, for `Tokenizer.encode_parts`: special strings in it become their ids."""
 
 
 class Tokenizer:
@@ -84,11 +90,33 @@ class Tokenizer:
         return self.initial_len + len(DECOUPLED)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; special strings in it become their single ids."""
-        if not text:
+        """Ids of a text that is trusted: special strings in it become their single ids, as in Hugging Face's tokenizer.
+
+        Text of data goes through `encode_parts`.
+        """
+        return self.encode_parts((Template(text),))
+
+    def encode_parts(self, parts: Iterable[str]) -> list[int]:
+        """Ids of a text whose parts are a template's (`Template`) or data (any other `str`).
+
+        Data never gives a special id: `<|end|>` in it is five characters and two words, read as such. Every character
+        is kept but for what Phi-3's tokenizer does not know: "▁" is a space to it, and role tokens swallow the white
+        space behind them. Lone surrogates, which UTF-8 cannot hold, are read as U+FFFD. A template's words and the data
+        beside them share pieces, so ids are those of the joined text where data holds no special string.
+
+        Example: (Template("<|user|>\\n"), "<s>Hi", Template("<|end|>\\n")) -> ["▁", "<|user|>", "<", "s", ">", "Hi",
+        "<|end|>"].
+        """
+        segments = [""]  # plain text, special string, plain text, ...
+        for part in parts:
+            first, *rest = self._split.split(part) if isinstance(part, Template) else (part,)
+            segments[-1] += first
+            segments += rest
+        if not any(segments):
             return []
+        segments = [without_surrogates(segment).replace(SPACE, " ") for segment in segments]
+        segments[0] = SPACE + segments[0]
         ids: list[int] = []
-        segments = self._split.split(SPACE + text.replace(SPACE, " "))
         strip = False
         for number, segment in enumerate(segments):
             if number % 2:
@@ -135,12 +163,6 @@ class Tokenizer:
     def piece(self, id_: int) -> str:
         """The piece or special string of an id, for tables and tests."""
         return self._special_names.get(id_) or self._pieces.id_to_piece(id_)
-
-    def without_specials(self, text: str, keep: Sequence[str] = ()) -> str:
-        """The text with special strings cut out, so that data cannot forge a turn or a picture."""
-        if "<" not in text:
-            return text
-        return self._split.sub(lambda match: match.group() if match.group() in keep else "", text)
 
 
 def train_tokenizer(texts: Iterable[str], path: str | Path, pieces: int = 2000) -> Tokenizer:

@@ -89,7 +89,7 @@ def logit_lens(lmm: LMM, prompt: Prompt, answer: str | None = None, most: int = 
     if answer is None:
         answer_ids = lmm.generate_ids([prompt], max_new_tokens=most)[0]
     else:
-        answer_ids = lmm.tokenizer.encode(answer)
+        answer_ids = lmm.tokenizer.encode_parts((answer,))
     answer_ids = [*answer_ids, lmm.tokenizer.end_id][:most]
     row = [*prompt.token_ids, *answer_ids]
     out = lmm.forward([row], [list(prompt.pictures)], probe=("embeddings", "decoder/layers"))

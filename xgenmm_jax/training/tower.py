@@ -204,7 +204,7 @@ def _make(
         record = sources[draw.component].record(draw.record, draw.rng(seed))
         if not isinstance(record, Caption):
             raise ValueError(f"data: {record.id} is a {type(record).__name__}; the tower trains on captions alone.")
-        tokens = [*tokenizer.encode(record.text), tokenizer.eos_id][: config.tokens]
+        tokens = [*tokenizer.encode_parts((record.text,)), tokenizer.eos_id][: config.tokens]
         pixels[number] = anyres.crops(record.picture.load(), view)[0]
         token_ids[number, : len(tokens)] = tokens
         valid[number, : len(tokens)] = True

@@ -61,7 +61,7 @@ def look(
     batch = picture_batch([view], [view.pixels()], 1, read)
     tokens, attention = _encode(config, params, batch)
 
-    answer_ids = np.asarray([*tokenizer.encode(answer), tokenizer.end_id], np.int32)
+    answer_ids = np.asarray([*tokenizer.encode_parts((answer,)), tokenizer.end_id], np.int32)
     answered = np.concatenate([ids, answer_ids])
     expanded = np.repeat(answered, np.where(answered == tokenizer.image_id, tokens.shape[1], 1))
     row = _padded_row(expanded, len(answer_ids), tokenizer.image_id)
