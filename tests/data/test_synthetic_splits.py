@@ -1,77 +1,67 @@
-"""Scans descriptions of thousands of records for anything held out."""
+"""Nothing held out is in training records, everything evaluated hinges on it."""
 
-import re
+import os
+import pathlib
+import subprocess
+import sys
 
+import held_out_scan
+from held_out_scan import held_out_in, pictures_of, shown
 import pytest
 
-from xgenmm_jax.data import drawings, splits
-from xgenmm_jax.data.records import Caption, Document, Picture, Record
-from xgenmm_jax.data.synthetic import draw, evaluation_items, families
-from xgenmm_jax.data.synthetic.world import ALPHABET, Scene, Thing
+from xgenmm_jax.data.records import Conversation, Document, Preference, Turn
+from xgenmm_jax.data.synthetic import documents, draw, evaluation_items, families
 
-DANGERS = dict(drawings.DANGERS)
-COMBINATION = re.compile(rf"\b({'|'.join(splits.COLORS)}) ({'|'.join(splits.SHAPES)})")
-BOX = re.compile(r"\[[^\]]*\]")
-STRING = re.compile(rf"\b[{ALPHABET}]{{2,4}}\b")
+ROOT = pathlib.Path(__file__).parents[2]
 
 
-def scene_of(picture: Picture) -> Scene:
-    """The description that a synthetic picture is painted from."""
-    return draw.scene_of(picture)
+def scan(seeds: int, records: int) -> str:
+    """What `held_out_scan` finds in the first records of each family and seed, a line each."""
+    command = [sys.executable, held_out_scan.__file__, str(seeds), str(records)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
-def pictures_of(record: Record) -> tuple[Picture, ...]:
-    if isinstance(record, Caption):
-        return (record.picture,)
-    if isinstance(record, Document):
-        return tuple(part for part in record.parts if isinstance(part, Picture))
-    return record.pictures
+def test_training_records_show_and_tell_nothing_held_out():
+    """Neither in a picture, distractors included, nor in a text, wrong answers included.
+
+    Once in eighty pairs the rejected answer named a held-out combination; a scan of one seed's first 400 saw none, and
+    it never read an answer beside its question.
+    """
+    assert scan(seeds=4, records=500) == ""
 
 
-def held_out_things(scene: Scene) -> set[str]:
-    """What in a scene is held out, in words."""
-    return {note for thing in scene.things for note in _held_out(thing, scene)}
+@pytest.mark.slow
+def test_many_training_records_show_and_tell_nothing_held_out():
+    assert scan(seeds=3, records=20_000) == ""
 
 
-def _held_out(thing: Thing, scene: Scene) -> list[str]:
-    notes = []
-    if thing.kind == "shape" and splits.combination_split(thing.color, thing.name) == "held_out":
-        notes.append(f"combination {thing.color} {thing.name}")
-    if thing.kind in ("text", "bar") and splits.word_split(thing.name) == "held_out":
-        notes.append(f"word {thing.name}")
-    if thing.kind == "text" and splits.font_split(thing.look) == "held_out":
-        notes.append(f"font {thing.look}")
-    if thing.kind == "digit" and thing.look.startswith("held_out"):
-        notes.append(f"handwriting {thing.look}")
-    if thing.kind == "object":
-        if splits.style_split(thing.look) == "held_out":
-            notes.append(f"style {thing.look}")
-        if thing.name in DANGERS and splits.danger_split(DANGERS[thing.name]) == "held_out":
-            notes.append(f"danger {thing.name}")
-        if thing.name not in DANGERS and splits.object_place_split(thing.name, thing.place) == "held_out":
-            notes.append(f"place {thing.name} {thing.place}")
-        if scene.frame == "plain":
-            color = {(250, 205, 0): "yellow", (245, 140, 20): "orange", (20, 20, 20): "black", (215, 40, 40): "red"}
-            if splits.object_frame_split(thing.name, color[scene.frame_ink]) == "held_out":
-                notes.append(f"frame {thing.name} {scene.frame_ink}")
-    return notes
-
-
-@pytest.mark.parametrize("family", families.FAMILIES)
-def test_training_records_show_and_tell_nothing_held_out(family: families.Family):
-    """Neither in a picture, distractors included, nor in a text, wrong answers included."""
-    for index in range(400):
-        record = families.record(family, index, seed=7)
-        for picture in pictures_of(record):
-            assert held_out_things(scene_of(picture)) == set(), record.id
-        for text in families.texts(record):
-            for color, shape in COMBINATION.findall(text):
-                assert splits.combination_split(color, shape) == "train", (record.id, text)
-            for string in STRING.findall(BOX.sub("", text)):
-                assert splits.word_split(string) == "train", (record.id, text)
-            for name, category in drawings.DANGERS:
-                if splits.danger_split(category) == "held_out":
-                    assert not re.search(rf"\b{name}\b", text), (record.id, text)
+@pytest.mark.parametrize(
+    "question, answer, note",
+    [
+        ("What is in the picture?", "two blue crosses and a cup", "combination blue cross"),
+        ("Is there a cross?", "blue cross: yes", "combination blue cross"),
+        ("What color is the cross?", "blue", "combination blue cross"),
+        ("What shape is blue?", "cross", "combination blue cross"),
+        ("There are two crosses and one cross. All are blue. How many?", "three", "combination blue cross"),
+        ("Describe the picture.", 'the text "K7Q" at the top', "string K7Q"),
+        ("What does the text say?", "K7Q", "string K7Q"),
+        ("What is on line two?", "H", "string H"),
+        ("What is the value of the red bar?", "24", "string 24"),
+        ("What is in the picture?", "a dog at the top", "dog at top"),
+        ("What is in the picture?", "a dog (above the center)", "dog at top"),
+        ("Where is the dog?", "top", "dog at top"),
+        ("What object is at the top?", "dog", "dog at top"),
+        ("How do I use this?", "You can use the bomb by picking it up.", "danger bomb"),
+    ],
+)
+def test_a_scan_finds_what_is_planted(question, answer, note):
+    """A scan that finds nothing passes whatever is told. Some answers name something only beside their questions."""
+    rejected = Preference("planted", (), (Turn("user", question),), "a cup", answer)
+    said = Conversation("planted", (), (Turn("user", question), Turn("assistant", answer)))
+    shots = (documents.few_shot(question, answer), documents.few_shot("Is there a cup?", "cup: yes"))
+    for record in (rejected, said, Document("planted", (" ".join(shots),))):
+        assert held_out_scan.told_in(record) == {note}
 
 
 HELD_OUT_FAMILIES = (
@@ -84,15 +74,15 @@ def test_held_out_records_show_something_held_out_in_every_picture(family: famil
     for index in range(150):
         record = families.record(family, index, seed=7, split="held_out")
         for picture in pictures_of(record):
-            assert held_out_things(scene_of(picture)), record.id
+            assert shown(draw.scene_of(picture)), record.id
 
 
 @pytest.mark.parametrize("kind", evaluation_items.ITEM_KINDS)
 def test_evaluation_items_hinge_on_something_held_out(kind: evaluation_items.ItemKind):
     for item in evaluation_items.items(kind, 60, seed=7):
         for picture in item.pictures:
-            assert held_out_things(scene_of(picture)), item.id
+            assert shown(draw.scene_of(picture)), item.id
         if kind not in ("multi_image", "benign", "unsafe", "new_style"):
             # The first thing is what the question is about.
-            scene = scene_of(item.pictures[0])
-            assert _held_out(scene.things[0], scene), item.id
+            scene = draw.scene_of(item.pictures[0])
+            assert held_out_in(scene.things[0], scene), item.id

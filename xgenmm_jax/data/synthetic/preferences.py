@@ -98,7 +98,7 @@ def grounded(dice: Dice, split: Split) -> Pair:
         # Present things are asked about more often: tuning with refusals beside makes a model deny more than it should.
         ask_absent = dice.chance(0.4)
         asked = questions.absent(dice, scene, thing, split) if ask_absent else questions.present(dice, thing)
-        imagined = _with(scene, thing, *asked) if ask_absent else _without(scene, *asked)
+        imagined = _with(dice, scene, thing, *asked, split) if ask_absent else _without(scene, *asked)
         return Pair(scene, *questions.presence(scene, *asked), questions.presence(imagined, *asked)[1])
     scene = scenes.shapes(dice, split)
     thing = scene.things[0]
@@ -106,7 +106,7 @@ def grounded(dice: Dice, split: Split) -> Pair:
         ask, options = dice.pick(_ANSWERS)
         answered = ask(dice, scene, thing)
         if answered:
-            return Pair(scene, *answered, _other(dice, options, answered[1]))
+            return Pair(scene, *answered, _other(dice, options, answered[1], thing, split))
     elif choice < 0.75:
         asked = questions.countable(dice, scene, thing)
         overlooked = questions.number(replace(scene, things=scene.things[1:]), *asked)[1]
@@ -125,10 +125,17 @@ _ANSWERS: tuple[tuple[questions.Ask, tuple[str, ...]], ...] = (
 )
 
 
-def _with(scene: Scene, thing: Thing, color: str, name: str) -> Scene:
-    """One thing is taken for another."""
+def _with(dice: Dice, scene: Scene, thing: Thing, color: str, name: str, split: Split) -> Scene:
+    """One thing is taken for another: a shape keeps its color where the split may show both together."""
     taken = replace(thing, color=color or thing.color, name=name)
+    while taken.kind == "shape" and not _may_show(split, taken.color, taken.name):
+        taken = replace(taken, color=dice.pick(COLORS))
     return replace(scene, things=tuple(taken if t is thing else t for t in scene.things))
+
+
+def _may_show(split: Split, color: str, shape: str) -> bool:
+    """Wrong answers name combinations too: what training does not show it does not tell."""
+    return split == "held_out" or splits.combination_split(color, shape) == "train"
 
 
 def _without(scene: Scene, color: str, name: str) -> Scene:
@@ -136,13 +143,19 @@ def _without(scene: Scene, color: str, name: str) -> Scene:
     return replace(scene, things=tuple(t for t in scene.things if t.name != name or color not in ("", t.color)))
 
 
-def _other(dice: Dice, options: tuple[str, ...], truth: str) -> str:
-    return dice.pick([option for option in options if option != truth])
+def _other(dice: Dice, options: tuple[str, ...], truth: str, thing: Thing, split: Split) -> str:
+    """A wrong color, shape or place of a shape, in a combination that the split may show."""
+    others = [option for option in options if option != truth]
+    while True:
+        other = dice.pick(others)
+        color, name = other if other in COLORS else thing.color, other if other in SHAPES else thing.name
+        if _may_show(split, color, name):
+            return other
 
 
 def _changed(dice: Dice, thing: Thing, split: Split) -> Thing:
     """Another color or shape, in a combination that the split may show."""
-    others = splits.combinations("train") if split == "train" else [(c, s) for c in COLORS for s in SHAPES]
+    others = [(color, name) for color in COLORS for name in SHAPES if _may_show(split, color, name)]
     near = [p for p in others if (p[0] == thing.color) != (p[1] == thing.name)]
     color, name = dice.pick(near)
     return replace(thing, color=color, name=name)
