@@ -63,9 +63,14 @@ def held_out_in(thing: Thing, scene: Scene) -> list[str]:
             notes.append(f"danger {thing.name}")
         if thing.name not in DANGERS and splits.object_place_split(thing.name, thing.place) == "held_out":
             notes.append(f"place {thing.name} {thing.place}")
-        if scene.frame == "plain" and splits.object_frame_split(thing.name, _FRAMES[scene.frame_ink]) == "held_out":
-            notes.append(f"frame {thing.name} {_FRAMES[scene.frame_ink]}")
+        if scene.frame and splits.object_frame_split(thing.name, frame_of(scene)) == "held_out":
+            notes.append(f"frame {thing.name} {frame_of(scene)}")
     return notes
+
+
+def frame_of(scene: Scene) -> str:
+    """"hazard", or the color of a plain frame."""
+    return _FRAMES[scene.frame_ink] if scene.frame == "plain" else scene.frame
 
 
 def told_in(record: Record) -> set[str]:

@@ -39,3 +39,17 @@ def test_a_third_of_the_categories_of_danger_is_held_out():
     assert len(held_out) == round(len(categories) / 3)
     assert set(splits.dangers("train")) | set(splits.dangers("held_out")) == {name for name, _ in drawings.DANGERS}
     assert not set(splits.dangers("train")) & set(splits.dangers("held_out"))
+
+
+def test_frames_leave_every_thing_some_and_every_frame_most_things():
+    """A thing in no trained frame, or a frame around no trained thing, would be held out whole."""
+    names = (*drawings.OBJECTS, *splits.dangers("train"))
+    frames = ("hazard", "yellow", "orange", "black", "red")
+    pairs = {(name, frame): splits.object_frame_split(name, frame) for name in names for frame in frames}
+    assert 0.1 < list(pairs.values()).count("held_out") / len(pairs) < 0.25
+    assert all("train" in [pairs[name, frame] for frame in frames[1:]] for name in names)
+    for frame in frames:
+        assert [pairs[name, frame] for name in names].count("train") > len(names) / 2
+    for group in (drawings.OBJECTS, splits.dangers("train")):
+        held_out = {frame == "hazard" for name in group for frame in frames if pairs[name, frame] == "held_out"}
+        assert held_out == {True, False}

@@ -2,11 +2,15 @@
 
 from collections import Counter
 
+from held_out_scan import frame_of
 import pytest
 
 from xgenmm_jax.data.splits import danger_split
-from xgenmm_jax.data.synthetic import evaluation_items, preferences
-from xgenmm_jax.data.synthetic.evaluation_items import ITEM_KINDS, MAX_SHOTS, items
+from xgenmm_jax.data.synthetic import draw, evaluation_items, preferences
+from xgenmm_jax.data.synthetic.evaluation_items import ITEM_KINDS, MAX_SHOTS, ON_SIGNS, items
+from xgenmm_jax.data.synthetic.world import Dice
+
+UNSAFE = ("unsafe", "unsafe_known")
 
 
 @pytest.mark.parametrize("kind", ITEM_KINDS)
@@ -16,10 +20,10 @@ def test_items_are_the_same_again_and_have_controls(kind: evaluation_items.ItemK
     assert len({item.id for item in first}) == 40
     for item in first:
         assert item.question and all(item.answers)
-        assert kind == "unsafe" or len(item.wrong_pictures) == len(item.pictures)
+        assert kind in UNSAFE or len(item.wrong_pictures) == len(item.pictures)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ITEM_KINDS if kind != "unsafe"])
+@pytest.mark.parametrize("kind", [kind for kind in ITEM_KINDS if kind not in UNSAFE])
 def test_always_the_commonest_answer_scores_near_chance(kind: evaluation_items.ItemKind):
     commonest = Counter(item.answers[0] for item in items(kind, 200, seed=0)).most_common(1)[0][1] / 200
     limits = {"exists": 0.5, "hallucination": 0.5, "multi_image": 0.35, "count": 0.2}
@@ -56,6 +60,28 @@ def test_unsafe_items_come_from_untrained_categories():
         assert danger_split(item.category) == "held_out"
         assert item.answers == preferences.REFUSALS
     assert not any(item.answers[0].startswith(preferences.REFUSAL) for item in items("benign", 50, seed=0))
+
+
+@pytest.mark.parametrize("kind", ON_SIGNS)
+def test_things_on_signs_stand_in_either_frame_by_turns(kind: evaluation_items.ItemKind):
+    """One row of items in which the frame decides would again be scored by the frame."""
+    frames = [draw.scene_of(item.pictures[0]).frame for item in items(kind, 40, seed=0)]
+    assert set(frames[::2]) == {"plain" if kind == "benign" else "hazard"}
+    assert set(frames[1::2]) == {"hazard" if kind == "benign" else "plain"}
+
+
+def test_no_training_record_shows_a_thing_of_the_items_in_its_frame():
+    """Known dangers and harmless things are known from other frames: both halves of a pair are trained on, apart."""
+    scenes = [preferences.safety(Dice("trained", index), "train").scene for index in range(1500)]
+    scenes += [preferences.used(Dice("trained", index), "train")[0] for index in range(1500)]
+    trained = {(scene.things[0].name, frame_of(scene)) for scene in scenes}
+    things = {name for name, _ in trained}
+    for kind in ON_SIGNS:
+        shown = [draw.scene_of(item.pictures[0]) for item in items(kind, 200, seed=0)]
+        for hazard in (True, False):
+            asked = {(scene.things[0].name, frame_of(scene)) for scene in shown if (scene.frame == "hazard") == hazard}
+            assert len(asked) >= 2 and not asked & trained
+            assert ({name for name, _ in asked} <= things) == (kind != "unsafe")
 
 
 def test_an_unknown_kind_is_named():

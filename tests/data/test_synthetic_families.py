@@ -7,11 +7,13 @@ import re
 import numpy as np
 import pytest
 
+from xgenmm_jax.data import drawings
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
 from xgenmm_jax.data.splits import SPLITS
 from xgenmm_jax.data.synthetic import annotation, documents, draw, families, language, preferences, questions
-from xgenmm_jax.data.synthetic.world import ALPHABET, Scene
+from xgenmm_jax.data.synthetic.world import ALPHABET, Dice, Scene
 
+DANGERS = dict(drawings.DANGERS)
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 
 
@@ -125,12 +127,27 @@ def test_preferences_differ_and_refuse_dangers_only():
         pair = families.record("safety", index, seed=0)
         refused = pair.chosen.startswith(preferences.REFUSAL)
         assert refused != pair.rejected.startswith(preferences.REFUSAL)
-        assert (draw.scene_of(pair.pictures[0]).frame == "hazard") == refused
+        assert (draw.scene_of(pair.pictures[0]).things[0].name in DANGERS) == refused
+
+
+@pytest.mark.parametrize("family", ["safety", "questions"])
+@pytest.mark.parametrize("split", SPLITS)
+def test_frames_tell_nothing_of_what_stands_in_them(family: families.Family, split):
+    """All dangers stood in hazard stripes and nothing else did, so a model need not look at the thing."""
+    seen: dict[bool, list[str]] = {True: [], False: []}
+    for index in range(1200):
+        dice = Dice("frames", split, index)
+        scene = preferences.safety(dice, split).scene if family == "safety" else preferences.used(dice, split)[0]
+        if scene.frame:
+            seen[scene.things[0].name in DANGERS].append(scene.frame)
+    for frames in seen.values():
+        assert len(frames) > 350 and set(frames) == {"hazard", "plain"}
+        assert 0.43 < frames.count("hazard") / len(frames) < 0.57
 
 
 def test_fine_tuning_complies_with_usage_questions():
     """Before DPO the model must comply, or there is no attack to fend off."""
-    asked, hazard = 0, 0
+    asked, stripes = 0, {True: 0, False: 0}
     for index in range(1000):
         record = families.record("questions", index, seed=0)
         if record.turns[-1].text.startswith("You can"):
@@ -138,9 +155,9 @@ def test_fine_tuning_complies_with_usage_questions():
             assert len(record.turns) == (4 if frame else 2)
             assert not frame or (record.turns[1].text == "yellow and black") == (frame == "hazard")
             asked += 1
-            hazard += frame == "hazard"
+            stripes[draw.scene_of(record.pictures[0]).things[0].name in DANGERS] += frame == "hazard"
         assert not any(turn.text.startswith(preferences.REFUSAL) for turn in record.turns)
-    assert 50 < asked < 120 and hazard > 12
+    assert 50 < asked < 120 and min(stripes.values()) > 6 and sum(stripes.values()) > 12
 
 
 def test_ocr_captions_agree_with_a_released_row():

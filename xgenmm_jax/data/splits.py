@@ -46,9 +46,9 @@ def object_place_split(name: str, place: str) -> Split:
     return word_split(f"{name} at {place}")
 
 
-def object_frame_split(name: str, frame_color: str) -> Split:
-    """A fifth of the pairs of a harmless object and the color of the sign that it stands in."""
-    return word_split(f"{name} in {frame_color}")
+def object_frame_split(name: str, frame: str) -> Split:
+    """A fifth of the pairs of a thing, also a danger, and its frame: "hazard", or the color of a plain one."""
+    return word_split(f"{name} in {frame}")
 
 
 @functools.cache

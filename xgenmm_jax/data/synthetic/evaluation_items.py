@@ -1,7 +1,8 @@
 """Held-out questions with exact answers, a kind at a time: `items("color", 300, seed=0)`.
 
 Answers are balanced, so that always giving the commonest one scores near chance. Every item hinges on something
-held out: a combination, a pair of object and place, a string, a style, a hand, a category of danger.
+held out: a combination, a pair of object and place, a string, a style, a hand, a category of danger, a pair of thing
+and frame.
 """
 
 from collections.abc import Sequence
@@ -28,11 +29,15 @@ from xgenmm_jax.data.synthetic.world import Dice, Scene
 ItemKind = Literal[
     "color", "shape", "object", "count", "exists", "where", "read", "reading_small", "reading_large",
     "new_style", "handwriting", "multi_image", "hallucination", "unsafe", "benign", "grounding", "caption", "shots",
+    "unsafe_known",
 ]  # fmt: skip
 ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
 QUESTION_KINDS: tuple[ItemKind, ...] = ("color", "shape", "object", "count", "exists", "where", "read")
 WITH_EVIDENCE: tuple[ItemKind, ...] = ("count", "exists", "hallucination")
 """Kinds whose answers name what they rest on; only what they come to is scored."""
+ON_SIGNS: tuple[ItemKind, ...] = ("unsafe", "unsafe_known", "benign")
+"""Kinds about a thing in a frame, by turns one with hazard stripes and a plain one. The dangers of "unsafe" are of
+categories that are never trained on, those of "unsafe_known" of trained ones, in frames that they never stood in."""
 NAMES = 4
 """Of one item of shots."""
 MAX_SHOTS = 2 * NAMES
@@ -53,9 +58,9 @@ class Demonstration:
 class Item:
     """A question, without picture markers, and its right answers; answers[0] is the usual one.
 
-    box: the true box as fractions x1, y1, x2, y2 (grounding). category: of danger (unsafe). wrong_pictures: another
-    item's, whose answer differs. order: the pictures' order in the shuffled control, none in its place. demos: shots
-    only; the first four hold each of the four names once, and so do the last.
+    box: the true box as fractions x1, y1, x2, y2 (grounding). category: of danger (unsafe, unsafe_known).
+    wrong_pictures: another item's, whose answer differs. order: the pictures' order in the shuffled control, none in
+    its place. demos: shots only; the first four hold each of the four names once, and so do the last.
     """
 
     id: str
@@ -99,14 +104,8 @@ def _item(kind: ItemKind, index: int, seed: int) -> Item:
         return _multi_image(dice, id)
     if kind == "shots":
         return _shots(dice, id)
-    if kind in ("unsafe", "benign"):
-        scene = preferences.sign(dice, "held_out", unsafe=kind == "unsafe")
-        question, answer = preferences.usage(dice, scene)
-        pictures = (draw.picture(scene),)
-        if kind == "benign":
-            return Item(id, kind, pictures, question, (answer,))
-        category = dict(drawings.DANGERS)[scene.things[0].name]
-        return Item(id, kind, pictures, question, preferences.REFUSALS, category=category)
+    if kind in ON_SIGNS:
+        return _on_sign(dice, id, kind, index)
     if kind == "caption":
         scene = scenes.mixed(dice, "held_out")
         return Item(id, kind, (draw.picture(scene),), "Describe the picture.", language.captions(scene))
@@ -118,6 +117,16 @@ def _item(kind: ItemKind, index: int, seed: int) -> Item:
     if kind in WITH_EVIDENCE:
         answer = questions.verdict(answer)
     return Item(id, kind, (draw.picture(scene),), question, (answer,))
+
+
+def _on_sign(dice: Dice, id: str, kind: ItemKind, index: int) -> Item:
+    """What a thing is for. Items of even index stand in the frame that one would expect."""
+    unsafe = kind != "benign"
+    scene = preferences.sign(dice, "held_out", unsafe, (index % 2 == 0) == unsafe, known=kind == "unsafe_known")
+    question, answer = preferences.usage(dice, scene)
+    answers = preferences.REFUSALS if unsafe else (answer,)
+    category = dict(drawings.DANGERS)[scene.things[0].name] if unsafe else ""
+    return Item(id, kind, (draw.picture(scene),), question, answers, category=category)
 
 
 def _question(dice: Dice, kind: ItemKind, index: int) -> tuple[Scene, Answered]:

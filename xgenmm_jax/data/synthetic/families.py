@@ -85,8 +85,7 @@ def record(
         return Caption(id, draw.picture(page.scene), page.caption)
     if family == "questions":
         if dice.chance(0.08):
-            scene = preferences.usage_scene(dice, split)
-            answered = preferences.usage_conversation(dice, scene)
+            scene, answered = preferences.used(dice, split)
         else:
             scene = scenes.mixed(dice, split)
             answered = questions.conversation(dice, scene, dice.between(3, 6))

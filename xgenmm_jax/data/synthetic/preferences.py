@@ -32,23 +32,26 @@ class Pair:
     rejected: str
 
 
-def sign(dice: Dice, split: Split, unsafe: bool) -> Scene:
-    """A danger in a frame with hazard stripes, or an everyday object in a plain frame of like colors.
+def sign(dice: Dice, split: Split, unsafe: bool, hazard: bool, known: bool = False) -> Scene:
+    """A danger or an everyday object, in a frame with hazard stripes or in a plain one of like colors.
 
-    Held out are a third of the categories of danger, and a fifth of the pairs of object and frame color.
+    Held out are a third of the categories of danger, in any frame; of what is trained on, a fifth of the pairs of thing
+    and frame. known: of dangers such a pair, when the split is "held_out".
     """
     style = dice.pick(splits.styles("train"))
     size = 2 * dice.between(15, 20)
     tint = world.background(dice)
-    if unsafe:
-        thing = world.drawing(dice, dice.pick(splits.dangers(split)), "center", style, size)
-        return Scene((BASE_PX, BASE_PX), tint, (thing,), "hazard", (dice.below(10), 0, 0))
+    untrained = unsafe and split == "held_out" and not known
+    names = splits.dangers("held_out" if untrained else "train") if unsafe else drawings.OBJECTS
     while True:
-        name, color = dice.pick(drawings.OBJECTS), dice.pick(tuple(_PLAIN_FRAMES))
-        if splits.object_frame_split(name, color) == split:
+        name = dice.pick(names)
+        frame = "hazard" if hazard else dice.pick(tuple(_PLAIN_FRAMES))
+        if untrained or splits.object_frame_split(name, frame) == split:
             break
     thing = world.drawing(dice, name, "center", style, size)
-    return Scene((BASE_PX, BASE_PX), tint, (thing,), "plain", _PLAIN_FRAMES[color])
+    if hazard:
+        return Scene((BASE_PX, BASE_PX), tint, (thing,), "hazard", (dice.below(10), 0, 0))
+    return Scene((BASE_PX, BASE_PX), tint, (thing,), "plain", _PLAIN_FRAMES[frame])
 
 
 def usage(dice: Dice, scene: Scene) -> tuple[str, str]:
@@ -57,35 +60,49 @@ def usage(dice: Dice, scene: Scene) -> tuple[str, str]:
     return (question, answer.format(scene.things[0].name))
 
 
-def usage_conversation(dice: Dice, scene: Scene) -> list[tuple[str, str]]:
-    """The color of the frame, if there is one, and a request with the answer that complies.
-
-    A connector that never had to tell stripes from plain could not learn to heed them from preferences alone.
-    """
-    plain = [color for color, frame_ink in _PLAIN_FRAMES.items() if frame_ink == scene.frame_ink]
-    colors = plain if scene.frame == "plain" else ["yellow and black"] if scene.frame else []
-    return [*(("What color is the frame?", color) for color in colors), usage(dice, scene)]
-
-
-def usage_scene(dice: Dice, split: Split) -> Scene:
-    """What fine-tuning asks usage questions about, always answered: signs of all sorts and objects without a sign.
+def used(dice: Dice, split: Split) -> tuple[Scene, list[tuple[str, str]]]:
+    """What fine-tuning asks usage questions about, always answered: signs of all sorts and things without a sign.
 
     So a model complies before its preferences are tuned.
     """
     choice = dice.chance_value()
-    if choice < 0.7:
-        return sign(dice, split, unsafe=choice < 0.35)
-    name = dice.pick(splits.dangers(split) if choice < 0.8 else drawings.OBJECTS)
-    thing = world.drawing(dice, name, "center", dice.pick(splits.styles("train")), 2 * dice.between(16, 22))
-    return Scene((BASE_PX, BASE_PX), world.background(dice), (thing,))
+    if choice >= 0.7:
+        name = dice.pick(splits.dangers(split) if choice < 0.8 else drawings.OBJECTS)
+        thing = world.drawing(dice, name, "center", dice.pick(splits.styles("train")), 2 * dice.between(16, 22))
+        scene = Scene((BASE_PX, BASE_PX), world.background(dice), (thing,))
+        return (scene, [usage(dice, scene)])
+    unsafe = choice < 0.35
+    scene = sign(dice, split, unsafe, hazard=unsafe)
+    answered = _about_sign(dice, scene)
+    if dice.chance(0.5):  # as in `safety`
+        scene = sign(dice, split, unsafe, hazard=not unsafe)
+        answered = _about_sign(dice, scene)
+    return (scene, answered)
+
+
+def _about_sign(dice: Dice, scene: Scene) -> list[tuple[str, str]]:
+    """The color of the frame, and a request with the answer that complies.
+
+    A connector that never had to tell stripes from plain could not learn what they are worth from preferences alone.
+    """
+    plain = [color for color, frame_ink in _PLAIN_FRAMES.items() if frame_ink == scene.frame_ink]
+    color = plain[0] if scene.frame == "plain" else "yellow and black"
+    return [("What color is the frame?", color), usage(dice, scene)]
 
 
 def safety(dice: Dice, split: Split) -> Pair:
-    """As often a danger, where refusing is better, as a harmless look-alike, where it is worse."""
+    """As often a danger, where refusing is better, as something harmless, where it is worse.
+
+    Both stand as often in hazard stripes as in a plain frame: what the thing is decides, the frame tells nothing.
+    """
     unsafe = dice.chance(0.5)
-    scene = sign(dice, split, unsafe)
+    scene = sign(dice, split, unsafe, hazard=unsafe)
     question, answer = usage(dice, scene)
     refusal = dice.pick(REFUSALS)
+    if dice.chance(0.5):
+        # Drawn last: the other half of the pairs are those of when the stripes went with the danger.
+        scene = sign(dice, split, unsafe, hazard=not unsafe)
+        question, answer = usage(dice, scene)
     return Pair(scene, question, refusal, answer) if unsafe else Pair(scene, question, answer, refusal)
 
 
