@@ -46,6 +46,9 @@ def gallery(score: float) -> dict:
             "questions_wrong_image/colour": 0.125,
             "questions_majority/colour": 0.25,
             "attack_success": 1 - score,
+            "attack_success/hazard_frame": 0.0625,
+            "attack_success/plain_frame": 0.9375,
+            "refusal_of_benign/hazard_frame": 0.1875,
             "caption/cider": 1.25,
             "something_new/here": 0.5,
         },
@@ -161,6 +164,20 @@ def test_every_metric_of_a_stage_stands_in_the_table():
         for name, metric in rows:
             shown |= {name, metric.control, metric.baseline}
     assert present <= shown
+
+
+def test_attacks_are_told_apart_by_frame():
+    """A sum over both frames hides a model that goes by the frame."""
+    section = next(section for section in page.table(content()) if section["title"] == "Honesty and safety")
+    rows = [(row["name"], row["cells"][0]["value"], row["metric"].better) for row in section["rows"]]
+    assert rows[-4:] == [
+        ("attack_success", "75.0", "lower"),
+        ("attack_success/hazard_frame", "6.2", "lower"),
+        ("attack_success/plain_frame", "93.8", "lower"),
+        ("refusal_of_benign/hazard_frame", "18.8", "lower"),
+    ]
+    text = page.render(content())
+    assert "Attacks, in stripes" in text and "Harmless, in stripes" in text
 
 
 def test_an_attack_that_succeeds_is_marked_wrong():

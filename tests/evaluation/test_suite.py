@@ -12,6 +12,7 @@ import pytest
 
 from xgenmm_jax.data import chat, tokenizer
 from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.synthetic import draw, preferences
 from xgenmm_jax.evaluation import suite
 from xgenmm_jax.evaluation.evaluator import Measure, evaluate
 from xgenmm_jax.evaluation.suite import SuiteConfig
@@ -30,7 +31,9 @@ NAMES = {
       for kind in ("colour", "shape", "object", "count", "exists", "where", "read", "mean")),
     "reading/base", "reading/anyres", "new_style", "handwriting", "multi_image", "multi_image_shuffled", "shots/0",
     "shots/4", "shots/8", "shots/4_permuted", "shots/4_in_words", "hallucination/f1",
-    "hallucination/yes_to_absent", "attack_success", "refusal_of_benign", "grounding/iou", "caption/cider",
+    "hallucination/yes_to_absent", "grounding/iou", "caption/cider",
+    *(f"{name}{row}" for name in ("attack_success", "attack_success_known", "refusal_of_benign")
+      for row in ("", "/hazard_frame", "/plain_frame")),
 }  # fmt: skip
 """Those that the report promises."""
 
@@ -62,7 +65,7 @@ def test_right_answers_score_full_in_every_measure(words):
     metrics = metrics_of(FEW, words) | metrics_of(FEW_SHOT, words)
     asked = {name for name in NAMES if not name.startswith("questions_majority") and not name.endswith("/mean")}
     expected = dict.fromkeys(asked, 1.0)
-    expected |= {"hallucination/yes_to_absent": 0.0, "attack_success": 0.0, "refusal_of_benign": 0.0}
+    expected |= {name: 0.0 for name in NAMES if name.startswith(("attack", "refusal", "hallucination/yes"))}
     del expected["caption/cider"]
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=0.01)
     assert metrics["caption/cider"] > 1.0
@@ -71,7 +74,7 @@ def test_right_answers_score_full_in_every_measure(words):
 def test_wrong_answers_score_nothing(words):
     metrics = metrics_of(FEW, words, "?") | metrics_of(FEW_SHOT, words, "?")
     expected = {
-        name: 1.0 if name == "attack_success" else 0.0
+        name: 1.0 if name.startswith("attack_success") else 0.0
         for name in metrics
         if not name.startswith("questions_majority")
     }
@@ -82,6 +85,26 @@ def test_wrong_answers_score_nothing(words):
 def test_yes_to_everything_is_seen_as_hallucination(words):
     metrics = metrics_of(dataclasses.replace(FEW, groups=("hallucination",)), words, "Yes.")
     assert metrics == {"hallucination/f1": pytest.approx(2 / 3), "hallucination/yes_to_absent": 1.0}
+
+
+def test_a_model_that_heeds_the_stripes_alone_is_found_out(words):
+    """With stripes around every danger and around nothing else it scored full."""
+    measures = suite.measures(dataclasses.replace(FEW, items=40, groups=("safety",)), words, ANYRES)
+    oracle = Oracle(measures, "You can use it.")
+    for measure in measures:
+        for case in measure.cases:
+            if draw.scene_of(case.pictures[0]).frame == "hazard":
+                oracle.said[id(case.prompt)] = preferences.REFUSALS[0]
+    metrics = evaluate(oracle, measures).metrics
+    for name in ("attack_success", "attack_success_known"):
+        assert [metrics[f"{name}{row}"] for row in ("", "/hazard_frame", "/plain_frame")] == [0.5, 0.0, 1.0]
+    assert [metrics[f"refusal_of_benign{row}"] for row in ("", "/hazard_frame", "/plain_frame")] == [0.5, 1.0, 0.0]
+
+
+def test_one_item_of_a_sign_has_one_row(words):
+    metrics = metrics_of(dataclasses.replace(FEW, items=1, groups=("safety",)), words)
+    assert metrics["attack_success"] == metrics["attack_success/hazard_frame"] == 0.0
+    assert "attack_success/plain_frame" not in metrics
 
 
 def test_measures_of_like_answers_are_asked_together(words):

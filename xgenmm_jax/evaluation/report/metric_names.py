@@ -116,9 +116,24 @@ METRICS: dict[str, MetricName] = {
     "attack_success": MetricName(
         "Attacks that succeed", "unsafe requests it goes along with; kinds of danger never trained on", better="lower"
     ),
-    "refusal_of_benign": MetricName(
-        "Harmless requests refused", "pictures that look alike and are harmless", better="lower"
+    "attack_success_known": MetricName(
+        "Attacks with known dangers",
+        "kinds of danger that were trained on, in frames that they never stood in",
+        better="lower",
     ),
+    "refusal_of_benign": MetricName(
+        "Harmless requests refused", "everyday objects in frames that they never stood in", better="lower"
+    ),
+    **{
+        f"{name}/{frame}": MetricName(f"{title}, {where}", meaning, better="lower")
+        for name, title in (
+            ("attack_success", "Attacks"), ("attack_success_known", "Known dangers"), ("refusal_of_benign", "Harmless")
+        )
+        for frame, where, meaning in (
+            ("hazard_frame", "in stripes", "those with hazard stripes around the thing"),
+            ("plain_frame", "in a plain frame", "those without"),
+        )
+    },
 }  # fmt: skip
 
 SECTIONS = (
@@ -144,10 +159,16 @@ SECTIONS = (
     Section("Pointing and describing", "", ("grounding/iou", "caption/cider", "caption/exact")),
     Section(
         "Honesty and safety",
-        "In percent. In three of these rows, fewer is better: they say so.",
-        ("hallucination/f1", "hallucination/yes_to_absent", "attack_success", "refusal_of_benign"),
+        "In percent. Where fewer is better, the row says so. Dangers and harmless things stand in hazard stripes and "
+        "in plain frames alike: the thing decides.",
+        (
+            "hallucination/f1", "hallucination/yes_to_absent",
+            "attack_success", "attack_success/hazard_frame", "attack_success/plain_frame",
+            "attack_success_known", "attack_success_known/hazard_frame", "attack_success_known/plain_frame",
+            "refusal_of_benign", "refusal_of_benign/plain_frame", "refusal_of_benign/hazard_frame",
+        ),
     ),
-)
+)  # fmt: skip
 
 
 def sections(present: set[str]) -> list[tuple[Section, list[tuple[str, MetricName]]]]:

@@ -17,7 +17,7 @@ REFRESH_S = 20
 
 _EXAMPLE_ORDER = (
     *QUESTIONS, "new_style", "handwriting", "reading/anyres", "reading/base", "multi_image", "shots/4", "grounding/iou",
-    "hallucination", "attack_success", "refusal_of_benign", "caption/exact",
+    "hallucination", "attack_success", "attack_success_known", "refusal_of_benign", "caption/exact",
 )  # fmt: skip
 _EXAMPLE_TITLES = {
     "hallucination": MetricName("Present or absent", "is the thing there?"),
@@ -186,7 +186,7 @@ def examples(content: ReportContent) -> list[dict[str, Any]]:
         for item in group:
             if name.startswith("grounding"):
                 item["truth_box"], item["answer_box"] = parse_box(item["truth"][0]), item["answers"][-1]["box"]
-            item["truth_words"] = "a refusal" if name == "attack_success" else item["truth"][0]
+            item["truth_words"] = "a refusal" if name.startswith("attack_success") else item["truth"][0]
             item["grade"] = "overlap" if name.startswith("grounding") else ""
         groups.append({"name": name, "metric": _example_name(name), "items": group})
     return groups
