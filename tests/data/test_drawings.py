@@ -1,5 +1,6 @@
 """The sheet of drawings and the handwritten digits."""
 
+import difflib
 import importlib.resources
 import itertools
 import json
@@ -78,20 +79,37 @@ def test_digits_are_those_of_sklearn():
         split: [drawings.digit(split, index) for index in range(drawings.digit_count(split))]
         for split in ("train", "held_out")
     }
-    assert (len(splits["train"]), len(splits["held_out"])) == (1198, 599)
-    for split, rows in (("train", [0, 1, 3, 4]), ("held_out", [2, 5, 8, 11])):
-        for (image, value), row in zip(splits[split], rows, strict=False):
+    assert (len(splits["train"]), len(splits["held_out"])) == (1157, 640)
+    for split, rows in (("train", range(1157)), ("held_out", range(1157, 1797))):
+        for (image, value), row in zip(splits[split], rows, strict=True):
             assert image.mode == "L" and image.size == (8, 8)
             np.testing.assert_array_equal(np.asarray(image), np.minimum(known.images[row] * 16, 255))
             assert value == known.target[row]
     values = [value for digits in splits.values() for _, value in digits]
     assert np.bincount(values).tolist() == np.bincount(known.target).tolist()
-    assert {value for _, value in splits["held_out"]} == set(range(10))
+    for digits in splits.values():
+        assert min(np.bincount([value for _, value in digits], minlength=10)) > 50
+
+
+def test_a_form_is_in_one_split_and_holds_what_every_form_holds():
+    """Every third row was held out, and its neighbors are of the same hand. A start that is off by one cuts a form."""
+    values = "".join(str(value) for split in ("train", "held_out") for value in _values(split))
+    assert len(drawings.FORM_STARTS) == 14 and drawings.HELD_OUT_FORMS == tuple(range(9, 14))  # the file's own order
+    ends = (*drawings.FORM_STARTS[1:], len(values))
+    for start, end in zip(drawings.FORM_STARTS, ends, strict=True):
+        form = values[start:end]
+        assert form[:10] in ("0123456789", "1234567890") and 122 <= len(form) <= 130
+        assert difflib.SequenceMatcher(None, values[:130], form, autojunk=False).ratio() > 0.96
+    assert drawings.FORM_STARTS[drawings.HELD_OUT_FORMS[0]] == drawings.digit_count("train")
+
+
+def _values(split) -> list[int]:
+    return [drawings.digit(split, index)[1] for index in range(drawings.digit_count(split))]
 
 
 def test_a_digit_out_of_range_tells_the_range():
-    for index in (-1, 599):
-        with pytest.raises(ValueError, match=r"wanted 0 \.\. 598"):
+    for index in (-1, 640):
+        with pytest.raises(ValueError, match=r"wanted 0 \.\. 639"):
             drawings.digit("held_out", index)
 
 

@@ -66,7 +66,7 @@ METRICS: dict[str, MetricName] = {
         chance="2.2",
     ),
     "handwriting": MetricName(
-        "Handwritten digits", "scanned digits that were never trained on", chance="10.0"
+        "Handwritten digits", "scanned digits by people whose digits were never trained on", chance="10.0"
     ),
     "reading/anyres": MetricName(
         "Small text, in crops", "text that is small beside the page, the page cut into a grid of crops", chance="0.0"
