@@ -171,3 +171,17 @@ def test_what_a_mixture_gives_is_told_without_its_data(tmp_path):
     turns = [sources.LlavaJson(gone, gone), sources.RecordFiles(gone, gives_conversations=True)]
     mixture = [(source, 1.0) for source in (*turns, sources.RecordFiles(gone, False), sources.Synthetic("caption"))]
     assert sources.share_of_conversations(mixture) == 0.5
+
+
+def test_data_are_read_as_the_official_code_reads_them(folder):
+    """A user's photo is turned and laid on white; pictures of data are what the released model was trained on."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.new("RGBA", (9, 4), (10, 20, 30, 0)).save(folder / "phone.png", exif=exif)
+    given = llava(folder, [row("Red?", image="phone.png")]).record(0, RNG).pictures[0]
+    blob = (folder / "phone.png").read_bytes()
+    record_files.write_records(folder / "a.array_record", [(Caption("a", given, "red"), [blob])])
+    stored = sources.RecordFiles(str(folder / "a.array_record")).open().record(0, RNG).picture
+    for picture in (given, stored):
+        assert picture.size_px == picture.load().size == (9, 4)
+        assert picture.load().getpixel((0, 0)) == (10, 20, 30)

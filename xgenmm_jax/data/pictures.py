@@ -1,70 +1,172 @@
-"""Opening picture files, with one clear sentence for what cannot be one."""
+"""Pictures that a user hands over, or that data hold, with one clear sentence for what cannot be one.
 
+It is read in one of two ways. A user's photo is turned upright and transparency lies on white: what a person sees.
+`official=True` reads as the released code does, which training and comparisons with it need: orientation is ignored and
+alpha dropped. Deeper numbers than bytes are scaled in both (`picture_pixels.py`).
+"""
+
+from collections.abc import Callable
 import functools
-import io
 from pathlib import Path
-import warnings
+from typing import TypeVar
 
 import PIL.Image
 
+from xgenmm_jax.data import picture_pixels
+from xgenmm_jax.data.picture_files import (
+    WANTED,
+    head_of,
+    in_words,
+    is_read,
+    kind_of,
+    late_metadata,
+    open_image,
+    repaired,
+)
 from xgenmm_jax.data.records import Picture
 
+T = TypeVar("T")
 MAX_PIXELS = 89_000_000  # 267 MB decoded; Pillow itself warns a little above
-# Ours comes as an error right behind. Not around the call: warnings.catch_warnings is not safe in the loader's threads.
-warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
-_WANTED = "wanted a picture that Pillow reads (PNG, JPEG, WebP, TIFF, GIF, ...)"
 
 
-def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
-    """The picture in a file: its header is read now, its pixels on `load`.
+class _Refused(ValueError):
+    """A whole sentence of ours about a file that Pillow reads."""
 
-    As in the official code, transparency and EXIF orientation are ignored.
+
+def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS, *, official: bool = False) -> Picture:
+    """The picture in a file: its header is read now, its pixels on `load`. Of several frames it is the first.
+
+    official: orientation and transparency as in the released code, for data; by default as a person sees the file.
 
     Raises:
         ValueError: missing, empty, not a picture, or larger than `max_pixels`; on `load`: truncated or damaged.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"picture: '{path}' is a folder; give one picture file.")
-    if not path.is_file():
-        raise ValueError(f"picture: no file '{path}'; check the path.")
-    return Picture(_size(path, f"'{path}'", max_pixels), functools.partial(_load, path, f"'{path}'"))
-
-
-def picture_from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
-    """The picture in encoded bytes, as `open_picture`. name: what errors call it."""
-    return Picture(_size(io.BytesIO(data), name, max_pixels), functools.partial(_load_bytes, data, name))
-
-
-def _open(file: Path | io.BytesIO, name: str) -> PIL.Image.Image:
+    path, name = Path(path), f"'{str(path)[:300]}'"
     try:
-        return PIL.Image.open(file)
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
-        raise ValueError(f"picture: {name} is gigantic ({error}); scale it down.") from error
-    except PIL.UnidentifiedImageError as error:
-        raise ValueError(f"picture: {name} is not a picture or its header is damaged; {_WANTED}.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"picture: {name} cannot be opened ({error}); {_WANTED}.") from error
+        if path.is_dir():
+            raise ValueError(f"picture: {name} is a folder; give one picture file.")
+        if not path.is_file():
+            raise ValueError(f"picture: no file {name}; check the path.")
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise ValueError(f"picture: {name} cannot be opened ({in_words(error)}); check the path.") from error
+    return _picture(path, name, max_pixels, official)
 
 
-def _size(file: Path | io.BytesIO, name: str, max_pixels: int) -> tuple[int, int]:
-    with _open(file, name) as image:
-        width, height = image.size
+def picture_from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, official: bool = False) -> Picture:
+    """The picture in encoded bytes, as `open_picture`. name: what errors call it."""
+    return _picture(data, name, max_pixels, official)
+
+
+def picture_from_image(
+    image: PIL.Image.Image, name: str = "the image", max_pixels: int = MAX_PIXELS, *, official: bool = False
+) -> Picture:
+    """The picture in a PIL image of any mode, as it is now; what becomes of the image later does not reach it.
+
+    Raises ValueError as `open_picture` and its `load`.
+    """
+    _check_size(image, name, max_pixels)
+    try:
+        meant = picture_pixels.meaning(image)
+        image.load()
+        upright = 1 if official else picture_pixels.orientation(image)
+        pixels = picture_pixels.rgb(image.copy(), meant, upright, official)
+    except picture_pixels.Undecided as error:
+        raise ValueError(f"picture: {name} {error}") from error
+    except Exception as error:
+        raise ValueError(f"picture: {name} cannot be read as RGB ({in_words(error)}); open it again.") from error
+    return Picture(pixels.size, pixels.copy)
+
+
+def _picture(file: Path | bytes, name: str, max_pixels: int, official: bool) -> Picture:
+    header = functools.partial(_header, name=name, max_pixels=max_pixels, official=official)
+    size_px = _read(file, name, header, "cannot be opened")
+    return Picture(size_px, functools.partial(_load, file, name, size_px, official))
+
+
+def _load(file: Path | bytes, name: str, size_px: tuple[int, int], official: bool) -> PIL.Image.Image:
+    pixels = functools.partial(_pixels, name=name, size_px=size_px, official=official)
+    return _read(file, name, pixels, "is truncated or damaged")
+
+
+def _header(image: PIL.Image.Image, name: str, max_pixels: int, official: bool) -> tuple[int, int]:
+    _check_size(image, name, max_pixels)
+    if not official and late_metadata(image):
+        image.load()  # PNG alone, and rarely
+    return picture_pixels.shown_size(image, official)
+
+
+def _check_size(image: PIL.Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
     if width * height > max_pixels:
-        raise ValueError(f"picture: {name} has {width} x {height} pixels, more than {max_pixels:,}; scale it down.")
+        raise _Refused(f"picture: {name} has {width} x {height} pixels, more than {max_pixels:,}; scale it down.")
     if min(width, height) < 1:
-        raise ValueError(f"picture: {name} has {width} x {height} pixels; {_WANTED}.")
-    return width, height
+        raise _Refused(f"picture: {name} has {width} x {height} pixels; {WANTED}.")
 
 
-def _load(file: Path | io.BytesIO, name: str) -> PIL.Image.Image:
-    with _open(file, name) as image:
+def _pixels(image: PIL.Image.Image, name: str, size_px: tuple[int, int], official: bool) -> PIL.Image.Image:
+    if sorted(image.size) != sorted(size_px):
+        raise _other_size(image, name, size_px)
+    meant = picture_pixels.meaning(image)
+    image.load()
+    upright = 1 if official else picture_pixels.orientation(image)
+    try:
+        pixels = picture_pixels.rgb(image, meant, upright, official)
+    except picture_pixels.Undecided as error:
+        raise _Refused(f"picture: {name} {error}") from error
+    if pixels.size != size_px:
+        raise _other_size(pixels, name, size_px)
+    return pixels
+
+
+def _other_size(image: PIL.Image.Image, name: str, size_px: tuple[int, int]) -> _Refused:
+    return _Refused(
+        f"picture: {name} has {image.width} x {image.height} pixels and its header said {size_px[0]} x {size_px[1]}; "
+        "leave it alone while it is used, or copy it again."
+    )
+
+
+def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], failing: str) -> T:
+    """What `work` makes of the image in the file; where that fails, of the file without its metadata.
+
+    failing: what is said of a file that Pillow takes for a picture and fails on.
+    """
+    try:
+        return _once(file, name, work)
+    except _Refused:
+        raise
+    # Pillow's readers raise anything for damaged files: struct.error, KeyError, RuntimeError, MemoryError, ...
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            what = f"cannot be opened ({in_words(error)}); check the path and its permissions."
+            raise ValueError(f"picture: {name} {what}") from error
         try:
-            return image.convert("RGB")
-        # Pillow's decoders raise any of these for damaged data.
-        except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:
-            raise ValueError(f"picture: {name} is truncated or damaged ({error}); copy it again.") from error
+            bare = repaired(file)
+            if bare is not None:
+                return _once(bare, name, work)
+        except _Refused:
+            raise
+        except Exception:
+            pass  # what was wrong with the file as it is says more
+        raise ValueError(f"picture: {name} {_reason(file, error, failing)}") from error
 
 
-def _load_bytes(data: bytes, name: str) -> PIL.Image.Image:
-    return _load(io.BytesIO(data), name)
+def _once(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T]) -> T:
+    try:
+        with open_image(file) as image:
+            return work(image)
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise _Refused(f"picture: {name} is gigantic ({in_words(error)}); scale it down.") from error
+
+
+def _reason(file: Path | bytes, error: Exception, failing: str) -> str:
+    head = head_of(file)
+    kind = kind_of(head)
+    if not head:
+        return "is empty; copy it again."
+    if kind is not None and not is_read(kind):
+        return f"is {kind.name}, which is not read here; {kind.remedy}."
+    if isinstance(error, PIL.UnidentifiedImageError):
+        if kind is None:
+            return f"is not a picture or its header is damaged; {WANTED}."
+        return f"is {kind.name}, damaged or of a rare sort; copy it again or convert it to PNG or JPEG."
+    return f"{failing} ({in_words(error)}); copy it again."

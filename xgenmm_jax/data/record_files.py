@@ -69,7 +69,7 @@ class BlobReader:
 
 def encode(record: Record, blobs: list[bytes]) -> bytes:
     """A record as bytes; `blobs` are its pictures, encoded."""
-    sizes = [pictures.picture_from_bytes(blob, record.id).size_px for blob in blobs]
+    sizes = [pictures.picture_from_bytes(blob, record.id, official=True).size_px for blob in blobs]
     header = {"id": record.id, "kind": type(record).__name__, "sizes_px": sizes, "bytes": [len(blob) for blob in blobs]}
     if isinstance(record, Caption):
         header["text"] = record.text
@@ -111,7 +111,7 @@ def _record(header: dict[str, Any], images: tuple[Picture, ...]) -> Record:
 
 
 def _load(blob: bytes, name: str):
-    return pictures.picture_from_bytes(blob, name).load()
+    return pictures.picture_from_bytes(blob, name, official=True).load()
 
 
 class RecordReader:

@@ -271,7 +271,7 @@ class _LlavaSource:
     def record(self, index: int, rng: np.random.Generator) -> Conversation:
         row = self._rows[index]
         id_ = f"{self.name}/{row.get('id', index)}"
-        images = tuple(pictures.open_picture(self._inside(path, id_)) for path in _image_paths(row))
+        images = tuple(pictures.open_picture(self._inside(path, id_), official=True) for path in _image_paths(row))
         return Conversation(id_, images, self._turns(row, id_, len(images)))
 
     def _turns(self, row: dict, id_: str, images: int) -> tuple[Turn, ...]:
