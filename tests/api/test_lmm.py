@@ -123,6 +123,21 @@ def test_a_picture_is_its_crops(run):
     np.testing.assert_allclose(from_bytes.logits, from_crops.logits, rtol=0, atol=1e-5)
 
 
+def test_pictures_are_seen_as_a_person_sees_them_unless_the_official_reading_is_asked_for(run, tmp_path):
+    """A phone's photo lay on its side, a logo's transparent ground was black."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    noise(30, 20).save(tmp_path / "phone.png", exif=exif)
+    PIL.Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "logo.png")
+    official = xgenmm_jax.load(run.folder, mesh=run.mesh, official_images=True)
+    with PIL.Image.open(tmp_path / "phone.png") as phone, PIL.Image.open(tmp_path / "logo.png") as logo:
+        for photo, ground in ((phone, logo), (tmp_path / "phone.png", str(tmp_path / "logo.png"))):
+            assert run.processor.picture(photo).size_px == run.processor.crops(photo).size_px == (20, 30)
+            assert official.processor.picture(photo).size_px == official.processor.crops(photo).size_px == (30, 20)
+            assert run.processor.crops(ground).pixels[0].min() == 1
+            assert official.processor.crops(ground).pixels[0].max() == -1
+
+
 def test_padding_changes_nothing(released):
     alone = released.forward([[5, IMAGE, 6, 7]], [[noise(28, 28)]])
     padded = released.forward([[5, IMAGE, 6, 7, 299, 299], [1] * 30], [[noise(28, 28)], []])

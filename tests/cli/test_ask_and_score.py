@@ -91,6 +91,24 @@ def test_generate_prints_the_answer_to_a_question_about_pictures(run, pictures, 
     assert cli.main(["generate", str(run), "Who are you?", "--max-new-tokens", "5"]) == 0
 
 
+def test_generate_turns_a_photo_upright_unless_told_to_read_as_the_official_code(run, pictures, monkeypatch, capsys):
+    seen = []
+
+    def record(self, asked, most, **options):
+        seen.extend(picture for prompt in asked for picture in prompt.pictures)
+        return [""]
+
+    monkeypatch.setattr("xgenmm_jax.generation.generator.Generator.generate", record)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 8
+    PIL.Image.new("RGBA", (80, 50), (0, 0, 0, 0)).save(pictures / "phone.png", exif=exif)
+    words = ["generate", str(run), "--image", str(pictures / "phone.png"), "What?", "--no-stream"]
+    assert cli.main(words) == cli.main([*words, "--official-images"]) == 0
+    upright, official = (picture.load() for picture in seen)
+    assert (upright.size, upright.getpixel((0, 0))) == ((50, 80), (255, 255, 255))
+    assert (official.size, official.getpixel((0, 0))) == ((80, 50), (0, 0, 0))
+
+
 def test_generate_asks_as_the_run_was_trained_or_as_told(run, monkeypatch, capsys):
     prompts = []
 

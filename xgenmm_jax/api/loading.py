@@ -34,11 +34,13 @@ def load(
     tokenizer: str | Path | None = None,
     base: bool | None = None,
     given: Given = NOTHING,
+    official_images: bool = False,
 ) -> LMM:
     """A run folder of ours, or a released xGen-MM folder or file, with its parameters on the devices.
 
     dtype: of parameters and computation; by default the run's computation in float32 parameters, and float32 for
     released weights. mesh: of `training.sharding.make_mesh`; by default all devices, parameters cut over them.
+    official_images: pictures that are handed over are read as in the released code and in training, `Processor`.
     Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights, without which ids alone
     go in and out; base: whether it is the base model, which sees one view of a picture, by default as
     preprocessor_config.json tells; given: numbers of heads that the files do not tell.
@@ -51,8 +53,11 @@ def load(
     path = Path(path)
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
-        return _load_released(path, dtype, mesh, tokenizer, base, given)
-    return _load_run(path, dtype, mesh)
+        loaded = _load_released(path, dtype, mesh, tokenizer, base, given)
+    else:
+        loaded = _load_run(path, dtype, mesh)
+    loaded.processor = replace(loaded.processor, official_images=official_images)
+    return loaded
 
 
 def _is_run(folder: Path) -> bool:

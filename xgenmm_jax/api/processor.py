@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-import functools
 from pathlib import Path
 
 import PIL.Image
@@ -10,7 +9,7 @@ import PIL.Image
 from xgenmm_jax.data import anyres, chat
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import ChatStyle, Prompt
-from xgenmm_jax.data.pictures import open_picture
+from xgenmm_jax.data.pictures import open_picture, picture_from_image
 from xgenmm_jax.data.records import Crops, Picture, Turn
 from xgenmm_jax.data.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
 
@@ -23,7 +22,8 @@ class Processor:
     """How a model's inputs are made.
 
     anyres: how pictures are cut into views. chat: how conversations are written. pixel_mean, pixel_std: of pixels in
-    0..1, as the tower has them.
+    0..1, as the tower has them. official_images: pictures as the released code reads them, a photo as the camera held
+    it and transparency dropped; by default it is turned upright, and transparency lies on white.
     """
 
     tokenizer: Tokenizer
@@ -31,6 +31,7 @@ class Processor:
     chat: ChatStyle = ChatStyle()
     pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    official_images: bool = False
 
     def crops(self, image: Image) -> Crops:
         """The views of a picture as the official tensors: global view first, then the grid's crops row by row."""
@@ -41,15 +42,15 @@ class Processor:
         return Crops(anyres.normalized(views, self.pixel_mean, self.pixel_std), picture.size_px)
 
     def picture(self, image: Image) -> Picture | Crops:
-        """The picture in a file or a PIL image, not cut yet; what is cut already stays as it is.
+        """The picture in a file or a PIL image of any mode, not cut yet; what is cut already stays as it is.
 
-        As in the official code, transparency is ignored. Raises ValueError where a file is no picture.
+        A PIL image is taken as it is now, its frame included. Raises ValueError where a file is no picture.
         """
         if isinstance(image, Picture | Crops):
             return image
         if isinstance(image, str | Path):
-            return open_picture(image)
-        return Picture(image.size, functools.partial(image.convert, "RGB"))
+            return open_picture(image, official=self.official_images)
+        return picture_from_image(image, official=self.official_images)
 
     def prompt(self, text: str, images: Sequence[Image] = (), chat_template: bool = True) -> Prompt:
         """A question about pictures, for `generate`.

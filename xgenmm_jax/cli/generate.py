@@ -20,6 +20,9 @@ class Arguments:
     question: tyro.conf.Positional[str]
     image: Annotated[tyro.conf.UseAppendAction[tuple[Path, ...]], tyro.conf.arg(metavar="FILE")] = ()
     """A picture file; again for each further picture, in order."""
+    official_images: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Read pictures as the released code does: a photo as the camera held it, transparency dropped. By default a photo
+    is turned upright and transparency lies on white."""
     chat_template: tyro.conf.FlagCreatePairsOff[bool] = False
     """Ask in the chat template, whatever the run was trained on. By default a base model, such as a run of stage1, is
     asked as `xgenmm evaluate` asks it: <image>Question:... Short answer:"""
@@ -51,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     # Imported here: --help does not wait for JAX.
     from xgenmm_jax import api
 
-    run = api.load(arguments.run)
+    run = api.load(arguments.run, official_images=arguments.official_images)
     template = True if arguments.chat_template else False if arguments.no_chat_template else None
     prompt = run.prompt(arguments.question, arguments.image, template)
     generator, most = run.generator(), arguments.max_new_tokens
