@@ -26,6 +26,7 @@ import time
 import ml_dtypes
 import numpy as np
 
+from xgenmm_jax import files
 from xgenmm_jax.convert import trees, xgenmm
 from xgenmm_jax.convert.rules import Shape, their_shapes
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES, SafetensorsWriter
@@ -88,7 +89,7 @@ def main() -> None:
             "cores": os.cpu_count(),
             "steps": [asdict(cost) for cost in costs],
         }
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        files.write_whole(arguments.json, json.dumps(figures, indent=2) + "\n")
 
 
 def check_room(folder: Path, wanted: int) -> None:
@@ -169,7 +170,7 @@ def family(pid: int) -> Iterator[int]:
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            numbers = children.read_text().split()
+            numbers = files.read_text(children).split()
         except OSError:
             # It ended in between.
             continue
@@ -180,7 +181,7 @@ def family(pid: int) -> Iterator[int]:
 def resident_bytes(pid: int) -> int:
     """0 for a process that has ended."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        pages = int(files.read_text(Path(f"/proc/{pid}/statm")).split()[1])
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -28,6 +28,7 @@ from benchmarks.machine import Device, Triad, find_device
 from benchmarks.our_decoding import OurDecoding
 from benchmarks.report import console, gigabytes, print_table, show
 from benchmarks.rounds import Make, Side, Timed, alternate, ratio
+from xgenmm_jax import files
 from xgenmm_jax.models.vlm import VLMConfig
 
 OURS, DYNAMIC, STATIC = "ours", "torch", "torch, static cache"
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     print_decoding(result)
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        files.write_whole(arguments.json, json.dumps(result, indent=2) + "\n")
     return 0
 
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.report import print_table, show
+from xgenmm_jax import files
 from xgenmm_jax.models import flash, matvec
 from xgenmm_jax.models.attention import Causal, Sight, attend, packed_rows
 from xgenmm_jax.models.flash import Tile
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [(f["name"], f"{f['ms']:.3f}", f"{f['rate']:,.2f} {f['unit']}", f.get("error", "")) for f in figures]
     print_table(f"Kernels on {device.device_kind}", ("kernel", "ms", "rate", "errors"), rows)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"device": device.device_kind, "kernels": figures}, indent=2) + "\n")
+        result = {"device": device.device_kind, "kernels": figures}
+        files.write_whole(arguments.json, json.dumps(result, indent=2) + "\n")
     return 0
 
 

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 import os
+from pathlib import Path
 import time
 
 from benchmarks.rounds import Side
+from xgenmm_jax import files
 from xgenmm_jax.cli.main import keep_compilations
 
 PEAK_BF16 = {"H100": 989e12, "H200": 989e12}
@@ -103,6 +105,6 @@ def host_memory() -> int:
 
 def resident_peak() -> int:
     """The most bytes that this process had resident."""
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
+    lines = files.read_lines(Path("/proc/self/status"), "replace")
+    line = next(line for line in lines if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024

@@ -35,6 +35,7 @@ from benchmarks.rounds import Make, Side, SideError, short_of_memory
 from benchmarks.train_step import not_together, state_bytes
 from experiments.nano import common as nano_common
 from experiments.nano import stage1 as nano_stage1
+from xgenmm_jax import files
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import packing
 from xgenmm_jax.data.anyres import AnyRes
@@ -116,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.picture:
         draw(measured, lines, f"{device.kind}, {model.dtype}", arguments.picture)
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        files.write_whole(arguments.json, json.dumps(result, indent=2) + "\n")
     return 0
 
 

@@ -35,6 +35,7 @@ from benchmarks.profile import profile
 from benchmarks.report import console, gigabytes, print_table, show
 from benchmarks.rounds import Make, Ratio, Timed, alternate, ratio, short_of_memory
 from benchmarks.workloads import Workload
+from xgenmm_jax import files
 from xgenmm_jax.convert import trees
 from xgenmm_jax.models.layers import Remat
 from xgenmm_jax.models.vlm import VLMConfig
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         profiled = sides(work, plain, device, arguments.peer, again, profiled=True)
         result["profile"] = profile({name: make for name, make in profiled.items() if name not in failed})
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        files.write_whole(arguments.json, json.dumps(result, indent=2) + "\n")
     return 0
 
 

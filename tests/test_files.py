@@ -1,6 +1,9 @@
 """Text files mean the same on every machine."""
 
 import json
+import os
+from pathlib import Path
+import stat
 
 import pytest
 
@@ -57,3 +60,14 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         files.write_whole(tmp_path / "a", fail)
     assert files.read_text(tmp_path / "a") == "old é"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path):
+    """`--json /dev/stdout`; by renaming, root would make a file of /dev/null."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    files.write_whole(tmp_path / "pipe", "é\ud800")
+    assert os.read(reader, 100).decode() == "é\ufffd"
+    os.close(reader)
+    files.write_whole(Path(os.devnull), lambda path: path.write_bytes(b"x"))
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode) and [path.name for path in tmp_path.iterdir()] == ["pipe"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from flax import linen as nn
 import jax
 
+from xgenmm_jax import files
 from xgenmm_jax.training import checkpoints
 from xgenmm_jax.training.config import load_config
 from xgenmm_jax.training.initialize import WEIGHTS, save_weights
@@ -38,7 +39,7 @@ def export(run: Path, part: str) -> dict[str, str | int]:
         "command": f"xgenmm train experiments/{config.name}.py",
         "seed": str(config.seed),
         "steps": str(int(checkpoints.newest(run).name)),
-        "commit": (run / COMMIT_FILE).read_text().strip(),
+        "commit": files.read_text(run / COMMIT_FILE).strip(),
     }
     path = WEIGHTS / FILES[part]
     save_weights(path, part, params, metadata)
@@ -52,6 +53,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     line = export(arguments.run, arguments.part)
     index = WEIGHTS / "weights.json"
-    lines = json.loads(index.read_text()) if index.is_file() else {}
-    index.write_text(json.dumps(lines | {FILES[arguments.part]: line}, indent=1) + "\n")
+    lines = files.read_json(index) if index.is_file() else {}
+    files.write_whole(index, json.dumps(lines | {FILES[arguments.part]: line}, indent=1) + "\n")
     print(json.dumps(line, indent=1))

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import PIL.Image
 import resvg_py
 
+from xgenmm_jax import files
+
 CELL_PX = 48
 COLUMNS = 16
 RENDER_PX = 384  # of SVGs, before they are cropped and reduced
@@ -109,7 +111,7 @@ SOURCES = (
 
 
 def render_svg(path: Path) -> PIL.Image.Image:
-    png = resvg_py.svg_to_bytes(svg_string=path.read_text(), width=RENDER_PX, height=RENDER_PX)
+    png = resvg_py.svg_to_bytes(svg_string=files.read_text(path), width=RENDER_PX, height=RENDER_PX)
     return PIL.Image.open(io.BytesIO(png)).convert("RGBA")
 
 
@@ -126,7 +128,7 @@ def fit(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def version(package: Path) -> str:
-    facts = json.loads((package / "package.json").read_text())
+    facts = files.read_json(package / "package.json")
     return f"{facts['name']} {facts['version']}"
 
 
@@ -163,9 +165,8 @@ def main() -> None:
     OUTPUT.mkdir(exist_ok=True)
     sheet.save(OUTPUT / "sprites.png", optimize=True)
     rows = ",\n".join("    " + json.dumps(sprite) for sprite in sprites)
-    (OUTPUT / "sprites.json").write_text(
-        f'{{\n  "packages": {json.dumps(packages)},\n  "sprites": [\n{rows}\n  ]\n}}\n'
-    )
+    text = f'{{\n  "packages": {json.dumps(packages)},\n  "sprites": [\n{rows}\n  ]\n}}\n'
+    files.write_whole(OUTPUT / "sprites.json", text)
     print(f"{len(SOURCES)} drawings, {count} sprites, {(OUTPUT / 'sprites.png').stat().st_size / 1e3:.0f} kB")
 
 

@@ -12,11 +12,12 @@ chip has one. Stages are as long as the experiment says, in positions.
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 import subprocess
 import sys
+
+from xgenmm_jax import files
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "pods.md"
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="write the table and compile nothing")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    written = {} if arguments.again else lines_of(DOCUMENT.read_text())
+    written = {} if arguments.again else lines_of(files.read_text(DOCUMENT))
     for cell in CELLS:
         path = file_of(cell, arguments.folder)
         wanted = not arguments.render and name_of(cell).startswith(arguments.only) and head_of(cell) not in written
@@ -64,28 +65,26 @@ def head_of(cell: tuple[str, str, str, int]) -> str:
 
 def lines_of(text: str) -> dict[str, str]:
     """The table's lines by what they begin with."""
-    lines = text.split(BEGIN)[1].split(END)[0].splitlines(keepends=True)
-    return {"|".join(line.split("|")[:3]) + "|": line for line in lines}
+    lines = text.split(BEGIN)[1].split(END)[0].split("\n")[:-1]
+    return {"|".join(line.split("|")[:3]) + "|": f"{line}\n" for line in lines}
 
 
 def compile_cell(cell: tuple[str, str, str, int], path: Path) -> None:
     """Keeps the plan of the best settings that fit, or the last that does not."""
     size, stage, topology, slices = cell
     experiment = f"experiments/{stage}.py" + (":config_14b" if size == "14b" else "")
-    unfinished = path.with_suffix(".partial")
     print(name_of(cell), flush=True)
-    words = ["plan", experiment, "--topology", topology, "--slices", str(slices), "--search", "--json", str(unfinished)]
+    words = ["plan", experiment, "--topology", topology, "--slices", str(slices), "--search", "--json", str(path)]
     code = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, env=environment)
     if done.returncode not in (0, 3):
         raise SystemExit(f"{name_of(cell)}: `xgenmm {' '.join(words)}` ended with {done.returncode}.")
-    unfinished.replace(path)
 
 
 def render(folder: Path) -> None:
     """Writes the cells that are done between the document's markers, beside the lines that are there already."""
-    text = DOCUMENT.read_text()
+    text = files.read_text(DOCUMENT)
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     written = lines_of(text)
     lines = [
@@ -96,10 +95,10 @@ def render(folder: Path) -> None:
     for cell in CELLS:
         path = file_of(cell, folder)
         if path.is_file():
-            lines.append(row(cell, json.loads(path.read_text())))
+            lines.append(row(cell, files.read_json(path)))
         elif head_of(cell) in written:
             lines.append(written[head_of(cell)])
-    DOCUMENT.write_text(before + BEGIN + "".join(lines) + END + after)
+    files.write_whole(DOCUMENT, before + BEGIN + "".join(lines) + END + after)
 
 
 def row(cell: tuple[str, str, str, int], plan: dict) -> str:

@@ -109,17 +109,19 @@ def _without_surrogates(value: Any) -> Any:
 def write_whole(path: Path, content: str | bytes | Callable[[Path], Any]) -> None:
     """Writes a file beside its place and renames it, so that a reader or a kill never meets half of it.
 
-    content: text, written as UTF-8; bytes; or a function that is given the path beside to write to.
+    content: text, written as UTF-8 with U+FFFD for lone surrogates; bytes; or a function that is given the path beside
+    to write to. What is no file, /dev/stdout or a pipe, is written to and stays what it is.
     """
     path = Path(path)
     beside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    is_device = path.exists() and not path.is_file() and not path.is_dir()
     try:
         if callable(content):
-            content(beside)
-        elif isinstance(content, str):
-            beside.write_bytes(content.encode())
+            content(path if is_device else beside)
         else:
-            beside.write_bytes(content)
-        beside.replace(path)
+            with open(path if is_device else beside, "wb") as file:
+                file.write(without_surrogates(content).encode() if isinstance(content, str) else content)
+        if not is_device:
+            beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
 from flax import linen as nn
 import jax
 
+from xgenmm_jax import files
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import IdsOnly, Processor
 from xgenmm_jax.convert.importing import open_source
@@ -62,7 +62,7 @@ def load(
 
 def _is_run(folder: Path) -> bool:
     try:
-        config = json.loads((folder / run_folder.CONFIG_FILE).read_text())
+        config = files.parse_json(files.read_text(folder / run_folder.CONFIG_FILE))
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "class" in config

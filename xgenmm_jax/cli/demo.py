@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import tyro
 
+from xgenmm_jax import files
 from xgenmm_jax.cli.options import parse, refuse_file
 from xgenmm_jax.evaluation.report.content import ReportContent, Seconds, StageContent
 from xgenmm_jax.evaluation.report.machine import memory_mib
@@ -91,8 +92,8 @@ def load_stages(experiments: Path, workdir: Path) -> list[Stage]:
     from xgenmm_jax.cli.train import load_experiment
 
     if not experiments.is_dir():
-        files = ", ".join(f"{name}.py" for name in STAGES)
-        raise ValueError(f"demo: no folder '{experiments}'; give one that holds {files}.")
+        names = ", ".join(f"{name}.py" for name in STAGES)
+        raise ValueError(f"demo: no folder '{experiments}'; give one that holds {names}.")
     stages: list[Stage] = []
     for name in STAGES:
         config = load_experiment(experiments / f"{name}.py")
@@ -263,7 +264,7 @@ class Reporter:
         for stage in self._stages:
             file = self._workdir / stage.name / COMMIT_FILE
             if file.is_file():
-                stages_of.setdefault(file.read_text().strip(), []).append(stage.name)
+                stages_of.setdefault(files.read_text(file).strip(), []).append(stage.name)
         if len(stages_of) > 1:
             return ", ".join(f"{commit} ({', '.join(names)})" for commit, names in stages_of.items())
         return next(iter(stages_of), self._facts.commit)
@@ -290,9 +291,7 @@ class Reporter:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    unfinished = path.with_suffix(".partial")
-    unfinished.write_text(json.dumps(value) + "\n")
-    unfinished.replace(path)
+    files.write_whole(path, json.dumps(value) + "\n")
 
 
 @contextlib.contextmanager
@@ -318,7 +317,7 @@ def _leaving_on_sigterm() -> Iterator[None]:
 def _alone_in(workdir: Path) -> Iterator[None]:
     """Raises ValueError where another demo is at work in the folder."""
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / "demo.lock").open("w") as file:
+    with (workdir / "demo.lock").open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

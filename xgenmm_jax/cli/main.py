@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import ctypes
 import importlib
 import importlib.util
+import io
 import os
 from pathlib import Path
 import sys
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"xgenmm: no command '{command}'; {nearest(command, COMMANDS)}.", file=sys.stderr)
         return 2
+    print_everything()
     keep_compilations()
     pass_over_libtpu()
     if command in COMPUTING:
@@ -56,6 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"xgenmm {command}: {error}", file=sys.stderr)
         return 1
     return int(code or 0)
+
+
+def print_everything() -> None:
+    """Characters that the terminal's encoding lacks are printed as "\\xe9" instead of ending the command.
+
+    As Python has it for stderr: answers and names of files may hold any character.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def keep_compilations() -> None:

@@ -10,6 +10,8 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from xgenmm_jax import files
+
 if TYPE_CHECKING:
     from xgenmm_jax.planning.plan import Plan
 
@@ -76,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"the run takes the compiler's options from LIBTPU_INIT_ARGS={_init_args(options)}")
     if arguments.json is not None:
         report = to_json(plan) | ({"settings": settings(plan.config)} if arguments.search else {})
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+        files.write_whole(arguments.json, json.dumps(report, indent=1) + "\n")
     return 0 if plan.fits else 3
 
 

@@ -125,7 +125,7 @@ def export(
         raise ValueError(f"export: '{source}' is of another size than its config.json: {'; '.join(bad)}.")
     write_tensors(reader, planned.rules, shapes, folder, dtype, shard_bytes, progress)
     for name, text in file_formats.config_files(planned.config, layout, NAMES[dtype], tokenizer, anyres).items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     if tokenizer is not None and layout != "siglip":
         tokenizer.save(folder / "tokenizer.model")
     missing = () if tokenizer is not None or layout == "siglip" else (NO_TOKENIZER,)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 import functools
-import json
 from pathlib import Path
 from typing import Any
 import zlib
@@ -14,6 +13,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
+from xgenmm_jax import files
 from xgenmm_jax.convert import trees
 from xgenmm_jax.convert.parameter_store import ParameterWriter
 from xgenmm_jax.convert.recognize import NOTHING, Given, Recognized, Settings, problems, recognize
@@ -124,7 +124,7 @@ def read_settings(path: Path, names: Sequence[str] = CONFIG_FILES) -> Settings:
         if not file.is_file():
             continue
         try:
-            settings = json.loads(file.read_text())
+            settings = files.parse_json(files.read_text(file))
         except ValueError as error:
             raise ValueError(f"checkpoint: '{file}' is not JSON ({error}); copy it again.") from error
         if isinstance(settings, dict):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+from xgenmm_jax import files
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.convert.scratch import FRESH, Scratch
 
@@ -36,7 +37,7 @@ class ParameterWriter:
         """folder: made here. shapes: of all leaves."""
         folder.mkdir(parents=True)
         self._folder, self._shapes, self._dtype = folder, shapes, np.dtype(dtype)
-        (folder / METADATA).write_text(json.dumps(_tree_metadata(shapes)) + "\n")
+        (folder / METADATA).write_text(json.dumps(_tree_metadata(shapes)) + "\n", encoding="utf-8")
 
     def write(self, path: str, layer: int | None, array: np.ndarray) -> None:
         """A leaf, or one layer of a stacked one; C-contiguous."""
@@ -46,7 +47,7 @@ class ParameterWriter:
         folder = self._folder / path.replace("/", ".")
         folder.mkdir(exist_ok=True)
         if not layer:
-            (folder / ".zarray").write_text(json.dumps(_zarray(shape, chunks, self._dtype)))
+            (folder / ".zarray").write_text(json.dumps(_zarray(shape, chunks, self._dtype)), encoding="utf-8")
         first = [] if layer is None else [layer]
         rest = chunks[len(first) :]
         axis = next((number for number, size in enumerate(rest) if size != array.shape[number]), 0)
@@ -114,7 +115,7 @@ class ParameterReader:
         """Raises ValueError where the folder is none."""
         self._folder = folder.absolute()
         try:
-            metadata = json.loads((folder / METADATA).read_text())
+            metadata = files.parse_json(files.read_text(folder / METADATA))
             keys = [ast.literal_eval(key) for key in metadata["tree_metadata"]]
         except (OSError, ValueError, KeyError, SyntaxError) as error:
             raise ValueError(f"checkpoint: '{folder}' has no parameters of ours ({error}); copy it again.") from error

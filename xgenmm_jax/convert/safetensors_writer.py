@@ -54,7 +54,7 @@ class SafetensorsWriter:
             self._open(folder / file, names)
         if len(shards) > 1:
             text = json.dumps(index(shards, shapes, self._dtype.itemsize), indent=2, sort_keys=True)
-            (folder / "model.safetensors.index.json").write_text(text + "\n")
+            (folder / "model.safetensors.index.json").write_text(text + "\n", encoding="utf-8")
 
     def _open(self, file: Path, names: list[str]) -> None:
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}

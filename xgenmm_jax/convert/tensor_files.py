@@ -17,6 +17,7 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
+from xgenmm_jax import files
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.convert.scratch import FRESH, Scratch
 
@@ -86,9 +87,9 @@ def open_tensors(path: Path) -> Tensors:
 
 
 def _open_folder(folder: Path) -> Tensors:
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    present = sorted(path for path in folder.iterdir() if path.is_file())
     for ending in (INDEX, SAFETENSORS, NPZ):
-        found = [path for path in files if path.name.endswith(ending)]
+        found = [path for path in present if path.name.endswith(ending)]
         # A folder that a library wrote twice, for itself and for transformers: the same tensors, so its own name.
         preferred = [path for path in found if path.name.startswith("model.")]
         if len(found) > 1 and len(preferred) == 1:
@@ -100,7 +101,7 @@ def _open_folder(folder: Path) -> Tensors:
                 f"checkpoint: '{folder}' holds {len(found)} files {found[0].name}, {found[1].name} ... and no index; "
                 "add their model.safetensors.index.json, or give one file."
             )
-    pickles = [path for path in files if path.suffix in PICKLES]
+    pickles = [path for path in present if path.suffix in PICKLES]
     if pickles:
         raise ValueError(_pickle_sentence(pickles[0]))
     raise ValueError(f"checkpoint: '{folder}' holds no .safetensors and no .npz; give a folder of a checkpoint.")
@@ -108,7 +109,7 @@ def _open_folder(folder: Path) -> Tensors:
 
 def _open_index(path: Path) -> Tensors:
     try:
-        weight_map = json.loads(path.read_text())["weight_map"]
+        weight_map = files.parse_json(files.read_text(path))["weight_map"]
         names: dict[Path, set[str]] = {}
         for name, file in weight_map.items():
             names.setdefault(path.parent / file, set()).add(name)

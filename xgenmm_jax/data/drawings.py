@@ -65,7 +65,7 @@ def _sheet() -> tuple[PIL.Image.Image, dict[tuple[str, str], tuple[int, int, int
     folder = importlib.resources.files("xgenmm_jax.data") / "embedded"
     with (folder / "sprites.png").open("rb") as file:
         sheet = PIL.Image.open(file).convert("RGBA")
-    sprites = json.loads((folder / "sprites.json").read_text())["sprites"]
+    sprites = json.loads((folder / "sprites.json").read_text(encoding="utf-8"))["sprites"]
     return sheet, {(sprite["name"], sprite["style"]): tuple(sprite["box"]) for sprite in sprites}
 
 
@@ -103,7 +103,7 @@ def _digits() -> tuple[UInt8[np.ndarray, "n 8 8"], Int64[np.ndarray, " n"]]:
     if spec is None or not spec.submodule_search_locations:
         raise ValueError("handwritten digits come with scikit-learn, and it is not installed: pip install scikit-learn")
     path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-    with gzip.open(path, "rt") as file:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
     return table[:, :64].reshape(-1, 8, 8), table[:, 64].astype(np.int64)
 

@@ -7,11 +7,13 @@ times that).
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+import functools
 import json
 from pathlib import Path
 import shutil
 from typing import Literal, get_args
 
+from xgenmm_jax import files
 from xgenmm_jax.data import chat
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import ChatStyle, Demonstration, Prompt
@@ -300,10 +302,8 @@ def _caption_metrics(answers: Sequence[Answer]) -> Metrics:
 
 def save_metrics(evaluation: Evaluation, path: Path) -> None:
     """Metrics and the number of answers as JSON; the file is whole or not there."""
-    unfinished = path.with_suffix(".partial")
     record = {"metrics": evaluation.metrics, "answers": len(evaluation.answers)}
-    unfinished.write_text(json.dumps(record, indent=1) + "\n")
-    unfinished.replace(path)
+    files.write_whole(path, json.dumps(record, indent=1) + "\n")
 
 
 def save_answers(evaluation: Evaluation, folder: Path, examples: int = 6) -> None:
@@ -312,10 +312,14 @@ def save_answers(evaluation: Evaluation, folder: Path, examples: int = 6) -> Non
     A line whose pictures were kept names them under "pictures", those of the last four at most. What an evaluation of
     before left is replaced when all is written.
     """
-    pictures, unfinished = folder / "examples.partial", folder / "answers.partial"
+    pictures = folder / "examples.partial"
     shutil.rmtree(pictures, ignore_errors=True)  # of a run that was killed
     pictures.mkdir(parents=True)
-    with unfinished.open("w") as file:
+    files.write_whole(folder / "answers.jsonl", functools.partial(_write_answers, evaluation, pictures, examples))
+
+
+def _write_answers(evaluation: Evaluation, pictures: Path, examples: int, path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
         shown: Counter[tuple[str, bool]] = Counter()
         for answer in evaluation.answers:
             line = answer.to_json()
@@ -330,6 +334,5 @@ def save_answers(evaluation: Evaluation, folder: Path, examples: int = 6) -> Non
                     names.append(f"examples/{name}")
                 line["pictures"] = names
             file.write(json.dumps(line) + "\n")
-    shutil.rmtree(folder / "examples", ignore_errors=True)
-    pictures.replace(folder / "examples")
-    unfinished.replace(folder / "answers.jsonl")
+    shutil.rmtree(path.parent / "examples", ignore_errors=True)
+    pictures.replace(path.parent / "examples")

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 import zlib
 
+from xgenmm_jax import files
+
 LIST_FILE = "files.json"
 UNFINISHED = ".orbax-checkpoint-tmp"
 """In the name of a folder that orbax has not finished."""
@@ -41,7 +43,7 @@ def write_list(folder: Path, with_checksums: bool) -> None:
             "bytes": path.stat().st_size,
             "crc32": _checksum(path) if with_checksums else None,
         }
-    (folder / LIST_FILE).write_text(json.dumps(entries, indent=0) + "\n")
+    (folder / LIST_FILE).write_text(json.dumps(entries, indent=0) + "\n", encoding="utf-8")
 
 
 def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = None) -> str | None:
@@ -55,7 +57,7 @@ def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = N
         if not path.is_file() and item != "progress":
             return f"{item}/{_METADATA} is missing"
     try:
-        entries = json.loads((folder / LIST_FILE).read_text())
+        entries = files.parse_json(files.read_text(folder / LIST_FILE))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -77,7 +79,7 @@ def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = N
 def has_checksums(folder: Path) -> bool:
     """Whether every file of a checkpoint was listed with its checksum: then `damage` sees whatever befell it."""
     try:
-        entries = json.loads((folder / LIST_FILE).read_text())
+        entries = files.parse_json(files.read_text(folder / LIST_FILE))
     except (OSError, ValueError):
         return False
     return all(entry["crc32"] is not None for entry in entries.values())

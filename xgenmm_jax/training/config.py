@@ -11,6 +11,7 @@ import types
 import typing
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from xgenmm_jax import files
 from xgenmm_jax.training.objective import Objective
 from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.profiling import ProfileConfig
@@ -112,7 +113,7 @@ class TrainConfig:
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
-    path.write_text(json.dumps(to_json(config), indent=1) + "\n")
+    files.write_whole(path, json.dumps(to_json(config), indent=1) + "\n")
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -136,8 +137,9 @@ def read_object(file: Path, wanted: Mapping[str, type | types.UnionType], remedy
     Raises ValueError, which names the file, what it holds and the remedy, where it holds something else.
     """
     try:
-        value = json.loads(file.read_text())
-    except ValueError as error:
+        # Not `files.parse_json`: a path may hold bytes that are no UTF-8, which are lone surrogates in a string.
+        value = json.loads(files.read_text(file))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"'{file}' is not JSON ({error}); {remedy}.") from error
     if not isinstance(value, dict) or not all(isinstance(value.get(key), kind) for key, kind in wanted.items()):
         keys = f" with {', '.join(wanted)}" if wanted else ""

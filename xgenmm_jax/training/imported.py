@@ -62,7 +62,7 @@ def import_run(
         importing.write_parameters(source, step / "params", np.dtype(jax.numpy.dtype(dtype)), progress)
         if found is not None:
             shutil.copyfile(found, folder / TOKENIZER_FILE)
-        (folder / COMMIT_FILE).write_text(commit() + "\n")
+        (folder / COMMIT_FILE).write_text(commit() + "\n", encoding="utf-8")
         # Where the folder will be, not where it grows.
         save_config(run_config(source, base, str(destination / TOKENIZER_FILE)), folder / CONFIG_FILE)
     return found

@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from xgenmm_jax import files
+
 LOG = logging.getLogger(__name__)
 
 FIGURES = ("loss", "grad_norm")
@@ -40,7 +42,7 @@ class Spikes:
         self._history: dict[str, deque[float]] = {name: deque(maxlen=HISTORY) for name in FIGURES}
         kept = [row for row in read_spikes(self._path) if row["step"] <= start_step]
         if self._path.is_file():
-            self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            files.write_whole(self._path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def judge(self, step: int, figures: dict[str, float], sample_ids: list[str]) -> None:
         """Logs the step if it is a spike. figures: at least those of FIGURES, all finite."""
@@ -52,7 +54,7 @@ class Spikes:
             history.append(value)
 
     def _keep(self, row: dict[str, Any]) -> None:
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         samples = row["samples"]
         more = f" and {len(samples) - _NAMED} more in {self._path.name}" if len(samples) > _NAMED else ""
@@ -75,4 +77,4 @@ def read_spikes(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of spikes, oldest first; a last line that a kill cut short is left out."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [row for row in files.whole_json_lines(path) if isinstance(row, dict)]

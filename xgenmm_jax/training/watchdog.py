@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import jax
 
+from xgenmm_jax import files
+
 FOLDER = "heartbeats"
 INTERVAL_S = 5.0
 """Longest time between two beats of a host."""
@@ -135,10 +137,8 @@ class Watchdog:
             self.check()
 
     def _write(self) -> None:
-        path = self._folder / f"{self._host}.json"
-        unfinished = path.with_suffix(".partial")
-        unfinished.write_text(json.dumps(Beat(self._count, self._step, self._doing)._asdict()))
-        unfinished.replace(path)
+        beat = Beat(self._count, self._step, self._doing)
+        files.write_whole(self._folder / f"{self._host}.json", json.dumps(beat._asdict()))
 
 
 def read_beats(folder: Path) -> dict[int, Beat]:
@@ -146,7 +146,7 @@ def read_beats(folder: Path) -> dict[int, Beat]:
     beats = {}
     for path in folder.glob("*.json"):
         with contextlib.suppress(OSError, ValueError):  # just being replaced
-            beats[int(path.stem)] = Beat(**json.loads(path.read_text()))
+            beats[int(path.stem)] = Beat(**files.read_json(path))
     return beats
 
 

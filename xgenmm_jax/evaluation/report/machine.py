@@ -6,6 +6,8 @@ from pathlib import Path
 import platform
 from typing import Any
 
+from xgenmm_jax import files
+
 
 def describe_machine(accelerator: str = "") -> dict[str, Any]:
     """Processor, cores that this process may use, memory, versions.
@@ -27,7 +29,7 @@ def describe_machine(accelerator: str = "") -> dict[str, Any]:
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        for line in info.read_text().splitlines():
+        for line in files.read_lines(info, "replace"):
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
@@ -54,7 +56,7 @@ def memory_mib(pid: int | None = None) -> float:
         if entry.name.isdigit():
             try:
                 # The name in brackets may hold anything, spaces too.
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parent = int(files.read_text(entry / "stat", "replace").rpartition(")")[2].split()[1])
             except (OSError, IndexError, ValueError):
                 continue  # it ended just now
             children.setdefault(parent, []).append(int(entry.name))
@@ -63,7 +65,7 @@ def memory_mib(pid: int | None = None) -> float:
         process = waiting.pop()
         waiting += children.get(process, [])
         try:
-            pages += int((proc / str(process) / "statm").read_text().split()[1])
+            pages += int(files.read_text(proc / str(process) / "statm").split()[1])
         except (OSError, IndexError, ValueError):
             continue
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

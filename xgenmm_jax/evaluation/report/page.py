@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from xgenmm_jax import files
 from xgenmm_jax.evaluation.boxes import parse_box
 from xgenmm_jax.evaluation.report.content import STAGE_TITLES, ReportContent, StageContent, report_json
 from xgenmm_jax.evaluation.report.curves import loss_curve
@@ -32,9 +33,7 @@ def write_report(content: ReportContent, folder: Path) -> None:
         ("report.json", json.dumps(report_json(content), indent=1) + "\n"),
         ("report.html", render(content)),
     ):
-        unfinished = folder / f"{name}.partial"
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(folder / name)
+        files.write_whole(folder / name, text)
 
 
 def render(content: ReportContent) -> str:
