@@ -175,3 +175,27 @@ def test_errors_name_the_record(tokenizer):
         chat.chat_prompt((Turn("user", "<image> A?"),), (), tokenizer)
     with pytest.raises(ValueError, match="c8 has no assistant turn"):
         chat.sample(Conversation("c8", (), (Turn("user", "A?"),)), tokenizer)
+
+
+def turns_of(roles: str) -> tuple[Turn, ...]:
+    names = {"u": "user", "a": "assistant", "s": "system"}
+    return tuple(Turn(names[role], "x") for role in roles)
+
+
+@pytest.mark.parametrize("roles", ["", "a", "au", "aua", "uu", "uua", "uaa", "uau", "usa", "ssua", "sau", "s"])
+def test_conversations_out_of_order_are_refused(tokenizer, roles):
+    """They were trained on as they stand, although the docstring promised an error."""
+    with pytest.raises(ValueError, match="c3 has (the turns|no assistant turn)"):
+        chat.sample(Conversation("c3", (), turns_of(roles)), tokenizer)
+
+
+@pytest.mark.parametrize("roles", ["ua", "sua", "uaua", "suauaua"])
+def test_conversations_in_order_are_taken(tokenizer, roles):
+    mask = chat.sample(Conversation("c4", (), turns_of(roles)), tokenizer).loss_mask
+    assert np.sum(np.diff(mask.astype(int)) == 1) == roles.count("a")
+
+
+@pytest.mark.parametrize("roles", ["", "s", "ua", "uu", "au", "auu", "usu"])
+def test_preferences_out_of_order_are_refused(tokenizer, roles):
+    with pytest.raises(ValueError, match="p3 has the turns .*the last one the user's"):
+        chat.sample(Preference("p3", (), turns_of(roles), "yes", "no"), tokenizer)

@@ -60,6 +60,7 @@ def sample(record: Record, tokenizer: Tokenizer, style: ChatStyle = ChatStyle())
     if isinstance(record, Document):
         return _document(record, tokenizer)
     if isinstance(record, Conversation):
+        check_turns(record.id, record.turns, last="assistant")
         parts = render(record.turns, len(record.pictures), style)
         ids = np.array(tokenizer.encode_parts(parts), np.int32)
         _check_pictures(record.id, ids, record.pictures, tokenizer)
@@ -67,12 +68,30 @@ def sample(record: Record, tokenizer: Tokenizer, style: ChatStyle = ChatStyle())
     return _preference(record, tokenizer, style)
 
 
+def check_turns(id_: str, turns: Sequence[Turn], last: str) -> None:
+    """Raises ValueError unless users and assistants alternate, a user first, behind at most one system turn.
+
+    last: whose the last turn must be, "user" or "assistant".
+    """
+    roles = [turn.role for turn in turns]
+    if last == "assistant" and "assistant" not in roles:
+        raise ValueError(f"chat: {id_} has no assistant turn, so nothing is supervised; leave it out of the data.")
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    wanted = [("user", "assistant")[place % 2] for place in range(len(spoken))]
+    if not spoken or spoken != wanted or spoken[-1] != last:
+        shown = ", ".join(map(str, roles[:8])) + (", ..." if len(roles) > 8 else "")
+        raise ValueError(
+            f"chat: {id_} has the turns [{shown}]; wanted user and assistant in turn, at most a system turn before "
+            f"them, the last one the {last}'s; leave it out of the data."
+        )
+
+
 def render(turns: Sequence[Turn], pictures: int, style: ChatStyle = ChatStyle()) -> list[str]:
     """Turns in Phi-3's chat template, as parts for `Tokenizer.encode_parts`.
 
     pictures: how many the conversation has; without any, `<image>` is text in user turns too.
 
-    Example, joined: "<|system|>\n{SYS}<|end|>\n<|user|>\n<image>\nHow many?<|end|>\n<|assistant|>\nTwo<|end|>\n"
+    Example, joined: "<|system|>\\n{SYS}<|end|>\\n<|user|>\\n<image>\\nHow many?<|end|>\\n<|assistant|>\\nTwo<|end|>\\n"
     """
     if style.system is not None and (not turns or turns[0].role != "system"):
         turns = (Turn("system", style.system), *turns)
@@ -84,7 +103,7 @@ def render(turns: Sequence[Turn], pictures: int, style: ChatStyle = ChatStyle())
 
 
 def _with_images(text: str) -> list[str]:
-    """The text with its `<image>` as the template's: "<image>\nHow many?" -> ["", IMAGE, "\nHow many?"]."""
+    """The text with its `<image>` as the template's: "<image>\\nHow many?" -> ["", IMAGE, "\\nHow many?"]."""
     first, *rest = text.split(IMAGE)
     return [first, *(part for text in rest for part in (IMAGE, text))]
 
@@ -193,8 +212,7 @@ def _answer_mask(id_: str, ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def _preference(record: Preference, tokenizer: Tokenizer, style: ChatStyle) -> Sample:
-    if not record.turns or record.turns[-1].role != "user":
-        raise ValueError(f"chat: {record.id} must end with a user turn before its chosen and rejected answers.")
+    check_turns(record.id, record.turns, last="user")
     ids, masks = [], []
     for answer in (record.chosen, record.rejected):
         parts = render((*record.turns, Turn("assistant", answer)), len(record.pictures), style)
