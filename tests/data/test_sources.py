@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 
 import numpy as np
 import PIL.Image
@@ -56,7 +57,10 @@ def test_llava_samples_are_drawn_by_seed_42(folder):
     rows = [row(f"{n}?") for n in range(10)]
     some = llava(folder, rows, samples=4)
     assert len({some.record(i, RNG).turns[0].text for i in range(4)}) == len(some) == 4
-    assert [some._rows[i] for i in range(4)] == llava(folder, rows, samples=4)._rows
+    again = llava(folder, rows, samples=4)
+    assert [some.record(i, RNG).turns for i in range(4)] == [again.record(i, RNG).turns for i in range(4)]
+    drawn = random.Random(42).sample(rows, 4)
+    assert [some.record(i, RNG).turns[0].text for i in range(4)] == [r["conversations"][0]["value"] for r in drawn]
     assert len(llava(folder, rows, samples=25)) == 25
 
 

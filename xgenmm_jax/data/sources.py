@@ -4,23 +4,18 @@ from collections.abc import Sequence
 import dataclasses
 from dataclasses import dataclass
 import functools
-import json
-from pathlib import Path
-import random
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import PIL.Image
 
-from xgenmm_jax.data import pictures
+from xgenmm_jax.data.llava import LlavaSource
 from xgenmm_jax.data.picture_store import PictureStore
 from xgenmm_jax.data.record_files import RecordReader
-from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Turn
+from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
+from xgenmm_jax.data.skips import RecordError, SourceError
 from xgenmm_jax.data.splits import Split
 from xgenmm_jax.data.synthetic import annotation, draw, families, word_pictures
-
-ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
-IMAGE = "<image>"
 
 
 @runtime_checkable
@@ -196,6 +191,7 @@ class _InWordsSource:
 class RecordFiles:
     """Records in our own container (`record_files.py`): array_record files that match a pattern, in sorted order.
 
+    pattern: `~` is the home folder; a part of it that is there as written, a folder "a[b]", is read so.
     gives_conversations: whether they are conversations or preferences; the first record is held to it at opening. None,
     as in configs of before the field: the first record tells.
     """
@@ -205,9 +201,9 @@ class RecordFiles:
 
     def open(self, store: PictureStore | None = None) -> Source:
         source = RecordReader(self.pattern)
-        if self.gives_conversations is None or not len(source):
+        if self.gives_conversations is None:
             return source
-        first = source.record(0, np.random.default_rng(0))
+        first = _first_record(source)
         if isinstance(first, Conversation | Preference) != self.gives_conversations:
             raise ValueError(
                 f"data: '{self.pattern}' begins with a {type(first).__name__} and its source has gives_conversations="
@@ -220,7 +216,9 @@ class RecordFiles:
 class LlavaJson:
     """LLaVA's fine-tuning form: a JSON list or JSON lines of {"id", "image": path | [paths], "conversations"}.
 
-    folder: holds the pictures; paths may not leave it.
+    Entries of another form are left out and counted (`llava.py`).
+
+    folder: holds the pictures; paths may not leave it as they are written, links in it are followed.
     samples: as in the official mixture files: up to the file's length a sample of it, above it draws with
         replacement, by `random.Random(42)`. None takes all.
     max_images: conversations with more pictures are left out, as in the official code.
@@ -236,62 +234,7 @@ class LlavaJson:
         return True
 
     def open(self, store: PictureStore | None = None) -> Source:
-        return _LlavaSource(self)
-
-
-class _LlavaSource:
-    """Left out at opening: text-only conversations that contain `<image>`, and more than `max_images` pictures."""
-
-    def __init__(self, config: LlavaJson):
-        self.name = f"llava/{Path(config.path).stem}"
-        self._path = Path(config.path)
-        self._folder = Path(config.folder).resolve()
-        rows = _read_json(self._path)
-        kept = [row for row in rows if self._usable(row, config.max_images)]
-        if not kept:
-            raise ValueError(f"data: '{config.path}' has {len(rows)} entries and none is usable; wanted LLaVA's form.")
-        self.left_out = len(rows) - len(kept)
-        if config.samples is not None:
-            dice = random.Random(42)
-            draw = dice.choices if config.samples > len(kept) else dice.sample
-            kept = draw(kept, k=config.samples)
-        self._rows = kept
-
-    def _usable(self, row: Any, max_images: int) -> bool:
-        if not isinstance(row, dict) or not isinstance(row.get("conversations"), list):
-            raise ValueError(f"data: '{self._path}' has an entry without a 'conversations' list: {str(row)[:80]}")
-        images = _image_paths(row)
-        if images:
-            return len(images) <= max_images
-        return not any(IMAGE in turn.get("value", "") for turn in row["conversations"])
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def record(self, index: int, rng: np.random.Generator) -> Conversation:
-        row = self._rows[index]
-        id_ = f"{self.name}/{row.get('id', index)}"
-        images = tuple(pictures.open_picture(self._inside(path, id_), official=True) for path in _image_paths(row))
-        return Conversation(id_, images, self._turns(row, id_, len(images)))
-
-    def _turns(self, row: dict, id_: str, images: int) -> tuple[Turn, ...]:
-        turns = []
-        for turn in row["conversations"]:
-            if turn.get("from") not in ROLES or not isinstance(turn.get("value"), str):
-                raise ValueError(f"data: {id_} has a turn {str(turn)[:80]}; wanted 'from' {list(ROLES)} and 'value'.")
-            turns.append(Turn(ROLES[turn["from"]], turn["value"]))
-        first = next((i for i, turn in enumerate(turns) if turn.role == "user"), None)
-        # The official repair: one picture, and not exactly one marker in the first question.
-        if images == 1 and first is not None and turns[first].text.count(IMAGE) != 1:
-            text = turns[first].text.replace(IMAGE, "").strip()
-            turns[first] = Turn("user", f"{IMAGE}\n{text}")
-        return tuple(turns)
-
-    def _inside(self, path: str, id_: str) -> Path:
-        full = (self._folder / path).resolve()
-        if not full.is_relative_to(self._folder):
-            raise ValueError(f"data: {id_} names the picture '{path}', outside of '{self._folder}'; move it inside.")
-        return full
+        return LlavaSource(self.path, self.folder, self.samples, self.max_images)
 
 
 SourceConfig = Synthetic | Squashed | InWords | RecordFiles | LlavaJson
@@ -309,24 +252,15 @@ def share_of_conversations(mixture: Sequence[tuple[SourceConfig, float]]) -> flo
 def _gives_conversations(source: SourceConfig) -> bool:
     if source.gives_conversations is not None:
         return source.gives_conversations
-    return isinstance(source.open().record(0, np.random.default_rng(0)), Conversation | Preference)
+    return isinstance(_first_record(source.open()), Conversation | Preference)
 
 
-def _image_paths(row: dict) -> list[str]:
-    image = row.get("image", [])
-    return [image] if isinstance(image, str) else list(image)
-
-
-def _read_json(path: Path) -> list[Any]:
-    if not path.is_file():
-        raise ValueError(f"data: no file '{path}'; wanted a JSON list or JSON lines in LLaVA's form.")
-    text = path.read_text()
-    try:
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"data: '{path}' is not JSON ({error}); is it truncated?") from error
-    if not isinstance(rows, list):
-        raise ValueError(f"data: '{path}' holds a {type(rows).__name__}; wanted a list of conversations.")
-    return rows
+def _first_record(source: Source) -> Record:
+    """The first record that can be read. Raises SourceError where none of the first 1,000 can."""
+    tried = min(len(source), 1000)
+    for index in range(tried):
+        try:
+            return source.record(index, np.random.default_rng(0))
+        except RecordError as error:
+            cause = error
+    raise SourceError(f"data: of '{source.name}' none of the first {tried} records can be read ({cause}).")
