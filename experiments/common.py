@@ -2,8 +2,9 @@
 
 Data. A name below is a folder: "obelics" is read from `data/obelics/*.array_record`, relative to where the command is
 typed. These are files in this project's container (`xgenmm_jax/data/record_files.py`, `write_records`): pictures beside
-their text. Fine-tuning data in LLaVA's JSON form is read as it is. Of public forms, the readers of parquet, tar and
-url lists are not part of this version, so those datasets are converted first; BLIP3-OCR-HD-30M was never released.
+their text, and a `shards.json` that says how many records each file holds. Fine-tuning data in LLaVA's JSON form is
+read as it is. Of public forms, the readers of parquet, tar and url lists are not part of this version, so those
+datasets are converted first; BLIP3-OCR-HD-30M was never released.
 
 Weights. Folders under `weights/` that `xgenmm convert` makes of SigLIP (Hugging Face or big_vision), Phi-3-mini and
 Phi-3-medium: `xgenmm convert DOWNLOADED weights/siglip_so400m_384`. Phi-3's `tokenizer.model` comes along.

@@ -103,7 +103,7 @@ def test_record_files_give_back_what_was_written(tmp_path):
         assert [picture.load().getpixel((0, 0))[0] for picture in pictures] == [p.size_px[0] for p in pictures]
         assert len(blobs) == len(pictures)
         assert not pictures or sources.with_pictures(got, sources.pictures_of(want)) == want
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-0.array_record", "a-1.array_record"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-0.array_record", "a-1.array_record", "shards.json"]
     with pytest.raises(ValueError, match="no file matches"):
         sources.RecordFiles(str(tmp_path / "b-*")).open()
     assert len(sources.RecordFiles(str(tmp_path / "a-1*"), gives_conversations=True).open()) == 2

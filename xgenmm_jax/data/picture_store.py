@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import functools
 import hashlib
 import io
+import logging
 import os
 from pathlib import Path
 import subprocess
@@ -18,8 +19,11 @@ import PIL
 import PIL.Image
 
 from xgenmm_jax.data import parent
-from xgenmm_jax.data.record_files import BlobReader, write_blobs
+from xgenmm_jax.data.places import at_home
 from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.shards import BlobReader, write_blobs
+
+LOG = logging.getLogger(__name__)
 
 SHARD_RECORDS = 4096
 
@@ -28,22 +32,30 @@ class PictureStore:
     """Shards of records' pictures under a folder, named `{key}-{shard}.array_record`."""
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder) / fingerprint()
-        self._shards: dict[tuple[str, int], BlobReader] = {}
+        self.folder = at_home(folder) / fingerprint()
+        self._shards: dict[tuple[str, int], BlobReader | None] = {}
 
     def path(self, key: str, shard: int) -> Path:
         return self.folder / f"{key}-{shard:05d}.array_record"
 
     def read(self, key: str, index: int, number: int) -> PIL.Image.Image | None:
-        """Picture `number` of record `index`, or None where its shard is not made yet."""
+        """Picture `number` of record `index`; None where its shard is not made yet, or is damaged, which is logged."""
         shard, place = divmod(index, SHARD_RECORDS)
-        reader = self._shards.get((key, shard))
-        if reader is None:
-            path = self.path(key, shard)
-            if not path.exists():
-                return None
-            reader = self._shards[key, shard] = BlobReader(path)
-        return _unpack(reader[place], number)
+        try:
+            if (key, shard) not in self._shards:
+                path = self.path(key, shard)
+                if not path.exists():
+                    return None
+                self._shards[key, shard] = BlobReader(path)
+            reader = self._shards[key, shard]
+            return None if reader is None else _unpack(reader[place], number)
+        except (ValueError, IndexError, OSError) as error:
+            self._give_up(key, shard, error)
+            return None
+
+    def _give_up(self, key: str, shard: int, error: Exception) -> None:
+        LOG.warning("pictures: '%s' is not used, its pictures are drawn anew (%s)", self.path(key, shard), error)
+        self._shards[key, shard] = None
 
     def make_shard(self, key: str, shard: int, pictures_of: Callable[[int], Sequence[Picture]], length: int) -> None:
         """Draws one shard of a source of `length` records, unless it is there."""

@@ -7,64 +7,26 @@ the other. Pictures' sizes stand in the JSON, so that measuring a record decodes
 import bisect
 from collections.abc import Iterable
 import functools
-import glob
 import json
-import os
 from pathlib import Path
-import threading
-from typing import Any
+from typing import Any, get_args
 
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 import numpy as np
 
-from xgenmm_jax.data import pictures
-from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Turn
-
-# One record a group: reading one decompresses no neighbours. Pictures are compressed already.
-WRITER_OPTIONS = "group_size:1,uncompressed"
+from xgenmm_jax.data import pictures, shards
+from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Role, Turn
+from xgenmm_jax.data.skips import RecordError, SourceError
+from xgenmm_jax.files import parse_json, without_surrogates
 
 
 def write_records(path: str | Path, records: Iterable[tuple[Record, list[bytes]]]) -> int:
-    """Writes records, each with its pictures' encoded bytes in order; gives their number. The file appears whole."""
-    return write_blobs(path, (encode(record, blobs) for record, blobs in records))
+    """Writes records, each with its pictures' encoded bytes in order; gives their number. The file appears whole.
 
-
-def write_blobs(path: str | Path, blobs: Iterable[bytes]) -> int:
-    """An array_record file of byte strings, renamed into place when it is complete."""
-    beside = Path(f"{path}.{os.getpid()}-{threading.get_ident()}.part")
-    writer = ArrayRecordWriter(str(beside), WRITER_OPTIONS)
-    count = 0
-    try:
-        for blob in blobs:
-            writer.write(blob)
-            count += 1
-        writer.close()
-        os.replace(beside, path)
-    finally:
-        if writer.is_open():
-            writer.close()
-        beside.unlink(missing_ok=True)
+    It is noted in `shards.json` beside it, which several writers of one folder may do at the same time.
+    """
+    count = shards.write_blobs(path, (encode(record, blobs) for record, blobs in records))
+    shards.note(path, count)
     return count
-
-
-class BlobReader:
-    """Random access to one array_record file; any thread may read."""
-
-    def __init__(self, path: str | Path):
-        self._path = path
-        self._lock = threading.Lock()
-        try:
-            self._reader = ArrayRecordReader(str(path), "readahead_buffer_size:0")
-            self._count = self._reader.num_records()
-        except (RuntimeError, ValueError, OSError) as error:
-            raise ValueError(f"data: '{path}' is not a whole array_record file ({error}); write it again.") from error
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> bytes:
-        with self._lock:
-            return self._reader.read([index])[0]
 
 
 def encode(record: Record, blobs: list[bytes]) -> bytes:
@@ -80,34 +42,60 @@ def encode(record: Record, blobs: list[bytes]) -> bytes:
         header["turns"] = [[turn.role, turn.text] for turn in record.turns]
         if isinstance(record, Preference):
             header |= {"chosen": record.chosen, "rejected": record.rejected}
-    text = json.dumps(header, ensure_ascii=False).encode()
+    text = without_surrogates(json.dumps(header, ensure_ascii=False)).encode()
     return len(text).to_bytes(8, "little") + text + b"".join(blobs)
 
 
-def decode(data: bytes) -> Record:
-    """The record of `encode`; its pictures decode on `load`."""
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    images = []
-    for size_px, length in zip(header["sizes_px"], header["bytes"], strict=True):
-        load = functools.partial(_load, data[start : start + length], header["id"])
-        images.append(Picture(tuple(size_px), load))
-        start += length
-    return _record(header, tuple(images))
+def decode(data: bytes, name: str = "record") -> Record:
+    """The record of `encode`; its pictures decode on `load`.
+
+    Raises RecordError where the bytes are not such a record. name: what it is called until its id is known.
+    """
+    try:
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = parse_json(data[8:start])
+        name = str(header["id"])
+        images = []
+        for size_px, length in zip(header["sizes_px"], header["bytes"], strict=True):
+            width, height = size_px
+            if not (min(width, height) > 0 and 0 <= length <= len(data) - start):
+                raise ValueError(f"a picture of {width} x {height} pixels and {length} bytes")
+            load = functools.partial(_load, data[start : start + length], name)
+            images.append(Picture((width, height), load))
+            start += length
+        return _record(header, tuple(images))
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        cause = f"is cut or was not written by `write_records` ({type(error).__name__}: {error})"
+        raise RecordError(name, cause) from error
 
 
 def _record(header: dict[str, Any], images: tuple[Picture, ...]) -> Record:
-    id_, kind = header["id"], header["kind"]
+    id_, kind = _text(header["id"]), header["kind"]
     if kind == "Caption":
-        return Caption(id_, images[0], header["text"])
+        [picture] = images
+        return Caption(id_, picture, _text(header["text"]))
     if kind == "Document":
-        rest = iter(images)
-        parts = tuple(next(rest) if part is None else part for part in header["parts"])
+        rest = list(images)[::-1]
+        parts = tuple(rest.pop() if part is None else _text(part) for part in header["parts"])
         return Document(id_, parts, header["separator"])
-    turns = tuple(Turn(role, text) for role, text in header["turns"])
+    turns = tuple(Turn(_role(role), _text(text)) for role, text in header["turns"])
     if kind == "Conversation":
         return Conversation(id_, images, turns)
-    return Preference(id_, images, turns, header["chosen"], header["rejected"])
+    if kind != "Preference":
+        raise ValueError(f"kind {kind!r}")
+    return Preference(id_, images, turns, _text(header["chosen"]), _text(header["rejected"]))
+
+
+def _role(value: Any) -> Role:
+    if value not in get_args(Role):
+        raise ValueError(f"role {value!r}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _load(blob: bytes, name: str):
@@ -115,15 +103,17 @@ def _load(blob: bytes, name: str):
 
 
 class RecordReader:
-    """A source over all files that match a pattern."""
+    """A source over all files that match a pattern.
+
+    Raises SourceError where none does, or one is not what was written (`shards.open_shards`).
+    """
 
     def __init__(self, pattern: str):
-        paths = sorted(glob.glob(pattern))
-        if not paths:
-            raise ValueError(f"data: no file matches '{pattern}'; wanted array_record files by `write_records`.")
-        self.name = Path(pattern).name
-        self._files = [BlobReader(path) for path in paths]
+        self.name = pattern
+        self._files = shards.open_shards(pattern)
         self._ends = np.cumsum([len(file) for file in self._files]).tolist()
+        if not len(self):
+            raise SourceError(f"data: the {len(self._files)} files of '{pattern}' hold no record; write them again.")
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -131,4 +121,11 @@ class RecordReader:
     def record(self, index: int, rng: np.random.Generator) -> Record:
         number = bisect.bisect_right(self._ends, index)
         first = self._ends[number - 1] if number else 0
-        return decode(self._files[number][index - first])
+        name = f"record {index} of '{self.name}'"
+        try:
+            data = self._files[number][index - first]
+        except SourceError:
+            raise
+        except ValueError as error:
+            raise RecordError(name, error) from error
+        return decode(data, name)
