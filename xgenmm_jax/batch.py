@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 
     token_ids: Int32[ArrayLike, "B T"]
     segment_ids: Int32[ArrayLike, "B T"]
-    """0 is padding; samples of a row count from 1."""
+    """0 is padding; samples of a row count from 1, without the number of one that could not be decoded."""
     positions: Int32[ArrayLike, "B T"]
     loss_mask: Bool[ArrayLike, "B T"]
     slot: Int32[ArrayLike, "B T"]

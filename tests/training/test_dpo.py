@@ -94,3 +94,25 @@ def test_what_prefers_nothing_or_the_rejected_is_refused(name, refused, taken):
         with pytest.raises(ValueError, match=f"loss.{name}: got .*, wanted"):
             DPO(**{name: value})
     DPO(**{name: taken})
+
+
+@pytest.mark.parametrize("bad", [(0,), (1,), (2,), (0, 2)])
+def test_a_pair_that_is_left_out_adds_nothing(case, bad):
+    """Both of its segments are empty; the others keep their numbers, by which chosen and rejected are told."""
+    model, data, tokenizer, pairs, params, other = case
+
+    def load():
+        raise ValueError("picture: it is damaged")
+
+    broken = (Picture((32, 32), load),)
+    damaged = [dataclasses.replace(one, pictures=broken) if n in bad else one for n, one in enumerate(pairs)]
+    loss = DPO(beta=0.3, chosen_weight=0.5, chunk=8).objective(model, data).loss
+    rest = [[one for n, one in enumerate(pairs) if n not in bad and n // 2 == row] for row in range(2)]
+    skipped = []
+    batches = (
+        build_rows([damaged[:2], damaged[2:]], data.row, data.anyres, tokenizer, skipped),
+        build_rows(rest, data.row, data.anyres, tokenizer),
+    )
+    got, want = (jax.jit(loss)(params, other, batch, jax.random.key(0)) for batch in batches)
+    assert len(skipped) == len(bad) and got[0].weight == want[0].weight == 3 - len(bad)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, want)

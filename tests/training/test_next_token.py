@@ -1,6 +1,7 @@
 """The loss of packed rows is that of their samples."""
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -11,7 +12,10 @@ import tiny_run
 from xgenmm_jax.data import packing, pipeline, sources
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
+from xgenmm_jax.data.records import Picture, Sample
 from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.training import next_token
 from xgenmm_jax.training.dpo import DPO
 from xgenmm_jax.training.next_token import NextToken
 from xgenmm_jax.training.word_pictures import WordPictures
@@ -40,6 +44,63 @@ def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_pat
     packed, alone = (loss(packing.build_rows(some, data.row, data.anyres, tokenizer)) for some in (rows, samples))
     assert packed.weight == alone.weight == sum(int(s.loss_mask.sum()) for (s,) in samples)
     np.testing.assert_allclose(packed.total, alone.total, rtol=1e-5)
+
+
+def without(rows: list[list[Sample]], gone: set[int]) -> list[list[Sample]]:
+    """The rows, with pictures that cannot be decoded in the samples of these numbers."""
+
+    def load():
+        raise ValueError("picture: it is damaged")
+
+    numbers = itertools.count()
+
+    def one(sample: Sample) -> Sample:
+        if next(numbers) not in gone or not sample.pictures:
+            return sample
+        return dataclasses.replace(sample, pictures=tuple(Picture(p.size_px, load) for p in sample.pictures))
+
+    return [[one(sample) for sample in row] for row in rows]
+
+
+@pytest.mark.parametrize("sampling", [Sampling.CROPS, Sampling.STRIPS, Sampling.FIXED_SAMPLING])
+def test_a_sample_that_is_left_out_of_its_row_adds_nothing_and_moves_nothing(tmp_path, sampling):
+    """Loss, weight and gradients are those of the other samples; a row of nothing is no NaN."""
+    path = tiny_run.tokenizer(tmp_path)
+    config = tiny_run.config(path)
+    per = "image" if sampling is Sampling.FIXED_SAMPLING else "crop"
+    data = dataclasses.replace(
+        config.data,
+        mixture=tuple((sources.Synthetic(family, 40), 1.0) for family in ("caption", "interleaved")),
+        row=RowConfig(length=320, crops=9, images=4, vision_tokens=4, vision_tokens_per=per, too_long="drop"),
+        anyres=AnyRes(grids=((2, 1), (1, 2)), view_px=32, view_cells=4),
+        window=8,
+    )
+    model = dataclasses.replace(config.model, sampling=sampling, max_image_crops=3)
+    config = dataclasses.replace(config, data=data, model=model)
+    tokenizer = Tokenizer.load(path)
+    rows = pipeline.plan(data, pipeline.open_sources(data), tokenizer, seed=0, window=0).rows
+    count = sum(map(len, rows))
+    objective = config.objective()
+    params = random_parameters(objective.init)
+
+    def total(params, batch):
+        loss = objective.loss(params, None, batch, jax.random.key(0))[0]
+        return loss.total, loss.weight
+
+    loss_and_gradient = jax.jit(jax.value_and_grad(total, has_aux=True))
+    for gone in ({0}, {1, count - 1}, set(range(len(rows[0]))), set(range(count))):
+        skipped = []
+        batch = packing.build_rows(without(rows, gone), data.row, data.anyres, tokenizer, skipped)
+        assert len(skipped) == len(gone)
+        numbers = itertools.count()
+        rest = [[sample for sample in row if next(numbers) not in gone] for row in rows]
+        alone = packing.build_rows(rest, data.row, data.anyres, tokenizer)
+        (got, weight), gradient = loss_and_gradient(params, batch)
+        (want, wanted_weight), wanted_gradient = loss_and_gradient(params, alone)
+        assert weight == wanted_weight and next_token.row_size(batch) == next_token.row_size(alone)
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3), gradient, wanted_gradient)
+        assert len(gone) < count or (got == 0 and weight == 0)
 
 
 @pytest.mark.parametrize("loss", [NextToken, WordPictures, DPO])

@@ -9,13 +9,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from jaxtyping import Bool, Int, Int32, Int64
+from jaxtyping import Bool, Int, Int32, Int64, UInt8
 import numpy as np
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes, Layout
 from xgenmm_jax.data.records import Picture, Sample
+from xgenmm_jax.data.skips import BAD_PICTURE, Skip, is_of_a_record, skip_of
 from xgenmm_jax.data.tokenizer import Tokenizer
 
 
@@ -110,7 +111,7 @@ def fit(sample: Sample, config: AnyRes, row: RowConfig, tokenizer: Tokenizer) ->
         )
     if row.too_long == "drop":
         return None
-    raise ValueError(_too_long(sample, size, room, layouts, row))
+    raise ValueError(_too_long(sample, layouts, row))
 
 
 def _used_after(
@@ -123,13 +124,18 @@ def _used_after(
     return np.cumsum(costs, axis=0)
 
 
-def _too_long(sample: Sample, size: Size, room: Size, layouts: Sequence[Layout], row: RowConfig) -> str:
-    vision = sum(map(row.tokens_of, layouts))
-    over = [
+def excess(sample: Sample, layouts: Sequence[Layout], row: RowConfig) -> list[str]:
+    """What of a sample a row has no room for: "24 positions exceed the row's 10"."""
+    return [
         f"{need} {name} exceed the row's {have}"
-        for name, need, have in zip(Size._fields, size, room, strict=True)
+        for name, need, have in zip(Size._fields, measure(sample, layouts, row), budget(row), strict=True)
         if need > have
     ]
+
+
+def _too_long(sample: Sample, layouts: Sequence[Layout], row: RowConfig) -> str:
+    vision = sum(map(row.tokens_of, layouts))
+    over = excess(sample, layouts, row)
     field = over[0].split()[1].replace("positions", "length")
     return (
         f"row: sample {sample.id} does not fit: {' and '.join(over)}. It has {len(layouts)} pictures of "
@@ -220,35 +226,75 @@ def empty_rows(rows: int, row: RowConfig, config: AnyRes, pad_id: int) -> Batch:
 
 
 def build_rows(
-    rows: Sequence[Sequence[Sample]], row: RowConfig, config: AnyRes, tokenizer: Tokenizer
+    rows: Sequence[Sequence[Sample]],
+    row: RowConfig,
+    config: AnyRes,
+    tokenizer: Tokenizer,
+    skipped: list[Skip] | None = None,
 ) -> Batch:
-    """Packed rows as arrays; decodes the pictures. Each list of samples must fit a row."""
+    """Packed rows as arrays; decodes the pictures. Each list of samples must fit a row.
+
+    skipped: is given a Skip for each sample with a picture that cannot be decoded. Its place stays padding, and what
+    stands behind it stays where it is: segments 1 1 2 2 3 0 become 1 1 0 0 3 0. None: such a picture is an error.
+    """
     batch = empty_rows(len(rows), row, config, tokenizer.pad_id)
     for number, samples in enumerate(rows):
-        _fill_row(Batch(*(array[number] for array in batch)), samples, row, config, tokenizer)
+        _fill_row(Batch(*(array[number] for array in batch)), samples, row, config, tokenizer, skipped)
     return batch
 
 
 def _fill_row(
-    out: Batch, samples: Sequence[Sample], row: RowConfig, config: AnyRes, tokenizer: Tokenizer
+    out: Batch,
+    samples: Sequence[Sample],
+    row: RowConfig,
+    config: AnyRes,
+    tokenizer: Tokenizer,
+    skipped: list[Skip] | None,
 ) -> None:
     position = crop = image = segment = 0
     for sample in samples:
         segment += 1
         layouts = layouts_of(sample.pictures, config)
+        views = _views(sample, layouts, config, skipped)
         members = [(sample.token_ids, sample.loss_mask)]
         if sample.rejected_ids is not None:
             members.append((sample.rejected_ids, sample.rejected_mask))
         for member, (token_ids, loss_mask) in enumerate(members):
             expanded = expand(token_ids, layouts, row, tokenizer.image_id, crop, image)
             place = slice(position, position + len(expanded.token_ids))
-            _put_text(out, place, expanded, loss_mask, segment + member)
+            if views is not None:
+                _put_text(out, place, expanded, loss_mask, segment + member)
             position = place.stop
-        for picture, layout in zip(sample.pictures, layouts, strict=True):
-            _put_picture(out, picture, layout, config, crop, image, segment)
+        for number, (picture, layout) in enumerate(zip(sample.pictures, layouts, strict=True)):
+            if views is not None:
+                _put_picture(out, views[number], picture, layout, crop, image, segment)
             crop += layout.crops
             image += 1
         segment += len(members) - 1
+
+
+def _views(
+    sample: Sample, layouts: Sequence[Layout], config: AnyRes, skipped: list[Skip] | None
+) -> list[UInt8[np.ndarray, "n S S 3"]] | None:
+    """The crops of each picture; None where one cannot be decoded and `skipped` takes it.
+
+    All of a sample before anything of it is laid into its row.
+    """
+    views = []
+    for picture, layout in zip(sample.pictures, layouts, strict=True):
+        try:
+            found = picture.load()
+            if found.size != picture.size_px:
+                raise ValueError(f"picture: it has {found.size} px and had {picture.size_px} before; copy it again.")
+            views.append(anyres.crops(found, config))
+            assert len(views[-1]) == layout.crops
+        except Exception as error:
+            if skipped is None or not is_of_a_record(error):
+                error.add_note(f"Raised for a picture of the record {sample.id}.")
+                raise
+            skipped.append(skip_of(error, sample.source, sample.id, BAD_PICTURE))
+            return None
+    return views
 
 
 def _put_text(out: Batch, place: slice, expanded: Expanded, loss_mask: Bool[np.ndarray, " n"], segment: int) -> None:
@@ -262,9 +308,15 @@ def _put_text(out: Batch, place: slice, expanded: Expanded, loss_mask: Bool[np.n
 
 
 def _put_picture(
-    out: Batch, picture: Picture, layout: Layout, config: AnyRes, crop: int, image: int, segment: int
+    out: Batch,
+    views: UInt8[np.ndarray, "n S S 3"],
+    picture: Picture,
+    layout: Layout,
+    crop: int,
+    image: int,
+    segment: int,
 ) -> None:
-    out.pixels[crop : crop + layout.crops] = anyres.crops(picture.load(), config)
+    out.pixels[crop : crop + layout.crops] = views
     out.crop_image[crop : crop + layout.crops] = image
     out.crop_segment[crop : crop + layout.crops] = segment
     out.image_grid[image] = layout.grid

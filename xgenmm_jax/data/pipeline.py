@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+import dataclasses
 from dataclasses import dataclass
 import functools
 import itertools
@@ -14,14 +15,22 @@ import grain
 import numpy as np
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data import chat, order, packing, parent, picture_store
+from xgenmm_jax.data import chat, order, packing, parent, picture_store, skips
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import ChatStyle
-from xgenmm_jax.data.order import State
+from xgenmm_jax.data.order import Draw, State
 from xgenmm_jax.data.packing import RowConfig, Size
 from xgenmm_jax.data.records import Sample
+from xgenmm_jax.data.skips import SampleIds, Skip, SourceError
 from xgenmm_jax.data.sources import Source, SourceConfig, Synthetic
 from xgenmm_jax.data.tokenizer import Tokenizer
+
+LEAST_TRIED = 32
+"""Samples one after the other none of which can be used: a run gives up. A window is often more, seldom less."""
+
+
+KEPT = 64
+"""Windows whose skips are remembered behind the newest: batches are asked for about in their order."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +91,23 @@ class HostBatch(NamedTuple):
     sample_ids: list[str]  # one string a row: its samples, joined by " + "
     state: State  # of the run, after this batch
 
+    @property
+    def skipped(self) -> tuple[Skip, ...]:
+        """What was left out on the way to this batch: records of the windows that begin in it and, in the first batch,
+        what the sources left out at opening, both told to the first host; and samples whose pictures are damaged."""
+        return getattr(self.sample_ids, "skipped", ())
+
 
 class Window(NamedTuple):
     """Packed samples, before pictures are decoded."""
 
     rows: list[list[Sample]]  # in the order of training
-    dropped: int  # samples that no row could hold
+    skipped: tuple[Skip, ...]  # records that cannot be used, and samples that no row could hold
+
+    @property
+    def dropped(self) -> int:
+        """How many of the window's samples are in none of its rows."""
+        return len(self.skipped)
 
 
 def open_sources(config: DataConfig) -> list[Source]:
@@ -96,28 +116,50 @@ def open_sources(config: DataConfig) -> list[Source]:
 
 
 def plan(config: DataConfig, sources: list[Source], tokenizer: Tokenizer, seed: int, window: int) -> Window:
-    """The rows of a window: a pure function of its arguments, the same on every host and worker.
+    """The rows of a window: a pure function of its arguments and the data, the same on every host and worker.
+
+    A record that cannot be read, tokenised or measured is left out, and what could be packed is packed without it.
 
     Raises:
-        ValueError: a sample that no row can hold, or pairs mixed with other samples.
+        ValueError: a sample that no row can hold where these are errors, pairs mixed with other samples, a source that
+            is gone.
     """
     weights = [weight for _, weight in config.mixture]
     lengths = [len(source) for source in sources]
     samples: list[Sample] = []
+    skipped: list[Skip] = []
     for draw in order.draws(weights, lengths, seed, window * config.window, config.window):
-        record = sources[draw.component].record(draw.record, draw.rng(seed))
-        sample = packing.fit(chat.sample(record, tokenizer, config.chat), config.anyres, config.row, tokenizer)
-        if sample is not None:
-            samples.append(sample)
-    if not samples:
-        raise ValueError(f"data: none of the {config.window} samples of window {window} fits a row; raise row.length.")
+        found = _sample(config, sources[draw.component], draw, tokenizer, seed)
+        if isinstance(found, Skip):
+            skipped.append(found)
+        else:
+            samples.append(found)
     pairs = sum(sample.rejected_ids is not None for sample in samples)
     if pairs not in (0, len(samples)):
         raise ValueError(f"data: {pairs} of {len(samples)} samples are preference pairs; give them their own mixture.")
     sizes = [_size(sample, config) for sample in samples]
     packed = packing.best_fit(sizes, packing.budget(config.row))
     shuffled = order.row_order(len(packed), seed, window)
-    return Window([[samples[i] for i in packed[row]] for row in shuffled], config.window - len(samples))
+    return Window([[samples[i] for i in packed[row]] for row in shuffled], tuple(skipped))
+
+
+def _sample(config: DataConfig, source: Source, draw: Draw, tokenizer: Tokenizer, seed: int) -> Sample | Skip:
+    record_id, reason = f"record {draw.record}", skips.UNREADABLE
+    try:
+        record = source.record(draw.record, draw.rng(seed))
+        record_id, reason = record.id, skips.UNUSABLE
+        sample = chat.sample(record, tokenizer, config.chat)
+        layouts = packing.layouts_of(sample.pictures, config.anyres)
+    except Exception as error:
+        if not skips.is_of_a_record(error):
+            error.add_note(f"Raised at {record_id} of {source.name}.")
+            raise
+        return skips.skip_of(error, source.name, getattr(error, "record", record_id), reason)
+    fitting = packing.fit(sample, config.anyres, config.row, tokenizer)
+    if fitting is None:
+        detail = f"{' and '.join(packing.excess(sample, layouts, config.row))}, and it has no place to cut"
+        return Skip(source.name, record_id, skips.NO_ROW, detail)
+    return dataclasses.replace(fitting, source=source.name)
 
 
 def _size(sample: Sample, config: DataConfig) -> Size:
@@ -134,7 +176,10 @@ def batches(
     """Endless batches from `state` on; of the global batch, this host's rows.
 
     Close the iterator (`contextlib.closing`) to end its threads and workers. The rows depend on none of: hosts,
-    workers, threads, where the run was resumed.
+    workers, threads, where the run was resumed. What is left out is logged, and told by `HostBatch.skipped`.
+
+    Raises ValueError, at the batch that it concerns, for what no single record is to blame for; also where nothing at
+    all can be decoded of as many samples as a window has.
     """
     if config.batch_rows % host_count or not 0 <= host_index < host_count:
         raise ValueError(
@@ -152,6 +197,7 @@ def batches(
         dataset = dataset.mp_prefetch(processes, worker_init_fn=_start_worker)
     iterator = iter(dataset)
     maker = _start_maker(config) if host_index == 0 else None
+    teller, undecoded = skips.Teller(), skips.Undecoded(config.window)
     try:
         for number in itertools.count():
             made_as, batch = next(iterator)
@@ -159,6 +205,8 @@ def batches(
             if loader.workers:
                 # Off grain's shared memory, which complains at exit about arrays that are still held.
                 batch = batch._replace(batch=Batch(*map(np.array, batch.batch)))
+            teller.tell(batch.skipped)
+            undecoded.check(batch.skipped, bool(batch.batch.segment_ids.any()))
             yield batch
     finally:
         iterator.close()
@@ -192,6 +240,7 @@ class _BatchSource:
         self._planner: ThreadPoolExecutor | None = None
         self._windows: dict[int, Future[Window]] = {}
         self._rows_of: dict[int, int] = {}  # rows of each window planned so far
+        self._skipped_of: dict[int, tuple[Skip, ...]] = {}
 
     def __reduce__(self):
         return _BatchSource, self._arguments
@@ -212,15 +261,27 @@ class _BatchSource:
 
     def __getitem__(self, number: int) -> tuple[int, HostBatch]:
         config = self._config
+        is_first_host = self._own.start == 0
+        skipped: list[Skip] = []
         with self._lock:
-            rows, state = self._locate(number)
+            if is_first_host and number == 0:
+                skipped += skips.at_opening(self._sources)
+            rows, begun, state = self._locate(number)
+            samples = []
+            if is_first_host:
+                skipped += itertools.chain.from_iterable(map(self._skips, begun))
             samples = [self._window(window).rows[row] for window, row in rows[self._own]]
-        batch = packing.build_rows(samples, config.row, config.anyres, self._tokenizer)
-        ids = [" + ".join(sample.id for sample in row) for row in samples]
-        return number, HostBatch(batch, ids, state)
+        damaged: list[Skip] = []
+        batch = packing.build_rows(samples, config.row, config.anyres, self._tokenizer, damaged)
+        gone = {(skip.source, skip.record) for skip in damaged}
+        ids = [" + ".join(one.id for one in row if (one.source, one.id) not in gone) for row in samples]
+        return number, HostBatch(batch, SampleIds.of(ids, [*skipped, *damaged]), state)
 
-    def _locate(self, number: int) -> tuple[list[tuple[int, int]], State]:
-        """(window, row) of each row of a batch, and the state after it."""
+    def _locate(self, number: int) -> tuple[list[tuple[int, int]], list[int], State]:
+        """(window, row) of each row of a batch, the windows that begin in it, and the state after it.
+
+        Raises SourceError where windows one after the other, of LEAST_TRIED samples or more, have no row.
+        """
         window, row = self._start
         if row > self._count(window):
             raise ValueError(
@@ -229,19 +290,37 @@ class _BatchSource:
             )
         row += number * self._config.batch_rows
         rows: list[tuple[int, int]] = []
+        begun: list[int] = []
+        empty: list[Skip] = []
         while len(rows) < self._config.batch_rows:
             count = self._count(window)
+            if row == 0:
+                begun.append(window)
             if row >= count:
+                empty = [] if count else [*empty, *self._skips(window)]
+                if len(empty) >= LEAST_TRIED:
+                    raise SourceError(
+                        f"data: none of the {len(empty)} samples up to window {window} can be used: "
+                        f"{skips.in_words(empty)}; mend the data, or raise row.length where they are too long."
+                    )
                 window, row = window + 1, row - count
                 continue
             rows.append((window, row))
             row += 1
-        return rows, State(window + 1, 0) if row == self._count(window) else State(window, row)
+        return rows, begun, State(window + 1, 0) if row == self._count(window) else State(window, row)
 
     def _count(self, window: int) -> int:
         if window not in self._rows_of:
             self._rows_of[window] = len(self._window(window).rows)
+            self._skips(window)
+            for old in [old for old in self._skipped_of if old < window - KEPT and self._rows_of[old]]:
+                del self._skipped_of[old]
         return self._rows_of[window]
+
+    def _skips(self, window: int) -> tuple[Skip, ...]:
+        if window not in self._skipped_of:
+            self._skipped_of[window] = self._window(window).skipped
+        return self._skipped_of[window]
 
     def _window(self, window: int) -> Window:
         for wanted in (window, window + 1):

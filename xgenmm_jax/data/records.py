@@ -89,6 +89,8 @@ class Sample:
 
     A preference pair is one Sample: `token_ids` is prompt and chosen answer, `rejected_ids` the same
     prompt and the rejected answer; the loss masks cover the answers.
+
+    source: name of the source that gave the record, by which what cannot be decoded later is counted.
     """
 
     id: str
@@ -97,3 +99,4 @@ class Sample:
     pictures: tuple[Picture, ...]
     rejected_ids: Int32[np.ndarray, " m"] | None = None
     rejected_mask: Bool[np.ndarray, " m"] | None = None
+    source: str = ""

@@ -5,9 +5,22 @@ does end it: a missing shard, a machine without memory or descriptors, a sample 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import errno
+import logging
 from typing import NamedTuple
+
+LOG = logging.getLogger(__name__)
+
+UNREADABLE = "unreadable record"
+UNUSABLE = "unusable record"
+NO_ROW = "too long for a row"
+BAD_PICTURE = "unreadable picture"
+"""Reasons: the record or a file that it names cannot be read; its text and pictures make no sample; too_long="drop"; a
+picture of it cannot be decoded. Sources have further ones for what they leave out when they are opened."""
+
+MOST_TOLD = 50
+"""Records of one source and reason that are logged one by one; a run keeps all of them in its folder."""
 
 # Errors of the machine, not of a record: the same record may be read a moment later, or on another host.
 _MACHINE = frozenset(
@@ -51,6 +64,21 @@ class Skip(NamedTuple):
     """Whether the source left it out when it was opened: it is not drawn at all, in no epoch."""
 
 
+class SampleIds(list[str]):
+    """What a batch holds, one string a row: the ids of its samples, joined by " + ".
+
+    skipped: what it does not hold. Here, so that whoever hands on rows, ids and state hands on this too.
+    """
+
+    skipped: tuple[Skip, ...] = ()
+
+    @classmethod
+    def of(cls, rows: Iterable[str], skipped: Iterable[Skip]) -> "SampleIds":
+        ids = cls(rows)
+        ids.skipped = tuple(skipped)
+        return ids
+
+
 def is_of_a_record(error: BaseException) -> bool:
     """Whether an error of reading, tokenising, measuring or decoding a record says that this record is bad."""
     if isinstance(error, SourceError) or not isinstance(error, ValueError | OSError):
@@ -61,6 +89,16 @@ def is_of_a_record(error: BaseException) -> bool:
             return False
         cause = cause.__cause__
     return True
+
+
+def skip_of(error: Exception, source: str, record: str, reason: str) -> Skip:
+    """The skip of a record for which `is_of_a_record` holds. record: its id."""
+    return Skip(source, record, reason, (str(error).splitlines() or [type(error).__name__])[0])
+
+
+def at_opening(sources: Sequence[object]) -> list[Skip]:
+    """What sources left out when they were opened: their `left_out_by`, where they have one."""
+    return [skip for source in sources for skip in getattr(source, "left_out_by", ())]
 
 
 def counts_of(skipped: Iterable[Skip]) -> Counter[tuple[str, str]]:
@@ -82,3 +120,44 @@ def in_words(skipped: Iterable[Skip]) -> str:
         f"{count:,} {reason} (first: {first[reason].record}: {first[reason].detail.rstrip('.')})"
         for reason, count in counts.items()
     )
+
+
+class Undecoded:
+    """Ends a run that would go on without any sample, as when the pictures' folder was taken away.
+
+    most: samples one after the other of which not one can be used.
+    """
+
+    def __init__(self, most: int):
+        self._most, self._count = most, 0
+
+    def check(self, skipped: Iterable[Skip], is_any: bool) -> None:
+        """Counts a batch; is_any: whether it holds a sample. Raises SourceError where there were too many."""
+        damaged = [skip for skip in skipped if not skip.at_opening]
+        self._count = 0 if is_any else self._count + len(damaged)
+        if self._count >= self._most:
+            why = in_words(damaged)
+            raise SourceError(f"data: not one of {self._count} samples can be used: {why}; mend the data.")
+
+
+class Teller:
+    """Logs what is left out, each record once; at most MOST_TOLD of a source and reason."""
+
+    def __init__(self):
+        self._told: dict[tuple[str, str], set[str]] = {}
+
+    def tell(self, skipped: Iterable[Skip]) -> None:
+        opened: dict[str, list[Skip]] = {}
+        for skip in skipped:
+            if skip.at_opening:
+                opened.setdefault(skip.source, []).append(skip)
+                continue
+            told = self._told.setdefault((skip.source, skip.reason), set())
+            if skip.record in told or len(told) >= MOST_TOLD:
+                continue
+            told.add(skip.record)
+            last = "; further ones of this kind are counted alone" if len(told) == MOST_TOLD else ""
+            LOG.warning("data: left out %s of %s, %s: %s%s", skip.record, skip.source, skip.reason, skip.detail, last)
+        for source, skips in opened.items():
+            count = sum(skip.count for skip in skips)
+            LOG.warning("data: %s leaves out %s entries: %s", source, f"{count:,}", in_words(skips))

@@ -68,8 +68,9 @@ def _without_pictures(data: DataConfig) -> bool:
 
 def row_size(batch: Batch) -> Size:
     """Samples, tokens and places of packed rows (numpy)."""
-    segments = np.asarray(batch.segment_ids)
-    return Size(int(segments.max(axis=1).sum()), int((segments > 0).sum()), segments.size)
+    is_filled = np.asarray(batch.segment_ids) > 0
+    samples = is_filled & (np.asarray(batch.positions) == 0)  # a segment may be missing between others
+    return Size(int(samples.sum()), int(is_filled.sum()), is_filled.size)
 
 
 def batch_log_probs(

@@ -1,0 +1,411 @@
+"""One bad record costs that record: it is left out, counted and named, and nothing else of the data changes."""
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import itertools
+import json
+import logging
+import re
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.data import packing, pipeline, record_files, skips, sources
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.chat import ChatStyle
+from xgenmm_jax.data.packing import RowConfig
+from xgenmm_jax.data.pipeline import DataConfig, HostBatch, LoaderConfig
+from xgenmm_jax.data.records import Conversation, Document, Picture, Preference, Sample, Turn
+from xgenmm_jax.data.skips import RecordError, SampleIds, Skip, SourceError
+from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
+
+ANYRES = AnyRes(grids=((2, 2),), view_px=32, view_cells=4, single_view_up_to_px=32)
+RECORDS = 60
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("tokenizer") / "small.model"
+    train_tokenizer(["a red circle and the blue square in the center"] * 9, path, pieces=400)
+    return str(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures of 48 x 40 px: one whole, copies of it, and what copies become."""
+    noise = np.random.default_rng(3).integers(0, 255, (40, 48, 3), np.uint8)
+    for name in ("whole.png", "whole.jpg"):
+        PIL.Image.fromarray(noise).save(tmp_path / name)
+    png, jpg = ((tmp_path / f"whole.{kind}").read_bytes() for kind in ("png", "jpg"))
+    (tmp_path / "cut.png").write_bytes(png[:900])
+    (tmp_path / "cut.jpg").write_bytes(jpg[:900])
+    (tmp_path / "zeroed.png").write_bytes(png[:400] + bytes(400) + png[800:])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "page.jpg").write_text("<html>404</html>")
+    return tmp_path
+
+
+def llava(folder, images: dict[int, str | list[str]], name: str = "data", **rows) -> sources.LlavaJson:
+    """RECORDS conversations about whole.png, but for those named."""
+    made = []
+    for n in range(RECORDS):
+        image = images.get(n, "whole.png")
+        markers = "<image>" * (len(image) if isinstance(image, list) else 1)
+        turns = [{"from": "human", "value": f"{markers}\nred {n}?"}, {"from": "gpt", "value": f"the circle {n}"}]
+        made.append({"id": f"r{n}", "image": image, "conversations": turns} | rows.get(f"r{n}", {}))
+    (folder / f"{name}.json").write_text(json.dumps(made))
+    return sources.LlavaJson(str(folder / f"{name}.json"), str(folder))
+
+
+def data(words: str, *mixture, **options) -> DataConfig:
+    settings = {"batch_rows": 4, "window": 32, "loader": LoaderConfig(threads=2, ahead=2)} | options
+    row = RowConfig(length=200, crops=10, images=6, vision_tokens=4, too_long="drop")
+    return DataConfig(
+        mixture=tuple((source, 1.0) for source in mixture),
+        tokenizer=words,
+        row=settings.pop("row", row),
+        anyres=ANYRES,
+        chat=ChatStyle(system=None),
+        **settings,
+    )
+
+
+def take(config: DataConfig, count: int = 10, state=(0, 0), host: int = 0, hosts: int = 1) -> list[HostBatch]:
+    with contextlib.closing(pipeline.batches(config, 7, state, host, hosts)) as iterator:
+        return list(itertools.islice(iterator, count))
+
+
+def same(one: Batch, other: Batch) -> None:
+    for name, left, right in zip(Batch._fields, one, other, strict=True):
+        np.testing.assert_array_equal(left, right, err_msg=name)
+
+
+def kinds(batches: list[HostBatch]) -> set[tuple[str, str]]:
+    return {(skip.record.split("/")[-1], skip.reason) for one in batches for skip in one.skipped}
+
+
+def test_records_that_cannot_be_used_are_left_out_by_record_and_reason(folder, words, caplog):
+    """Each of them ended the run where it was drawn, and again at each restart."""
+    bad = {3: "cut.png", 9: "gone.png", 12: "empty.png", 20: "page.jpg", 31: "../whole.png", 44: "cut.jpg"}
+    two_markers = {"conversations": [{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": "<image>"}]}
+    long = {"conversations": [{"from": "human", "value": "red" * 300}, {"from": "gpt", "value": "x"}]}
+    unequal = {"image": ["whole.png"] * 2, "conversations": two_markers["conversations"]}
+    config = data(words, llava(folder, bad, r50=long, r55=unequal))
+    with caplog.at_level(logging.WARNING):
+        got = take(config, 12)
+    assert kinds(got) == {
+        ("r3", skips.BAD_PICTURE), ("r44", skips.BAD_PICTURE), ("r50", skips.NO_ROW), ("r55", skips.UNUSABLE),
+        *((f"r{n}", skips.UNREADABLE) for n in (9, 12, 20, 31)),
+    }  # fmt: skip
+    details = {skip.record.split("/")[-1]: skip.detail for one in got for skip in one.skipped}
+    said = {"r3": "cut.png' is truncated", "r9": "no file .*gone.png", "r31": "lies outside", "r44": "cut.jpg",
+            "r50": "exceed the row's 200", "r55": "1 <image>.* 2 pictures"}  # fmt: skip
+    assert all(re.search(pattern, details[record]) for record, pattern in said.items())
+    ids = {id_ for one in got for row in one.sample_ids for id_ in row.split(" + ")}
+    assert ids == {f"llava/data/r{n}" for n in range(RECORDS) if n not in {*bad, 50, 55}}
+    # Several epochs have passed: each is counted each time and logged once.
+    assert sum(skip.record.endswith("/r9") for one in got for skip in one.skipped) > 1
+    assert caplog.text.count("left out llava/data/r9 of llava/data, unreadable record: data: llava/data/r9: ") == 1
+
+
+@pytest.mark.parametrize("name", ["cut.png", "cut.jpg", "zeroed.png"])
+def test_a_picture_that_cannot_be_decoded_leaves_its_place_empty(folder, words, name):
+    """All other samples lie where they lie beside a whole picture, to the last pixel; positions do not move."""
+    kind = name.split(".")[-1]
+    damaged, whole = (
+        take(data(words, llava(folder, {7: picture, 8: picture}, picture.split(".")[0])), 8)
+        for picture in (name, f"whole.{kind}")
+    )
+    count = 0
+    for one, other in zip(damaged, whole, strict=True):
+        assert one.state == other.state
+        ids = [[id_.split("/")[-1] for id_ in row.split(" + ")] for row in other.sample_ids]
+        assert one.sample_ids == [
+            " + ".join(f"llava/{name.split('.')[0]}/{id_}" for id_ in row if id_ not in ("r7", "r8")) for row in ids
+        ]
+        for b, row in enumerate(ids):
+            gone = [place + 1 for place, id_ in enumerate(row) if id_ in ("r7", "r8")]
+            count += len(gone)
+            is_gone = np.isin(other.batch.segment_ids[b], gone)
+            crops_gone = np.isin(other.batch.crop_segment[b], gone)
+            images_gone = np.unique(other.batch.crop_image[b][crops_gone])
+            empty = packing.empty_rows(1, data(words).row, ANYRES, Tokenizer.load(words).pad_id)
+            for field in ("token_ids", "segment_ids", "positions", "loss_mask", "slot"):
+                want = np.where(is_gone, getattr(empty, field)[0], getattr(other.batch, field)[b])
+                np.testing.assert_array_equal(getattr(one.batch, field)[b], want)
+            for field in ("pixels", "crop_image", "crop_segment"):
+                want = getattr(other.batch, field)[b].copy()
+                want[crops_gone] = getattr(empty, field)[0][crops_gone]
+                np.testing.assert_array_equal(getattr(one.batch, field)[b], want)
+            for field in ("image_grid", "image_size_px", "image_valid"):
+                want = getattr(other.batch, field)[b].copy()
+                want[images_gone] = 0
+                np.testing.assert_array_equal(getattr(one.batch, field)[b], want)
+    assert count == sum(len(one.skipped) for one in damaged) > 2
+
+
+def everywhere(folder, words, **options) -> DataConfig:
+    source = llava(folder, {3: "cut.png", 9: "gone.png", 30: ["whole.png", "cut.jpg"]}, r5={"conversations": []})
+    return data(words, source, sources.Synthetic("questions", 100), **options)
+
+
+def skipped_of(batches: list[HostBatch]) -> list[list[Skip]]:
+    return [sorted(one.skipped) for one in batches]
+
+
+def test_rows_and_counts_do_not_depend_on_hosts(folder, words):
+    whole = take(everywhere(folder, words), 24)
+    parts = [take(everywhere(folder, words), 24, host=host, hosts=2) for host in (0, 1)]
+    for one, *halves in zip(whole, *parts, strict=True):
+        same(one.batch, Batch(*map(np.concatenate, zip(*(half.batch for half in halves), strict=True))))
+        assert one.sample_ids == [*halves[0].sample_ids, *halves[1].sample_ids]
+        assert sorted(one.skipped) == sorted(halves[0].skipped + halves[1].skipped)
+    assert {skip.reason for one in parts[1] for skip in one.skipped} == {skips.BAD_PICTURE}
+
+
+def test_rows_and_counts_do_not_depend_on_where_a_run_is_resumed(folder, words):
+    """A record that is counted is counted at the same step again, and at none twice."""
+    whole = take(everywhere(folder, words))
+    opening = [skip for skip in whole[0].skipped if skip.at_opening]
+    assert [(skip.record, skip.count) for skip in opening] == [("llava/data/r5", 1)]
+    assert not any(skip.at_opening for one in whole[1:] for skip in one.skipped)
+    for done in (1, 3, 4, 7):
+        again = take(everywhere(folder, words), len(whole) - done, whole[done - 1].state)
+        assert [one.sample_ids for one in again] == [one.sample_ids for one in whole[done:]]
+        drawn = [[skip for skip in one.skipped if not skip.at_opening] for one in again]
+        assert [sorted(one) for one in drawn] == skipped_of(whole[done:])
+        assert [skip for skip in again[0].skipped if skip.at_opening] == opening
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [LoaderConfig(threads=4, ahead=6), LoaderConfig(threads=1, workers=2, ahead=1)],
+    ids=["threads", "workers"],
+)
+def test_rows_and_counts_do_not_depend_on_threads_and_workers(folder, words, loader):
+    whole, got = take(everywhere(folder, words)), take(everywhere(folder, words, loader=loader))
+    for one, other in zip(whole, got, strict=True):
+        same(one.batch, other.batch)
+        assert (one.sample_ids, one.state) == (other.sample_ids, other.state)
+    assert skipped_of(got) == skipped_of(whole) != [[]] * len(whole)
+
+
+@pytest.mark.parametrize("window", [1, 2, 4])
+def test_windows_without_a_sample_are_passed_over_and_counted(folder, words, window):
+    """In a window of one sample, one bad record is all of it; it ended the run."""
+    config = data(words, llava(folder, {n: "gone.png" for n in range(0, RECORDS, 2)}), window=window, batch_rows=6)
+    whole = take(config, 6)
+    counts = skips.counts_of(itertools.chain.from_iterable(one.skipped for one in whole))
+    state = whole[-1].state
+    tokenizer, opened = Tokenizer.load(words), pipeline.open_sources(config)
+    windows = [pipeline.plan(config, opened, tokenizer, 7, n) for n in range(state.window + (state.row > 0))]
+    assert counts["llava/data", skips.UNREADABLE] == sum(one.dropped for one in windows) > 10
+    assert any(not one.rows for one in windows)
+    ids = [" + ".join(sample.id for sample in row) for one in windows for row in one.rows]
+    assert [row for one in whole for row in one.sample_ids] == ids[:36]
+    for done in range(1, 6):
+        again = take(config, 6 - done, whole[done - 1].state)
+        assert [one.sample_ids for one in again] == [one.sample_ids for one in whole[done:]]
+        assert skipped_of(again) == skipped_of(whole[done:])
+    config = dataclasses.replace(config, loader=LoaderConfig(threads=4, ahead=8))
+    assert skipped_of(take(config, 6)) == skipped_of(whole)
+
+
+def test_a_window_of_nothing_is_an_error_that_says_why(folder, words):
+    gone = llava(folder, {n: "gone.png" for n in range(RECORDS)})
+    for window, tried, last in ((32, 32, 0), (100, 100, 0), (5, 35, 6), (1, 32, 31)):
+        said = f"none of the {tried} samples up to window {last} can be used: {tried} unreadable record"
+        with pytest.raises(SourceError, match=said):
+            take(data(words, gone, window=window), 1)
+
+
+@pytest.mark.parametrize("hosts", [1, 4])
+def test_pictures_none_of_which_can_be_decoded_are_an_error(folder, words, hosts):
+    """A folder that was taken away must not be trained on to the end, with a loss of 0."""
+    config = data(words, llava(folder, {n: "cut.png" for n in range(RECORDS)}))
+    with pytest.raises(SourceError, match="not one of [0-9]+ samples can be used: .*unreadable picture"):
+        take(config, 100, hosts=hosts)
+
+
+class Broken:
+    """A source whose record 5 raises."""
+
+    def __init__(self, error: Exception):
+        self.name, self._error = "broken", error
+
+    def __len__(self) -> int:
+        return 20
+
+    def record(self, index: int, rng: np.random.Generator) -> Conversation:
+        if index == 5:
+            raise self._error
+        return Conversation(f"b{index}", (), (Turn("user", "Hi"), Turn("assistant", "Yes.")))
+
+
+def of_machine(number: int) -> OSError:
+    return OSError(number, "no")
+
+
+def wrapped(number: int) -> RecordError:
+    error = RecordError("b5", "cannot be read")
+    error.__cause__ = ValueError("inside")
+    error.__cause__.__cause__ = of_machine(number)
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("a"), RecordError("b5", "b"), of_machine(errno.ENOENT), of_machine(errno.EACCES), UnicodeError("x"),
+     wrapped(errno.ENAMETOOLONG), PIL.UnidentifiedImageError("x"), of_machine(errno.EISDIR),
+     json.JSONDecodeError("x", "", 0)],
+)  # fmt: skip
+def test_errors_of_a_record_leave_it_out(words, error):
+    window = pipeline.plan(data(words, sources.Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
+    assert {skip.reason for skip in window.skipped} == {skips.UNREADABLE} and 0 < window.dropped < 4
+    assert {skip.record for skip in window.skipped} <= {"b5", "record 5"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SourceError("gone"), of_machine(errno.EMFILE), of_machine(errno.EIO), wrapped(errno.ENFILE), KeyError("x"),
+     MemoryError(), TypeError("x"), wrapped(errno.ESTALE)],
+)  # fmt: skip
+def test_errors_that_no_record_is_to_blame_for_pass_and_name_it(words, error):
+    """Rows must not depend on whether a host ran out of descriptors just then."""
+    with pytest.raises(type(error)) as raised:
+        pipeline.plan(data(words, sources.Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
+    assert raised.value.__notes__ == ["Raised at record 5 of broken."]
+
+
+def test_a_sample_that_a_row_must_hold_is_an_error(folder, words):
+    row = RowConfig(length=30, crops=10, images=6, vision_tokens=4)
+    with pytest.raises(ValueError, match="sample llava/data/r.* does not fit"):
+        take(data(words, llava(folder, {}), row=row), 1)
+
+
+def test_errors_of_workers_name_the_record(folder, words):
+    config = data(words, llava(folder, {n: "gone.png" for n in range(RECORDS)}), loader=LoaderConfig(workers=1))
+    with pytest.raises(Exception, match="none of the 32 samples up to .*gone.png"):
+        take(config, 1)
+
+
+def noise(width: int, height: int, fault: Exception | None = None) -> Picture:
+    def load() -> PIL.Image.Image:
+        if fault is not None:
+            raise fault
+        return PIL.Image.effect_noise((width, height), 50).convert("RGB")
+
+    return Picture((width, height), load)
+
+
+def sample(words: str, name: str, pictures: tuple[Picture, ...], is_pair: bool = False) -> Sample:
+    image = Tokenizer.load(words).image_id
+    ids = np.array([*[image] * len(pictures), 300, 301, 302], np.int32)
+    mask = np.arange(len(ids)) > len(pictures)
+    pair = {"rejected_ids": ids[:-1], "rejected_mask": mask[:-1]} if is_pair else {}
+    return Sample(name, ids, mask, pictures, source="s", **pair)
+
+
+BAD = ValueError("picture: x is damaged")
+
+
+@pytest.mark.parametrize("per", ["crop", "image"])
+@pytest.mark.parametrize("is_pair", [False, True])
+@pytest.mark.parametrize("bad", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+def test_nothing_of_a_sample_is_laid_when_one_of_its_pictures_fails(words, per, is_pair, bad):
+    """Both segments of a pair stay empty, and the pictures of it that could be decoded too."""
+    row = RowConfig(length=120, crops=30, images=9, vision_tokens=2, vision_tokens_per=per)
+    sizes = [((48, 40), (20, 20)), (), ((64, 20), (30, 8), (33, 33))]
+
+    def row_of(faults: tuple[int, ...]) -> list[Sample]:
+        made = []
+        for n, own in enumerate(sizes):
+            own = own if n != 1 else ((16, 16),)
+            fault = BAD if n in faults else None
+            pictures = tuple(noise(*size, fault=fault if k == len(own) - 1 else None) for k, size in enumerate(own))
+            made.append(sample(words, f"s{n}", pictures, is_pair))
+        return made
+
+    build = functools.partial(packing.build_rows, row=row, config=ANYRES, tokenizer=Tokenizer.load(words))
+    with pytest.raises(ValueError, match="x is damaged") as error:
+        build([row_of(bad)])
+    assert error.value.__notes__[-1].endswith(f"of the record s{bad[0]}.")
+    skipped: list[Skip] = []
+    got, whole = build([row_of(bad)], skipped=skipped), build([row_of(())])
+    assert [skip[:3] for skip in skipped] == [("s", f"s{n}", skips.BAD_PICTURE) for n in bad]
+    segments = {(2 if is_pair else 1) * n + 1 + k for n in bad for k in range(2 if is_pair else 1)}
+    is_gone, crops_gone = np.isin(whole.segment_ids, list(segments)), np.isin(whole.crop_segment, list(segments))
+    assert set(np.unique(got.segment_ids)) == {0, *set(np.unique(whole.segment_ids))} - segments
+    np.testing.assert_array_equal(got.positions[~is_gone], whole.positions[~is_gone])
+    np.testing.assert_array_equal(got.slot, np.where(is_gone, -1, whole.slot))
+    np.testing.assert_array_equal(got.crop_image, np.where(crops_gone, -1, whole.crop_image))
+    assert not got.pixels[crops_gone].any() and not got.loss_mask[is_gone].any()
+    assert (got.token_ids[is_gone] == Tokenizer.load(words).pad_id).all()
+
+
+def test_a_picture_of_another_size_than_before_is_not_laid(words):
+    """The file was replaced while the run went on: its crops belong into no place that was measured."""
+    picture = Picture((48, 40), lambda: PIL.Image.new("RGB", (20, 20)))
+    skipped: list[Skip] = []
+    row = RowConfig(length=60, crops=10, images=2, vision_tokens=2)
+    batch = packing.build_rows([[sample(words, "s", (picture,))]], row, ANYRES, Tokenizer.load(words), skipped)
+    assert "has (20, 20) px and had (48, 40) before" in skipped[0].detail and not batch.segment_ids.any()
+
+
+def test_pairs_and_records_in_files_are_left_out_too(folder, words):
+    def pair(n: int):
+        blob = (folder / ("cut.png" if n % 5 == 2 else "whole.png")).read_bytes()
+        turns = (Turn("user", f"<image>\n{n}?"),)
+        return Preference(f"p{n}", (Picture((48, 40), lambda: None),), turns, "the red", "a blue"), [blob]
+
+    record_files.write_records(folder / "a.array_record", map(pair, range(30)))
+    path = folder / "a.array_record"
+    blob = bytearray(path.read_bytes())
+    blob[blob.index(b'"p11"')] = 0
+    path.write_bytes(blob)
+    got = take(data(words, sources.RecordFiles(str(path), True)), 8)
+    damaged = {record for record, reason in kinds(got) if reason == skips.BAD_PICTURE}
+    assert damaged == {f"p{n}" for n in range(2, 30, 5)}
+    [(record, reason)] = [kind for kind in kinds(got) if kind[1] != skips.BAD_PICTURE]
+    assert record.endswith("a.array_record'") and reason == skips.UNREADABLE  # its id cannot be read
+    for one in got:
+        for row in one.batch.segment_ids:
+            present = set(row.tolist()) - {0}
+            assert {(n + 1) // 2 for n in present if n % 2} == {n // 2 for n in present if n % 2 == 0}
+
+
+def test_what_is_told_is_told_once_and_not_without_end(caplog):
+    teller = skips.Teller()
+    many = [Skip("s", f"r{n}", skips.BAD_PICTURE, "x") for n in range(200)]
+    with caplog.at_level(logging.WARNING):
+        teller.tell([*many, *many])
+        teller.tell([Skip("s", "r1", skips.UNREADABLE, "y"), Skip("t", "r1", skips.BAD_PICTURE, "x")])
+        teller.tell([Skip("s", "r9", "no object", "7", 3, True), Skip("s", "r2", "turns out of order", "z", 1, True)])
+    lines = caplog.messages
+    assert len(lines) == skips.MOST_TOLD + 3
+    assert lines[skips.MOST_TOLD - 1].endswith("x; further ones of this kind are counted alone")
+    assert lines[-1].startswith("data: s leaves out 4 entries: 3 no object (first: r9: 7), 1 turns out of order")
+
+
+def test_ids_carry_what_is_skipped_and_are_a_list():
+    ids = SampleIds.of(["a", "b + c"], [Skip("s", "d", "x", "y")])
+    assert ids == ["a", "b + c"] and ids.skipped[0].record == "d" and SampleIds(["a"]).skipped == ()
+
+
+def test_documents_of_one_source_do_not_take_part_in_anothers_count(folder, words):
+    record_files.write_records(folder / "d.array_record", [(Document(f"d{n}", (f"red {n}",)), []) for n in range(40)])
+    config = data(words, llava(folder, {n: "gone.png" for n in range(0, RECORDS, 3)}), sources.RecordFiles(
+        str(folder / "d.array_record"), False))  # fmt: skip
+    counts = skips.counts_of(itertools.chain.from_iterable(one.skipped for one in take(config, 6)))
+    assert set(counts) == {("llava/data", skips.UNREADABLE)}
+
+
+def test_the_window_is_what_could_be_packed(folder, words):
+    config = dataclasses.replace(data(words, llava(folder, {n: "gone.png" for n in range(1, RECORDS)})), window=120)
+    window = pipeline.plan(config, pipeline.open_sources(config), Tokenizer.load(words), 7, 0)
+    assert [[one.id for one in row] for row in window.rows] == [["llava/data/r0"] * 2]
+    assert window.dropped == 118
