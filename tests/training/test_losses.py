@@ -73,6 +73,31 @@ def test_contrastive_losses_equal_their_formulas():
     np.testing.assert_allclose(losses.softmax_contrast(*arguments), (over_texts + over_images).sum() / 2, rtol=1e-5)
 
 
+@pytest.mark.parametrize("empty", [[0], [2, 4], [0, 1, 2, 3, 4]])
+@pytest.mark.parametrize("contrast", [losses.sigmoid_contrast, losses.softmax_contrast])
+def test_places_without_picture_and_text_add_nothing_to_a_contrast(contrast, empty):
+    """The loss and the gradients are those of the pairs that are there."""
+    rng = np.random.default_rng(1)
+    image, text = (jnp.asarray(rng.normal(size=(5, 4)), jnp.float32) for _ in range(2))
+    there = np.array([n for n in range(5) if n not in empty], int)
+    is_pair = np.isin(np.arange(5), there)
+    ignored = jnp.asarray(~(is_pair[:, None] & is_pair[None]))
+
+    def loss(image, text, ignored):
+        return contrast(image, text, jnp.float32(3.0), jnp.float32(-1.5), ignored)
+
+    got, gradients = jax.value_and_grad(loss, (0, 1))(image, text, ignored)
+    if not len(there):
+        assert got == 0 and not any(np.asarray(leaf).any() for leaf in gradients)
+        return
+    nothing = jnp.zeros((len(there), len(there)), bool)
+    want, wanted = jax.value_and_grad(loss, (0, 1))(image[there], text[there], nothing)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    for one, other in zip(gradients, wanted, strict=True):
+        np.testing.assert_allclose(one[there], other, rtol=1e-4, atol=1e-6)
+        assert not np.asarray(one)[empty].any()
+
+
 def test_same_captions_are_found_and_order_counts():
     ids = jnp.asarray([[1, 2, 0], [2, 1, 0], [1, 2, 0], [1, 2, 3]], jnp.int32)
     same = np.zeros((4, 4), bool)

@@ -1,16 +1,21 @@
 """The vision tower's own training, and its way into a VLM."""
 
+import contextlib
 import dataclasses
+import io
 import itertools
 from pathlib import Path
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
+from random_parameters import random_parameters
 import tiny_run
 
-from xgenmm_jax.data import sources
+from xgenmm_jax.data import record_files, skips, sources
 from xgenmm_jax.data.order import State
+from xgenmm_jax.data.records import Caption, Picture
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.captioner import CaptionerConfig
 from xgenmm_jax.models.partitioning import unboxed
@@ -103,3 +108,92 @@ def test_batches_resume_and_split_over_hosts(config):
     joined = TowerBatch(*(np.concatenate(leaves) for leaves in zip(halves[0][0], halves[1][0], strict=True)))
     np.testing.assert_array_equal(joined.pixels, whole[0][0].pixels)
     assert halves[0][2] == whole[0][2]
+
+
+def captions(folder, bad: set[int], count: int = 40) -> sources.RecordFiles:
+    """Captioned noise in a file; of these numbers the picture is cut, and record 5 is damaged where 5 is among them."""
+    noise = np.random.default_rng(0).integers(0, 255, (count, 40, 48, 3), np.uint8)
+
+    def made(n: int):
+        file = io.BytesIO()
+        PIL.Image.fromarray(noise[n]).save(file, "PNG")
+        blob = file.getvalue()[: 900 if n in bad else None]
+        return Caption(f"c{n}", Picture((48, 40), lambda: None), f"the red circle {n}"), [blob]
+
+    path = folder / f"{'-'.join(map(str, sorted(bad)))}.array_record"
+    record_files.write_records(path, map(made, range(count)))
+    if 5 in bad:
+        data = bytearray(path.read_bytes())
+        data[data.index(b'"c5"')] = 0
+        path.write_bytes(data)
+    return sources.RecordFiles(str(path), gives_conversations=False)
+
+
+def caption_data(config, source) -> CaptionData:
+    return dataclasses.replace(config.data, mixture=((source, 1.0),))
+
+
+def test_captions_that_cannot_be_read_leave_their_place_empty(config, tmp_path, caplog):
+    """A picture that is cut ended the tower's run; what is left out must not change what the others are."""
+
+    def take(data, count, state=(0, 0), host=0, hosts=1):
+        with contextlib.closing(caption_batches(data, config.model, 3, State(*state), host, hosts)) as batches:
+            return list(itertools.islice(batches, count))
+
+    bad = {5, 11, 30, 31}
+    damaged, whole = (take(caption_data(config, captions(tmp_path, some)), 4) for some in (bad, set()))
+    for (rows, ids, state), (wanted, wanted_ids, wanted_state) in zip(damaged, whole, strict=True):
+        is_gone = np.array([id_ in {f"c{n}" for n in bad} for id_ in wanted_ids])
+        assert ids == ["" if gone else id_ for gone, id_ in zip(is_gone, wanted_ids, strict=True)]
+        assert state == wanted_state and len(ids.skipped) == is_gone.sum() and wanted_ids.skipped == ()
+        np.testing.assert_array_equal(rows.pixels[~is_gone], wanted.pixels[~is_gone])
+        np.testing.assert_array_equal(rows.token_ids[~is_gone], wanted.token_ids[~is_gone])
+        assert not rows.valid[is_gone].any() and not rows.pixels[is_gone].any() and rows.valid[~is_gone, 0].all()
+    told = [(skip.record, skip.reason) for _, ids, _ in damaged for skip in ids.skipped]
+    reasons = dict(told)
+    assert reasons.pop("c11") == reasons.pop("c30") == reasons.pop("c31") == skips.BAD_PICTURE
+    assert list(reasons.values()) == [skips.UNREADABLE] and "record 5 of" in list(reasons)[0]
+    assert len(told) > 4 and caplog.text.count("left out c11 of") == 1
+    data = caption_data(config, captions(tmp_path, bad))
+    halves = [take(data, 4, host=host, hosts=2) for host in (0, 1)]
+    for (_, ids, _), (_, one, _), (_, other, _) in zip(damaged, *halves, strict=True):
+        assert ids == one + other and sorted(ids.skipped) == sorted(one.skipped + other.skipped)
+    assert [one[1].skipped for one in take(data, 2, damaged[1][2])] == [one[1].skipped for one in damaged[2:]]
+
+
+def test_a_tower_without_a_caption_that_can_be_read_ends(config, tmp_path):
+    data = caption_data(config, captions(tmp_path, set(range(40))))
+    with contextlib.closing(caption_batches(data, config.model, 3, State())) as batches:
+        with pytest.raises(skips.SourceError, match="not one of 64 samples can be used: .*unreadable picture"):
+            list(itertools.islice(batches, 9))
+
+
+@pytest.mark.parametrize("contrast", ["sigmoid", "softmax"])
+def test_an_empty_place_adds_nothing_to_the_towers_loss(config, contrast):
+    loss = dataclasses.replace(config.loss, contrast=contrast, parallel=0.0)
+    objective = loss.objective(config.model, config.data)
+    params = random_parameters(objective.init)
+    with contextlib.closing(objective.batches(0, State(), 0, 1)) as batches:
+        rows = next(batches)[0]
+    gone = np.isin(np.arange(16), [0, 7, 15])
+    pad = Tokenizer.load(config.data.tokenizer).pad_id
+    empty = TowerBatch(
+        np.where(gone[:, None, None, None], 0, rows.pixels).astype(np.uint8),
+        np.where(gone[:, None], pad, rows.token_ids).astype(np.int32),
+        rows.valid & ~gone[:, None],
+    )
+    rest = TowerBatch(*(leaf[~gone] for leaf in rows))
+
+    def total(params, rows):
+        loss, metrics = objective.loss(params, None, rows, jax.random.key(0))
+        return loss.total, (loss, metrics)
+
+    gradient = jax.jit(jax.grad(total, has_aux=True))
+    (got, of_empty), (want, of_rest) = (gradient(params, batch) for batch in (empty, rest))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), of_empty, of_rest)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), got, want)
+    assert of_empty[0].weight == 13 and objective.size(empty).samples == 13
+    nothing = TowerBatch(empty.pixels * 0, np.full_like(empty.token_ids, pad), np.zeros_like(empty.valid))
+    got, (summed, _) = gradient(params, nothing)
+    assert summed.total == 0 == summed.weight
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(got))

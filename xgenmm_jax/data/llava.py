@@ -65,7 +65,8 @@ class LlavaSource:
         """Raises RecordError where a picture lies outside of the folder, is missing or is none."""
         row, id_ = self._rows[self._kept[index]], self._id(self._kept[index])
         try:
-            images = tuple(pictures.open_picture(places.inside(self._folder, path), official=True) for path in _image_paths(row))
+            files = [places.inside(self._folder, path) for path in _image_paths(row)]
+            images = tuple(pictures.open_picture(file, official=True) for file in files)
         except (ValueError, OSError) as error:
             raise RecordError(id_, error) from error
         return Conversation(id_, images, _turns(row, len(images)))

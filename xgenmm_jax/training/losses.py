@@ -93,7 +93,7 @@ def sigmoid_contrast(
 ) -> Float[Array, ""]:
     """SigLIP's loss (arXiv 2303.15343), summed over pictures: each pair is a yes-no question.
 
-    ignored: pairs that are no question; the diagonal must be False.
+    ignored: pairs that are no question; on the diagonal only those of a place without picture and text.
     """
     count = image.shape[0]
     logits = scale * image @ text.T + bias
@@ -108,8 +108,13 @@ def softmax_contrast(
     bias: Float[Array, ""],
     ignored: Bool[Array, "n n"],
 ) -> Float[Array, ""]:
-    """CLIP's loss, summed over pictures: cross entropy over texts and over pictures, halved. The bias cancels out."""
+    """CLIP's loss, summed over pictures: cross entropy over texts and over pictures, halved. The bias cancels out.
+
+    ignored: as for `sigmoid_contrast`; a place without picture and text adds nothing.
+    """
     logits = jnp.where(ignored, jnp.finfo(jnp.float32).min, scale * image @ text.T + bias)
+    # Such a place finds itself with certainty: the lowest number added to itself would be -inf, and its difference NaN.
+    logits = jnp.where(ignored & jnp.eye(image.shape[0], dtype=bool), 0.0, logits)
     own = jnp.diagonal(logits)
     return 0.5 * jnp.sum(jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0) - 2 * own)
 

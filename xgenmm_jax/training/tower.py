@@ -16,11 +16,12 @@ from jaxtyping import Array, Bool, Int32, UInt8
 import numpy as np
 
 from xgenmm_jax.batch import ArrayLike
-from xgenmm_jax.data import anyres, order
+from xgenmm_jax.data import anyres, order, skips
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.order import State
 from xgenmm_jax.data.picture_store import PictureStore
 from xgenmm_jax.data.records import Caption
+from xgenmm_jax.data.skips import SampleIds, Skip, SourceError
 from xgenmm_jax.data.sources import Source, SourceConfig
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.captioner import Captioner, CaptionerConfig
@@ -32,7 +33,7 @@ from xgenmm_jax.training.objective import Objective, Params, Size, Sum
 
 
 class TowerBatch(NamedTuple):
-    """Pictures and their captions."""
+    """Pictures and their captions. Where one cannot be read its place is empty: no token is valid, no loss sees it."""
 
     pixels: UInt8[ArrayLike, "n h w 3"]
     token_ids: Int32[ArrayLike, "n T"]
@@ -113,6 +114,7 @@ def _loss(
 ) -> tuple[Sum, dict[str, Sum]]:
     """Contrast is over the pictures of a micro-batch: accumulation makes it easier, not the same."""
     count = rows.pixels.shape[0]
+    is_pair = rows.valid[:, 0]
     pixels = normalize_pixels(rows.pixels, model.dtype, model.vision.pixel_mean, model.vision.pixel_std)
     features, pooled = ViT(model.vision, model.dtype).apply(
         {"params": params["vision"]}, pixels, method="features_and_pooled"
@@ -120,8 +122,8 @@ def _loss(
     contrast = TextTower(model.text, model.dtype).apply({"params": params["text"]}, rows.token_ids, rows.valid)
     image = unit_length(pooled)
     contrast_of = losses.sigmoid_contrast if config.contrast == "sigmoid" else losses.softmax_contrast
-    same = losses.same_captions(rows.token_ids)
-    contrast_total = contrast_of(image, contrast.text, contrast.scale, contrast.bias, same)
+    ignored = losses.same_captions(rows.token_ids) | ~(is_pair[:, None] & is_pair[None])
+    contrast_total = contrast_of(image, contrast.text, contrast.scale, contrast.bias, ignored)
 
     parallel = jax.random.bernoulli(key, config.parallel, (count,))
     logits = Captioner(model.captioner, model.dtype).apply(
@@ -131,12 +133,12 @@ def _loss(
     tokens = jnp.sum(rows.valid).astype(jnp.float32)
     caption_total = -jnp.sum(log_probs)
 
-    pictures = jnp.asarray(count, jnp.float32)
+    pictures = jnp.sum(is_pair).astype(jnp.float32)
     # Per token, so that a long caption does not count more than its tokens; times pictures, as the sum is over them.
     total = config.contrast_weight * contrast_total
     total += config.caption_weight * caption_total * pictures / jnp.maximum(tokens, 1)
-    similarity = jnp.where(same, -2.0, image @ contrast.text.T)
-    found = jnp.argmax(similarity, axis=1) == jnp.arange(count)
+    similarity = jnp.where(ignored, -2.0, image @ contrast.text.T)
+    found = is_pair & (jnp.argmax(similarity, axis=1) == jnp.arange(count))
     return Sum(total, pictures), {
         "contrast": Sum(contrast_total, pictures),
         "caption": Sum(caption_total, tokens),
@@ -146,13 +148,17 @@ def _loss(
 
 def _size(rows: TowerBatch) -> Size:
     valid = np.asarray(rows.valid)
-    return Size(len(valid), int(valid.sum()), valid.size)
+    return Size(int(valid[:, 0].sum()), int(valid.sum()), valid.size)
 
 
 def caption_batches(
     config: CaptionData, model: TowerConfig, seed: int, state: State, host_index: int = 0, host_count: int = 1
 ) -> Iterator[tuple[TowerBatch, list[str], State]]:
-    """Endless batches; State.row counts samples, State.window stays 0. Close the iterator to end its threads."""
+    """Endless batches; State.row counts samples, State.window stays 0. Close the iterator to end its threads.
+
+    A caption that cannot be read leaves its place empty; it is logged, and told by `skipped` of the ids. Raises
+    ValueError where not one of many can be read.
+    """
     if config.batch_rows % host_count:
         raise ValueError(f"data: {host_count} hosts cannot share {config.batch_rows} rows; make batch_rows a multiple.")
     store = None if config.picture_folder is None else PictureStore(config.picture_folder)
@@ -162,6 +168,8 @@ def caption_batches(
     share = config.batch_rows // host_count
     pool = ThreadPoolExecutor(config.threads, "captions")
     waiting: deque = deque()
+    teller, undecoded = skips.Teller(), skips.Undecoded(max(share, 64))
+    opened = skips.at_opening(sources) if host_index == 0 else []
     start = State(*state).row
     try:
         while True:
@@ -169,7 +177,10 @@ def caption_batches(
                 own = start + host_index * share
                 waiting.append(pool.submit(_make, config, sources, tokenizer, seed, own, share))
                 start += config.batch_rows
-            rows, ids = waiting.popleft().result()
+            rows, ids, skipped = waiting.popleft().result()
+            ids, opened = SampleIds.of(ids, [*opened, *skipped]), []
+            teller.tell(ids.skipped)
+            undecoded.check(ids.skipped, bool(rows.valid.any()))
             yield rows, ids, State(0, start - len(waiting) * config.batch_rows)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -191,7 +202,7 @@ def _check(config: CaptionData, model: TowerConfig, tokenizer: Tokenizer) -> Non
 
 def _make(
     config: CaptionData, sources: list[Source], tokenizer: Tokenizer, seed: int, start: int, count: int
-) -> tuple[TowerBatch, list[str]]:
+) -> tuple[TowerBatch, list[str], list[Skip]]:
     weights = [weight for _, weight in config.mixture]
     lengths = [len(source) for source in sources]
     side = config.image_size_px
@@ -199,14 +210,27 @@ def _make(
     pixels = np.zeros((count, side, side, 3), np.uint8)
     token_ids = np.full((count, config.tokens), tokenizer.pad_id, np.int32)
     valid = np.zeros((count, config.tokens), bool)
-    ids = []
+    ids, skipped = [], []
     for number, draw in enumerate(order.draws(weights, lengths, seed, start, count)):
-        record = sources[draw.component].record(draw.record, draw.rng(seed))
-        if not isinstance(record, Caption):
-            raise ValueError(f"data: {record.id} is a {type(record).__name__}; the tower trains on captions alone.")
-        tokens = [*tokenizer.encode_parts((record.text,)), tokenizer.eos_id][: config.tokens]
-        pixels[number] = anyres.crops(record.picture.load(), view)[0]
+        source, record_id, reason = sources[draw.component], f"record {draw.record}", skips.UNREADABLE
+        try:
+            record = source.record(draw.record, draw.rng(seed))
+            record_id = record.id
+            if not isinstance(record, Caption):
+                kind = type(record).__name__
+                raise SourceError(f"data: {record.id} is a {kind}; the tower trains on captions alone.")
+            reason = skips.UNUSABLE
+            tokens = [*tokenizer.encode_parts((record.text,)), tokenizer.eos_id][: config.tokens]
+            reason = skips.BAD_PICTURE
+            pixels[number] = anyres.crops(record.picture.load(), view)[0]
+        except Exception as error:
+            if not skips.is_of_a_record(error):
+                error.add_note(f"Raised at {record_id} of {source.name}.")
+                raise
+            skipped.append(skips.skip_of(error, source.name, getattr(error, "record", record_id), reason))
+            ids.append("")
+            continue
         token_ids[number, : len(tokens)] = tokens
         valid[number, : len(tokens)] = True
         ids.append(record.id)
-    return TowerBatch(pixels, token_ids, valid), ids
+    return TowerBatch(pixels, token_ids, valid), ids, skipped
