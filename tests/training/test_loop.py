@@ -102,6 +102,45 @@ def test_non_finite_loss_stops_with_step_and_samples(tmp_path, events, poison_at
     assert_same_params(resumed, train(config, tmp_path / "unbroken"))
 
 
+@pytest.mark.parametrize("error", [ValueError("data: record x"), KeyError("x"), OSError(5, "x"), MemoryError("x")])
+@pytest.mark.parametrize("fail_at", [2, 6, 7, 12])
+def test_an_error_of_the_data_passes_when_the_steps_before_it_are_saved(tmp_path, events, monkeypatch, fail_at, error):
+    """A run lost what it had done since its last checkpoint, at each start again."""
+
+    def failing(step: int) -> None:
+        if step == events.fail_at:
+            raise error
+
+    monkeypatch.setattr(toy_run, "happen", failing)
+    config = toy_run.config()
+    unbroken = train(config, tmp_path / "unbroken")
+    events.fail_at = fail_at
+    for _ in range(2):  # the second start finds the same error and loses nothing
+        with pytest.raises(type(error)) as raised:
+            train(config, tmp_path / "failed")
+        assert raised.value is error
+        assert newest(tmp_path / "failed").name == str(fail_at - 1)
+    events.fail_at = 0
+    assert_same_params(train(config, tmp_path / "failed"), unbroken)
+    assert figures(tmp_path / "failed") == figures(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("poison_at", [2, 3])
+def test_an_error_of_the_data_behind_a_loss_that_is_not_finite_tells_the_loss(tmp_path, events, poison_at):
+    """What is saved then is the state before the bad step, not one that is said to be further."""
+    events.poison_at, events.fail_at = poison_at, 4
+    with pytest.raises(NonFiniteLossError, match=f"nan .* at step {poison_at} of 12"):
+        train(toy_run.config(), tmp_path / "run")
+    assert newest(tmp_path / "run").name == str(poison_at - 1)
+
+
+def test_an_error_of_the_first_batch_leaves_no_run_behind(tmp_path, events):
+    events.fail_at = 1
+    with pytest.raises(ValueError, match="no file 'x.json'"):
+        train(toy_run.config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_frozen_parameters_do_not_move(tmp_path):
     config = toy_run.config(steps=3)
     start = train(dataclasses.replace(config, steps=3), tmp_path / "long")

@@ -16,7 +16,7 @@ from xgenmm_jax.data.order import State
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training.accounting import Speedometer
 from xgenmm_jax.training.checkpoints import Checkpoints, Progress, has_checkpoint
-from xgenmm_jax.training.config import CheckpointConfig, TrainConfig
+from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.distributed import anyone, ending_together
 from xgenmm_jax.training.initialize import initialize_params
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
@@ -24,18 +24,17 @@ from xgenmm_jax.training.objective import Objective, Params, Size
 from xgenmm_jax.training.optimizer import learning_rates, make_optimizer, split, trainable_mask
 from xgenmm_jax.training.profiling import Profiler
 from xgenmm_jax.training.run_folder import check_same, prepare
+from xgenmm_jax.training.saving import NonFiniteLossError as NonFiniteLossError
+from xgenmm_jax.training.saving import Saves, save, saving_first
 from xgenmm_jax.training.sharding import check_rows, host_share, make_mesh, put_rows, row_sharding
 from xgenmm_jax.training.signals import Signals
+from xgenmm_jax.training.skipped import SkippedLog
 from xgenmm_jax.training.spikes import FIGURES, Spikes
 from xgenmm_jax.training.step import TrainState, abstract_state, init_state, make_step, shardings_of
 from xgenmm_jax.training.watchdog import Watchdog
 
 IN_FLIGHT = 2
 """Steps that are dispatched and not finished. With fewer the device waits for the host, with more batches pile up."""
-
-
-class NonFiniteLossError(ValueError):
-    """The run met a loss or gradient that is not finite and stopped."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,14 @@ def train(
     """Runs `config` in `folder` to its last step; continues from the newest checkpoint there, bit for bit.
 
     The folder gets config.json, commit, tokenizer.model, metrics.jsonl, tensorboard/ and checkpoints/, and where there
-    is something to say spikes.jsonl, profile/ and heartbeats/. On SIGTERM or SIGINT the state is saved and the result
-    names the signal; SIGUSR1 asks for a profile. devices: all by default. With several hosts every one calls this with
-    the same config and a folder that all see.
+    is something to say spikes.jsonl, skipped.jsonl, profile/ and heartbeats/. On SIGTERM or SIGINT the state is saved
+    and the result names the signal; SIGUSR1 asks for a profile. devices: all by default. With several hosts every one
+    calls this with the same config and a folder that all see.
 
     Raises:
         ValueError: the folder holds a run of another config, a size does not fit, a file is missing.
         NonFiniteLossError: with the step, the batch's samples and what to do; the state before that step is saved.
+        Exception: whatever the data raise in the middle of a run; alone, the host saves the steps before it first.
     """
     # ---------------------------------------------------------------- what is trained, and where
     mesh = make_mesh(config.mesh, devices)
@@ -113,17 +113,19 @@ def train(
         # ------------------------------------------------------------ the steps
         speedometer = Speedometer(config, mesh.devices.flatten().tolist())
         watch = _Watch(config, log, bar, Spikes(folder, first_step), speedometer, progress, host_share(mesh)[1])
-        saves = _Saves(policy, config.log_every)
+        saves, skipped = Saves(policy, config.log_every), SkippedLog(folder, first_step)
         for step in range(first_step + 1, config.steps + 1):
             profiler.before(step)
             # The device still works on the steps before this one, while the host makes the batch and sends it.
             watchdog.at(step, "reading rows")
-            rows, sample_ids, data_after = next(batches)
+            with saving_first(step, state, watch, checkpoints, watchdog, folder):
+                rows, sample_ids, data_after = next(batches)
+            skipped.add(step, getattr(sample_ids, "skipped", ()))
             size, flops = objective.size(rows), speedometer.flops(rows)
             watchdog.at(step, "starting the step")
             rows = put_rows(rows, row_sharding(mesh))
             state, metrics = step_function(state, reference, rows, rates[step - 1])
-            watch.launched(step, metrics, sample_ids, size, flops, data_after)
+            watch.launched(step, metrics, sample_ids, size, flops, data_after, skipped.count)
             watchdog.at(step, "waiting for the devices")
             watch.land(IN_FLIGHT)
             profiler.after(step, lambda: watch.land(0))
@@ -133,11 +135,7 @@ def train(
             if saves.are_due(step) or stop or step == config.steps or watch.is_unhealthy:
                 watch.land(0)
                 watchdog.at(step, "saving")
-                if not bool(state.healthy):
-                    checkpoints.save(state, watch.before(int(state.step) + 1))
-                    checkpoints.wait()
-                    raise NonFiniteLossError(watch.message(int(state.step) + 1, folder))
-                checkpoints.save(state, watch.progress, is_urgent=stop is not None)
+                save(state, watch, checkpoints, folder, is_urgent=stop is not None)
                 watchdog.at(step, "saving")  # the save before is written; a wait below is for this one alone
                 saves.saved()
             if stop:
@@ -203,26 +201,6 @@ def _start(
     return start(params), reference, Progress()
 
 
-class _Saves:
-    """When to save by schedule."""
-
-    def __init__(self, policy: CheckpointConfig, log_every: int):
-        self._policy, self._log_every = policy, log_every
-        self._saved_at = time.monotonic()
-
-    def are_due(self, step: int) -> bool:
-        """All hosts answer alike: by the clock of any, asked at logged steps, for asking waits for the devices."""
-        policy = self._policy
-        if policy.every_steps and step % policy.every_steps == 0:
-            return True
-        if not policy.every_seconds or (jax.process_count() > 1 and step % self._log_every):
-            return False
-        return anyone(time.monotonic() - self._saved_at > policy.every_seconds)
-
-    def saved(self) -> None:
-        self._saved_at = time.monotonic()
-
-
 class _Flight(NamedTuple):
     """A dispatched step, and what the host must remember until the step is known to be healthy."""
 
@@ -231,6 +209,7 @@ class _Flight(NamedTuple):
     sample_ids: list[str]
     fill: float
     flops: float
+    skipped: int
     before: Progress
     after: Progress
 
@@ -262,9 +241,16 @@ class _Watch:
         self._flops_since = 0.0
 
     def launched(
-        self, step: int, metrics: dict[str, Array], sample_ids: list[str], size: Size, flops: float, data_after: State
+        self,
+        step: int,
+        metrics: dict[str, Array],
+        sample_ids: list[str],
+        size: Size,
+        flops: float,
+        data_after: State,
+        skipped: int,
     ) -> None:
-        """A step was dispatched."""
+        """A step was dispatched. skipped: samples that the run has left out until now."""
         hosts, before = self._hosts, self.progress  # a host counts its own rows; the others' are about as full
         self.progress = Progress(
             data=data_after,
@@ -272,7 +258,8 @@ class _Watch:
             tokens=before.tokens + size.tokens * hosts,
             seconds=time.monotonic() - self._began,
         )
-        flight = _Flight(step, metrics, sample_ids, size.tokens / size.places, flops * hosts, before, self.progress)
+        fill = size.tokens / size.places
+        flight = _Flight(step, metrics, sample_ids, fill, flops * hosts, skipped, before, self.progress)
         self._flying.append(flight)
         self._unsure.append(flight)
 
@@ -299,6 +286,7 @@ class _Watch:
             **figures,
             "fill": flight.fill,
             "samples": flight.after.samples,
+            **({"skipped": flight.skipped} if flight.skipped else {}),
             "tokens": tokens,
             "tokens_per_second": new_tokens / seconds,
             **self._speedometer.figures(new_tokens, self._flops_since, seconds),

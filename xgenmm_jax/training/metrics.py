@@ -108,6 +108,8 @@ class ProgressBar:
     def show(self, row: Row) -> None:
         """The figures of a row of metrics."""
         self._text = f"loss {row['loss']:.3f}  {row['tokens_per_second']:,.0f} tokens/s  fill {row['fill']:.0%}"
+        if row.get("skipped"):
+            self._text += f"  skipped {row['skipped']:,}"
         now, step = time.monotonic(), int(row["step"])
         if self._bar:
             self.advance(step)

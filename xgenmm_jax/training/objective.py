@@ -36,7 +36,8 @@ class Objective:
 
     init: key -> parameters boxed with logical axis names; also under `jax.eval_shape`.
     loss: (params, reference, rows, key) -> (loss, further metrics); the loss's total is differentiated.
-    batches: (seed, state, host_index, host_count) -> endless (rows of numpy arrays, ids of their samples, state after).
+    batches: (seed, state, host_index, host_count) -> endless (rows of numpy arrays, ids of their samples, state after);
+        ids that are `data.skips.SampleIds` say what was left out.
     size: counts a batch.
     reference: whether `loss` wants the starting values of the trained parameters (None elsewhere) beside them.
     """

@@ -1,0 +1,57 @@
+"""What a run leaves out of its data, in its folder: which record of which source, why, and at which step."""
+
+from collections.abc import Iterable
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from xgenmm_jax.data.skips import Skip
+from xgenmm_jax.files import whole_json_lines, write_whole
+
+
+def skipped_file(host: int) -> str:
+    """Name in the run folder. The first host tells of records; each host of pictures in its own rows."""
+    return "skipped.jsonl" if host == 0 else f"skipped.{host}.jsonl"
+
+
+class SkippedLog:
+    """Writes a line for every record that is left out, each time that it is.
+
+    count: samples left out until now, over restarts. What sources leave out when they are opened stands at step 0,
+    once, and is not counted: it is never drawn.
+
+    start_step: what an earlier, killed process wrote about later steps is dropped: it comes again.
+    """
+
+    def __init__(self, run: Path, start_step: int):
+        self._path = run / skipped_file(jax.process_index())
+        kept = [row for row in read_skipped(self._path) if row["step"] <= start_step]
+        if self._path.is_file():
+            write_whole(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._opened = [row for row in kept if row["step"] == 0]
+        self.count = sum(row["count"] for row in kept if row["step"] > 0)
+
+    def add(self, step: int, skipped: Iterable[Skip]) -> None:
+        """What was left out of a step's batch."""
+        rows = []
+        for skip in skipped:
+            row = skip._asdict()
+            row = {"step": 0 if row.pop("at_opening") else step, **row}
+            if row["step"] == 0 and row in self._opened:
+                continue
+            self._opened += [row] if row["step"] == 0 else []
+            self.count += row["count"] if row["step"] else 0
+            rows.append(row)
+        if rows:
+            with self._path.open("a") as file:
+                file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_skipped(path: Path) -> list[dict[str, Any]]:
+    """The lines of such a file, oldest first; what a kill has torn is left out."""
+    if not path.is_file():
+        return []
+    rows = [row for row in whole_json_lines(path) if isinstance(row, dict)]
+    return [row for row in rows if isinstance(row.get("step"), int) and isinstance(row.get("count"), int)]
