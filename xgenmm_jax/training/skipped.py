@@ -45,7 +45,7 @@ class SkippedLog:
             self.count += row["count"] if row["step"] else 0
             rows.append(row)
         if rows:
-            with self._path.open("a") as file:
+            with self._path.open("a", encoding="utf-8") as file:
                 file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
