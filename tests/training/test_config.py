@@ -125,7 +125,7 @@ def test_a_run_goes_on_where_it_was_moved_to(config, tmp_path):
 
 
 def test_a_run_goes_on_from_a_copy_of_its_start_and_from_no_other(config, tmp_path):
-    """DPO reads its reference there on every start: another seed's stage of the same name is another reference."""
+    """Another seed's stage of the same name is another start; this run is of before started_with.json was kept."""
 
     def stage(place, checksum):
         folder = tmp_path / place / "sft_multi" / "checkpoints" / "3"

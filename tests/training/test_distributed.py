@@ -1,6 +1,7 @@
 """Several processes as one run: killed, hanging, told to stop; and the same rows on any number of hosts."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 import socket
@@ -14,10 +15,11 @@ import tiny_run
 import toy_run
 
 from xgenmm_jax.cli.train import take_hosts
-from xgenmm_jax.training import checkpoint_files, distributed
+from xgenmm_jax.training import checkpoint_files, distributed, references
 from xgenmm_jax.training.distributed import Distributed
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
+from xgenmm_jax.training.run_folder import STARTED_WITH_FILE
 from xgenmm_jax.training.sharding import MeshConfig
 
 REPOSITORY = Path(__file__).parents[2]
@@ -62,6 +64,18 @@ def config():
     config = tiny_run.config(Path("small.model"), steps=24)
     checkpoint = CheckpointConfig(every_steps=4, every_seconds=3600)
     return dataclasses.replace(config, log_every=1, mesh=MeshConfig(), checkpoint=checkpoint)
+"""
+
+
+REFERENCE = """
+import dataclasses
+import toy_run
+from xgenmm_jax.training.config import CheckpointConfig
+
+def config():
+    checkpoint = CheckpointConfig(every_steps=5, every_seconds=3600)
+    loss = toy_run.ToyLoss(reference=True)
+    return dataclasses.replace(toy_run.config(steps=12), loss=loss, log_every=1, checkpoint=checkpoint)
 """
 
 
@@ -212,6 +226,30 @@ def test_two_hosts_agree_that_a_checkpoint_is_damaged(tmp_path):
     assert all("checkpoints/12' is damaged" in process.stderr for process in again)
     assert checkpoint_files.steps(checkpoints) == [12, 10] and (checkpoints / "12.damaged").is_dir()
     assert_same_curve(read_metrics(tmp_path / "run"), unbroken(tmp_path / "unbroken"))
+
+
+@pytest.mark.slow
+def test_a_reference_of_two_hosts_is_read_by_one(tmp_path):
+    ended = run_hosts(tmp_path, 2, events="host=1,terminate_at=4,slow_from=4", experiment=REFERENCE)
+    assert [process.returncode for process in ended] == [143, 143], ended
+    assert references.is_whole(tmp_path / "run")
+    file = tmp_path / "run" / STARTED_WITH_FILE
+    assert json.loads(file.read_text()) == {"data": [], "initialize": {}}
+    (alone,) = run_hosts(tmp_path, 1, experiment=REFERENCE)
+    assert alone.returncode == 0, alone.stderr
+    config = dataclasses.replace(toy_run.config(steps=12), loss=toy_run.ToyLoss(reference=True), log_every=1)
+    train(config, tmp_path / "unbroken", devices=jax.devices()[:1])
+    assert_same_curve(read_metrics(tmp_path / "run"), read_metrics(tmp_path / "unbroken"))
+
+
+@pytest.mark.slow
+def test_two_hosts_do_not_go_on_with_what_changed(tmp_path):
+    ended = run_hosts(tmp_path, 2, events="host=1,terminate_at=4,slow_from=4", experiment=REFERENCE)
+    assert [process.returncode for process in ended] == [143, 143], ended
+    (tmp_path / "run" / STARTED_WITH_FILE).write_text("{")
+    again = run_hosts(tmp_path, 2, experiment=REFERENCE)
+    assert [process.returncode for process in again] == [1, 1], again
+    assert "started_with.json' is not JSON" in again[0].stderr and "host 0, which says why" in again[1].stderr
 
 
 @pytest.fixture

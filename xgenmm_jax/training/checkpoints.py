@@ -97,7 +97,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.PyTreeSave(state.params, save_args=jax.tree.map(_by_layer, state.params)),
+                params=params_args(state.params),
                 opt_state=ocp.args.PyTreeSave(_named(state.opt_state)),
                 progress=ocp.args.JsonSave({**progress._asdict(), "data": list(progress.data)}),
             ),
@@ -176,6 +176,11 @@ class Checkpoints:
         self._manager.reload()
 
 
+def params_args(params: Params) -> ocp.args.PyTreeSave:
+    """How parameters are written."""
+    return ocp.args.PyTreeSave(params, save_args=jax.tree.map(_by_layer, params))
+
+
 def restore_params(source: Path, abstract: Params) -> Params:
     """Parameters of a run folder's newest checkpoint, or of one checkpoint.
 
@@ -188,9 +193,9 @@ def restore_params(source: Path, abstract: Params) -> Params:
     return _restore(folder, abstract)
 
 
-def has_checkpoint(run: Path) -> bool:
-    """Whether a run has saved, wholly or not."""
-    return bool(checkpoint_files.steps(run / FOLDER))
+def saved_steps(run: Path) -> list[int]:
+    """The steps that a run has saved, wholly or not, newest first."""
+    return checkpoint_files.steps(run / FOLDER)
 
 
 def newest(source: Path) -> Path:

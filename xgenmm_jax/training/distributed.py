@@ -1,6 +1,6 @@
 """Several processes as one run: how they find each other, agree, and end when one of them is gone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 from dataclasses import dataclass
 import os
@@ -77,6 +77,18 @@ def anyone(answer: bool) -> bool:
     if jax.process_count() == 1:
         return answer
     return bool(np.any(multihost_utils.process_allgather(np.asarray(answer))))
+
+
+def on_first_host(work: Callable[[], object]) -> None:
+    """Does something on host 0 while the others wait; an error there is one on all hosts, which end in order."""
+    error = None
+    if jax.process_index() == 0:
+        try:
+            work()
+        except Exception as raised:
+            error = raised
+    if anyone(error is not None):
+        raise error or ValueError("run folder: the run does not start on host 0, which says why.")
 
 
 @contextlib.contextmanager

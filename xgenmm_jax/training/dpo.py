@@ -24,7 +24,8 @@ from xgenmm_jax.training.optimizer import merge
 class DPO:
     """Chosen and rejected answer of pair k are segments 2k + 1 and 2k + 2 of one row and share its vision tokens.
 
-    The reference is the run's starting point. Only the trained parameters exist twice; the frozen ones serve both.
+    The reference is the run's starting point, kept in its folder (`references.py`). Only the trained parameters exist
+    twice; the frozen ones serve both.
 
     beta: how fast a preference saturates.
     chosen_weight: weight of the chosen answer's mean negative log-probability beside the preference; 0: DPO alone.

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from xgenmm_jax import files
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.training import checkpoints
@@ -116,9 +117,7 @@ def save_weights(path: Path, part: str, params: Params, metadata: dict[str, str]
         for key, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(params))
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".partial")
-    save_file(tensors, unfinished, metadata)
-    unfinished.replace(path)
+    files.write_whole(path, lambda beside: save_file(tensors, beside, metadata))
 
 
 def load_weights(path: Path, part: str, abstract: Params) -> Params:

@@ -7,30 +7,29 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jaxtyping import Array
 
 from xgenmm_jax.data.order import State
 from xgenmm_jax.models.partitioning import unboxed
+from xgenmm_jax.training import starting
 from xgenmm_jax.training.accounting import Speedometer
-from xgenmm_jax.training.checkpoints import Checkpoints, Progress, has_checkpoint
+from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.distributed import anyone, ending_together
-from xgenmm_jax.training.initialize import initialize_params
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
 from xgenmm_jax.training.objective import Objective, Params, Size
-from xgenmm_jax.training.optimizer import learning_rates, make_optimizer, split, trainable_mask
+from xgenmm_jax.training.optimizer import learning_rates, make_optimizer, trainable_mask
 from xgenmm_jax.training.profiling import Profiler
-from xgenmm_jax.training.run_folder import check_same, prepare
 from xgenmm_jax.training.saving import NonFiniteLossError as NonFiniteLossError
 from xgenmm_jax.training.saving import Saves, save, saving_first
 from xgenmm_jax.training.sharding import check_rows, host_share, make_mesh, put_rows, row_sharding
 from xgenmm_jax.training.signals import Signals
 from xgenmm_jax.training.skipped import SkippedLog
 from xgenmm_jax.training.spikes import FIGURES, Spikes
-from xgenmm_jax.training.step import TrainState, abstract_state, init_state, make_step, shardings_of
+from xgenmm_jax.training.step import abstract_state, make_step
 from xgenmm_jax.training.watchdog import Watchdog
 
 IN_FLIGHT = 2
@@ -60,13 +59,14 @@ def train(
 ) -> RunResult:
     """Runs `config` in `folder` to its last step; continues from the newest checkpoint there, bit for bit.
 
-    The folder gets config.json, commit, tokenizer.model, metrics.jsonl, tensorboard/ and checkpoints/, and where there
-    is something to say spikes.jsonl, skipped.jsonl, profile/ and heartbeats/. On SIGTERM or SIGINT the state is saved
-    and the result names the signal; SIGUSR1 asks for a profile. devices: all by default. With several hosts every one
-    calls this with the same config and a folder that all see.
+    The folder gets config.json, commit, tokenizer.model, started_with.json, metrics.jsonl, tensorboard/ and
+    checkpoints/, DPO's reference/, and where there is something to say spikes.jsonl, skipped.jsonl, profile/ and
+    heartbeats/. On SIGTERM or SIGINT the state is saved and the result names the signal; SIGUSR1 asks for a profile.
+    devices: all by default. With several hosts every one calls this with the same config and a folder that all see.
 
     Raises:
-        ValueError: the folder holds a run of another config, a size does not fit, a file is missing.
+        ValueError: the folder holds a run of another config, or of data or weights that were others, a size does not
+            fit, a file is missing.
         NonFiniteLossError: with the step, the batch's samples and what to do; the state before that step is saved.
         Exception: whatever the data raise in the middle of a run; alone, the host saves the steps before it first.
     """
@@ -80,7 +80,7 @@ def train(
     rates = learning_rates(config.optimizer, config.steps)
     trainable = trainable_mask(unboxed(boxed), config.freeze)
     abstract = abstract_state(objective, trainable, optimizer, mesh)
-    has_config, has_saved = check_same(config, folder), has_checkpoint(folder)
+    found = starting.look(config, folder, objective)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
@@ -88,19 +88,22 @@ def train(
         watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds))
         # Before anything is written: neither a mistyped path nor data that give no batch leave a run behind.
         batches = None
-        if not (has_config or has_saved):
+        if found.is_new:
             watchdog.at(1, "reading rows")
             with ending_together(watchdog):
                 batches = _open(config, objective, mesh, State(), stack)
                 anyone(False)  # every host has its own before one writes
-        is_wanted = objective.reference or not has_saved
-        params = _initial(config, objective, abstract) if is_wanted else None
-        prepare(config, folder)
+        params = None
+        if found.needs_weights(objective):
+            params = starting.initial_params(config, folder, found, objective, abstract)
+        starting.make_folder(config, folder, found)
         profiler = stack.enter_context(Profiler(config.profile, folder, signals.profile))
         policy = config.checkpoint
         checkpoints = stack.enter_context(Checkpoints(folder, policy.keep, policy.keep_every))
         stack.enter_context(ending_together(watchdog))
-        state, reference, progress = _start(config, objective, trainable, optimizer, abstract, checkpoints, params)
+        state, reference, progress = starting.first_state(
+            config, folder, found, objective, trainable, optimizer, abstract, checkpoints, params
+        )
         del params
         first_step = int(state.step)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
@@ -168,37 +171,6 @@ def _with_first(first: tuple, batches: Iterator[tuple]) -> Iterator[tuple]:
     yield first
     del first  # pixels of a whole batch
     yield from batches
-
-
-def _initial(config: TrainConfig, objective: Objective, abstract: TrainState) -> Params:
-    return initialize_params(config.initialize, objective, config.seed, abstract.params, config.model)
-
-
-def _start(
-    config: TrainConfig,
-    objective: Objective,
-    trainable: Any,
-    optimizer: Any,
-    abstract: TrainState,
-    checkpoints: Checkpoints,
-    params: Params | None,
-) -> tuple[TrainState, Params | None, Progress]:
-    """State, reference and progress: those of the newest whole checkpoint, or those of a new run.
-
-    params: the initial ones, which the state takes over; None where a checkpoint promised to replace them.
-    """
-    restored = checkpoints.restore(abstract)
-    if restored is None and params is None:
-        params = _initial(config, objective, abstract)
-    reference = None
-    if objective.reference:
-        # Copied, because the first step takes the policy's own buffers.
-        reference = jax.tree.map(lambda leaf: leaf.copy(), split(params, trainable)[0])
-    if restored is not None:
-        state, progress = restored
-        return state, reference, progress
-    start = jax.jit(lambda params: init_state(params, trainable, optimizer), out_shardings=shardings_of(abstract))
-    return start(params), reference, Progress()
 
 
 class _Flight(NamedTuple):

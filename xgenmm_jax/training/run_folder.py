@@ -1,5 +1,6 @@
-"""The files that stand beside a run's checkpoints: config.json, commit, tokenizer.model."""
+"""The files that stand beside a run's checkpoints: config.json, commit, tokenizer.model, started_with.json."""
 
+from collections.abc import Callable
 import filecmp
 import importlib.metadata
 from pathlib import Path
@@ -8,6 +9,8 @@ import subprocess
 
 import jax
 
+from xgenmm_jax import files
+from xgenmm_jax.data.identity import PLACES
 from xgenmm_jax.training.checkpoint_files import LIST_FILE
 from xgenmm_jax.training.checkpoints import newest
 from xgenmm_jax.training.config import (
@@ -24,6 +27,8 @@ from xgenmm_jax.training.config import (
 CONFIG_FILE = "config.json"
 COMMIT_FILE = "commit"
 TOKENIZER_FILE = "tokenizer.model"
+STARTED_WITH_FILE = "started_with.json"
+"""What the run began with (`started_with.py`); runs of before it was kept lack it."""
 
 # A run may go on with these changed: they touch its figures not at all, or (the last four) by rounding alone; where a
 # loss draws, as that of pictures in words, accumulation draws anew. So it goes on where chips are fewer or smaller.
@@ -32,27 +37,31 @@ _FREE = (
     "accumulation", "remat", "attention", "chunk",
 )  # fmt: skip
 _INITIALIZE = f"{Initialize.__module__}:{Initialize.__qualname__}"
+_PLACES = {f"{source.__module__}:{source.__qualname__}": fields for source, fields in PLACES.items()}
 
 
-def prepare(config: TrainConfig, folder: Path) -> None:
+def prepare(config: TrainConfig, folder: Path, keep: Callable[[], object] = lambda: None) -> None:
     """Makes the folder and its files, or checks that the run in it is the same.
+
+    keep: called when the folder is there, before config.json: writes started_with.json.
 
     Raises ValueError where the folder holds a run of another config.
     """
-    if check_same(config, folder) or jax.process_index() > 0:
+    is_there = check_same(config, folder)
+    if jax.process_index() > 0:
         return
     tokenizer = getattr(config.data, "tokenizer", None)
-    if tokenizer is not None and not Path(tokenizer).is_file():
+    if not is_there and tokenizer is not None and not Path(tokenizer).is_file():
         raise ValueError(f"data.tokenizer: no file '{tokenizer}'; wanted a SentencePiece model.")
     folder.mkdir(parents=True, exist_ok=True)
+    keep()
+    if is_there:
+        return
     if tokenizer is not None:
-        shutil.copyfile(tokenizer, folder / TOKENIZER_FILE)
-    (folder / COMMIT_FILE).write_text(commit() + "\n")
-    # Last and at once: a folder with a config is complete.
-    path = folder / CONFIG_FILE
-    unfinished = path.with_suffix(".partial")
-    save_config(config, unfinished)
-    unfinished.replace(path)
+        files.write_whole(folder / TOKENIZER_FILE, lambda beside: shutil.copyfile(tokenizer, beside))
+    files.write_whole(folder / COMMIT_FILE, commit() + "\n")
+    # Last: a folder with a config is complete.
+    files.write_whole(folder / CONFIG_FILE, lambda beside: save_config(config, beside))
 
 
 def check_same(config: TrainConfig, folder: Path) -> bool:
@@ -63,7 +72,8 @@ def check_same(config: TrainConfig, folder: Path) -> bool:
     path = folder / CONFIG_FILE
     if not path.is_file():
         return False
-    changes = list(_changes(read_object(path, {}, "copy it again, or delete the folder"), to_json(config), ""))
+    before = read_object(path, {}, "copy it again, or delete the folder")
+    changes = list(_changes(before, to_json(config), "", (folder / STARTED_WITH_FILE).is_file()))
     if changes:
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise ValueError(
@@ -95,11 +105,11 @@ def commit() -> str:
         return "unknown"
 
 
-def _changes(old, new, name: str):
+def _changes(old, new, name: str, is_kept: bool):
     """Dotted names of what differs, with both values.
 
     A checkout and its runs may be moved or copied together: of the tokenizer and of what a run began with the places do
-    not count.
+    not count. is_kept: the bytes of that are in started_with.json, and `started_with.compare` looks at them.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         is_start = new.get("class") == _INITIALIZE
@@ -109,11 +119,13 @@ def _changes(old, new, name: str):
             # A field that a later version added had its default before.
             before = old[key] if key in old else default_of(new.get("class"), key)
             after = new.get(key)
-            if not (is_start and _same_start(before, after)):
-                yield from _changes(before, after, f"{name}.{key}".lstrip("."))
+            is_place = is_start or key in _PLACES.get(new.get("class"), ())
+            if is_place and is_kept and _same_name(before, after) or is_start and _same_start(before, after):
+                continue
+            yield from _changes(before, after, f"{name}.{key}".lstrip("."), is_kept)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for number, pair in enumerate(zip(old, new, strict=True)):
-            yield from _changes(*pair, f"{name}.{number}")
+            yield from _changes(*pair, f"{name}.{number}", is_kept)
     elif old != new:
         yield f"{name} {brief(old)} before, {brief(new)} now"
 
@@ -121,7 +133,7 @@ def _changes(old, new, name: str):
 def _same_start(before, after) -> bool:
     """Whether two places hold the same weights: files or checkpoints of the same bytes; or the first is gone, and the
     second has its name."""
-    if not (isinstance(before, str) and isinstance(after, str)) or Path(before).name != Path(after).name:
+    if not _same_name(before, after):
         return False
     if not Path(before).exists():
         return True
@@ -130,6 +142,10 @@ def _same_start(before, after) -> bool:
     except ValueError:  # no checkpoint
         return False
     return all(path.is_file() for path in lists) and filecmp.cmp(*lists, shallow=False)
+
+
+def _same_name(before, after) -> bool:
+    return isinstance(before, str) and isinstance(after, str) and Path(before).name == Path(after).name
 
 
 def _list_of(place: Path) -> Path:

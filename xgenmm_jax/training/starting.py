@@ -1,0 +1,99 @@
+"""Where a run starts from: its newest checkpoint, or parameters of its own; and the reference that it keeps."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from xgenmm_jax.training import references, started_with
+from xgenmm_jax.training.checkpoints import Checkpoints, Progress, saved_steps
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.distributed import on_first_host
+from xgenmm_jax.training.initialize import initialize_params
+from xgenmm_jax.training.objective import Objective, Params
+from xgenmm_jax.training.optimizer import split
+from xgenmm_jax.training.run_folder import check_same, prepare
+from xgenmm_jax.training.step import TrainState, init_state, shardings_of
+
+
+class Found(NamedTuple):
+    """What a run folder held when the run was started in it."""
+
+    is_new: bool
+    has_saved: bool
+    is_done: bool
+    """The last step is saved: neither data nor weights are needed again."""
+    has_reference: bool
+
+    def needs_weights(self, objective: Objective) -> bool:
+        """Whether the weights that the run began with are read."""
+        return not self.has_saved or objective.reference and not self.has_reference and not self.is_done
+
+
+def look(config: TrainConfig, folder: Path, objective: Objective) -> Found:
+    """What the folder holds; nothing is written. All hosts call this.
+
+    Raises ValueError where it is a run of another config, or its data or weights are not those that it began with.
+    """
+    has_config, saved = check_same(config, folder), saved_steps(folder)
+    found = Found(
+        is_new=not (has_config or saved),
+        has_saved=bool(saved),
+        is_done=bool(saved) and saved[0] >= config.steps,
+        has_reference=bool(saved) and objective.reference and references.is_whole(folder),
+    )
+    if saved and not found.is_done:
+        on_first_host(lambda: started_with.compare(config, folder, found.needs_weights(objective)))
+    return found
+
+
+def make_folder(config: TrainConfig, folder: Path, found: Found) -> None:
+    """The run folder with its files, on the first host while the others wait."""
+
+    def keep() -> None:
+        if not found.is_done:
+            started_with.keep(config, folder, found.has_saved)
+
+    on_first_host(lambda: prepare(config, folder, keep))
+
+
+def initial_params(
+    config: TrainConfig, folder: Path, found: Found, objective: Objective, abstract: TrainState
+) -> Params:
+    """The parameters that the run begins, or began, with."""
+    start = started_with.weights_of(config, folder) if found.has_saved else config.initialize
+    return initialize_params(start, objective, config.seed, abstract.params, config.model)
+
+
+def first_state(
+    config: TrainConfig,
+    folder: Path,
+    found: Found,
+    objective: Objective,
+    trainable: Any,
+    optimizer: Any,
+    abstract: TrainState,
+    checkpoints: Checkpoints,
+    params: Params | None,
+) -> tuple[TrainState, Params | None, Progress]:
+    """State, reference and progress: those of the newest whole checkpoint, or those of a new run.
+
+    params: the initial ones, which the state takes over; None where a checkpoint promised to replace them.
+    """
+    restored = checkpoints.restore(abstract)
+    wants_reference = objective.reference and (restored is None or int(restored[0].step) < config.steps)
+    has_reference = restored is not None and found.has_reference
+    if params is None and (restored is None or wants_reference and not has_reference):
+        params = initial_params(config, folder, found, objective, abstract)
+    reference = None
+    if wants_reference and has_reference:
+        reference = references.restore(folder, split(abstract.params, trainable)[0])
+    elif wants_reference:
+        # Copied, because the first step takes the policy's own buffers.
+        reference = jax.tree.map(lambda leaf: leaf.copy(), split(params, trainable)[0])
+        references.save(folder, reference)
+    if restored is not None:
+        state, progress = restored
+        return state, reference, progress
+    start = jax.jit(lambda params: init_state(params, trainable, optimizer), out_shardings=shardings_of(abstract))
+    return start(params), reference, Progress()
