@@ -6,13 +6,17 @@ from pathlib import Path
 import shutil
 import time
 from types import TracebackType
+from typing import Any
 
 import jax
 import rich.console
 import rich.progress
 import tensorboardX
 
+from xgenmm_jax.training.side_files import has_step, keep_rows, make_room, read_rows
+
 METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
 
 Row = dict[str, int | float]
 """One step's figures; "step" says which."""
@@ -29,14 +33,12 @@ class MetricsLog:
         self._file = self._events = None
         if jax.process_index() > 0:
             return  # the first host writes for all
-        kept = [row for row in read_metrics(run) if row["step"] <= start_step]
-        unfinished = self._path.with_suffix(".partial")
-        unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        unfinished.replace(self._path)
-        self._file = self._path.open("a")
+        kept = keep_rows(self._path, _is_row, start_step)
+        self._file = self._path.open("a", encoding="utf-8")
         # Written anew from the rows that stay, so TensorBoard shows one line and no doubles.
-        shutil.rmtree(run / "tensorboard", ignore_errors=True)
-        self._events = tensorboardX.SummaryWriter(str(run / "tensorboard"))
+        make_room(run / TENSORBOARD_FOLDER, for_folder=True)
+        shutil.rmtree(run / TENSORBOARD_FOLDER, ignore_errors=True)
+        self._events = tensorboardX.SummaryWriter(str(run / TENSORBOARD_FOLDER))
         for row in kept:
             self._write_events(row)
 
@@ -60,11 +62,12 @@ class MetricsLog:
 
 
 def read_metrics(run: Path) -> list[Row]:
-    """The rows of a run folder, oldest first; a last line that a kill cut short is left out."""
-    path = run / METRICS_FILE
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    """The rows of a run folder, oldest first; lines that are none, as of a kill or a disk, are left out."""
+    return read_rows(run / METRICS_FILE, _is_row)
+
+
+def _is_row(value: Any) -> bool:
+    return has_step(value) and "loss" in value and all(type(number) in (int, float) for number in value.values())
 
 
 class ProgressBar:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import jax
 
+from xgenmm_jax.training.side_files import make_room
+
 LOG = logging.getLogger(__name__)
 
 FOLDER = "profile"
@@ -52,7 +54,13 @@ class Profiler:
         if self._last_step is None and (step == self._config.start_step or self._requested()):
             self._last_step = step + self._config.steps - 1
             folder = self._run / FOLDER / f"step_{step}"
-            jax.profiler.start_trace(str(folder))
+            make_room(folder.parent, for_folder=True)
+            try:
+                jax.profiler.start_trace(str(folder))
+            except RuntimeError as error:  # another profiler of the process is at work
+                LOG.warning("profile: steps %d to %d are not traced (%s)", step, self._last_step, error)
+                self._last_step = None
+                return
             LOG.warning("profile: steps %d to %d go to '%s'", step, self._last_step, folder)
 
     def after(self, step: int, finish: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from xgenmm_jax import files
+from xgenmm_jax.training.side_files import has_step, keep_rows, read_rows
 
 LOG = logging.getLogger(__name__)
 
@@ -40,9 +40,8 @@ class Spikes:
     def __init__(self, run: Path, start_step: int):
         self._path = run / spikes_file(jax.process_index())
         self._history: dict[str, deque[float]] = {name: deque(maxlen=HISTORY) for name in FIGURES}
-        kept = [row for row in read_spikes(self._path) if row["step"] <= start_step]
-        if self._path.is_file():
-            files.write_whole(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        if self._path.exists():
+            keep_rows(self._path, has_step, start_step)
 
     def judge(self, step: int, figures: dict[str, float], sample_ids: list[str]) -> None:
         """Logs the step if it is a spike. figures: at least those of FIGURES, all finite."""
@@ -74,7 +73,5 @@ def threshold(history: deque[float]) -> tuple[float, float] | None:
 
 
 def read_spikes(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of spikes, oldest first; a last line that a kill cut short is left out."""
-    if not path.is_file():
-        return []
-    return [row for row in files.whole_json_lines(path) if isinstance(row, dict)]
+    """The rows of a file of spikes, oldest first; lines that are none, as of a kill or a disk, are left out."""
+    return read_rows(path, has_step)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 
 from xgenmm_jax import files
+from xgenmm_jax.training.side_files import has_step, make_room
 
 FOLDER = "heartbeats"
 INTERVAL_S = 5.0
@@ -73,6 +74,7 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         if self._hosts > 1 or self._timeout_s:
+            make_room(self._folder, for_folder=True)
             self._folder.mkdir(parents=True, exist_ok=True)
             self._write()
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -142,11 +144,13 @@ class Watchdog:
 
 
 def read_beats(folder: Path) -> dict[int, Beat]:
-    """The last beat of every host that has a file."""
+    """The last beat of every host that has a file; what is none is left out."""
     beats = {}
     for path in folder.glob("*.json"):
         with contextlib.suppress(OSError, ValueError):  # just being replaced
-            beats[int(path.stem)] = Beat(**files.read_json(path))
+            said = files.read_json(path)
+            if has_step(said) and type(said.get("count")) is int and said.get("doing") in DOING:
+                beats[int(path.stem)] = Beat(said["count"], said["step"], said["doing"])
     return beats
 
 

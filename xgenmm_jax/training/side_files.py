@@ -1,0 +1,43 @@
+"""What a run writes beside its checkpoints to be looked at: it never keeps the run from going on."""
+
+from collections.abc import Callable
+import contextlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from xgenmm_jax import files
+from xgenmm_jax.training import checkpoint_files
+
+LOG = logging.getLogger(__name__)
+
+
+def read_rows(path: Path, is_row: Callable[[Any], bool]) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, oldest first. Lines that are none are left out: torn, foreign, no text."""
+    return [value for value in files.whole_json_lines(path) if is_row(value)] if path.is_file() else []
+
+
+def keep_rows(path: Path, is_row: Callable[[Any], bool], last_step: int) -> list[dict[str, Any]]:
+    """Leaves the rows up to a step in a file, and gives them; tells of lines that are no rows."""
+    make_room(path, for_folder=False)
+    rows = read_rows(path, is_row)
+    lines = [line for line in files.read_lines(path, errors="replace") if line.strip()] if path.is_file() else []
+    if len(lines) > len(rows):
+        LOG.warning("'%s': %d of %d lines are no rows and are left out", path, len(lines) - len(rows), len(lines))
+    kept = [row for row in rows if row["step"] <= last_step]
+    files.write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
+    return kept
+
+
+def has_step(value: Any) -> bool:
+    """Whether a value of JSON is an object that says which step it is about."""
+    return isinstance(value, dict) and type(value.get("step")) is int
+
+
+def make_room(path: Path, for_folder: bool) -> None:
+    """Puts aside a file that lies where a folder is to be, or the reverse."""
+    with contextlib.suppress(FileNotFoundError):  # another host was faster
+        if path.exists() and path.is_dir() != for_folder:
+            aside = checkpoint_files.put_aside(path)
+            LOG.warning("'%s' is a %s; it is now '%s'", path, "file" if for_folder else "folder", aside.name)
