@@ -7,6 +7,7 @@ import pytest
 
 from xgenmm_jax.cli import demo
 from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.run_lock import RunLock
 
 FACTS = demo.ReportFacts(1_900_000, {"cpu": "Some CPU", "cores": 2}, "abc123")
 ELSEWHERE = demo.ReportFacts(1_900_000, {"cpu": "Another CPU", "cores": 8}, "def456")
@@ -191,6 +192,5 @@ def test_a_missing_stage_is_named(tmp_path):
 
 
 def test_two_demos_in_one_folder_are_refused(tmp_path):
-    with demo._alone_in(tmp_path), pytest.raises(ValueError, match="another process"):
-        with demo._alone_in(tmp_path):
-            pass
+    with RunLock(tmp_path), pytest.raises(ValueError, match="another process"):
+        demo.main(["--workdir", str(tmp_path)])

@@ -20,6 +20,7 @@ from xgenmm_jax.training.distributed import Distributed
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.run_folder import STARTED_WITH_FILE
+from xgenmm_jax.training.run_lock import LOCK_FILE, RunLock
 from xgenmm_jax.training.sharding import MeshConfig
 
 REPOSITORY = Path(__file__).parents[2]
@@ -228,11 +229,22 @@ def test_two_hosts_agree_that_a_checkpoint_is_damaged(tmp_path):
     assert_same_curve(read_metrics(tmp_path / "run"), unbroken(tmp_path / "unbroken"))
 
 
+def test_two_hosts_do_not_start_in_a_folder_that_another_process_holds(tmp_path):
+    """The first takes it for both; the other one is not left waiting for it, and writes nothing."""
+    with RunLock(tmp_path / "run"):
+        first, second = run_hosts(tmp_path, 2)
+    assert (first.returncode, second.returncode) == (1, 1), (first.stderr, second.stderr)
+    assert f"another process is at work in 'run' (host {socket.gethostname()}, pid {os.getpid()}" in first.stderr
+    assert "run folder: the run does not start on host 0, which says why" in second.stderr
+    assert "Traceback" not in first.stderr + second.stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_reference_of_two_hosts_is_read_by_one(tmp_path):
     ended = run_hosts(tmp_path, 2, events="host=1,terminate_at=4,slow_from=4", experiment=REFERENCE)
     assert [process.returncode for process in ended] == [143, 143], ended
-    assert references.is_whole(tmp_path / "run")
+    assert references.is_whole(tmp_path / "run") and not (tmp_path / "run" / LOCK_FILE).exists()
     file = tmp_path / "run" / STARTED_WITH_FILE
     assert json.loads(file.read_text()) == {"data": [], "initialize": {}}
     (alone,) = run_hosts(tmp_path, 1, experiment=REFERENCE)

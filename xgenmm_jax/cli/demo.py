@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 from dataclasses import dataclass
-import fcntl
 import json
 from pathlib import Path
 import signal
@@ -28,6 +27,7 @@ from xgenmm_jax.evaluation.report.page import minutes, write_report
 from xgenmm_jax.training.config import read_object
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.run_folder import COMMIT_FILE
+from xgenmm_jax.training.run_lock import RunLock
 
 STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
 GALLERY_FILE = "gallery.json"
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs what is left to do; gives the exit code."""
     arguments = parse(Arguments, argv, "xgenmm demo")
     refuse_file(arguments.workdir)
-    with _leaving_on_sigterm(), _alone_in(arguments.workdir):
+    with _leaving_on_sigterm(), RunLock(arguments.workdir):
         stages = load_stages(arguments.experiments, arguments.workdir)
         # Imported here: --help does not wait for JAX.
         from xgenmm_jax.cli import demo_steps
@@ -311,17 +311,3 @@ def _leaving_on_sigterm() -> Iterator[None]:
         raise SystemExit(128 + signal.SIGINT) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-@contextlib.contextmanager
-def _alone_in(workdir: Path) -> Iterator[None]:
-    """Raises ValueError where another demo is at work in the folder."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / "demo.lock").open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"demo: another process is at work in '{workdir}'; wait for it, or choose another --workdir."
-            ) from error
-        yield

@@ -15,6 +15,7 @@ from xgenmm_jax.generation.generator import Limits
 from xgenmm_jax.models import vlm
 from xgenmm_jax.training import loop
 from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.run_lock import EVALUATION_LOCK_FILE, RunLock
 
 _COMPILATION = "/jax/core/compile/backend_compile_duration"
 
@@ -29,13 +30,14 @@ def evaluate(folder: Path) -> dict[str, Any]:
 
     Writes evaluation.json, answers.jsonl and examples/ into the folder, as `xgenmm evaluate` does.
     """
-    run = api.load(folder)
-    style = "chat" if run.is_tuned() else "few_shot"
-    generator = run.generator(Limits(few_shapes=True))
-    evaluation = suite.run_suite(generator, suite.SuiteConfig(style), run.processor.chat)
-    collected = gallery.collect(generator, run.params, evaluation, style, run.processor.chat)
-    suite.save_answers(evaluation, folder)
-    suite.save_metrics(evaluation, folder / "evaluation.json")
+    with RunLock(folder, EVALUATION_LOCK_FILE):
+        run = api.load(folder)
+        style = "chat" if run.is_tuned() else "few_shot"
+        generator = run.generator(Limits(few_shapes=True))
+        evaluation = suite.run_suite(generator, suite.SuiteConfig(style), run.processor.chat)
+        collected = gallery.collect(generator, run.params, evaluation, style, run.processor.chat)
+        suite.save_answers(evaluation, folder)
+        suite.save_metrics(evaluation, folder / "evaluation.json")
     return collected
 
 

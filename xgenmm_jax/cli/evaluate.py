@@ -1,6 +1,7 @@
 """`xgenmm evaluate RUN`: the suite's metrics of a run, as a table and as evaluation.json in its folder."""
 
 from collections.abc import Sequence
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -38,8 +39,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.items is not None and arguments.items < 1:
         raise ValueError(f"--items: got {arguments.items}; give 1 or more.")
     # Imported here: --help does not wait for JAX.
-    from xgenmm_jax import api
     from xgenmm_jax.evaluation import suite
+    from xgenmm_jax.training.run_lock import EVALUATION_LOCK_FILE, RunLock
 
     for kind in arguments.kinds:
         if kind not in suite.GROUPS:
@@ -48,6 +49,16 @@ def main(argv: Sequence[str]) -> int:
     if arguments.run.exists() and (target.is_dir() or not target.parent.is_dir()):
         wrong = f"'{target}' is a folder" if target.is_dir() else f"no folder '{target.parent}' for '{target}'"
         raise ValueError(f"--json: {wrong}; give a file in a folder that is there.")
+    writes = arguments.json is None and arguments.run.is_dir()
+    alone = RunLock(arguments.run, EVALUATION_LOCK_FILE, "give --json FILE") if writes else contextlib.nullcontext()
+    with alone:  # of two evaluations; a run may train meanwhile
+        return _evaluate(arguments, target)
+
+
+def _evaluate(arguments: Arguments, target: Path) -> int:
+    from xgenmm_jax import api
+    from xgenmm_jax.evaluation import suite
+
     run = api.load(arguments.run)
     style = ("chat" if run.is_tuned() else "few_shot") if arguments.style == "auto" else arguments.style
     for kind in arguments.kinds:

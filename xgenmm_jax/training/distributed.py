@@ -92,11 +92,13 @@ def on_first_host(work: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def ending_together(watchdog: Watchdog) -> Iterator[None]:
+def ending_together(watchdog: Watchdog, last: Callable[[], object] = lambda: None) -> Iterator[None]:
     """An error on one of several hosts ends its process at once; alone, it passes through.
 
     Otherwise this host would wait for others that wait for it. A host that is gone makes the others' collectives
     fail: they say which one it was and exit with watchdog.EXIT_CODE. With an error of its own a host exits with 1.
+
+    last: called before the process ends in this way.
     """
     try:
         yield
@@ -114,6 +116,8 @@ def ending_together(watchdog: Watchdog) -> Iterator[None]:
             )
         else:
             traceback.print_exc()
+        with contextlib.suppress(Exception):
+            last()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(EXIT_CODE if gone else 1)

@@ -18,11 +18,12 @@ from xgenmm_jax.training import starting
 from xgenmm_jax.training.accounting import Speedometer
 from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.distributed import anyone, ending_together
+from xgenmm_jax.training.distributed import anyone, ending_together, on_first_host
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
 from xgenmm_jax.training.objective import Objective, Params, Size
 from xgenmm_jax.training.optimizer import learning_rates, make_optimizer, trainable_mask
 from xgenmm_jax.training.profiling import Profiler
+from xgenmm_jax.training.run_lock import RunLock
 from xgenmm_jax.training.saving import NonFiniteLossError as NonFiniteLossError
 from xgenmm_jax.training.saving import Saves, save, saving_first
 from xgenmm_jax.training.sharding import check_rows, host_share, make_mesh, put_rows, row_sharding
@@ -62,14 +63,26 @@ def train(
     The folder gets config.json, commit, tokenizer.model, started_with.json, metrics.jsonl, tensorboard/ and
     checkpoints/, DPO's reference/, and where there is something to say spikes.jsonl, skipped.jsonl, profile/ and
     heartbeats/. On SIGTERM or SIGINT the state is saved and the result names the signal; SIGUSR1 asks for a profile.
-    devices: all by default. With several hosts every one calls this with the same config and a folder that all see.
+    devices: all by default. With several hosts every one calls this with the same config and a folder that all see; the
+    first holds it alone (`run_lock.py`).
 
     Raises:
-        ValueError: the folder holds a run of another config, or of data or weights that were others, a size does not
-            fit, a file is missing.
+        ValueError: another process is at work in the folder, it holds a run of another config or of data or weights
+            that were others, a size does not fit, a file is missing.
         NonFiniteLossError: with the step, the batch's samples and what to do; the state before that step is saved.
         Exception: whatever the data raise in the middle of a run; alone, the host saves the steps before it first.
     """
+    lock = RunLock(folder)
+    try:
+        on_first_host(lock.acquire)
+        return _train(config, folder, hooks, devices, lock)
+    finally:
+        lock.release()
+
+
+def _train(
+    config: TrainConfig, folder: Path, hooks: Sequence[Hook], devices: Sequence[jax.Device] | None, lock: RunLock
+) -> RunResult:
     # ---------------------------------------------------------------- what is trained, and where
     mesh = make_mesh(config.mesh, devices)
     objective = config.objective()
@@ -90,7 +103,7 @@ def train(
         batches = None
         if found.is_new:
             watchdog.at(1, "reading rows")
-            with ending_together(watchdog):
+            with ending_together(watchdog, lock.release):
                 batches = _open(config, objective, mesh, State(), stack)
                 anyone(False)  # every host has its own before one writes
         params = None
@@ -100,7 +113,7 @@ def train(
         profiler = stack.enter_context(Profiler(config.profile, folder, signals.profile))
         policy = config.checkpoint
         checkpoints = stack.enter_context(Checkpoints(folder, policy.keep, policy.keep_every))
-        stack.enter_context(ending_together(watchdog))
+        stack.enter_context(ending_together(watchdog, lock.release))
         state, reference, progress = starting.first_state(
             config, folder, found, objective, trainable, optimizer, abstract, checkpoints, params
         )
@@ -134,6 +147,7 @@ def train(
             profiler.after(step, lambda: watch.land(0))
 
             # -------------------------------------------------------- saving and stopping
+            lock.check()
             stop = signals.received(step)
             if saves.are_due(step) or stop or step == config.steps or watch.is_unhealthy:
                 watch.land(0)
