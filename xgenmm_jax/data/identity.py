@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from xgenmm_jax.data import places
 from xgenmm_jax.data.sources import InWords, LlavaJson, RecordFiles, SourceConfig, Squashed
 
 WHOLE_BYTES = 8 * 2**20
@@ -37,9 +38,9 @@ def files_of(source: SourceConfig) -> list[Path]:
     """The files that hold a source's records; none of what is drawn when asked for."""
     match source:
         case LlavaJson(path=path):
-            return [Path(path)]
+            return [places.at_home(path)]
         case RecordFiles(pattern=pattern):
-            return [Path(path) for path in sorted(glob.glob(pattern))]
+            return [Path(path) for path in sorted(glob.glob(places.literal_first(pattern)))]
         case Squashed(source=inner) | InWords(source=inner):
             return files_of(inner)
     return []
