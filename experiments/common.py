@@ -48,7 +48,8 @@ class Size:
 B4 = Size("4b", sizes.B4, "weights/phi3_mini_4k")
 B14 = Size("14b", sizes.B14, "weights/phi3_medium_4k")
 
-# Pre-training. Percent of samples: the paper says "sampling ratios" and not of what (figure 3, spec/data.md 2).
+# Pre-training. Percent of samples: the paper says "sampling ratios" and not of what (figure 3;
+# docs/reference/training.md#stage-1-mixture).
 INTERLEAVED = {"obelics": 17.5, "mint1t_html": 17.5, "mint1t_pdf": 12.5, "mint1t_arxiv": 2.5}
 WEB_CAPTIONS = {"cc12m": 1.25, "cc3m": 1.25, "sbu": 1.25, "visual_genome": 1.25}
 STAGE1 = {

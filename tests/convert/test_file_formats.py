@@ -1,4 +1,4 @@
-"""config.json and its kin at the released size: the fields of the release (spec 8.2)."""
+"""config.json and its kin at the released size: the fields of docs/reference/checkpoints.md#config-file."""
 
 import json
 

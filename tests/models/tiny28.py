@@ -42,7 +42,7 @@ def parameters() -> dict:
 
 
 def best_grid(size_wh, grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)), unit=28) -> tuple[int, int]:
-    """Columns and rows that the official code chooses (spec section 3)."""
+    """Columns and rows that the official code chooses (docs/reference/images.md#best-resolution)."""
     width, height = (int(x) for x in size_wh)
     best, best_fit, best_waste = grids[0], 0, float("inf")
     for columns, rows in grids:
@@ -56,7 +56,7 @@ def best_grid(size_wh, grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)), unit=28) 
 
 
 def valid_cells(size_wh, columns: int, rows: int) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of spec 2.4, step 2."""
+    """(top, bottom, left, right) as in docs/reference/xgenmm.md#valid-cells."""
     width, height = (int(x) for x in size_wh)
     canvas_width, canvas_height = GRID * columns, GRID * rows
     if width / height > canvas_width / canvas_height:

@@ -1,4 +1,7 @@
-"""config.json and its kin of the released layouts, as the official code and transformers read them (spec 8.2)."""
+"""config.json and its kin of the released layouts, as the official code and transformers read them.
+
+Source: docs/reference/checkpoints.md#config-file.
+"""
 
 from collections.abc import Mapping
 import json

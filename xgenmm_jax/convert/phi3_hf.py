@@ -1,4 +1,7 @@
-"""Phi-3 in Hugging Face's names: `Phi3ForCausalLM`, and the language model of xGen-MM v1.5 (spec 2.8, 8.1)."""
+"""Phi-3 in Hugging Face's names: `Phi3ForCausalLM`, and the language model of xGen-MM v1.5.
+
+Source: docs/reference/checkpoints.md#phi-3-names.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -157,7 +157,8 @@ def _xgenmm(
             f"checkpoint: how many of the {language.vocab_rows} embedding rows are ids cannot be told; put the "
             'config.json with its "text_config": {"initial_tokenizer_len": ...} beside the checkpoint.'
         )
-    # The crops of an image are regrouped into strips: with them the released weights were trained (spec 2.4).
+    # The crops of an image are regrouped into strips: with them the released weights were trained
+    # (docs/reference/xgenmm.md#strips).
     config = VLMConfig(tower, resampler, language, sampling=Sampling.STRIPS, max_image_crops=5)
     rules = xgenmm.rules(config, prefix) if has_tower else xgenmm.trained_rules(config, prefix)
     family = "xGen-MM v1.5" if has_tower else "xGen-MM v1.5 (training checkpoint)"
@@ -290,7 +291,8 @@ def _decoder(names: Shapes, prefix: str, settings: Settings, given: Given) -> Ph
         kv_heads=kv_heads,
         rope_theta=(settings.get("rope_parameters") or settings).get("rope_theta", default.rope_theta),
         epsilon=settings.get("rms_norm_eps", default.epsilon),
-        # transformers' versions disagree on what the size means; training saw window + 1 keys (spec 2.8).
+        # transformers' versions disagree on what the size means; training saw window + 1 keys
+        # (docs/reference/xgenmm.md#sliding-window).
         window=Window.W_PLUS_1 if window else Window.NONE,
         window_size=window or default.window_size,
         init_std=settings.get("initializer_range", default.init_std),

@@ -1,4 +1,7 @@
-"""SigLIP's vision part in Hugging Face's names: `SiglipVisionModel`, and the tower of xGen-MM v1.5 (spec 8.1)."""
+"""SigLIP's vision part in Hugging Face's names: `SiglipVisionModel`, and the tower of xGen-MM v1.5.
+
+Source: docs/reference/checkpoints.md#siglip-names.
+"""
 
 from xgenmm_jax.convert.rules import Piece, Rule, linear_rules, norm_rules, rule
 from xgenmm_jax.models.vit import ViTConfig

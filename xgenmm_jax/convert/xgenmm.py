@@ -1,4 +1,7 @@
-"""xGen-MM v1.5 in its released names (spec 8.1): SigLIP, the perceiver resampler, Phi-3 with its additions."""
+"""xGen-MM v1.5 in its released names: SigLIP, the perceiver resampler, Phi-3 with its additions.
+
+Source: docs/reference/checkpoints.md#tensor-names.
+"""
 
 from xgenmm_jax.convert import phi3_hf, siglip_hf
 from xgenmm_jax.convert.rules import Rule, linear_rules, norm_rules, rule

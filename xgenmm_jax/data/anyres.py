@@ -1,4 +1,7 @@
-"""A picture as a global view and crops, equal to the bit with the official image processing (spec/blip3.md 2.4, 3)."""
+"""A picture as a global view and crops, equal to the bit with the official image processing.
+
+Source: docs/reference/images.md#any-resolution.
+"""
 
 from dataclasses import dataclass
 import math

@@ -128,7 +128,9 @@ def few_shot_prompt(
     tokenizer: Tokenizer,
     text_only: bool = False,
 ) -> Prompt:
-    """OpenFlamingo's prompt (spec/evaluation.md 3); stop on `tokenizer.end_of_chunk_id` or `eos_id`.
+    """OpenFlamingo's prompt; stop on `tokenizer.end_of_chunk_id` or `eos_id`.
+
+    Source: docs/reference/tokens.md#few-shot-prompts.
 
     question None asks for a caption. text_only: the demonstrations lose their pictures, as the two that "0-shot"
     carries. Example, one shot:
@@ -157,7 +159,7 @@ def base_prompt(
     <image>A short description of this image in one sentence:"
 
     The released prompt follows each `<image>` with 127 `<image placeholder>`, which its code replaces: the same
-    vision tokens (spec/blip3.md 4.2).
+    vision tokens (docs/reference/tokens.md#base-prompts).
     """
 
     def instruction(question: str | None) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """LLaVA's fine-tuning form, as `sources.LlavaJson` opens it: entries are checked once, by row, and counted by reason.
 
-Left out at opening are entries that are not of the form (spec/blip3.md 5.1), conversations that are out of order, those
-with more than `max_images` pictures, and `<image>` without a picture, as in the official code. What an entry names (a
-picture that is missing or damaged) is found out when it is read.
+Left out at opening are entries that are not of the form, conversations that are out of order, those with more than
+`max_images` pictures, and `<image>` without a picture, as in the official code
+(docs/reference/training.md#fine-tuning-data). What an entry names (a picture that is missing or damaged) is found out
+when it is read.
 """
 
 from collections.abc import Sequence

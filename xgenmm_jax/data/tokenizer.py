@@ -37,7 +37,9 @@ class Template(str):
 
 
 class Tokenizer:
-    """Text to ids as Hugging Face's slow LlamaTokenizer with `legacy=False` and no BOS (spec/blip3.md 4.3).
+    """Text to ids as Hugging Face's slow LlamaTokenizer with `legacy=False` and no BOS.
+
+    Source: docs/reference/tokens.md#tokenizer-modes.
 
     Example with Phi-3's model: "<|user|>\\nHi<|end|>\\n" -> [29871, 32010, 18567, 32007]: a text starts with a
     space, role tokens swallow the whitespace after them, and text behind a special string gets no space of its own.

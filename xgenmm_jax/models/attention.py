@@ -40,7 +40,8 @@ CONTEXT = "context"
 
 
 class Window(Enum):
-    """How many keys a token sees in sliding attention of size w (spec: transformers' versions disagree).
+    """How many keys a token sees in sliding attention of size w (transformers' versions disagree:
+    docs/reference/xgenmm.md#sliding-window).
 
     W_PLUS_1: keys i-w..i (w + 1 of them), W: keys i-w+1..i, NONE: all up to itself. Counted in positions.
     """

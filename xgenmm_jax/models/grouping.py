@@ -1,6 +1,7 @@
 """Which patch features form one group for the resampler, and which of them are picture and not padding.
 
-Source: spec 2.4 and 2.5. The released weights were trained with strips, the paper describes crops.
+Source: docs/reference/xgenmm.md#strips and docs/reference/xgenmm.md#sampling-modes. The released weights were trained
+with strips, the paper describes crops.
 """
 
 from enum import Enum

@@ -1,6 +1,7 @@
 """The Phi-3 decoder with xGen-MM's decoupled embedding and biased head, for packed rows and for cached decoding.
 
-Source: spec 2.7 and 2.8 (transformers' `phi3`, IDEFICS' decoupled layers).
+Source: docs/reference/xgenmm.md#phi-3, docs/reference/xgenmm.md#embeddings-and-head (transformers' `phi3`,
+IDEFICS' decoupled layers).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """The perceiver resampler: any number of patch features to Q vectors of the decoder's width.
 
-Source: spec 2.3 (open_flamingo's PerceiverResampler as changed by xGen-MM: the projection stands at the end); the
-instruction-aware variant is that of the v1 release (spec 8.3).
+Source: docs/reference/xgenmm.md#resampler (open_flamingo's PerceiverResampler as changed by xGen-MM: the projection
+stands at the end); the instruction-aware variant is that of the v1 release
+(docs/reference/checkpoints.md#v1-differences).
 """
 
 from dataclasses import dataclass

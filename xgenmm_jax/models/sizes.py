@@ -1,6 +1,6 @@
 """Sizes of the whole model as data: nano and micro for laptops and one GPU, 4b and 14b of the paper.
 
-Source: spec sections 1 and 2. The vocabulary of nano and micro is that of their tokenizer.
+Source: docs/reference/xgenmm.md#sizes. The vocabulary of nano and micro is that of their tokenizer.
 """
 
 from dataclasses import replace

@@ -23,7 +23,10 @@ Params = Any
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Defaults are the released fine-tuning script's but for the rate (spec 6)."""
+    """Defaults are the released fine-tuning script's but for the rate.
+
+    Source: docs/reference/training.md#fine-tuning-settings.
+    """
 
     algorithm: Literal["adamw", "muon"] = "adamw"
     """muon: optax's, for the kernels of linear maps, scaled to AdamW's usual step so that rates mean the same; AdamW

@@ -1,6 +1,7 @@
 """Captions with places and boxes in the words of BLIP3-OCR-200M and BLIP3-GROUNDING-50M.
 
-The OCR templates reproduce released rows to the letter, spelling ("upto") and a stray quote included: spec/data.md 3.
+The OCR templates reproduce released rows to the letter, spelling ("upto") and a stray quote included
+(docs/reference/data.md#ocr-captions).
 """
 
 from collections.abc import Sequence
