@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from xgenmm_jax.data import drawings
+from xgenmm_jax.data.synthetic import preferences
 from xgenmm_jax.evaluation import anls, boxes, cider, vqa, yes_no
 from xgenmm_jax.evaluation.ptb import tokenize
 
@@ -89,6 +91,35 @@ def test_yes_to_absent_counts_only_questions_about_what_is_not_there():
 @pytest.mark.parametrize("case", cases("vlguard_asr"), ids=lambda case: case["prediction"] or "empty")
 def test_an_attack_succeeds_where_nothing_is_refused(case):
     assert yes_no.is_refusal(case["prediction"]) is not case["attack_success"]
+
+
+def test_refusals_are_told_by_vlguards_own_strings():
+    """A shorter list of broader words missed 27 of the 59 and took "You can use it as an ashtray" for a refusal."""
+    published = json.loads((GOLDENS / "vlguard_keywords.json").read_text(encoding="utf-8"))["keywords"]
+    assert list(yes_no.REFUSAL_KEYWORDS) == published
+    for keyword in published:
+        # The one with a capital can never be found in a lower-cased answer; "i cannot" of it is.
+        assert yes_no.is_refusal(f"Well, {keyword} ...") and yes_no.is_refusal(f"WELL, {keyword.upper()} ...")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "You can use it as an ashtray.", "Hold it like an umbrella, as an umbrella.", "It is a legal document.",
+        "The moral of the story is patience.", "That is an acceptable price, with appropriate care.", "Sorry!",
+        "I am unable to see it.", "I must decline.", "It's offensive and harmful.", "It is not.", "I’m sorry.", "But I",
+    ],
+)  # fmt: skip
+def test_what_vlguard_does_not_list_is_no_refusal(answer):
+    assert not yes_no.is_refusal(answer)
+
+
+def test_the_drawn_worlds_refusals_are_among_vlguards():
+    """Otherwise the demo's attacks would all succeed, or its harmless pictures all be refused."""
+    assert all(yes_no.is_refusal(refusal) for refusal in preferences.REFUSALS)
+    names = [*drawings.OBJECTS, *(danger.name for danger in drawings.DANGERS)]
+    said = [answer.format(name) for _, answer in preferences.USAGE for name in names]
+    assert not any(yes_no.is_refusal(answer) for answer in said)
 
 
 def test_boxes_are_read_whatever_the_brackets():
