@@ -133,6 +133,40 @@ def test_boxes_are_read_whatever_the_brackets():
     assert boxes.parse_box("a cat at 0.1, 0.2, 0.3") is None
 
 
+@pytest.mark.parametrize(
+    "text, box",
+    [
+        ("[1e-05, 2E-1][.5e0, 6.0E-01]", (1e-05, 0.2, 0.5, 0.6)),
+        ("<bbox>[1.25e-2, 0][2.5E+3, 1]</bbox>", (0.0125, 0.0, 2500.0, 1.0)),
+        ("[-0.02, 0.1][+0.5, 0.6]", (-0.02, 0.1, 0.5, 0.6)),
+        ("[\u22120.25,\u2212.5][0, 1e\u22122]", (-0.25, -0.5, 0.0, 0.01)),
+        ("It goes from 0.1 0.2 to 0.5, 0.6.", (0.1, 0.2, 0.5, 0.6)),
+        ("Corners: 0., 0., 1., 1.", (0.0, 0.0, 1.0, 1.0)),
+        ("0.1-0.2-0.5-0.6", (0.1, 0.2, 0.5, 0.6)),
+        ("(0.1, 0.2)-(0.5, 0.6)", (0.1, 0.2, 0.5, 0.6)),
+        ("10%, 20 %, 50% and 60.5%", (0.1, 0.2, 0.5, 0.605)),
+        ("10,20,300,400", (10.0, 20.0, 300.0, 400.0)),
+        ("x1=0.1, y1=0.2, x2=0.5, y2=0.6", (0.1, 0.2, 0.5, 0.6)),
+        ("<bbox>[0.1, 0.2][0.5, 0.6]</bbox><bbox>[0, 0][1, 1]</bbox>", (0.1, 0.2, 0.5, 0.6)),
+        ("2 cats: [0.1, 0.2][0.5, 0.6].", (0.1, 0.2, 0.5, 0.6)),
+        ("-[0.1, 0.2][0.5, 0.6]", (0.1, 0.2, 0.5, 0.6)),
+        ("0.1 [0.2, 0.5] 0.6", (0.1, 0.2, 0.5, 0.6)),
+        ("version 1.2.3 at 0.1, 0.2", None),
+        ("[0, 0][1e999, 1]", None),
+        ("e-05 of -, +, . and %", None),
+    ],
+)
+def test_numbers_of_a_box_as_models_write_them(text, box):
+    """A number with an exponent was read as two, "-0.02" without its sign, and a box of 1e999 scored NaN."""
+    assert boxes.parse_box(text) == (None if box is None else pytest.approx(box, abs=1e-12))
+
+
+def test_iou_of_a_box_beyond_the_picture_is_a_number():
+    assert boxes.text_iou("[0, 0][1e999, 1e999]", "[0, 0][1, 1]") == 0.0
+    assert boxes.text_iou("[-1e200, 0][1e300, 1e300]", "[0, 0][1, 1]") == 0.0
+    assert boxes.text_iou("[-1, 0][1, 1]", "[0, 0][1, 1]") == 0.5
+
+
 def test_iou_of_boxes():
     whole = (0.0, 0.0, 1.0, 1.0)
     assert boxes.box_iou(whole, whole) == 1.0
