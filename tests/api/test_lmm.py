@@ -19,6 +19,7 @@ from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.sources import RecordFiles, Synthetic
 from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.models import probes, vlm
+from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
@@ -219,6 +220,20 @@ def test_a_base_model_is_asked_as_the_suite_asks_it(run):
     with pytest.raises(ValueError, match="what the model was trained on .*gone/.*say so with chat_template"):
         model.prompt("who?")
     assert model.prompt("who?", chat_template=True) == run.prompt("who?")
+
+
+@pytest.mark.parametrize(("size", "crops"), [((16, 64), 4), ((64, 64), 5), ((70, 20), 4)])
+def test_forward_refuses_crops_that_fixed_sampling_would_lose(run, size, crops):
+    config = dataclasses.replace(
+        run.run, model=dataclasses.replace(run.config, sampling=Sampling.FIXED_SAMPLING, max_image_crops=2)
+    )
+    processor = dataclasses.replace(
+        run.processor, anyres=AnyRes(grids=((1, 3), (3, 1), (2, 2)), view_px=16, view_cells=2)
+    )
+    model = xgenmm_jax.LMM(run.folder, config, run.params, processor, run.mesh)
+    image_id = run.tokenizer.image_id
+    with pytest.raises(ValueError, match=rf"got 2, and a picture of {size[0]} x {size[1]} px takes {crops} crops"):
+        model.batch([[1, image_id]], [[PIL.Image.new("RGB", size)]])
 
 
 def test_errors_of_generate(run, released):

@@ -311,6 +311,21 @@ def test_equal_pictures_are_encoded_once(words, config, monkeypatch):
     assert encoded == [2, 1]
 
 
+@pytest.mark.parametrize(
+    ("grids", "size", "crops"), [(((2, 2),), (32, 32), 5), (((1, 3), (2, 1)), (8, 90), 4), (((3, 3),), (60, 50), 10)]
+)
+def test_crops_that_fixed_sampling_would_lose_are_refused(words, grids, size, crops):
+    """Only pictures that lose some: one that needs three crops is answered by the same model."""
+    config = model_config(words, Sampling.FIXED_SAMPLING)
+    views = replace(BASE, grids=grids)
+    generator = Generator(config, parameters(config), words, views)
+    asked = [Prompt(tuple(words.encode("<image>red")), (picture(0, size),))]
+    sentence = rf"max_image_crops: got 3, and a picture of {size[0]} x {size[1]} px takes {crops} crops.*raise it to"
+    with pytest.raises(ValueError, match=sentence):
+        generator.generate(asked, NEW_TOKENS)
+    assert generator.generate(asked, NEW_TOKENS, anyres=replace(views, grids=((1, 2),)))
+
+
 def test_settings_that_mean_nothing_are_refused(words, config):
     generator = Generator(config, parameters(config), words, BASE)
     for settings, sentence in [

@@ -17,6 +17,7 @@ from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.training import next_token
 from xgenmm_jax.training.dpo import DPO
+from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.next_token import NextToken
 from xgenmm_jax.training.word_pictures import WordPictures
 
@@ -109,3 +110,43 @@ def test_chunks_of_nothing_are_refused(loss):
         loss(chunk=0)
     with pytest.raises(ValueError, match="loss.noise: got -1.0"):
         WordPictures(noise=-1.0)
+
+
+@pytest.mark.parametrize("loss", [NextToken(), DPO()])
+@pytest.mark.parametrize(("grids", "crops"), [(((2, 2),), 5), (((1, 2), (4, 3)), 13), (((1, 7),), 8)])
+def test_crops_that_fixed_sampling_would_lose_are_told_before_a_step(tmp_path, loss, grids, crops):
+    """Crops beyond max_image_crops fell away without a word, and a picture's lower right was never read."""
+    config = fixed_sampling_config(tmp_path, grids, crops)
+    config = dataclasses.replace(config, loss=loss)
+    sentence = rf"max_image_crops: got 4, .* up to {crops} crops.* lose {crops - 4}; raise it to {crops} or leave"
+    with pytest.raises(ValueError, match=sentence):
+        dataclasses.replace(config, model=dataclasses.replace(config.model, max_image_crops=4)).objective()
+    dataclasses.replace(config, model=dataclasses.replace(config.model, max_image_crops=crops)).objective()
+    with pytest.raises(ValueError, match="max_image_crops: got 4"):
+        train(dataclasses.replace(config, model=dataclasses.replace(config.model, max_image_crops=4)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("sampling", [Sampling.CROPS, Sampling.STRIPS, Sampling.FIXED_SAMPLING])
+def test_rows_lay_out_the_vision_tokens_that_the_model_makes(tmp_path, sampling):
+    """Rows of one image's tokens beside a model that gives each crop its own read the first crops alone."""
+    config = fixed_sampling_config(tmp_path, ((1, 2),), 3)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, sampling=sampling))
+    right, wrong = ("image", "crop") if sampling is Sampling.FIXED_SAMPLING else ("crop", "image")
+    for per in (right, wrong):
+        row = dataclasses.replace(config.data.row, vision_tokens_per=per)
+        made = dataclasses.replace(config, data=dataclasses.replace(config.data, row=row))
+        if per == right:
+            made.objective()
+            continue
+        sentence = rf"vision_tokens_per: got '{wrong}', .*'{sampling.value}'.*make it '{right}'"
+        with pytest.raises(ValueError, match=sentence):
+            made.objective()
+
+
+def fixed_sampling_config(tmp_path, grids, crops):
+    config = tiny_run.config(tiny_run.tokenizer(tmp_path))
+    row = RowConfig(length=64, crops=crops, images=1, vision_tokens=4, vision_tokens_per="image")
+    data = dataclasses.replace(config.data, row=row, anyres=AnyRes(grids=grids, view_px=32, view_cells=4))
+    model = dataclasses.replace(config.model, sampling=Sampling.FIXED_SAMPLING, max_image_crops=crops)
+    return dataclasses.replace(config, data=data, model=model)

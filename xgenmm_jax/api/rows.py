@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+import itertools
 from typing import NamedTuple
 
 from jaxtyping import Bool, Int32
@@ -13,7 +14,7 @@ from xgenmm_jax.data.packing import RowConfig, empty_rows, expand
 from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.generation.cache import PROMPT_BUCKETS, bucket
-from xgenmm_jax.generation.vision import View
+from xgenmm_jax.generation.vision import View, check_view
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.vlm import VLMConfig
 
@@ -52,7 +53,8 @@ def make_rows(
     and stand nowhere, as in the official code. labels: the token itself where it is a target, else -100; None: all but
     pads and the decoupled ids.
 
-    Raises ValueError where a row has fewer pictures than `<image>` ids, or a label is not the row's token.
+    Raises ValueError where a row has fewer pictures than `<image>` ids, a label is not the row's token, or fixed
+    sampling would not read all crops of a picture.
     """
     token_rows = [np.asarray(row, np.int32).reshape(-1) for row in token_ids]
     if len(images) != len(token_rows) or (labels is not None and len(labels) != len(token_rows)):
@@ -61,6 +63,8 @@ def make_rows(
             f"{len(token_rows) if labels is None else len(labels)} rows of labels; give one of each for every row."
         )
     views = [[View(picture, anyres, ()) for picture in pictures] for pictures in images]
+    for view in itertools.chain.from_iterable(views):
+        check_view(config, view)
     masks = [
         _targets(number, ids, None if labels is None else labels[number], tokenizer)
         for number, ids in enumerate(token_rows)

@@ -111,8 +111,8 @@ class Generator:
         num_beams: above 1, beam search as Hugging Face's generate, see `beam.beam_rows`. temperature: above 0, draws
         (`sampling.Sampler`); the n-th prompt of a call draws its own numbers from (seed, n).
 
-        Raises: ValueError where pictures and `<image>` ids differ in number, a prompt is longer than all buckets, or
-        settings mean nothing.
+        Raises: ValueError where pictures and `<image>` ids differ in number, a prompt is longer than all buckets, fixed
+        sampling would not read all crops of a picture, or settings mean nothing.
         """
         rows = self.generate_ids(
             prompts, max_new_tokens, anyres=anyres, num_beams=num_beams, length_penalty=length_penalty,

@@ -55,6 +55,12 @@ class View(NamedTuple):
         return anyres.crops(self.picture.load(), self.anyres)
 
 
+def check_view(config: VLMConfig, view: View) -> None:
+    """Raises ValueError where fixed sampling would not read all crops of a picture."""
+    width, height = view.picture.size_px
+    config.check_crops(view.layout.crops, f"a picture of {width} x {height} px takes")
+
+
 _Digest = tuple[bytes, tuple[int, int], AnyRes, tuple[int, ...]]
 """Views that show a model the same: hash of the crops, size before cutting, way of cutting, instruction."""
 
@@ -76,10 +82,12 @@ class VisionTable:
         self._resize(slots)
 
     def groups(self, view: View) -> int:
-        """Slots that a view takes: one a crop or strip, one in all with fixed sampling."""
-        if self.config.sampling is Sampling.FIXED_SAMPLING:
-            return 1
-        return view.layout.crops
+        """Slots that a view takes: one a crop or strip, one in all with fixed sampling.
+
+        Raises ValueError where fixed sampling would not read all of its crops.
+        """
+        check_view(self.config, view)
+        return 1 if self.config.sampling is Sampling.FIXED_SAMPLING else view.layout.crops
 
     def tokens(self, view: View) -> int:
         return self.groups(view) * self.config.tokens_per_group

@@ -25,7 +25,7 @@ from xgenmm_jax.models.vit import ViT, ViTConfig
 class VLMConfig:
     """The whole model. dtype is the compute dtype of all parts; parameters are float32.
 
-    max_image_crops: most crops of one image, global view included; only FIXED_SAMPLING needs it.
+    max_image_crops: most crops of one image, global view included; only FIXED_SAMPLING needs it, see `check_crops`.
     train_vision: False stops gradients at the tower's features, so that its backward pass is never computed.
 
     Raises ValueError where parts do not fit each other.
@@ -63,6 +63,18 @@ class VLMConfig:
         if self.vision.width % self.vision.heads:
             raise ValueError(
                 f"vision: got width {self.vision.width} and {self.vision.heads} heads; heads must divide the width."
+            )
+
+    def check_crops(self, crops: int, whose: str) -> None:
+        """Raises ValueError where an image has more crops than fixed sampling reads: it would lose the others unsaid.
+
+        whose: the sentence's subject, "a picture of 800 x 600 px takes".
+        """
+        if self.sampling is Sampling.FIXED_SAMPLING and crops > self.max_image_crops:
+            raise ValueError(
+                f"model.max_image_crops: got {self.max_image_crops}, and {whose} {crops} crops, global view included: "
+                f"fixed sampling would lose {crops - self.max_image_crops}; raise it to {crops} or leave large grids "
+                "out of anyres.grids."
             )
 
     @property

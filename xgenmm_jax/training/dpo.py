@@ -15,7 +15,7 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize
 from xgenmm_jax.training.losses import pair_sums, preference_loss
-from xgenmm_jax.training.next_token import batch_log_probs, check_chunk, row_batches, row_size
+from xgenmm_jax.training.next_token import batch_log_probs, check_chunk, check_sampling, row_batches, row_size
 from xgenmm_jax.training.objective import Objective, Params, Sum
 from xgenmm_jax.training.optimizer import merge
 
@@ -43,6 +43,7 @@ class DPO:
         check_chunk(self.chunk)
 
     def objective(self, model: VLMConfig, data: DataConfig) -> Objective:
+        check_sampling(model, data)
         return Objective(
             init=functools.partial(initialize, model),
             loss=functools.partial(_loss, model, self),

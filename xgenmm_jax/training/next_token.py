@@ -13,6 +13,7 @@ from xgenmm_jax.data import pipeline
 from xgenmm_jax.data.order import State
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize, splice
 from xgenmm_jax.training.losses import token_log_probs
 from xgenmm_jax.training.objective import Objective, Params, Size, Sum
@@ -31,6 +32,7 @@ class NextToken:
         check_chunk(self.chunk)
 
     def objective(self, model: VLMConfig, data: DataConfig) -> Objective:
+        check_sampling(model, data)
         return Objective(
             init=functools.partial(initialize, model),
             loss=functools.partial(_loss, model, self.chunk),
@@ -43,6 +45,17 @@ def check_chunk(chunk: int) -> None:
     """Raises ValueError for a loss over chunks of no position."""
     if chunk < 1:
         raise ValueError(f"loss.chunk: got {chunk}, wanted at least 1.")
+
+
+def check_sampling(model: VLMConfig, data: DataConfig) -> None:
+    """Raises ValueError where rows lay out other vision tokens than the model makes, or more crops than it reads."""
+    per = "image" if model.sampling is Sampling.FIXED_SAMPLING else "crop"
+    if data.row.vision_tokens_per != per:
+        raise ValueError(
+            f"data.row.vision_tokens_per: got '{data.row.vision_tokens_per}', and with model.sampling "
+            f"'{model.sampling.value}' the resampler's tokens are those of one {per}; make it '{per}'."
+        )
+    model.check_crops(data.anyres.max_crops, "data.anyres cuts a picture into up to")
 
 
 def row_batches(
