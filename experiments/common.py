@@ -128,7 +128,7 @@ PRETRAINING = OptimizerConfig(
 """Ours: nothing is published. Weight decay and clipping are the defaults of the released script, which grew out of a
 pre-training script; 5e-5 is half its rate, for a decoder that trains whole from Phi-3's weights."""
 
-# Fine-tuning. As the released script: 64 samples a step, here as 16 rows of 4 at most.
+# Fine-tuning. The released script has 64 samples a step; here they are 16 rows of 4 at most (`fine_tuning`).
 BATCH_SAMPLES = 64
 FINE_TUNING = OptimizerConfig(
     peak_lr=2e-5, schedule="cosine", warmup_steps=2000, betas=(0.9, 0.999), weight_decay=0.0, clip_norm=1.0
@@ -139,10 +139,12 @@ def fine_tuning(mixture: Mixture, anyres: AnyRes = HIGH_RESOLUTION, length: int 
     """16 rows of up to 4 samples.
 
     The script trains unpacked rows of any length and cuts text at 2048 tokens; here 4 samples share a row and
-    conversations are cut behind the last answer that fits. Room is ample for 4 of average size (7 crops, 1200
-    positions), so that nearly every row holds 4 and a step is nearly always the published 64. No sample needs more
-    than the decoder's window can carry: a position sees 2048 keys and the positions of a segment restart, so 6144 is
-    no longer context.
+    conversations are cut behind the last answer that fits. Room is ample for 4 of average size (6 crops, 1200
+    positions), but not for any 4: a step holds at most the published 64, some 60 of one picture and some 55 where half
+    have two to four (`python tools/step_sizes.py`, which says what lengths it assumes). A run sees so much less than
+    its steps times 64: raise `steps`, or `length` and `crops`, where that matters. No sample needs more than the
+    decoder's window can carry: a position sees 2048 keys and the positions of a segment restart, so 6144 is no longer
+    context.
     """
     return DataConfig(
         mixture=mixture,

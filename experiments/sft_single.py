@@ -2,7 +2,7 @@
 
 Paper: section 5.2, table 1 (4B 59.2, 14B 62.0 on average over 12 benchmarks).
 Command: xgenmm train experiments/sft_single.py             14B: xgenmm train experiments/sft_single.py:config_14b
-         xgenmm train experiments/sft_single.py:one_pass    one epoch of the mixture that is public
+         xgenmm train experiments/sft_single.py:one_pass    about one epoch of the mixture that is public
 Starts from: runs/4b/stage2.
 Hardware: 16 TPU v5p chips or 8 H100 (4B), 64 TPU v5p chips (14B).
 Hours: about 11 on the TPU, 12 on the GPUs (4B), 8 (14B), a quarter of that for one_pass; estimates, see common.py.
@@ -10,9 +10,11 @@ Expected (4B single-image): 59 on average over the 12 benchmarks.
 
 Published: 3M public samples, one epoch; by the released script AdamW (0.9, 0.999) at 2e-5, warmup 2000, cosine to 0,
 no weight decay, clipping at 1, 64 samples a step, SigLIP frozen. The 3M samples themselves are not: only an example
-mixture of 816,639, "not for reproducing", whose files and counts stand below. `config` draws 3M samples in its
-proportions, 3.7 passes; replace `mixture` with your own for the real thing.
-Differs: at most 12 crops, as the paper says (the script: 4), and packed rows (common.fine_tuning).
+mixture of 816,639, "not for reproducing", whose files and counts stand below. `config` draws from it in its
+proportions; replace `mixture` with your own for the real thing.
+Differs: at most 12 crops, as the paper says (the script: 4), and packed rows (common.fine_tuning). A step holds at most
+64 samples, some 60 by `python tools/step_sizes.py sft_single`: the 3M / 64 steps see 2.8M, 3.5 passes, and one_pass
+0.95 of one. `samples` in metrics.jsonl counts them.
 """
 
 from dataclasses import replace
@@ -73,7 +75,7 @@ def one_pass() -> TrainConfig:
 
 
 def short(base: TrainConfig, name: str, start: str | None = None) -> TrainConfig:
-    """The fine-tuning of the ablations, "about 1M samples": one pass over the public 816,639.
+    """The fine-tuning of the ablations, "about 1M samples": one pass over the public 816,639, were every row full.
 
     start: the run folder to start from, where not the base's own.
     """

@@ -16,7 +16,7 @@ from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.tower import CaptionData, ContrastCaption, TowerConfig
 
 TOKENS = 32
-"""Captions are cut here: one in twenty is longer."""
+"""Captions are cut here: one in thirteen is longer."""
 
 
 def config() -> TrainConfig:
