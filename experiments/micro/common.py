@@ -3,7 +3,8 @@
     make micro
 
 trains the starting weights and the five stages and leaves runs/micro/report.html. Step counts and rates are scaled
-from nano, for ten minutes on an H100: they were not measured, since no GPU was at hand (docs/log.md).
+from nano, for ten minutes on an H100: they were not measured, since it has never run
+(docs/log/kernels_gpu.md#not-run-on-any-accelerator).
 """
 
 from dataclasses import replace

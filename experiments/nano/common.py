@@ -54,7 +54,8 @@ def stage(
 ) -> TrainConfig:
     """A stage that predicts the next token with the tower frozen.
 
-    With Muon where the paper has AdamW: the same loss after a third of the pictures (docs/log.md).
+    With Muon where the paper has AdamW: together with the pooling start, a third of the pictures for the same loss
+    (docs/log/connector_and_optimizer.md#pooling-start-and-muon).
     """
     return TrainConfig(
         name=f"nano/{name}",

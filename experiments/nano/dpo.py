@@ -2,8 +2,9 @@
 
 Command: xgenmm train experiments/nano/dpo.py --workdir runs/demo/dpo (about 1 minute on 2 cores).
 No model before has said a word of a refusal. The chosen answer's own loss teaches to pronounce it: with a quarter of
-its weight and 85 steps one refusal in six came out as "It that. It is that". A beta of 0.5 keeps closer to what the
-model knew than 0.1 does (docs/log.md).
+its weight and 85 steps one refusal in six came out as "It that. It is that"
+(docs/log/preference_tuning.md#the-chosen-answer-has-to-be-taught). A beta of 0.5 keeps closer to what the model knew
+than 0.1 does (docs/log/preference_tuning.md#a-larger-beta-forgets-less).
 """
 
 from dataclasses import replace

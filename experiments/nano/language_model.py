@@ -4,7 +4,8 @@ Command: make starting-weights, or
 xgenmm train experiments/nano/language_model.py --workdir runs/weights/language_model (about 23 minutes on 2 cores).
 `language_model_finding` continues, then `language_model_naming`.
 No pixel is seen: each cell of a picture is the sum of the names of what lies in it (`data.synthetic.word_pictures`).
-Text alone taught this model its words and never to look anything up (docs/log.md).
+Text alone taught this model its words and never to look anything up
+(docs/log/language_model.md#text-alone-teaches-no-lookup).
 """
 
 from dataclasses import replace

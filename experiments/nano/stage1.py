@@ -3,8 +3,9 @@
 Command: xgenmm train experiments/nano/stage1.py --workdir runs/demo/stage1 (about 4 minutes on 2 cores).
 The paper's stage 1 (experiments/stage1.py) with the embedded data in place of its mixtures, and fewer interleaved
 documents than the paper's half: a picture in one teaches far less than a captioned one, and what is learned here
-goes by pictures (docs/log.md). Unlike the paper's it asks questions as well: captions alone undo what the language
-model knows of looking things up.
+goes by pictures (docs/log/connector_and_optimizer.md#neither-rate-nor-batch-nor-initialization-of-the-latents). Unlike
+the paper's it asks questions as well: captions alone undo what the language model knows of looking things up
+(docs/log/language_model.md#captions-alone-undo-lookup).
 """
 
 from experiments.nano import common

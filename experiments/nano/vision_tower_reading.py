@@ -4,7 +4,7 @@ Command: make starting-weights, or
 xgenmm train experiments/nano/vision_tower_reading.py --workdir runs/weights/vision_tower_reading
 After `vision_tower` it names and places things but reads nothing: a string's letters stand anywhere in a caption. Here
 they begin it, `"K7Q"`, so that a letter's place in the caption is its place in the string. Reading sets in after some
-1,200 steps (docs/log.md).
+1,200 steps (docs/log/vision_tower.md#a-tower-that-reads).
 """
 
 from dataclasses import replace

@@ -3,8 +3,8 @@
 Command: make starting-weights, or
 xgenmm train experiments/nano/vision_tower_small_text.py --workdir runs/weights/vision_tower_small_text
 After `vision_tower_reading` a captioner on the frozen tower reads 68 % of strings of any size but 31 % of those
-of 8 to 12 pixels, and no stage that reads pages can make up for it, as the tower is frozen then (docs/log.md). Only the
-tower is taken over: its captioner starts anew.
+of 8 to 12 pixels, and no stage that reads pages can make up for it, as the tower is frozen then
+(docs/log/vision_tower.md#a-tower-that-reads-small-text). Only the tower is taken over: its captioner starts anew.
 """
 
 from dataclasses import replace

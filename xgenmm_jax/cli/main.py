@@ -95,8 +95,9 @@ def keep_memory() -> bool:
     """Lets glibc keep what is freed, so that XLA's buffers on a CPU are not mapped and zeroed anew in every step.
 
     One arena, no mapping of its own for a large block, no trimming: a nano step is 1.2 to 2 times as fast, for some
-    0.5 GB (docs/log.md). Nothing is changed beside an accelerator, without glibc, and where GLIBC_TUNABLES or a MALLOC_
-    variable says how memory is to be kept. Call it before threads start. Gives whether memory is kept.
+    0.5 GB (docs/log/cpu_runtime.md#glibc-keeps-freed-memory). Nothing is changed beside an accelerator, without glibc,
+    and where GLIBC_TUNABLES or a MALLOC_ variable says how memory is to be kept. Call it before threads start. Gives
+    whether memory is kept.
     """
     if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return False

@@ -7,8 +7,9 @@ leaves padding unwritten; its public interface takes masks as a dense bias. This
 Source: FlashAttention-2 (arXiv 2307.08691). Backward is two kernels that add in a fixed order, so a resumed run has the
 losses of an unbroken one; cuDNN's adds atomically. On an H200 the kernels before widths went in parts and blocks that
 are seen whole lost their mask gave XLA's values and gradients; those here have met Pallas' interpreter, the lowering to
-Triton, and Triton's compiler for Hopper (wgmma, no spills), not a GPU (docs/log.md). `pytest -m gpu tests/models` is
-the check that remains. JAX 0.12 warns that a future version drops Pallas' Triton backend; both pinned versions have it.
+Triton, and Triton's compiler for Hopper (wgmma, no spills), not a GPU
+(docs/log/kernels_gpu.md#not-run-on-any-accelerator). `pytest -m gpu tests/models` is the check that remains. JAX 0.12
+warns that a future version drops Pallas' Triton backend; both pinned versions have it.
 """
 
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ FORWARD = Tile(128, 64, 8, 3)
 QUERY_GRADIENT = Tile(128, 64, 8, 2)
 KEY_VALUE_GRADIENT = Tile(64, 128, 8, 2)
 """On an H200 forward and backward of packed rows took 3.3 ms with these rows and steps, 3.6 to 5.6 ms with five others
-(docs/log.md, 2026-11-28)."""
+(docs/log/kernels_gpu.md#flash-beside-cudnn)."""
 
 
 @dataclass(frozen=True)

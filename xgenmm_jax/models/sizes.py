@@ -54,7 +54,7 @@ def nano_decoder(vocab_rows: int = 1024, initial_len: int = 1012) -> Phi3Config:
         heads=4,
         kv_heads=2,
         init_std=0.05,
-        # Looking things up is learned sooner than from 0.05 (docs/log.md).
+        # Lookups are learned sooner than from 0.05 (docs/log/language_model.md#symbolic-images-teach-lookup).
         embedding_std=1.0,
         # Faster than "none" on two cores (706 against 810 ms for 16 x 256 positions): memory is what it waits for.
         remat="minimal_with_context",

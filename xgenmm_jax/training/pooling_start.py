@@ -2,7 +2,8 @@
 
 With random weights (the released code's start) every query first averages the whole picture, and stays there for as
 many pictures as a run of a few minutes has. Here the queries are dealt out over a grid of cells before the first step;
-from then on they are free. Ours, not the paper's; `docs/log.md` has what it saves.
+from then on they are free. Ours, not the paper's. What it saves:
+docs/log/connector_and_optimizer.md#pooling-start-and-muon.
 """
 
 import math

@@ -110,8 +110,9 @@ def named_scene(dice: Dice, binding: Naming, which: int, split: Split) -> Scene:
 def called(attribute: str, name: str) -> str:
     """What a thing is called, behind what decides it: `red dax`.
 
-    Without the attribute a model of nano's size learns to copy names and never which one; with a colon between the two
-    it learned no more (`docs/log.md`).
+    Without the attribute a model of nano's size learns to copy names and never which one
+    (docs/log/in_context_naming.md#naming-without-the-attribute-is-copied-not-looked-up); with a colon between the two
+    it learned no more (docs/log/in_context_naming.md#a-small-share-from-the-first-step-prevents-it).
     """
     return f"{attribute} {name}"
 
@@ -136,7 +137,8 @@ def glossary(dice: Dice, split: Split) -> str:
     """2 to 6 names, each told again and again behind what decides it: `red dax, blue wug, red dax, green fep`.
 
     Dozens of names in the room of one demonstration. A language model that learned to look names up in half of these
-    looked them up in demonstrations too; a tenth of them in its training was too little (`docs/log.md`).
+    looked them up in demonstrations too; an eighth of them from its first step on was too little
+    (docs/log/in_context_naming.md#a-late-half-of-glossaries-teaches-naming).
     """
     count = dice.between(2, 6)
     binding = naming(dice, split, count)

@@ -201,7 +201,7 @@ def lookups(dice: Dice, scene: Scene, turns: int) -> list[Answered]:
     """Up to `turns` different questions, each about one thing that its name, color or place picks out of several.
 
     Nothing else of what a model must do is learned as late, and none of it without many of them a step
-    (`docs/log.md`).
+    (docs/log/language_model.md#without-lookup-every-question-is-answered-at-chance).
     """
     asked: dict[str, str] = {}
     for _ in range(2 * turns):

@@ -1,8 +1,9 @@
 """Pictures in words: each cell of a 4 x 4 grid holds the names of what lies in it, for a language model to look into.
 
 A large language model looks things up in its context from its first picture on; one of nano's size has to learn it, and
-from sentences, where "red" and "star" are two positions, it never did (`docs/log.md`). Here it meets its later task in
-words alone: `{red star top left}` is one position, as one vision token is.
+from sentences, where "red" and "star" are two positions, it never did
+(docs/log/language_model.md#symbolic-images-teach-lookup). Here it meets its later task in words alone:
+`{red star top left}` is one position, as one vision token is.
 
 Such a picture has the size and type of any other, so rows, packing and order are those of real ones: in the first pixel
 row of a cell the red channel holds the cell's words, numbers into WORDS.
