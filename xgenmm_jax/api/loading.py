@@ -39,7 +39,8 @@ def load(
     """A run folder of ours, or a released xGen-MM folder or file, with its parameters on the devices.
 
     dtype: of parameters and computation; by default the run's computation in float32 parameters, and float32 for
-    released weights. mesh: of `training.sharding.make_mesh`; by default all devices, parameters cut over them.
+    released weights; bfloat16 moves logits by up to 4e-2 of the largest (docs/design.md, Precision). mesh: of
+    `training.sharding.make_mesh`; by default all devices, parameters cut over them.
     official_images: pictures that are handed over are read as in the released code and in training, `Processor`.
     Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights, without which ids alone
     go in and out; base: whether it is the base model, which sees one view of a picture, by default as
