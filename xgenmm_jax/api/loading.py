@@ -17,6 +17,7 @@ from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models import vlm
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.paths import run_path, user_path
 from xgenmm_jax.training import checkpoints, run_folder
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.imported import load_params, run_config
@@ -51,7 +52,7 @@ def load(
     Raises ValueError where the folder is neither, its model is no whole vision-language model, or a tensor is missing,
     spare or misshapen.
     """
-    path = Path(path)
+    path = run_path(path, "load")
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
         loaded = _load_released(path, dtype, mesh, tokenizer, base, given)
@@ -91,10 +92,11 @@ def _load_released(
     given: Given,
 ) -> LMM:
     with open_source(path, given) as source:
-        file = Path(tokenizer) if tokenizer else source.folder / run_folder.TOKENIZER_FILE
+        beside = source.folder / run_folder.TOKENIZER_FILE
+        file = beside if tokenizer is None else user_path(tokenizer, "tokenizer")
         run = run_config(source, base, str(file))
     config, params = load_params(path, dtype or "float32", mesh, given)
-    words = Tokenizer.load(file) if tokenizer or file.is_file() else IdsOnly(config.decoder.initial_len)
+    words = Tokenizer.load(file) if tokenizer is not None or file.is_file() else IdsOnly(config.decoder.initial_len)
     if words.initial_len != config.decoder.initial_len:
         raise ValueError(
             f"tokenizer: '{file}' has {words.initial_len} ids, the embedding {config.decoder.initial_len}; give the "

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from xgenmm_jax.cli.options import parse
+from xgenmm_jax.cli.options import RunPath, UserPath, parse
+from xgenmm_jax.paths import run_path
 
 if TYPE_CHECKING:
     from xgenmm_jax.convert.trees import Config
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Arguments:
     """Released weights to a run folder; with --to, a run to a released layout. The format is told by tensor names."""
 
-    source: tyro.conf.Positional[Path]
+    source: tyro.conf.Positional[UserPath]
     """A folder, a .safetensors or .npz file, or an index of shards; with --to a run folder."""
-    destination: tyro.conf.Positional[Path]
+    destination: tyro.conf.Positional[RunPath]
     """A folder that does not exist yet."""
     to: Literal["xgenmm", "siglip", "phi3"] | None = None
     """Export: what the official xGen-MM code loads, or transformers' SiglipVisionModel, or Phi3ForCausalLM."""
@@ -29,9 +29,9 @@ class Arguments:
     base: bool | None = None
     """Import of the base model, which sees one view of a picture. By default as preprocessor_config.json says; without
     that file, base and instruct models look the same and an instruct model is assumed."""
-    vision: Path | None = None
+    vision: UserPath | None = None
     """A tower, for a training checkpoint of xGen-MM, which lacks its own."""
-    tokenizer: Path | None = None
+    tokenizer: UserPath | None = None
     """A tokenizer.model; by default the one beside the tensors."""
     vision_heads: int | None = None
     """Heads of the tower, where neither config.json nor a released size tells."""
@@ -79,10 +79,9 @@ def import_checkpoint(arguments: Arguments) -> None:
 def export_run(arguments: Arguments) -> None:
     from xgenmm_jax.training.imported import export_checkpoint
 
+    run = run_path(arguments.source, "SOURCE")
     with bar("exporting", None) as progress:
-        notes = export_checkpoint(
-            arguments.source, arguments.destination, arguments.to or "xgenmm", arguments.dtype, progress
-        )
+        notes = export_checkpoint(run, arguments.destination, arguments.to or "xgenmm", arguments.dtype, progress)
     print(f"wrote {arguments.destination}, tensors in {arguments.dtype}")
     for note in notes:
         print(f"note: {note}")

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import tyro
 
 from xgenmm_jax import files
-from xgenmm_jax.cli.options import parse, refuse_file
+from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_file
 from xgenmm_jax.evaluation.report.content import ReportContent, Seconds, StageContent
 from xgenmm_jax.evaluation.report.machine import memory_mib
 from xgenmm_jax.evaluation.report.page import minutes, write_report
@@ -47,9 +47,9 @@ Evaluate = Callable[[Path], dict[str, Any]]
 class Arguments:
     """Trains all stages of a folder of experiments and writes report.html and report.json. Run again, it continues."""
 
-    experiments: tyro.conf.Positional[Path] = Path("experiments/nano")
+    experiments: tyro.conf.Positional[UserPath] = Path("experiments/nano")
     """A folder with stage1.py, stage2.py, sft_single.py, sft_multi.py and dpo.py."""
-    workdir: Path = Path("runs/demo")
+    workdir: RunPath = Path("runs/demo")
     """Where the stages' run folders and the report go."""
 
 

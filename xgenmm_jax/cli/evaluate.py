@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import tyro
 
 from xgenmm_jax.cli.errors import nearest
-from xgenmm_jax.cli.options import parse
+from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_no_file
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Arguments:
     With --json the metrics alone are written, into that file, and the run's folder stays as it is.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: tyro.conf.Positional[RunPath]
     """A folder that `xgenmm train` wrote."""
     kinds: tuple[str, ...] = ()
     """Which parts of the suite, for instance: questions reading shots. All by default."""
@@ -29,7 +28,7 @@ class Arguments:
     """Each seed draws held-out items of its own; the demo's report asks those of 0. To choose settings, take others."""
     style: Literal["auto", "chat", "few_shot"] = "auto"
     """chat: fine-tuned models. few_shot: base models. auto: by what the run was trained on."""
-    json: Path | None = None
+    json: UserPath | None = None
     """Where the metrics go instead of the run's evaluation.json; the answers are then not kept."""
 
 
@@ -38,6 +37,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(Arguments, argv, "xgenmm evaluate")
     if arguments.items is not None and arguments.items < 1:
         raise ValueError(f"--items: got {arguments.items}; give 1 or more.")
+    if arguments.seed < 0:
+        raise ValueError(f"--seed: got {arguments.seed}; give 0 or more.")
     # Imported here: --help does not wait for JAX.
     from xgenmm_jax.evaluation import suite
     from xgenmm_jax.training.run_lock import EVALUATION_LOCK_FILE, RunLock
@@ -46,9 +47,8 @@ def main(argv: Sequence[str]) -> int:
         if kind not in suite.GROUPS:
             raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, suite.GROUPS)}.")
     target = arguments.json or arguments.run / "evaluation.json"
-    if arguments.run.exists() and (target.is_dir() or not target.parent.is_dir()):
-        wrong = f"'{target}' is a folder" if target.is_dir() else f"no folder '{target.parent}' for '{target}'"
-        raise ValueError(f"--json: {wrong}; give a file in a folder that is there.")
+    if arguments.run.exists():
+        refuse_no_file(target, "--json")
     writes = arguments.json is None and arguments.run.is_dir()
     alone = RunLock(arguments.run, EVALUATION_LOCK_FILE, "give --json FILE") if writes else contextlib.nullcontext()
     with alone:  # of two evaluations; a run may train meanwhile

@@ -2,23 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 import sys
 from typing import Annotated
 
 import tyro
 
-from xgenmm_jax.cli.options import parse
+from xgenmm_jax.cli.options import RunPath, UserPath, parse
 
 
 @dataclass(frozen=True)
 class Arguments:
     """A run's answer about pictures, or about none."""
 
-    run: tyro.conf.Positional[Path]
+    run: tyro.conf.Positional[RunPath]
     """A folder that `xgenmm train` wrote."""
     question: tyro.conf.Positional[str]
-    image: Annotated[tyro.conf.UseAppendAction[tuple[Path, ...]], tyro.conf.arg(metavar="FILE")] = ()
+    image: Annotated[tyro.conf.UseAppendAction[tuple[UserPath, ...]], tyro.conf.arg(metavar="FILE")] = ()
     """A picture file; again for each further picture, in order."""
     official_images: tyro.conf.FlagCreatePairsOff[bool] = False
     """Read pictures as the released code does: a photo as the camera held it, transparency dropped. By default a photo

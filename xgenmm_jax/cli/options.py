@@ -1,28 +1,74 @@
 """A dataclass out of the command line; what is mistyped is one sentence on stderr and exit code 2."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import io
 from pathlib import Path
 import re
 import sys
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from xgenmm_jax.cli.errors import nearest_option
+from xgenmm_jax.paths import run_path, user_path
 
 T = TypeVar("T")
 _POSITIONAL = tyro.conf.Positional[Any].__metadata__[0]
 
 
+class _Typed(type(Path())):
+    """A path as it was typed: `parse`, which knows its option, reads it. `Path("")` alone is the current folder."""
+
+    text: str
+    read: Callable[[str, str], Path]
+
+
+def _path_spec(read: Callable[[str, str], Path]) -> PrimitiveConstructorSpec:
+    def typed(words: list[str]) -> Path:
+        path = _Typed(words[0])
+        path.text, path.read = words[0], read
+        return path
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=typed,
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
+
+
+UserPath = Annotated[Path, _path_spec(user_path)]
+"""The type of every option and argument that is a path: `~` is the home folder, an empty one is refused."""
+RunPath = Annotated[Path, _path_spec(run_path)]
+"""That of folders with checkpoints."""
+
+
 def parse(kind: type[T], argv: Sequence[str], program: str) -> T:
     """The command's arguments as `kind`, a dataclass.
 
-    Exits with code 2 and one sentence on stderr for an unknown option, a missing value or one of another type.
+    Exits with code 2 and one sentence on stderr for an unknown option, a missing value or one of another type. Raises
+    ValueError for an empty path.
     """
-    return _parse(kind, tyro.MISSING_NONPROP, argv, program, option_names(kind))
+    parsed = _parse(kind, tyro.MISSING_NONPROP, argv, program, option_names(kind))
+    values = {field.name: _read(getattr(parsed, field.name), field) for field in dataclasses.fields(parsed)}
+    return dataclasses.replace(parsed, **values)
+
+
+def _read(value: Any, field: dataclasses.Field) -> Any:
+    """A field's value with its paths read. Raises ValueError, which names the option, for what is no path."""
+    if isinstance(value, tuple):
+        return tuple(_read(item, field) for item in value)
+    if not isinstance(value, _Typed):
+        return value
+    return value.read(value.text, field.name.upper() if _is_positional(field) else f"--{field.name.replace('_', '-')}")
+
+
+def _is_positional(field: dataclasses.Field) -> bool:
+    return _POSITIONAL in getattr(field.type, "__metadata__", ())
 
 
 def parse_overrides(config: T, argv: Sequence[str], program: str, beside: Sequence[str] = ()) -> T:
@@ -49,7 +95,8 @@ def _parse(kind: type[T], default: Any, argv: Sequence[str], program: str, optio
         if exit_.code in (0, None):
             raise
         # An unknown option takes no value, so that something else may seem wrong.
-        _refuse_unknown([word for word in argv if _is_option(word) and not _is_known(word, options)], options)
+        before_text = argv[: argv.index("--")] if "--" in argv else argv
+        _refuse_unknown([word for word in before_text if _is_option(word) and not _is_known(word, options)], options)
         _leave(_first_sentence(text.getvalue()))
     _refuse_unknown([word for word in unknown if _is_option(word)], options)
     if unknown:
@@ -69,14 +116,18 @@ def _is_known(word: str, options: Sequence[str]) -> bool:
 def _refuse_unknown(words: Sequence[str], options: Sequence[str]) -> None:
     if words:
         name = words[0].split("=")[0]
-        _leave(f"no option {name}; {nearest_option(name, options)}--help lists all")
+        near = nearest_option(name, options)
+        # Only questions and paths begin with one dash, or have spaces.
+        is_text = not near and (not name.startswith("--") or " " in name)
+        behind = "what begins with a dash and is none goes behind --; " if is_text else ""
+        _leave(f"no option {name}; {near}{behind}--help lists all")
 
 
 def option_names(value: Any, prefix: str = "--") -> list[str]:
     """Every option that gives a field, "--optimizer.peak-lr", of a config or of a command's dataclass."""
     names = []
     if dataclasses.is_dataclass(value):
-        fields = [f for f in dataclasses.fields(value) if _POSITIONAL not in getattr(f.type, "__metadata__", ())]
+        fields = [f for f in dataclasses.fields(value) if not _is_positional(f)]
         items = [(f.name, getattr(value, f.name, None)) for f in fields if f.init]
     else:
         items = [(str(number), item) for number, item in enumerate(value)]
@@ -111,6 +162,13 @@ def refuse_file(folder: Path) -> None:
     file = next((path for path in (folder, *folder.parents) if path.exists()), None)
     if file is not None and not file.is_dir():
         raise ValueError(f"--workdir: got '{folder}', but '{file}' is a file; give a new folder, or that of a run.")
+
+
+def refuse_no_file(path: Path, option: str) -> None:
+    """Raises ValueError where a result cannot be written to a path: a folder has its name, or it lies in none."""
+    if path.is_dir() or not path.parent.is_dir():
+        wrong = f"'{path}' is a folder" if path.is_dir() else f"no folder '{path.parent}' for '{path}'"
+        raise ValueError(f"{option}: {wrong}; give a file in a folder that is there.")
 
 
 def _leave(sentence: str) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
 import os
-from pathlib import Path
 import shlex
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from xgenmm_jax import files
+from xgenmm_jax.cli.options import parse_overrides, refuse_no_file
+from xgenmm_jax.paths import user_path
 
 if TYPE_CHECKING:
     from xgenmm_jax.planning.plan import Plan
@@ -38,13 +39,17 @@ def parser() -> argparse.ArgumentParser:
     add("--utilisation", type=float, default=0.5, help="share of the chips' peak that is assumed to be reached")
     add("--tokens", type=float, help="positions of the stage; default: steps x rows x length of the experiment")
     add("--compiler-option", action="append", default=[], metavar="NAME=VALUE", help="for libtpu; may be repeated")
-    add("--json", type=Path, help="where to write the plan as JSON")
+    add("--json", help="where to write the plan as JSON")
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Prints the plan. 0: it fits. 3: it does not; the last line says what to change."""
     arguments, overrides = parser().parse_known_args(list(argv))
+    experiment = user_path(arguments.experiment, "experiment")
+    report_file = None if arguments.json is None else user_path(arguments.json, "--json")
+    if report_file is not None:
+        refuse_no_file(report_file, "--json")
     options = _compiler_options(arguments.compiler_option)
     if not 0 < arguments.utilisation <= 1:
         raise ValueError(f"--utilisation: got {arguments.utilisation:g}, wanted a share between 0 and 1.")
@@ -52,7 +57,6 @@ def main(argv: Sequence[str]) -> int:
     # Imported here: --help does not wait for JAX, which reads the environment when it is imported.
     import jax
 
-    from xgenmm_jax.cli.options import parse_overrides
     from xgenmm_jax.cli.train import load_experiment
     from xgenmm_jax.planning.plan import make_plan, to_json
     from xgenmm_jax.planning.program import check_options
@@ -61,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
 
     jax.config.update("jax_enable_compilation_cache", False)  # its programs cannot be loaded where no TPU is
     command = f"xgenmm plan {arguments.experiment}"
-    config = parse_overrides(load_experiment(Path(arguments.experiment)), overrides, command)
+    config = parse_overrides(load_experiment(experiment), overrides, command)
     with _quiet():
         topology = find_topology(arguments.topology, arguments.slices)
     check_options(topology.devices[0], options)
@@ -76,9 +80,9 @@ def main(argv: Sequence[str]) -> int:
             print(f"the batch is {rows} rows instead of {before}, in fewer steps: look at the rate again")
     if options:
         print(f"the run takes the compiler's options from LIBTPU_INIT_ARGS={_init_args(options)}")
-    if arguments.json is not None:
+    if report_file is not None:
         report = to_json(plan) | ({"settings": settings(plan.config)} if arguments.search else {})
-        files.write_whole(arguments.json, json.dumps(report, indent=1) + "\n")
+        files.write_whole(report_file, json.dumps(report, indent=1) + "\n")
     return 0 if plan.fits else 3
 
 

@@ -10,8 +10,9 @@ import sys
 import traceback
 from types import ModuleType
 
-from xgenmm_jax.cli.errors import nearest
+from xgenmm_jax.cli.errors import MOST, nearest
 from xgenmm_jax.cli.options import parse_overrides, refuse_file
+from xgenmm_jax.paths import run_path, user_path
 from xgenmm_jax.training import distributed
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.distributed import Distributed
@@ -34,13 +35,14 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE, file=sys.stdout if argv[:1] in (["-h"], ["--help"]) else sys.stderr)
         return 0 if argv[:1] in (["-h"], ["--help"]) else 2
     path, *rest = argv
+    experiment = user_path(path, "experiment")
     rest, workdir = take_option(rest, "--workdir")
     if workdir is not None and "://" in workdir:
         raise ValueError(f"--workdir: got '{workdir}', wanted a folder; mount the bucket (docs/launch.md).")
     rest, hosts = take_hosts(rest)
     program = f"xgenmm train {path} [--workdir DIR]"
-    config = parse_overrides(load_experiment(Path(path)), rest, program, beside=OWN_OPTIONS)
-    folder = Path(workdir) if workdir is not None else Path("runs") / config.name
+    config = parse_overrides(load_experiment(experiment), rest, program, beside=OWN_OPTIONS)
+    folder = run_path(Path("runs") / config.name if workdir is None else workdir, "--workdir")
     refuse_file(folder)
     distributed.start(hosts)
 
@@ -54,15 +56,25 @@ def main(argv: Sequence[str]) -> int:
 
 
 def take_option(argv: list[str], name: str) -> tuple[list[str], str | None]:
-    """The arguments without `name VALUE` or `name=VALUE`, and the value. Raises ValueError where it is missing."""
-    for place, word in enumerate(argv):
+    """The arguments without `name VALUE` or `name=VALUE`, and the value.
+
+    Raises ValueError where it is missing, as when it is an unset variable of the shell, or there twice.
+    """
+    rest, values, words = [], [], iter(argv)
+    for word in words:
         if word.startswith(f"{name}="):
-            return argv[:place] + argv[place + 1 :], word.removeprefix(f"{name}=")
-        if word == name:
-            if place + 1 == len(argv):
-                raise ValueError(f"{name}: got no value; give one after it.")
-            return argv[:place] + argv[place + 2 :], argv[place + 1]
-    return argv, None
+            values.append(word.removeprefix(f"{name}="))
+        elif word == name:
+            value = next(words, None)
+            if value is None or value.startswith("--"):
+                behind = "" if value is None else f", but the option {value}"
+                raise ValueError(f"{name}: got no value{behind}; give one after it ({name}=VALUE takes any).")
+            values.append(value)
+        else:
+            rest.append(word)
+    if len(values) > 1:
+        raise ValueError(f"{name}: got {' and '.join(map(repr, values))}; give one.")
+    return rest, values[0] if values else None
 
 
 def take_hosts(argv: list[str]) -> tuple[list[str], Distributed]:
@@ -114,11 +126,17 @@ def run_names(module: ModuleType) -> list[str]:
 
 def import_experiment(path: Path) -> ModuleType:
     """The module of an experiment file. Raises ValueError where it is missing or fails."""
+    if path.is_dir():
+        files = sorted(file.name for file in path.glob("*.py"))
+        inside = f": {', '.join(files[:MOST])}{' ...' if len(files) > MOST else ''}" if files else ""
+        raise ValueError(f"experiment: '{path}' is a folder; give a Python file in it{inside}.")
     if not path.is_file():
         files = sorted(file.name for file in path.parent.glob("*.py"))
         near = nearest(path.name, files) if files else ""
         raise ValueError(f"experiment: no file '{path}'{'; ' + near if near else ''}.")
-    path = path.resolve()
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"experiment: '{path}' may not be read by you; change its rights (chmod).")
+    given, path = path, path.resolve()
     # Wherever the user stands, `import common` finds a neighbour and `import experiments.nano.common` the tree.
     tree = _tree(path)
     for folder in (tree.parent if tree.name == "experiments" else tree, path.parent):
@@ -126,7 +144,7 @@ def import_experiment(path: Path) -> ModuleType:
             sys.path.insert(0, str(folder))
     spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"experiment: '{path}' is no Python file.")
+        raise ValueError(f"experiment: '{given}' is no Python file; give one whose name ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     with _naming_the_line(path):

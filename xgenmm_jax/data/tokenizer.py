@@ -16,6 +16,7 @@ import numpy as np
 import sentencepiece
 
 from xgenmm_jax.files import without_surrogates
+from xgenmm_jax.paths import user_path
 
 SPACE = "▁"  # SentencePiece's visible space
 PHI3_SPECIALS = (
@@ -73,7 +74,7 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         """The tokenizer of a SentencePiece `tokenizer.model` file."""
-        path = Path(path)
+        path = user_path(path, "tokenizer")
         if not path.is_file():
             raise ValueError(f"tokenizer: no file '{path}'; wanted a SentencePiece model, as Phi-3's tokenizer.model.")
         try:

@@ -12,6 +12,7 @@ import typing
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from xgenmm_jax import files
+from xgenmm_jax.paths import user_path
 from xgenmm_jax.training.objective import Objective
 from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.profiling import ProfileConfig
@@ -31,6 +32,7 @@ class Loss(Protocol):
 class Initialize:
     """Where parameters come from; what nothing names is random.
 
+    Paths may begin with `~`, the home folder.
     run: a run folder (its newest checkpoint) or one checkpoint, for every parameter.
     vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`. A bare file name
     that the working folder lacks is looked up among the starting weights of the package.
@@ -47,6 +49,11 @@ class Initialize:
     connector_start: Literal["random", "pooling"] = "random"
 
     def __post_init__(self):
+        for name in ("run", "vision", "connector", "decoder"):
+            given = getattr(self, name)
+            path = None if given is None else user_path(given, f"initialize.{name}")
+            if str(given).startswith("~"):
+                object.__setattr__(self, name, str(path))
         if self.connector_start != "random" and (self.run or self.connector):
             raise ValueError("initialize.connector_start: the connector comes from a run or a file; leave it 'random'.")
 
@@ -99,6 +106,8 @@ class TrainConfig:
     profile: ProfileConfig = ProfileConfig()
 
     def __post_init__(self):
+        if not self.name.strip():
+            raise ValueError(f"name: got '{self.name}'; give one, which names the run's folder.")
         for name, least in (("steps", 1), ("accumulation", 1), ("log_every", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}.")

@@ -11,6 +11,7 @@ import jax
 
 from xgenmm_jax import files
 from xgenmm_jax.data.identity import PLACES
+from xgenmm_jax.paths import user_path
 from xgenmm_jax.training.checkpoint_files import LIST_FILE
 from xgenmm_jax.training.checkpoints import newest
 from xgenmm_jax.training.config import (
@@ -50,8 +51,8 @@ def prepare(config: TrainConfig, folder: Path, keep: Callable[[], object] = lamb
     is_there = check_same(config, folder)
     if jax.process_index() > 0:
         return
-    tokenizer = getattr(config.data, "tokenizer", None)
-    if not is_there and tokenizer is not None and not Path(tokenizer).is_file():
+    tokenizer = _tokenizer_of(config)
+    if not is_there and tokenizer is not None and not tokenizer.is_file():
         raise ValueError(f"data.tokenizer: no file '{tokenizer}'; wanted a SentencePiece model.")
     folder.mkdir(parents=True, exist_ok=True)
     keep()
@@ -80,13 +81,19 @@ def check_same(config: TrainConfig, folder: Path) -> bool:
             f"run folder: '{folder}' was started with another config ({'; '.join(changes[:3])}{more}); "
             "choose another folder with --workdir, or delete this one."
         )
-    before, now = folder / TOKENIZER_FILE, getattr(config.data, "tokenizer", None)
-    if before.is_file() and now is not None and Path(now).is_file() and not filecmp.cmp(before, now, shallow=False):
+    before, now = folder / TOKENIZER_FILE, _tokenizer_of(config)
+    if before.is_file() and now is not None and now.is_file() and not filecmp.cmp(before, now, shallow=False):
         raise ValueError(
             f"run folder: '{folder}' was started with another tokenizer than '{now}'; give --data.tokenizer "
             f"'{before}', or choose another folder with --workdir."
         )
     return True
+
+
+def _tokenizer_of(config: TrainConfig) -> Path | None:
+    """The tokenizer.model that a run's data are read with; None where they need none."""
+    given = getattr(config.data, "tokenizer", None)
+    return None if given is None else user_path(given, "data.tokenizer")
 
 
 def commit() -> str:
