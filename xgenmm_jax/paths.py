@@ -48,7 +48,6 @@ def user_path(given: str | os.PathLike, what: str) -> Path:
     return Path(text)
 
 
-
 def run_path(given: str | os.PathLike, what: str) -> Path:
     """As `user_path`, for a folder that holds checkpoints or will: its name must be UTF-8, where files go by any bytes.
 

@@ -1,10 +1,14 @@
 """The page and its figures, from made-up runs."""
 
 import base64
+from dataclasses import replace
+import html
 import html.parser
 import io
 import json
 import math
+import re
+import shlex
 
 import numpy as np
 import PIL.Image
@@ -115,6 +119,17 @@ def test_the_page_loads_nothing_and_runs_nothing():
 def test_answers_cannot_write_markup():
     text = page.render(content())
     assert "<script>" not in text and "&lt;script&gt;" in text
+
+
+@pytest.mark.parametrize(
+    "workdir", ["runs/demo", "my runs/a", "<iframe>a</iframe>", 'a"b', "it's", "a&amp;b", "{{ 7 * 7 }}", "$HOME/[x]"]
+)
+def test_a_folder_is_named_as_it_is_in_a_command_that_the_shell_takes(workdir):
+    """A command with a folder of two words, copied from the page, asked about another."""
+    text = page.render(replace(content(), workdir=workdir, commit="<dialog>", machine=MACHINE | {"cpu": "<object>CPU"}))
+    assert not {"iframe", "dialog", "object"} & set(Links(text).tags)
+    (command,) = re.findall("<pre>(xgenmm generate.*)</pre>", text)
+    assert shlex.split(html.unescape(command))[2] == f"{workdir}/sft_single"
 
 
 def test_the_page_reloads_itself_only_while_somebody_works():

@@ -9,6 +9,7 @@ from unittest.mock import NonCallableMock
 import jax
 import pytest
 
+from xgenmm_jax.cli.plan import print_plan
 from xgenmm_jax.data import packing
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
@@ -118,6 +119,14 @@ def test_what_does_not_fit_says_what_to_change(config):
         model=replace(config.model, decoder=replace(config.model.decoder, remat="full", kv_heads=1)),
     )
     assert "shorter rows" in made_plan(last, pod(), fits=False).advice
+
+
+@pytest.mark.parametrize("name", ["lr[1e-3]", "a[/b]", "[red]stop[/red]", "[link=x]y", "имя [bold]"])
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_name_is_printed_as_it_is(config, capsys, name, fits):
+    """Brackets were rich's markup: lost, or an error behind minutes of compiling."""
+    print_plan(replace(made_plan(config, pod(), fits=fits), name=name))
+    assert capsys.readouterr().out.splitlines()[0] == f"{name} on v5e:made, 256 chips"
 
 
 @pytest.mark.parametrize(

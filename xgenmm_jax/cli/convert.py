@@ -110,11 +110,12 @@ def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
     console = rich.console.Console(stderr=True)
     columns = (
-        rich.progress.TextColumn("[bold]{task.description}"),
+        rich.progress.TextColumn("{task.description}", style="bold", markup=False),
         rich.progress.BarColumn(),
         rich.progress.TaskProgressColumn(),
         rich.progress.TimeRemainingColumn(),
     )
-    with rich.progress.Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    is_shown = console.is_terminal and not console.is_dumb_terminal
+    with rich.progress.Progress(*columns, console=console, disable=not is_shown) as progress:
         task = progress.add_task(title, total=total)
         yield lambda count: progress.advance(task, count)

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 import json
 from pathlib import Path
+import shlex
 import signal
 import sys
 import threading
@@ -150,7 +151,7 @@ def run_demo(
             mean = gallery["metrics"].get("questions/mean")
             right = "" if mean is None else f"  questions {100 * mean:.1f} %"
             print(f"xgenmm demo: {stage.name} done in {minutes(reporter.seconds(stage.name).total)}{right}", flush=True)
-    last = workdir / stages[-1].name
+    last = shlex.quote(str(workdir / stages[-1].name))
     print(f'\nThe report:  {page}\nAsk it:      xgenmm generate {last} --image my.png "How many red shapes are there?"')
     return 0
 

@@ -79,11 +79,12 @@ def _evaluate(arguments: Arguments, target: Path) -> int:
 
 
 def print_table(title: str, metrics: dict[str, float], answers: int, seconds: float) -> None:
-    """Metrics by group, one line each."""
+    """Metrics by group, one line each. The title is printed as it is: a run's name may look like rich's markup."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, caption=f"{answers:,} answers in {seconds:.0f} s", title_justify="left")
+    table = Table(caption=f"{answers:,} answers in {seconds:.0f} s")
     table.add_column("metric")
     table.add_column("value", justify="right")
     group = None
@@ -91,5 +92,7 @@ def print_table(title: str, metrics: dict[str, float], answers: int, seconds: fl
         if group is not None and name.split("/")[0] != group:
             table.add_section()
         group = name.split("/")[0]
-        table.add_row(name, f"{value:.2f}" if name == "caption/cider" else f"{100 * value:.1f} %")
-    Console().print(table)
+        table.add_row(Text(name), f"{value:.2f}" if name == "caption/cider" else f"{100 * value:.1f} %")
+    console = Console()
+    console.print(Text(title, "italic"), soft_wrap=True)
+    console.print(table)

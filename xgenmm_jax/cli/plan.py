@@ -90,26 +90,27 @@ def print_plan(plan: "Plan") -> None:
     """A table in sections; where the run does not fit, what to change."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     config, chips = plan.config, len(plan.topology.devices)
     slices = f"{plan.topology.slices} slices of " if plan.topology.slices > 1 else ""
-    table = Table(title=f"{plan.name} on {slices}{plan.topology.name}, {chips} chips", title_justify="left")
+    table = Table()
     table.add_column("a chip, a step" if plan.fits else "a step")
     table.add_column("value", justify="right")
     for section in _sections(plan):
         for name, value in section:
-            table.add_row(name, value)
+            table.add_row(Text(name), Text(value))
         table.add_section()
-    console = Console()
+    console = Console(highlight=False, markup=False)
+    console.print(Text(f"{plan.name} on {slices}{plan.topology.name}, {chips} chips", "italic"), soft_wrap=True)
     console.print(table)
     row = config.data.row
     console.print(
         f"mesh {plan.mesh_words}; {config.data.batch_rows} rows of {row.length} positions and {row.crops} crops, "
         f"{plan.rows_per_chip:g} a chip at a time; decoder's remat {config.model.decoder.remat}; compiled in "
-        f"{plan.compile_s:.0f} s",
-        highlight=False,
+        f"{plan.compile_s:.0f} s"
     )
-    console.print(plan.advice if not plan.fits else _verdict(plan), highlight=False)
+    console.print(plan.advice if not plan.fits else _verdict(plan))
 
 
 def _sections(plan: "Plan") -> Iterator[list[tuple[str, str]]]:

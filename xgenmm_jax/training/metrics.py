@@ -71,7 +71,7 @@ def _is_row(value: Any) -> bool:
 
 
 class ProgressBar:
-    """Loss, tokens per second, fill and time left: a bar on a terminal, else a line every half minute."""
+    """Loss, tokens per second, fill and time left: a bar on a terminal that draws, else a line every half minute."""
 
     LINE_EVERY_S = 30.0
 
@@ -82,9 +82,9 @@ class ProgressBar:
         console = rich.console.Console(stderr=True)
         self._console = console
         self._bar = None
-        if console.is_terminal:
+        if console.is_terminal and not console.is_dumb_terminal:
             self._bar = rich.progress.Progress(
-                rich.progress.TextColumn("[bold]{task.description}"),
+                rich.progress.TextColumn("{task.description}", style="bold", markup=False),  # a name is no markup
                 rich.progress.BarColumn(bar_width=None),
                 rich.progress.MofNCompleteColumn(),
                 rich.progress.TextColumn("{task.fields[text]}"),
@@ -120,4 +120,4 @@ class ProgressBar:
             self._last_line = now
             left_s = (now - self._began) / max(step - self._start, 1) * (self._steps - step)
             line = f"{self._name} {step}/{self._steps}  {self._text}  left {left_s:,.0f} s"
-            self._console.print(line, highlight=False)
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import functools
 import json
 from pathlib import Path
+import shlex
 from typing import Any
 
 import jinja2
@@ -37,9 +38,11 @@ def write_report(content: ReportContent, folder: Path) -> None:
 
 
 def render(content: ReportContent) -> str:
-    """The page."""
+    """The page. Names are shown as they are, whatever of HTML they hold; in a command as the shell takes them."""
+    latest = content.latest
     return _template().render(
         content=content,
+        run="" if latest is None else shlex.quote(f"{content.workdir}/{latest.name}"),
         refresh_s=REFRESH_S,
         stages=[_stage(stage) for stage in content.stages],
         headline=headline(content),
