@@ -3,7 +3,7 @@
 Files are read, never mapped: pages of a mapped file count as the process's memory. No pickle is ever opened.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 import contextlib
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
-from xgenmm_jax import files
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.convert.scratch import FRESH, Scratch
+from xgenmm_jax.files import read_text
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 SAFETENSORS, NPZ, INDEX = ".safetensors", ".npz", ".safetensors.index.json"
@@ -104,18 +104,56 @@ def _open_folder(folder: Path) -> Tensors:
     pickles = [path for path in present if path.suffix in PICKLES]
     if pickles:
         raise ValueError(_pickle_sentence(pickles[0]))
-    raise ValueError(f"checkpoint: '{folder}' holds no .safetensors and no .npz; give a folder of a checkpoint.")
+    gone = [path.name for path in folder.iterdir() if path.is_symlink() and not path.exists()]
+    because = f" (links whose files are gone: {_some(set(gone))})" if gone else ""
+    inside = sorted(folder.glob("snapshots/*/"))  # what Hugging Face's cache has for a model
+    which = f"give '{inside[-1]}'" if inside else "give a folder of a checkpoint"
+    raise ValueError(f"checkpoint: '{folder}' holds no .safetensors and no .npz{because}; {which}.")
 
 
 def _open_index(path: Path) -> Tensors:
-    try:
-        weight_map = files.parse_json(files.read_text(path))["weight_map"]
-        names: dict[Path, set[str]] = {}
-        for name, file in weight_map.items():
-            names.setdefault(path.parent / file, set()).add(name)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"checkpoint: '{path}' is no index of shards ({error!r}); copy it again.") from error
+    """The shards that an index names, beside it or in folders below.
+
+    A name that leads out of the folder is refused: an index comes from elsewhere, and must not have files of the
+    user's opened. Links are followed, as their owner made them: Hugging Face's cache consists of links.
+    """
+    index = _json_object(path, read_text(path), "is no index of shards")
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ValueError(f'checkpoint: \'{path}\' is no index of shards: it has no object "weight_map"; copy it again.')
+    if not weight_map:
+        raise ValueError(f"checkpoint: '{path}' names no tensors; copy it again.")
+    names: dict[Path, set[str]] = {}
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or not file.strip() or "\0" in file:
+            got = json.dumps(file)[:70]
+            raise ValueError(f"checkpoint: '{path}' names {got} for tensor {name}, which is no file; copy it again.")
+        if os.path.isabs(file) or ".." in Path(file).parts:
+            raise ValueError(
+                f"checkpoint: '{path}' names '{file}' for tensor {name}, which is outside of its folder and is not "
+                "opened; put the shards beside the index and correct it."
+            )
+        names.setdefault(path.parent / file, set()).add(name)
     return SafetensorsFiles(path.parent, names)
+
+
+def _json_object(path: Path, text: str | bytes, what: str) -> dict[str, Any]:
+    """The JSON object of a text in a file. Raises ValueError where it is none or has a name twice."""
+    try:
+        value = json.loads(text, object_pairs_hook=_without_doubles)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"checkpoint: '{path}' {what} ({error}); copy it again.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"checkpoint: '{path}' {what} (it holds a {type(value).__name__}); copy it again.")
+    return value
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+        raise ValueError(f"it names {_some(set(twice))} more than once")
+    return made
 
 
 def _pickle_sentence(path: Path) -> str:
@@ -146,7 +184,8 @@ class SafetensorsFiles:
 
     def _add(self, file: Path, wanted: set[str] | None, stack: contextlib.ExitStack) -> None:
         if not file.is_file():
-            raise ValueError(f"checkpoint: shard '{file}' is missing; the index names it: copy it too.")
+            gone = f" (it is a link to '{os.readlink(file)}', which is gone)" if file.is_symlink() else ""
+            raise ValueError(f"checkpoint: shard '{file}' is missing{gone}; the index names it: copy it too.")
         header, start, size = read_header(file)
         if wanted is not None:
             for what, names in (("lacks", wanted - header.keys()), ("holds beside", header.keys() - wanted)):
@@ -211,13 +250,13 @@ def read_header(file: Path) -> tuple[dict[str, tuple[str, Shape, int, int]], int
             )
         text = stream.read(length)
     try:
-        raw: dict[str, Any] = json.loads(text)
+        raw = _json_object(file, text, "has no safetensors header")
         raw.pop("__metadata__", None)
         header = {
             name: (entry["dtype"], tuple(map(int, entry["shape"])), *map(int, entry["data_offsets"]))
             for name, entry in raw.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"checkpoint: '{file}' has no safetensors header ({error!r}); copy it again.") from error
     for name, (dtype, shape, begin, end) in header.items():
         if begin < 0 or dtype in DTYPES and end - begin != int(np.prod(shape)) * DTYPES[dtype].itemsize:
