@@ -11,6 +11,10 @@ TEST_STAMP := $(VENV)/installed-tests
 # Bytecode is compiled when a module is first imported, which is less than all of it.
 INSTALL := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off -c requirements.txt
 
+ifneq ($(words $(filter cpu cuda tpu,$(ACCELERATOR))),1)
+$(error ACCELERATOR=$(ACCELERATOR): wanted cpu, cuda or tpu)
+endif
+
 .PHONY: demo micro test lint setup starting-weights clean
 
 demo: $(STAMP)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from xgenmm_jax.cli import errors, interrupts
 from xgenmm_jax.cli.options import RunPath, UserPath, parse
 from xgenmm_jax.paths import run_path
 
@@ -48,10 +49,11 @@ def main(argv: Sequence[str]) -> int:
     from xgenmm_jax.training.imported import refuse_existing
 
     refuse_existing(arguments.destination)
-    if arguments.to is None:
-        import_checkpoint(arguments)
-    else:
-        export_run(arguments)
+    with errors.writing(arguments.destination), interrupts.raising():  # what is half-written goes away
+        if arguments.to is None:
+            import_checkpoint(arguments)
+        else:
+            export_run(arguments)
     return 0
 
 

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import tyro
 
 from xgenmm_jax import files
+from xgenmm_jax.cli import errors, interrupts
 from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_file
 from xgenmm_jax.evaluation.report.content import ReportContent, Seconds, StageContent
 from xgenmm_jax.evaluation.report.machine import memory_mib
@@ -29,6 +30,7 @@ from xgenmm_jax.training.config import read_object
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.run_folder import COMMIT_FILE
 from xgenmm_jax.training.run_lock import RunLock
+from xgenmm_jax.training.signals import is_ignored
 
 STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
 GALLERY_FILE = "gallery.json"
@@ -67,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs what is left to do; gives the exit code."""
     arguments = parse(Arguments, argv, "xgenmm demo")
     refuse_file(arguments.workdir)
-    with _leaving_on_sigterm(), RunLock(arguments.workdir):
+    with errors.writing(arguments.workdir), _leaving_on_signals(), interrupts.raising(), RunLock(arguments.workdir):
         stages = load_stages(arguments.experiments, arguments.workdir)
         # Imported here: --help does not wait for JAX.
         from xgenmm_jax.cli import demo_steps
@@ -296,8 +298,11 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def _leaving_on_sigterm() -> Iterator[None]:
-    """SIGTERM outside of training ends the command with code 143 and everything closed; training has its own way."""
+def _leaving_on_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP outside of training end the command with code 143 or 129 and everything closed.
+
+    Training has its own way. A SIGHUP that was ignored before, as under nohup, stays ignored.
+    """
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -305,10 +310,12 @@ def _leaving_on_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, leave)
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if not is_ignored(number)]
+    previous = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from xgenmm_jax.cli import errors
 from xgenmm_jax.cli.errors import nearest
 from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_no_file
 
@@ -72,9 +73,10 @@ def _evaluate(arguments: Arguments, target: Path) -> int:
         config = replace(config, items=arguments.items, shot_items=arguments.items)
     evaluation = suite.run_suite(run.generator(), config, run.processor.chat)
     print_table(str(arguments.run), evaluation.metrics, len(evaluation.answers), evaluation.seconds)
-    if arguments.json is None:
-        suite.save_answers(evaluation, arguments.run)
-    suite.save_metrics(evaluation, target)
+    with errors.writing(target):
+        if arguments.json is None:
+            suite.save_answers(evaluation, arguments.run)
+        suite.save_metrics(evaluation, target)
     return 0
 
 

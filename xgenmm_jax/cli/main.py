@@ -1,15 +1,17 @@
 """The `xgenmm` command. Subcommands are imported when they are called, so that --help is instant."""
 
 from collections.abc import Sequence
+import contextlib
 import ctypes
 import importlib
 import importlib.util
-import io
 import os
 from pathlib import Path
 import sys
 
+from xgenmm_jax.cli import errors, interrupts, streams
 from xgenmm_jax.cli.errors import nearest
+from xgenmm_jax.paths import home, user_path
 
 COMMANDS = {
     "train": "train: xgenmm train experiments/nano/stage1.py --optimizer.peak-lr 3e-4 --workdir runs/mine",
@@ -23,6 +25,9 @@ COMMANDS = {
 COMPUTING = ("train", "evaluate", "generate", "demo")
 """Commands that run the same programs again and again."""
 
+LASTING = ("train", "demo")
+"""Commands that go on where nobody reads what they print."""
+
 ACCELERATORS = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*")
 """Nodes in /dev of NVIDIA GPUs and TPUs."""
 OTHER_ACCELERATORS = ("nvidiactl", "dxg", "kfd")
@@ -35,48 +40,119 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand; gives the exit code.
 
-    0: done. 1: an error, told in one line on stderr. 2: a mistyped command or option. 143 (SIGTERM) and 130 (Ctrl-C):
-    the run was saved and the same command continues it. 75: another host of the run hangs or is gone; start all again.
+    0: done. 1: an error, told in one line on stderr. 2: a mistyped command or option. 143 (SIGTERM), 130 (Ctrl-C) and
+    129 (SIGHUP, a closed terminal): the run was saved and the same command continues it; of other commands, ended by
+    Ctrl-C. 141: nobody read the output to its end. 75: another host of the run hangs or is gone; start all again.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help"):
+    is_program, argv = argv is None, list(sys.argv[1:] if argv is None else argv)
+    command = argv[0] if argv else "--help"
+    streams.mend_size()
+    if is_program:
+        interrupts.end_on_interrupt(f"xgenmm {command}")
+    try:
+        with streams.usable(lasting=command in LASTING):
+            return run(command, argv[1:])
+    except OSError as error:
+        sentence = errors.os_sentence(error)
+    with contextlib.suppress(OSError):
+        print(f"xgenmm{f' {command}' if command in COMMANDS else ''}: {sentence}", file=sys.stderr, flush=True)
+    if is_program and command in LASTING:
+        # Libraries would try to write again as the process ends, and print that they cannot.
+        os._exit(1)
+    return 1
+
+
+def run(command: str, rest: list[str]) -> int:
+    """Runs a subcommand; gives the exit code. Every error that can be one line is told in one.
+
+    Raises OSError for the system's, also where a library told it as another.
+    """
+    if command in ("-h", "--help"):
         print("usage: xgenmm COMMAND [options]; xgenmm COMMAND --help says which\n")
         print("\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items()))
         return 0
-    command, *rest = argv
     if command not in COMMANDS:
         print(f"xgenmm: no command '{command}'; {nearest(command, COMMANDS)}.", file=sys.stderr)
         return 2
-    print_everything()
-    keep_compilations()
-    pass_over_libtpu()
-    if command in COMPUTING:
-        keep_memory()
     try:
-        code = importlib.import_module(f"xgenmm_jax.cli.{command}").main(rest)
-    except (ValueError, OSError) as error:
-        print(f"xgenmm {command}: {error}", file=sys.stderr)
+        if not {"-h", "--help"} & set(rest):
+            keep_compilations()
+        pass_over_libtpu()
+        if command in COMPUTING:
+            keep_memory()
+        return int(importlib.import_module(f"xgenmm_jax.cli.{command}").main(rest) or 0)
+    except KeyboardInterrupt:
+        print(f"xgenmm {command}: interrupted.", file=sys.stderr)
+        return interrupts.EXIT_CODE
+    except OSError:
+        raise
+    except Exception as error:
+        system = errors.of_the_system(error)
+        if system is not None:
+            raise system from error
+        sentence = say(error)
+        if sentence is None:
+            raise
+        print(f"xgenmm {command}: {sentence}", file=sys.stderr)
         return 1
-    return int(code or 0)
 
 
-def print_everything() -> None:
-    """Characters that the terminal's encoding lacks are printed as "\\xe9" instead of ending the command.
-
-    As Python has it for stderr: answers and names of files may hold any character.
-    """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+def say(error: Exception) -> str | None:
+    """The sentence of an error that is the user's; None for one of ours, which is shown whole."""
+    if isinstance(error, ValueError):
+        return str(error)
+    has_plugin = importlib.util.find_spec("jax_plugins") is not None
+    return errors.devices_sentence(error, accelerators(), has_plugin)
 
 
 def keep_compilations() -> None:
     """Lets JAX keep compiled programs on disk between processes: stages and restarts compile once.
 
-    The folder is JAX_COMPILATION_CACHE_DIR, by default ~/.cache/xgenmm/jax.
+    The folder is JAX_COMPILATION_CACHE_DIR, by default xgenmm/jax in XDG_CACHE_HOME or ~/.cache. Without a home, or
+    where nothing can be written, programs are not kept; one that only can be read is read.
     """
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "xgenmm" / "jax"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default))
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    folder = default_cache() if given is None else given
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    if not folder or "://" in folder:  # switched off; a bucket
+        return
+    try:
+        path = user_path(folder, "JAX_COMPILATION_CACHE_DIR")
+    except ValueError:
+        path = Path(folder)
+    if writable(path):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(path)
+    elif path.is_dir():
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(path)
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1e9"  # else a warning for each program
+    else:
+        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+        if given is not None:
+            told = f"JAX_COMPILATION_CACHE_DIR: '{path}' cannot be written; programs are not kept."
+            print(f"xgenmm: {told}", file=sys.stderr)
+
+
+def default_cache() -> str:
+    """Where programs are kept; "" without a home. A relative XDG_CACHE_HOME is none, as its specification says."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    folder = home()
+    if os.path.isabs(given):
+        return os.path.join(given, "xgenmm", "jax")
+    return "" if folder is None else str(folder / ".cache" / "xgenmm" / "jax")
+
+
+def writable(folder: Path) -> bool:
+    """Whether a folder can be written to; it is made where it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def accelerators(devices: Path = Path("/dev")) -> list[Path]:
+    """The nodes of GPUs and TPUs that this machine has."""
+    return sorted(found for name in (*ACCELERATORS, *OTHER_ACCELERATORS) for found in devices.glob(name))
 
 
 def pass_over_libtpu(devices: Path = Path("/dev")) -> None:
@@ -87,7 +163,7 @@ def pass_over_libtpu(devices: Path = Path("/dev")) -> None:
     """
     if importlib.util.find_spec("libtpu") is None or importlib.util.find_spec("jax_plugins") is not None:
         return
-    if not any(found for name in (*ACCELERATORS, *OTHER_ACCELERATORS) for found in devices.glob(name)):
+    if not accelerators(devices):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 

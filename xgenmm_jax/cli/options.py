@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import io
+import os
 from pathlib import Path
 import re
 import sys
@@ -92,7 +93,7 @@ def _parse(kind: type[T], default: Any, argv: Sequence[str], program: str, optio
                 return_unknown_args=True,
             )
     except SystemExit as exit_:
-        if exit_.code in (0, None):
+        if exit_.code != 2:  # help; or nobody reads it
             raise
         # An unknown option takes no value, so that something else may seem wrong.
         before_text = argv[: argv.index("--")] if "--" in argv else argv
@@ -165,10 +166,12 @@ def refuse_file(folder: Path) -> None:
 
 
 def refuse_no_file(path: Path, option: str) -> None:
-    """Raises ValueError where a result cannot be written to a path: a folder has its name, or it lies in none."""
+    """Raises ValueError where a result cannot be written to a path, before hours are spent on it."""
     if path.is_dir() or not path.parent.is_dir():
         wrong = f"'{path}' is a folder" if path.is_dir() else f"no folder '{path.parent}' for '{path}'"
         raise ValueError(f"{option}: {wrong}; give a file in a folder that is there.")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{option}: '{path.parent}' may not be written to by you; give a file in another folder.")
 
 
 def _leave(sentence: str) -> None:

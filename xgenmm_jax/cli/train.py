@@ -10,6 +10,7 @@ import sys
 import traceback
 from types import ModuleType
 
+from xgenmm_jax.cli import errors
 from xgenmm_jax.cli.errors import MOST, nearest
 from xgenmm_jax.cli.options import parse_overrides, refuse_file
 from xgenmm_jax.paths import run_path, user_path
@@ -48,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
 
     from xgenmm_jax.training.loop import train
 
-    result = train(config, folder)
+    with errors.writing(folder):
+        result = train(config, folder)
     if result.signal is not None:
         print(f"xgenmm train: saved step {result.step} in '{folder}'; the same command continues.", file=sys.stderr)
         return 128 + result.signal

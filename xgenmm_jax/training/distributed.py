@@ -64,7 +64,14 @@ def start(config: Distributed) -> None:
             config.coordinator, config.processes, config.process, cluster_detection_method="deactivate"
         )
     elif on_tpu_host():
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise ValueError(
+                f"distributed: JAX_PLATFORMS={jax.config.jax_platforms} asks for a TPU host, which this machine does "
+                f"not look like ({error}); leave JAX_PLATFORMS away, or give --distributed.processes 1 for this host "
+                "alone."
+            ) from error
 
 
 def on_tpu_host() -> bool:

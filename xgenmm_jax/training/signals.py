@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR1 as questions the loop asks between steps."""
+"""SIGTERM, SIGINT, SIGHUP and SIGUSR1 as questions the loop asks between steps."""
 
 import os
 import signal
@@ -10,10 +10,13 @@ from jax.experimental import multihost_utils
 
 
 class Signals:
-    """Remembers the first SIGTERM or SIGINT while it is entered; a second one acts as usual.
+    """Remembers the first SIGTERM, SIGINT or SIGHUP while it is entered; a second one of the first two acts as usual.
+
+    SIGHUP comes where the terminal is closed or ssh is gone, often twice. What was ignored when the process began, as
+    under nohup, stays ignored.
 
     With several hosts SIGTERM is jax's own to catch: a notice to one host reaches all of them, and they agree on a
-    step that none has passed. Ctrl-C on one is passed on to it as SIGTERM.
+    step that none has passed. Ctrl-C and SIGHUP on one are passed on to it as SIGTERM.
     """
 
     def __init__(self):
@@ -25,7 +28,8 @@ class Signals:
     def __enter__(self) -> "Signals":
         # Python lets only the main thread set handlers; in notebooks' and tests' threads there is nothing to catch.
         if threading.current_thread() is threading.main_thread():
-            handlers = {signal.SIGINT: self._catch, signal.SIGUSR1: self._catch_profile}
+            handlers = {number: self._catch for number in (signal.SIGINT, signal.SIGHUP) if not is_ignored(number)}
+            handlers[signal.SIGUSR1] = self._catch_profile
             if not self._several:
                 handlers[signal.SIGTERM] = self._catch
             self._previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -35,6 +39,8 @@ class Signals:
         self._restore(*self._previous)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
+        if self._number is not None:  # a SIGHUP after the first signal: what it asks for is being done
+            return
         self._number = number
         self._restore(signal.SIGINT, signal.SIGTERM)
         if self._several:
@@ -58,3 +64,8 @@ class Signals:
         if self._several:
             return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else None
         return self._number
+
+
+def is_ignored(number: int) -> bool:
+    """Whether a signal is ignored now: SIGHUP under nohup, SIGINT of what a script runs in the background."""
+    return signal.getsignal(number) is signal.SIG_IGN
