@@ -96,7 +96,7 @@ class TrainConfig:
     accumulation: int = 1
     """Micro-batches of a batch, one after the other; the result is that of the whole batch."""
     seed: int = 0
-    """Of starting weights and of the order of the data."""
+    """Of starting weights and of the order of the data; 0 or more, of any size (`seeds.random_key`)."""
     log_every: int = 10
     """Steps between lines of metrics; a line holds that step's own figures."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from xgenmm_jax import files
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training import checkpoints
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.objective import Objective, Params
@@ -89,7 +90,7 @@ def random_params(objective: Objective, seed: int, wanted: Params) -> Params:
         return {name: drawn[name] for name in names}
 
     shardings = {name: leaf.sharding for name, leaf in names.items()}
-    return unflatten_dict(jax.jit(draw, out_shardings=shardings)(jax.random.key(seed)), sep="/")
+    return unflatten_dict(jax.jit(draw, out_shardings=shardings)(random_key(seed)), sep="/")
 
 
 def _load_part(source: str, part: str, abstract: Params) -> Params:

@@ -16,6 +16,7 @@ import numpy as np
 from xgenmm_jax.models.layers import normalize_pixels
 from xgenmm_jax.models.resampler import EPSILON, ResamplerConfig
 from xgenmm_jax.models.vit import ViT, ViTConfig
+from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training.objective import Params
 
 PICTURES = 256
@@ -78,7 +79,7 @@ def start_as_pooling(
     to_q = layers["to_q"]["kernel"].at[..., :queries].set(size * ask[:, None])
     to_kv = layers["to_kv"]["kernel"].at[:, :, 0, :, :queries].set(key[:, None])
     shape = (heads * head_width, width)
-    through = jnp.linalg.qr(jax.random.normal(jax.random.key(seed), shape))[0].reshape(heads, head_width, width)
+    through = jnp.linalg.qr(jax.random.normal(random_key(seed), shape))[0].reshape(heads, head_width, width)
     to_kv = to_kv.at[0, :, 1].set(through.transpose(2, 0, 1))
     to_out = layers["to_out"]["kernel"].at[0].set(through).at[1:].multiply(LATER_LAYERS)
     down = layers["ff2"]["kernel"] * LATER_LAYERS

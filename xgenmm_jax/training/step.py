@@ -11,6 +11,7 @@ import optax
 
 from xgenmm_jax.batch import ArrayLike
 from xgenmm_jax.models.partitioning import unboxed
+from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training.objective import Objective, Params, Rows, Sum
 from xgenmm_jax.training.optimizer import merge, split
 from xgenmm_jax.training.sharding import axis_rules, param_shardings, replicated, row_sharding
@@ -85,7 +86,7 @@ def make_step(
 
     def step(state: TrainState, reference: Params | None, rows: Rows, rate: Float32[Array, ""]):
         trained, frozen = split(state.params, trainable)
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(random_key(seed), state.step)
         grads, loss, metrics = gradient(objective, trained, frozen, reference, rows, key, accumulation, mesh)
         directions, opt_state = optimizer.update(grads, state.opt_state, trained)
         updates = jax.tree.map(lambda direction: rate * direction, directions)
