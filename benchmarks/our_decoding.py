@@ -15,8 +15,8 @@ from xgenmm_jax.generation.generator import Generator, Limits
 from xgenmm_jax.models import vlm
 from xgenmm_jax.models.vlm import VLMConfig
 
-NO_STOP = (-1,)
-"""Ids that no token has: every answer is as long as is asked for."""
+NO_STOP = ()
+"""No id ends an answer: every one is as long as is asked for."""
 
 
 class OurDecoding:

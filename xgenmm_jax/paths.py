@@ -20,7 +20,7 @@ def home() -> Path | None:
     return Path(given) if os.path.isabs(given) else None
 
 
-def user_path(given: str | os.PathLike, what: str) -> Path:
+def user_path(given: str | os.PathLike | object, what: str) -> Path:
     """The path that a user gave, with their home folder for a `~` and another's for `~name`.
 
     what: what errors call it, as "--workdir". A `~name` of nobody is a file of that name; `./~` is always one.
@@ -48,7 +48,7 @@ def user_path(given: str | os.PathLike, what: str) -> Path:
     return Path(text)
 
 
-def run_path(given: str | os.PathLike, what: str) -> Path:
+def run_path(given: str | os.PathLike | object, what: str) -> Path:
     """As `user_path`, for a folder that holds checkpoints or will: its name must be UTF-8, where files go by any bytes.
 
     Raises ValueError where it is not, with those of the folders that it lies in.

@@ -136,8 +136,9 @@ def test_help_ends_in_any_width(columns):
 
 @pytest.mark.parametrize(
     "encoding, errors_before, shown",
-    [("ascii", "strict", b"a? ?? ? [b]"), ("latin-1", "strict", b"a\xe9 ?? ? [b]"),
-     ("utf-8", "strict", "aé 中文 ? [b]".encode()), ("ascii", "surrogateescape", b"a? ?? ? [b]")],
+    [("ascii", "strict", rb"a\xe9 \u4e2d\u6587 \udcff [b]"), ("utf-8", "strict", "aé 中文 \\udcff [b]".encode()),
+     ("ascii", "surrogateescape", rb"a\xe9 \u4e2d\u6587 \udcff [b]"),
+     ("latin-1", "strict", b"a\xe9 \\u4e2d\\u6587 \\udcff [b]")],
 )  # fmt: skip
 def test_any_text_goes_to_any_terminal(monkeypatch, encoding, errors_before, shown):
     """An answer with é ended `xgenmm generate` under LC_ALL=C, a file's name of other bytes any command."""

@@ -3,26 +3,34 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex
 
 import jax
 from jaxtyping import Bool, Float, Int32
 import numpy as np
 
-from xgenmm_jax.api.processor import Image, Processor
-from xgenmm_jax.api.rows import Extent, Ids, make_rows
+from xgenmm_jax.api import pictures
+from xgenmm_jax.api.pictures import Image
+from xgenmm_jax.api.processor import Processor
+from xgenmm_jax.api.rows import Extent, Ids, listed_rows, make_rows
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import chat
 from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.sources import share_of_conversations
+from xgenmm_jax.generation import arguments
 from xgenmm_jax.generation.generator import Generator, Limits
 from xgenmm_jax.models import probes
 from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.sharding import axis_rules, placement, put_rows, row_sharding
 
-Rows = Sequence[Ids] | np.ndarray
+Rows = Sequence[Ids] | np.ndarray | object
 """A row may be a list or an array of any integers."""
+Images = Sequence[Sequence[Image] | None] | Sequence[Image] | None | object
+"""For each row or prompt its pictures; for a single one they may stand in the list themselves (`pictures.lists`)."""
+Prompts = Sequence[str | Ids | Prompt] | np.ndarray | object
+"""Questions, ids with one `<image>` id a picture, or what `LMM.prompt` gives."""
+StopIds = Sequence[int] | int | None | object
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class LMM:
     def batch(
         self,
         token_ids: Rows,
-        images: Sequence[Sequence[Image]] | None = None,
+        images: Images = None,
         labels: Rows | None = None,
     ) -> Batch:
         """The rows as training takes them, at shapes from a bucket list; arguments as `forward`."""
@@ -86,22 +94,23 @@ class LMM:
     def forward(
         self,
         token_ids: Rows,
-        images: Sequence[Sequence[Image]] | None = None,
+        images: Images = None,
         *,
         labels: Rows | None = None,
-        probe: Sequence[str] = (),
+        probe: Sequence[str] | str = (),
     ) -> Output:
         """One pass over rows of ids, each with one `<image>` id a picture.
 
-        images: for each row its pictures: PIL images, files, or `Crops`, which are cut and normalised already. labels:
-        for each row the token itself where it is a target, -100 elsewhere; by default every token but pads, `<image>`
-        and the other decoupled ids. probe: intermediates to keep, of `probe_names`.
+        images: for each row its pictures, whatever of them `pictures.Image` names; of a single row also a flat list.
+        labels: for each row the token itself where it is a target, -100 elsewhere; by default every token but pads,
+        `<image>` and the other decoupled ids. probe: intermediates to keep, one or several of `probe_names`.
 
         Calls whose sizes fall into the same buckets share a compilation.
 
         Raises ValueError where a row has fewer pictures than `<image>` ids (more are encoded and not read, as in the
-        official code), a label is not its token, or an intermediate is unknown.
+        official code), an id is none of the model, a label is not its token, or an intermediate is unknown.
         """
+        probe = (probe,) if isinstance(probe, str) else probe
         probe = probes.check_names(self.config, probe)
         batch, extent = self._rows(token_ids, images, labels)
         targets = batch.loss_mask
@@ -126,29 +135,32 @@ class LMM:
 
     def generate(
         self,
-        prompts: Sequence[str | Ids | Prompt] | np.ndarray,
-        images: Sequence[Sequence[Image]] | None = None,
+        prompts: Prompts,
+        images: Images = None,
         *,
-        max_new_tokens: int = 256,
+        max_new_tokens: SupportsIndex = 256,
         stream: bool = False,
         chat_template: bool | None = None,
-        stop_ids: tuple[int, ...] | None = None,
-        num_beams: int = 1,
-        length_penalty: float = 1.0,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
+        stop_ids: StopIds = None,
+        num_beams: SupportsIndex = 1,
+        length_penalty: SupportsFloat = 1.0,
+        temperature: SupportsFloat = 0.0,
+        top_k: SupportsIndex = 0,
+        top_p: SupportsFloat = 1.0,
+        seed: SupportsIndex = 0,
     ) -> list[str] | Iterator[str]:
         """The answer to each prompt, in order, without special strings.
 
-        prompts: questions, or ids with one `<image>` id a picture. images: for each prompt its pictures. chat_template:
-        as `prompt`. stream: True gives the answer to a single prompt in pieces, while it is written.
+        prompts: questions, or ids with one `<image>` id a picture. images: for each prompt its pictures, whatever of
+        them `pictures.Image` names, None for none; of a single prompt also a flat list. chat_template: as `prompt`.
+        stream: True gives the answer to a single prompt in pieces, while it is written.
 
-        stop_ids: ends of an answer; by default `<|end|>`, `<|endofchunk|>` and `<|endoftext|>`. num_beams: above 1,
-        beam search. temperature: above 0, draws; with top_k and top_p from the likeliest tokens alone.
+        max_new_tokens: 1 or more. stop_ids: ends of an answer, one or several; by default `<|end|>`, `<|endofchunk|>`
+        and `<|endoftext|>`; of none, `()`, only the limit ends it. num_beams: above 1, beam search. temperature: above
+        0, draws; with top_k and top_p from the likeliest tokens alone. seed: any whole number.
 
-        Raises ValueError where pictures and `<image>` differ in number, or settings mean nothing.
+        Raises ValueError where pictures and `<image>` differ in number, a prompt is empty or has an id that the model
+        has not, or settings mean nothing; before anything is computed.
         """
         made = self._prompts(prompts, images, chat_template)
         generator = self._generator(stop_ids)
@@ -168,18 +180,18 @@ class LMM:
 
     def generate_ids(
         self,
-        prompts: Sequence[str | Ids | Prompt] | np.ndarray,
-        images: Sequence[Sequence[Image]] | None = None,
+        prompts: Prompts,
+        images: Images = None,
         *,
-        max_new_tokens: int = 256,
+        max_new_tokens: SupportsIndex = 256,
         chat_template: bool | None = None,
-        stop_ids: tuple[int, ...] | None = None,
-        num_beams: int = 1,
-        length_penalty: float = 1.0,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
+        stop_ids: StopIds = None,
+        num_beams: SupportsIndex = 1,
+        length_penalty: SupportsFloat = 1.0,
+        temperature: SupportsFloat = 0.0,
+        top_k: SupportsIndex = 0,
+        top_p: SupportsFloat = 1.0,
+        seed: SupportsIndex = 0,
     ) -> list[list[int]]:
         """As `generate`, the new ids alone, without the stop id: for folders without a tokenizer."""
         return self._generator(stop_ids).generate_ids(
@@ -187,7 +199,7 @@ class LMM:
             length_penalty=length_penalty, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
         )  # fmt: skip
 
-    def generator(self, limits: Limits = Limits(), stop_ids: tuple[int, ...] | None = None) -> Generator:  # noqa: B008 - frozen
+    def generator(self, limits: Limits = Limits(), stop_ids: StopIds = None) -> Generator:  # noqa: B008 - frozen
         """What `generate` stands on, for many prompts; pictures are cut as in training."""
         return Generator(
             self.config, self.params, self.tokenizer, self.processor.anyres, limits=limits, stop_ids=stop_ids,
@@ -203,7 +215,9 @@ class LMM:
             self._is_tuned = share_of_conversations(mixture) >= 0.5 if mixture else grids
         return self._is_tuned
 
-    def prompt(self, question: str, images: Sequence[Image] = (), chat_template: bool | None = None) -> Prompt:
+    def prompt(
+        self, question: str | object, images: Sequence[Image] | Image | None = (), chat_template: bool | None = None
+    ) -> Prompt:
         """A question about pictures, as the model was trained to be asked.
 
         chat_template: True: a user's turn. False: text that the model goes on with. None: a user's turn where it was
@@ -220,46 +234,43 @@ class LMM:
                     f"prompt: what the model was trained on is not there to tell how to ask it ({error}); say so with "
                     "chat_template (--chat-template or --no-chat-template)."
                 ) from error
-            if not chat_template and chat.IMAGE not in question:
+            if not chat_template and not (isinstance(question, str) and chat.IMAGE in question):
                 return self.processor.question_prompt(question, images)
         return self.processor.prompt(question, images, chat_template)
 
-    def _prompts(
-        self,
-        prompts: Sequence[str | Ids | Prompt] | np.ndarray,
-        images: Sequence[Sequence[Image]] | None,
-        chat_template: bool | None,
-    ) -> list[Prompt]:
+    def _prompts(self, prompts: Prompts, images: Images, chat_template: bool | None) -> list[Prompt]:
         if isinstance(prompts, str):
             raise ValueError(f"generate: got the text {prompts[:30]!r}; give a list of prompts, [{prompts[:30]!r}].")
-        images = [()] * len(prompts) if images is None else images
-        if len(images) != len(prompts):
-            raise ValueError(f"generate: got {len(prompts)} prompts and {len(images)} lists of pictures; one for each.")
-        made = []
-        for prompt, pictures in zip(prompts, images, strict=True):
+        listed = listed_rows(prompts, "generate", "a list of prompts")
+        count, made = self.config.decoder.logits, []
+        for number, (prompt, own) in enumerate(
+            zip(listed, pictures.lists(images, len(listed), "generate", "prompts and"), strict=True)
+        ):
             if isinstance(prompt, str):
-                made.append(self.prompt(prompt, pictures, chat_template))
+                made.append(self.prompt(prompt, own, chat_template))
             elif isinstance(prompt, Prompt):
+                if own:
+                    raise ValueError(f"generate: prompt {number} has its pictures already; give none beside it.")
                 made.append(prompt)
             else:
-                made.append(Prompt(tuple(map(int, prompt)), tuple(map(self.processor.picture, pictures))))
+                ids = arguments.token_ids(prompt, count, f"generate: prompt {number}")
+                made.append(Prompt(tuple(ids.tolist()), self.processor.pictures(own)))
         return made
 
-    def _generator(self, stop_ids: tuple[int, ...] | None) -> Generator:
-        if stop_ids not in self._generators:
-            self._generators[stop_ids] = self.generator(stop_ids=stop_ids)
-        return self._generators[stop_ids]
+    def _generator(self, stop_ids: StopIds) -> Generator:
+        stops = None if stop_ids is None else arguments.stop_ids(stop_ids, self.config.decoder.logits)
+        if stops not in self._generators:
+            self._generators[stops] = self.generator(stop_ids=stops)
+        return self._generators[stops]
 
-    def _rows(
-        self,
-        token_ids: Rows,
-        images: Sequence[Sequence[Image]] | None,
-        labels: Rows | None,
-    ) -> tuple[Batch, Extent]:
-        pictures = [list(map(self.processor.picture, row)) for row in images or [()] * len(token_ids)]
+    def _rows(self, token_ids: Rows, images: Images, labels: Rows | None) -> tuple[Batch, Extent]:
+        listed = listed_rows(token_ids, "forward", "a list of rows of ids")
+        if not listed:
+            raise ValueError("forward: got no rows; give a list of rows of ids, [[1, 2, 3]].")
+        own = [self.processor.pictures(row) for row in pictures.lists(images, len(listed), "forward", "rows of ids,")]
         shards = self.mesh.shape["replica"] * self.mesh.shape["fsdp"]
         return make_rows(
-            token_ids, pictures, labels, self.config, self.processor.anyres, self.tokenizer, row_multiple=shards
+            listed, own, labels, self.config, self.processor.anyres, self.tokenizer, row_multiple=shards
         )
 
 

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 import functools
+import os
 from pathlib import Path
+import typing
 from typing import Any
 
 from flax import linen as nn
@@ -14,6 +16,7 @@ from xgenmm_jax.api.processor import IdsOnly, Processor
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.convert.recognize import NOTHING, Given
 from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.models import vlm
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.vlm import VLMConfig
@@ -21,24 +24,25 @@ from xgenmm_jax.paths import run_path, user_path
 from xgenmm_jax.training import checkpoints, run_folder
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.imported import load_params, run_config
-from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
+from xgenmm_jax.training.sharding import AXES, MeshConfig, make_mesh, param_shardings
 
 TENSORS = ("*.safetensors", "*.index.json", "*.npz", "*.pt", "*.bin")
 """What a released folder holds; the last two are refused with a sentence."""
 
 
 def load(
-    path: str | Path,
+    path: str | os.PathLike | object,
     *,
-    dtype: Dtype | None = None,
-    mesh: jax.sharding.Mesh | None = None,
-    tokenizer: str | Path | None = None,
+    dtype: Dtype | object | None = None,
+    mesh: jax.sharding.Mesh | object | None = None,
+    tokenizer: str | os.PathLike | None = None,
     base: bool | None = None,
-    given: Given = NOTHING,
+    given: Given | object = NOTHING,
     official_images: bool = False,
 ) -> LMM:
     """A run folder of ours, or a released xGen-MM folder or file, with its parameters on the devices.
 
+    path: `~` is the home folder; nothing is downloaded.
     dtype: of parameters and computation; by default the run's computation in float32 parameters, and float32 for
     released weights; bfloat16 moves logits by up to 4e-2 of the largest (docs/design.md, Precision). mesh: of
     `training.sharding.make_mesh`; by default all devices, parameters cut over them.
@@ -53,6 +57,16 @@ def load(
     spare or misshapen.
     """
     path = run_path(path, "load")
+    if not path.exists():
+        raise ValueError(
+            f"run folder: no file or folder '{path}'; nothing is downloaded: give the folder of a run or of released "
+            "weights that is here."
+        )
+    dtype = _checked_dtype(dtype)
+    if not isinstance(given, Given):
+        raise ValueError(f"load: got {shown(given)} for given; give convert.recognize.Given(vision_heads=...).")
+    if mesh is not None and getattr(mesh, "axis_names", None) != AXES:
+        raise ValueError(f"load: got {shown(mesh)} for mesh; give one of training.sharding.make_mesh.")
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
         loaded = _load_released(path, dtype, mesh, tokenizer, base, given)
@@ -60,6 +74,17 @@ def load(
         loaded = _load_run(path, dtype, mesh)
     loaded.processor = replace(loaded.processor, official_images=official_images)
     return loaded
+
+
+def _checked_dtype(dtype: Any) -> Dtype | None:
+    """Its name. Raises ValueError for another than the two that models compute in."""
+    try:
+        name = None if dtype is None else jax.numpy.dtype(dtype).name
+    except TypeError:
+        name = dtype
+    if name not in (None, *typing.get_args(Dtype)):
+        raise ValueError(f"load: got dtype {shown(name)}; give one of {', '.join(typing.get_args(Dtype))}.")
+    return name
 
 
 def _is_run(folder: Path) -> bool:

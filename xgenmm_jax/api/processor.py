@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import PIL.Image
-
+from xgenmm_jax.api import pictures
+from xgenmm_jax.api.pictures import Image
 from xgenmm_jax.data import anyres, chat
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import ChatStyle, Prompt
-from xgenmm_jax.data.pictures import open_picture, picture_from_image
+from xgenmm_jax.data.pictures import open_picture, picture_from_bytes, picture_from_image
 from xgenmm_jax.data.records import Crops, Picture, Turn
 from xgenmm_jax.data.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
-
-Image = PIL.Image.Image | Crops | Picture | str | Path
-"""What may be given as a picture; strings and paths name files."""
+from xgenmm_jax.files import without_surrogates
+from xgenmm_jax.generation.arguments import shown
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,27 @@ class Processor:
         return Crops(anyres.normalized(views, self.pixel_mean, self.pixel_std), picture.size_px)
 
     def picture(self, image: Image) -> Picture | Crops:
-        """The picture in a file or a PIL image of any mode, not cut yet; what is cut already stays as it is.
+        """The picture in a file, its bytes, a PIL image or an array, not cut yet; what is cut already stays as it is.
 
-        A PIL image is taken as it is now, its frame included. Raises ValueError where a file is no picture.
+        A PIL image is taken as it is now, its frame included. Raises ValueError where it is no picture
+        (`pictures.given`).
         """
+        image = pictures.given(image)
         if isinstance(image, Picture | Crops):
             return image
-        if isinstance(image, str | Path):
+        if isinstance(image, Path):
             return open_picture(image, official=self.official_images)
+        if isinstance(image, bytes):
+            return picture_from_bytes(image, "in bytes", official=self.official_images)
         return picture_from_image(image, official=self.official_images)
 
-    def prompt(self, text: str, images: Sequence[Image] = (), chat_template: bool = True) -> Prompt:
+    def pictures(self, images: Sequence[Image] | Image | None) -> tuple[Picture | Crops, ...]:
+        """Those of one prompt: of a list, of one picture alone, or of None, which is none."""
+        return tuple(map(self.picture, pictures.listed(images)))
+
+    def prompt(
+        self, text: str | object, images: Sequence[Image] | Image | None = (), chat_template: bool = True
+    ) -> Prompt:
         """A question about pictures, for `generate`.
 
         chat_template: the text is a user's turn and the model's answer follows; False: the model goes on writing it.
@@ -60,21 +70,29 @@ class Processor:
 
         Raises ValueError where `<image>` and pictures differ in number.
         """
-        pictures = tuple(map(self.picture, images))
+        text, shown_pictures = _text(text), self.pictures(images)
         if chat.IMAGE not in text:
             marker = f"{chat.IMAGE}\n" if chat_template else chat.IMAGE
-            text = marker * len(pictures) + text
+            text = marker * len(shown_pictures) + text
         if chat_template:
-            return chat.chat_prompt([Turn("user", text)], pictures, self.tokenizer, self.chat)
-        return Prompt(tuple(self.tokenizer.encode(text)), pictures)
+            return chat.chat_prompt([Turn("user", text)], shown_pictures, self.tokenizer, self.chat)
+        return Prompt(tuple(self.tokenizer.encode(text)), shown_pictures)
 
-    def question_prompt(self, question: str, images: Sequence[Image] = ()) -> Prompt:
+    def question_prompt(self, question: str | object, images: Sequence[Image] | Image | None = ()) -> Prompt:
         """A question as the evaluation suite asks a base model, `chat.few_shot_prompt` without demonstrations.
 
         "<image>Question:how many? Short answer:", with an `<image>` for each picture.
         """
-        parts = (*(chat.IMAGE for _ in images), *chat.query(question))
-        return Prompt(tuple(self.tokenizer.encode_parts(parts)), tuple(map(self.picture, images)))
+        shown_pictures = self.pictures(images)
+        parts = (*(chat.IMAGE for _ in shown_pictures), *chat.query(_text(question)))
+        return Prompt(tuple(self.tokenizer.encode_parts(parts)), shown_pictures)
+
+
+def _text(question: Any) -> str:
+    """A question, with U+FFFD for bytes that were no UTF-8 on a command line. Raises ValueError where it is no text."""
+    if not isinstance(question, str):
+        raise ValueError(f"prompt: got {shown(question)}; give a question, as text.")
+    return without_surrogates(question)
 
 
 class IdsOnly(Tokenizer):

@@ -1,9 +1,9 @@
 """Rows of ids and lists of pictures as a batch of static shapes, and what of the results is no filling."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Bool, Int32
 import numpy as np
@@ -13,6 +13,8 @@ from xgenmm_jax.data.anyres import AnyRes, normalized
 from xgenmm_jax.data.packing import RowConfig, empty_rows, expand
 from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.generation import arguments
+from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.generation.cache import PROMPT_BUCKETS, bucket
 from xgenmm_jax.generation.vision import View, check_view
 from xgenmm_jax.models.grouping import Sampling
@@ -38,10 +40,21 @@ class Extent(NamedTuple):
     """Groups of vision tokens that exist: crops or strips, or images with fixed sampling."""
 
 
+def listed_rows(rows: Any, caller: str, wanted: str) -> list[Any]:
+    """Rows or prompts as a list. Raises ValueError for what is no list of them, as a row by itself."""
+    is_iterable = isinstance(rows, Iterable) and getattr(rows, "ndim", 1) > 0
+    if not is_iterable or isinstance(rows, str | bytes | dict | set):
+        raise ValueError(f"{caller}: got {shown(rows)}; give {wanted}.")
+    rows = list(rows)
+    if rows and (isinstance(rows[0], int | float | np.number) or getattr(rows[0], "ndim", 1) == 0):
+        raise ValueError(f"{caller}: got one row of numbers, beginning with {rows[0]}; give {wanted}, here [[...]].")
+    return rows
+
+
 def make_rows(
-    token_ids: Sequence[Ids] | np.ndarray,
+    token_ids: Sequence[Ids | object] | np.ndarray,
     images: Sequence[Sequence[Picture | Crops]],
-    labels: Sequence[Ids] | np.ndarray | None,
+    labels: Sequence[Ids] | np.ndarray | object | None,
     config: VLMConfig,
     anyres: AnyRes,
     tokenizer: Tokenizer,
@@ -56,7 +69,9 @@ def make_rows(
     Raises ValueError where a row has fewer pictures than `<image>` ids, a label is not the row's token, or fixed
     sampling would not read all crops of a picture.
     """
-    token_rows = [np.asarray(row, np.int32).reshape(-1) for row in token_ids]
+    ids_of = config.decoder.logits
+    token_rows = [arguments.token_ids(row, ids_of, f"forward: row {number}") for number, row in enumerate(token_ids)]
+    labels = None if labels is None else listed_rows(labels, "forward", "a row of labels for every row of ids")
     if len(images) != len(token_rows) or (labels is not None and len(labels) != len(token_rows)):
         raise ValueError(
             f"forward: got {len(token_rows)} rows of ids, {len(images)} lists of pictures and "
@@ -66,7 +81,7 @@ def make_rows(
     for view in itertools.chain.from_iterable(views):
         check_view(config, view)
     masks = [
-        _targets(number, ids, None if labels is None else labels[number], tokenizer)
+        ids < tokenizer.pad_id if labels is None else _targets(number, ids, labels[number])
         for number, ids in enumerate(token_rows)
     ]
     per_image = config.sampling is Sampling.FIXED_SAMPLING
@@ -105,18 +120,18 @@ def make_rows(
     return batch, Extent(len(token_rows), length, batch.crop_image >= 0, groups)
 
 
-def _targets(
-    number: int, ids: Int32[np.ndarray, " n"], labels: Ids | None, tokenizer: Tokenizer
-) -> Bool[np.ndarray, " n"]:
-    if labels is None:
-        return ids < tokenizer.pad_id
-    wanted = np.asarray(labels).reshape(-1)
+def _targets(number: int, ids: Int32[np.ndarray, " n"], labels: Ids | object) -> Bool[np.ndarray, " n"]:
+    remedy = f"give the token itself where it is a target, {IGNORED} elsewhere."
+    try:
+        wanted = np.asarray(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"forward: labels of row {number} are {shown(labels)}; {remedy}") from error
+    if wanted.shape != ids.shape:
+        got = f"{len(wanted)} numbers" if wanted.ndim == 1 else shown(labels)
+        raise ValueError(f"forward: labels of row {number} are {got} for {len(ids)} ids; {remedy}")
     is_target = wanted != IGNORED
-    if wanted.shape != ids.shape or np.any(wanted[is_target] != ids[is_target]):
-        raise ValueError(
-            f"forward: labels of row {number} are not its tokens; give the token itself where it is a target, "
-            f"{IGNORED} elsewhere."
-        )
+    if np.any(wanted[is_target] != ids[is_target]):
+        raise ValueError(f"forward: labels of row {number} are not its tokens; {remedy}")
     return is_target
 
 

@@ -46,18 +46,18 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Prints the answer; gives the exit code."""
     arguments = parse(Arguments, argv, "xgenmm generate")
-    if arguments.max_new_tokens < 1:
-        raise ValueError(f"--max-new-tokens: got {arguments.max_new_tokens}; give 1 or more.")
     if arguments.chat_template and arguments.no_chat_template:
         raise ValueError("--chat-template: got --no-chat-template as well; give one of them.")
     # Imported here: --help does not wait for JAX.
     from xgenmm_jax import api
+    from xgenmm_jax.generation.arguments import options
 
+    drawn = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p", "seed")}
+    options(arguments.max_new_tokens, arguments.num_beams, **drawn)  # before the model is read
     run = api.load(arguments.run, official_images=arguments.official_images)
     template = True if arguments.chat_template else False if arguments.no_chat_template else None
     prompt = run.prompt(arguments.question, arguments.image, template)
     generator, most = run.generator(), arguments.max_new_tokens
-    drawn = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p", "seed")}
     if arguments.stream and arguments.num_beams == 1:
         for piece in generator.stream(prompt, most, **drawn):
             print(piece, end="", flush=True)

@@ -16,18 +16,19 @@ READER_GONE = 128 + signal.SIGPIPE
 
 @contextlib.contextmanager
 def usable(lasting: bool = False) -> Iterator[None]:
-    """The standard streams take any text while this is entered, and stderr never ends what writes to it.
+    r"""The standard streams take any text while this is entered, and stderr never ends what writes to it.
 
-    What the terminal's encoding lacks becomes a question mark on stdout and an escape on stderr. A stream that was
-    closed leads nowhere. Where stdout's reader has left, the command ends with `READER_GONE`; with `lasting`, as a run
-    of hours needs it, what it writes is dropped from there on and it goes on.
+    What the terminal's encoding lacks is written as "\xe9". A stream that was closed leads nowhere. Where stdout's
+    reader has left, the command ends with `READER_GONE`; with `lasting`, as a run of hours needs it, what it writes is
+    dropped from there on and it goes on.
 
     Raises OSError at the end where stdout cannot be written, for instance to a full disk.
     """
     before = sys.stdout, sys.stderr
     out, err = (_opened(stream, number) for number, stream in enumerate(before, start=1))
-    _take_any_text(out, "replace")
-    _take_any_text(err, "backslashreplace")
+    for stream in (out, err):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = (_Dropping if lasting else _Ending)(out), _Dropping(err)
     try:
         yield
@@ -53,11 +54,6 @@ def _opened(stream: Any, number: int) -> Any:
     if nowhere != number:
         os.close(nowhere)
     return open(os.devnull, "w", encoding="utf-8")
-
-
-def _take_any_text(stream: Any, errors: str) -> None:
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors=errors)
 
 
 class _Dropping:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 import contextlib
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,12 @@ import numpy as np
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.tokenizer import Tokenizer
-from xgenmm_jax.generation import beam, cache, decode, sampling, streaming
+from xgenmm_jax.generation import arguments, beam, cache, decode, sampling, streaming
 from xgenmm_jax.generation.vision import View, VisionTable, instruction_tokens
 from xgenmm_jax.models import phi3
 from xgenmm_jax.models.partitioning import Placement
 from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.seeds import random_key
 
 _IN_FLIGHT = 2
 """Batches whose answers are not fetched yet: the host lays out the next while the device works."""
@@ -43,6 +44,11 @@ class Limits:
     prefill_positions: int | None = None
     few_shapes: bool = False
 
+    def __post_init__(self):
+        for name, least in (("rows", 1), ("cache_mib", 0), ("vision_mib", 0), ("prefill_positions", 1)):
+            if getattr(self, name) is not None:
+                arguments.whole(f"limits.{name}", getattr(self, name), least)
+
 
 class _Expanded(NamedTuple):
     """A prompt with `<image>` repeated over its vision tokens, behind the shared prefix."""
@@ -56,8 +62,9 @@ class Generator:
     """Answers of one model.
 
     params: {vision, connector, decoder}, as in checkpoints. anyres: how pictures are cut; `generate` can take another.
-    stop_ids: ends of an answer; by default `<|end|>`, `<|endofchunk|>` and `<|endoftext|>`. placement: the mesh over
-    which params lie and the table by which caches and crops are cut over it; by default one device's.
+    stop_ids: ends of an answer, one or several; by default `<|end|>`, `<|endofchunk|>` and `<|endoftext|>`; of none,
+    `()`, only the limit ends it. placement: the mesh over which params lie and the table by which caches and crops are
+    cut over it; by default one device's.
     """
 
     def __init__(
@@ -68,7 +75,7 @@ class Generator:
         anyres: AnyRes,
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
-        stop_ids: tuple[int, ...] | None = None,
+        stop_ids: Any = None,
         placement: Placement | None = None,
     ):
         if anyres.view_px != config.vision.image_size_px:
@@ -83,9 +90,11 @@ class Generator:
         self._placed = placement or contextlib.nullcontext
         self._params = jax.tree.map(jnp.asarray, params)
         self._decoder = phi3.Phi3(config.decoder, config.dtype)
-        stops = stop_ids or (tokenizer.end_id, tokenizer.end_of_chunk_id, tokenizer.eos_id)
+        if stop_ids is None:
+            stop_ids = (tokenizer.end_id, tokenizer.end_of_chunk_id, tokenizer.eos_id)
+        stops = arguments.stop_ids(stop_ids, config.decoder.logits)
         together = limits.prefill_positions or (1024 if jax.default_backend() == "cpu" else 32768)
-        self._settings = decode.Settings(tuple(stops), tokenizer.pad_id, sampling.greedy, together)
+        self._settings = decode.Settings(stops, tokenizer.pad_id, sampling.greedy, together)
         bytes_per_slot = config.tokens_per_group * config.decoder.width * jnp.dtype(config.dtype).itemsize
         slots = max((limits.vision_mib << 20) // bytes_per_slot, 1)
         self._vision = VisionTable(config, self._params, min(slots, 4096), full_chunks=limits.few_shapes)
@@ -94,25 +103,27 @@ class Generator:
     def generate(
         self,
         prompts: Sequence[Prompt],
-        max_new_tokens: int,
+        max_new_tokens: SupportsIndex,
         *,
         anyres: AnyRes | None = None,
-        num_beams: int = 1,
-        length_penalty: float = 1.0,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
+        num_beams: SupportsIndex = 1,
+        length_penalty: SupportsFloat = 1.0,
+        temperature: SupportsFloat = 0.0,
+        top_k: SupportsIndex = 0,
+        top_p: SupportsFloat = 1.0,
+        seed: SupportsIndex = 0,
     ) -> list[str]:
         """The answer to each prompt, in order, without special strings and without spaces around.
 
         A row stops at a stop id or after max_new_tokens. Other prompts of the call change nothing but time.
 
         num_beams: above 1, beam search as Hugging Face's generate, see `beam.beam_rows`. temperature: above 0, draws
-        (`sampling.Sampler`); the n-th prompt of a call draws its own numbers from (seed, n).
+        (`sampling.Sampler`); the n-th prompt of a call draws its own numbers from (seed, n). seed: any whole number
+        (`seeds.random_key`).
 
-        Raises: ValueError where pictures and `<image>` ids differ in number, a prompt is longer than all buckets, fixed
-        sampling would not read all crops of a picture, or settings mean nothing.
+        Raises: ValueError where pictures and `<image>` ids differ in number, a prompt is empty, longer than all buckets
+        or holds an id that the model has not, fixed sampling would not read all crops of a picture, or settings mean
+        nothing; before anything is computed.
         """
         rows = self.generate_ids(
             prompts, max_new_tokens, anyres=anyres, num_beams=num_beams, length_penalty=length_penalty,
@@ -123,30 +134,32 @@ class Generator:
     def generate_ids(
         self,
         prompts: Sequence[Prompt],
-        max_new_tokens: int,
+        max_new_tokens: SupportsIndex,
         *,
         anyres: AnyRes | None = None,
-        num_beams: int = 1,
-        length_penalty: float = 1.0,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
+        num_beams: SupportsIndex = 1,
+        length_penalty: SupportsFloat = 1.0,
+        temperature: SupportsFloat = 0.0,
+        top_k: SupportsIndex = 0,
+        top_p: SupportsFloat = 1.0,
+        seed: SupportsIndex = 0,
     ) -> list[list[int]]:
         """As `generate`, the new ids alone, without the stop id."""
-        if num_beams < 1 or (num_beams > 1 and temperature):
+        asked = arguments.options(max_new_tokens, num_beams, length_penalty, temperature, top_k, top_p, seed)
+        max_new_tokens, num_beams = asked.max_new_tokens, asked.num_beams
+        if num_beams > self.config.decoder.logits:
             raise ValueError(
-                f"generation: got num_beams {num_beams} and temperature {temperature}; give 1 beam or more, and for "
-                "several beams temperature 0."
+                f"generation: got num_beams {num_beams}, more than the model's {self.config.decoder.logits} ids; give "
+                "fewer."
             )
-        beams = beam.Beams(num_beams, length_penalty) if num_beams > 1 else None
-        settings = self._settings._replace(chooser=sampling.chooser(temperature, top_k, top_p))
-        key = jax.random.key(seed)
+        beams = beam.Beams(num_beams, asked.length_penalty) if num_beams > 1 else None
+        settings = self._settings._replace(chooser=asked.chooser)
+        key = random_key(asked.seed)
         capacity = cache.bucket(max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
         breaks = (self.tokenizer.image_id, self.tokenizer.pad_id)
         shared = cache.common_prefix([prompt.token_ids for prompt in prompts], breaks)
-        prefix_ids = tuple(map(int, prompts[0].token_ids[:shared])) if shared else ()
         expanded = [self._expand(i, prompt, shared, anyres or self.anyres) for i, prompt in enumerate(prompts)]
+        prefix_ids = tuple(map(int, prompts[0].token_ids[:shared])) if shared else ()
         expanded.sort(key=lambda prompt: len(prompt.token_ids))
         most = max(self._limits.rows // num_beams, 1)
         batches = list(self._batches(expanded, most, shared, capacity, num_beams))
@@ -177,13 +190,13 @@ class Generator:
     def stream(
         self,
         prompt: Prompt,
-        max_new_tokens: int,
+        max_new_tokens: SupportsIndex,
         *,
         anyres: AnyRes | None = None,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
+        temperature: SupportsFloat = 0.0,
+        top_k: SupportsIndex = 0,
+        top_p: SupportsFloat = 1.0,
+        seed: SupportsIndex = 0,
     ) -> Iterator[str]:
         """Pieces of the answer as they are written, a few tokens at a time; joined, what `generate([prompt])` gives.
 
@@ -191,15 +204,16 @@ class Generator:
 
         Raises: as `generate`, at once and not at the first piece.
         """
-        capacity = cache.bucket(max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
-        settings = self._settings._replace(chooser=sampling.chooser(temperature, top_k, top_p))
+        asked = arguments.options(max_new_tokens, 1, 1.0, temperature, top_k, top_p, seed)
+        capacity = cache.bucket(asked.max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
+        settings = self._settings._replace(chooser=asked.chooser)
         expanded = self._expand(0, prompt, 0, anyres or self.anyres)
-        params, key = self._params["decoder"], jax.random.key(seed)
+        params, key = self._params["decoder"], random_key(asked.seed)
         with self._placed():
             self._vision.load(expanded.views)
             rows, table = self._rows([expanded], 1, 0), self._vision.table
             begun = decode.begin_rows(self._decoder, params, rows, table, key, capacity=capacity, settings=settings)
-        return streaming.pieces(self._texts(*begun, max_new_tokens, settings))
+        return streaming.pieces(self._texts(*begun, asked.max_new_tokens, settings))
 
     def _texts(
         self, layers: tuple[PyTree, ...], state: decode.State, max_new_tokens: int, settings: decode.Settings
@@ -216,7 +230,9 @@ class Generator:
                 return
 
     def _expand(self, number: int, prompt: Prompt, shared: int, anyres: AnyRes) -> _Expanded:
-        ids = np.asarray(prompt.token_ids, np.int32)
+        ids = arguments.token_ids(prompt.token_ids, self.config.decoder.logits, f"generation: prompt {number}")
+        if np.all(ids == self.tokenizer.pad_id):
+            raise ValueError(f"generation: prompt {number} is nothing but pads, which nobody reads; give a token.")
         is_image = ids == self.tokenizer.image_id
         if is_image.sum() != len(prompt.pictures):
             raise ValueError(

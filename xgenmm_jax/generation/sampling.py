@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, Int32, Key, PRNGKeyArray
 Chooser = Callable[[Float[Array, "B V"], Key[Array, " B"]], Int32[Array, " B"]]
 """(logits, a key for each row) -> ids. Static under jit: equal ones must compare equal, as functions and `Sampler`s."""
 
+LEAST_TEMPERATURE = 1e-30
+"""Above 0; logits divided by less overflow."""
+
 
 def greedy(logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int32[Array, " B"]:
     """The likeliest token, the lowest id among equals; the keys are not used."""
@@ -39,6 +42,11 @@ class Sampler:
     def __post_init__(self):
         if not self.temperature > 0:
             raise ValueError(f"sampling: got temperature {self.temperature}; give more than 0, or decode greedily.")
+        if self.temperature < LEAST_TEMPERATURE:
+            raise ValueError(
+                f"sampling: got temperature {self.temperature}, by which float32 cannot divide; give "
+                f"{LEAST_TEMPERATURE} or more, or 0 for the likeliest token."
+            )
         if self.top_k < 0:
             raise ValueError(f"sampling: got top_k {self.top_k}; give 1 or more, or 0 for all tokens.")
         if not 0 < self.top_p <= 1:

@@ -1,0 +1,197 @@
+"""What may be given as a picture, or as lists of them, in the few forms that reading goes on from."""
+
+from collections.abc import Iterable
+import io
+import os
+from pathlib import Path
+import re
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+
+from xgenmm_jax.data.records import Crops, Picture
+from xgenmm_jax.generation.arguments import shown
+from xgenmm_jax.paths import user_path
+
+Image = PIL.Image.Image | Crops | Picture | str | os.PathLike | bytes | bytearray | np.ndarray | io.IOBase | object
+"""What may be given as a picture.
+
+A PIL image; a file's name; the bytes of a file, or one that is open in binary mode; pixels, as an array of any library:
+[h w], [h w 1], [h w 3] or [h w 4], whole numbers of 0 to 255 or floats of 0 to 1; `Crops`, which are cut already.
+"""
+
+WANTED = "give a PIL image, a file's name, a file's bytes or an array of pixels [h w 3]"
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/|data:|//")
+_CHANNELS = (1, 2, 3, 4)
+"""Grey, grey and alpha, RGB, RGBA."""
+
+
+def given(image: Image) -> Picture | Crops | PIL.Image.Image | Path | bytes:
+    """A picture in one of the forms that it is read from.
+
+    Raises ValueError for a URL, which is not fetched; for what is closed; for pixels in another order or range; and for
+    everything else.
+    """
+    if isinstance(image, Picture | Crops):
+        return image
+    if isinstance(image, PIL.Image.Image):
+        return _open(image)
+    if isinstance(image, str | os.PathLike):
+        return _file(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _encoded(bytes(image), "the bytes are none")
+    if hasattr(image, "read"):
+        return _read(image)
+    if hasattr(image, "__array__") or hasattr(image, "__array_interface__"):
+        return from_array(image)
+    raise ValueError(f"picture: got {shown(image)}; {WANTED}.")
+
+
+def _open(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The image, whose pixels are there. Raises ValueError where its file was closed before they were read."""
+    try:
+        image.load()
+    except Exception as error:  # Pillow's readers raise anything; of a closed file even an assertion without words
+        closed = getattr(getattr(image, "fp", None), "closed", True)
+        what = "is closed" if closed else "cannot be read"
+        reason = " ".join(str(error).split()) or "before its pixels were read"
+        raise ValueError(
+            f"picture: the {image.format or 'PIL'} image {what} ({reason}); open it again, and close it afterwards."
+        ) from error
+    return image
+
+
+def _file(name: str | os.PathLike) -> Path:
+    text = os.fspath(name)
+    if not isinstance(text, str):
+        raise ValueError(f"picture: got the path {shown(text)} in bytes; give it as text (os.fsdecode).")
+    path = user_path(text, "picture")
+    if len(text) > 4096 or len(path.name) > 255:
+        raise ValueError(f"picture: got a text of {len(text):,} letters, no file's name; give encoded bytes as bytes.")
+    if _URL.match(text) and not path.exists():
+        start = text if len(text) <= 60 else f"{text[:60]}..."
+        raise ValueError(f"picture: got '{start}', which is fetched from nowhere; save it, and give the file's name.")
+    return path
+
+
+def _encoded(data: bytes, nothing: str) -> bytes:
+    if not data:
+        raise ValueError(f"picture: {nothing}; give those of a picture's file.")
+    return data
+
+
+def _read(file: Any) -> bytes:
+    """All bytes of an open file, from its beginning where it has one; it stays open, and where it was."""
+    name = f"the open file {getattr(file, 'name', '')}".rstrip()
+    try:
+        place = file.tell() if file.seekable() else None
+        if place is not None:
+            file.seek(0)
+        data = file.read()
+        if place is not None:
+            file.seek(place)
+    except (ValueError, OSError, AttributeError, TypeError) as error:
+        what = "is closed" if getattr(file, "closed", False) else "cannot be read"
+        raise ValueError(f"picture: {name} {what} ({error}); open it for reading, in binary mode.") from error
+    if not isinstance(data, bytes | bytearray):
+        raise ValueError(f"picture: {name} gives {type(data).__name__}; open it in binary mode, 'rb'.")
+    return _encoded(bytes(data), f"{name} is empty")
+
+
+def from_array(image: Any) -> PIL.Image.Image:
+    """Pixels of any library's array as an image of their own.
+
+    Raises ValueError where the shape or the numbers are none of a picture's.
+    """
+    try:
+        array = np.asarray(image)
+    except Exception as error:  # each library has its own: on another device, waiting for a gradient, ...
+        remedy = "give it as a numpy array, of torch .detach().cpu().numpy()"
+        reason = " ".join(str(error).split())
+        raise ValueError(f"picture: the {type(image).__name__} gives no array ({reason}); {remedy}.") from error
+    pixels = _bytes_of(_checked_shape(array))
+    return PIL.Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)).copy()
+
+
+def _checked_shape(array: np.ndarray) -> np.ndarray:
+    """[h w c] of a picture. Raises ValueError for other shapes."""
+    got = f"picture: got an array of shape {array.shape}"
+    if array.ndim == 4:
+        raise ValueError(f"{got}, several pictures; give them one by one, in a list.")
+    if array.ndim not in (2, 3) or not array.size:
+        raise ValueError(f"{got}, wanted height, width and 3 channels.")
+    array = array[..., None] if array.ndim == 2 else array
+    if array.shape[2] not in _CHANNELS:
+        if array.shape[0] in _CHANNELS:
+            raise ValueError(f"{got}, with the channels first; put them last, array.transpose(1, 2, 0).")
+        raise ValueError(f"{got}, {array.shape[2]} channels; wanted 3, red, green and blue.")
+    return array
+
+
+def _bytes_of(array: np.ndarray) -> np.ndarray:
+    """Pixels as uint8. Raises ValueError for numbers outside of 0 to 255, or for floats outside of 0 to 1."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    is_float = jnp.issubdtype(array.dtype, jnp.floating)  # bfloat16, too
+    if not is_float and array.dtype.kind not in "iu":
+        wanted = "whole numbers of 0 to 255, or floats of 0 to 1"
+        raise ValueError(f"picture: got an array of {array.dtype}; give {wanted}.")
+    array = array.astype(np.float32) if is_float else array
+    least, most, allowed = array.min(), array.max(), 1 if is_float else 255
+    if not (least >= 0 and most <= allowed):  # nan is neither
+        kind = "floats" if is_float else "whole numbers"
+        raise ValueError(
+            f"picture: got an array of {kind} from {least:g} to {most:g}, wanted 0 to {allowed}; scale it first, as "
+            "whole numbers of 0 to 255 or floats of 0 to 1."
+        )
+    return np.rint(array * 255).astype(np.uint8) if is_float else array.astype(np.uint8)
+
+
+def is_one(value: Any) -> bool:
+    """Whether this is a picture, and no list of them: a text is a name, an array of three axes is pixels."""
+    if isinstance(value, PIL.Image.Image | Picture | Crops | str | os.PathLike | bytes | bytearray | memoryview):
+        return True
+    return hasattr(value, "read") or getattr(value, "ndim", 0) in (2, 3)
+
+
+def listed(images: Any) -> list[Any]:
+    """The pictures of one prompt: of a list, an array of several, one picture alone, or None for none.
+
+    Raises ValueError for what is no list.
+    """
+    if images is None:
+        return []
+    if is_one(images):
+        return [images]
+    if not isinstance(images, Iterable) or isinstance(images, dict | set | frozenset):
+        raise ValueError(f"pictures: got {shown(images)}; give a list of them.")
+    return list(images)
+
+
+def lists(images: Any, prompts: int, caller: str, rows: str) -> list[list[Any]]:
+    """The pictures of each prompt.
+
+    For a single prompt its pictures may stand in `images` itself, which need not be a list of one list. For several
+    prompts as many pictures are refused: whether each has one, or all of them have all, is not to be told.
+    rows: the prompts in words, for errors.
+
+    Raises ValueError where there are not as many lists as prompts.
+    """
+    if images is None:
+        return [[] for _ in range(prompts)]
+    outer = listed(images)
+    bare = [entry for entry in outer if is_one(entry)]
+    if prompts == 1 and (is_one(images) or len(bare) == len(outer)):
+        return [outer]
+    if bare:
+        raise ValueError(
+            f"{caller}: got {shown(bare[0])} in place of a list of pictures; give each prompt its own list, as "
+            "[[first], [second]]."
+        )
+    if len(outer) != prompts:
+        raise ValueError(f"{caller}: got {prompts} {rows} {len(outer)} lists of pictures; give one for each.")
+    return [listed(entry) for entry in outer]

@@ -1,0 +1,123 @@
+"""What may be asked of generation: every limit, setting and id, checked before anything runs."""
+
+import math
+import operator
+import reprlib
+from typing import Any, NamedTuple
+
+from jaxtyping import Int32
+import numpy as np
+
+from xgenmm_jax.generation.sampling import Chooser, chooser
+
+
+class Options(NamedTuple):
+    """How answers are written."""
+
+    max_new_tokens: int
+    num_beams: int
+    length_penalty: float
+    chooser: Chooser
+    seed: int
+
+
+def options(
+    max_new_tokens: Any,
+    num_beams: Any = 1,
+    length_penalty: Any = 1.0,
+    temperature: Any = 0.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    seed: Any = 0,
+) -> Options:
+    """The settings of one call, as Python's numbers; whole ones may be any kind of integer.
+
+    Raises ValueError for what is no number, not finite, or means nothing.
+    """
+    most = whole("max_new_tokens", max_new_tokens, 1)
+    beams = whole("num_beams", num_beams, 1)
+    number = real("temperature", temperature)
+    if beams > 1 and number:
+        raise ValueError(
+            f"generation: got num_beams {beams} and temperature {number}; give 1 beam, or for several temperature 0."
+        )
+    drawn = chooser(number, whole("top_k", top_k, 0), real("top_p", top_p))
+    return Options(most, beams, real("length_penalty", length_penalty), drawn, whole("seed", seed))
+
+
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """A whole number, at least `least`. Raises ValueError for other numbers, and for what is none."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"generation: got {name} {shown(value)}; give a whole number.") from error
+    if least is not None and number < least:
+        raise ValueError(f"generation: got {name} {number}; give {least} or more.")
+    return number
+
+
+def real(name: str, value: Any) -> float:
+    """A finite number. Raises ValueError for what is none."""
+    try:
+        if isinstance(value, bool | str | bytes) or np.ndim(value):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"generation: got {name} {shown(value)}; give a number.") from error
+    if not math.isfinite(number):
+        raise ValueError(f"generation: got {name} {number}; give a finite number.")
+    return number
+
+
+def token_ids(given: Any, count: int, what: str) -> Int32[np.ndarray, " n"]:
+    """A row of ids: a list or an array of any kind of integers.
+
+    count: of the model's ids. what: the row in words, for errors, as "generation: prompt 2".
+
+    Raises ValueError where it is no row, holds no id, or one outside of 0 .. count - 1.
+    """
+    wanted = f"give a list of ids, whole numbers from 0 to {count - 1}"
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of unequal length; another library's refusal
+        raise ValueError(f"{what} is {shown(given)}; {wanted}.") from error
+    if array.ndim != 1:
+        raise ValueError(f"{what} is {shown(given)}; {wanted}.")
+    if not array.size:
+        raise ValueError(f"{what} is empty; give one token or more.")
+    if array.dtype.kind not in "iu":  # Python's integers of any size are objects
+        bad = [id_ for id_ in array.tolist() if not isinstance(id_, int) or isinstance(id_, bool)]
+        if bad:
+            raise ValueError(f"{what} holds {shown(bad[0])}; {wanted}.")
+    outside = np.flatnonzero((array < 0) | (array >= count))
+    if outside.size:
+        place = outside[0]
+        raise ValueError(f"{what} has the id {array[place]} at {place}; the model's ids are 0 to {count - 1}.")
+    return array.astype(np.int32)
+
+
+def stop_ids(given: Any, count: int) -> tuple[int, ...]:
+    """The ids that end an answer, each once: of one id, or of several or none.
+
+    Raises ValueError for what is no id of the model.
+    """
+    if isinstance(given, set | frozenset | tuple | list):
+        given = list(given)
+        if not given:
+            return ()
+    elif not isinstance(given, str) and getattr(given, "ndim", 0) == 0:
+        given = [given]
+    return tuple(dict.fromkeys(token_ids(given, count, "generation: stop_ids").tolist()))
+
+
+def shown(value: Any) -> str:
+    """A value, for an error's one line."""
+    if value is None or isinstance(value, int | float | str | bytes):
+        return reprlib.repr(value)
+    if getattr(value, "ndim", 0) or isinstance(value, np.ndarray):
+        return f"an array of shape {tuple(value.shape)}"
+    if isinstance(value, list | tuple) and value:
+        return f"a {type(value).__name__} that begins with {shown(value[0])}"
+    return f"a {type(value).__name__}"
