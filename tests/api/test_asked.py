@@ -169,6 +169,9 @@ def test_seeds_of_any_size_draw_answers_of_their_own(lmm):
         ([[5, 6]], {"labels": [[5, 7]]}, "labels of row 0 are not its tokens"),
         ([[5, 6], [7]], {"labels": [[5, 6]]}, "got 2 rows of ids, 2 lists of pictures and 1 rows of labels"),
         ([[5, 6]], {"probe": "decoder/layer"}, "no intermediate 'decoder/layer'; did you mean decoder/layers"),
+        ([[5, 6]], {"probe": [3]}, "probe: got a list that begins with 3; give names of intermediates"),
+        ([[5, 6]], {"probe": 3}, "probe: got 3; give names of intermediates"),
+        ([[5, 6]], {"probe": ["embeddings", None]}, "probe: got a list that begins with 'embeddings'; give names"),
     ],
 )
 def test_rows_that_are_none_are_told_before_anything_runs(lmm, nothing_runs, rows, options, sentence):
@@ -180,6 +183,7 @@ def test_rows_that_are_none_are_told_before_anything_runs(lmm, nothing_runs, row
 def test_one_intermediate_may_be_named_by_itself(lmm):
     """Its letters were looked for: no intermediate 'd'."""
     assert lmm.forward([[5, 6]], probe="embeddings").probed.keys() == {"embeddings"}
+    assert lmm.forward([[5, 6]], probe=None).probed == lmm.forward([[5, 6]], probe=iter(())).probed == {}
     assert lmm.forward([[5, 6]], labels=np.array([[-100, 6]])).loss == lmm.forward([[5, 6]], labels=[[-100, 6]]).loss
 
 

@@ -171,6 +171,14 @@ def truncated(file: Path):
     return PIL.Image.open(io.BytesIO(file.read_bytes()[:3000]))
 
 
+def made_crops(pixels, size_px) -> Crops:
+    """Past the tests' own check, as users make them."""
+    crops = object.__new__(Crops)
+    object.__setattr__(crops, "pixels", pixels)
+    object.__setattr__(crops, "size_px", size_px)
+    return crops
+
+
 class Unreadable(io.RawIOBase):
     name = "socket"
 
@@ -208,6 +216,10 @@ class Unreadable(io.RawIOBase):
         (["a.png"], "got a list that begins with 'a.png'; give a PIL image"),
         ({"bytes": b"x"}, "got a dict; give a PIL image"),
         (object(), "got a object; give a PIL image"),
+        (made_crops([[1]], (7, 5)), "got crops whose pixels are a list that begins with .*; give a numpy array"),
+        (made_crops(np.zeros((16, 16, 3)), (7, 5)), r"pixels are an array of shape \(16, 16, 3\)"),
+        (made_crops(np.zeros((1, 16, 16, 3)), None), "got crops of size_px None; give .width, height."),
+        (made_crops(np.zeros((1, 16, 16, 3)), (0, 5)), "got crops of a picture of 0 x 5 px"),
     ],
 )
 def test_what_is_no_picture_is_one_sentence(processor, file, image, sentence):

@@ -1,6 +1,6 @@
 """A loaded model: its parts, what it computes and what it answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex
@@ -97,7 +97,7 @@ class LMM:
         images: Images = None,
         *,
         labels: Rows | None = None,
-        probe: Sequence[str] | str = (),
+        probe: Sequence[str] | str | object | None = (),
     ) -> Output:
         """One pass over rows of ids, each with one `<image>` id a picture.
 
@@ -110,8 +110,7 @@ class LMM:
         Raises ValueError where a row has fewer pictures than `<image>` ids (more are encoded and not read, as in the
         official code), an id is none of the model, a label is not its token, or an intermediate is unknown.
         """
-        probe = (probe,) if isinstance(probe, str) else probe
-        probe = probes.check_names(self.config, probe)
+        probe = probes.check_names(self.config, _names(probe))
         batch, extent = self._rows(token_ids, images, labels)
         targets = batch.loss_mask
         if labels is None:
@@ -272,6 +271,16 @@ class LMM:
         return make_rows(
             listed, own, labels, self.config, self.processor.anyres, self.tokenizer, row_multiple=shards
         )
+
+
+def _names(probe: Any) -> tuple[str, ...]:
+    """Names of intermediates, of one or several; None is none. Raises ValueError for what is no name."""
+    if probe is None or isinstance(probe, str):
+        return () if probe is None else (probe,)
+    names = tuple(probe) if isinstance(probe, Iterable) else (probe,)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"probe: got {arguments.shown(probe)}; give names of intermediates, see probe_names.")
+    return names
 
 
 def _present(array: np.ndarray, exists: Bool[np.ndarray, "B n"]) -> np.ndarray:

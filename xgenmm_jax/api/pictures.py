@@ -34,8 +34,10 @@ def given(image: Image) -> Picture | Crops | PIL.Image.Image | Path | bytes:
     Raises ValueError for a URL, which is not fetched; for what is closed; for pixels in another order or range; and for
     everything else.
     """
-    if isinstance(image, Picture | Crops):
+    if isinstance(image, Picture):
         return image
+    if isinstance(image, Crops):
+        return _checked_crops(image)
     if isinstance(image, PIL.Image.Image):
         return _open(image)
     if isinstance(image, str | os.PathLike):
@@ -47,6 +49,19 @@ def given(image: Image) -> Picture | Crops | PIL.Image.Image | Path | bytes:
     if hasattr(image, "__array__") or hasattr(image, "__array_interface__"):
         return from_array(image)
     raise ValueError(f"picture: got {shown(image)}; {WANTED}.")
+
+
+def _checked_crops(crops: Crops) -> Crops:
+    """The same. Raises ValueError where they are no crops of a picture."""
+    shape = getattr(crops.pixels, "shape", ())
+    if not isinstance(crops.pixels, np.ndarray) or len(shape) != 4 or shape[3] != 3:
+        raise ValueError(f"picture: got crops whose pixels are {shown(crops.pixels)}; give a numpy array [n S S 3].")
+    size = crops.size_px
+    if not isinstance(size, tuple | list) or len(size) != 2 or not all(isinstance(px, int | np.integer) for px in size):
+        raise ValueError(f"picture: got crops of size_px {shown(size)}; give (width, height) of the picture, uncut.")
+    if min(size) < 1:
+        raise ValueError(f"picture: got crops of a picture of {size[0]} x {size[1]} px; give its size, uncut.")
+    return crops
 
 
 def _open(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -236,7 +236,8 @@ class Reporter:
         while not self._stop.wait(min(SAMPLE_MEMORY_S, self._refresh_s)):
             self._peak_mib = max(self._peak_mib, memory_mib())
             if time.monotonic() - written >= self._refresh_s:
-                self.write(running=True)
+                with contextlib.suppress(OSError):  # a full disk: what is at work meets it too, and tells it
+                    self.write(running=True)
                 written = time.monotonic()
 
     def _count(self) -> None:
