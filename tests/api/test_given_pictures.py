@@ -216,7 +216,7 @@ class Unreadable(io.RawIOBase):
         (["a.png"], "got a list that begins with 'a.png'; give a PIL image"),
         ({"bytes": b"x"}, "got a dict; give a PIL image"),
         (object(), "got a object; give a PIL image"),
-        (made_crops([[1]], (7, 5)), "got crops whose pixels are a list that begins with .*; give a numpy array"),
+        (made_crops([[1]], (7, 5)), "got crops whose pixels are a list that begins with .*; give an array"),
         (made_crops(np.zeros((16, 16, 3)), (7, 5)), r"pixels are an array of shape \(16, 16, 3\)"),
         (made_crops(np.zeros((1, 16, 16, 3)), None), "got crops of size_px None; give .width, height."),
         (made_crops(np.zeros((1, 16, 16, 3)), (0, 5)), "got crops of a picture of 0 x 5 px"),

@@ -54,8 +54,8 @@ def given(image: Image) -> Picture | Crops | PIL.Image.Image | Path | bytes:
 def _checked_crops(crops: Crops) -> Crops:
     """The same. Raises ValueError where they are no crops of a picture."""
     shape = getattr(crops.pixels, "shape", ())
-    if not isinstance(crops.pixels, np.ndarray) or len(shape) != 4 or shape[3] != 3:
-        raise ValueError(f"picture: got crops whose pixels are {shown(crops.pixels)}; give a numpy array [n S S 3].")
+    if not hasattr(crops.pixels, "__array__") or len(shape) != 4 or shape[3] != 3:
+        raise ValueError(f"picture: got crops whose pixels are {shown(crops.pixels)}; give an array [n S S 3].")
     size = crops.size_px
     if not isinstance(size, tuple | list) or len(size) != 2 or not all(isinstance(px, int | np.integer) for px in size):
         raise ValueError(f"picture: got crops of size_px {shown(size)}; give (width, height) of the picture, uncut.")
