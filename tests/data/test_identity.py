@@ -34,7 +34,7 @@ def test_each_source_says_its_records_and_its_files(tmp_path):
     )
     found = identity(mixture)
     assert [(one["source"], one["records"]) for one in found] == [
-        ("llava/data", 5), ("*.array_record", 5), ("synthetic/caption/32px", 70)
+        ("llava/data", 5), (str(tmp_path / "*.array_record"), 5), ("synthetic/caption/32px", 70)
     ]  # fmt: skip
     names = [[file["name"] for file in one["files"]] for one in found]
     assert names == [["data.json"], ["a.array_record", "b.array_record"], []]

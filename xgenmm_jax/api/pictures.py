@@ -31,15 +31,15 @@ _CHANNELS = (1, 2, 3, 4)
 def given(image: Image) -> Picture | Crops | PIL.Image.Image | Path | bytes:
     """A picture in one of the forms that it is read from.
 
-    Raises ValueError for a URL, which is not fetched; for what is closed; for pixels in another order or range; and for
-    everything else.
+    Raises ValueError for a URL, which is not fetched; for a file that is closed; for pixels in another order or range;
+    and for everything else.
     """
     if isinstance(image, Picture):
         return image
     if isinstance(image, Crops):
         return _checked_crops(image)
     if isinstance(image, PIL.Image.Image):
-        return _open(image)
+        return image
     if isinstance(image, str | os.PathLike):
         return _file(image)
     if isinstance(image, bytes | bytearray | memoryview):
@@ -62,20 +62,6 @@ def _checked_crops(crops: Crops) -> Crops:
     if min(size) < 1:
         raise ValueError(f"picture: got crops of a picture of {size[0]} x {size[1]} px; give its size, uncut.")
     return crops
-
-
-def _open(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The image, whose pixels are there. Raises ValueError where its file was closed before they were read."""
-    try:
-        image.load()
-    except Exception as error:  # Pillow's readers raise anything; of a closed file even an assertion without words
-        closed = getattr(getattr(image, "fp", None), "closed", True)
-        what = "is closed" if closed else "cannot be read"
-        reason = " ".join(str(error).split()) or "before its pixels were read"
-        raise ValueError(
-            f"picture: the {image.format or 'PIL'} image {what} ({reason}); open it again, and close it afterwards."
-        ) from error
-    return image
 
 
 def _file(name: str | os.PathLike) -> Path:

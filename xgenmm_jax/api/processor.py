@@ -54,7 +54,7 @@ class Processor:
             return open_picture(image, official=self.official_images)
         if isinstance(image, bytes):
             return picture_from_bytes(image, "in bytes", official=self.official_images)
-        return picture_from_image(image, official=self.official_images)
+        return picture_from_image(image, f"the {image.format or 'PIL'} image", official=self.official_images)
 
     def pictures(self, images: Sequence[Image] | Image | None) -> tuple[Picture | Crops, ...]:
         """Those of one prompt: of a list, of one picture alone, or of None, which is none."""

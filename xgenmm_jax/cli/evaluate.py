@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import tyro

@@ -73,7 +73,10 @@ def picture_from_image(
     except picture_pixels.Undecided as error:
         raise ValueError(f"picture: {name} {error}") from error
     except Exception as error:
-        raise ValueError(f"picture: {name} cannot be read as RGB ({in_words(error)}); open it again.") from error
+        # Of a file that was closed before its pixels were read, Pillow raises an assertion without words.
+        reason = "its file is closed" if isinstance(error, AssertionError) else in_words(error)
+        remedy = "open it again, and close it afterwards"
+        raise ValueError(f"picture: {name} cannot be read as RGB ({reason}); {remedy}.") from error
     return Picture(pixels.size, pixels.copy)
 
 
