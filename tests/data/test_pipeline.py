@@ -86,16 +86,6 @@ def test_workers_do_not_change_the_rows(config, unbroken):
     assert_equal(take(dataclasses.replace(config, loader=loader)), unbroken)
 
 
-def test_kept_pictures_do_not_change_the_rows(config, unbroken, tmp_path):
-    """With the store empty, filling beside the run, and whole."""
-    config = dataclasses.replace(config, picture_folder=str(tmp_path))
-    assert_equal(take(config, 2), unbroken[:2])
-    names = [(source.family, source.length, source.seed, source.split) for source, _ in config.mixture]
-    assert pipeline.picture_store.start_maker(tmp_path, names).wait(120) == 0
-    assert_equal(take(config, 2), unbroken[:2])
-    assert {path.suffix for path in tmp_path.glob("*/*")} == {".array_record"}
-
-
 def test_mixture_reaches_the_rows(config, unbroken):
     tokenizer = pipeline.Tokenizer.load(config.tokenizer)
     window = pipeline.plan(config, pipeline.open_sources(config), tokenizer, 7, 0)

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.data import picture_store, record_files, shards, sources
+from xgenmm_jax.data import record_files, shards, sources
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Turn
 from xgenmm_jax.data.skips import RecordError, SourceError
 
@@ -330,19 +330,6 @@ def test_files_without_any_record_are_told(tmp_path):
         ids(tmp_path / "*.array_record")
     write(tmp_path / "b.array_record", 1)
     assert ids(tmp_path / "*.array_record") == ["r0"]
-
-
-def test_a_shard_of_drawn_pictures_that_is_damaged_is_drawn_anew(tmp_path, caplog):
-    """It ended the run, although nothing depends on the store."""
-    config, store = sources.Synthetic("caption", length=3), picture_store.PictureStore(tmp_path)
-    drawn = config.open()
-    store.make_shard(sources.store_key(config), 0, lambda i: sources.pictures_at(drawn, i), 3)
-    path = store.path(sources.store_key(config), 0)
-    path.write_bytes(path.read_bytes()[:-1])
-    for i in range(3):
-        got, want = (sources.pictures_at(config.open(store), i)[0].load() for _ in range(2))
-        np.testing.assert_array_equal(np.asarray(got), np.asarray(want))
-    assert caplog.text.count("its pictures are drawn anew") == 1
 
 
 def test_the_first_record_that_can_be_read_tells_the_kind(tmp_path):

@@ -9,8 +9,7 @@ import PIL.Image
 import pytest
 
 from experiments.nano import dpo, sft_multi, sft_single, stage1, stage2
-from xgenmm_jax.data import chat, picture_store, record_files, sources
-from xgenmm_jax.data.picture_store import PictureStore
+from xgenmm_jax.data import chat, record_files, sources
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Turn
 from xgenmm_jax.data.synthetic import families
 from xgenmm_jax.data.tokenizer import train_tokenizer
@@ -116,26 +115,6 @@ def test_record_files_give_back_what_was_written(tmp_path):
         sources.RecordFiles(str(tmp_path / "a-1*"), gives_conversations=False).open()
 
 
-@pytest.mark.parametrize("family", ["caption", "interleaved", "multi_image", "safety"])
-def test_kept_pictures_are_the_drawn_ones(tmp_path, monkeypatch, family):
-    """Whether a shard is there or not must not be seen in the pixels."""
-    monkeypatch.setattr(picture_store, "SHARD_RECORDS", 4)
-    config, store = sources.Synthetic(family, length=6), PictureStore(tmp_path)
-    drawn = config.open()
-    for shard in (0, 1):
-        key = sources.store_key(config)
-        store.make_shard(key, shard, lambda i: sources.pictures_at(drawn, i), config.length)
-        store.path(key, shard).rename(tmp_path / f"kept-{shard}")
-        assert store.read(key, 4 * shard, 0) is None
-        (tmp_path / f"kept-{shard}").rename(store.path(key, shard))
-    kept = config.open(store)
-    for i in range(6):
-        pairs = zip(sources.pictures_at(drawn, i), sources.pictures_at(kept, i), strict=True)
-        for number, (want, got) in enumerate(pairs):
-            np.testing.assert_array_equal(np.asarray(store.read(key, i, number)), np.asarray(want.load()))
-            np.testing.assert_array_equal(np.asarray(got.load()), np.asarray(want.load()))
-
-
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_every_family_becomes_samples(tmp_path, family):
     tokenizer = train_tokenizer(["a red circle"] * 9, tmp_path / "small.model", pieces=400)
@@ -152,15 +131,6 @@ def test_every_family_becomes_samples(tmp_path, family):
 def test_synthetic_records_do_not_depend_on_the_generator():
     source = sources.Synthetic("questions", length=5).open()
     assert source.record(3, np.random.default_rng(1)).turns == source.record(3, np.random.default_rng(2)).turns
-
-
-def test_the_maker_fills_a_store(tmp_path):
-    maker = picture_store.start_maker(tmp_path, [("caption", 5, 0, "train"), ("questions", 3, 0, "train")])
-    assert maker.wait(60) == 0
-    store = PictureStore(tmp_path)
-    drawn = sources.pictures_at(sources.Synthetic("questions").open(), 2)[0].load()
-    np.testing.assert_array_equal(np.asarray(store.read("questions-train-0", 2, 0)), np.asarray(drawn))
-    assert len(list(store.folder.iterdir())) == 2
 
 
 def test_a_few_questions_do_not_make_a_base_model_a_tuned_one():

@@ -10,7 +10,6 @@ import numpy as np
 import PIL.Image
 
 from xgenmm_jax.data.llava import LlavaSource
-from xgenmm_jax.data.picture_store import PictureStore
 from xgenmm_jax.data.record_files import RecordReader
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
 from xgenmm_jax.data.skips import RecordError, SourceError
@@ -50,23 +49,21 @@ class Synthetic:
         """Whether a record is a conversation or a preference; told without reading data, as of the other sources."""
         return self.family in families.CONVERSATIONS
 
-    def open(self, store: PictureStore | None = None) -> Source:
-        """store: where drawn pictures are kept; None draws each one anew."""
-        return _SyntheticSource(self, store)
+    def open(self) -> Source:
+        return _SyntheticSource(self)
 
 
 class _SyntheticSource:
-    def __init__(self, config: Synthetic, store: PictureStore | None):
+    def __init__(self, config: Synthetic):
         self.name = f"synthetic/{config.family}"
         self._config = config
-        self._store = store
 
     def __len__(self) -> int:
         return self._config.length
 
     def record(self, index: int, rng: np.random.Generator) -> Record:
         config = self._config
-        record = families.record(
+        return families.record(
             config.family,
             index,
             seed=config.seed,
@@ -74,17 +71,6 @@ class _SyntheticSource:
             filler=config.filler,
             granularity=config.granularity,
         )
-        return record if self._store is None else _kept(record, self._store, store_key(config), index)
-
-
-def store_key(config: Synthetic) -> str:
-    """The name of a source's shards in the picture store."""
-    return f"{config.family}-{config.split}-{config.seed}"
-
-
-def pictures_at(source: Source, index: int) -> tuple[Picture, ...]:
-    """The pictures of record `index` of a source that needs no randomness."""
-    return pictures_of(source.record(index, np.random.default_rng(0)))
 
 
 def pictures_of(record: Record) -> tuple[Picture, ...]:
@@ -107,19 +93,6 @@ def with_pictures(record: Record, new: tuple[Picture, ...]) -> Record:
     return dataclasses.replace(record, pictures=new)
 
 
-def _kept(record: Record, store: PictureStore, key: str, index: int) -> Record:
-    new = tuple(
-        Picture(picture.size_px, functools.partial(_stored_or_drawn, store, key, index, number, picture))
-        for number, picture in enumerate(pictures_of(record))
-    )
-    return with_pictures(record, new)
-
-
-def _stored_or_drawn(store: PictureStore, key: str, index: int, number: int, picture: Picture) -> PIL.Image.Image:
-    stored = store.read(key, index, number)
-    return picture.load() if stored is None else stored
-
-
 @dataclass(frozen=True)
 class Squashed:
     """Another source with its pictures squashed to `side_px` square, as the global view of any-res is.
@@ -134,8 +107,8 @@ class Squashed:
     def gives_conversations(self) -> bool:
         return self.source.gives_conversations
 
-    def open(self, store: PictureStore | None = None) -> Source:
-        return _SquashedSource(self.source.open(store), self.side_px)
+    def open(self) -> Source:
+        return _SquashedSource(self.source.open(), self.side_px)
 
 
 class _SquashedSource:
@@ -170,7 +143,7 @@ class InWords:
     def gives_conversations(self) -> bool:
         return self.source.gives_conversations
 
-    def open(self, store: PictureStore | None = None) -> Source:
+    def open(self) -> Source:
         return _InWordsSource(self.source.open())
 
 
@@ -199,7 +172,7 @@ class RecordFiles:
     pattern: str
     gives_conversations: bool | None = None
 
-    def open(self, store: PictureStore | None = None) -> Source:
+    def open(self) -> Source:
         source = RecordReader(self.pattern)
         if self.gives_conversations is None:
             return source
@@ -233,7 +206,7 @@ class LlavaJson:
     def gives_conversations(self) -> bool:
         return True
 
-    def open(self, store: PictureStore | None = None) -> Source:
+    def open(self) -> Source:
         return LlavaSource(self.path, self.folder, self.samples, self.max_images)
 
 

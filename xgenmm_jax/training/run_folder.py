@@ -34,7 +34,7 @@ STARTED_WITH_FILE = "started_with.json"
 # A run may go on with these changed: they touch its figures not at all, or (the last four) by rounding alone; where a
 # loss draws, as that of pictures in words, accumulation draws anew. So it goes on where chips are fewer or smaller.
 _FREE = (
-    "mesh", "checkpoint", "log_every", "loader", "picture_folder", "watchdog_seconds", "profile", "gives_conversations",
+    "mesh", "checkpoint", "log_every", "loader", "watchdog_seconds", "profile", "gives_conversations",
     "accumulation", "remat", "attention", "chunk",
 )  # fmt: skip
 _INITIALIZE = f"{Initialize.__module__}:{Initialize.__qualname__}"

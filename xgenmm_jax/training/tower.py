@@ -19,7 +19,6 @@ from xgenmm_jax.batch import ArrayLike
 from xgenmm_jax.data import anyres, order, skips
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.order import State
-from xgenmm_jax.data.picture_store import PictureStore
 from xgenmm_jax.data.records import Caption
 from xgenmm_jax.data.skips import SampleIds, Skip, SourceError
 from xgenmm_jax.data.sources import Source, SourceConfig
@@ -71,7 +70,6 @@ class CaptionData:
     tokens: int
     threads: int = 2
     ahead: int = 4
-    picture_folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -161,8 +159,7 @@ def caption_batches(
     """
     if config.batch_rows % host_count:
         raise ValueError(f"data: {host_count} hosts cannot share {config.batch_rows} rows; make batch_rows a multiple.")
-    store = None if config.picture_folder is None else PictureStore(config.picture_folder)
-    sources = [source.open(store) for source, _ in config.mixture]
+    sources = [source.open() for source, _ in config.mixture]
     tokenizer = Tokenizer.load(config.tokenizer)
     _check(config, model, tokenizer)
     share = config.batch_rows // host_count
