@@ -9,8 +9,9 @@ import re
 import sys
 
 from xgenmm_jax.data import drawings, splits
+from xgenmm_jax.data.captions import cells
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
-from xgenmm_jax.data.synthetic import annotation, draw, families, questions
+from xgenmm_jax.data.synthetic import draw, families, questions
 from xgenmm_jax.data.synthetic.word_pictures import cell_words
 from xgenmm_jax.data.synthetic.world import ALPHABET, BASE_PX, Scene, Thing
 
@@ -25,8 +26,8 @@ _BOX = re.compile(r"\[[^\]]*\]")
 _STRING = re.compile(rf"\b[{ALPHABET}]{{2,4}}\b")
 _QUOTED = re.compile(r'"([^"\n]*)"')
 _PLACED = re.compile(rf"\b({_OBJECT}) (?:(?:at|in) the )?({_PLACE})\b")
-_CELL_PLACES = dict(zip(annotation.CELLS, splits.PLACES, strict=True))
-_IN_CELL = re.compile(rf"\b({_OBJECT}) \(({'|'.join(annotation.CELLS)})\)")
+_CELL_PLACES = dict(zip(cells.CELLS, splits.PLACES, strict=True))
+_IN_CELL = re.compile(rf"\b({_OBJECT}) \(({'|'.join(cells.CELLS)})\)")
 _UNTRAINED_DANGER = re.compile(rf"\b({'|'.join(splits.dangers('held_out'))})")
 _FEW_SHOT = re.compile(r"Question:(.*?) Short answer:(.*?)(?= Question:|$)")
 _READS = re.compile(r"(Read the text\.|say\?|on line \w+\?|value of the \w+ bar\?|as one word\.)$")

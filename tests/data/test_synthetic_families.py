@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.data import drawings
+from xgenmm_jax.data.captions import ocr
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
 from xgenmm_jax.data.splits import SPLITS
-from xgenmm_jax.data.synthetic import annotation, documents, draw, families, language, preferences, questions
+from xgenmm_jax.data.synthetic import documents, draw, families, language, preferences, questions
 from xgenmm_jax.data.synthetic.world import ALPHABET, Dice, Scene
 
 DANGERS = dict(drawings.DANGERS)
@@ -168,10 +169,10 @@ def test_ocr_captions_agree_with_a_released_row():
         (x1, y1), _, (x2, y2), _ = entry["bbox"]
         entries.append((entry["text"], (x1, y1, x2, y2)))
     for caption in row["captions"]:
-        ours = annotation.ocr_caption(entries, caption["granularity"])
+        ours = ocr.caption(entries, caption["granularity"])
         raw = "2020 Honda Fit LX CVT. " if caption["include_datacomp_raw_cap"] else ""
         assert raw + ours == caption["text"]
-    assert annotation.ocr_caption(entries, 0, filler=False) == '"BOCH", "20 Year / 200,000 Mile Warranty"'
+    assert ocr.caption(entries, 0, filler=False) == '"BOCH", "20 Year / 200,000 Mile Warranty"'
 
 
 def test_corpus_sets_string_characters_apart():

@@ -9,12 +9,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import PIL.Image
 
+from xgenmm_jax.data.captions import ocr
 from xgenmm_jax.data.llava import LlavaSource
 from xgenmm_jax.data.record_files import RecordReader
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
 from xgenmm_jax.data.skips import RecordError, SourceError
 from xgenmm_jax.data.splits import Split
-from xgenmm_jax.data.synthetic import annotation, draw, families, word_pictures
+from xgenmm_jax.data.synthetic import draw, families, word_pictures
 
 
 @runtime_checkable
@@ -42,7 +43,7 @@ class Synthetic:
     seed: int = 0
     split: Split = "train"
     filler: bool = False
-    granularity: annotation.Granularity = 0
+    granularity: ocr.Granularity = 0
 
     @property
     def gives_conversations(self) -> bool:

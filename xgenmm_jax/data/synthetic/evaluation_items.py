@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 from xgenmm_jax.data import drawings, splits
+from xgenmm_jax.data.captions.cells import FractionBox
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.data.splits import COLORS, PLACES, SHAPES
 from xgenmm_jax.data.synthetic import (
@@ -69,7 +70,7 @@ class Item:
     question: str
     answers: tuple[str, ...]
     wrong_pictures: tuple[Picture, ...] = ()
-    box: annotation.FractionBox | None = None
+    box: FractionBox | None = None
     category: str = ""
     order: tuple[int, ...] = ()
     demos: tuple[Demonstration, ...] = ()

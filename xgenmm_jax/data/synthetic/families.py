@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 import re
 from typing import Literal, cast, get_args
 
+from xgenmm_jax.data.captions import ocr
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Turn
 from xgenmm_jax.data.splits import Split
 from xgenmm_jax.data.synthetic import (
@@ -40,7 +41,7 @@ def record(
     seed: int,
     split: Split = "train",
     filler: bool = False,
-    granularity: annotation.Granularity = 0,
+    granularity: ocr.Granularity = 0,
 ) -> Record:
     """Record `index` of one of FAMILIES, a pure function of its arguments.
 
@@ -68,7 +69,7 @@ def record(
     if family in ("ocr", "ocr_hd", "small_text"):
         scene = pages.page(dice, split).scene if family == "ocr_hd" else _SHORT_TEXTS[family](dice, split)
         entries = [(t.name, annotation.fraction_box(t, scene.size_px, 6)) for t in pages.strings(scene)]
-        return Caption(id, draw.picture(scene), annotation.ocr_caption(entries, granularity, filler))
+        return Caption(id, draw.picture(scene), ocr.caption(entries, granularity, filler))
     if family == "grounding":
         scene = scenes.mixed(dice, split)
         level = cast(Literal[0, 1, 2], dice.pick((0, 1, 2, 2, 2)))
