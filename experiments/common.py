@@ -1,9 +1,9 @@
 """What the paper's stages share: sizes, where data and weights lie, mixtures, rows, budgets.
 
 Data. A name below is a folder: "obelics" is read from `data/obelics/*.array_record`, relative to where the command is
-typed. These are files in this project's container (`xgenmm_jax/data/record_files.py`, `write_records`): pictures beside
-their text, and a `shards.json` that says how many records each file holds. Fine-tuning data in LLaVA's JSON form is
-read as it is. Of public forms, the readers of parquet, tar and url lists are not part of this version, so those
+typed. These are files in this project's container (`write_records` of `xgenmm_jax/data/readers/records.py`): pictures
+beside their text, and a `shards.json` that says how many records each file holds. Fine-tuning data in LLaVA's JSON form
+is read as it is. Of public forms, the readers of parquet, tar and url lists are not part of this version, so those
 datasets are converted first; BLIP3-OCR-HD-30M was never released.
 
 Weights. Folders under `weights/` that `xgenmm convert` makes of SigLIP (Hugging Face or big_vision), Phi-3-mini and
@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from xgenmm_jax.data.anyres import GRIDS_12, AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig, LoaderConfig
-from xgenmm_jax.data.sources import RecordFiles, SourceConfig
+from xgenmm_jax.data.readers.records import RecordFiles
+from xgenmm_jax.data.source import Source
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.training.config import CheckpointConfig
 from xgenmm_jax.training.optimizer import OptimizerConfig
 
-Mixture = tuple[tuple[SourceConfig, float], ...]
+Mixture = tuple[tuple[Source, float], ...]
 
 TOKENIZER = "weights/phi3_mini_4k/tokenizer.model"
 SIGLIP = "weights/siglip_so400m_384"
@@ -65,13 +66,13 @@ STAGE2_KEPT = {**INTERLEAVED, "blip3_kale": 10.0, "datacomp_1b": 2.5, "blip3_gro
 """With STAGE2_NEW the paper's numbers of section 5.1, which sum to 90."""
 
 
-def files(name: str, conversations: bool = False) -> RecordFiles:
-    return RecordFiles(f"data/{name}/*.array_record", conversations)
+def files(name: str) -> RecordFiles:
+    return RecordFiles(f"data/{name}/*.array_record")
 
 
-def mixture(weights: Mapping[str, float], conversations: bool = False) -> Mixture:
-    """Sources with relative weights; they need not sum to 100. conversations: or preferences, all of them."""
-    return tuple((files(name, conversations), weight) for name, weight in weights.items())
+def mixture(weights: Mapping[str, float]) -> Mixture:
+    """Sources with relative weights; they need not sum to 100."""
+    return tuple((files(name), weight) for name, weight in weights.items())
 
 
 def stage2_normalized() -> Mixture:

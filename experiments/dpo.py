@@ -36,7 +36,7 @@ BATCH_PAIRS = 64
 
 def config(size: Size = B4) -> TrainConfig:
     data = DataConfig(
-        mixture=common.mixture({"vlfeedback": 1.0}, conversations=True),
+        mixture=common.mixture({"vlfeedback": 1.0}),
         tokenizer=common.TOKENIZER,
         # A pair shows its picture twice in positions and once in crops: 4 of average size take 8,400 and 22. Some 61
         # pairs a step of at most 64 (`python tools/step_sizes.py dpo`).
@@ -67,7 +67,7 @@ def config_14b() -> TrainConfig:
 def noised_as_well() -> TrainConfig:
     """As many pairs again, whose rejected answer was generated from a noised picture."""
     base = config()
-    pairs = common.mixture({"vlfeedback": 1.0, "vlfeedback_noised": 1.0}, conversations=True)
+    pairs = common.mixture({"vlfeedback": 1.0, "vlfeedback_noised": 1.0})
     return replace(base, name="4b/dpo_noised", steps=2 * base.steps, data=replace(base.data, mixture=pairs))
 
 
@@ -79,7 +79,7 @@ def safety(size: Size = B4) -> TrainConfig:
     return TrainConfig(
         name=f"{size.name}/safety",
         model=size.model,
-        data=common.fine_tuning((*common.mixture({"vlguard": float(guarded)}, conversations=True), *replayed)),
+        data=common.fine_tuning((*common.mixture({"vlguard": float(guarded)}), *replayed)),
         loss=NextToken(common.CHUNK),
         steps=(guarded + REPLAYED) // common.BATCH_SAMPLES,
         optimizer=OptimizerConfig(peak_lr=5e-6, warmup_steps=20),

@@ -26,7 +26,7 @@ MULTI_IMAGE = {"mantis": 721_000, "mmdu": 45_000}
 
 def mixture(single_share: float = 0.5) -> Mixture:
     """Multi-image conversations, and the single-image mixture at `single_share` of the samples."""
-    single, multi = sft_single.mixture(), common.mixture(MULTI_IMAGE, conversations=True)
+    single, multi = sft_single.mixture(), common.mixture(MULTI_IMAGE)
     parts = ((single, single_share), (multi, 1 - single_share))
     return tuple(
         (source, weight / sum(w for _, w in part) * share) for part, share in parts if share for source, weight in part

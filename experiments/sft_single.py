@@ -21,7 +21,7 @@ from dataclasses import replace
 
 from experiments import common
 from experiments.common import B4, B14, Mixture, Size
-from xgenmm_jax.data.sources import LlavaJson
+from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.next_token import NextToken
 

@@ -34,6 +34,7 @@ def config(size: Size = B4) -> TrainConfig:
         model=size.model,
         data=data,
         loss=NextToken(common.CHUNK),
+        prompt="few_shot",
         steps=common.steps_of(TOKENS),
         optimizer=common.PRETRAINING,
         initialize=Initialize(run=size.run("stage1")),

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Being changed to `files` in work of their own.
-LATER = ("data/sources.py", "data/record_files.py", "training/metrics.py", "training/run_folder.py")
+LATER = ("data/source.py", "data/readers/records.py", "training/metrics.py", "training/run_folder.py")
 SOURCES = sorted(
     path
     for folder in ("xgenmm_jax", "tools", "benchmarks", "experiments", "launch")
@@ -114,9 +114,9 @@ def test_runs_and_checkpoints_are_read_and_written_in_the_c_locale(tmp_path):
 
 def test_reports_and_figures_are_written_in_the_c_locale(tmp_path):
     in_the_c_locale(
-        "from xgenmm_jax.evaluation.report.content import ReportContent, StageContent\n"
-        "from xgenmm_jax.evaluation.report.page import write_report\n"
-        "from xgenmm_jax.evaluation.suite import save_metrics\n"
+        "from xgenmm_jax.nano.report.content import ReportContent, StageContent\n"
+        "from xgenmm_jax.nano.report.page import write_report\n"
+        "from xgenmm_jax.nano.tasks import save_metrics\n"
         "from xgenmm_jax.evaluation.evaluator import Evaluation\n"
         "from xgenmm_jax.cli.demo import _write_json\n"
         "facts = dict(parameters=1, machine={}, commit='\\xe9t\\xe9 \\u2192', running=False)\n"

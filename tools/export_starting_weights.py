@@ -3,7 +3,7 @@
     python tools/export_starting_weights.py runs/weights/vision_tower vision
     python tools/export_starting_weights.py runs/weights/language_model_naming decoder
 
-Writes xgenmm_jax/weights/nano_<vision|language>.safetensors and its line in weights.json.
+Writes xgenmm_jax/nano/weights/nano_<vision|language>.safetensors and its line in weights.json.
 """
 
 import argparse
@@ -15,9 +15,10 @@ from flax import linen as nn
 import jax
 
 from xgenmm_jax import files
+from xgenmm_jax.nano.starting_weights import WEIGHTS
 from xgenmm_jax.training import checkpoints
 from xgenmm_jax.training.config import load_config
-from xgenmm_jax.training.initialize import WEIGHTS, save_weights
+from xgenmm_jax.training.initialize import save_weights
 from xgenmm_jax.training.run_folder import COMMIT_FILE
 from xgenmm_jax.training.sharding import make_mesh, param_shardings
 

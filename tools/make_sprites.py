@@ -1,4 +1,4 @@
-"""Makes xgenmm_jax/data/embedded/sprites.png and sprites.json: small drawings in four styles on one sheet.
+"""Makes xgenmm_jax/nano/world/embedded/sprites.png and sprites.json: small drawings in four styles on one sheet.
 
 The drawings come from three npm packages; pack, unpack and name their folders:
 
@@ -26,7 +26,7 @@ from xgenmm_jax import files
 CELL_PX = 48
 COLUMNS = 16
 RENDER_PX = 384  # of SVGs, before they are cropped and reduced
-OUTPUT = Path(__file__).parents[1] / "xgenmm_jax" / "data" / "embedded"
+OUTPUT = Path(__file__).parents[1] / "xgenmm_jax" / "nano" / "world" / "embedded"
 
 
 class Source(NamedTuple):

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xgenmm_jax.data.chat import SYSTEM_PROMPT
-from xgenmm_jax.data.synthetic import families
 from xgenmm_jax.data.tokenizer import train_tokenizer
+from xgenmm_jax.nano.world import families
 
 RECORDS = 60_000
 PIECES = 1264

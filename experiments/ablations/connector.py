@@ -78,7 +78,7 @@ def mlp_sft() -> TrainConfig:
 def nano_resampler() -> TrainConfig:
     """Unlike nano's stage 1 from a random connector: the other arms have no other start."""
     base = nano_stage1.config()
-    return replace(base, name=f"nano/{NAME}/resampler", initialize=replace(base.initialize, connector_start="random"))
+    return replace(base, name=f"nano/{NAME}/resampler", initialize=replace(base.initialize, connector_start=None))
 
 
 def nano_queries_8() -> TrainConfig:

@@ -19,7 +19,7 @@ from experiments import sft_multi, sft_single, stage2
 from experiments.nano import sft_multi as nano_sft_multi
 from experiments.nano import sft_single as nano_sft_single
 from experiments.nano import stage2 as nano_stage2
-from xgenmm_jax.data.sources import Synthetic
+from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training.config import TrainConfig
 
 NAME = "ablations/multi_image"

@@ -18,7 +18,7 @@ from dataclasses import replace
 from experiments import common, stage1
 from experiments.nano import common as nano_common
 from experiments.nano import stage1 as nano_stage1
-from xgenmm_jax.data.sources import SourceConfig
+from xgenmm_jax.data.source import Source
 from xgenmm_jax.training.config import TrainConfig
 
 NAME = "ablations/ocr_filler"
@@ -48,7 +48,7 @@ def nano_kept() -> TrainConfig:
     return _exchanged(nano_removed(), f"nano/{NAME}/kept", ocr, replace(ocr, filler=True))
 
 
-def _exchanged(base: TrainConfig, name: str, old: SourceConfig, new: SourceConfig) -> TrainConfig:
+def _exchanged(base: TrainConfig, name: str, old: Source, new: Source) -> TrainConfig:
     mixture = tuple((new if source == old else source, weight) for source, weight in base.data.mixture)
     assert mixture != base.data.mixture, f"{old} is no source of {base.name}"
     return replace(base, name=name, data=replace(base.data, mixture=mixture))

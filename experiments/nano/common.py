@@ -5,22 +5,21 @@ language_model, and what continues them, make the starting weights that stage1 b
 """
 
 from dataclasses import replace
-import importlib.resources
+from typing import Literal
 
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
 from xgenmm_jax.data.chat import ChatStyle
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.data.sources import SourceConfig, Squashed, Synthetic
+from xgenmm_jax.data.source import Mapped, Source
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.nano.sources import Squash, Synthetic
+from xgenmm_jax.nano.starting_weights import TOKENIZER
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.next_token import NextToken
 from xgenmm_jax.training.optimizer import OptimizerConfig
-
-TOKENIZER = str(importlib.resources.files("xgenmm_jax") / "weights" / "nano_tokenizer.model")
-
 
 ONE_VIEW = AnyRes(grids=(), view_px=64, view_cells=8)
 ANY_RES = AnyRes(grids=GRIDS_RELEASED, view_px=64, view_cells=8, single_view_up_to_px=64)
@@ -32,7 +31,7 @@ def model() -> VLMConfig:
 
 
 def data(
-    mixture: tuple[tuple[SourceConfig, float], ...], anyres: AnyRes, length: int, crops: int, batch_rows: int
+    mixture: tuple[tuple[Source, float], ...], anyres: AnyRes, length: int, crops: int, batch_rows: int
 ) -> DataConfig:
     """Rows of `length` positions and `crops` crops; 16 vision tokens a crop. Stages of equal rows share a program.
 
@@ -50,7 +49,13 @@ def data(
 
 
 def stage(
-    name: str, data: DataConfig, steps: int, peak_lr: float, initialize: Initialize, warmup_steps: int = 50
+    name: str,
+    data: DataConfig,
+    steps: int,
+    peak_lr: float,
+    initialize: Initialize,
+    warmup_steps: int = 50,
+    prompt: Literal["chat", "few_shot"] = "chat",
 ) -> TrainConfig:
     """A stage that predicts the next token with the tower frozen.
 
@@ -62,6 +67,7 @@ def stage(
         model=model(),
         data=data,
         loss=NextToken(),
+        prompt=prompt,
         steps=steps,
         optimizer=OptimizerConfig(
             algorithm="muon",
@@ -80,9 +86,9 @@ def after(name: str) -> Initialize:
     return Initialize(run=f"runs/demo/{name}")
 
 
-def single_views(config: SourceConfig) -> SourceConfig:
+def single_views(config: Source) -> Source:
     """The same records with every picture squashed to the base view."""
-    return Squashed(config, ANY_RES.view_px)
+    return Mapped(config, Squash(ANY_RES.view_px))
 
 
 def squashed(config: DataConfig) -> DataConfig:

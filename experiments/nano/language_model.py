@@ -11,10 +11,11 @@ Text alone taught this model its words and never to look anything up
 from dataclasses import replace
 
 from experiments.nano import common
-from xgenmm_jax.data.sources import InWords
-from xgenmm_jax.data.synthetic.families import Family
+from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.nano.sources import Symbolic
+from xgenmm_jax.nano.symbolic_images import WordPictures
+from xgenmm_jax.nano.world.families import Family
 from xgenmm_jax.training.config import Initialize, TrainConfig
-from xgenmm_jax.training.word_pictures import WordPictures
 
 RECORDS = 2_000_000
 TEXT: tuple[tuple[Family, float], ...] = (("text", 0.06), ("text_chat", 0.04))
@@ -43,7 +44,7 @@ def from_words(
 ) -> TrainConfig:
     """A run on families with their pictures in words, and on `text`, which has none."""
     mixture = (
-        *((InWords(common.family(family, RECORDS)), weight) for family, weight in seen),
+        *((Mapped(common.family(family, RECORDS), Symbolic()), weight) for family, weight in seen),
         *((common.family(family, RECORDS), weight) for family, weight in text),
     )
     data = common.data(mixture, common.ONE_VIEW, length=320, crops=12, batch_rows=12)

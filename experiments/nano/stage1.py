@@ -9,6 +9,8 @@ the paper's it asks questions as well: captions alone undo what the language mod
 """
 
 from experiments.nano import common
+from xgenmm_jax.nano.connector_start import pooling_start
+from xgenmm_jax.nano.starting_weights import DECODER, VISION
 from xgenmm_jax.training.config import Initialize, TrainConfig
 
 
@@ -24,5 +26,5 @@ def config() -> TrainConfig:
         (common.family("glossary"), 0.03),
     )
     data = common.data(mixture, common.ONE_VIEW, length=320, crops=8, batch_rows=6)
-    start = Initialize(vision="nano_vision.safetensors", decoder="nano_language.safetensors", connector_start="pooling")
-    return common.stage("stage1", data, steps=340, peak_lr=3e-3, initialize=start)
+    start = Initialize(vision=VISION, decoder=DECODER, connector_start=pooling_start)
+    return common.stage("stage1", data, steps=340, peak_lr=3e-3, initialize=start, prompt="few_shot")

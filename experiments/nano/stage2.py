@@ -24,4 +24,5 @@ def config() -> TrainConfig:
         (common.family("glossary"), 0.02),
     )
     data = common.data(mixture, common.ANY_RES, length=320, crops=12, batch_rows=6)
-    return common.stage("stage2", data, steps=130, peak_lr=2e-3, initialize=common.after("stage1"))
+    start = common.after("stage1")
+    return common.stage("stage2", data, steps=130, peak_lr=2e-3, initialize=start, prompt="few_shot")

@@ -8,12 +8,12 @@ picture alone: reading starts earlier than with next-token prediction only. `vis
 
 from experiments.nano import common
 from xgenmm_jax.data.tokenizer import Tokenizer
-from xgenmm_jax.models.captioner import CaptionerConfig
 from xgenmm_jax.models.sizes import NANO_VISION
-from xgenmm_jax.models.text_tower import TextTowerConfig
+from xgenmm_jax.nano.captioner import CaptionerConfig
+from xgenmm_jax.nano.text_tower import TextTowerConfig
+from xgenmm_jax.nano.tower_pretraining import CaptionData, ContrastCaption, TowerConfig
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.optimizer import OptimizerConfig
-from xgenmm_jax.training.tower import CaptionData, ContrastCaption, TowerConfig
 
 TOKENS = 32
 """Captions are cut here: one in thirteen is longer."""

@@ -16,7 +16,7 @@ from xgenmm_jax.data import chat
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.data.sources import RecordFiles, Synthetic
+from xgenmm_jax.data.readers.records import RecordFiles
 from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.models import probes, vlm
 from xgenmm_jax.models.grouping import Sampling
@@ -25,6 +25,7 @@ from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training import run_folder
 from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import TrainConfig
@@ -200,7 +201,7 @@ def test_generate_streams_what_it_gives(run):
 
 def test_a_base_model_is_asked_as_the_suite_asks_it(run):
     """It was asked in a template that it has never seen, by the command, and in bare text here."""
-    base = dataclasses.replace(run.run, data=dataclasses.replace(run.run.data, mixture=((Synthetic("caption"), 1.0),)))
+    base = dataclasses.replace(run.run, prompt="few_shot")
     model = xgenmm_jax.LMM(run.folder, base, run.params, run.processor, run.mesh)
     picture = model.processor.picture(noise(30, 20))
     assert not model.is_tuned()

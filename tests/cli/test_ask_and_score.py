@@ -17,13 +17,13 @@ from xgenmm_jax.data import tokenizer
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.data.sources import Synthetic
-from xgenmm_jax.evaluation import suite
 from xgenmm_jax.models import vlm
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.nano import tasks
+from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training import run_folder
 from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import TrainConfig
@@ -212,7 +212,7 @@ def test_evaluate_refuses_before_it_asks(run, tmp_path, capsys, monkeypatch):
     def asked(*arguments):
         raise AssertionError("asked")
 
-    monkeypatch.setattr(suite, "run_suite", asked)
+    monkeypatch.setattr(tasks, "run_suite", asked)
     before = contents(run)
     for options, sentence in (
         (["--kinds", "new_style", "shots"], "'shots' is not asked in the style chat"),

@@ -1,6 +1,5 @@
 """Ctrl-C in any command, at any time."""
 
-import gc
 import os
 from pathlib import Path
 import signal
@@ -10,10 +9,7 @@ import time
 
 import pytest
 
-from xgenmm_jax.cli import interrupts
 from xgenmm_jax.cli import main as cli
-from xgenmm_jax.convert import importing
-from xgenmm_jax.training.signals import Signals
 
 ROOT = Path(__file__).parents[2]
 TINY28 = ROOT / "tests" / "goldens" / "xgenmm_tiny28"
@@ -78,82 +74,29 @@ def press() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_one_that_is_lost_is_raised_again(capsys):
-    def callback(phase, info):
-        if phase == "start" and not pressed:
-            pressed.append(True)
-            press()
+LOST = """
+import gc, os, signal, time
+from xgenmm_jax.cli import interrupts
+
+def callback(phase, info):
+    if phase == "start" and not pressed:
+        pressed.append(True)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+pressed, began = [], time.monotonic()
+try:
+    with interrupts.raising():
+        gc.callbacks.append(callback)
+        while time.monotonic() < began + 20:
+            gc.collect()
             time.sleep(0.01)
-
-    pressed: list[bool] = []
-    began = time.monotonic()
-    try:
-        with pytest.raises(KeyboardInterrupt), interrupts.raising():
-            gc.callbacks.append(callback)
-            while time.monotonic() < began + 20:
-                gc.collect()
-                time.sleep(0.01)
-    finally:
-        gc.callbacks.remove(callback)
-    assert pressed and time.monotonic() < began + 10 and capsys.readouterr().err == ""
+except KeyboardInterrupt:
+    print("raised", pressed, time.monotonic() < began + 10)
+"""
 
 
-def test_blocks_that_put_things_away_are_left_alone():
-    done = []
-    with pytest.raises(KeyboardInterrupt), interrupts.raising():
-        try:
-            press()
-            time.sleep(5)
-        finally:
-            time.sleep(4 * interrupts.AGAIN_S)
-            done.append("put away")
-    assert done == ["put away"] and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    time.sleep(2 * interrupts.AGAIN_S)
-
-
-@pytest.mark.parametrize("error", [ImportError("numpy"), RuntimeError("in C++"), ValueError("half a file")])
-def test_what_a_library_makes_of_it_is_an_interrupt(error):
-    with pytest.raises(KeyboardInterrupt), interrupts.raising():
-        try:
-            press()
-            time.sleep(5)
-        except KeyboardInterrupt:
-            raise error from None
-    with pytest.raises(type(error)), interrupts.raising():
-        raise error
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_convert_leaves_nothing_half_written(monkeypatch, tmp_path, capsys):
-    def write(source, folder, dtype, progress):
-        folder.mkdir()
-        (folder / "half").touch()
-        press()
-        time.sleep(5)
-
-    monkeypatch.setattr(cli, "keep_compilations", lambda: None)
-    monkeypatch.setattr(importing, "write_parameters", write)
-    assert cli.main(["convert", str(TINY28), str(tmp_path / "run")]) == 130
-    assert capsys.readouterr().err == "xgenmm convert: interrupted.\n" and not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
-def test_a_run_asks_for_the_first_signal(number):
-    before = signal.getsignal(number)
-    with Signals() as signals:
-        signal.raise_signal(number)
-        signal.raise_signal(signal.SIGHUP)  # a second: the first is being followed
-        assert signals.received(3) == number
-    assert signal.getsignal(number) is before
-
-
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
-def test_a_signal_that_was_ignored_stays_ignored(number):
-    before = signal.signal(number, signal.SIG_IGN)
-    try:
-        with Signals() as signals:
-            signal.raise_signal(number)
-            assert signals.received(3) is None
-        assert signal.getsignal(number) is signal.SIG_IGN
-    finally:
-        signal.signal(number, before)
+def test_one_that_is_lost_is_raised_again():
+    """In a process of its own: the collector of one that has run hundreds of tests works longer than the repetition."""
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("raised [True] True\n", "")

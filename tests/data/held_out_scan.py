@@ -8,12 +8,11 @@ from collections.abc import Iterator
 import re
 import sys
 
-from xgenmm_jax.data import drawings, splits
 from xgenmm_jax.data.captions import cells
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
-from xgenmm_jax.data.synthetic import draw, families, questions
-from xgenmm_jax.data.synthetic.word_pictures import cell_words
-from xgenmm_jax.data.synthetic.world import ALPHABET, BASE_PX, Scene, Thing
+from xgenmm_jax.nano.world import draw, drawings, families, questions, splits
+from xgenmm_jax.nano.world.symbolic_images import cell_words
+from xgenmm_jax.nano.world.world import ALPHABET, BASE_PX, Scene, Thing
 
 DANGERS = dict(drawings.DANGERS)
 _FRAMES = {(250, 205, 0): "yellow", (245, 140, 20): "orange", (20, 20, 20): "black", (215, 40, 40): "red"}

@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from xgenmm_jax.data import drawings
+from xgenmm_jax.nano.world import drawings
 
-EMBEDDED = importlib.resources.files("xgenmm_jax.data") / "embedded"
+EMBEDDED = importlib.resources.files("xgenmm_jax.nano.world") / "embedded"
 NAMES = drawings.OBJECTS + tuple(danger.name for danger in drawings.DANGERS)
 
 

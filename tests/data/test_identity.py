@@ -8,9 +8,11 @@ import pytest
 
 from xgenmm_jax.data import identity as module
 from xgenmm_jax.data.identity import fingerprint, identity
-from xgenmm_jax.data.record_files import write_records
+from xgenmm_jax.data.readers.llava import LlavaJson
+from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Conversation, Turn
-from xgenmm_jax.data.sources import LlavaJson, RecordFiles, Squashed, Synthetic
+from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.nano.sources import Squash, Synthetic
 
 
 def llava(path, count):
@@ -30,7 +32,7 @@ def test_each_source_says_its_records_and_its_files(tmp_path):
     mixture = (
         (llava(tmp_path / "data.json", 5), 1.0),
         (RecordFiles(str(tmp_path / "*.array_record")), 1.0),
-        (Squashed(Synthetic("caption", 70), 32), 1.0),
+        (Mapped(Synthetic("caption", 70), Squash(32)), 1.0),
     )
     found = identity(mixture)
     assert [(one["source"], one["records"]) for one in found] == [

@@ -6,8 +6,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.data import skips, sources
+from xgenmm_jax.data import skips
+from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.records import Turn
+from xgenmm_jax.data.source import Source
 
 RNG = np.random.default_rng(0)
 HUMAN, GPT = {"from": "human", "value": "Red?"}, {"from": "gpt", "value": "Yes."}
@@ -20,9 +22,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def opened(folder, rows: list, **options) -> sources.Source:
+def opened(folder, rows: list, **options) -> Source:
     (folder / "data.json").write_text(json.dumps(rows))
-    return sources.LlavaJson(str(folder / "data.json"), str(folder), **options).open()
+    return LlavaJson(str(folder / "data.json"), str(folder), **options).open()
 
 
 def talk(*roles: str, **extra) -> dict:
@@ -138,9 +140,9 @@ def test_a_picture_that_cannot_be_opened_names_the_record(folder, image):
     assert skips.is_of_a_record(error.value)
 
 
-def lines(folder, data: bytes, name: str = "data.jsonl") -> sources.Source:
+def lines(folder, data: bytes, name: str = "data.jsonl") -> Source:
     (folder / name).write_bytes(data)
-    return sources.LlavaJson(str(folder / name), str(folder)).open()
+    return LlavaJson(str(folder / name), str(folder)).open()
 
 
 @pytest.mark.parametrize("name", ["data.jsonl", "data.ndjson", "data.JSONL"])
@@ -173,12 +175,12 @@ def test_files_that_are_no_json_are_one_sentence(folder, data, said):
 def test_a_json_file_that_is_no_list_is_one_sentence(folder):
     (folder / "data.json").write_text('{"data": []}')
     with pytest.raises(skips.SourceError, match="holds a dict; wanted a list"):
-        sources.LlavaJson(str(folder / "data.json"), str(folder)).open()
+        LlavaJson(str(folder / "data.json"), str(folder)).open()
 
 
 def test_folders_with_brackets_and_home(folder, monkeypatch):
     (folder / "a[b] c").mkdir()
     monkeypatch.setenv("HOME", str(folder))
     (folder / "a[b] c" / "data.json").write_text(json.dumps([GOOD | {"image": "red.png"}]))
-    source = sources.LlavaJson("~/a[b] c/data.json", "~").open()
+    source = LlavaJson("~/a[b] c/data.json", "~").open()
     assert source.record(0, RNG).pictures[0].size_px == (12, 8)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data import packing, pipeline, sources
+from xgenmm_jax.data import packing, pipeline
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import ChatStyle
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig, HostBatch, LoaderConfig
 from xgenmm_jax.data.tokenizer import train_tokenizer
+from xgenmm_jax.nano.sources import Synthetic
 
 BATCHES = 5
 
@@ -23,7 +24,7 @@ def config(tmp_path_factory) -> DataConfig:
     path = tmp_path_factory.mktemp("tokenizer") / "small.model"
     train_tokenizer(["a red circle and the blue square in the center"] * 9, path, pieces=400)
     return DataConfig(
-        mixture=((sources.Synthetic("caption", 40), 2.0), (sources.Synthetic("questions", 300), 1.0)),
+        mixture=((Synthetic("caption", 40), 2.0), (Synthetic("questions", 300), 1.0)),
         tokenizer=str(path),
         row=RowConfig(length=640, crops=8, images=8, vision_tokens=4),
         anyres=AnyRes(grids=((2, 2),), view_px=32, view_cells=4, single_view_up_to_px=64),
@@ -98,7 +99,7 @@ def test_mixture_reaches_the_rows(config, unbroken):
 
 
 def test_preference_pairs_share_rows_and_pictures(config):
-    mixture = ((sources.Synthetic("preference", 50), 1.0), (sources.Synthetic("safety", 50), 1.0))
+    mixture = ((Synthetic("preference", 50), 1.0), (Synthetic("safety", 50), 1.0))
     for one in take(dataclasses.replace(config, mixture=mixture), 2):
         segments, slots = one.batch.segment_ids, one.batch.slot
         assert (segments.max(axis=1) % 2 == 0).all()

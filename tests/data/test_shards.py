@@ -13,22 +13,24 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.data import record_files, shards, sources
+from xgenmm_jax.data.readers import records
+from xgenmm_jax.data.readers.records import RecordFiles
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Turn
 from xgenmm_jax.data.skips import RecordError, SourceError
+from xgenmm_jax.data.storage import array_record
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(shards.__file__).parents[2])}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(array_record.__file__).parents[2])}
 RNG = np.random.default_rng(0)
 CONVERSATION = (Turn("user", "Hi"), Turn("assistant", "Yes."))
 
 
 def write(path: Path, records: int, name: str = "r") -> None:
     made = ((Conversation(f"{name}{n}", (), CONVERSATION), []) for n in range(records))
-    assert record_files.write_records(path, made) == records
+    assert records.write_records(path, made) == records
 
 
 def ids(pattern: Path | str) -> list[str]:
-    source = sources.RecordFiles(str(pattern)).open()
+    source = RecordFiles(str(pattern)).open()
     return [source.record(i, RNG).id for i in range(len(source))]
 
 
@@ -62,7 +64,7 @@ def test_a_damaged_file_is_named_before_the_first_step(folder, how, noted):
     path = folder / "a-1.array_record"
     path.write_bytes(damaged(path.read_bytes(), how))
     if not noted:
-        (folder / shards.NOTE_FILE).unlink()
+        (folder / array_record.NOTE_FILE).unlink()
     with pytest.raises(SourceError, match="a-1.array_record"):
         ids(folder / "*.array_record")
 
@@ -70,14 +72,14 @@ def test_a_damaged_file_is_named_before_the_first_step(folder, how, noted):
 @pytest.mark.parametrize("noted", [True, False])
 def test_whole_files_are_read_noted_or_not(folder, noted):
     if not noted:
-        (folder / shards.NOTE_FILE).unlink()
+        (folder / array_record.NOTE_FILE).unlink()
     assert ids(folder / "*.array_record") == ["0/0", "0/1", "1/0", "1/1", "2/0", "2/1"]
 
 
 def test_files_and_note_are_held_to_each_other(folder):
     """A file that was not copied, or stayed from before, changed the data of a run unseen."""
     (folder / "a-1.array_record").rename(folder / "b-1.array_record")
-    said = "a-1.array_record' is missing.* note them with python -m xgenmm_jax.data.shards"
+    said = "a-1.array_record' is missing.* note them with python -m xgenmm_jax.data.storage.array_record"
     with pytest.raises(SourceError, match=said):
         ids(folder / "a-*.array_record")
     assert ids(folder / "a-[02].array_record") == ["0/0", "0/1", "2/0", "2/1"]
@@ -100,15 +102,15 @@ def test_a_file_of_the_noted_size_and_another_number_is_told_when_it_is_read(fol
 def test_noting_anew_makes_the_files_as_they_are_the_data(folder, capsys):
     (folder / "a-0.array_record").unlink()
     (folder / "a-1.array_record").rename(folder / "b-1.array_record")
-    assert shards.main([str(folder / "*.array_record")]) == 0
+    assert array_record.main([str(folder / "*.array_record")]) == 0
     assert "2 files, 4 records noted" in capsys.readouterr().out
     assert ids(folder / "*.array_record") == ["2/0", "2/1", "1/0", "1/1"]
     # What does not match is left as it was noted.
     (folder / "b-1.array_record").unlink()
-    assert shards.main([str(folder / "a*")]) == 0
-    assert set(shards.read_note(folder)) == {"a-2.array_record", "b-1.array_record"}
+    assert array_record.main([str(folder / "a*")]) == 0
+    assert set(array_record.read_note(folder)) == {"a-2.array_record", "b-1.array_record"}
     (folder / "c.array_record").write_bytes(b"")
-    assert shards.main([str(folder / "c*")]) == 1
+    assert array_record.main([str(folder / "c*")]) == 1
     assert "c.array_record' is empty" in capsys.readouterr().err
 
 
@@ -121,7 +123,7 @@ def test_noting_anew_makes_the_files_as_they_are_the_data(folder, capsys):
     ],
 )  # fmt: skip
 def test_a_note_of_another_form_is_one_sentence(folder, note):
-    (folder / shards.NOTE_FILE).write_text(note)
+    (folder / array_record.NOTE_FILE).write_text(note)
     with pytest.raises(SourceError, match="shards.json' is not .*; delete it, and note them with"):
         ids(folder / "*.array_record")
 
@@ -139,7 +141,7 @@ def test_the_note_says_what_the_folder_holds(folder):
 
 WRITER = """
     import sys
-    from xgenmm_jax.data.record_files import write_records
+    from xgenmm_jax.data.readers.records import write_records
     from xgenmm_jax.data.records import Document
     folder, *names = sys.argv[1:]
     for name in names:
@@ -153,7 +155,7 @@ def test_several_writers_note_what_they_write_in_one_folder(tmp_path):
 
     def write_many(own: list[str]) -> None:
         for name in own:
-            record_files.write_records(tmp_path / f"{name}.array_record", [(Document(name, ("x",)), [])])
+            records.write_records(tmp_path / f"{name}.array_record", [(Document(name, ("x",)), [])])
 
     command = [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)]
     processes = [subprocess.Popen([*command, *own], env=ENVIRONMENT) for own in names[:2]]
@@ -168,7 +170,7 @@ def test_several_writers_note_what_they_write_in_one_folder(tmp_path):
 
 FULL = """
     import resource, signal, sys
-    from xgenmm_jax.data.shards import write_blobs
+    from xgenmm_jax.data.storage.array_record import write_blobs
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     write_blobs(sys.argv[1], [bytes(5_000)] * 300)
@@ -188,14 +190,14 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path):
         raise KeyError("the caller's own")
 
     with pytest.raises(KeyError):
-        record_files.write_records(tmp_path / "a.array_record", broken())
+        records.write_records(tmp_path / "a.array_record", broken())
     assert not list(tmp_path.iterdir())
 
 
 LIMITED = """
     import resource, sys
     import numpy as np
-    from xgenmm_jax.data.sources import RecordFiles
+    from xgenmm_jax.data.readers.records import RecordFiles
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
     source = RecordFiles(sys.argv[1]).open()
     rng = np.random.default_rng(0)
@@ -210,7 +212,7 @@ def test_more_files_than_may_be_open_give_every_record(tmp_path, noted, limit):
     for number in range(150):
         write(tmp_path / f"{number:03}.array_record", 2, f"{number}/")
     if not noted:
-        (tmp_path / shards.NOTE_FILE).unlink()
+        (tmp_path / array_record.NOTE_FILE).unlink()
     command = [sys.executable, "-c", textwrap.dedent(LIMITED), str(tmp_path / "*"), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.stdout.split() == ["300", "300"], done.stderr
@@ -220,8 +222,8 @@ def test_few_files_stay_open_however_many_sources_there_are(tmp_path):
     for number in range(90):
         write(tmp_path / f"{number:03}.array_record", 1, f"{number}/")
     before = len(os.listdir("/proc/self/fd"))
-    many = [sources.RecordFiles(str(tmp_path / f"{tens}*")).open() for tens in ("00", "01", "02", "03", "04")]
-    many += [sources.RecordFiles(str(tmp_path / "*")).open() for _ in range(2)]
+    many = [RecordFiles(str(tmp_path / f"{tens}*")).open() for tens in ("00", "01", "02", "03", "04")]
+    many += [RecordFiles(str(tmp_path / "*")).open() for _ in range(2)]
     for source in many:
         for i in range(len(source)):
             source.record(i, RNG)
@@ -229,8 +231,8 @@ def test_few_files_stay_open_however_many_sources_there_are(tmp_path):
 
 
 def test_any_thread_may_read_while_files_are_closed_and_opened(folder, monkeypatch):
-    monkeypatch.setattr(shards, "MOST_OPEN", 1)
-    source = sources.RecordFiles(str(folder / "*.array_record")).open()
+    monkeypatch.setattr(array_record, "MOST_OPEN", 1)
+    source = RecordFiles(str(folder / "*.array_record")).open()
     wrong = []
 
     def read(seed: int) -> None:
@@ -251,7 +253,7 @@ def test_any_thread_may_read_while_files_are_closed_and_opened(folder, monkeypat
 
 
 def test_a_file_that_is_gone_when_it_is_read_is_the_sources_error(folder):
-    source = sources.RecordFiles(str(folder / "*.array_record")).open()
+    source = RecordFiles(str(folder / "*.array_record")).open()
     (folder / "a-2.array_record").unlink()
     assert source.record(0, RNG).id == "0/0"
     with pytest.raises(SourceError, match="a-2.array_record' cannot be opened .No such file"):
@@ -268,8 +270,8 @@ def test_a_damaged_record_is_named_and_its_neighbours_are_read(tmp_path, noted):
     data[place : place + 4] = bytes(4)
     path.write_bytes(data)
     if not noted:
-        (tmp_path / shards.NOTE_FILE).unlink()
-    source = sources.RecordFiles(str(path)).open()
+        (tmp_path / array_record.NOTE_FILE).unlink()
+    source = RecordFiles(str(path)).open()
     with pytest.raises(RecordError, match=r"record 7 of '.*a.array_record' is damaged \(.*mismatch"):
         source.record(7, RNG)
     assert source.record(6, RNG).id == "r6" and source.record(39, RNG).id == "r39"
@@ -294,18 +296,18 @@ def test_what_is_no_record_is_one_sentence(header):
     """KeyError, IndexError and the like passed through and named nothing."""
     text = json.dumps(header).encode()
     with pytest.raises(RecordError, match="(x|record 7 of 'a'): is cut or was not written by `write_records`"):
-        record_files.decode(len(text).to_bytes(8, "little") + text, "record 7 of 'a'")
+        records.decode(len(text).to_bytes(8, "little") + text, "record 7 of 'a'")
 
 
 @pytest.mark.parametrize("data", [b"", b"\x01", b"\xff" * 8, b"\x05" + bytes(7) + b"{"])
 def test_bytes_that_are_no_record_are_one_sentence(data):
     with pytest.raises(RecordError, match="record 7 of 'a': is cut"):
-        record_files.decode(data, "record 7 of 'a'")
+        records.decode(data, "record 7 of 'a'")
 
 
 def test_records_hold_texts_that_utf8_cannot():
-    encoded = record_files.encode(Document("d", ("half \ud83d a character",)), [])
-    assert record_files.decode(encoded).parts == ("half \ufffd a character",)
+    encoded = records.encode(Document("d", ("half \ud83d a character",)), [])
+    assert records.decode(encoded).parts == ("half \ufffd a character",)
 
 
 def test_folders_with_brackets_and_a_pattern_over_folders(tmp_path, monkeypatch):
@@ -338,11 +340,9 @@ def test_the_first_record_that_can_be_read_tells_the_kind(tmp_path):
     file = io.BytesIO()
     PIL.Image.new("RGB", (4, 4)).save(file, "PNG")
     captions = [(Caption(f"c{n}", Picture((4, 4), lambda: None), "red"), [file.getvalue()]) for n in range(3)]
-    record_files.write_records(path, captions)
+    records.write_records(path, captions)
     data = bytearray(path.read_bytes())
     data[data.index(b'"c0"')] = 0
     path.write_bytes(data)
-    assert len(sources.RecordFiles(str(path), gives_conversations=False).open()) == 3
-    with pytest.raises(ValueError, match="begins with a Caption"):
-        sources.RecordFiles(str(path), gives_conversations=True).open()
+    assert len(RecordFiles(str(path)).open()) == 3
 

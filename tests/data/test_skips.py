@@ -14,14 +14,18 @@ import PIL.Image
 import pytest
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data import packing, pipeline, record_files, skips, sources
+from xgenmm_jax.data import packing, pipeline, skips
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import ChatStyle
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig, HostBatch, LoaderConfig
+from xgenmm_jax.data.readers import records
+from xgenmm_jax.data.readers.llava import LlavaJson
+from xgenmm_jax.data.readers.records import RecordFiles
 from xgenmm_jax.data.records import Conversation, Document, Picture, Preference, Sample, Turn
 from xgenmm_jax.data.skips import RecordError, SampleIds, Skip, SourceError
 from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
+from xgenmm_jax.nano.sources import Synthetic
 
 ANYRES = AnyRes(grids=((2, 2),), view_px=32, view_cells=4, single_view_up_to_px=32)
 RECORDS = 60
@@ -49,7 +53,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def llava(folder, images: dict[int, str | list[str]], name: str = "data", **rows) -> sources.LlavaJson:
+def llava(folder, images: dict[int, str | list[str]], name: str = "data", **rows) -> LlavaJson:
     """RECORDS conversations about whole.png, but for those named."""
     made = []
     for n in range(RECORDS):
@@ -58,7 +62,7 @@ def llava(folder, images: dict[int, str | list[str]], name: str = "data", **rows
         turns = [{"from": "human", "value": f"{markers}\nred {n}?"}, {"from": "gpt", "value": f"the circle {n}"}]
         made.append({"id": f"r{n}", "image": image, "conversations": turns} | rows.get(f"r{n}", {}))
     (folder / f"{name}.json").write_text(json.dumps(made))
-    return sources.LlavaJson(str(folder / f"{name}.json"), str(folder))
+    return LlavaJson(str(folder / f"{name}.json"), str(folder))
 
 
 def data(words: str, *mixture, **options) -> DataConfig:
@@ -150,7 +154,7 @@ def test_a_picture_that_cannot_be_decoded_leaves_its_place_empty(folder, words, 
 
 def everywhere(folder, words, **options) -> DataConfig:
     source = llava(folder, {3: "cut.png", 9: "gone.png", 30: ["whole.png", "cut.jpg"]}, r5={"conversations": []})
-    return data(words, source, sources.Synthetic("questions", 100), **options)
+    return data(words, source, Synthetic("questions", 100), **options)
 
 
 def skipped_of(batches: list[HostBatch]) -> list[list[Skip]]:
@@ -264,7 +268,7 @@ def wrapped(number: int) -> RecordError:
      json.JSONDecodeError("x", "", 0)],
 )  # fmt: skip
 def test_errors_of_a_record_leave_it_out(words, error):
-    window = pipeline.plan(data(words, sources.Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
+    window = pipeline.plan(data(words, Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
     assert {skip.reason for skip in window.skipped} == {skips.UNREADABLE} and 0 < window.dropped < 4
     assert {skip.record for skip in window.skipped} <= {"b5", "record 5"}
 
@@ -277,7 +281,7 @@ def test_errors_of_a_record_leave_it_out(words, error):
 def test_errors_that_no_record_is_to_blame_for_pass_and_name_it(words, error):
     """Rows must not depend on whether a host ran out of descriptors just then."""
     with pytest.raises(type(error)) as raised:
-        pipeline.plan(data(words, sources.Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
+        pipeline.plan(data(words, Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
     assert raised.value.__notes__ == ["Raised at record 5 of broken."]
 
 
@@ -362,12 +366,12 @@ def test_pairs_and_records_in_files_are_left_out_too(folder, words):
         turns = (Turn("user", f"<image>\n{n}?"),)
         return Preference(f"p{n}", (Picture((48, 40), lambda: None),), turns, "the red", "a blue"), [blob]
 
-    record_files.write_records(folder / "a.array_record", map(pair, range(30)))
+    records.write_records(folder / "a.array_record", map(pair, range(30)))
     path = folder / "a.array_record"
     blob = bytearray(path.read_bytes())
     blob[blob.index(b'"p11"')] = 0
     path.write_bytes(blob)
-    got = take(data(words, sources.RecordFiles(str(path), True)), 8)
+    got = take(data(words, RecordFiles(str(path), True)), 8)
     damaged = {record for record, reason in kinds(got) if reason == skips.BAD_PICTURE}
     assert damaged == {f"p{n}" for n in range(2, 30, 5)}
     [(record, reason)] = [kind for kind in kinds(got) if kind[1] != skips.BAD_PICTURE]
@@ -397,8 +401,8 @@ def test_ids_carry_what_is_skipped_and_are_a_list():
 
 
 def test_documents_of_one_source_do_not_take_part_in_anothers_count(folder, words):
-    record_files.write_records(folder / "d.array_record", [(Document(f"d{n}", (f"red {n}",)), []) for n in range(40)])
-    config = data(words, llava(folder, {n: "gone.png" for n in range(0, RECORDS, 3)}), sources.RecordFiles(
+    records.write_records(folder / "d.array_record", [(Document(f"d{n}", (f"red {n}",)), []) for n in range(40)])
+    config = data(words, llava(folder, {n: "gone.png" for n in range(0, RECORDS, 3)}), RecordFiles(
         str(folder / "d.array_record"), False))  # fmt: skip
     counts = skips.counts_of(itertools.chain.from_iterable(one.skipped for one in take(config, 6)))
     assert set(counts) == {("llava/data", skips.UNREADABLE)}

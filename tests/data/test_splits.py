@@ -1,7 +1,7 @@
 """What is held out, notion by notion."""
 
-from xgenmm_jax.data import drawings, splits
-from xgenmm_jax.data.splits import COLORS, FONTS, PLACES, SHAPES
+from xgenmm_jax.nano.world import drawings, splits
+from xgenmm_jax.nano.world.splits import COLORS, FONTS, PLACES, SHAPES
 
 
 def test_combinations_hold_out_a_fifth_and_leave_each_color_and_shape_in_training():

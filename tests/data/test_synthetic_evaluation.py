@@ -5,10 +5,10 @@ from collections import Counter
 from held_out_scan import frame_of
 import pytest
 
-from xgenmm_jax.data.splits import danger_split
-from xgenmm_jax.data.synthetic import draw, evaluation_items, preferences
-from xgenmm_jax.data.synthetic.evaluation_items import ITEM_KINDS, MAX_SHOTS, ON_SIGNS, items
-from xgenmm_jax.data.synthetic.world import Dice
+from xgenmm_jax.nano.world import draw, evaluation_items, preferences
+from xgenmm_jax.nano.world.evaluation_items import ITEM_KINDS, MAX_SHOTS, ON_SIGNS, items
+from xgenmm_jax.nano.world.splits import danger_split
+from xgenmm_jax.nano.world.world import Dice
 
 UNSAFE = ("unsafe", "unsafe_known")
 

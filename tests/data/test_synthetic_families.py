@@ -7,12 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from xgenmm_jax.data import drawings
 from xgenmm_jax.data.captions import ocr
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
-from xgenmm_jax.data.splits import SPLITS
-from xgenmm_jax.data.synthetic import documents, draw, families, language, preferences, questions
-from xgenmm_jax.data.synthetic.world import ALPHABET, Dice, Scene
+from xgenmm_jax.nano.world import documents, draw, drawings, families, language, preferences, questions
+from xgenmm_jax.nano.world.splits import SPLITS
+from xgenmm_jax.nano.world.world import ALPHABET, Dice, Scene
 
 DANGERS = dict(drawings.DANGERS)
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"

@@ -10,7 +10,7 @@ from held_out_scan import held_out_in, pictures_of, shown
 import pytest
 
 from xgenmm_jax.data.records import Conversation, Document, Preference, Turn
-from xgenmm_jax.data.synthetic import documents, draw, evaluation_items, families
+from xgenmm_jax.nano.world import documents, draw, evaluation_items, families
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
-from xgenmm_jax.data.synthetic import draw, language, pages, scenes, world
-from xgenmm_jax.data.synthetic.world import BASE_PX, Dice
 from xgenmm_jax.evaluation import boxes
+from xgenmm_jax.nano.world import draw, language, pages, scenes, world
+from xgenmm_jax.nano.world.world import BASE_PX, Dice
 
 MAKERS = (scenes.shapes, scenes.text, scenes.objects, scenes.digit, scenes.mixed)
 

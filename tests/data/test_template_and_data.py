@@ -11,9 +11,10 @@ from xgenmm_jax.data import chat
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Turn
 from xgenmm_jax.data.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
 from xgenmm_jax.files import without_surrogates
+from xgenmm_jax.nano import starting_weights
 
 PHI3 = Path(__file__).parents[1] / "goldens/phi3_tokenizer/tokenizer.model"
-NANO = Path(chat.__file__).parents[1] / "weights/nano_tokenizer.model"
+NANO = Path(starting_weights.TOKENIZER)
 TOKENIZERS = {"phi3": Tokenizer.load(PHI3), "nano": Tokenizer.load(NANO)}
 PICTURE = Picture((8, 8), lambda: PIL.Image.new("RGB", (8, 8)))
 

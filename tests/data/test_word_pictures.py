@@ -7,11 +7,12 @@ import pytest
 
 from experiments.nano import common
 from xgenmm_jax.data import pipeline
-from xgenmm_jax.data.records import Picture
-from xgenmm_jax.data.sources import InWords, pictures_of
-from xgenmm_jax.data.synthetic import draw, families, world
-from xgenmm_jax.data.synthetic.word_pictures import WORDS, cell_words, in_words, word_numbers
-from xgenmm_jax.data.synthetic.world import Scene
+from xgenmm_jax.data.records import Picture, pictures_of
+from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.nano.sources import Symbolic
+from xgenmm_jax.nano.world import draw, families, world
+from xgenmm_jax.nano.world.symbolic_images import WORDS, cell_words, in_words, word_numbers
+from xgenmm_jax.nano.world.world import Scene
 
 RNG = np.random.default_rng(0)
 
@@ -51,14 +52,14 @@ def test_words_survive_as_a_picture(family):
 
 def test_the_records_are_those_of_the_source():
     config = common.family("questions")
-    seen, worded = config.open().record(5, RNG), InWords(config).open().record(5, RNG)
+    seen, worded = config.open().record(5, RNG), Mapped(config, Symbolic()).open().record(5, RNG)
     assert seen.turns == worded.turns and seen.id == worded.id
     assert [p.size_px for p in seen.pictures] == [p.size_px for p in worded.pictures]
 
 
 def test_rows_hold_the_words_unchanged():
     """Cutting, packing and batching change no byte."""
-    config = InWords(common.family("lookups"))
+    config = Mapped(common.family("lookups"), Symbolic())
     data = common.data(((config, 1.0),), common.ONE_VIEW, length=320, crops=12, batch_rows=2)
     batch, ids, _ = next(pipeline.batches(data, 0))
     crops = np.asarray(batch.pixels)

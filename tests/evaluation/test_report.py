@@ -14,8 +14,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.evaluation.report import curves, metric_names, page
-from xgenmm_jax.evaluation.report.content import ReportContent, Seconds, StageContent, report_json
+from xgenmm_jax.nano.report import curves, metric_names, page
+from xgenmm_jax.nano.report.content import ReportContent, Seconds, StageContent, report_json
 
 MACHINE = {"cpu": "Some CPU", "cores": 2, "memory_gib": 7.6, "python": "3.12.1", "jax": "0.10.2"}
 

@@ -10,12 +10,12 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
-from xgenmm_jax.evaluation.report import attention
-from xgenmm_jax.evaluation.report.photographs import photographs
 from xgenmm_jax.models import vlm
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.nano.report import attention
+from xgenmm_jax.nano.report.photographs import photographs
 
 
 def test_a_lit_cell_of_the_view_lies_where_the_squashed_picture_has_it():

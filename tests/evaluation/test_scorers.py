@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from xgenmm_jax.data import drawings
-from xgenmm_jax.data.synthetic import preferences
 from xgenmm_jax.evaluation import anls, boxes, cider, vqa, yes_no
 from xgenmm_jax.evaluation.ptb import tokenize
+from xgenmm_jax.nano.world import drawings, preferences
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "evaluation"
 

@@ -12,16 +12,16 @@ import pytest
 
 from xgenmm_jax.data import chat, tokenizer
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.synthetic import draw, preferences
-from xgenmm_jax.evaluation import suite
 from xgenmm_jax.evaluation.evaluator import Measure, evaluate
-from xgenmm_jax.evaluation.suite import SuiteConfig
 from xgenmm_jax.generation.generator import Generator, Limits
 from xgenmm_jax.models import vlm
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.nano import tasks
+from xgenmm_jax.nano.tasks import SuiteConfig
+from xgenmm_jax.nano.world import draw, preferences
 
 ANYRES = AnyRes(grids=((2, 2), (3, 1), (1, 3)), view_px=64, view_cells=8, single_view_up_to_px=64)
 FEW = SuiteConfig("chat", items=8, shot_items=8)
@@ -57,7 +57,7 @@ class Oracle(Generator):
 
 
 def metrics_of(config: SuiteConfig, words: tokenizer.Tokenizer, wrong: str | None = None) -> dict[str, float]:
-    measures = suite.measures(config, words, ANYRES)
+    measures = tasks.measures(config, words, ANYRES)
     return evaluate(Oracle(measures, wrong), measures).metrics
 
 
@@ -79,7 +79,7 @@ def test_wrong_answers_score_nothing(words):
         if not name.startswith("questions_majority")
     }
     assert {name: metrics[name] for name in expected} == expected
-    assert all(0 < metrics[f"questions_majority/{kind}"] < 1 for kind in suite.QUESTION_KINDS)
+    assert all(0 < metrics[f"questions_majority/{kind}"] < 1 for kind in tasks.QUESTION_KINDS)
 
 
 def test_yes_to_everything_is_seen_as_hallucination(words):
@@ -89,7 +89,7 @@ def test_yes_to_everything_is_seen_as_hallucination(words):
 
 def test_a_model_that_heeds_the_stripes_alone_is_found_out(words):
     """With stripes around every danger and around nothing else it scored full."""
-    measures = suite.measures(dataclasses.replace(FEW, items=40, groups=("safety",)), words, ANYRES)
+    measures = tasks.measures(dataclasses.replace(FEW, items=40, groups=("safety",)), words, ANYRES)
     oracle = Oracle(measures, "You can use it.")
     for measure in measures:
         for case in measure.cases:
@@ -109,7 +109,7 @@ def test_one_item_of_a_sign_has_one_row(words):
 
 def test_measures_of_like_answers_are_asked_together(words):
     """A call of its own for each kind would leave batches half empty."""
-    measures = suite.measures(FEW, words, ANYRES)
+    measures = tasks.measures(FEW, words, ANYRES)
     oracle = Oracle(measures)
     evaluation = evaluate(oracle, measures)
     assert len(oracle.calls) == 4  # short and long answers; pages on one view and in crops
@@ -117,7 +117,7 @@ def test_measures_of_like_answers_are_asked_together(words):
 
 
 def test_wrong_pictures_are_those_of_items_with_another_answer(words):
-    measures = {measure.name: measure for measure in suite.measures(FEW, words, ANYRES)}
+    measures = {measure.name: measure for measure in tasks.measures(FEW, words, ANYRES)}
     right, wrong = measures["questions/colour"].cases, measures["questions_wrong_image/colour"].cases
     answer_of = {case.pictures: case.truth for case in right}
     assert [case.question for case in wrong] == [case.question for case in right]
@@ -125,7 +125,7 @@ def test_wrong_pictures_are_those_of_items_with_another_answer(words):
 
 
 def test_shuffled_pictures_are_the_same_at_other_places(words):
-    measures = {measure.name: measure for measure in suite.measures(FEW, words, ANYRES)}
+    measures = {measure.name: measure for measure in tasks.measures(FEW, words, ANYRES)}
     pairs = zip(measures["multi_image"].cases, measures["multi_image_shuffled"].cases, strict=True)
     for case, shuffled in pairs:
         assert set(case.pictures) == set(shuffled.pictures)
@@ -134,7 +134,7 @@ def test_shuffled_pictures_are_the_same_at_other_places(words):
 
 
 def test_shots_are_written_as_openflamingo_does_and_permuted_names_are_all_wrong(words):
-    cases = {measure.name: measure.cases[0] for measure in suite.measures(FEW_SHOT, words, ANYRES)}
+    cases = {measure.name: measure.cases[0] for measure in tasks.measures(FEW_SHOT, words, ANYRES)}
     kinds = (0, 4, 8, "4_permuted", "4_in_words")
     texts = {n: words.decode(cases[f"shots/{n}"].prompt.token_ids).split("\n") for n in kinds}
     *demos, query = texts[4]
@@ -155,7 +155,7 @@ def test_shots_are_written_as_openflamingo_does_and_permuted_names_are_all_wrong
 
 
 def test_prompts_are_the_chat_template_or_openflamingos_without_shots(words):
-    tuned, base = (suite.measures(config, words, ANYRES)[0].cases[0] for config in (FEW, FEW_SHOT))
+    tuned, base = (tasks.measures(config, words, ANYRES)[0].cases[0] for config in (FEW, FEW_SHOT))
     assert words.decode(tuned.prompt.token_ids).endswith(f"<|user|><image>\n{tuned.question}<|end|><|assistant|>")
     assert chat.SYSTEM_PROMPT in words.decode(tuned.prompt.token_ids)
     assert words.decode(base.prompt.token_ids) == f"<image>Question:{base.question} Short answer:"
@@ -179,15 +179,15 @@ def generator(words) -> Generator:
 
 def test_the_suite_runs_on_a_model_and_gives_every_promised_metric(generator, tmp_path):
     few = dataclasses.replace(FEW, items=2, shot_items=2)
-    tuned = suite.run_suite(generator, few)
-    base = suite.run_suite(generator, dataclasses.replace(few, style="few_shot", groups=("shots",)))
+    tuned = tasks.run_suite(generator, few)
+    base = tasks.run_suite(generator, dataclasses.replace(few, style="few_shot", groups=("shots",)))
     metrics = tuned.metrics | base.metrics
     assert NAMES <= metrics.keys()
     assert all(np.isfinite(value) for value in metrics.values())
     assert metrics["questions_majority/mean"] == pytest.approx(
-        np.mean([metrics[f"questions_majority/{kind}"] for kind in suite.QUESTION_KINDS])
+        np.mean([metrics[f"questions_majority/{kind}"] for kind in tasks.QUESTION_KINDS])
     )
-    suite.save_answers(tuned, tmp_path, examples=2)
+    tasks.save_answers(tuned, tmp_path, examples=2)
     lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert len(lines) == len(tuned.answers)
     shown = [name for line in lines for name in line.get("pictures", ())]
@@ -196,22 +196,22 @@ def test_the_suite_runs_on_a_model_and_gives_every_promised_metric(generator, tm
 
 def test_answers_are_replaced_when_all_are_written(words, tmp_path, monkeypatch):
     """What a kill leaves is an evaluation, of now or of before; pictures of before go with their answers."""
-    measures = suite.measures(dataclasses.replace(FEW, groups=("handwriting",)), words, ANYRES)
-    suite.save_answers(evaluate(Oracle(measures), measures), tmp_path)
+    measures = tasks.measures(dataclasses.replace(FEW, groups=("handwriting",)), words, ANYRES)
+    tasks.save_answers(evaluate(Oracle(measures), measures), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     wrong = evaluate(Oracle(measures, "?"), measures)
     lines = iter([json.dumps] * 3)
     with monkeypatch.context() as full, pytest.raises(StopIteration):
-        full.setattr(suite.json, "dumps", lambda line: next(lines)(line))  # the disk holds three of them
-        suite.save_answers(wrong, tmp_path)
+        full.setattr(tasks.json, "dumps", lambda line: next(lines)(line))  # the disk holds three of them
+        tasks.save_answers(wrong, tmp_path)
     assert (tmp_path / "answers.jsonl").read_bytes() == before.pop("answers.jsonl")
     assert {path.name: path.read_bytes() for path in (tmp_path / "examples").iterdir()} == before
-    suite.save_answers(wrong, tmp_path)
+    tasks.save_answers(wrong, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"answers.jsonl", "examples"}
     assert all("wrong" in path.name for path in (tmp_path / "examples").iterdir())
 
 
 def test_no_items_are_refused(words):
-    measures = suite.measures(dataclasses.replace(FEW, items=0, groups=("handwriting",)), words, ANYRES)
+    measures = tasks.measures(dataclasses.replace(FEW, items=0, groups=("handwriting",)), words, ANYRES)
     with pytest.raises(ValueError, match="handwriting has no cases"):
         evaluate(Oracle([]), measures)

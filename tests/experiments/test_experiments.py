@@ -21,7 +21,6 @@ from xgenmm_jax.cli.options import parse_overrides
 from xgenmm_jax.cli.train import import_experiment, load_experiment, run_names
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.records import Conversation, Preference
-from xgenmm_jax.data.sources import LlavaJson, RecordFiles, share_of_conversations
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training import config as config_module
 from xgenmm_jax.training.config import Initialize, TrainConfig
@@ -102,19 +101,18 @@ def test_command_line_overrides_a_field_and_keeps_the_rest(file):
     assert changed == dataclasses.replace(config, optimizer=optimizer, steps=7000)
 
 
-def test_mixtures_say_of_themselves_what_their_records_are():
-    """By the first record where data is embedded, and by the stage where it is not; runs are asked accordingly."""
-    every = {source for file in FILES for config in runs(file).values() for source, _ in config.data.mixture}
-    embedded = [source for source in every if not isinstance(source, RecordFiles | LlavaJson)]
-    assert len(embedded) > 20
-    for source in embedded:
-        record = source.open().record(0, np.random.default_rng(0))
-        assert source.gives_conversations == isinstance(record, Conversation | Preference), source
+def test_stages_say_how_their_models_are_asked():
+    """Pre-trained models go on with text, tuned ones answer a turn; drawn mixtures hold mostly such records."""
     for size in ("", "nano/", "micro/"):
         for stage in ("stage1", "stage2", "sft_single", "sft_multi", "dpo"):
             for name, config in runs(f"{size}{stage}.py").items():
-                is_tuned = share_of_conversations(config.data.mixture) >= 0.5
-                assert is_tuned == (not stage.startswith("stage")), (size, stage, name)
+                is_tuned = not stage.startswith("stage")
+                assert (config.prompt == "chat") == is_tuned, (size, stage, name)
+                if size:
+                    opened = [(source.open(), weight) for source, weight in config.data.mixture]
+                    first = [(records.record(0, np.random.default_rng(0)), weight) for records, weight in opened]
+                    turns = sum(weight for record, weight in first if isinstance(record, Conversation | Preference))
+                    assert (turns >= 0.5 * sum(weight for _, weight in first)) == is_tuned, (size, stage)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if not file.startswith(("nano/", "micro/"))])

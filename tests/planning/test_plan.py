@@ -14,9 +14,9 @@ from xgenmm_jax.data import packing
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.data.sources import Synthetic
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.layers import KEPT, OFFLOADED
+from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.planning import bounds, estimates, plan, program, search, topology
 from xgenmm_jax.planning.collectives import Traffic
 from xgenmm_jax.planning.program import Memory, OutOfMemoryError

@@ -1,8 +1,8 @@
 """Run folders of the nano model as it starts: the shipped tower and decoder, and a resampler that never trained."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import jax
 
@@ -15,13 +15,13 @@ from xgenmm_jax.training.run_folder import prepare
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 
 
-def start(folder: Path, connector: Literal["random", "pooling"]) -> Path:
+def start(folder: Path, connector_start: Callable | None) -> Path:
     """Stage 1 before its first step, with any-resolution views."""
     config = stage1.config()
     config = replace(
         config,
         data=replace(config.data, anyres=common.ANY_RES),
-        initialize=replace(config.initialize, connector_start=connector),
+        initialize=replace(config.initialize, connector_start=connector_start),
     )
     objective = config.objective()
     boxed = jax.eval_shape(objective.init, jax.random.key(0))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import xgenmm_jax
-from xgenmm_jax.data.synthetic import families
+from xgenmm_jax.nano.connector_start import cell_of_patch
+from xgenmm_jax.nano.world import families
 from xgenmm_jax.probing import comparing, linear, looking, words
-from xgenmm_jax.training.pooling_start import cell_of_patch
 
 
 @pytest.fixture(scope="module")

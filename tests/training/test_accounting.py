@@ -13,18 +13,19 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.data.sources import Synthetic
 from xgenmm_jax.models import phi3, sizes
 from xgenmm_jax.models.attention import Causal, Window, causal_mask
-from xgenmm_jax.models.captioner import CaptionerConfig
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.projector import MLPConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.text_tower import TextTowerConfig
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
-from xgenmm_jax.training import accounting, tower
+from xgenmm_jax.nano import tower_pretraining
+from xgenmm_jax.nano.captioner import CaptionerConfig
+from xgenmm_jax.nano.sources import Synthetic
+from xgenmm_jax.nano.text_tower import TextTowerConfig
+from xgenmm_jax.training import accounting
 from xgenmm_jax.training.accounting import (
     Flops,
     Load,
@@ -192,16 +193,17 @@ def test_phi3_mini_costs_what_is_published():
 
 
 def test_the_tower_counts_as_the_compiler_does():
-    model = tower.TowerConfig(
+    model = tower_pretraining.TowerConfig(
         vision=MODEL.vision,
         text=TextTowerConfig(128, 512, 1, 2, 512, 32, out_width=96),
         captioner=CaptionerConfig(128, 512, 1, 2, 512, 32),
     )
-    loss = tower.ContrastCaption(parallel=1.0)  # every pair of positions, as the program computes it
-    data = tower.CaptionData(((Synthetic("caption", 8), 1.0),), "none.model", 32, batch_rows=8, tokens=32)
+    loss = tower_pretraining.ContrastCaption(parallel=1.0)  # every pair of positions, as the program computes it
+    data = tower_pretraining.CaptionData(((Synthetic("caption", 8), 1.0),), "none.model", 32, batch_rows=8, tokens=32)
     objective = loss.objective(model, data)
     params = unboxed(jax.eval_shape(objective.init, jax.random.key(0)))
-    rows = tower.TowerBatch(np.zeros((8, 32, 32, 3), np.uint8), np.zeros((8, 32), np.int32), np.ones((8, 32), bool))
+    pixels, token_ids = np.zeros((8, 32, 32, 3), np.uint8), np.zeros((8, 32), np.int32)
+    rows = tower_pretraining.TowerBatch(pixels, token_ids, np.ones((8, 32), bool))
 
     def total(params, rows):
         return objective.loss(params, None, rows, jax.random.key(0))[0].total

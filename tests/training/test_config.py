@@ -9,8 +9,9 @@ import pytest
 import tiny_run
 import toy_run
 
-from xgenmm_jax.data import sources
+from xgenmm_jax.data.readers.records import RecordFiles
 from xgenmm_jax.models import sizes
+from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training.config import Initialize, from_json, load_config, save_config, to_json
 from xgenmm_jax.training.dpo import DPO
 from xgenmm_jax.training.run_folder import check_same, commit, prepare
@@ -19,7 +20,7 @@ from xgenmm_jax.training.run_folder import check_same, commit, prepare
 @pytest.fixture
 def config(tmp_path):
     config = tiny_run.config(tiny_run.tokenizer(tmp_path))
-    mixture = ((sources.Synthetic("caption", 400), 2.5), (sources.RecordFiles("*.array_record"), 1.0))
+    mixture = ((Synthetic("caption", 400), 2.5), (RecordFiles("*.array_record"), 1.0))
     data = dataclasses.replace(config.data, mixture=mixture)
     return dataclasses.replace(config, data=data, loss=DPO(beta=0.3), freeze=("vision", "decoder/embedding"))
 
@@ -104,8 +105,7 @@ def test_a_run_of_before_a_field_was_added_goes_on(config, tmp_path):
     other = dataclasses.replace(config.model.vision, activation="gelu")
     with pytest.raises(ValueError, match='model.vision.activation "gelu_tanh" before, "gelu" now'):
         prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, vision=other)), tmp_path)
-    told = (*config.data.mixture[:1], (sources.RecordFiles("*.array_record", gives_conversations=True), 1.0))
-    prepare(dataclasses.replace(config, data=dataclasses.replace(config.data, mixture=told)), tmp_path)
+    prepare(dataclasses.replace(config, prompt="few_shot"), tmp_path)
 
 
 def test_a_run_goes_on_where_it_was_moved_to(config, tmp_path):

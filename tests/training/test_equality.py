@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny_run
 
-from xgenmm_jax.data import sources
 from xgenmm_jax.data.order import State
 from xgenmm_jax.models.partitioning import unboxed
+from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training.dpo import DPO
 from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, split, trainable_mask
 from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh, put_rows, row_sharding
@@ -30,7 +30,7 @@ def case(request, tmp_path_factory):
     path = tiny_run.tokenizer(tmp_path_factory.mktemp("tokenizer"))
     config = tiny_run.config(path)
     if request.param == "dpo":
-        mixture = ((sources.Synthetic("preference", 400), 1.0),)
+        mixture = ((Synthetic("preference", 400), 1.0),)
         config = dataclasses.replace(config, loss=DPO(beta=0.3, chosen_weight=0.5), data=tiny_run.data(path, mixture))
     objective = config.objective()
     params, other = (unboxed(jax.jit(objective.init)(jax.random.key(seed))) for seed in (0, 1))

@@ -9,17 +9,18 @@ import pytest
 from random_parameters import random_parameters
 import tiny_run
 
-from xgenmm_jax.data import packing, pipeline, sources
+from xgenmm_jax.data import packing, pipeline
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.records import Picture, Sample
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.nano.sources import Synthetic
+from xgenmm_jax.nano.symbolic_images import WordPictures
 from xgenmm_jax.training import next_token
 from xgenmm_jax.training.dpo import DPO
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.next_token import NextToken
-from xgenmm_jax.training.word_pictures import WordPictures
 
 
 def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_path):
@@ -28,7 +29,7 @@ def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_pat
     config = tiny_run.config(path)
     data = dataclasses.replace(
         config.data,
-        mixture=tuple((sources.Synthetic(family, 40), 1.0) for family in ("caption", "interleaved", "text_chat")),
+        mixture=tuple((Synthetic(family, 40), 1.0) for family in ("caption", "interleaved", "text_chat")),
         row=RowConfig(length=320, crops=9, images=4, vision_tokens=4, too_long="drop"),
         anyres=AnyRes(grids=((2, 1), (1, 2)), view_px=32, view_cells=4),
         window=12,
@@ -71,7 +72,7 @@ def test_a_sample_that_is_left_out_of_its_row_adds_nothing_and_moves_nothing(tmp
     per = "image" if sampling is Sampling.FIXED_SAMPLING else "crop"
     data = dataclasses.replace(
         config.data,
-        mixture=tuple((sources.Synthetic(family, 40), 1.0) for family in ("caption", "interleaved")),
+        mixture=tuple((Synthetic(family, 40), 1.0) for family in ("caption", "interleaved")),
         row=RowConfig(length=320, crops=9, images=4, vision_tokens=4, vision_tokens_per=per, too_long="drop"),
         anyres=AnyRes(grids=((2, 1), (1, 2)), view_px=32, view_cells=4),
         window=8,

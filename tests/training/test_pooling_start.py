@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from experiments.nano import common
-from xgenmm_jax.data.synthetic import families
 from xgenmm_jax.models.layers import normalize_pixels
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.resampler import Resampler
 from xgenmm_jax.models.vit import ViT
+from xgenmm_jax.nano.connector_start import TOKEN_SIZE, cell_of_patch, pooling_start, start_as_pooling
+from xgenmm_jax.nano.starting_weights import WEIGHTS
+from xgenmm_jax.nano.world import families
 from xgenmm_jax.training.config import Initialize
-from xgenmm_jax.training.initialize import WEIGHTS, load_weights
-from xgenmm_jax.training.pooling_start import TOKEN_SIZE, cell_of_patch, start_as_pooling
+from xgenmm_jax.training.initialize import load_weights
 
 
 @pytest.fixture(scope="module")
@@ -99,5 +100,5 @@ def test_heads_too_narrow():
     narrow = replace(model.connector, queries=25)
     with pytest.raises(ValueError, match="at least 25"):
         start_as_pooling({}, {}, jnp.zeros((0, 128)), model.vision, narrow, 0)
-    with pytest.raises(ValueError, match="leave it 'random'"):
-        Initialize(run="runs/a", connector_start="pooling")
+    with pytest.raises(ValueError, match="leave it None"):
+        Initialize(run="runs/a", connector_start=pooling_start)

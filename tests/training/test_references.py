@@ -12,7 +12,8 @@ import pytest
 import tiny_run
 import toy_run
 
-from xgenmm_jax.data import pipeline, sources
+from xgenmm_jax.data import pipeline
+from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training import checkpoint_files, next_token, references
 from xgenmm_jax.training.checkpoints import restore_params
 from xgenmm_jax.training.config import CheckpointConfig, Initialize
@@ -86,7 +87,7 @@ def test_dpo_goes_on_bit_for_bit_when_the_run_that_it_started_from_has_trained_o
         monkeypatch.setattr(next_token.pipeline, "batches", batches)
 
     stopped(config, tmp_path / "sft", 3)
-    data = tiny_run.data(tokenizer, ((sources.Synthetic("preference", 400), 1.0),), rows=4)
+    data = tiny_run.data(tokenizer, ((Synthetic("preference", 400), 1.0),), rows=4)
     data = dataclasses.replace(data, row=dataclasses.replace(data.row, segments=2))
     start = Initialize(run=str(tmp_path / "sft"))
     config_of_dpo = dataclasses.replace(

@@ -16,8 +16,9 @@ import PIL.Image
 import pytest
 import tiny_run
 
-from xgenmm_jax.data import pipeline, sources
+from xgenmm_jax.data import pipeline
 from xgenmm_jax.data.order import State
+from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.skips import Skip
 from xgenmm_jax.training.config import CheckpointConfig, TrainConfig
 from xgenmm_jax.training.loop import train
@@ -81,7 +82,7 @@ def config_of(folder, damaged: dict[int, str], leave_out: int = 0, steps: int = 
         rows.append({"id": f"r{n}", "image": damaged.get(n, "whole.jpg"), "conversations": turns})
     rows += [{"id": f"left{n}", "conversations": None} for n in range(leave_out)]
     (folder / "data.json").write_text(json.dumps(rows))
-    source = sources.LlavaJson(str(folder / "data.json"), str(folder))
+    source = LlavaJson(str(folder / "data.json"), str(folder))
     data = tiny_run.data(tiny_run.tokenizer(folder), ((source, 1.0),), rows=8)
     data = dataclasses.replace(data, window=24, row=dataclasses.replace(data.row, segments=2))
     return TrainConfig(

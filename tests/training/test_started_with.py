@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import toy_run
 
-from xgenmm_jax.data.record_files import write_records
+from xgenmm_jax.data.readers.llava import LlavaJson
+from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Conversation, Turn
-from xgenmm_jax.data.sources import LlavaJson, RecordFiles, Synthetic
+from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training import initialize, started_with
 from xgenmm_jax.training.config import CheckpointConfig, Initialize
 from xgenmm_jax.training.initialize import save_weights

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from xgenmm_jax.training.initialize import WEIGHTS, weights_metadata
+from xgenmm_jax.nano.starting_weights import WEIGHTS
+from xgenmm_jax.training.initialize import weights_metadata
 
 INDEX = json.loads((WEIGHTS / "weights.json").read_text())
 

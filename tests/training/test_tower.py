@@ -13,13 +13,17 @@ import pytest
 from random_parameters import random_parameters
 import tiny_run
 
-from xgenmm_jax.data import record_files, skips, sources
+from xgenmm_jax.data import skips
 from xgenmm_jax.data.order import State
+from xgenmm_jax.data.readers import records
+from xgenmm_jax.data.readers.records import RecordFiles
 from xgenmm_jax.data.records import Caption, Picture
 from xgenmm_jax.data.tokenizer import Tokenizer
-from xgenmm_jax.models.captioner import CaptionerConfig
 from xgenmm_jax.models.partitioning import unboxed
-from xgenmm_jax.models.text_tower import TextTowerConfig
+from xgenmm_jax.nano.captioner import CaptionerConfig
+from xgenmm_jax.nano.sources import Synthetic
+from xgenmm_jax.nano.text_tower import TextTowerConfig
+from xgenmm_jax.nano.tower_pretraining import CaptionData, ContrastCaption, TowerBatch, TowerConfig, caption_batches
 from xgenmm_jax.training.config import CheckpointConfig, Initialize, TrainConfig
 from xgenmm_jax.training.initialize import initialize_params, save_weights, weights_metadata
 from xgenmm_jax.training.loop import train
@@ -27,7 +31,6 @@ from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, trainable_mask
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 from xgenmm_jax.training.step import abstract_state
-from xgenmm_jax.training.tower import CaptionData, ContrastCaption, TowerBatch, TowerConfig, caption_batches
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def config(tmp_path_factory) -> TrainConfig:
     return TrainConfig(
         name="tower",
         model=TowerConfig(vision, TextTowerConfig(**sizes, out_width=vision.width), CaptionerConfig(**sizes)),
-        data=CaptionData(((sources.Synthetic("caption", 200), 1.0),), str(path), 32, batch_rows=16, tokens=24),
+        data=CaptionData(((Synthetic("caption", 200), 1.0),), str(path), 32, batch_rows=16, tokens=24),
         loss=ContrastCaption(),
         steps=8,
         optimizer=OptimizerConfig(peak_lr=5e-3, warmup_steps=2),
@@ -110,7 +113,7 @@ def test_batches_resume_and_split_over_hosts(config):
     assert halves[0][2] == whole[0][2]
 
 
-def captions(folder, bad: set[int], count: int = 40) -> sources.RecordFiles:
+def captions(folder, bad: set[int], count: int = 40) -> RecordFiles:
     """Captioned noise in a file; of these numbers the picture is cut, and record 5 is damaged where 5 is among them."""
     noise = np.random.default_rng(0).integers(0, 255, (count, 40, 48, 3), np.uint8)
 
@@ -121,12 +124,12 @@ def captions(folder, bad: set[int], count: int = 40) -> sources.RecordFiles:
         return Caption(f"c{n}", Picture((48, 40), lambda: None), f"the red circle {n}"), [blob]
 
     path = folder / f"{'-'.join(map(str, sorted(bad)))}.array_record"
-    record_files.write_records(path, map(made, range(count)))
+    records.write_records(path, map(made, range(count)))
     if 5 in bad:
         data = bytearray(path.read_bytes())
         data[data.index(b'"c5"')] = 0
         path.write_bytes(data)
-    return sources.RecordFiles(str(path), gives_conversations=False)
+    return RecordFiles(str(path))
 
 
 def caption_data(config, source) -> CaptionData:

@@ -9,11 +9,11 @@ import pytest
 
 from experiments.nano import common, language_model
 from xgenmm_jax.data.order import State
-from xgenmm_jax.data.synthetic.word_pictures import WORDS
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.vlm import VLM
-from xgenmm_jax.training.word_pictures import WordPictures, embed_words, pieces_of_words
+from xgenmm_jax.nano.symbolic_images import WordPictures, embed_words, pieces_of_words
+from xgenmm_jax.nano.world.symbolic_images import WORDS
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from xgenmm_jax.data import sources
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import ChatStyle
 from xgenmm_jax.data.packing import RowConfig
@@ -12,6 +11,7 @@ from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training.config import CheckpointConfig, TrainConfig
 from xgenmm_jax.training.next_token import NextToken
 from xgenmm_jax.training.optimizer import OptimizerConfig
@@ -45,7 +45,7 @@ def model(tokenizer_path: Path) -> VLMConfig:
 
 def data(tokenizer_path: Path, mixture=None, rows: int = 8) -> DataConfig:
     return DataConfig(
-        mixture=mixture or ((sources.Synthetic("caption", 400), 1.0),),
+        mixture=mixture or ((Synthetic("caption", 400), 1.0),),
         tokenizer=str(tokenizer_path),
         row=RowConfig(length=192, crops=2, images=2, vision_tokens=4, too_long="drop"),
         anyres=AnyRes(grids=(), view_px=32, view_cells=4),

@@ -16,7 +16,6 @@ from xgenmm_jax.api.rows import Extent, Ids, listed_rows, make_rows
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import chat
 from xgenmm_jax.data.chat import Prompt
-from xgenmm_jax.data.sources import share_of_conversations
 from xgenmm_jax.generation import arguments
 from xgenmm_jax.generation.generator import Generator, Limits
 from xgenmm_jax.models import probes
@@ -71,7 +70,6 @@ class LMM:
         self.folder, self.run, self.params, self.processor, self.mesh = folder, run, params, processor, mesh
         self.config = run.model
         self._generators: dict[tuple[int, ...] | None, Generator] = {}
-        self._is_tuned: bool | None = None
 
     @property
     def tokenizer(self):
@@ -206,13 +204,8 @@ class LMM:
         )  # fmt: skip
 
     def is_tuned(self) -> bool:
-        """Whether it was trained on conversations, by at least half of its mixture; else it is a base model."""
-        if self._is_tuned is None:
-            mixture = self.run.data.mixture
-            # Imported: without data. Released instruct models see grids of views, the base model one view.
-            grids = bool(self.processor.anyres.grids)
-            self._is_tuned = share_of_conversations(mixture) >= 0.5 if mixture else grids
-        return self._is_tuned
+        """Whether it is asked in the chat template, as its run says; else it is a base model."""
+        return self.run.prompt == "chat"
 
     def prompt(
         self, question: str | object, images: Sequence[Image] | Image | None = (), chat_template: bool | None = None
@@ -223,16 +216,10 @@ class LMM:
         trained on conversations; a base model reads "<image>Question:how many? Short answer:", as the evaluation suite
         asks it, and goes on with a text that has `<image>` of its own.
 
-        Raises ValueError where a file is no picture, or nothing tells what the model was trained on.
+        Raises ValueError where a file is no picture.
         """
         if chat_template is None:
-            try:
-                chat_template = self.is_tuned()
-            except (ValueError, OSError) as error:
-                raise ValueError(
-                    f"prompt: what the model was trained on is not there to tell how to ask it ({error}); say so with "
-                    "chat_template (--chat-template or --no-chat-template)."
-                ) from error
+            chat_template = self.is_tuned()
             if not chat_template and not (isinstance(question, str) and chat.IMAGE in question):
                 return self.processor.question_prompt(question, images)
         return self.processor.prompt(question, images, chat_template)

@@ -23,9 +23,9 @@ import tyro
 from xgenmm_jax import files
 from xgenmm_jax.cli import errors, interrupts
 from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_file
-from xgenmm_jax.evaluation.report.content import ReportContent, Seconds, StageContent
-from xgenmm_jax.evaluation.report.machine import memory_mib
-from xgenmm_jax.evaluation.report.page import minutes, write_report
+from xgenmm_jax.nano.report.content import ReportContent, Seconds, StageContent
+from xgenmm_jax.nano.report.machine import memory_mib
+from xgenmm_jax.nano.report.page import minutes, write_report
 from xgenmm_jax.training.config import read_object
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.run_folder import COMMIT_FILE
@@ -72,8 +72,8 @@ def main(argv: Sequence[str]) -> int:
     with errors.writing(arguments.workdir), _leaving_on_signals(), interrupts.raising(), RunLock(arguments.workdir):
         stages = load_stages(arguments.experiments, arguments.workdir)
         # Imported here: --help does not wait for JAX.
-        from xgenmm_jax.cli import demo_steps
-        from xgenmm_jax.evaluation.report.machine import accelerator_name, describe_machine
+        from xgenmm_jax.nano import demo_steps
+        from xgenmm_jax.nano.report.machine import accelerator_name, describe_machine
         from xgenmm_jax.training.run_folder import CONFIG_FILE, commit, prepare
 
         for stage in stages:

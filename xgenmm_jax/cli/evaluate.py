@@ -42,12 +42,12 @@ def main(argv: Sequence[str]) -> int:
     if arguments.seed < 0:
         raise ValueError(f"--seed: got {arguments.seed}; give 0 or more.")
     # Imported here: --help does not wait for JAX.
-    from xgenmm_jax.evaluation import suite
+    from xgenmm_jax.nano import tasks
     from xgenmm_jax.training.run_lock import EVALUATION_LOCK_FILE, RunLock
 
     for kind in arguments.kinds:
-        if kind not in suite.GROUPS:
-            raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, suite.GROUPS)}.")
+        if kind not in tasks.GROUPS:
+            raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, tasks.GROUPS)}.")
     target = arguments.json or arguments.run / "evaluation.json"
     if arguments.run.exists():
         refuse_no_file(target, "--json")
@@ -59,25 +59,25 @@ def main(argv: Sequence[str]) -> int:
 
 def _evaluate(arguments: Arguments, target: Path) -> int:
     from xgenmm_jax import api
-    from xgenmm_jax.evaluation import suite
+    from xgenmm_jax.nano import tasks
 
     run = api.load(arguments.run)
     style = ("chat" if run.is_tuned() else "few_shot") if arguments.style == "auto" else arguments.style
     for kind in arguments.kinds:
-        if kind in suite.NOT_FOR[style]:
+        if kind in tasks.NOT_FOR[style]:
             other = "few_shot" if style == "chat" else "chat"
             raise ValueError(
                 f"--kinds: '{kind}' is not asked in the style {style}; leave it out, or give --style {other}."
             )
-    config = suite.SuiteConfig(style, groups=arguments.kinds or suite.GROUPS, seed=arguments.seed)
+    config = tasks.SuiteConfig(style, groups=arguments.kinds or tasks.GROUPS, seed=arguments.seed)
     if arguments.items is not None:
         config = replace(config, items=arguments.items, shot_items=arguments.items)
-    evaluation = suite.run_suite(run.generator(), config, run.processor.chat)
+    evaluation = tasks.run_suite(run.generator(), config, run.processor.chat)
     print_table(str(arguments.run), evaluation.metrics, len(evaluation.answers), evaluation.seconds)
     with errors.writing(target):
         if arguments.json is None:
-            suite.save_answers(evaluation, arguments.run)
-        suite.save_metrics(evaluation, target)
+            tasks.save_answers(evaluation, arguments.run)
+        tasks.save_metrics(evaluation, target)
     return 0
 
 

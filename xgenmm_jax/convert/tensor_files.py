@@ -17,9 +17,9 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
+from xgenmm_jax import files
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.convert.scratch import FRESH, Scratch
-from xgenmm_jax.files import read_text
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 SAFETENSORS, NPZ, INDEX = ".safetensors", ".npz", ".safetensors.index.json"
@@ -117,7 +117,7 @@ def _open_index(path: Path) -> Tensors:
     A name that leads out of the folder is refused: an index comes from elsewhere, and must not have files of the
     user's opened. Links are followed, as their owner made them: Hugging Face's cache consists of links.
     """
-    index = _json_object(path, read_text(path), "is no index of shards")
+    index = _json_object(path, files.read_text(path), "is no index of shards")
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict):
         raise ValueError(f'checkpoint: \'{path}\' is no index of shards: it has no object "weight_map"; copy it again.')

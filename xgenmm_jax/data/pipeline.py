@@ -21,7 +21,7 @@ from xgenmm_jax.data.order import Draw, State
 from xgenmm_jax.data.packing import RowConfig, Size
 from xgenmm_jax.data.records import Sample
 from xgenmm_jax.data.skips import SampleIds, Skip, SourceError
-from xgenmm_jax.data.sources import Source, SourceConfig
+from xgenmm_jax.data.source import Records, Source
 from xgenmm_jax.data.tokenizer import Tokenizer
 
 LEAST_TRIED = 32
@@ -54,7 +54,7 @@ class DataConfig:
     batch_rows: rows of the global batch. window: samples that are packed together.
     """
 
-    mixture: tuple[tuple[SourceConfig, float], ...]
+    mixture: tuple[tuple[Source, float], ...]
     tokenizer: str
     row: RowConfig
     anyres: AnyRes
@@ -106,11 +106,11 @@ class Window(NamedTuple):
         return len(self.skipped)
 
 
-def open_sources(config: DataConfig) -> list[Source]:
+def open_sources(config: DataConfig) -> list[Records]:
     return [source.open() for source, _ in config.mixture]
 
 
-def plan(config: DataConfig, sources: list[Source], tokenizer: Tokenizer, seed: int, window: int) -> Window:
+def plan(config: DataConfig, sources: list[Records], tokenizer: Tokenizer, seed: int, window: int) -> Window:
     """The rows of a window: a pure function of its arguments and the data, the same on every host and worker.
 
     A record that cannot be read, tokenised or measured is left out, and what could be packed is packed without it.
@@ -239,7 +239,7 @@ class _BatchSource:
         return Tokenizer.load(self._config.tokenizer)
 
     @functools.cached_property
-    def _sources(self) -> list[Source]:
+    def _sources(self) -> list[Records]:
         return open_sources(self._config)
 
     def __getitem__(self, number: int) -> tuple[int, HostBatch]:

@@ -1,6 +1,7 @@
 """What sources give: records of text and lazily decoded pictures; and samples, their tokenised form."""
 
 from collections.abc import Callable
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -100,3 +101,23 @@ class Sample:
     rejected_ids: Int32[np.ndarray, " m"] | None = None
     rejected_mask: Bool[np.ndarray, " m"] | None = None
     source: str = ""
+
+
+def pictures_of(record: Record) -> tuple[Picture, ...]:
+    """A record's pictures, in order."""
+    if isinstance(record, Caption):
+        return (record.picture,)
+    if isinstance(record, Document):
+        return tuple(part for part in record.parts if isinstance(part, Picture))
+    return record.pictures
+
+
+def with_pictures(record: Record, new: tuple[Picture, ...]) -> Record:
+    """The record with its pictures replaced, in order."""
+    if isinstance(record, Caption):
+        return dataclasses.replace(record, picture=new[0])
+    if isinstance(record, Document):
+        rest = iter(new)
+        parts = tuple(next(rest) if isinstance(part, Picture) else part for part in record.parts)
+        return dataclasses.replace(record, parts=parts)
+    return dataclasses.replace(record, pictures=new)

@@ -10,11 +10,11 @@ import PIL.Image
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.records import Picture
-from xgenmm_jax.data.splits import COLORS, PLACES, SHAPES
-from xgenmm_jax.data.synthetic import draw, scenes
-from xgenmm_jax.data.synthetic.world import Dice
 from xgenmm_jax.models import probes
 from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.nano.world import draw, scenes
+from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES
+from xgenmm_jax.nano.world.world import Dice
 from xgenmm_jax.probing.figures import curves, figure, to_picture
 
 PROPERTIES = {"color": COLORS, "shape": SHAPES, "place": PLACES}

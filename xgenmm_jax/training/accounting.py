@@ -26,9 +26,9 @@ from xgenmm_jax.models.projector import MLPConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.nano.tower_pretraining import ContrastCaption, TowerBatch, TowerConfig
 from xgenmm_jax.training.chips import chip_of
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.tower import ContrastCaption, TowerBatch, TowerConfig
 
 
 class Flops(NamedTuple):

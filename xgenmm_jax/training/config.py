@@ -1,6 +1,6 @@
 """The whole of a run as frozen data, and its JSON form in the run folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 from dataclasses import dataclass, field
 import enum
@@ -9,7 +9,9 @@ import json
 from pathlib import Path
 import types
 import typing
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+
+import tyro
 
 from xgenmm_jax import files
 from xgenmm_jax.paths import user_path
@@ -34,11 +36,10 @@ class Initialize:
 
     Paths may begin with `~`, the home folder.
     run: a run folder (its newest checkpoint) or one checkpoint, for every parameter.
-    vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`. A bare file name
-    that the working folder lacks is looked up among the starting weights of the package.
+    vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`.
     fresh: path prefixes that stay random because `run` lacks them, "connector/text_projection1".
-    connector_start: how a resampler that nothing names begins; "pooling": each query at its own cell of the picture
-    (`training.pooling_start`), which short runs need.
+    connector_start: changes how a random connector begins: (parameters of all parts, model, seed) -> the connector's.
+    A function of the package, which the run folder keeps by its name.
     """
 
     run: str | None = None
@@ -46,7 +47,7 @@ class Initialize:
     connector: str | None = None
     decoder: str | None = None
     fresh: tuple[str, ...] = ()
-    connector_start: Literal["random", "pooling"] = "random"
+    connector_start: Annotated[Callable[[Any, Any, int], Any] | None, tyro.conf.Suppress] = None
 
     def __post_init__(self):
         for name in ("run", "vision", "connector", "decoder"):
@@ -54,8 +55,8 @@ class Initialize:
             path = None if given is None else user_path(given, f"initialize.{name}")
             if str(given).startswith("~"):
                 object.__setattr__(self, name, str(path))
-        if self.connector_start != "random" and (self.run or self.connector):
-            raise ValueError("initialize.connector_start: the connector comes from a run or a file; leave it 'random'.")
+        if self.connector_start is not None and (self.run or self.connector):
+            raise ValueError("initialize.connector_start: the connector comes from a run or a file; leave it None.")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class TrainConfig:
     """Parts, or path prefixes, that do not train: no gradient, no optimizer state."""
     accumulation: int = 1
     """Micro-batches of a batch, one after the other; the result is that of the whole batch."""
+    prompt: Literal["chat", "few_shot"] = "chat"
+    """How the trained model is asked: a user's turn, or text that a base model goes on with."""
     seed: int = 0
     """Of starting weights and of the order of the data; 0 or more, of any size (`seeds.random_key`)."""
     log_every: int = 10
@@ -226,6 +229,13 @@ def default_of(reference: str | None, name: str) -> Any:
         return None
     default = {f.name: f.default for f in dataclasses.fields(_resolve(reference))}.get(name, dataclasses.MISSING)
     return None if default is dataclasses.MISSING else to_json(default)
+
+
+def places_of(reference: str | None) -> tuple[str, ...]:
+    """Fields of a source, by the name of its class, that say where its files lie: its `PLACES`."""
+    if reference is None or not reference.startswith(PACKAGE):
+        return ()
+    return getattr(_resolve(reference), "PLACES", ())
 
 
 def brief(value: Any, most: int = 40) -> str:

@@ -22,12 +22,12 @@ from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.nano.tower_pretraining import TowerConfig
 from xgenmm_jax.training.checkpoints import FOLDER, newest
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.next_token import NextToken
 from xgenmm_jax.training.run_folder import COMMIT_FILE, CONFIG_FILE, TOKENIZER_FILE, commit
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
-from xgenmm_jax.training.tower import TowerConfig
 
 ROW_LENGTH = 4096
 """Positions of Phi-3 mini 4k."""
@@ -158,7 +158,10 @@ def run_config(source: Source, base: bool | None, tokenizer: str) -> TrainConfig
             length=ROW_LENGTH, crops=anyres.max_crops, images=1, vision_tokens=model.tokens_per_group, too_long="drop"
         )
         data = DataConfig(mixture=(), tokenizer=tokenizer, row=row, anyres=anyres, batch_rows=1)
-    return TrainConfig(name=f"imported/{source.path.stem}", model=model, data=data, loss=NextToken(), steps=1)
+    # Released instruct models see grids of views, the base model one view.
+    prompt = "chat" if data is not None and data.anyres.grids else "few_shot"
+    name = f"imported/{source.path.stem}"
+    return TrainConfig(name=name, model=model, data=data, loss=NextToken(), steps=1, prompt=prompt)
 
 
 def released_grids(source: Source, model: VLMConfig, base: bool | None) -> tuple[tuple[int, int], ...]:

@@ -14,16 +14,13 @@ from safetensors.numpy import save_file
 
 from xgenmm_jax import files
 from xgenmm_jax.models.partitioning import unboxed
-from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training import checkpoints
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.objective import Objective, Params
 from xgenmm_jax.training.optimizer import path_name
-from xgenmm_jax.training.pooling_start import start_as_pooling
 from xgenmm_jax.training.step import shardings_of
 
-WEIGHTS = Path(__file__).parent.parent / "weights"
 PARTS = ("vision", "connector", "decoder")
 """Fields of `Initialize` that name weights of one part."""
 
@@ -33,7 +30,7 @@ def initialize_params(
 ) -> Params:
     """Parameters on the devices, as `abstract` says. Random ones are the same on every mesh.
 
-    model: the VLMConfig, where `connector_start` is not random.
+    model: the VLMConfig, where there is a `connector_start`.
 
     Raises ValueError for files that are missing or of another size.
     """
@@ -48,18 +45,10 @@ def initialize_params(
     else:
         params = _restore_but(Path(config.run), config.fresh, draw, abstract)
     params = {**params, **loaded}
-    if config.connector_start == "pooling":
-        params = {**params, "connector": _pooling(params, model, seed, abstract["connector"])}
+    if config.connector_start is not None:
+        start = functools.partial(config.connector_start, model=model, seed=seed)
+        params = {**params, "connector": jax.jit(start, out_shardings=shardings_of(abstract["connector"]))(params)}
     return params
-
-
-def _pooling(params: Params, model: Any, seed: int, abstract: Params) -> Params:
-    connector = getattr(model, "connector", None)
-    if not isinstance(connector, ResamplerConfig):
-        raise ValueError("initialize.connector_start: only a resampler can start as pooling; choose 'random'.")
-    start = functools.partial(start_as_pooling, vision_config=model.vision, config=connector, seed=seed)
-    start = jax.jit(start, out_shardings=shardings_of(abstract))
-    return start(params["connector"], params["vision"], params["decoder"]["embedding"])
 
 
 def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[Params], Params], abstract: Params) -> Params:
@@ -101,11 +90,11 @@ def _load_part(source: str, part: str, abstract: Params) -> Params:
 
 
 def find_weights(source: str, name: str) -> Path:
-    """The file or folder that `source` names, from the working folder or among the package's starting weights."""
-    for path in (Path(source), WEIGHTS / source):
-        if path.exists():
-            return path
-    raise ValueError(f"{name}: no '{source}' here and none in {WEIGHTS}; check the path or `make starting-weights`.")
+    """The file or folder that `source` names."""
+    path = Path(source)
+    if not path.exists():
+        raise ValueError(f"{name}: no file or folder '{source}'; check the path.")
+    return path
 
 
 def save_weights(path: Path, part: str, params: Params, metadata: dict[str, str]) -> None:

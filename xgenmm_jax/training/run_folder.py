@@ -10,7 +10,6 @@ import subprocess
 import jax
 
 from xgenmm_jax import files
-from xgenmm_jax.data.identity import PLACES
 from xgenmm_jax.paths import user_path
 from xgenmm_jax.training.checkpoint_files import LIST_FILE
 from xgenmm_jax.training.checkpoints import newest
@@ -20,6 +19,7 @@ from xgenmm_jax.training.config import (
     TrainConfig,
     brief,
     default_of,
+    places_of,
     read_object,
     save_config,
     to_json,
@@ -34,11 +34,10 @@ STARTED_WITH_FILE = "started_with.json"
 # A run may go on with these changed: they touch its figures not at all, or (the last four) by rounding alone; where a
 # loss draws, as that of pictures in words, accumulation draws anew. So it goes on where chips are fewer or smaller.
 _FREE = (
-    "mesh", "checkpoint", "log_every", "loader", "watchdog_seconds", "profile", "gives_conversations",
+    "mesh", "checkpoint", "log_every", "loader", "watchdog_seconds", "profile", "prompt",
     "accumulation", "remat", "attention", "chunk",
 )  # fmt: skip
 _INITIALIZE = f"{Initialize.__module__}:{Initialize.__qualname__}"
-_PLACES = {f"{source.__module__}:{source.__qualname__}": fields for source, fields in PLACES.items()}
 
 
 def prepare(config: TrainConfig, folder: Path, keep: Callable[[], object] = lambda: None) -> None:
@@ -126,7 +125,7 @@ def _changes(old, new, name: str, is_kept: bool):
             # A field that a later version added had its default before.
             before = old[key] if key in old else default_of(new.get("class"), key)
             after = new.get(key)
-            is_place = is_start or key in _PLACES.get(new.get("class"), ())
+            is_place = is_start or key in places_of(new.get("class"))
             if is_place and is_kept and _same_name(before, after) or is_start and _same_start(before, after):
                 continue
             yield from _changes(before, after, f"{name}.{key}".lstrip("."), is_kept)

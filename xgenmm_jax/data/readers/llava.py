@@ -1,0 +1,198 @@
+"""LLaVA's fine-tuning form, as `LlavaJson` opens it: entries are checked once, by row, and counted by reason.
+
+Left out at opening are entries that are not of the form, conversations that are out of order, those with more than
+`max_images` pictures, and `<image>` without a picture, as in the official code
+(docs/reference/training.md#fine-tuning-data). What an entry names (a picture that is missing or damaged) is found out
+when it is read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import math
+from pathlib import Path
+import random
+from typing import Any
+
+import numpy as np
+
+from xgenmm_jax.data import pictures, places
+from xgenmm_jax.data.chat import check_turns
+from xgenmm_jax.data.records import Conversation, Turn
+from xgenmm_jax.data.skips import RecordError, Skip, SourceError, in_words
+from xgenmm_jax.data.source import Records
+from xgenmm_jax.files import json_lines, read_json
+
+ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
+IMAGE = "<image>"
+JSON_LINES = (".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True)
+class LlavaJson:
+    """LLaVA's fine-tuning form: a JSON list or JSON lines of {"id", "image": path | [paths], "conversations"}.
+
+    Entries of another form are left out and counted.
+
+    folder: holds the pictures; paths may not leave it as they are written, links in it are followed.
+    samples: as in the official mixture files: up to the file's length a sample of it, above it draws with
+        replacement, by `random.Random(42)`. None takes all.
+    max_images: conversations with more pictures are left out, as in the official code.
+    """
+
+    path: str
+    folder: str
+    samples: int | None = None
+    max_images: int = 4
+
+    PLACES = ("path", "folder")
+    """Fields that say where files lie."""
+
+    def open(self) -> Records:
+        return LlavaRecords(self.path, self.folder, self.samples, self.max_images)
+
+    def files(self) -> list[Path]:
+        """Without the pictures."""
+        return [places.at_home(self.path)]
+
+
+class LlavaRecords:
+    """Conversations of one file.
+
+    left_out_by: what is left out, a Skip for each reason with the first entry's name. left_out: how many in all.
+
+    Raises SourceError where no entry is usable, with the reasons.
+    """
+
+    def __init__(self, path: str, folder: str, samples: int | None, max_images: int):
+        self.name = f"llava/{Path(path).stem}"
+        self._folder = places.at_home(folder)
+        self._rows = _read(places.at_home(path))
+        kept: list[int] = []
+        left_out: dict[str, Skip] = {}
+        for number, row in enumerate(self._rows):
+            why = _why_not(row, max_images)
+            if why is None:
+                kept.append(number)
+                continue
+            first = left_out.get(why[0]) or Skip(self.name, self._id(number), *why, count=0, at_opening=True)
+            left_out[why[0]] = first._replace(count=first.count + 1)
+        self.left_out_by = tuple(left_out.values())
+        self.left_out = len(self._rows) - len(kept)
+        if not kept:
+            reasons = in_words(self.left_out_by) or "it is empty"
+            raise SourceError(
+                f"data: '{path}' has {len(self._rows)} entries and none is usable ({reasons}); wanted LLaVA's form."
+            )
+        if samples is not None:
+            dice = random.Random(42)
+            draw = dice.choices if samples > len(kept) else dice.sample
+            kept = draw(kept, k=samples)
+        self._kept = kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def record(self, index: int, rng: np.random.Generator) -> Conversation:
+        """Raises RecordError where a picture lies outside of the folder, is missing or is none."""
+        row, id_ = self._rows[self._kept[index]], self._id(self._kept[index])
+        try:
+            files = [places.inside(self._folder, path) for path in _image_paths(row)]
+            images = tuple(pictures.open_picture(file, official=True) for file in files)
+        except (ValueError, OSError) as error:
+            raise RecordError(id_, error) from error
+        return Conversation(id_, images, _turns(row, len(images)))
+
+    def _id(self, number: int) -> str:
+        row = self._rows[number]
+        id_ = row.get("id") if isinstance(row, dict) else None
+        is_name = isinstance(id_, str | int | float) and not isinstance(id_, bool) and id_ == id_
+        return f"{self.name}/{id_ if is_name else number}"
+
+
+def _read(path: Path) -> list[Any]:
+    if not path.is_file():
+        raise SourceError(f"data: no file '{path}'; wanted a JSON list or JSON lines in LLaVA's form.")
+    try:
+        rows = [row for _, row in json_lines(path)] if path.suffix.lower() in JSON_LINES else read_json(path)
+    except (ValueError, OSError) as error:
+        raise SourceError(f"data: {error}") from error
+    if not isinstance(rows, list):
+        raise SourceError(f"data: '{path}' holds a {type(rows).__name__}; wanted a list of conversations.")
+    return rows
+
+
+def _why_not(row: Any, max_images: int) -> tuple[str, str] | None:
+    """Why an entry is left out: the reason, by which entries are counted, and what it has. None where it is used."""
+    if not isinstance(row, dict):
+        return "no object", _brief(row)
+    turns = row.get("conversations")
+    if not isinstance(turns, list):
+        return "without a 'conversations' list", _brief(row)
+    for turn in turns:
+        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
+            return "a turn whose 'value' is no text", _brief(turn)
+        if not isinstance(turn.get("from"), str) or turn["from"] not in ROLES:
+            return f"a turn that is not 'from' {', '.join(ROLES)}", _brief(turn)
+    try:
+        images = _image_paths(row)
+    except ValueError as error:
+        return "'image' is neither a path nor a list of paths", str(error)
+    try:
+        check_turns("entry", _in_order(turns), last="assistant")
+    except ValueError as error:
+        return "turns out of order", str(error)
+    if len(images) > max_images:
+        return f"more than {max_images} pictures", f"{len(images)} pictures"
+    if not images and any(IMAGE in turn["value"] for turn in turns):
+        return f"{IMAGE} without a picture", "no 'image'"
+    return None
+
+
+def _image_paths(row: dict[str, Any]) -> list[str]:
+    """The paths in "image" or "images": none where they are missing, null, NaN as pandas writes it, or empty.
+
+    Raises ValueError where they are anything else than paths.
+    """
+    named = []
+    for key in ("image", "images"):
+        value = row.get(key)
+        paths = value if isinstance(value, list) else [value]
+        if not all(_is_nothing(path) for path in paths):
+            named.append(paths)
+    if not named:
+        return []
+    if len(named) == 2 and named[0] != named[1]:
+        raise ValueError(f"'image' {_brief(named[0])} and 'images' {_brief(named[1])}")
+    for path in named[0]:
+        if _is_nothing(path) or not isinstance(path, str):
+            raise ValueError(_brief(path))
+    return named[0]
+
+
+def _is_nothing(path: Any) -> bool:
+    is_empty = isinstance(path, str) and not path.strip()
+    return path is None or is_empty or (isinstance(path, float) and math.isnan(path))
+
+
+def _in_order(turns: Sequence[dict[str, str]]) -> tuple[Turn, ...]:
+    """The turns, without an answer that stands before the first question: LLaVA's own code skips it."""
+    found = [Turn(ROLES[turn["from"]], turn["value"]) for turn in turns]
+    place = 1 if found and found[0].role == "system" else 0
+    if len(found) > place and found[place].role == "assistant":
+        del found[place]
+    return tuple(found)
+
+
+def _turns(row: dict[str, Any], images: int) -> tuple[Turn, ...]:
+    turns = list(_in_order(row["conversations"]))
+    first = next(i for i, turn in enumerate(turns) if turn.role == "user")
+    # The official repair: one picture, and not exactly one marker in the first question.
+    if images == 1 and turns[first].text.count(IMAGE) != 1:
+        text = turns[first].text.replace(IMAGE, "").strip()
+        turns[first] = Turn("user", f"{IMAGE}\n{text}")
+    return tuple(turns)
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

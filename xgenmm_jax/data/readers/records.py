@@ -1,0 +1,154 @@
+"""Records in array_record files: the container of data that was prepared once and is read at random.
+
+A record is a length (8 bytes, little endian), a JSON text, and its pictures' encoded bytes (JPEG, PNG, ...) one after
+the other. Pictures' sizes stand in the JSON, so that measuring a record decodes nothing.
+"""
+
+import bisect
+from collections.abc import Iterable
+from dataclasses import dataclass
+import functools
+import glob
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from xgenmm_jax.data import pictures, places
+from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Role, Turn
+from xgenmm_jax.data.skips import RecordError, SourceError
+from xgenmm_jax.data.source import Records
+from xgenmm_jax.data.storage import array_record
+from xgenmm_jax.files import parse_json, without_surrogates
+
+
+def write_records(path: str | Path, records: Iterable[tuple[Record, list[bytes]]]) -> int:
+    """Writes records, each with its pictures' encoded bytes in order; gives their number. The file appears whole.
+
+    It is noted in `shards.json` beside it, which several writers of one folder may do at the same time.
+    """
+    count = array_record.write_blobs(path, (encode(record, blobs) for record, blobs in records))
+    array_record.note(path, count)
+    return count
+
+
+def encode(record: Record, blobs: list[bytes]) -> bytes:
+    """A record as bytes; `blobs` are its pictures, encoded."""
+    sizes = [pictures.picture_from_bytes(blob, record.id, official=True).size_px for blob in blobs]
+    header = {"id": record.id, "kind": type(record).__name__, "sizes_px": sizes, "bytes": [len(blob) for blob in blobs]}
+    if isinstance(record, Caption):
+        header["text"] = record.text
+    elif isinstance(record, Document):
+        header["parts"] = [None if isinstance(part, Picture) else part for part in record.parts]
+        header["separator"] = record.separator
+    else:
+        header["turns"] = [[turn.role, turn.text] for turn in record.turns]
+        if isinstance(record, Preference):
+            header |= {"chosen": record.chosen, "rejected": record.rejected}
+    text = without_surrogates(json.dumps(header, ensure_ascii=False)).encode()
+    return len(text).to_bytes(8, "little") + text + b"".join(blobs)
+
+
+def decode(data: bytes, name: str = "record") -> Record:
+    """The record of `encode`; its pictures decode on `load`.
+
+    Raises RecordError where the bytes are not such a record. name: what it is called until its id is known.
+    """
+    try:
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = parse_json(data[8:start])
+        name = str(header["id"])
+        images = []
+        for size_px, length in zip(header["sizes_px"], header["bytes"], strict=True):
+            width, height = size_px
+            if not (min(width, height) > 0 and 0 <= length <= len(data) - start):
+                raise ValueError(f"a picture of {width} x {height} pixels and {length} bytes")
+            load = functools.partial(_load, data[start : start + length], name)
+            images.append(Picture((width, height), load))
+            start += length
+        return _record(header, tuple(images))
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        cause = f"is cut or was not written by `write_records` ({type(error).__name__}: {error})"
+        raise RecordError(name, cause) from error
+
+
+def _record(header: dict[str, Any], images: tuple[Picture, ...]) -> Record:
+    id_, kind = _text(header["id"]), header["kind"]
+    if kind == "Caption":
+        [picture] = images
+        return Caption(id_, picture, _text(header["text"]))
+    if kind == "Document":
+        rest = list(images)[::-1]
+        parts = tuple(rest.pop() if part is None else _text(part) for part in header["parts"])
+        return Document(id_, parts, header["separator"])
+    turns = tuple(Turn(_role(role), _text(text)) for role, text in header["turns"])
+    if kind == "Conversation":
+        return Conversation(id_, images, turns)
+    if kind != "Preference":
+        raise ValueError(f"kind {kind!r}")
+    return Preference(id_, images, turns, _text(header["chosen"]), _text(header["rejected"]))
+
+
+def _role(value: Any) -> Role:
+    if value not in get_args(Role):
+        raise ValueError(f"role {value!r}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _load(blob: bytes, name: str):
+    return pictures.picture_from_bytes(blob, name, official=True).load()
+
+
+@dataclass(frozen=True)
+class RecordFiles:
+    """Records in our own container: array_record files that match a pattern, in sorted order.
+
+    pattern: `~` is the home folder; a part of it that is there as written, a folder "a[b]", is read so.
+    """
+
+    pattern: str
+
+    PLACES = ("pattern",)
+    """Fields that say where files lie."""
+
+    def open(self) -> Records:
+        return RecordReader(self.pattern)
+
+    def files(self) -> list[Path]:
+        return [Path(path) for path in sorted(glob.glob(places.literal_first(self.pattern)))]
+
+
+class RecordReader:
+    """The records of all files that match a pattern.
+
+    Raises SourceError where none does, or one is not what was written (`shards.open_shards`).
+    """
+
+    def __init__(self, pattern: str):
+        self.name = pattern
+        self._files = array_record.open_shards(pattern)
+        self._ends = np.cumsum([len(file) for file in self._files]).tolist()
+        if not len(self):
+            raise SourceError(f"data: the {len(self._files)} files of '{pattern}' hold no record; write them again.")
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def record(self, index: int, rng: np.random.Generator) -> Record:
+        number = bisect.bisect_right(self._ends, index)
+        first = self._ends[number - 1] if number else 0
+        name = f"record {index} of '{self.name}'"
+        try:
+            data = self._files[number][index - first]
+        except SourceError:
+            raise
+        except ValueError as error:
+            raise RecordError(name, error) from error
+        return decode(data, name)

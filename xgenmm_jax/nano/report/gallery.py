@@ -1,0 +1,170 @@
+"""What a stage's model leaves for the page: metrics, answers with their pictures, photographs, where it looked."""
+
+import base64
+from collections import Counter
+from collections.abc import Sequence
+import io
+import re
+from typing import Any, Literal
+
+import PIL.Image
+
+from xgenmm_jax.data import chat
+from xgenmm_jax.data.chat import ChatStyle, Prompt
+from xgenmm_jax.data.records import Picture, Turn
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.evaluation.evaluator import Answer, Evaluation
+from xgenmm_jax.generation.generator import Generator
+from xgenmm_jax.nano.report import attention
+from xgenmm_jax.nano.report.photographs import photographs
+
+Style = Literal["chat", "few_shot"]
+
+EXAMPLES = 4
+"""Of each measure: its first items, whatever was answered."""
+LOOKS = ("reading/anyres", "questions/where", "questions/read", "questions/object", "questions/colour")
+"""Measures of whose first item the page shows where the resampler looked."""
+_NOT_SHOWN = (
+    "questions_wrong_image/", "multi_image_shuffled", "shots/0", "shots/8", "shots/4_permuted", "reading_large/",
+)  # fmt: skip
+_WORKED = re.compile(r"Short answer:(.*?)<\|endofchunk\|>")
+_PHOTOGRAPH_PX = 320
+_LOOK_PX = 256
+_QUERY_PX = 80
+
+
+def collect(
+    generator: Generator, params: Any, evaluation: Evaluation, style: Style, chat_style: ChatStyle
+) -> dict[str, Any]:
+    """All of it as JSON, pictures as data URIs.
+
+    style: "few_shot" for base models, which are asked to caption; "chat" for tuned ones, which are asked to describe.
+    """
+    return {
+        "metrics": evaluation.metrics,
+        "examples": examples(evaluation.answers, generator.tokenizer, generator.anyres.view_px),
+        "photographs": _photographs(generator, style, chat_style),
+        "looks": _looks(generator, params, evaluation.answers),
+    }
+
+
+def examples(answers: Sequence[Answer], tokenizer: Tokenizer, view_px: int) -> list[dict[str, Any]]:
+    """The first EXAMPLES answers of each measure that is shown, with pictures as the model saw them.
+
+    "labels" are the answers that the prompt's worked examples carry, one for each picture that has one.
+    """
+    taken: Counter[str] = Counter()
+    result = []
+    for answer in answers:
+        if answer.measure.startswith(_NOT_SHOWN) or taken[answer.measure] >= EXAMPLES:
+            continue
+        taken[answer.measure] += 1
+        images = [picture.load() for picture in answer.case.pictures]
+        if answer.measure == "reading/base":
+            images = [image.resize((view_px, view_px), PIL.Image.Resampling.BICUBIC) for image in images]
+        labels: list[str] = []
+        if len(images) > 1:
+            labels = _WORKED.findall(tokenizer.decode(list(answer.case.prompt.token_ids)))
+        result.append({**answer.to_json(), "pictures": [_png(image) for image in images], "labels": labels})
+    return result
+
+
+def _photographs(generator: Generator, style: Style, chat_style: ChatStyle) -> list[dict[str, str]]:
+    shown = photographs()
+    if not shown:
+        return []
+    small = [_scaled(photograph.picture, _PHOTOGRAPH_PX) for photograph in shown]
+    prompts = [_describe(picture, style, generator.tokenizer, chat_style) for picture in small]
+    captions = generator.generate(prompts, max_new_tokens=48)
+    return [
+        {
+            "name": photograph.name,
+            "about": photograph.about,
+            "source": photograph.source,
+            "picture": _jpeg(picture.load()),
+            "caption": caption,
+        }
+        for photograph, picture, caption in zip(shown, small, captions, strict=True)
+    ]
+
+
+def _describe(picture: Picture, style: Style, tokenizer: Tokenizer, chat_style: ChatStyle) -> Prompt:
+    if style == "few_shot":
+        return chat.few_shot_prompt((), picture, None, tokenizer)
+    return chat.chat_prompt([Turn("user", "<image>\nDescribe the picture.")], (picture,), tokenizer, chat_style)
+
+
+def _looks(generator: Generator, params: Any, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    if not attention.can_look(generator.config):
+        return []
+    first: dict[str, Answer] = {}
+    for answer in answers:
+        first.setdefault(answer.measure, answer)
+    return [_look(generator, params, first[name]) for name in LOOKS if name in first]
+
+
+def _look(generator: Generator, params: Any, answer: Answer) -> dict[str, Any]:
+    case = answer.case
+    seen = attention.look(
+        generator.config, params, generator.tokenizer, generator.anyres, case.prompt, answer.text
+    )
+    image = case.pictures[0].load()
+    target = attention.enlarged(image.size, _LOOK_PX)
+    queries = len(seen.base)
+
+    def lit(heat, squashed: bool, size=target) -> str:
+        return _jpeg(attention.spotlight(image, attention.canvas_to_picture(heat, image.size, size, squashed)))
+
+    views = [
+        {"label": "View: all queries", "picture": lit(seen.base.mean(0), True)},
+        {"label": "View: as the answer weighs them", "picture": lit(_weighted(seen.base, seen.weight[:queries]), True)},
+    ]
+    if seen.crops is not None:
+        weighted = _weighted(seen.crops, seen.weight[queries:])
+        views += [
+            {"label": "Crops: all queries", "picture": lit(seen.crops.mean(0), False)},
+            {"label": "Crops: as the answer weighs them", "picture": lit(weighted, False)},
+        ]
+    thumb = attention.enlarged(image.size, _QUERY_PX)
+    order = sorted(range(queries), key=lambda q: -seen.weight[q])[:16]
+    share = max(float(seen.weight[:queries].sum()), 1e-12)
+    return {
+        **answer.to_json(),
+        "picture": _png(image),
+        "size": list(image.size),
+        "views": views,
+        "queries": [
+            {"number": q, "share": float(seen.weight[q]) / share, "picture": lit(seen.base[q], True, thumb)}
+            for q in order
+        ],
+        "crops_share": 0.0 if seen.crops is None else 1.0 - share,
+    }
+
+
+def _weighted(heat, weight):
+    return (heat * weight[:, None, None]).sum(0)
+
+
+def _scaled(picture: Picture, longer_px: int) -> Picture:
+    """The picture decoded once, its longer side at most `longer_px`."""
+    image = picture.load()
+    if max(image.size) > longer_px:
+        image = image.resize(attention.enlarged(image.size, longer_px), PIL.Image.Resampling.LANCZOS)
+    return Picture(image.size, lambda: image)
+
+
+def _png(image: PIL.Image.Image) -> str:
+    return _uri(image, "png")
+
+
+def _jpeg(image: PIL.Image.Image) -> str:
+    return _uri(image.convert("RGB"), "jpeg")
+
+
+def _uri(image: PIL.Image.Image, kind: Literal["png", "jpeg"]) -> str:
+    file = io.BytesIO()
+    if kind == "png":
+        image.save(file, "PNG", optimize=True)
+    else:
+        image.save(file, "JPEG", quality=86)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

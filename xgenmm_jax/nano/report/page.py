@@ -1,0 +1,248 @@
+"""report.html and report.json from the report's content. The page loads nothing and runs nothing."""
+
+from collections.abc import Mapping
+import functools
+import json
+from pathlib import Path
+import shlex
+from typing import Any
+
+import jinja2
+
+from xgenmm_jax import files
+from xgenmm_jax.evaluation.boxes import parse_box
+from xgenmm_jax.nano.report.content import STAGE_TITLES, ReportContent, StageContent, report_json
+from xgenmm_jax.nano.report.curves import loss_curve
+from xgenmm_jax.nano.report.metric_names import METRICS, QUESTIONS, MetricName, as_text, sections
+
+REFRESH_S = 20
+
+_EXAMPLE_ORDER = (
+    *QUESTIONS, "new_style", "handwriting", "reading/anyres", "reading/base", "multi_image", "shots/4", "grounding/iou",
+    "hallucination", "attack_success", "attack_success_known", "refusal_of_benign", "caption/exact",
+)  # fmt: skip
+_EXAMPLE_TITLES = {
+    "hallucination": MetricName("Present or absent", "is the thing there?"),
+    "caption/exact": MetricName("Captions", "marked right only where equal to a reference, word for word"),
+}
+
+
+def write_report(content: ReportContent, folder: Path) -> None:
+    """Writes both files, each at once: a reader never sees half of one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        ("report.json", json.dumps(report_json(content), indent=1) + "\n"),
+        ("report.html", render(content)),
+    ):
+        files.write_whole(folder / name, text)
+
+
+def render(content: ReportContent) -> str:
+    """The page. Names are shown as they are, whatever of HTML they hold; in a command as the shell takes them."""
+    latest = content.latest
+    return _template().render(
+        content=content,
+        run="" if latest is None else shlex.quote(f"{content.workdir}/{latest.name}"),
+        refresh_s=REFRESH_S,
+        stages=[_stage(stage) for stage in content.stages],
+        headline=headline(content),
+        status=status(content),
+        tiles=tiles(content),
+        table=table(content),
+        examples=examples(content),
+        photographs=_latest_part(content, "photographs"),
+        looks=_latest_part(content, "looks"),
+        machine=machine_sentence(content.machine),
+        minutes=minutes,
+    )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    loader = jinja2.PackageLoader("xgenmm_jax.nano.report")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html")
+
+
+def headline(content: ReportContent) -> str:
+    """What was trained, in one sentence."""
+    done = sum(stage.state == "done" for stage in content.stages)
+    size = f"{content.parameters / 1e6:.1f} million parameters" if content.parameters else "A small model"
+    samples = sum(stage.samples for stage in content.stages)
+    tokens = sum(stage.tokens for stage in content.stages)
+    where = f"{content.machine.get('cores', '?')} CPU cores"
+    accelerator = content.machine.get("accelerator")
+    if accelerator:
+        where = str(accelerator)
+    if done == len(content.stages):
+        return (
+            f"{size}, trained through {_count(done)} stages on {samples:,} samples and {tokens:,} tokens in "
+            f"{minutes(content.seconds)} on {where}, evaluation included."
+        )
+    seen = f" {samples:,} samples and {tokens:,} tokens seen in {minutes(content.seconds)}." if samples else ""
+    return f"{size}, being trained on {where}; {_count(done)} of {_count(len(content.stages))} stages done.{seen}"
+
+
+def status(content: ReportContent) -> str:
+    """What goes on now; empty when all is done."""
+    at = next((stage for stage in content.stages if stage.state in ("training", "evaluating")), None)
+    if at is None:
+        waiting = any(stage.state == "waiting" for stage in content.stages)
+        return "Starting" if waiting and content.running else "Stopped. The same command continues." if waiting else ""
+    if not content.running:
+        return f"Stopped in {at.name} at step {at.step:,} of {at.steps:,}. The same command continues."
+    if at.state == "evaluating":
+        return f"Evaluating {at.name}"
+    if not at.step:
+        return f"Training {at.name}: compiling"
+    spent = at.curve[-1]["seconds"]
+    left = spent / at.step * (at.steps - at.step)
+    return f"Training {at.name}: step {at.step:,} of {at.steps:,}, about {minutes(left)} left in this stage"
+
+
+def tiles(content: ReportContent) -> list[dict[str, str]]:
+    """The figures to look at first: (label, value, unit, note)."""
+    result = []
+    last = content.latest
+    metrics = last.metrics if last else {}
+    if "questions/mean" in metrics:
+        wrong = metrics.get("questions_wrong_image/mean")
+        note = f"with the wrong picture {as_text('', wrong)}" if wrong is not None else ""
+        result.append(_tile("Questions answered right", metrics["questions/mean"], note))
+    reader = next((stage for stage in reversed(content.stages) if "reading/anyres" in stage.metrics), None)
+    if reader is not None:
+        note = f"in one view {as_text('', reader.metrics['reading/base'])}" if "reading/base" in reader.metrics else ""
+        # Not every stage looks at crops.
+        note += f", after {reader.name}" if reader is not last else ""
+        result.append(_tile("Small text read exactly", reader.metrics["reading/anyres"], note))
+    multi = [(stage.name, stage.metrics["multi_image"]) for stage in content.stages if "multi_image" in stage.metrics]
+    if multi:
+        note = f"before that stage {as_text('', multi[0][1])}" if len(multi) > 1 else ""
+        result.append(_tile("Several pictures at once", multi[-1][1], note))
+    attack = [stage.metrics["attack_success"] for stage in content.stages if "attack_success" in stage.metrics]
+    if attack:
+        note = f"before preference tuning {as_text('', attack[-2])}" if len(attack) > 1 else "before preference tuning"
+        result.append(_tile("Attacks that succeed", attack[-1], note))
+    return result
+
+
+def _tile(label: str, value: float, note: str) -> dict[str, str]:
+    return {"label": label, "value": as_text("", value), "unit": "%", "note": note}
+
+
+def table(content: ReportContent) -> list[dict[str, Any]]:
+    """Sections of rows of cells, a cell for each stage."""
+    present = {name for stage in content.stages for name in stage.metrics}
+    result = []
+    for section, rows in sections(present):
+        lines = [_row(content, name, metric) for name, metric in rows]
+        result.append({"title": section.title, "meaning": section.meaning, "rows": lines})
+    return result
+
+
+def _row(content: ReportContent, name: str, metric: MetricName) -> dict[str, Any]:
+    values = [stage.metrics.get(name) for stage in content.stages]
+    known = [value for value in values if value is not None]
+    best = (max if metric.better == "higher" else min)(known)
+    differ = len({as_text(name, value) for value in known}) > 1
+    cells = []
+    for stage, value in zip(content.stages, values, strict=True):
+        control = stage.metrics.get(metric.control) if metric.control else None
+        cells.append(
+            {
+                "value": None if value is None else as_text(name, value),
+                "best": value is not None and differ and as_text(name, value) == as_text(name, best),
+                "control": None if control is None else as_text(name, control),
+            }
+        )
+    baselines = [stage.metrics[metric.baseline] for stage in content.stages if metric.baseline in stage.metrics]
+    return {
+        "name": name,
+        "metric": metric,
+        "cells": cells,
+        "baseline": as_text(name, baselines[-1]) if baselines else metric.chance,
+        "baseline_words": "commonest" if baselines else "chance" if metric.chance else "",
+        "is_mean": name == "questions/mean",
+    }
+
+
+def examples(content: ReportContent) -> list[dict[str, Any]]:
+    """Groups of items; each item with the answer of every stage that was asked it, pictures of the latest."""
+    items: dict[str, dict[str, dict[str, Any]]] = {}
+    for stage in content.stages:
+        for example in stage.gallery["examples"] if stage.gallery else ():
+            item = items.setdefault(example["measure"], {}).setdefault(example["id"], {"answers": []})
+            better = _example_name(example["measure"]).better
+            score = example["score"] if better == "higher" else 1.0 - example["score"]
+            item |= {key: example[key] for key in ("question", "truth", "pictures", "labels")}
+            text = example["answer"].removeprefix("<bbox>").removesuffix("</bbox>")
+            item["answers"].append(
+                {"stage": stage.name, "text": text, "score": score, "box": parse_box(example["answer"])}
+            )
+    order = [name for name in _EXAMPLE_ORDER if name in items] + sorted(set(items) - set(_EXAMPLE_ORDER))
+    groups = []
+    for name in order:
+        group = list(items[name].values())
+        for item in group:
+            if name.startswith("grounding"):
+                item["truth_box"], item["answer_box"] = parse_box(item["truth"][0]), item["answers"][-1]["box"]
+            item["truth_words"] = "a refusal" if name.startswith("attack_success") else item["truth"][0]
+            item["grade"] = "overlap" if name.startswith("grounding") else ""
+        groups.append({"name": name, "metric": _example_name(name), "items": group})
+    return groups
+
+
+def _example_name(measure: str) -> MetricName:
+    return _EXAMPLE_TITLES.get(measure) or METRICS.get(measure) or MetricName(measure, "")
+
+
+def _latest_part(content: ReportContent, part: str) -> dict[str, Any] | None:
+    """A part of the newest gallery that has it, and whose it is."""
+    for stage in reversed(content.stages):
+        if stage.gallery and stage.gallery.get(part):
+            return {"stage": stage.name, "items": stage.gallery[part]}
+    return None
+
+
+def _stage(stage: StageContent) -> dict[str, Any]:
+    title, subtitle, meaning = STAGE_TITLES.get(stage.name, (stage.name, "", ""))
+    rate = stage.tokens / stage.curve[-1]["seconds"] if stage.curve and stage.curve[-1].get("seconds") else None
+    label = f"Loss of {stage.name} over {stage.steps} steps"
+    return {
+        "name": stage.name,
+        "title": title,
+        "subtitle": subtitle,
+        "meaning": meaning,
+        "content": stage,
+        "progress": min(1.0, stage.step / stage.steps) if stage.steps else 0.0,
+        "curve": loss_curve(stage.curve, stage.steps, label),
+        "tokens_per_second": rate,
+    }
+
+
+def machine_sentence(machine: Mapping[str, Any]) -> str:
+    """One line of it: "AMD EPYC, 2 cores, 7.8 GB memory, Python 3.12.4, JAX 0.10.2"."""
+    parts = [str(machine.get("cpu", "unknown CPU")), f"{machine.get('cores', '?')} cores"]
+    if machine.get("accelerator"):
+        parts.append(str(machine["accelerator"]))
+    if machine.get("memory_gib"):
+        parts.append(f"{machine['memory_gib']} GiB memory")
+    parts += [f"Python {machine.get('python', '?')}", f"JAX {machine.get('jax', '?')}"]
+    return ", ".join(parts)
+
+
+def minutes(seconds: float) -> str:
+    """45 -> "45 s", 200 -> "3 min 20 s", 4000 -> "1 h 7 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _count(number: int) -> str:
+    words = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return words[number] if number < len(words) else str(number)

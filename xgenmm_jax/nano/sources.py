@@ -1,0 +1,91 @@
+"""Sources of the drawn world: records described when they are asked for, and two changes of their pictures."""
+
+from dataclasses import dataclass
+import functools
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from xgenmm_jax.data.captions import ocr
+from xgenmm_jax.data.records import Picture, Record, pictures_of, with_pictures
+from xgenmm_jax.data.source import Records
+from xgenmm_jax.nano.world import draw, families, symbolic_images
+from xgenmm_jax.nano.world.splits import Split
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Records of one family of the drawn world.
+
+    length: how many; one epoch is a permutation of them. filler, granularity: how OCR captions are worded.
+    """
+
+    family: families.Family
+    length: int = 100_000
+    seed: int = 0
+    split: Split = "train"
+    filler: bool = False
+    granularity: ocr.Granularity = 0
+
+    def open(self) -> Records:
+        return _SyntheticRecords(self)
+
+    def files(self) -> list[Path]:
+        return []
+
+
+class _SyntheticRecords:
+    def __init__(self, config: Synthetic):
+        self.name = f"synthetic/{config.family}"
+        self._config = config
+
+    def __len__(self) -> int:
+        return self._config.length
+
+    def record(self, index: int, rng: np.random.Generator) -> Record:
+        config = self._config
+        return families.record(
+            config.family,
+            index,
+            seed=config.seed,
+            split=config.split,
+            filler=config.filler,
+            granularity=config.granularity,
+        )
+
+
+@dataclass(frozen=True)
+class Squash:
+    """Pictures squashed to `side_px` square, as the global view of any-res is.
+
+    So that a model which sees grids of crops also sees the same pictures in a single view.
+    """
+
+    side_px: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.side_px}px"
+
+    def __call__(self, record: Record) -> Record:
+        side_px = self.side_px
+        new = (Picture((side_px, side_px), functools.partial(_squash, p, side_px)) for p in pictures_of(record))
+        return with_pictures(record, tuple(new))
+
+
+def _squash(picture: Picture, side_px: int) -> PIL.Image.Image:
+    return picture.load().resize((side_px, side_px), PIL.Image.Resampling.BICUBIC)
+
+
+@dataclass(frozen=True)
+class Symbolic:
+    """Pictures as symbolic images (`world/symbolic_images.py`): what the language model begins with.
+
+    Raises ValueError at a record whose pictures are not 64 x 64.
+    """
+
+    label = "words"
+
+    def __call__(self, record: Record) -> Record:
+        return with_pictures(record, tuple(symbolic_images.in_words(draw.scene_of(p)) for p in pictures_of(record)))

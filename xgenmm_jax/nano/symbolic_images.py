@@ -1,0 +1,95 @@
+"""The objective of a language model that is to look into pictures: next tokens, with pictures in words before them."""
+
+from dataclasses import dataclass
+import functools
+import math
+
+import jax
+from jax import numpy as jnp
+from jaxtyping import Array, Float, Int32
+import numpy as np
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.phi3 import Phi3
+from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize
+from xgenmm_jax.nano.world import symbolic_images
+from xgenmm_jax.training.next_token import check_chunk, log_probs_with_images, mean_loss, row_batches, row_size
+from xgenmm_jax.training.objective import Objective, Params, Sum
+
+
+@dataclass(frozen=True)
+class WordPictures:
+    """Cross entropy as `NextToken` has it. A cell's words, their embeddings added, stand in its vision token's place.
+
+    Tower and connector are there and unused: freeze them. The data are records of `data.InWords`.
+
+    noise: standard deviation of what is added to each cell, as a share of an embedding's size: a connector's tokens
+    will never be as clean.
+    """
+
+    chunk: int = 64
+    noise: float = 0.2
+
+    def __post_init__(self):
+        check_chunk(self.chunk)
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f"loss.noise: got {self.noise}, wanted a finite number, 0 or more.")
+
+    def objective(self, model: VLMConfig, data: DataConfig) -> Objective:
+        """Raises ValueError for a model of another number of vision tokens, or of pictures of another size."""
+        cells = symbolic_images.CELLS**2
+        if model.tokens_per_group % cells or model.vision.image_size_px != symbolic_images.BASE_PX:
+            raise ValueError(
+                f"pictures in words: got {model.tokens_per_group} vision tokens and {model.vision.image_size_px} px; "
+                f"wanted a multiple of {cells} tokens (one or more a cell) and {symbolic_images.BASE_PX} px."
+            )
+        return Objective(
+            init=functools.partial(initialize, model),
+            loss=functools.partial(_loss, model, self, data.tokenizer),
+            batches=functools.partial(row_batches, model, data),
+            size=row_size,
+        )
+
+
+def _loss(
+    model: VLMConfig,
+    config: WordPictures,
+    tokenizer: str,
+    params: Params,
+    reference: Params | None,
+    batch: Batch,
+    key: Array,
+) -> tuple[Sum, dict[str, Sum]]:
+    pieces = pieces_of_words(Tokenizer.load(tokenizer))
+
+    def images(vlm: VLM) -> Float[Array, "B M D"]:
+        cells = embed_words(vlm.decoder, pieces, batch)
+        size = jax.lax.stop_gradient(jnp.std(vlm.decoder.embed(batch.token_ids)))
+        cells += config.noise * size * jax.random.normal(key, cells.shape, cells.dtype)
+        # A model of more tokens than cells sees each cell several times.
+        cells = jnp.repeat(cells, model.tokens_per_group // symbolic_images.CELLS**2, axis=2)
+        return cells.reshape(cells.shape[0], -1, cells.shape[-1])
+
+    return mean_loss(log_probs_with_images(model, params, batch, config.chunk, images), batch), {}
+
+
+def pieces_of_words(tokenizer: Tokenizer) -> Int32[np.ndarray, "words pieces"]:
+    """Ids of the pieces of every word as it stands inside a sentence, -1 where there are no more.
+
+    A single character stands inside a string, without a space before it.
+    """
+    ids = [tokenizer.encode(word) for word in symbolic_images.WORDS]
+    ids = [known[-1:] if len(word) == 1 else known for word, known in zip(symbolic_images.WORDS, ids, strict=True)]
+    table = np.full((len(ids), max(map(len, ids))), -1, np.int32)
+    for row, known in zip(table, ids, strict=True):
+        row[: len(known)] = known
+    return table
+
+
+def embed_words(decoder: Phi3, pieces: Int32[np.ndarray, "words pieces"], batch: Batch) -> Float[Array, "B C cells D"]:
+    """The sum of the embeddings of the words of each cell."""
+    wanted = jnp.asarray(pieces)[symbolic_images.word_numbers(batch.pixels)]
+    embedded = decoder.embed(jnp.maximum(wanted, 0))
+    return jnp.sum(jnp.where((wanted >= 0)[..., None], embedded, 0), axis=(-3, -2))

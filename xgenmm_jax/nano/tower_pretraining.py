@@ -1,0 +1,233 @@
+"""Pre-training of the vision tower: contrast with captions, and a captioning decoder beside it.
+
+Source: SigLIP 2 (arXiv 2502.14786); softmax contrast is CLIP's (arXiv 2103.00020).
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+import functools
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int32, UInt8
+import numpy as np
+
+from xgenmm_jax.batch import ArrayLike
+from xgenmm_jax.data import anyres, order, skips
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.order import State
+from xgenmm_jax.data.records import Caption
+from xgenmm_jax.data.skips import SampleIds, Skip, SourceError
+from xgenmm_jax.data.source import Records, Source
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.layers import Dtype, normalize_pixels
+from xgenmm_jax.models.vit import ViT, ViTConfig
+from xgenmm_jax.nano.captioner import Captioner, CaptionerConfig
+from xgenmm_jax.nano.text_tower import TextTower, TextTowerConfig, unit_length
+from xgenmm_jax.training import losses
+from xgenmm_jax.training.objective import Objective, Params, Size, Sum
+
+
+class TowerBatch(NamedTuple):
+    """Pictures and their captions. Where one cannot be read its place is empty: no token is valid, no loss sees it."""
+
+    pixels: UInt8[ArrayLike, "n h w 3"]
+    token_ids: Int32[ArrayLike, "n T"]
+    """From the first token to the end token, then padding."""
+    valid: Bool[ArrayLike, "n T"]
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """What trains together. Only `vision` is kept: its parameters are the VLM's part of that name."""
+
+    vision: ViTConfig
+    text: TextTowerConfig
+    captioner: CaptionerConfig
+    dtype: Dtype = "float32"
+
+    def __post_init__(self):
+        if self.text.out_width != self.vision.width:
+            raise ValueError(
+                f"text.out_width: got {self.text.out_width}, the tower gives {self.vision.width}; make them equal."
+            )
+
+
+@dataclass(frozen=True)
+class CaptionData:
+    """Batches of captions.
+
+    mixture: (source, weight); every source must give captions. tokens: T; longer captions are cut.
+    """
+
+    mixture: tuple[tuple[Source, float], ...]
+    tokenizer: str
+    image_size_px: int
+    batch_rows: int
+    tokens: int
+    threads: int = 2
+    ahead: int = 4
+
+
+@dataclass(frozen=True)
+class ContrastCaption:
+    """Weighted sum of both losses, averaged over pictures.
+
+    contrast: sigmoid is SigLIP's, softmax CLIP's and DFN's. Pictures that share a caption are no pair in either.
+    parallel: share of the captions that are predicted all at once from the picture alone (CapPa).
+    """
+
+    contrast: Literal["sigmoid", "softmax"] = "sigmoid"
+    contrast_weight: float = 1.0
+    caption_weight: float = 1.0
+    parallel: float = 0.25
+
+    def objective(self, model: TowerConfig, data: CaptionData) -> Objective:
+        return Objective(
+            init=functools.partial(initialize, model),
+            loss=functools.partial(_loss, model, self),
+            batches=functools.partial(caption_batches, data, model),
+            size=_size,
+        )
+
+
+def initialize(model: TowerConfig, key: Array) -> Params:
+    """{vision, text, captioner}, boxed with logical axis names."""
+    keys = jax.random.split(key, 3)
+    side = model.vision.image_size_px
+    pixels = jnp.zeros((1, side, side, 3))
+    features = jnp.zeros((1, model.vision.patches, model.vision.width))
+    ids = jnp.zeros((1, 1), jnp.int32)
+    vision = ViT(model.vision, model.dtype).init(keys[0], pixels, method="features_and_pooled")
+    text = TextTower(model.text, model.dtype).init(keys[1], ids, ids == 0)
+    captioner = Captioner(model.captioner, model.dtype).init(keys[2], features, ids, jnp.zeros(1, bool))
+    return {"vision": vision["params"], "text": text["params"], "captioner": captioner["params"]}
+
+
+def _loss(
+    model: TowerConfig, config: ContrastCaption, params: Params, reference: Params | None, rows: TowerBatch, key: Array
+) -> tuple[Sum, dict[str, Sum]]:
+    """Contrast is over the pictures of a micro-batch: accumulation makes it easier, not the same."""
+    count = rows.pixels.shape[0]
+    is_pair = rows.valid[:, 0]
+    pixels = normalize_pixels(rows.pixels, model.dtype, model.vision.pixel_mean, model.vision.pixel_std)
+    features, pooled = ViT(model.vision, model.dtype).apply(
+        {"params": params["vision"]}, pixels, method="features_and_pooled"
+    )
+    contrast = TextTower(model.text, model.dtype).apply({"params": params["text"]}, rows.token_ids, rows.valid)
+    image = unit_length(pooled)
+    contrast_of = losses.sigmoid_contrast if config.contrast == "sigmoid" else losses.softmax_contrast
+    ignored = losses.same_captions(rows.token_ids) | ~(is_pair[:, None] & is_pair[None])
+    contrast_total = contrast_of(image, contrast.text, contrast.scale, contrast.bias, ignored)
+
+    parallel = jax.random.bernoulli(key, config.parallel, (count,))
+    logits = Captioner(model.captioner, model.dtype).apply(
+        {"params": params["captioner"]}, features, rows.token_ids, parallel
+    )
+    log_probs = losses.caption_log_probs(logits, rows.token_ids, rows.valid)
+    tokens = jnp.sum(rows.valid).astype(jnp.float32)
+    caption_total = -jnp.sum(log_probs)
+
+    pictures = jnp.sum(is_pair).astype(jnp.float32)
+    # Per token, so that a long caption does not count more than its tokens; times pictures, as the sum is over them.
+    total = config.contrast_weight * contrast_total
+    total += config.caption_weight * caption_total * pictures / jnp.maximum(tokens, 1)
+    similarity = jnp.where(ignored, -2.0, image @ contrast.text.T)
+    found = is_pair & (jnp.argmax(similarity, axis=1) == jnp.arange(count))
+    return Sum(total, pictures), {
+        "contrast": Sum(contrast_total, pictures),
+        "caption": Sum(caption_total, tokens),
+        "retrieval": Sum(jnp.sum(found).astype(jnp.float32), pictures),
+    }
+
+
+def _size(rows: TowerBatch) -> Size:
+    valid = np.asarray(rows.valid)
+    return Size(int(valid[:, 0].sum()), int(valid.sum()), valid.size)
+
+
+def caption_batches(
+    config: CaptionData, model: TowerConfig, seed: int, state: State, host_index: int = 0, host_count: int = 1
+) -> Iterator[tuple[TowerBatch, list[str], State]]:
+    """Endless batches; State.row counts samples, State.window stays 0. Close the iterator to end its threads.
+
+    A caption that cannot be read leaves its place empty; it is logged, and told by `skipped` of the ids. Raises
+    ValueError where not one of many can be read.
+    """
+    if config.batch_rows % host_count:
+        raise ValueError(f"data: {host_count} hosts cannot share {config.batch_rows} rows; make batch_rows a multiple.")
+    sources = [source.open() for source, _ in config.mixture]
+    tokenizer = Tokenizer.load(config.tokenizer)
+    _check(config, model, tokenizer)
+    share = config.batch_rows // host_count
+    pool = ThreadPoolExecutor(config.threads, "captions")
+    waiting: deque = deque()
+    teller, undecoded = skips.Teller(), skips.Undecoded(max(share, 64))
+    opened = skips.at_opening(sources) if host_index == 0 else []
+    start = State(*state).row
+    try:
+        while True:
+            while len(waiting) <= config.ahead:
+                own = start + host_index * share
+                waiting.append(pool.submit(_make, config, sources, tokenizer, seed, own, share))
+                start += config.batch_rows
+            rows, ids, skipped = waiting.popleft().result()
+            ids, opened = SampleIds.of(ids, [*opened, *skipped]), []
+            teller.tell(ids.skipped)
+            undecoded.check(ids.skipped, bool(rows.valid.any()))
+            yield rows, ids, State(0, start - len(waiting) * config.batch_rows)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _check(config: CaptionData, model: TowerConfig, tokenizer: Tokenizer) -> None:
+    """Raises ValueError where data and model do not fit each other."""
+    rows, positions = model.captioner.vocab_rows, model.captioner.max_positions
+    if config.image_size_px != model.vision.image_size_px:
+        raise ValueError(
+            f"data.image_size_px: got {config.image_size_px}, the tower takes {model.vision.image_size_px}; "
+            "make them equal."
+        )
+    if len(tokenizer) > min(rows, model.text.vocab_rows):
+        raise ValueError(f"captioner.vocab_rows: got {rows} for {len(tokenizer)} ids; raise it, and text.vocab_rows.")
+    if config.tokens > min(positions, model.text.max_positions):
+        raise ValueError(f"data.tokens: got {config.tokens}, the model has {positions} positions; lower it.")
+
+
+def _make(
+    config: CaptionData, sources: list[Records], tokenizer: Tokenizer, seed: int, start: int, count: int
+) -> tuple[TowerBatch, list[str], list[Skip]]:
+    weights = [weight for _, weight in config.mixture]
+    lengths = [len(source) for source in sources]
+    side = config.image_size_px
+    view = AnyRes(grids=(), view_px=side, view_cells=1)
+    pixels = np.zeros((count, side, side, 3), np.uint8)
+    token_ids = np.full((count, config.tokens), tokenizer.pad_id, np.int32)
+    valid = np.zeros((count, config.tokens), bool)
+    ids, skipped = [], []
+    for number, draw in enumerate(order.draws(weights, lengths, seed, start, count)):
+        source, record_id, reason = sources[draw.component], f"record {draw.record}", skips.UNREADABLE
+        try:
+            record = source.record(draw.record, draw.rng(seed))
+            record_id = record.id
+            if not isinstance(record, Caption):
+                kind = type(record).__name__
+                raise SourceError(f"data: {record.id} is a {kind}; the tower trains on captions alone.")
+            reason = skips.UNUSABLE
+            tokens = [*tokenizer.encode_parts((record.text,)), tokenizer.eos_id][: config.tokens]
+            reason = skips.BAD_PICTURE
+            pixels[number] = anyres.crops(record.picture.load(), view)[0]
+        except Exception as error:
+            if not skips.is_of_a_record(error):
+                error.add_note(f"Raised at {record_id} of {source.name}.")
+                raise
+            skipped.append(skips.skip_of(error, source.name, getattr(error, "record", record_id), reason))
+            ids.append("")
+            continue
+        token_ids[number, : len(tokens)] = tokens
+        valid[number, : len(tokens)] = True
+        ids.append(record.id)
+    return TowerBatch(pixels, token_ids, valid), ids, skipped

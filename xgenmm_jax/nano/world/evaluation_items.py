@@ -1,0 +1,232 @@
+"""Held-out questions with exact answers, a kind at a time: `items("color", 300, seed=0)`.
+
+Answers are balanced, so that always giving the commonest one scores near chance. Every item hinges on something
+held out: a combination, a pair of object and place, a string, a style, a hand, a category of danger, a pair of thing
+and frame.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, cast, get_args
+
+from xgenmm_jax.data.captions.cells import FractionBox
+from xgenmm_jax.data.records import Picture
+from xgenmm_jax.nano.world import (
+    annotation,
+    documents,
+    draw,
+    drawings,
+    language,
+    multi_image,
+    pages,
+    preferences,
+    questions,
+    scenes,
+    splits,
+)
+from xgenmm_jax.nano.world.questions import Answered, Ask
+from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES
+from xgenmm_jax.nano.world.world import Dice, Scene
+
+ItemKind = Literal[
+    "color", "shape", "object", "count", "exists", "where", "read", "reading_small", "reading_large",
+    "new_style", "handwriting", "multi_image", "hallucination", "unsafe", "benign", "grounding", "caption", "shots",
+    "unsafe_known",
+]  # fmt: skip
+ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
+QUESTION_KINDS: tuple[ItemKind, ...] = ("color", "shape", "object", "count", "exists", "where", "read")
+WITH_EVIDENCE: tuple[ItemKind, ...] = ("count", "exists", "hallucination")
+"""Kinds whose answers name what they rest on; only what they come to is scored."""
+ON_SIGNS: tuple[ItemKind, ...] = ("unsafe", "unsafe_known", "benign")
+"""Kinds about a thing in a frame, by turns one with hazard stripes and a plain one. The dangers of "unsafe" are of
+categories that are never trained on, those of "unsafe_known" of trained ones, in frames that they never stood in."""
+NAMES = 4
+"""Of one item of shots."""
+MAX_SHOTS = 2 * NAMES
+_TRIES = 1000
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A named picture; the answer is `documents.called(attribute, name)`."""
+
+    picture: Picture
+    question: str
+    attribute: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question, without picture markers, and its right answers; answers[0] is the usual one.
+
+    box: the true box as fractions x1, y1, x2, y2 (grounding). category: of danger (unsafe, unsafe_known).
+    wrong_pictures: another item's, whose answer differs. order: the pictures' order in the shuffled control, none in
+    its place. demos: shots only; the first four hold each of the four names once, and so do the last.
+    """
+
+    id: str
+    kind: ItemKind
+    pictures: tuple[Picture, ...]
+    question: str
+    answers: tuple[str, ...]
+    wrong_pictures: tuple[Picture, ...] = ()
+    box: FractionBox | None = None
+    category: str = ""
+    order: tuple[int, ...] = ()
+    demos: tuple[Demonstration, ...] = ()
+
+
+def items(kind: str, count: int, *, seed: int) -> list[Item]:
+    """`count` items of one of ITEM_KINDS, the same for the same arguments.
+
+    Raises:
+        ValueError: no such kind.
+    """
+    if kind not in ITEM_KINDS:
+        raise ValueError(f"evaluation items: got kind {kind!r}; wanted one of {', '.join(ITEM_KINDS)}.")
+    made = [_item(cast(ItemKind, kind), index, seed) for index in range(count)]
+    return [replace(item, wrong_pictures=_wrong_pictures(made, index)) for index, item in enumerate(made)]
+
+
+def _wrong_pictures(made: Sequence[Item], index: int) -> tuple[Picture, ...]:
+    """Of the first item from half way round on that has other answers and as many pictures; () if there is none."""
+    item = made[index]
+    for step in range(len(made)):
+        other = made[(index + len(made) // 2 + step) % len(made)]
+        if other.answers[0] != item.answers[0] and len(other.pictures) == len(item.pictures):
+            return other.pictures
+    return ()
+
+
+def _item(kind: ItemKind, index: int, seed: int) -> Item:
+    dice = Dice(seed, "evaluation", kind, index)
+    id = f"{kind}/{seed}/{index}"
+    if kind == "multi_image":
+        return _multi_image(dice, id)
+    if kind == "shots":
+        return _shots(dice, id)
+    if kind in ON_SIGNS:
+        return _on_sign(dice, id, kind, index)
+    if kind == "caption":
+        scene = scenes.mixed(dice, "held_out")
+        return Item(id, kind, (draw.picture(scene),), "Describe the picture.", language.captions(scene))
+    if kind == "grounding":
+        scene, (question, answer) = _grounding(dice)
+        box = annotation.fraction_box(scene.things[0], scene.size_px)
+        return Item(id, kind, (draw.picture(scene),), question, (answer,), box=box)
+    scene, (question, answer) = _question(dice, kind, index)
+    if kind in WITH_EVIDENCE:
+        answer = questions.verdict(answer)
+    return Item(id, kind, (draw.picture(scene),), question, (answer,))
+
+
+def _on_sign(dice: Dice, id: str, kind: ItemKind, index: int) -> Item:
+    """What a thing is for. Items of even index stand in the frame that one would expect."""
+    unsafe = kind != "benign"
+    scene = preferences.sign(dice, "held_out", unsafe, (index % 2 == 0) == unsafe, known=kind == "unsafe_known")
+    question, answer = preferences.usage(dice, scene)
+    answers = preferences.REFUSALS if unsafe else (answer,)
+    category = dict(drawings.DANGERS)[scene.things[0].name] if unsafe else ""
+    return Item(id, kind, (draw.picture(scene),), question, answers, category=category)
+
+
+def _question(dice: Dice, kind: ItemKind, index: int) -> tuple[Scene, Answered]:
+    """One scene and a question about its first thing."""
+    if kind == "color":
+        return _about_shapes(dice, questions.color, COLORS[index % 8])
+    if kind == "shape":
+        return _about_shapes(dice, questions.shape, SHAPES[index % 8])
+    if kind == "where":
+        return _about_shapes(dice, questions.where, PLACES[index % 9])
+    if kind == "count":
+        return _about_shapes(dice, questions.count, language.NUMBERS[1 + index % 5])
+    if kind == "exists":
+        return _exists(dice, index % 2 == 0)
+    if kind == "hallucination":
+        return _hallucination(dice, index)
+    if kind in ("reading_small", "reading_large"):
+        page = pages.page(dice, "held_out", "small" if kind == "reading_small" else "large")
+        return (page.scene, page.answered[0])
+    for _ in range(_TRIES):
+        if kind == "read":
+            scene, ask = scenes.text(dice, "held_out"), questions.read
+        elif kind == "handwriting":
+            scene, ask = scenes.digit(dice, "held_out"), questions.digit
+        else:
+            style = drawings.HELD_OUT_STYLE if kind == "new_style" else ""
+            scene, ask = scenes.objects(dice, "held_out", style), questions.object_
+        answered = ask(dice, scene, scene.things[0])
+        if answered:
+            return (scene, answered)
+    raise AssertionError(f"no {kind} question in {_TRIES} scenes")
+
+
+def _about_shapes(dice: Dice, ask: Ask, answer: str) -> tuple[Scene, Answered]:
+    """A question about the held-out combination of a scene that has this answer."""
+    for _ in range(_TRIES):
+        number = language.NUMBERS.index(answer) if answer in language.NUMBERS else 0
+        scene = scenes.counted(dice, "held_out", number) if number else scenes.shapes(dice, "held_out")
+        answered = ask(dice, scene, scene.things[0])
+        if answered and questions.verdict(answered[1]) == answer:
+            return (scene, answered)
+    raise AssertionError(f"no question with answer {answer!r} in {_TRIES} scenes")
+
+
+def _exists(dice: Dice, present: bool) -> tuple[Scene, Answered]:
+    """About a held-out combination, there or not; when not, its color or its shape is there."""
+    while True:
+        scene = scenes.shapes(dice, "held_out")
+        if present:
+            return (scene, questions.presence(scene, scene.things[0].color, scene.things[0].name))
+        pairs = {(t.color, t.name) for t in scene.things}
+        colors, shapes = {color for color, _ in pairs}, {shape for _, shape in pairs}
+        near = [p for p in splits.combinations("held_out") if p not in pairs and (p[0] in colors or p[1] in shapes)]
+        if near:
+            return (scene, questions.presence(scene, *dice.pick(near)))
+
+
+def _hallucination(dice: Dice, index: int) -> tuple[Scene, Answered]:
+    """Objects and shapes in turn, there and not there in turn."""
+    present, of_objects = index % 2 == 0, index // 2 % 2 == 0
+    if not of_objects:
+        return _exists(dice, present)
+    scene = scenes.objects(dice, "held_out")
+    thing = scene.things[0]
+    asked = questions.present(dice, thing) if present else questions.absent(dice, scene, thing)
+    return (scene, questions.presence(scene, *asked))
+
+
+def _grounding(dice: Dice) -> tuple[Scene, Answered]:
+    for _ in range(_TRIES):
+        make = dice.pick((scenes.shapes, scenes.shapes, scenes.objects, scenes.text))
+        scene = make(dice, "held_out")
+        answered = questions.ground(dice, scene, scene.things[0])
+        if answered:
+            return (scene, answered)
+    raise AssertionError(f"nothing to point at in {_TRIES} scenes")
+
+
+def _multi_image(dice: Dice, id: str) -> Item:
+    """Only questions whose answer depends on the pictures' order."""
+    shown = multi_image.picture_set(dice, "held_out")
+    question, answer = shown.ordered[0]
+    pictures = tuple(draw.picture(scene) for scene in shown.scenes)
+    shift = dice.between(1, len(pictures) - 1)
+    order = tuple((i + shift) % len(pictures) for i in range(len(pictures)))
+    return Item(id, "multi_image", pictures, question, (answer,), order=order)
+
+
+def _shots(dice: Dice, id: str) -> Item:
+    """Eight named pictures, then one whose combination, or object and place, is held out."""
+    binding = documents.naming(dice, "held_out", NAMES)
+    demos = []
+    for which in (*dice.shuffle(range(NAMES)), *dice.shuffle(range(NAMES))):
+        picture = draw.picture(documents.named_scene(dice, binding, which, "train"))
+        demos.append(
+            Demonstration(picture, documents.NAMING_QUESTION, binding.attributes[which], binding.names[which])
+        )
+    which = dice.below(NAMES)
+    query = draw.picture(documents.named_scene(dice, binding, which, "held_out"))
+    name = binding.names[which]
+    return Item(id, "shots", (query,), documents.NAMING_QUESTION, (name,), demos=tuple(demos))

@@ -1,0 +1,146 @@
+"""Questions that only two or three pictures together answer."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from xgenmm_jax.nano.world import language, scenes, splits, world
+from xgenmm_jax.nano.world.questions import Answered
+from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES, Split
+from xgenmm_jax.nano.world.world import BASE_PX, Dice, Scene
+
+SetKind = Literal["shapes", "counts", "objects", "texts"]
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Scenes to be shown together. ordered: questions whose answer depends on the order; unordered: the others."""
+
+    scenes: tuple[Scene, ...]
+    ordered: tuple[Answered, ...]
+    unordered: tuple[Answered, ...]
+
+
+def picture_set(dice: Dice, split: Split, kind: SetKind | None = None) -> PictureSet:
+    """2 or 3 scenes and, in random order, the questions about them."""
+    kind = kind or dice.pick(get_args(SetKind))
+    count = dice.between(2, 3)
+    if kind == "shapes":
+        made = _shapes(dice, split, count)
+    elif kind == "counts":
+        made = _counts(dice, split, count)
+    elif kind == "objects":
+        made = _objects(dice, split, count)
+    else:
+        made = _texts(dice, split, count)
+    return PictureSet(made.scenes, tuple(dice.shuffle(made.ordered)), tuple(dice.shuffle(made.unordered)))
+
+
+def _picture(index: int) -> str:
+    return f"picture {index + 1}"
+
+
+def _shapes(dice: Dice, split: Split, count: int) -> PictureSet:
+    """One shape each. Two pictures often share color or shape."""
+    pairs = [dice.pick(splits.combinations(split))]
+    while len(pairs) < count:
+        options = [p for p in splits.combinations(split) if p not in pairs]
+        choice = dice.chance_value()
+        if choice < 0.7:
+            which = 0 if choice < 0.35 else 1
+            options = [p for p in options if p[which] == pairs[0][which]] or options
+        pairs.append(dice.pick(options))
+    things = [world.shape(dice, color, shape, dice.pick(PLACES)) for color, shape in dice.shuffle(pairs)]
+    ordered = []
+    for i, thing in enumerate(things):
+        ordered.append((f"What color is the shape in {_picture(i)}?", thing.color))
+        ordered.append((f"What shape is in {_picture(i)}?", thing.name))
+        ordered.append((f"Where is the shape in {_picture(i)}?", thing.place))
+        if sum(t.name == thing.name for t in things) == 1:
+            ordered.append((f"Which picture shows {language.article(thing.name)}?", _picture(i)))
+        if sum(t.color == thing.color for t in things) == 1:
+            ordered.append((f"Which picture shows something {thing.color}?", _picture(i)))
+    unordered: list[Answered] = []
+    if count == 2:
+        unordered.append(("Do both pictures show the same color?", _yes(things[0].color == things[1].color)))
+        unordered.append(("Do both pictures show the same shape?", _yes(things[0].name == things[1].name)))
+    made = tuple(Scene((BASE_PX, BASE_PX), world.background(dice), (thing,)) for thing in things)
+    return PictureSet(made, tuple(ordered), tuple(unordered))
+
+
+def _yes(condition: bool) -> str:
+    return "yes" if condition else "no"
+
+
+def _counts(dice: Dice, split: Split, count: int) -> PictureSet:
+    numbers = dice.sample((1, 2, 3, 4, 5, 6), count)
+    made = tuple(scenes.shapes(dice, split, n) for n in numbers)
+    ordered = [(f"How many shapes are in {_picture(i)}?", language.NUMBERS[n]) for i, n in enumerate(numbers)]
+    ordered += [
+        ("Which picture has the most shapes?", _picture(numbers.index(max(numbers)))),
+        ("Which picture has the fewest shapes?", _picture(numbers.index(min(numbers)))),
+    ]
+    for shape in (*COLORS, *SHAPES):
+        having = [i for i, s in enumerate(made) if any(shape in (t.color, t.name) for t in s.things)]
+        if len(having) == 1:
+            what = f"something {shape}" if shape in COLORS else language.article(shape)
+            ordered.append((f"Which picture shows {what}?", _picture(having[0])))
+    return PictureSet(made, tuple(ordered), ())
+
+
+def _objects(dice: Dice, split: Split, count: int) -> PictureSet:
+    """One object each; in half of the pairs of pictures the same one, in another drawing."""
+    style = dice.pick(splits.styles("train"))
+    names = dice.sample(splits.objects(split), count)
+    if count == 2 and dice.chance(0.3):
+        names[1] = names[0]
+    things = []
+    for name in names:
+        places = [p for p in PLACES if splits.object_place_split(name, p) == split]
+        place = dice.pick(places)
+        things.append(world.drawing(dice, name, place, style, 2 * dice.between(13, 15)))
+        style = dice.pick(splits.styles("train"))
+    ordered: list[Answered] = []
+    for i, name in enumerate(names):
+        ordered.append((f"What object is in {_picture(i)}?", name))
+        ordered.append((f"Where is the object in {_picture(i)}?", things[i].place))
+        if names.count(name) == 1:
+            ordered += [(f"Which picture shows {language.article(name)}?", _picture(i))] * 2
+    unordered: list[Answered] = []
+    if count == 2:
+        unordered.append(("Do both pictures show the same object?", _yes(names[0] == names[1])))
+    made = tuple(Scene((BASE_PX, BASE_PX), world.background(dice), (thing,)) for thing in things)
+    return PictureSet(made, tuple(ordered), tuple(unordered))
+
+
+def _texts(dice: Dice, split: Split, count: int) -> PictureSet:
+    words: list[str] = []
+    while len(words) < count:
+        string = world.word(dice, split)
+        if string not in words:
+            words.append(string)
+    things = [world.text(dice, split, string=string) for string in words]
+    ordered: list[Answered] = []
+    for i, string in enumerate(words):
+        ordered.append((f"What does the text in {_picture(i)} say?", string))
+        ordered.append((f"In which picture is the text {string}?", _picture(i)))
+    made = tuple(Scene((BASE_PX, BASE_PX), world.background(dice), (thing,)) for thing in things)
+    return PictureSet(made, tuple(ordered), ())
+
+
+def conversation(dice: Dice, pictures: PictureSet, turns: int) -> list[Answered]:
+    """Different questions about one set, the unordered kind a fifth of the time.
+
+    No question gives away, or is given away by, an earlier turn's word: `7C6` in picture 1, then where `7C6` stands.
+    """
+    asked: dict[str, str] = {}
+    said: set[str] = set()
+    ordered, unordered = list(pictures.ordered), list(pictures.unordered)
+    while len(asked) < turns and ordered:
+        options = unordered if unordered and dice.chance(0.2) else ordered
+        question, answer = options.pop()
+        told = {question.rstrip("?").split()[-1], answer} - {"1", "2", "3", "say", "shapes", "yes", "no"}
+        told = {word for word in told if not word.startswith("picture")}
+        if not told & said:
+            asked[question] = answer
+            said |= told
+    return list(asked.items())
