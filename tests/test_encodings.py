@@ -98,7 +98,7 @@ def test_runs_and_checkpoints_are_read_and_written_in_the_c_locale(tmp_path):
         "from xgenmm_jax.training.config import read_object\n"
         "from xgenmm_jax.training.spikes import Spikes, read_spikes\n"
         "from xgenmm_jax.convert.importing import read_settings\n"
-        "from xgenmm_jax.data import drawings\n"
+        "from xgenmm_jax.nano.world import drawings\n"
         "print(ascii(read_object(where / 'config.json', {'name': str}, 'copy it')['name']))\n"
         "print(ascii(read_settings(where)['name']))\n"
         "print(ascii(read_spikes(where / 'spikes.jsonl'))); Spikes(where, 5)._keep({'step': 3, 'figure': 'loss',"

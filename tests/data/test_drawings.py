@@ -114,9 +114,8 @@ def test_a_digit_out_of_range_tells_the_range():
 
 
 def test_digits_do_not_import_sklearn():
-    code = (
-        "import sys; from xgenmm_jax.data import drawings; drawings.digit('train', 0); print('sklearn' in sys.modules)"
-    )
+    code = "from xgenmm_jax.nano.world.drawings import digit; digit('train', 0); import sys; "
+    code += "print('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 

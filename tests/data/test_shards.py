@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 
 from xgenmm_jax.data.readers import records
-from xgenmm_jax.data.readers.records import RecordFiles
+from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Turn
 from xgenmm_jax.data.skips import RecordError, SourceError
 from xgenmm_jax.data.storage import array_record
@@ -26,7 +26,7 @@ CONVERSATION = (Turn("user", "Hi"), Turn("assistant", "Yes."))
 
 def write(path: Path, records: int, name: str = "r") -> None:
     made = ((Conversation(f"{name}{n}", (), CONVERSATION), []) for n in range(records))
-    assert records.write_records(path, made) == records
+    assert write_records(path, made) == records
 
 
 def ids(pattern: Path | str) -> list[str]:
@@ -155,7 +155,7 @@ def test_several_writers_note_what_they_write_in_one_folder(tmp_path):
 
     def write_many(own: list[str]) -> None:
         for name in own:
-            records.write_records(tmp_path / f"{name}.array_record", [(Document(name, ("x",)), [])])
+            write_records(tmp_path / f"{name}.array_record", [(Document(name, ("x",)), [])])
 
     command = [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)]
     processes = [subprocess.Popen([*command, *own], env=ENVIRONMENT) for own in names[:2]]
@@ -190,14 +190,14 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path):
         raise KeyError("the caller's own")
 
     with pytest.raises(KeyError):
-        records.write_records(tmp_path / "a.array_record", broken())
+        write_records(tmp_path / "a.array_record", broken())
     assert not list(tmp_path.iterdir())
 
 
 LIMITED = """
     import resource, sys
     import numpy as np
-    from xgenmm_jax.data.readers.records import RecordFiles
+    from xgenmm_jax.data.readers.records import RecordFiles, write_records
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
     source = RecordFiles(sys.argv[1]).open()
     rng = np.random.default_rng(0)
@@ -340,7 +340,7 @@ def test_the_first_record_that_can_be_read_tells_the_kind(tmp_path):
     file = io.BytesIO()
     PIL.Image.new("RGB", (4, 4)).save(file, "PNG")
     captions = [(Caption(f"c{n}", Picture((4, 4), lambda: None), "red"), [file.getvalue()]) for n in range(3)]
-    records.write_records(path, captions)
+    write_records(path, captions)
     data = bytearray(path.read_bytes())
     data[data.index(b'"c0"')] = 0
     path.write_bytes(data)

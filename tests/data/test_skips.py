@@ -19,9 +19,8 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import ChatStyle
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig, HostBatch, LoaderConfig
-from xgenmm_jax.data.readers import records
 from xgenmm_jax.data.readers.llava import LlavaJson
-from xgenmm_jax.data.readers.records import RecordFiles
+from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Conversation, Document, Picture, Preference, Sample, Turn
 from xgenmm_jax.data.skips import RecordError, SampleIds, Skip, SourceError
 from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
@@ -366,12 +365,12 @@ def test_pairs_and_records_in_files_are_left_out_too(folder, words):
         turns = (Turn("user", f"<image>\n{n}?"),)
         return Preference(f"p{n}", (Picture((48, 40), lambda: None),), turns, "the red", "a blue"), [blob]
 
-    records.write_records(folder / "a.array_record", map(pair, range(30)))
+    write_records(folder / "a.array_record", map(pair, range(30)))
     path = folder / "a.array_record"
     blob = bytearray(path.read_bytes())
     blob[blob.index(b'"p11"')] = 0
     path.write_bytes(blob)
-    got = take(data(words, RecordFiles(str(path), True)), 8)
+    got = take(data(words, RecordFiles(str(path))), 8)
     damaged = {record for record, reason in kinds(got) if reason == skips.BAD_PICTURE}
     assert damaged == {f"p{n}" for n in range(2, 30, 5)}
     [(record, reason)] = [kind for kind in kinds(got) if kind[1] != skips.BAD_PICTURE]
@@ -401,9 +400,9 @@ def test_ids_carry_what_is_skipped_and_are_a_list():
 
 
 def test_documents_of_one_source_do_not_take_part_in_anothers_count(folder, words):
-    records.write_records(folder / "d.array_record", [(Document(f"d{n}", (f"red {n}",)), []) for n in range(40)])
-    config = data(words, llava(folder, {n: "gone.png" for n in range(0, RECORDS, 3)}), RecordFiles(
-        str(folder / "d.array_record"), False))  # fmt: skip
+    write_records(folder / "d.array_record", [(Document(f"d{n}", (f"red {n}",)), []) for n in range(40)])
+    documents = RecordFiles(str(folder / "d.array_record"))
+    config = data(words, llava(folder, {n: "gone.png" for n in range(0, RECORDS, 3)}), documents)
     counts = skips.counts_of(itertools.chain.from_iterable(one.skipped for one in take(config, 6)))
     assert set(counts) == {("llava/data", skips.UNREADABLE)}
 

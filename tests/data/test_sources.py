@@ -10,7 +10,7 @@ import pytest
 
 from xgenmm_jax.data import chat
 from xgenmm_jax.data.readers.llava import LlavaJson
-from xgenmm_jax.data.readers.records import RecordFiles
+from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import (
     Caption,
     Conversation,

@@ -4,16 +4,17 @@ import nano_runs
 import pytest
 
 import xgenmm_jax
+from xgenmm_jax.nano.connector_start import pooling_start
 
 
 @pytest.fixture(scope="session")
 def pooling(tmp_path_factory):
-    return nano_runs.start(tmp_path_factory.mktemp("runs") / "pooling", "pooling")
+    return nano_runs.start(tmp_path_factory.mktemp("runs") / "pooling", pooling_start)
 
 
 @pytest.fixture(scope="session")
 def random(tmp_path_factory):
-    return nano_runs.start(tmp_path_factory.mktemp("runs") / "random", "random")
+    return nano_runs.start(tmp_path_factory.mktemp("runs") / "random", None)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import json
 import logging
 import os
-from pathlib import Path
 import shutil
 
 import jax
@@ -17,7 +16,7 @@ from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Conversation, Turn
 from xgenmm_jax.nano.sources import Synthetic
-from xgenmm_jax.training import initialize, started_with
+from xgenmm_jax.training import started_with
 from xgenmm_jax.training.config import CheckpointConfig, Initialize
 from xgenmm_jax.training.initialize import save_weights
 from xgenmm_jax.training.loop import train
@@ -220,14 +219,3 @@ def test_it_is_written_before_the_config(tmp_path, monkeypatch):
     train(toy_run.config(steps=3), tmp_path / "run")
     assert STARTED_WITH_FILE in seen and CONFIG_FILE not in seen
     assert read_metrics(tmp_path / "run")[-1]["step"] == 3
-
-
-def test_starting_weights_of_the_package_are_told_by_their_bytes(tmp_path, events, monkeypatch):
-    """Their name has no folder."""
-    monkeypatch.setattr(initialize, "WEIGHTS", tmp_path)
-    weights(tmp_path / "small_tower.safetensors", 1)
-    config = dataclasses.replace(toy_run.config(), initialize=Initialize(vision="small_tower.safetensors"))
-    run = stopped(config, tmp_path / "run", events)
-    weights(tmp_path / "small_tower.safetensors", 3)
-    assert not Path("small_tower.safetensors").exists()
-    refused(config, run, "initialize.vision: 'small_tower.safetensors': sha256")

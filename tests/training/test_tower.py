@@ -15,8 +15,7 @@ import tiny_run
 
 from xgenmm_jax.data import skips
 from xgenmm_jax.data.order import State
-from xgenmm_jax.data.readers import records
-from xgenmm_jax.data.readers.records import RecordFiles
+from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Caption, Picture
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.partitioning import unboxed
@@ -124,7 +123,7 @@ def captions(folder, bad: set[int], count: int = 40) -> RecordFiles:
         return Caption(f"c{n}", Picture((48, 40), lambda: None), f"the red circle {n}"), [blob]
 
     path = folder / f"{'-'.join(map(str, sorted(bad)))}.array_record"
-    records.write_records(path, map(made, range(count)))
+    write_records(path, map(made, range(count)))
     if 5 in bad:
         data = bytearray(path.read_bytes())
         data[data.index(b'"c5"')] = 0

@@ -138,7 +138,7 @@ def plan(config: DataConfig, sources: list[Records], tokenizer: Tokenizer, seed:
     return Window([[samples[i] for i in packed[row]] for row in shuffled], tuple(skipped))
 
 
-def _sample(config: DataConfig, source: Source, draw: Draw, tokenizer: Tokenizer, seed: int) -> Sample | Skip:
+def _sample(config: DataConfig, source: Records, draw: Draw, tokenizer: Tokenizer, seed: int) -> Sample | Skip:
     record_id, reason = f"record {draw.record}", skips.UNREADABLE
     try:
         record = source.record(draw.record, draw.rng(seed))
