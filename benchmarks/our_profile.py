@@ -15,7 +15,7 @@ import optax
 
 from benchmarks.our_training import OurTraining
 from xgenmm_jax.models.vlm import VLM, splice
-from xgenmm_jax.training.losses import token_log_probs
+from xgenmm_jax.training.objectives.losses import token_log_probs
 from xgenmm_jax.training.optimizer import split
 from xgenmm_jax.training.sharding import axis_rules
 
@@ -56,7 +56,7 @@ class OurProfile(OurTraining):
                 states,
                 batch.token_ids,
                 batch.loss_mask,
-                self.config.loss.chunk,
+                self.config.objective.chunk,
             )
 
         with jax.set_mesh(self.mesh), axis_rules():

@@ -8,12 +8,12 @@ import jax
 
 from benchmarks.machine import resident_peak
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.initialize import initialize_params
-from xgenmm_jax.training.optimizer import learning_rates, make_optimizer, trainable_mask
+from xgenmm_jax.training.optimizer import learning_rates
+from xgenmm_jax.training.setup import assemble
 from xgenmm_jax.training.sharding import make_mesh, put_rows, row_sharding
-from xgenmm_jax.training.step import abstract_state, init_state, make_step, shardings_of
+from xgenmm_jax.training.starting import new_state
 
 
 class OurTraining:
@@ -22,28 +22,13 @@ class OurTraining:
     def __init__(self, config: TrainConfig, batches: Sequence[Batch]):
         self.config = config
         self.mesh = make_mesh(config.mesh, jax.devices()[:1])
-        self.objective = config.objective()
-        boxed = jax.eval_shape(self.objective.init, jax.random.key(0))
-        self.optimizer = make_optimizer(config.optimizer, boxed)
-        self.trainable = trainable_mask(unboxed(boxed), config.freeze)
-        abstract = abstract_state(self.objective, self.trainable, self.optimizer, self.mesh)
+        program = assemble(config, self.mesh)
+        self.step, self.trainable, self.optimizer = program.step, program.trainable, program.optimizer
         with jax.set_mesh(self.mesh):
-            params = initialize_params(config.initialize, self.objective, config.seed, abstract.params, config.model)
-            start = jax.jit(
-                lambda params: init_state(params, self.trainable, self.optimizer),
-                out_shardings=shardings_of(abstract),
-                donate_argnums=0,
+            params = initialize_params(
+                config.initialize, program.init, config.seed, program.abstract.params, config.model
             )
-            self.state = start(params)
-            self.step = make_step(
-                self.objective,
-                self.trainable,
-                self.optimizer,
-                config.accumulation,
-                config.seed,
-                self.mesh,
-                abstract,
-            )
+            self.state = new_state(program, params)
             self.rows = [put_rows(batch, row_sharding(self.mesh)) for batch in batches]
         self.rates = learning_rates(config.optimizer, config.steps)
         self.losses: list[float] = []

@@ -23,8 +23,8 @@ from experiments.common import B4, B14, Size
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.training.config import Initialize, TrainConfig
-from xgenmm_jax.training.dpo import DPO
-from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.objectives.dpo import DPO
+from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import OptimizerConfig
 
 PAIRS = 62_600
@@ -49,7 +49,7 @@ def config(size: Size = B4) -> TrainConfig:
         name=f"{size.name}/dpo",
         model=size.model,
         data=data,
-        loss=DPO(beta=0.1, chunk=common.CHUNK),
+        objective=DPO(beta=0.1, chunk=common.CHUNK),
         steps=PAIRS // BATCH_PAIRS,
         optimizer=OptimizerConfig(peak_lr=5e-7, warmup_steps=100),
         initialize=Initialize(run=size.run("sft_multi")),
@@ -80,7 +80,7 @@ def safety(size: Size = B4) -> TrainConfig:
         name=f"{size.name}/safety",
         model=size.model,
         data=common.fine_tuning((*common.mixture({"vlguard": float(guarded)}), *replayed)),
-        loss=NextToken(common.CHUNK),
+        objective=NextToken(common.CHUNK),
         steps=(guarded + REPLAYED) // common.BATCH_SAMPLES,
         optimizer=OptimizerConfig(peak_lr=5e-6, warmup_steps=20),
         initialize=Initialize(run=size.run("dpo")),

@@ -18,7 +18,7 @@ neither is LLaVA's form.
 from experiments import common, sft_single
 from experiments.common import B4, B14, Mixture, Size
 from xgenmm_jax.training.config import Initialize, TrainConfig
-from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.objectives.next_token import NextToken
 
 MULTI_IMAGE = {"mantis": 721_000, "mmdu": 45_000}
 """Conversations of Mantis-Instruct and MMDU-45k, from their names and papers."""
@@ -39,7 +39,7 @@ def config(size: Size = B4) -> TrainConfig:
         model=size.model,
         # Four pictures of 13 crops are 52 crops and 6656 vision tokens: such a conversation fills a row alone.
         data=common.fine_tuning(mixture(), length=8192, crops=56),
-        loss=NextToken(common.CHUNK),
+        objective=NextToken(common.CHUNK),
         steps=2 * sum(MULTI_IMAGE.values()) // common.BATCH_SAMPLES,
         optimizer=common.FINE_TUNING,
         initialize=Initialize(run=size.run("sft_single")),

@@ -23,7 +23,7 @@ from experiments import common
 from experiments.common import B4, B14, Mixture, Size
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.training.config import Initialize, TrainConfig
-from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.objectives.next_token import NextToken
 
 SAMPLES = 3_000_000
 EXAMPLE = {
@@ -57,7 +57,7 @@ def config(size: Size = B4) -> TrainConfig:
         name=f"{size.name}/sft_single",
         model=size.model,
         data=common.fine_tuning(mixture()),
-        loss=NextToken(common.CHUNK),
+        objective=NextToken(common.CHUNK),
         steps=SAMPLES // common.BATCH_SAMPLES,
         optimizer=common.FINE_TUNING,
         initialize=Initialize(run=size.run("stage2")),

@@ -15,7 +15,7 @@ or padded. OCR captions are those without boxes, filler phrases removed (ablatio
 from experiments import common
 from experiments.common import B4, B14, Size
 from xgenmm_jax.training.config import Initialize, TrainConfig
-from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.objectives.next_token import NextToken
 
 TOKENS = 100e9
 
@@ -28,7 +28,7 @@ def config(size: Size = B4) -> TrainConfig:
         name=f"{size.name}/stage1",
         model=size.model,
         data=data,
-        loss=NextToken(common.CHUNK),
+        objective=NextToken(common.CHUNK),
         prompt="few_shot",
         steps=common.steps_of(TOKENS),
         optimizer=common.PRETRAINING,

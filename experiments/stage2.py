@@ -20,7 +20,7 @@ from dataclasses import replace
 from experiments import common
 from experiments.common import B4, B14, Size
 from xgenmm_jax.training.config import Initialize, TrainConfig
-from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.objectives.next_token import NextToken
 
 TOKENS = 10e9
 
@@ -33,7 +33,7 @@ def config(size: Size = B4) -> TrainConfig:
         name=f"{size.name}/stage2",
         model=size.model,
         data=data,
-        loss=NextToken(common.CHUNK),
+        objective=NextToken(common.CHUNK),
         prompt="few_shot",
         steps=common.steps_of(TOKENS),
         optimizer=common.PRETRAINING,

@@ -7,6 +7,7 @@ Writes xgenmm_jax/nano/weights/nano_<vision|language>.safetensors and its line i
 """
 
 import argparse
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -28,7 +29,7 @@ FILES = {"vision": "nano_vision.safetensors", "decoder": "nano_language.safetens
 def export(run: Path, part: str) -> dict[str, str | int]:
     """Writes the part of a run's newest checkpoint; gives its line of weights.json."""
     config = load_config(run)
-    boxed = jax.eval_shape(config.objective().init, jax.random.key(0))
+    boxed = jax.eval_shape(functools.partial(config.objective.init, config.model), jax.random.key(0))
     shardings = param_shardings(make_mesh(config.mesh), boxed)
     abstract = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

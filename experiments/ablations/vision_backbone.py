@@ -66,7 +66,7 @@ def nano_softmax() -> TrainConfig:
 
 def _nano_tower(contrast: str) -> TrainConfig:
     base = vision_tower.config()
-    return replace(base, name=f"nano/{NAME}/tower_{contrast}", loss=replace(base.loss, contrast=contrast))
+    return replace(base, name=f"nano/{NAME}/tower_{contrast}", objective=replace(base.objective, contrast=contrast))
 
 
 def _nano(contrast: str) -> TrainConfig:

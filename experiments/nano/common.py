@@ -18,7 +18,7 @@ from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.nano.sources import Squash, Synthetic
 from xgenmm_jax.nano.starting_weights import TOKENIZER
 from xgenmm_jax.training.config import Initialize, TrainConfig
-from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import OptimizerConfig
 
 ONE_VIEW = AnyRes(grids=(), view_px=64, view_cells=8)
@@ -66,7 +66,7 @@ def stage(
         name=f"nano/{name}",
         model=model(),
         data=data,
-        loss=NextToken(),
+        objective=NextToken(),
         prompt=prompt,
         steps=steps,
         optimizer=OptimizerConfig(

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from experiments.nano import common
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.dpo import DPO
+from xgenmm_jax.training.objectives.dpo import DPO
 
 
 def config() -> TrainConfig:
     mixture = ((common.family("preference"), 0.35), (common.family("safety"), 0.65))
     data = common.data(mixture, common.ANY_RES, length=320, crops=5, batch_rows=6)
     config = common.stage("dpo", data, steps=110, peak_lr=6e-4, initialize=common.after("sft_multi"), warmup_steps=20)
-    return replace(config, loss=DPO(beta=0.5, chosen_weight=2.0))
+    return replace(config, objective=DPO(beta=0.5, chosen_weight=2.0))

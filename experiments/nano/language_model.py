@@ -13,7 +13,7 @@ from dataclasses import replace
 from experiments.nano import common
 from xgenmm_jax.data.source import Mapped
 from xgenmm_jax.nano.sources import Symbolic
-from xgenmm_jax.nano.symbolic_images import WordPictures
+from xgenmm_jax.nano.symbolic_images import SymbolicImages
 from xgenmm_jax.nano.world.families import Family
 from xgenmm_jax.training.config import Initialize, TrainConfig
 
@@ -49,4 +49,4 @@ def from_words(
     )
     data = common.data(mixture, common.ONE_VIEW, length=320, crops=12, batch_rows=12)
     config = common.stage(name, data, steps=steps, peak_lr=3e-3, initialize=initialize, warmup_steps=100)
-    return replace(config, loss=WordPictures(), freeze=("vision", "connector"), log_every=50)
+    return replace(config, objective=SymbolicImages(common.TOKENIZER), freeze=("vision", "connector"), log_every=50)

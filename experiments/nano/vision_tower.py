@@ -2,7 +2,7 @@
 
 Command: make starting-weights, or
 xgenmm train experiments/nano/vision_tower.py --workdir runs/weights/vision_tower
-The softmax loss of CLIP and DFN: --loss.contrast softmax. Half of the captions are predicted in parallel, from the
+The softmax loss of CLIP and DFN: --objective.contrast softmax. Half of the captions are predicted in parallel, from the
 picture alone: reading starts earlier than with next-token prediction only. `vision_tower_reading` continues.
 """
 
@@ -39,7 +39,7 @@ def config() -> TrainConfig:
         name="nano/vision_tower",
         model=model,
         data=data,
-        loss=ContrastCaption(contrast="sigmoid", contrast_weight=0.1, caption_weight=1.0, parallel=0.5),
+        objective=ContrastCaption(contrast="sigmoid", contrast_weight=0.1, caption_weight=1.0, parallel=0.5),
         steps=5_000,
         optimizer=OptimizerConfig(
             peak_lr=1.5e-3, warmup_steps=400, weight_decay=0.02, decay_vectors=False, betas=(0.9, 0.98)

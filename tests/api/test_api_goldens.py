@@ -3,9 +3,11 @@
 Goldens: `tests/goldens/xgenmm_tiny28` (torch 2.13, transformers 4.41.1, float32 on CPU).
 """
 
+import dataclasses
 from dataclasses import replace
 import json
 
+from bound_objective import Bound
 import jax
 from jax import numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ from xgenmm_jax.convert import xgenmm
 from xgenmm_jax.models.attention import Window
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.training import optimizer, step
-from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 
@@ -134,7 +136,7 @@ def test_gradients(lmm):
     """Twelve gradients and the norm of every one, relative to the largest entry and to the norm."""
     golden = tiny28.golden("anyres")
     batch = lmm.batch(golden["input_ids"], pictures_of(golden), golden["labels"])
-    objective = NextToken().objective(lmm.config, lmm.run.data)
+    objective = Bound(NextToken(), lmm.config, lmm.run.data)
 
     def loss(params, batch):
         total, _ = objective.loss(params, None, batch, jax.random.key(0))
@@ -160,18 +162,19 @@ def test_four_training_steps(lmm):
     config = OptimizerConfig(
         algorithm="adamw", peak_lr=1e-3, schedule="cosine", warmup_steps=2, warmup_from_zero=True, weight_decay=0.1
     )
-    objective = NextToken().objective(lmm.config, lmm.run.data)
+    run = dataclasses.replace(lmm.run, objective=NextToken())
+    objective = Bound.of(run)
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     trainable = optimizer.trainable_mask(lmm.params, ("vision",))
     adamw = optimizer.make_optimizer(config, boxed)
     state = step.init_state(jax.tree.map(jnp.copy, lmm.params), trainable, adamw)
-    abstract = step.abstract_state(objective, trainable, adamw, lmm.mesh)
+    abstract = step.abstract_state(boxed, trainable, adamw, lmm.mesh)
     rates = optimizer.learning_rates(config, 10)
     batch = lmm.batch(inputs["input_ids"], pictures_of(inputs), inputs["labels"])
     history = []
     with jax.set_mesh(lmm.mesh):
         state = jax.device_put(state, step.shardings_of(abstract))
-        advance = step.make_step(objective, trainable, adamw, 1, 0, lmm.mesh, abstract)
+        advance = step.make_step(run, trainable, adamw, lmm.mesh, abstract)
         for rate in rates[:4]:
             state, metrics = advance(state, None, batch, rate)
             history.append(jax.device_get(metrics))

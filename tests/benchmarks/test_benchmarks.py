@@ -16,8 +16,8 @@ from benchmarks.our_profile import short_name
 from benchmarks.padding import IGNORED, padded, picture_patches
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models import sizes
+from xgenmm_jax.models.flops import model_flops, workload_of
 from xgenmm_jax.models.grouping import group_crops
-from xgenmm_jax.training import accounting
 
 DEVICE = {"platform", "kind", "memory_bytes", "cores"}
 TRAIN_SIDE = {"step_s", "step_s_of_rounds", "tokens_per_s", "flops_per_s", "mfu", "version", "losses", "peak_bytes"}
@@ -119,8 +119,8 @@ def test_flops_are_those_of_a_training_run(size, stage, rows):
     """Part by part: MFU in a benchmark's table and in a run's metrics is of the same work."""
     work = nano(stage) if size == "nano" else workloads.workload(size, stage, rows, 1, "bfloat16")
     (batch,), config = work.batches, work.config
-    run = accounting.model_flops(
-        config.model, accounting.load_of(batch, config.model), config.freeze, config.objective().reference
+    run = model_flops(
+        config.model, workload_of(batch, config.model), config.freeze, config.objective.needs_reference
     )
     assert flops.step_flops(config.model, [batch]) == run._asdict()
 

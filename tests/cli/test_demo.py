@@ -172,7 +172,7 @@ def test_each_stage_starts_from_the_one_before(tmp_path):
     for name in demo.STAGES:
         (tmp_path / f"{name}.py").write_text(
             "from xgenmm_jax.training.config import Initialize, TrainConfig\n"
-            "from xgenmm_jax.training.next_token import NextToken\n"
+            "from xgenmm_jax.training.objectives.next_token import NextToken\n"
             "def config():\n"
             "    start = Initialize(vision='tower.safetensors')\n"
             f"    return TrainConfig('{name}', None, None, NextToken(), 5, initialize=start)\n"

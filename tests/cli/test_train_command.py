@@ -40,11 +40,11 @@ def test_a_file_anywhere_trains_with_overrides(experiment, tmp_path, monkeypatch
         return type("Result", (), {"signal": None})()
 
     monkeypatch.setattr("xgenmm_jax.training.loop.train", record)
-    options = ["--optimizer.peak-lr", "3e-4", "--data.rows=32", "--freeze", "decoder", "--loss.reference"]
+    options = ["--optimizer.peak-lr", "3e-4", "--data.rows=32", "--freeze", "decoder", "--objective.reference"]
     assert cli.main(["train", str(experiment), *options, "--workdir", "w"]) == 0
     config = seen["config"]
     assert (config.optimizer.peak_lr, config.data.rows, config.freeze) == (3e-4, 32, ("decoder",))
-    assert config.loss.reference and config.steps == 3 and seen["folder"] == Path("w")
+    assert config.objective.reference and config.steps == 3 and seen["folder"] == Path("w")
     assert cli.main(["train", "experiments/nano/stage.py"]) == 0
     assert seen["folder"] == Path("runs/mine")
 

@@ -49,9 +49,9 @@ SHAPES = {}
 
 def shapes(config: TrainConfig):
     """Parameters of a run, abstractly; few models serve all runs."""
-    key = (type(config.loss), config.model, "vision" in config.freeze)
+    key = (type(config.objective), config.model, "vision" in config.freeze)
     if key not in SHAPES:
-        SHAPES[key] = unboxed(jax.eval_shape(config.objective().init, jax.random.key(0)))
+        SHAPES[key] = unboxed(jax.eval_shape(functools.partial(config.objective.init, config.model), jax.random.key(0)))
     return SHAPES[key]
 
 
@@ -214,7 +214,7 @@ ARMS = {
     ],
     "vision_backbone": [
         ("config siglip dfn", {"model.vision", "model.connector", "data.anyres.view_px", "initialize.vision"}),
-        ("nano_tower_sigmoid nano_tower_softmax", {"loss.contrast"}),
+        ("nano_tower_sigmoid nano_tower_softmax", {"objective.contrast"}),
         ("nano_sigmoid nano_softmax", {"initialize.vision"}),
     ],
     "stage2_resolution": [
@@ -325,7 +325,6 @@ def test_fresh_parameters_are_random_and_the_rest_restored(tmp_path):
     def init(key):
         return {"connector": {"old": jnp.zeros(3), "new": {"kernel": jax.random.normal(key, (3,))}}}
 
-    objective = dataclasses.replace(runs("stage1.py")["config"].objective(), init=init)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -333,7 +332,7 @@ def test_fresh_parameters_are_random_and_the_rest_restored(tmp_path):
     )
 
     def start(*fresh: str):
-        return initialize_params(Initialize(run=str(tmp_path), fresh=fresh), objective, 0, abstract)
+        return initialize_params(Initialize(run=str(tmp_path), fresh=fresh), init, 0, abstract)
 
     params = start("connector/new")["connector"]
     assert (params["old"] == 0.5).all() and jnp.std(params["new"]["kernel"]) > 0

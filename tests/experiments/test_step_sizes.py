@@ -10,7 +10,7 @@ import pytest
 
 from xgenmm_jax.data import pipeline
 from xgenmm_jax.data.tokenizer import Tokenizer
-from xgenmm_jax.training.next_token import row_size
+from xgenmm_jax.training.objectives.next_token import NextToken
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,7 +64,7 @@ def test_nanos_steps_are_counted_from_their_own_data(tool):
     data = importlib.import_module("experiments.nano.sft_multi").config().data
     tool_windows = tool.own_windows(data)
     batches = pipeline.batches(data, 0)
-    counted = [row_size(next(batches).batch) for _ in range(40)]
+    counted = [NextToken().count(next(batches).batch) for _ in range(40)]
     batches.close()
     assert samples_a_step(data, tool_windows) == pytest.approx(sum(size.samples for size in counted) / 40, rel=0.05)
     line = tool.line("nano/sft_multi", data, tool_windows)

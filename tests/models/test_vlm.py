@@ -132,15 +132,15 @@ def test_frozen_tower_gets_no_gradient():
     params = parameters(CONFIG)
     batch, _ = two_samples()
 
-    def gradients(config):
-        loss = lambda p: jnp.square(VLM(config).apply({"params": p}, batch_)).mean()  # noqa: E731
+    def gradients(vlm):
+        loss = lambda p: jnp.square(vlm.apply({"params": p}, batch_)).mean()  # noqa: E731
         return jax.jit(jax.grad(loss))(params)
 
     batch_ = jax.tree.map(jnp.asarray, batch)
-    frozen = gradients(CONFIG)
+    frozen = gradients(VLM(CONFIG))
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(frozen["vision"]))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(frozen["connector"]))
-    trained = gradients(replace(CONFIG, train_vision=True))["vision"]
+    trained = gradients(VLM(CONFIG, trains_vision=True))["vision"]
     del trained["head"]
     assert all(np.any(leaf) for leaf in jax.tree.leaves(trained))
 

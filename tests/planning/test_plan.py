@@ -14,16 +14,16 @@ from xgenmm_jax.data import packing
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.hardware import CHIPS, GIB
 from xgenmm_jax.models import sizes
+from xgenmm_jax.models.flops import Flops, forward_flops
 from xgenmm_jax.models.layers import KEPT, OFFLOADED
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.planning import bounds, estimates, plan, program, search, topology
 from xgenmm_jax.planning.collectives import Traffic
 from xgenmm_jax.planning.program import Memory, OutOfMemoryError
-from xgenmm_jax.training.accounting import Flops, forward_flops
-from xgenmm_jax.training.chips import CHIPS, GIB
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, row_sharding
 
@@ -39,7 +39,7 @@ def config():
     row = RowConfig(length=4096, crops=16, images=16, vision_tokens=128)
     anyres = AnyRes(grids=(), view_px=384, view_cells=27)
     data = DataConfig(((Synthetic("caption", 8), 1.0),), "no.model", row, anyres, batch_rows=512)
-    return TrainConfig(name="4b/stage", model=sizes.B4, data=data, loss=NextToken(), steps=1000)
+    return TrainConfig(name="4b/stage", model=sizes.B4, data=data, objective=NextToken(), steps=1000)
 
 
 def pod(kind="v5e", chips=256, slices=1):
@@ -64,7 +64,7 @@ def test_work_of_stage_1(config):
     """The tower runs forward alone, the resampler's reading of features twice, the rest three times; what is repeated
     is the chips' work alone."""
     work = bounds.work(config)
-    connector = forward_flops(config.model, bounds.full_load(config.data, config.model)).connector
+    connector = forward_flops(config.model, bounds.full_workload(config.data, config.model)).connector
     tokens, decoder = 512 * 4096, config.model.decoder
     assert work.hardware.vision == work.model.vision
     assert 2 * connector < work.model.connector < 3 * connector

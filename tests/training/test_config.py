@@ -13,7 +13,7 @@ from xgenmm_jax.data.readers.records import RecordFiles
 from xgenmm_jax.models import sizes
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training.config import Initialize, from_json, load_config, save_config, to_json
-from xgenmm_jax.training.dpo import DPO
+from xgenmm_jax.training.objectives.dpo import DPO
 from xgenmm_jax.training.run_folder import check_same, commit, prepare
 
 
@@ -22,7 +22,7 @@ def config(tmp_path):
     config = tiny_run.config(tiny_run.tokenizer(tmp_path))
     mixture = ((Synthetic("caption", 400), 2.5), (RecordFiles("*.array_record"), 1.0))
     data = dataclasses.replace(config.data, mixture=mixture)
-    return dataclasses.replace(config, data=data, loss=DPO(beta=0.3), freeze=("vision", "decoder/embedding"))
+    return dataclasses.replace(config, data=data, objective=DPO(beta=0.3), freeze=("vision", "decoder/embedding"))
 
 
 def test_json_and_back_is_the_same_config(config, tmp_path):
@@ -52,7 +52,7 @@ def test_what_is_no_config_is_one_sentence(config, tmp_path):
     damaged = [
         ({}, "got {} .*'class'"),
         ([], "holds .., wanted an object"),
-        ({name: whole[name] for name in whole if name != "loss"}, "TrainConfig.*missing .*'loss'"),
+        ({name: whole[name] for name in whole if name != "objective"}, "TrainConfig.*missing .*'objective'"),
         (whole | {"steps": "many"}, "Type(Check)?Error"),
         (whole | {"model": {"enum": "xgenmm_jax.models.grouping:Sampling", "name": "SOME"}}, "KeyError: 'SOME'"),
         (whole | {"model": {"class": 3}}, 'got {"class": 3}'),
@@ -148,8 +148,8 @@ def test_a_run_goes_on_with_the_memory_of_another_machine(config, tmp_path):
     prepare(config, tmp_path / "run")
     decoder = dataclasses.replace(config.model.decoder, remat="full", attention="xla")
     model = dataclasses.replace(config.model, decoder=decoder)
-    loss = dataclasses.replace(config.loss, chunk=32)
-    assert check_same(dataclasses.replace(config, accumulation=2, model=model, loss=loss), tmp_path / "run")
+    loss = dataclasses.replace(config.objective, chunk=32)
+    assert check_same(dataclasses.replace(config, accumulation=2, model=model, objective=loss), tmp_path / "run")
     more = dataclasses.replace(config.data, batch_rows=2 * config.data.batch_rows)
     with pytest.raises(ValueError, match="data.batch_rows"):
         check_same(dataclasses.replace(config, data=more), tmp_path / "run")

@@ -76,7 +76,7 @@ from xgenmm_jax.training.config import CheckpointConfig
 def config():
     checkpoint = CheckpointConfig(every_steps=5, every_seconds=3600)
     loss = toy_run.ToyLoss(reference=True)
-    return dataclasses.replace(toy_run.config(steps=12), loss=loss, log_every=1, checkpoint=checkpoint)
+    return dataclasses.replace(toy_run.config(steps=12), objective=loss, log_every=1, checkpoint=checkpoint)
 """
 
 
@@ -89,7 +89,7 @@ def run_hosts(
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     environment = os.environ | {
-        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{Path(__file__).parent}",
+        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests' / 'fixtures'}",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as conftest.py
@@ -249,7 +249,7 @@ def test_a_reference_of_two_hosts_is_read_by_one(tmp_path):
     assert json.loads(file.read_text()) == {"data": [], "initialize": {}}
     (alone,) = run_hosts(tmp_path, 1, experiment=REFERENCE)
     assert alone.returncode == 0, alone.stderr
-    config = dataclasses.replace(toy_run.config(steps=12), loss=toy_run.ToyLoss(reference=True), log_every=1)
+    config = dataclasses.replace(toy_run.config(steps=12), objective=toy_run.ToyLoss(reference=True), log_every=1)
     train(config, tmp_path / "unbroken", devices=jax.devices()[:1])
     assert_same_curve(read_metrics(tmp_path / "run"), read_metrics(tmp_path / "unbroken"))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from bound_objective import Bound
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from xgenmm_jax.data.records import Picture, Sample
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.vlm import VLM
-from xgenmm_jax.training.dpo import DPO
+from xgenmm_jax.training.objectives.dpo import DPO
 from xgenmm_jax.training.optimizer import split, trainable_mask
 
 
@@ -40,7 +41,7 @@ def case(tmp_path_factory):
     tokenizer = Tokenizer.load(path)
     model, data = tiny_run.model(path), tiny_run.data(path)
     pairs = [pair(tokenizer, 1, 6, 3, 7), pair(tokenizer, 2, 4, 5, 2), pair(tokenizer, 3, 9, 4, 4)]
-    objective = DPO(beta=0.3, chosen_weight=0.5, chunk=8).objective(model, data)
+    objective = Bound(DPO(beta=0.3, chosen_weight=0.5, chunk=8), model, data)
     params, other = (unboxed(jax.jit(objective.init)(jax.random.key(seed))) for seed in (0, 1))
     other = {**other, "vision": params["vision"]}
     return model, data, tokenizer, pairs, params, other
@@ -69,7 +70,7 @@ def test_packed_pairs_equal_separate_sequences(case):
         better.append(margin > 0)
 
     rows = build_rows([pairs[:2], pairs[2:]], data.row, data.anyres, tokenizer)
-    objective = DPO(beta=0.3, chosen_weight=0.5, chunk=8).objective(model, data)
+    objective = Bound(DPO(beta=0.3, chosen_weight=0.5, chunk=8), model, data)
     reference, _ = split(other, trainable_mask(other, ("vision",)))
     total, metrics = jax.jit(objective.loss)(params, reference, rows, jax.random.key(0))
     assert float(total.weight) == 3
@@ -81,7 +82,7 @@ def test_at_the_start_the_loss_is_log_two(case):
     model, data, tokenizer, pairs, params, _ = case
     rows = build_rows([pairs[:2], pairs[2:]], data.row, data.anyres, tokenizer)
     reference, _ = split(params, trainable_mask(params, ("vision",)))
-    total, _ = jax.jit(DPO().objective(model, data).loss)(params, reference, rows, jax.random.key(0))
+    total, _ = jax.jit(Bound(DPO(), model, data).loss)(params, reference, rows, jax.random.key(0))
     np.testing.assert_allclose(float(total.total) / 3, np.log(2), rtol=1e-6)
 
 
@@ -91,7 +92,7 @@ def test_at_the_start_the_loss_is_log_two(case):
 )
 def test_what_prefers_nothing_or_the_rejected_is_refused(name, refused, taken):
     for value in refused:
-        with pytest.raises(ValueError, match=f"loss.{name}: got .*, wanted"):
+        with pytest.raises(ValueError, match=f"objective.{name}: got .*, wanted"):
             DPO(**{name: value})
     DPO(**{name: taken})
 
@@ -106,7 +107,7 @@ def test_a_pair_that_is_left_out_adds_nothing(case, bad):
 
     broken = (Picture((32, 32), load),)
     damaged = [dataclasses.replace(one, pictures=broken) if n in bad else one for n, one in enumerate(pairs)]
-    loss = DPO(beta=0.3, chosen_weight=0.5, chunk=8).objective(model, data).loss
+    loss = Bound(DPO(beta=0.3, chosen_weight=0.5, chunk=8), model, data).loss
     rest = [[one for n, one in enumerate(pairs) if n not in bad and n // 2 == row] for row in range(2)]
     skipped = []
     batches = (

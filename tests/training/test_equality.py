@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+from bound_objective import Bound
 import jax
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import tiny_run
 from xgenmm_jax.data.order import State
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.nano.sources import Synthetic
-from xgenmm_jax.training.dpo import DPO
+from xgenmm_jax.training.objectives.dpo import DPO
 from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, split, trainable_mask
 from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh, put_rows, row_sharding
 from xgenmm_jax.training.step import abstract_state, gradient, shardings_of
@@ -31,29 +32,31 @@ def case(request, tmp_path_factory):
     config = tiny_run.config(path)
     if request.param == "dpo":
         mixture = ((Synthetic("preference", 400), 1.0),)
-        config = dataclasses.replace(config, loss=DPO(beta=0.3, chosen_weight=0.5), data=tiny_run.data(path, mixture))
-    objective = config.objective()
+        dpo = DPO(beta=0.3, chosen_weight=0.5)
+        config = dataclasses.replace(config, objective=dpo, data=tiny_run.data(path, mixture))
+    objective = Bound.of(config)
     params, other = (unboxed(jax.jit(objective.init)(jax.random.key(seed))) for seed in (0, 1))
     trainable = trainable_mask(params, config.freeze)
     # Far from the policy: rewards near 0 would be what rounding leaves of two sums of log-probabilities.
     other = jax.tree.map(lambda leaf: 2 * leaf, other)
-    reference = split(other, trainable)[0] if objective.reference else None
+    reference = split(other, trainable)[0] if config.objective.needs_reference else None
     batches = objective.batches(0, State(), 0, 1)
     rows = next(itertools.islice(batches, 1, None))[0]
     batches.close()
-    made = objective, trainable, *jax.device_get((params, reference)), rows
+    made = config, trainable, *jax.device_get((params, reference)), rows
     return *made, gradient_on(*made, MeshConfig(), 1)
 
 
-def gradient_on(objective, trainable, params, reference, rows, mesh_config, devices):
+def gradient_on(config, trainable, params, reference, rows, mesh_config, devices):
     mesh = make_mesh(mesh_config, jax.devices()[:devices])
-    optimizer = make_optimizer(OptimizerConfig(), jax.eval_shape(objective.init, jax.random.key(0)))
-    shardings = shardings_of(abstract_state(objective, trainable, optimizer, mesh).params)
+    boxed = jax.eval_shape(Bound.of(config).init, jax.random.key(0))
+    optimizer = make_optimizer(OptimizerConfig(), boxed)
+    shardings = shardings_of(abstract_state(boxed, trainable, optimizer, mesh).params)
     trained, frozen = split(shardings, trainable)
 
     def compute(trained, frozen, reference, rows):
         with axis_rules():
-            return gradient(objective, trained, frozen, reference, rows, jax.random.key(0), 1, mesh)
+            return gradient(config, trained, frozen, reference, rows, jax.random.key(0), mesh)
 
     of_reference = None if reference is None else trained
     with jax.set_mesh(mesh):

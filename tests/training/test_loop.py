@@ -144,7 +144,7 @@ def test_an_error_of_the_first_batch_leaves_no_run_behind(tmp_path, events):
 def test_frozen_parameters_do_not_move(tmp_path):
     config = toy_run.config(steps=3)
     start = train(dataclasses.replace(config, steps=3), tmp_path / "long")
-    random = config.objective().init(jax.random.key(config.seed))
+    random = config.objective.init(config.model, jax.random.key(config.seed))
     np.testing.assert_array_equal(start.params["vision"]["kernel"], random["vision"]["kernel"].value)
     assert not np.array_equal(start.params["decoder"]["kernel"], random["decoder"]["kernel"].value)
 
@@ -192,7 +192,7 @@ def test_a_checkpoint_of_another_size_is_one_sentence(tmp_path):
 
 
 def test_reference_is_the_start_of_the_run_also_after_a_restart(tmp_path, events):
-    config = dataclasses.replace(toy_run.config(), loss=toy_run.ToyLoss(reference=True))
+    config = dataclasses.replace(toy_run.config(), objective=toy_run.ToyLoss(reference=True))
     unbroken = train(config, tmp_path / "unbroken")
     events.terminate_at = 7
     train(config, tmp_path / "stopped")

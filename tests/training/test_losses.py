@@ -6,7 +6,7 @@ from jax.sharding import NamedSharding
 import numpy as np
 import pytest
 
-from xgenmm_jax.training import losses
+from xgenmm_jax.training.objectives import losses
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, row_sharding, spec
 
 

@@ -1,8 +1,10 @@
 """The loss of packed rows is that of their samples."""
 
 import dataclasses
+import functools
 import itertools
 
+from bound_objective import Bound
 import jax
 import numpy as np
 import pytest
@@ -16,11 +18,10 @@ from xgenmm_jax.data.records import Picture, Sample
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.nano.sources import Synthetic
-from xgenmm_jax.nano.symbolic_images import WordPictures
-from xgenmm_jax.training import next_token
-from xgenmm_jax.training.dpo import DPO
+from xgenmm_jax.nano.symbolic_images import SymbolicImages
 from xgenmm_jax.training.loop import train
-from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.objectives.dpo import DPO
+from xgenmm_jax.training.objectives.next_token import NextToken
 
 
 def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_path):
@@ -40,7 +41,7 @@ def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_pat
     samples = [[sample] for row in rows for sample in row]
     assert len(rows) < len(samples)
     rows += [[]] * (len(samples) - len(rows))  # both of one shape, compiled once
-    objective = config.objective()
+    objective = Bound.of(config)
     params = random_parameters(objective.init)
     loss = jax.jit(lambda batch: objective.loss(params, None, batch, jax.random.key(0))[0])
     packed, alone = (loss(packing.build_rows(some, data.row, data.anyres, tokenizer)) for some in (rows, samples))
@@ -82,7 +83,7 @@ def test_a_sample_that_is_left_out_of_its_row_adds_nothing_and_moves_nothing(tmp
     tokenizer = Tokenizer.load(path)
     rows = pipeline.plan(data, pipeline.open_sources(data), tokenizer, seed=0, window=0).rows
     count = sum(map(len, rows))
-    objective = config.objective()
+    objective = Bound.of(config)
     params = random_parameters(objective.init)
 
     def total(params, batch):
@@ -99,18 +100,18 @@ def test_a_sample_that_is_left_out_of_its_row_adds_nothing_and_moves_nothing(tmp
         alone = packing.build_rows(rest, data.row, data.anyres, tokenizer)
         (got, weight), gradient = loss_and_gradient(params, batch)
         (want, wanted_weight), wanted_gradient = loss_and_gradient(params, alone)
-        assert weight == wanted_weight and next_token.row_size(batch) == next_token.row_size(alone)
+        assert weight == wanted_weight and objective.objective.count(batch) == objective.objective.count(alone)
         np.testing.assert_allclose(got, want, rtol=1e-5)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3), gradient, wanted_gradient)
         assert len(gone) < count or (got == 0 and weight == 0)
 
 
-@pytest.mark.parametrize("loss", [NextToken, WordPictures, DPO])
+@pytest.mark.parametrize("loss", [NextToken, functools.partial(SymbolicImages, tokenizer="t.model"), DPO])
 def test_chunks_of_nothing_are_refused(loss):
-    with pytest.raises(ValueError, match="loss.chunk: got 0, wanted at least 1"):
+    with pytest.raises(ValueError, match="objective.chunk: got 0, wanted at least 1"):
         loss(chunk=0)
-    with pytest.raises(ValueError, match="loss.noise: got -1.0"):
-        WordPictures(noise=-1.0)
+    with pytest.raises(ValueError, match="objective.noise: got -1.0"):
+        SymbolicImages(tokenizer="t.model", noise=-1.0)
 
 
 @pytest.mark.parametrize("loss", [NextToken(), DPO()])
@@ -118,11 +119,11 @@ def test_chunks_of_nothing_are_refused(loss):
 def test_crops_that_fixed_sampling_would_lose_are_told_before_a_step(tmp_path, loss, grids, crops):
     """Crops beyond max_image_crops fell away without a word, and a picture's lower right was never read."""
     config = fixed_sampling_config(tmp_path, grids, crops)
-    config = dataclasses.replace(config, loss=loss)
+    config = dataclasses.replace(config, objective=loss)
     sentence = rf"max_image_crops: got 4, .* up to {crops} crops.* lose {crops - 4}; raise it to {crops} or leave"
     with pytest.raises(ValueError, match=sentence):
-        dataclasses.replace(config, model=dataclasses.replace(config.model, max_image_crops=4)).objective()
-    dataclasses.replace(config, model=dataclasses.replace(config.model, max_image_crops=crops)).objective()
+        Bound.of(dataclasses.replace(config, model=dataclasses.replace(config.model, max_image_crops=4)))
+    Bound.of(dataclasses.replace(config, model=dataclasses.replace(config.model, max_image_crops=crops)))
     with pytest.raises(ValueError, match="max_image_crops: got 4"):
         train(dataclasses.replace(config, model=dataclasses.replace(config.model, max_image_crops=4)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -138,11 +139,11 @@ def test_rows_lay_out_the_vision_tokens_that_the_model_makes(tmp_path, sampling)
         row = dataclasses.replace(config.data.row, vision_tokens_per=per)
         made = dataclasses.replace(config, data=dataclasses.replace(config.data, row=row))
         if per == right:
-            made.objective()
+            Bound.of(made)
             continue
         sentence = rf"vision_tokens_per: got '{wrong}', .*'{sampling.value}'.*make it '{right}'"
         with pytest.raises(ValueError, match=sentence):
-            made.objective()
+            Bound.of(made)
 
 
 def fixed_sampling_config(tmp_path, grids, crops):

@@ -14,12 +14,13 @@ import toy_run
 
 from xgenmm_jax.data import pipeline
 from xgenmm_jax.nano.sources import Synthetic
-from xgenmm_jax.training import checkpoint_files, next_token, references
+from xgenmm_jax.training import checkpoint_files, references
 from xgenmm_jax.training.checkpoints import restore_params
 from xgenmm_jax.training.config import CheckpointConfig, Initialize
-from xgenmm_jax.training.dpo import DPO
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
+from xgenmm_jax.training.objectives import packed_rows
+from xgenmm_jax.training.objectives.dpo import DPO
 from xgenmm_jax.training.run_folder import STARTED_WITH_FILE
 from xgenmm_jax.training.sharding import MeshConfig
 
@@ -57,7 +58,7 @@ def measured(tmp_path, base, events):
     """A run with a reference that began with the other's step 6: unbroken, and stopped at its own step 5."""
     config = dataclasses.replace(
         toy_run.config(),
-        loss=toy_run.ToyLoss(reference=True),
+        objective=toy_run.ToyLoss(reference=True),
         log_every=1,
         seed=3,
         initialize=Initialize(run=str(tmp_path / "base")),
@@ -82,16 +83,16 @@ def test_dpo_goes_on_bit_for_bit_when_the_run_that_it_started_from_has_trained_o
                     signal.raise_signal(signal.SIGTERM)
                 yield batch
 
-        monkeypatch.setattr(next_token.pipeline, "batches", interrupted)
+        monkeypatch.setattr(packed_rows.pipeline, "batches", interrupted)
         assert train(config, folder, devices=ONE).step == step
-        monkeypatch.setattr(next_token.pipeline, "batches", batches)
+        monkeypatch.setattr(packed_rows.pipeline, "batches", batches)
 
     stopped(config, tmp_path / "sft", 3)
     data = tiny_run.data(tokenizer, ((Synthetic("preference", 400), 1.0),), rows=4)
     data = dataclasses.replace(data, row=dataclasses.replace(data.row, segments=2))
     start = Initialize(run=str(tmp_path / "sft"))
     config_of_dpo = dataclasses.replace(
-        config, name="dpo", data=data, loss=DPO(beta=0.5, chunk=32), initialize=start, steps=6
+        config, name="dpo", data=data, objective=DPO(beta=0.5, chunk=32), initialize=start, steps=6
     )
     unbroken = train(config_of_dpo, tmp_path / "unbroken", devices=ONE)
     stopped(config_of_dpo, tmp_path / "dpo", 3)

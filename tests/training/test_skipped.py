@@ -1,6 +1,5 @@
 """A run over data some of which cannot be used: it reaches its end, and says what it left out."""
 
-from collections.abc import Iterator
 import dataclasses
 from dataclasses import dataclass
 import json
@@ -23,7 +22,7 @@ from xgenmm_jax.data.skips import Skip
 from xgenmm_jax.training.config import CheckpointConfig, TrainConfig
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import ProgressBar, read_metrics
-from xgenmm_jax.training.objective import Objective, Size, Sum
+from xgenmm_jax.training.objectives.base import Counts, Objective, Sum
 from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.skipped import SkippedLog, read_skipped
 
@@ -45,25 +44,26 @@ EVENTS: dict[int, Any] = {}
 
 
 @dataclass(frozen=True)
-class OnRealRows:
+class OnRealRows(Objective):
     """Least squares on the ids of the real pipeline's rows, handed on as they come."""
 
-    def objective(self, model: Any, data: Any) -> Objective:
-        def init(key):
-            kernel = jax.random.normal(key, (model.width,))
-            return {"decoder": {"kernel": nn.LogicallyPartitioned(kernel, ("embed",))}}
+    def init(self, model, key):
+        kernel = jax.random.normal(key, (model.width,))
+        return {"decoder": {"kernel": nn.LogicallyPartitioned(kernel, ("embed",))}}
 
-        def loss(params, reference, rows, key):
-            error = (params["decoder"]["kernel"][rows.ids % model.width] - 1.0) ** 2 * rows.mask
-            return Sum(jnp.sum(error), jnp.sum(rows.mask).astype(jnp.float32)), {}
+    def loss(self, model, params, reference, rows, key, freeze):
+        error = (params["decoder"]["kernel"][rows.ids % model.width] - 1.0) ** 2 * rows.mask
+        return Sum(jnp.sum(error), jnp.sum(rows.mask).astype(jnp.float32)), {}
 
-        def batches(seed: int, state: State, host: int, hosts: int) -> Iterator[tuple]:
-            for number, (batch, ids, after) in enumerate(pipeline.batches(data, seed, state, host, hosts), start=1):
-                if state == State() and number in EVENTS:
-                    signal.raise_signal(EVENTS[number])
-                yield Rows(batch.token_ids, batch.loss_mask.astype(np.float32)), ids, after
+    def batches(self, model, data, seed, state, host_index, host_count):
+        made = pipeline.batches(data, seed, state, host_index, host_count)
+        for number, (batch, ids, after) in enumerate(made, start=1):
+            if state == State() and number in EVENTS:
+                signal.raise_signal(EVENTS[number])
+            yield Rows(batch.token_ids, batch.loss_mask.astype(np.float32)), ids, after
 
-        return Objective(init, loss, batches, lambda rows: Size(len(rows.ids), int(rows.mask.sum()), rows.ids.size))
+    def count(self, rows):
+        return Counts(len(rows.ids), int(rows.mask.sum()), rows.ids.size)
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def config_of(folder, damaged: dict[int, str], leave_out: int = 0, steps: int = 
     data = tiny_run.data(tiny_run.tokenizer(folder), ((source, 1.0),), rows=8)
     data = dataclasses.replace(data, window=24, row=dataclasses.replace(data.row, segments=2))
     return TrainConfig(
-        name="skipping", model=Numbers(), data=data, loss=OnRealRows(), steps=steps, freeze=(), log_every=1,
+        name="skipping", model=Numbers(), data=data, objective=OnRealRows(), steps=steps, freeze=(), log_every=1,
         optimizer=OptimizerConfig(peak_lr=0.01, warmup_steps=2), checkpoint=CheckpointConfig(every_seconds=0.0),
     )  # fmt: skip
 

@@ -1,7 +1,9 @@
 """The step of the real model: micro-batches, what is cut and what has state, Muon. More devices: test_equality.py."""
 
+import dataclasses
 import itertools
 
+from bound_objective import Bound
 import jax
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from xgenmm_jax.training.step import abstract_state, gradient, init_state, shard
 def run(tmp_path_factory):
     """Objective, what trains, parameters, and one batch of eight rows."""
     config = tiny_run.config(tiny_run.tokenizer(tmp_path_factory.mktemp("tokenizer")))
-    objective = config.objective()
+    objective = Bound.of(config)
     params = unboxed(jax.jit(objective.init)(jax.random.key(0)))
     batches = objective.batches(0, State(), 0, 1)
     rows = next(itertools.islice(batches, 1, None))[0]
@@ -31,14 +33,15 @@ def optimizer_of(config, objective):
 
 
 def gradient_of(run, accumulation):
-    _, objective, trainable, params, rows = run
+    config, _, trainable, params, rows = run
+    config = dataclasses.replace(config, accumulation=accumulation)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
 
     @jax.jit
     def compute(params, rows):
         with axis_rules():
             trained, frozen = split(params, trainable)
-            return gradient(objective, trained, frozen, None, rows, jax.random.key(0), accumulation, mesh)
+            return gradient(config, trained, frozen, None, rows, jax.random.key(0), mesh)
 
     with jax.set_mesh(mesh):
         return jax.device_get(compute(params, put_rows(rows, row_sharding(mesh))))
@@ -59,7 +62,7 @@ def test_parameters_are_cut_and_frozen_ones_have_no_optimizer_state(run):
     config, objective, trainable, params, _ = run
     mesh = make_mesh(MeshConfig(fsdp=4, tensor=2))
     optimizer = optimizer_of(config.optimizer, objective)
-    abstract = abstract_state(objective, trainable, optimizer, mesh)
+    abstract = abstract_state(jax.eval_shape(objective.init, jax.random.key(0)), trainable, optimizer, mesh)
     assert tuple(abstract.params["decoder"]["embedding"].sharding.spec) == ("tensor", "fsdp")
     moments = [leaf for leaf in jax.tree.leaves(abstract.opt_state) if leaf.shape]
     trained, frozen = split(params, trainable)
@@ -94,7 +97,7 @@ def test_muon_turns_linear_maps_layer_by_layer(run):
     assert np.median(sizes) > 0.5 * sizes.max()
 
     mesh = make_mesh(MeshConfig(fsdp=4, tensor=2))
-    abstract = abstract_state(objective, trainable, optimizer, mesh)
+    abstract = abstract_state(jax.eval_shape(objective.init, jax.random.key(0)), trainable, optimizer, mesh)
     with jax.set_mesh(mesh):
         shardings, _ = split(shardings_of(abstract.params), trainable)
         placed = jax.device_put((grads, trained), (shardings, shardings))

@@ -6,6 +6,7 @@ import io
 import itertools
 from pathlib import Path
 
+from bound_objective import Bound
 import jax
 import numpy as np
 import PIL.Image
@@ -41,7 +42,7 @@ def config(tmp_path_factory) -> TrainConfig:
         name="tower",
         model=TowerConfig(vision, TextTowerConfig(**sizes, out_width=vision.width), CaptionerConfig(**sizes)),
         data=CaptionData(((Synthetic("caption", 200), 1.0),), str(path), 32, batch_rows=16, tokens=24),
-        loss=ContrastCaption(),
+        objective=ContrastCaption(),
         steps=8,
         optimizer=OptimizerConfig(peak_lr=5e-3, warmup_steps=2),
         freeze=(),
@@ -61,14 +62,14 @@ def test_trains_and_its_weights_start_a_vlm(config, tmp_path):
     save_weights(file, "vision", result.params["vision"], {"seed": "0"})
     assert weights_metadata(file) == {"seed": "0"}
     vlm_config = dataclasses.replace(tiny_run.config(Path(config.data.tokenizer)), mesh=MeshConfig(fsdp=4, tensor=2))
-    objective = vlm_config.objective()
+    objective = Bound.of(vlm_config)
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     trainable = trainable_mask(unboxed(boxed), vlm_config.freeze)
     mesh = make_mesh(vlm_config.mesh)
-    abstract = abstract_state(objective, trainable, make_optimizer(vlm_config.optimizer, boxed), mesh).params
+    abstract = abstract_state(boxed, trainable, make_optimizer(vlm_config.optimizer, boxed), mesh).params
     for source in (file, tmp_path / "tower"):
         with jax.set_mesh(mesh):
-            params = initialize_params(Initialize(vision=str(source)), objective, 0, abstract)
+            params = initialize_params(Initialize(vision=str(source)), objective.init, 0, abstract)
         jax.tree.map(np.testing.assert_array_equal, params["vision"], result.params["vision"])
         # Drawn without the tower, they are what they are beside it, on one device as on eight.
         drawn = {part: params[part] for part in ("connector", "decoder")}
@@ -76,15 +77,15 @@ def test_trains_and_its_weights_start_a_vlm(config, tmp_path):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), drawn, whole)
 
     with pytest.raises(ValueError, match="decoder/embedding is missing.*vision/.* is spare"):
-        initialize_params(Initialize(decoder=str(file)), objective, 0, abstract)
+        initialize_params(Initialize(decoder=str(file)), objective.init, 0, abstract)
     with pytest.raises(ValueError, match="no 'nowhere.safetensors' here"):
-        initialize_params(Initialize(vision="nowhere.safetensors"), objective, 0, abstract)
+        initialize_params(Initialize(vision="nowhere.safetensors"), objective.init, 0, abstract)
 
 
 @pytest.mark.slow
 def test_softmax_contrast_is_one_field_away(config):
-    loss = dataclasses.replace(config.loss, contrast="softmax", caption_weight=0.0)
-    objective = loss.objective(config.model, config.data)
+    loss = dataclasses.replace(config.objective, contrast="softmax", caption_weight=0.0)
+    objective = Bound(loss, config.model, config.data, ())
     params = unboxed(jax.jit(objective.init)(jax.random.key(0)))
     batches = objective.batches(0, State(), 0, 1)
     rows = next(batches)[0]
@@ -172,8 +173,8 @@ def test_a_tower_without_a_caption_that_can_be_read_ends(config, tmp_path):
 
 @pytest.mark.parametrize("contrast", ["sigmoid", "softmax"])
 def test_an_empty_place_adds_nothing_to_the_towers_loss(config, contrast):
-    loss = dataclasses.replace(config.loss, contrast=contrast, parallel=0.0)
-    objective = loss.objective(config.model, config.data)
+    loss = dataclasses.replace(config.objective, contrast=contrast, parallel=0.0)
+    objective = Bound(loss, config.model, config.data, ())
     params = random_parameters(objective.init)
     with contextlib.closing(objective.batches(0, State(), 0, 1)) as batches:
         rows = next(batches)[0]
@@ -194,7 +195,7 @@ def test_an_empty_place_adds_nothing_to_the_towers_loss(config, contrast):
     (got, of_empty), (want, of_rest) = (gradient(params, batch) for batch in (empty, rest))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), of_empty, of_rest)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), got, want)
-    assert of_empty[0].weight == 13 and objective.size(empty).samples == 13
+    assert of_empty[0].weight == 13 and config.objective.count(empty).samples == 13
     nothing = TowerBatch(empty.pixels * 0, np.full_like(empty.token_ids, pad), np.zeros_like(empty.valid))
     got, (summed, _) = gradient(params, nothing)
     assert summed.total == 0 == summed.weight

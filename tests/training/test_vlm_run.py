@@ -8,10 +8,10 @@ import numpy as np
 import tiny_run
 
 from xgenmm_jax.data import pipeline
-from xgenmm_jax.training import next_token
 from xgenmm_jax.training.config import load_config
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
+from xgenmm_jax.training.objectives import packed_rows
 from xgenmm_jax.training.sharding import MeshConfig
 
 # Eight devices are test_step.py's subject; here they would only take time.
@@ -30,10 +30,10 @@ def test_stopped_run_continues_bit_for_bit(tmp_path, monkeypatch):
                 signal.raise_signal(signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(next_token.pipeline, "batches", interrupted)
+    monkeypatch.setattr(packed_rows.pipeline, "batches", interrupted)
     stopped = train(config, tmp_path / "stopped", devices=ONE)
     assert (stopped.step, stopped.signal) == (3, signal.SIGTERM)
-    monkeypatch.setattr(next_token.pipeline, "batches", batches)
+    monkeypatch.setattr(packed_rows.pipeline, "batches", batches)
     resumed = train(load_config(tmp_path / "stopped"), tmp_path / "stopped", devices=ONE)
 
     rows = [read_metrics(tmp_path / name) for name in ("unbroken", "stopped")]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from bound_objective import Bound
 import jax
 from jax import numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from xgenmm_jax.data.order import State
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.vlm import VLM
-from xgenmm_jax.nano.symbolic_images import WordPictures, embed_words, pieces_of_words
+from xgenmm_jax.nano.symbolic_images import SymbolicImages, embed_words, pieces_of_words
 from xgenmm_jax.nano.world.symbolic_images import WORDS
 
 
@@ -21,7 +22,7 @@ def run():
     """The objective of the language model, parameters, two rows."""
     config = language_model.config()
     data = replace(config.data, batch_rows=2, window=128)
-    objective = WordPictures(noise=0.0).objective(config.model, data)
+    objective = Bound(SymbolicImages(common.TOKENIZER, noise=0.0), config.model, data, config.freeze)
     batch, _, _ = next(objective.batches(0, State(), 0, 1))
     params = unboxed(jax.jit(objective.init)(jax.random.key(0)))
     return objective, params, jax.tree.map(jnp.asarray, batch)
@@ -65,4 +66,4 @@ def test_models_that_do_not_fit():
     config = language_model.config()
     odd = replace(config.model, connector=replace(config.model.connector, queries=12))
     with pytest.raises(ValueError, match="multiple of 16"):
-        WordPictures().objective(odd, config.data)
+        SymbolicImages(common.TOKENIZER).check(odd, config.data)

@@ -26,7 +26,6 @@ class VLMConfig:
     """The whole model. dtype is the compute dtype of all parts; parameters are float32.
 
     max_image_crops: most crops of one image, global view included; only FIXED_SAMPLING needs it, see `check_crops`.
-    train_vision: False stops gradients at the tower's features, so that its backward pass is never computed.
 
     Raises ValueError where parts do not fit each other.
     """
@@ -36,7 +35,6 @@ class VLMConfig:
     decoder: Phi3Config
     sampling: Sampling = Sampling.CROPS
     max_image_crops: int = 5
-    train_vision: bool = False
     dtype: Dtype = "float32"
 
     def __post_init__(self):
@@ -89,6 +87,8 @@ class VLM(nn.Module):
     """`hidden` and `logits` for training, `prefill` and `decode` for generation, `encode_images` for their pictures."""
 
     config: VLMConfig
+    trains_vision: bool = False
+    """False stops gradients at the tower's features, so that its backward pass is never computed."""
 
     def setup(self):
         config = self.config
@@ -118,7 +118,7 @@ class VLM(nn.Module):
         rows, crops = batch.pixels.shape[:2]
         pixels = shard_batch(batch.pixels.reshape(rows * crops, *batch.pixels.shape[2:]))
         watched = any(map(self.is_mutable_collection, ("params", "intermediates", "attention")))
-        if self.config.train_vision or watched or not on_one_gpu():
+        if self.trains_vision or watched or not on_one_gpu():
             features = shard_batch(self.vision(self.normalize(pixels)))
         else:
             variables = self.vision.variables
@@ -126,7 +126,7 @@ class VLM(nn.Module):
             features = on_real_crops(
                 lambda pixels: tower.apply(variables, self.normalize(pixels)), pixels, batch.crop_image.reshape(-1) >= 0
             )
-        if not self.config.train_vision:
+        if not self.trains_vision:
             features = jax.lax.stop_gradient(features)
         return features.reshape(rows, crops, *features.shape[1:])
 

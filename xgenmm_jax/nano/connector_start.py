@@ -18,7 +18,7 @@ from xgenmm_jax.models.resampler import EPSILON, ResamplerConfig
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.seeds import random_key
-from xgenmm_jax.training.objective import Params
+from xgenmm_jax.training.objectives.base import Params
 
 PICTURES = 256
 RIDGE = 0.02

@@ -1,7 +1,6 @@
 """The objective of a language model that is to look into pictures: next tokens, with pictures in words before them."""
 
 from dataclasses import dataclass
-import functools
 import math
 
 import jax
@@ -13,66 +12,70 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models.phi3 import Phi3
-from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize
+from xgenmm_jax.models.vlm import VLM, VLMConfig
 from xgenmm_jax.nano.world import symbolic_images
-from xgenmm_jax.training.next_token import check_chunk, log_probs_with_images, mean_loss, row_batches, row_size
-from xgenmm_jax.training.objective import Objective, Params, Sum
+from xgenmm_jax.training.objectives.base import Params, Sum
+from xgenmm_jax.training.objectives.next_token import cross_entropy
+from xgenmm_jax.training.objectives.packed_rows import (
+    PackedRows,
+    check_chunk,
+    log_probs_with_images,
+    trains_vision,
+)
 
 
 @dataclass(frozen=True)
-class WordPictures:
+class SymbolicImages(PackedRows):
     """Cross entropy as `NextToken` has it. A cell's words, their embeddings added, stand in its vision token's place.
 
-    Tower and connector are there and unused: freeze them. The data are records of `data.InWords`.
+    Tower and connector are there and unused: freeze them. The data are records of
+    `Mapped(source, nano.sources.Symbolic())`.
 
+    tokenizer: path of the data's SentencePiece model, whose pieces the words of a cell are. chunk: as `NextToken`'s.
     noise: standard deviation of what is added to each cell, as a share of an embedding's size: a connector's tokens
     will never be as clean.
     """
 
+    tokenizer: str
     chunk: int = 64
     noise: float = 0.2
 
     def __post_init__(self):
         check_chunk(self.chunk)
         if not 0 <= self.noise < math.inf:
-            raise ValueError(f"loss.noise: got {self.noise}, wanted a finite number, 0 or more.")
+            raise ValueError(f"objective.noise: got {self.noise}, wanted a finite number, 0 or more.")
 
-    def objective(self, model: VLMConfig, data: DataConfig) -> Objective:
+    def check(self, model: VLMConfig, data: DataConfig) -> None:
         """Raises ValueError for a model of another number of vision tokens, or of pictures of another size."""
+        super().check(model, data)
         cells = symbolic_images.CELLS**2
         if model.tokens_per_group % cells or model.vision.image_size_px != symbolic_images.BASE_PX:
             raise ValueError(
-                f"pictures in words: got {model.tokens_per_group} vision tokens and {model.vision.image_size_px} px; "
+                f"symbolic images: got {model.tokens_per_group} vision tokens and {model.vision.image_size_px} px; "
                 f"wanted a multiple of {cells} tokens (one or more a cell) and {symbolic_images.BASE_PX} px."
             )
-        return Objective(
-            init=functools.partial(initialize, model),
-            loss=functools.partial(_loss, model, self, data.tokenizer),
-            batches=functools.partial(row_batches, model, data),
-            size=row_size,
-        )
 
+    def loss(
+        self,
+        model: VLMConfig,
+        params: Params,
+        reference: Params | None,
+        rows: Batch,
+        key: Array,
+        freeze: tuple[str, ...],
+    ) -> tuple[Sum, dict[str, Sum]]:
+        pieces = pieces_of_words(Tokenizer.load(self.tokenizer))
 
-def _loss(
-    model: VLMConfig,
-    config: WordPictures,
-    tokenizer: str,
-    params: Params,
-    reference: Params | None,
-    batch: Batch,
-    key: Array,
-) -> tuple[Sum, dict[str, Sum]]:
-    pieces = pieces_of_words(Tokenizer.load(tokenizer))
+        def images(vlm: VLM) -> Float[Array, "B M D"]:
+            cells = embed_words(vlm.decoder, pieces, rows)
+            size = jax.lax.stop_gradient(jnp.std(vlm.decoder.embed(rows.token_ids)))
+            cells += self.noise * size * jax.random.normal(key, cells.shape, cells.dtype)
+            # A model of more tokens than cells sees each cell several times.
+            cells = jnp.repeat(cells, model.tokens_per_group // symbolic_images.CELLS**2, axis=2)
+            return cells.reshape(cells.shape[0], -1, cells.shape[-1])
 
-    def images(vlm: VLM) -> Float[Array, "B M D"]:
-        cells = embed_words(vlm.decoder, pieces, batch)
-        size = jax.lax.stop_gradient(jnp.std(vlm.decoder.embed(batch.token_ids)))
-        cells += config.noise * size * jax.random.normal(key, cells.shape, cells.dtype)
-        # A model of more tokens than cells sees each cell several times.
-        cells = jnp.repeat(cells, model.tokens_per_group // symbolic_images.CELLS**2, axis=2)
-        return cells.reshape(cells.shape[0], -1, cells.shape[-1])
-
-    return mean_loss(log_probs_with_images(model, params, batch, config.chunk, images), batch), {}
+        vlm = VLM(model, trains_vision(freeze))
+        return cross_entropy(log_probs_with_images(vlm, params, rows, self.chunk, images), rows), {}
 
 
 def pieces_of_words(tokenizer: Tokenizer) -> Int32[np.ndarray, "words pieces"]:

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-import functools
 from typing import Literal, NamedTuple
 
 import jax
@@ -23,12 +22,13 @@ from xgenmm_jax.data.records import Caption
 from xgenmm_jax.data.skips import SampleIds, Skip, SourceError
 from xgenmm_jax.data.source import Records, Source
 from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.flops import attention, linear, vision_flops
 from xgenmm_jax.models.layers import Dtype, normalize_pixels
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.nano.captioner import Captioner, CaptionerConfig
 from xgenmm_jax.nano.text_tower import TextTower, TextTowerConfig, unit_length
-from xgenmm_jax.training import losses
-from xgenmm_jax.training.objective import Objective, Params, Size, Sum
+from xgenmm_jax.training.objectives import losses
+from xgenmm_jax.training.objectives.base import Counts, Objective, Params, Sum
 
 
 class TowerBatch(NamedTuple):
@@ -73,7 +73,7 @@ class CaptionData:
 
 
 @dataclass(frozen=True)
-class ContrastCaption:
+class ContrastCaption(Objective):
     """Weighted sum of both losses, averaged over pictures.
 
     contrast: sigmoid is SigLIP's, softmax CLIP's and DFN's. Pictures that share a caption are no pair in either.
@@ -85,13 +85,62 @@ class ContrastCaption:
     caption_weight: float = 1.0
     parallel: float = 0.25
 
-    def objective(self, model: TowerConfig, data: CaptionData) -> Objective:
-        return Objective(
-            init=functools.partial(initialize, model),
-            loss=functools.partial(_loss, model, self),
-            batches=functools.partial(caption_batches, data, model),
-            size=_size,
+    def init(self, model: TowerConfig, key: Array) -> Params:
+        return initialize(model, key)
+
+    def loss(
+        self,
+        model: TowerConfig,
+        params: Params,
+        reference: Params | None,
+        rows: TowerBatch,
+        key: Array,
+        freeze: tuple[str, ...],
+    ) -> tuple[Sum, dict[str, Sum]]:
+        """Contrast is over the pictures of a micro-batch: accumulation makes it easier, not the same."""
+        count = rows.pixels.shape[0]
+        is_pair = rows.valid[:, 0]
+        pixels = normalize_pixels(rows.pixels, model.dtype, model.vision.pixel_mean, model.vision.pixel_std)
+        features, pooled = ViT(model.vision, model.dtype).apply(
+            {"params": params["vision"]}, pixels, method="features_and_pooled"
         )
+        contrast = TextTower(model.text, model.dtype).apply({"params": params["text"]}, rows.token_ids, rows.valid)
+        image = unit_length(pooled)
+        contrast_of = losses.sigmoid_contrast if self.contrast == "sigmoid" else losses.softmax_contrast
+        ignored = losses.same_captions(rows.token_ids) | ~(is_pair[:, None] & is_pair[None])
+        contrast_total = contrast_of(image, contrast.text, contrast.scale, contrast.bias, ignored)
+
+        parallel = jax.random.bernoulli(key, self.parallel, (count,))
+        logits = Captioner(model.captioner, model.dtype).apply(
+            {"params": params["captioner"]}, features, rows.token_ids, parallel
+        )
+        log_probs = losses.caption_log_probs(logits, rows.token_ids, rows.valid)
+        tokens = jnp.sum(rows.valid).astype(jnp.float32)
+        caption_total = -jnp.sum(log_probs)
+
+        pictures = jnp.sum(is_pair).astype(jnp.float32)
+        # Per token, so that a long caption does not count more than its tokens; times pictures, which the sum is over.
+        total = self.contrast_weight * contrast_total
+        total += self.caption_weight * caption_total * pictures / jnp.maximum(tokens, 1)
+        similarity = jnp.where(ignored, -2.0, image @ contrast.text.T)
+        found = is_pair & (jnp.argmax(similarity, axis=1) == jnp.arange(count))
+        return Sum(total, pictures), {
+            "contrast": Sum(contrast_total, pictures),
+            "caption": Sum(caption_total, tokens),
+            "retrieval": Sum(jnp.sum(found).astype(jnp.float32), pictures),
+        }
+
+    def batches(
+        self, model: TowerConfig, data: CaptionData, seed: int, state: State, host_index: int, host_count: int
+    ) -> Iterator[tuple[TowerBatch, list[str], State]]:
+        return caption_batches(data, model, seed, state, host_index, host_count)
+
+    def count(self, rows: TowerBatch) -> Counts:
+        valid = np.asarray(rows.valid)
+        return Counts(int(valid[:, 0].sum()), int(valid.sum()), valid.size)
+
+    def flops(self, model: TowerConfig, rows: TowerBatch, freeze: tuple[str, ...]) -> float:
+        return tower_flops(model, self.parallel, rows)
 
 
 def initialize(model: TowerConfig, key: Array) -> Params:
@@ -105,48 +154,6 @@ def initialize(model: TowerConfig, key: Array) -> Params:
     text = TextTower(model.text, model.dtype).init(keys[1], ids, ids == 0)
     captioner = Captioner(model.captioner, model.dtype).init(keys[2], features, ids, jnp.zeros(1, bool))
     return {"vision": vision["params"], "text": text["params"], "captioner": captioner["params"]}
-
-
-def _loss(
-    model: TowerConfig, config: ContrastCaption, params: Params, reference: Params | None, rows: TowerBatch, key: Array
-) -> tuple[Sum, dict[str, Sum]]:
-    """Contrast is over the pictures of a micro-batch: accumulation makes it easier, not the same."""
-    count = rows.pixels.shape[0]
-    is_pair = rows.valid[:, 0]
-    pixels = normalize_pixels(rows.pixels, model.dtype, model.vision.pixel_mean, model.vision.pixel_std)
-    features, pooled = ViT(model.vision, model.dtype).apply(
-        {"params": params["vision"]}, pixels, method="features_and_pooled"
-    )
-    contrast = TextTower(model.text, model.dtype).apply({"params": params["text"]}, rows.token_ids, rows.valid)
-    image = unit_length(pooled)
-    contrast_of = losses.sigmoid_contrast if config.contrast == "sigmoid" else losses.softmax_contrast
-    ignored = losses.same_captions(rows.token_ids) | ~(is_pair[:, None] & is_pair[None])
-    contrast_total = contrast_of(image, contrast.text, contrast.scale, contrast.bias, ignored)
-
-    parallel = jax.random.bernoulli(key, config.parallel, (count,))
-    logits = Captioner(model.captioner, model.dtype).apply(
-        {"params": params["captioner"]}, features, rows.token_ids, parallel
-    )
-    log_probs = losses.caption_log_probs(logits, rows.token_ids, rows.valid)
-    tokens = jnp.sum(rows.valid).astype(jnp.float32)
-    caption_total = -jnp.sum(log_probs)
-
-    pictures = jnp.sum(is_pair).astype(jnp.float32)
-    # Per token, so that a long caption does not count more than its tokens; times pictures, as the sum is over them.
-    total = config.contrast_weight * contrast_total
-    total += config.caption_weight * caption_total * pictures / jnp.maximum(tokens, 1)
-    similarity = jnp.where(ignored, -2.0, image @ contrast.text.T)
-    found = is_pair & (jnp.argmax(similarity, axis=1) == jnp.arange(count))
-    return Sum(total, pictures), {
-        "contrast": Sum(contrast_total, pictures),
-        "caption": Sum(caption_total, tokens),
-        "retrieval": Sum(jnp.sum(found).astype(jnp.float32), pictures),
-    }
-
-
-def _size(rows: TowerBatch) -> Size:
-    valid = np.asarray(rows.valid)
-    return Size(int(valid[:, 0].sum()), int(valid.sum()), valid.size)
 
 
 def caption_batches(
@@ -231,3 +238,30 @@ def _make(
         valid[number, : len(tokens)] = True
         ids.append(record.id)
     return TowerBatch(pixels, token_ids, valid), ids, skipped
+
+
+def tower_flops(model: TowerConfig, parallel: float, rows: TowerBatch) -> float:
+    """Model FLOPs of a step of the tower's own pre-training: tower, text tower, captioner and contrast, all trained.
+
+    parallel: share of the captions that are predicted all at once.
+    """
+    lengths = np.sum(rows.valid, axis=1).astype(np.int64)
+    pictures, tokens = len(lengths), int(lengths.sum())
+    vision, text, captioner = model.vision, model.text, model.captioner
+    pooling = vision.patches * linear(vision.width, 2 * vision.width) + attention(vision.patches, vision.width)
+    pooling += 2 * linear(vision.width, vision.width) + 2 * linear(vision.width, vision.hidden)
+    if vision.class_token:
+        pooling = linear(vision.width, vision.projection)
+    of_text = tokens * (4 * linear(text.width, text.width) + 2 * linear(text.width, text.hidden))
+    of_text += attention(int((lengths**2).sum()), text.width)
+    causal, whole = int((lengths * (lengths + 1) // 2).sum()), int((lengths**2).sum())
+    own_pairs = round(parallel * whole + (1 - parallel) * causal)
+    # Six square maps: four of self-attention, query and output of the attention to the picture.
+    of_caption = tokens * (6 * linear(captioner.width, captioner.width) + 2 * linear(captioner.width, captioner.hidden))
+    of_caption += pictures * vision.patches * linear(vision.width, 2 * captioner.width)
+    of_caption += attention(own_pairs + tokens * vision.patches, captioner.width)
+    forward = pictures * (vision_flops(vision) + pooling)
+    forward += text.layers * of_text + pictures * linear(text.width, text.out_width)
+    forward += captioner.layers * of_caption + tokens * linear(captioner.width, captioner.vocab_rows)
+    forward += pictures * linear(text.out_width, pictures)
+    return 3.0 * forward

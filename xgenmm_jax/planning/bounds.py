@@ -7,15 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.models.grouping import Sampling
-from xgenmm_jax.models.layers import KEPT, OFFLOADED
-from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.vlm import VLMConfig
-from xgenmm_jax.planning.collectives import Traffic
-from xgenmm_jax.planning.topology import Topology
-from xgenmm_jax.training.accounting import (
+from xgenmm_jax.models.flops import (
     Flops,
-    Load,
+    Workload,
     forward_flops,
     linear,
     model_flops,
@@ -23,6 +17,12 @@ from xgenmm_jax.training.accounting import (
     visible_pairs,
     vision_flops,
 )
+from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.layers import KEPT, OFFLOADED
+from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.planning.collectives import Traffic
+from xgenmm_jax.planning.topology import Topology
 from xgenmm_jax.training.config import TrainConfig
 
 PRODUCTS = ("qkv", "context", "out_proj", "mlp_in")
@@ -48,14 +48,14 @@ class Times(NamedTuple):
         return max(self)
 
 
-def full_load(data: DataConfig, model: VLMConfig) -> Load:
+def full_workload(data: DataConfig, model: VLMConfig) -> Workload:
     """What rows hold at most: no padding, one segment a row, every crop used, all text supervised.
 
     Packed rows have shorter segments, so less attention; the difference is below 5 % of the 4B's FLOPs at 4096.
     """
     rows, row = data.batch_rows, data.row
     vision = row.vision_tokens * (row.crops if row.vision_tokens_per == "crop" else row.images)
-    return Load(
+    return Workload(
         tokens=rows * row.length,
         pairs=rows * visible_pairs(np.array([row.length]), model.decoder),
         supervised=rows * max(row.length - vision, 0),
@@ -69,8 +69,8 @@ def work(config: TrainConfig) -> Work:
     model = config.model
     if not isinstance(model, VLMConfig):
         raise ValueError(f"plan: got a {type(model).__name__}; only stages of the whole model are planned.")
-    load = full_load(config.data, model)
-    flops = model_flops(model, load, config.freeze, config.objective().reference)
+    load = full_workload(config.data, model)
+    flops = model_flops(model, load, config.freeze, config.objective.needs_reference)
     repeated = _repeated(model, load, forward_flops(model, load), set(config.freeze))
     return Work(flops, flops.plus(repeated))
 
@@ -84,7 +84,7 @@ def kept_products(remat: str) -> set[str]:
     return set({**KEPT, **OFFLOADED}.get(remat, ())) & set(PRODUCTS)
 
 
-def _repeated(model: VLMConfig, load: Load, forward: Flops, frozen: set[str]) -> Flops:
+def _repeated(model: VLMConfig, load: Workload, forward: Flops, frozen: set[str]) -> Flops:
     """FLOPs that rematerialisation repeats, with the loss's and those of scores in attention's backward kernel.
 
     What no gradient goes through keeps nothing and repeats nothing. Of tower and connector only `full` is counted.

@@ -4,6 +4,7 @@ Rough: from each parameter's sharding, and from what a rematerialisation policy 
 """
 
 from collections.abc import Sequence
+import functools
 import math
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ class Held(NamedTuple):
 
 def parameters_of(config: TrainConfig) -> list[Parameter]:
     """Every tensor of the run's model, from shapes alone."""
-    boxed = jax.eval_shape(config.objective().init, jax.random.key(0))
+    boxed = jax.eval_shape(functools.partial(config.objective.init, config.model), jax.random.key(0))
     trains = jax.tree.leaves(trainable_mask(unboxed(boxed), config.freeze))
     leaves = jax.tree.leaves(boxed, is_leaf=is_box)
     return [
@@ -61,7 +62,7 @@ def held(config: TrainConfig, parameters: Sequence[Parameter]) -> Held:
     """Under the config's mesh, whose sizes must be numbers, not -1."""
     mesh = config.mesh
     sizes = {"replica": mesh.replica, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
-    copies = 4 + config.objective().reference
+    copies = 4 + config.objective.needs_reference
     state = gathered = reduced = shares = 0.0
     for shape, names, trains in parameters:
         cuts = {axis: place for place, axis in enumerate(spec(names, shape, RULES, sizes)) if axis is not None}

@@ -8,12 +8,12 @@ import math
 import time
 from typing import Any
 
+from xgenmm_jax.hardware import GIB
 from xgenmm_jax.planning import bounds
 from xgenmm_jax.planning.bounds import Times, Work
 from xgenmm_jax.planning.collectives import Traffic, traffic
 from xgenmm_jax.planning.program import Memory, OutOfMemoryError, compile_step, lower_step, memory_of, text_of
 from xgenmm_jax.planning.topology import Topology
-from xgenmm_jax.training.chips import GIB
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.sharding import RULES, make_mesh
 

@@ -13,12 +13,12 @@ import jaxlib
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import packing
 from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.models.partitioning import unboxed
-from xgenmm_jax.training.chips import GIB
+from xgenmm_jax.hardware import GIB
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.optimizer import learning_rate, make_optimizer, split, trainable_mask
+from xgenmm_jax.training.optimizer import learning_rate, split
+from xgenmm_jax.training.setup import assemble
 from xgenmm_jax.training.sharding import check_rows, replicated, row_sharding
-from xgenmm_jax.training.step import TrainState, abstract_state, make_step
+from xgenmm_jax.training.step import TrainState
 
 
 class Arguments(NamedTuple):
@@ -71,17 +71,13 @@ def lower_step(config: TrainConfig, mesh: Mesh) -> tuple[jax.stages.Lowered, Arg
     """
     check_rows(mesh, config.data.batch_rows, config.accumulation)
     learning_rate(config.optimizer, config.steps)  # not in the program, but refused by `train` all the same
-    objective = config.objective()
-    boxed = jax.eval_shape(objective.init, jax.random.key(0))
-    optimizer = make_optimizer(config.optimizer, boxed)
-    trainable = trainable_mask(unboxed(boxed), config.freeze)
-    state = abstract_state(objective, trainable, optimizer, mesh)
-    step = make_step(objective, trainable, optimizer, config.accumulation, config.seed, mesh, state)
-    reference = split(state.params, trainable)[0] if objective.reference else None
+    program = assemble(config, mesh)
+    state = program.abstract
+    reference = split(state.params, program.trainable)[0] if config.objective.needs_reference else None
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
     arguments = Arguments(state, reference, abstract_rows(config.data, row_sharding(mesh)), rate)
     with jax.set_mesh(mesh):
-        return step.lower(*arguments), arguments
+        return program.step.lower(*arguments), arguments
 
 
 def compile_step(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> jax.stages.Compiled:

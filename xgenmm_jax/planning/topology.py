@@ -8,7 +8,7 @@ import re
 import jax
 from jax.experimental import topologies
 
-from xgenmm_jax.training.chips import CHIPS, Chip
+from xgenmm_jax.hardware import CHIPS, Chip
 
 SHAPES = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
 """How many sides a slice of each chip has."""

@@ -19,7 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 from xgenmm_jax.data.order import State
 from xgenmm_jax.training import checkpoint_files
 from xgenmm_jax.training.distributed import anyone, first_line
-from xgenmm_jax.training.objective import Params
+from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.step import TrainState
 

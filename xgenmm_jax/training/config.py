@@ -9,25 +9,18 @@ import json
 from pathlib import Path
 import types
 import typing
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from xgenmm_jax import files
 from xgenmm_jax.paths import user_path
-from xgenmm_jax.training.objective import Objective
+from xgenmm_jax.training.objectives.base import Objective
 from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.profiling import ProfileConfig
 from xgenmm_jax.training.sharding import MeshConfig
 
 PACKAGE = "xgenmm_jax"
-
-
-@runtime_checkable
-class Loss(Protocol):
-    """What `TrainConfig.loss` is: NextToken, WordPictures, DPO or ContrastCaption. They know their model and data."""
-
-    def objective(self, model: Any, data: Any) -> Objective: ...
 
 
 @dataclass(frozen=True)
@@ -84,10 +77,11 @@ class TrainConfig:
 
     name: str
     model: Any
-    """VLMConfig, or TowerConfig for the vision tower's own training."""
+    """A VLMConfig, or another model's that the objective knows."""
     data: Any
     """What gives the batches: a mixture with its row budgets, or captions for the tower."""
-    loss: Loss
+    objective: Objective
+    """What is learned: NextToken, DPO, ..."""
     steps: int
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
@@ -114,14 +108,6 @@ class TrainConfig:
         for name, least in (("steps", 1), ("accumulation", 1), ("log_every", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}.")
-
-    def objective(self) -> Objective:
-        """The functions that the loop needs."""
-        model = self.model
-        if hasattr(model, "train_vision"):
-            # One switch, `freeze`, decides whether the tower trains.
-            model = dataclasses.replace(model, train_vision="vision" not in self.freeze)
-        return self.loss.objective(model, self.data)
 
 
 def save_config(config: TrainConfig, path: Path) -> None:

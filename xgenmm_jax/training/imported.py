@@ -25,7 +25,7 @@ from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.nano.tower_pretraining import TowerConfig
 from xgenmm_jax.training.checkpoints import FOLDER, newest
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
-from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.run_folder import COMMIT_FILE, CONFIG_FILE, TOKENIZER_FILE, commit
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
 
@@ -161,7 +161,7 @@ def run_config(source: Source, base: bool | None, tokenizer: str) -> TrainConfig
     # Released instruct models see grids of views, the base model one view.
     prompt = "chat" if data is not None and data.anyres.grids else "few_shot"
     name = f"imported/{source.path.stem}"
-    return TrainConfig(name=name, model=model, data=data, loss=NextToken(), steps=1, prompt=prompt)
+    return TrainConfig(name=name, model=model, data=data, objective=NextToken(), steps=1, prompt=prompt)
 
 
 def released_grids(source: Source, model: VLMConfig, base: bool | None) -> tuple[tuple[int, int], ...]:

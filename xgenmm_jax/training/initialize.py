@@ -17,7 +17,7 @@ from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training import checkpoints
 from xgenmm_jax.training.config import Initialize
-from xgenmm_jax.training.objective import Objective, Params
+from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.step import shardings_of
 
@@ -26,11 +26,11 @@ PARTS = ("vision", "connector", "decoder")
 
 
 def initialize_params(
-    config: Initialize, objective: Objective, seed: int, abstract: Params, model: Any = None
+    config: Initialize, init: Callable[[Array], Params], seed: int, abstract: Params, model: Any = None
 ) -> Params:
     """Parameters on the devices, as `abstract` says. Random ones are the same on every mesh.
 
-    model: the VLMConfig, where there is a `connector_start`.
+    init: of the objective, `setup.Program.init`. model: the VLMConfig, where there is a `connector_start`.
 
     Raises ValueError for files that are missing or of another size.
     """
@@ -39,7 +39,7 @@ def initialize_params(
         if part not in abstract:
             raise ValueError(f"initialize.{part}: the model has no such part, only {', '.join(sorted(abstract))}.")
     loaded = {part: _load_part(source, part, abstract[part]) for part, source in sources.items()}
-    draw = functools.partial(random_params, objective, seed)
+    draw = functools.partial(random_params, init, seed)
     if config.run is None:
         params = draw({part: leaves for part, leaves in abstract.items() if part not in loaded})
     else:
@@ -66,7 +66,7 @@ def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[Params], Par
     return unflatten_dict(flatten_dict(restored, sep="/") | flatten_dict(random, sep="/"), sep="/")
 
 
-def random_params(objective: Objective, seed: int, wanted: Params) -> Params:
+def random_params(init: Callable[[Array], Params], seed: int, wanted: Params) -> Params:
     """The parameters that `wanted` names, drawn from the seed and laid out over the devices as it says.
 
     Each is what it would be if all were drawn, but the compiler has nothing to do with the others: on a CPU it takes
@@ -75,7 +75,7 @@ def random_params(objective: Objective, seed: int, wanted: Params) -> Params:
     names = flatten_dict(wanted, sep="/")
 
     def draw(key: Key[Array, ""]) -> dict[str, Array]:
-        drawn = flatten_dict(unboxed(objective.init(key)), sep="/")
+        drawn = flatten_dict(unboxed(init(key)), sep="/")
         return {name: drawn[name] for name in names}
 
     shardings = {name: leaf.sharding for name, leaf in names.items()}

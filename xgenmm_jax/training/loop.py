@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 import time
@@ -13,24 +12,23 @@ import jax
 from jaxtyping import Array
 
 from xgenmm_jax.data.order import State
-from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.training import starting
-from xgenmm_jax.training.accounting import Speedometer
 from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.distributed import anyone, ending_together, on_first_host
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
-from xgenmm_jax.training.objective import Objective, Params, Size
-from xgenmm_jax.training.optimizer import learning_rates, make_optimizer, trainable_mask
+from xgenmm_jax.training.objectives.base import Counts, Params
+from xgenmm_jax.training.optimizer import learning_rates
 from xgenmm_jax.training.profiling import Profiler
 from xgenmm_jax.training.run_lock import RunLock
 from xgenmm_jax.training.saving import NonFiniteLossError as NonFiniteLossError
 from xgenmm_jax.training.saving import Saves, save, saving_first
+from xgenmm_jax.training.setup import assemble
 from xgenmm_jax.training.sharding import check_rows, host_share, make_mesh, put_rows, row_sharding
 from xgenmm_jax.training.signals import Signals
 from xgenmm_jax.training.skipped import SkippedLog
 from xgenmm_jax.training.spikes import FIGURES, Spikes
-from xgenmm_jax.training.step import abstract_state, make_step
+from xgenmm_jax.training.throughput import Throughput
 from xgenmm_jax.training.watchdog import Watchdog
 
 IN_FLIGHT = 2
@@ -84,16 +82,10 @@ def _train(
     config: TrainConfig, folder: Path, hooks: Sequence[Hook], devices: Sequence[jax.Device] | None, lock: RunLock
 ) -> RunResult:
     # ---------------------------------------------------------------- what is trained, and where
-    mesh = make_mesh(config.mesh, devices)
-    objective = config.objective()
-    # Jitted, so that shapes and values share one trace.
-    objective = dataclasses.replace(objective, init=jax.jit(objective.init))
-    boxed = jax.eval_shape(objective.init, jax.random.key(0))
-    optimizer = make_optimizer(config.optimizer, boxed)
+    program = assemble(config, make_mesh(config.mesh, devices))
+    mesh = program.mesh
     rates = learning_rates(config.optimizer, config.steps)
-    trainable = trainable_mask(unboxed(boxed), config.freeze)
-    abstract = abstract_state(objective, trainable, optimizer, mesh)
-    found = starting.look(config, folder, objective)
+    found = starting.look(config, folder)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
@@ -104,31 +96,28 @@ def _train(
         if found.is_new:
             watchdog.at(1, "reading rows")
             with ending_together(watchdog, lock.release):
-                batches = _open(config, objective, mesh, State(), stack)
+                batches = _open(config, mesh, State(), stack)
                 anyone(False)  # every host has its own before one writes
         params = None
-        if found.needs_weights(objective):
-            params = starting.initial_params(config, folder, found, objective, abstract)
+        if found.needs_weights(config):
+            params = starting.initial_params(config, folder, found, program)
         starting.make_folder(config, folder, found)
         profiler = stack.enter_context(Profiler(config.profile, folder, signals.profile))
         policy = config.checkpoint
         checkpoints = stack.enter_context(Checkpoints(folder, policy.keep, policy.keep_every))
         stack.enter_context(ending_together(watchdog, lock.release))
-        state, reference, progress = starting.first_state(
-            config, folder, found, objective, trainable, optimizer, abstract, checkpoints, params
-        )
+        state, reference, progress = starting.first_state(config, folder, found, program, checkpoints, params)
         del params
         first_step = int(state.step)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
         bar = stack.enter_context(ProgressBar(config.name, first_step, config.steps))
-        step_function = make_step(objective, trainable, optimizer, config.accumulation, config.seed, mesh, abstract)
         if batches is None and first_step < config.steps:
             watchdog.at(first_step + 1, "reading rows")
-            batches = _open(config, objective, mesh, progress.data, stack)
+            batches = _open(config, mesh, progress.data, stack)
 
         # ------------------------------------------------------------ the steps
-        speedometer = Speedometer(config, mesh.devices.flatten().tolist())
-        watch = _Watch(config, log, bar, Spikes(folder, first_step), speedometer, progress, host_share(mesh)[1])
+        throughput = Throughput(config, mesh.devices.flatten().tolist())
+        watch = _Watch(config, log, bar, Spikes(folder, first_step), throughput, progress, host_share(mesh)[1])
         saves, skipped = Saves(policy, config.log_every), SkippedLog(folder, first_step)
         for step in range(first_step + 1, config.steps + 1):
             profiler.before(step)
@@ -137,11 +126,11 @@ def _train(
             with saving_first(step, state, watch, checkpoints, watchdog, folder):
                 rows, sample_ids, data_after = next(batches)
             skipped.add(step, getattr(sample_ids, "skipped", ()))
-            size, flops = objective.size(rows), speedometer.flops(rows)
+            counts, flops = config.objective.count(rows), throughput.flops(rows)
             watchdog.at(step, "starting the step")
             rows = put_rows(rows, row_sharding(mesh))
-            state, metrics = step_function(state, reference, rows, rates[step - 1])
-            watch.launched(step, metrics, sample_ids, size, flops, data_after, skipped.count)
+            state, metrics = program.step(state, reference, rows, rates[step - 1])
+            watch.launched(step, metrics, sample_ids, counts, flops, data_after, skipped.count)
             watchdog.at(step, "waiting for the devices")
             watch.land(IN_FLIGHT)
             profiler.after(step, lambda: watch.land(0))
@@ -168,14 +157,15 @@ def _train(
 
 
 def _open(
-    config: TrainConfig, objective: Objective, mesh: jax.sharding.Mesh, state: State, stack: contextlib.ExitStack
+    config: TrainConfig, mesh: jax.sharding.Mesh, state: State, stack: contextlib.ExitStack
 ) -> Iterator[tuple]:
     """This host's batches from a data state on, closed with `stack`; the first is made here.
 
     Raises ValueError where the data give no batch, or one that the mesh does not take.
     """
     host, hosts = host_share(mesh)
-    batches = stack.enter_context(contextlib.closing(objective.batches(config.seed, state, host, hosts)))
+    made = config.objective.batches(config.model, config.data, config.seed, state, host, hosts)
+    batches = stack.enter_context(contextlib.closing(made))
     first = next(batches)
     check_rows(mesh, len(jax.tree.leaves(first[0])[0]) * hosts, config.accumulation)
     return _with_first(first, batches)
@@ -212,14 +202,14 @@ class _Watch:
         log: MetricsLog,
         bar: ProgressBar,
         spikes: Spikes,
-        speedometer: Speedometer,
+        throughput: Throughput,
         progress: Progress,
         hosts: int,
     ):
         self.progress = progress
         self.is_unhealthy = False
         self._config, self._log, self._bar, self._spikes, self._hosts = config, log, bar, spikes, hosts
-        self._speedometer = speedometer
+        self._throughput = throughput
         self._flying: deque[_Flight] = deque()
         self._unsure: deque[_Flight] = deque()
         self._began = time.monotonic() - progress.seconds
@@ -231,7 +221,7 @@ class _Watch:
         step: int,
         metrics: dict[str, Array],
         sample_ids: list[str],
-        size: Size,
+        counts: Counts,
         flops: float,
         data_after: State,
         skipped: int,
@@ -240,11 +230,11 @@ class _Watch:
         hosts, before = self._hosts, self.progress  # a host counts its own rows; the others' are about as full
         self.progress = Progress(
             data=data_after,
-            samples=before.samples + size.samples * hosts,
-            tokens=before.tokens + size.tokens * hosts,
+            samples=before.samples + counts.samples * hosts,
+            tokens=before.tokens + counts.tokens * hosts,
             seconds=time.monotonic() - self._began,
         )
-        fill = size.tokens / size.places
+        fill = counts.tokens / counts.positions
         flight = _Flight(step, metrics, sample_ids, fill, flops * hosts, skipped, before, self.progress)
         self._flying.append(flight)
         self._unsure.append(flight)
@@ -275,7 +265,7 @@ class _Watch:
             **({"skipped": flight.skipped} if flight.skipped else {}),
             "tokens": tokens,
             "tokens_per_second": new_tokens / seconds,
-            **self._speedometer.figures(new_tokens, self._flops_since, seconds),
+            **self._throughput.figures(new_tokens, self._flops_since, seconds),
             "seconds": now - self._began,
         }
         self._shown_at, self._shown_tokens, self._flops_since = now, tokens, 0.0

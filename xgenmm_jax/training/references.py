@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from xgenmm_jax.training import checkpoint_files
 from xgenmm_jax.training.checkpoints import params_args, restore_params
 from xgenmm_jax.training.distributed import anyone
-from xgenmm_jax.training.objective import Params
+from xgenmm_jax.training.objectives.base import Params
 
 LOG = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """Where a run starts from: its newest checkpoint, or parameters of its own; and the reference that it keeps."""
 
+import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -10,9 +11,10 @@ from xgenmm_jax.training.checkpoints import Checkpoints, Progress, saved_steps
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.distributed import on_first_host
 from xgenmm_jax.training.initialize import initialize_params
-from xgenmm_jax.training.objective import Objective, Params
+from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import split
 from xgenmm_jax.training.run_folder import check_same, prepare
+from xgenmm_jax.training.setup import Program
 from xgenmm_jax.training.step import TrainState, init_state, shardings_of
 
 
@@ -25,12 +27,12 @@ class Found(NamedTuple):
     """The last step is saved: neither data nor weights are needed again."""
     has_reference: bool
 
-    def needs_weights(self, objective: Objective) -> bool:
+    def needs_weights(self, config: TrainConfig) -> bool:
         """Whether the weights that the run began with are read."""
-        return not self.has_saved or objective.reference and not self.has_reference and not self.is_done
+        return not self.has_saved or config.objective.needs_reference and not self.has_reference and not self.is_done
 
 
-def look(config: TrainConfig, folder: Path, objective: Objective) -> Found:
+def look(config: TrainConfig, folder: Path) -> Found:
     """What the folder holds; nothing is written. All hosts call this.
 
     Raises ValueError where it is a run of another config, or its data or weights are not those that it began with.
@@ -40,10 +42,10 @@ def look(config: TrainConfig, folder: Path, objective: Objective) -> Found:
         is_new=not (has_config or saved),
         has_saved=bool(saved),
         is_done=bool(saved) and saved[0] >= config.steps,
-        has_reference=bool(saved) and objective.reference and references.is_whole(folder),
+        has_reference=bool(saved) and config.objective.needs_reference and references.is_whole(folder),
     )
     if saved and not found.is_done:
-        on_first_host(lambda: started_with.compare(config, folder, found.needs_weights(objective)))
+        on_first_host(lambda: started_with.compare(config, folder, found.needs_weights(config)))
     return found
 
 
@@ -58,21 +60,18 @@ def make_folder(config: TrainConfig, folder: Path, found: Found) -> None:
 
 
 def initial_params(
-    config: TrainConfig, folder: Path, found: Found, objective: Objective, abstract: TrainState
+    config: TrainConfig, folder: Path, found: Found, program: Program
 ) -> Params:
     """The parameters that the run begins, or began, with."""
     start = started_with.weights_of(config, folder) if found.has_saved else config.initialize
-    return initialize_params(start, objective, config.seed, abstract.params, config.model)
+    return initialize_params(start, program.init, config.seed, program.abstract.params, config.model)
 
 
 def first_state(
     config: TrainConfig,
     folder: Path,
     found: Found,
-    objective: Objective,
-    trainable: Any,
-    optimizer: Any,
-    abstract: TrainState,
+    program: Program,
     checkpoints: Checkpoints,
     params: Params | None,
 ) -> tuple[TrainState, Params | None, Progress]:
@@ -80,20 +79,25 @@ def first_state(
 
     params: the initial ones, which the state takes over; None where a checkpoint promised to replace them.
     """
-    restored = checkpoints.restore(abstract)
-    wants_reference = objective.reference and (restored is None or int(restored[0].step) < config.steps)
+    restored = checkpoints.restore(program.abstract)
+    wants_reference = config.objective.needs_reference and (restored is None or int(restored[0].step) < config.steps)
     has_reference = restored is not None and found.has_reference
     if params is None and (restored is None or wants_reference and not has_reference):
-        params = initial_params(config, folder, found, objective, abstract)
+        params = initial_params(config, folder, found, program)
     reference = None
     if wants_reference and has_reference:
-        reference = references.restore(folder, split(abstract.params, trainable)[0])
+        reference = references.restore(folder, split(program.abstract.params, program.trainable)[0])
     elif wants_reference:
         # Copied, because the first step takes the policy's own buffers.
-        reference = jax.tree.map(lambda leaf: leaf.copy(), split(params, trainable)[0])
+        reference = jax.tree.map(lambda leaf: leaf.copy(), split(params, program.trainable)[0])
         references.save(folder, reference)
     if restored is not None:
         state, progress = restored
         return state, reference, progress
-    start = jax.jit(lambda params: init_state(params, trainable, optimizer), out_shardings=shardings_of(abstract))
-    return start(params), reference, Progress()
+    return new_state(program, params), reference, Progress()
+
+
+def new_state(program: Program, params: Params) -> TrainState:
+    """A state at step 0, laid out over the program's mesh."""
+    start = functools.partial(init_state, trainable=program.trainable, optimizer=program.optimizer)
+    return jax.jit(start, out_shardings=shardings_of(program.abstract))(params)

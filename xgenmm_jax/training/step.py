@@ -12,7 +12,8 @@ import optax
 from xgenmm_jax.batch import ArrayLike
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.seeds import random_key
-from xgenmm_jax.training.objective import Objective, Params, Rows, Sum
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.objectives.base import Params, Rows, Sum
 from xgenmm_jax.training.optimizer import merge, split
 from xgenmm_jax.training.sharding import axis_rules, param_shardings, replicated, row_sharding
 
@@ -41,10 +42,12 @@ def init_state(params: Params, trainable: Any, optimizer: optax.GradientTransfor
 
 
 def abstract_state(
-    objective: Objective, trainable: Any, optimizer: optax.GradientTransformation, mesh: Mesh
+    boxed: Params, trainable: Any, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """Shapes, dtypes and shardings of a state, as ShapeDtypeStructs; no memory is taken."""
-    boxed = jax.eval_shape(objective.init, jax.random.key(0))
+    """Shapes, dtypes and shardings of a state, as ShapeDtypeStructs; no memory is taken.
+
+    boxed: shapes of the parameters with their logical axis names, as `eval_shape` of an objective's `init` gives them.
+    """
     shardings = param_shardings(mesh, boxed)
     shapes = jax.eval_shape(lambda params: init_state(params, trainable, optimizer), unboxed(boxed))
     trained_shardings, _ = split(shardings, trainable)
@@ -69,13 +72,7 @@ def shardings_of(abstract: Any) -> Any:
 
 
 def make_step(
-    objective: Objective,
-    trainable: Any,
-    optimizer: optax.GradientTransformation,
-    accumulation: int,
-    seed: int,
-    mesh: Mesh,
-    abstract: TrainState,
+    config: TrainConfig, trainable: Any, optimizer: optax.GradientTransformation, mesh: Mesh, abstract: TrainState
 ) -> StepFunction:
     """(state, reference, rows, rate) -> (state, metrics). The state given is donated: do not use it again.
 
@@ -86,8 +83,8 @@ def make_step(
 
     def step(state: TrainState, reference: Params | None, rows: Rows, rate: Float32[Array, ""]):
         trained, frozen = split(state.params, trainable)
-        key = jax.random.fold_in(random_key(seed), state.step)
-        grads, loss, metrics = gradient(objective, trained, frozen, reference, rows, key, accumulation, mesh)
+        key = jax.random.fold_in(random_key(config.seed), state.step)
+        grads, loss, metrics = gradient(config, trained, frozen, reference, rows, key, mesh)
         directions, opt_state = optimizer.update(grads, state.opt_state, trained)
         updates = jax.tree.map(lambda direction: rate * direction, directions)
         new = TrainState(
@@ -105,7 +102,7 @@ def make_step(
             return step(state, reference, rows, rate)
 
     state_shardings = shardings_of(abstract)
-    reference_shardings = split(state_shardings.params, trainable)[0] if objective.reference else None
+    reference_shardings = split(state_shardings.params, trainable)[0] if config.objective.needs_reference else None
     return jax.jit(
         traced,
         in_shardings=(state_shardings, reference_shardings, row_sharding(mesh), replicated(mesh)),
@@ -115,13 +112,12 @@ def make_step(
 
 
 def gradient(
-    objective: Objective,
+    config: TrainConfig,
     trained: Params,
     frozen: Params,
     reference: Params | None,
     rows: Rows,
     key: Array,
-    accumulation: int,
     mesh: Mesh,
 ) -> tuple[Params, Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Gradient with respect to the trained parameters, loss and metrics of one global batch.
@@ -130,8 +126,11 @@ def gradient(
     rounding and nothing else. A batch without any weight gives zeros.
     """
 
+    accumulation = config.accumulation
+
     def loss(trained, micro_rows, key):
-        total, metrics = objective.loss(merge(trained, frozen), reference, micro_rows, key)
+        params = merge(trained, frozen)
+        total, metrics = config.objective.loss(config.model, params, reference, micro_rows, key, config.freeze)
         return total.total, (total, metrics)
 
     grad = jax.grad(loss, has_aux=True)

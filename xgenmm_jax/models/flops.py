@@ -5,16 +5,14 @@ Causal attention counts the pairs of query and key that exist: inside a segment,
 counts at supervised positions, as `losses.token_log_probs` computes it. Not counted: padding positions and padding
 crops, rematerialisation, elementwise work, lookups of embeddings, the optimizer.
 
-A part that trains takes three forward passes (its own, the gradient by its inputs, the gradient by its weights); a
+A part that trains takes three forward passes (its own, the gradient with respect to its inputs, and to its weights); a
 frozen part that gradients pass through takes two, any other frozen part one; DPO's reference one more of what it runs.
-The connector's maps that read a frozen tower's features take two: nobody needs the gradient by those.
-docs/pods.md tells what follows for the stages.
+The connector's maps that read a frozen tower's features take two: the gradient with respect to frozen features is never
+computed. docs/pods.md tells what follows for the stages.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 from jaxtyping import Int
 import numpy as np
 
@@ -26,9 +24,6 @@ from xgenmm_jax.models.projector import MLPConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
-from xgenmm_jax.nano.tower_pretraining import ContrastCaption, TowerBatch, TowerConfig
-from xgenmm_jax.training.chips import chip_of
-from xgenmm_jax.training.config import TrainConfig
 
 
 class Flops(NamedTuple):
@@ -53,7 +48,7 @@ class Flops(NamedTuple):
         return Flops(*(a + b for a, b in zip(self, other, strict=True)))
 
 
-class Load(NamedTuple):
+class Workload(NamedTuple):
     """What rows hold, as far as it costs FLOPs."""
 
     tokens: int
@@ -67,7 +62,7 @@ class Load(NamedTuple):
     images: int
 
 
-def load_of(batch: Batch, model: VLMConfig) -> Load:
+def workload_of(batch: Batch, model: VLMConfig) -> Workload:
     """Counts packed rows (numpy).
 
     Example: a row with segments 1 1 1 2 2 0 holds 5 tokens and 3 * 4 / 2 + 2 * 3 / 2 = 9 pairs.
@@ -79,7 +74,7 @@ def load_of(batch: Batch, model: VLMConfig) -> Load:
     lengths = np.unique(numbers, return_counts=True)[1]
     shown = np.asarray(batch.crop_image)
     images = np.unique((shown + np.arange(rows)[:, None] * shown.shape[1])[shown >= 0])
-    return Load(
+    return Workload(
         tokens=int(lengths.sum()),
         pairs=visible_pairs(lengths, model.decoder),
         supervised=int(np.sum(batch.loss_mask)),
@@ -96,18 +91,18 @@ def visible_pairs(lengths: Int[np.ndarray, " n"], decoder: Phi3Config) -> int:
     return int((most * (most + 1) // 2 + (lengths - most) * most).sum())
 
 
-def forward_flops(model: VLMConfig, load: Load) -> Flops:
+def forward_flops(model: VLMConfig, work: Workload) -> Flops:
     """FLOPs of one forward pass over what the rows hold."""
     decoder = model.decoder
     attention_width = decoder.heads * decoder.head_width
     per_token = linear(decoder.width, attention_width + 2 * decoder.kv_heads * decoder.head_width)
     per_token += linear(attention_width, decoder.width) + 3 * linear(decoder.width, decoder.hidden)
     return Flops(
-        vision=load.crops * vision_flops(model.vision),
-        connector=_connector_flops(model, load),
-        decoder=decoder.layers * load.tokens * per_token,
-        attention=decoder.layers * attention(load.pairs, attention_width),
-        head=load.supervised * linear(decoder.width, decoder.logits),
+        vision=work.crops * vision_flops(model.vision),
+        connector=_connector_flops(model, work),
+        decoder=decoder.layers * work.tokens * per_token,
+        attention=decoder.layers * attention(work.pairs, attention_width),
+        head=work.supervised * linear(decoder.width, decoder.logits),
     )
 
 
@@ -128,13 +123,13 @@ def vision_flops(config: ViTConfig) -> int:
     return config.patches * linear(3 * config.patch_px**2, width) + config.layers * layer
 
 
-def _connector_flops(model: VLMConfig, load: Load) -> int:
+def _connector_flops(model: VLMConfig, work: Workload) -> int:
     connector, patches = model.connector, model.vision.patches
     if isinstance(connector, MLPConfig):
         widths = linear(connector.width, connector.out_width) + linear(connector.out_width, connector.out_width)
-        return load.crops * patches * widths
-    groups = load.images if model.sampling is Sampling.FIXED_SAMPLING else load.crops
-    return resampler_flops(connector, groups, load.crops * patches)
+        return work.crops * patches * widths
+    groups = work.images if model.sampling is Sampling.FIXED_SAMPLING else work.crops
+    return resampler_flops(connector, groups, work.crops * patches)
 
 
 def resampler_flops(config: ResamplerConfig, groups: int, features: int) -> int:
@@ -149,22 +144,22 @@ def resampler_flops(config: ResamplerConfig, groups: int, features: int) -> int:
     return flops + groups * config.instruction_tokens * instruction
 
 
-def model_flops(model: VLMConfig, load: Load, freeze: tuple[str, ...], reference: bool) -> Flops:
+def model_flops(model: VLMConfig, work: Workload, freeze: tuple[str, ...], reference: bool) -> Flops:
     """FLOPs of a training step. freeze: parts without gradients. reference: whether DPO's runs beside."""
-    flops = forward_flops(model, load).times(passes(freeze, reference))
+    flops = forward_flops(model, work).times(passes(freeze, reference))
     if "vision" in freeze and "connector" not in freeze:
-        return flops._replace(connector=flops.connector - features_flops(model, load))
+        return flops._replace(connector=flops.connector - features_flops(model, work))
     return flops
 
 
-def features_flops(model: VLMConfig, load: Load) -> int:
+def features_flops(model: VLMConfig, work: Workload) -> int:
     """FLOPs of one pass of the connector's maps whose input is the tower's features."""
     connector = model.connector
     if isinstance(connector, MLPConfig):
         per_feature = linear(connector.width, connector.out_width)
     else:
         per_feature = connector.layers * linear(connector.width, 2 * connector.heads * connector.head_width)
-    return load.crops * model.vision.patches * per_feature
+    return work.crops * model.vision.patches * per_feature
 
 
 def passes(freeze: tuple[str, ...], reference: bool) -> Flops:
@@ -184,63 +179,3 @@ def passes(freeze: tuple[str, ...], reference: bool) -> Flops:
         attention=inner + again,
         head=count["decoder"] + again,
     )
-
-
-def tower_flops(model: TowerConfig, loss: ContrastCaption, rows: TowerBatch) -> float:
-    """Model FLOPs of a step of the tower's own pre-training: tower, text tower, captioner and contrast, all trained."""
-    lengths = np.sum(rows.valid, axis=1).astype(np.int64)
-    pictures, tokens = len(lengths), int(lengths.sum())
-    vision, text, captioner = model.vision, model.text, model.captioner
-    pooling = vision.patches * linear(vision.width, 2 * vision.width) + attention(vision.patches, vision.width)
-    pooling += 2 * linear(vision.width, vision.width) + 2 * linear(vision.width, vision.hidden)
-    if vision.class_token:
-        pooling = linear(vision.width, vision.projection)
-    of_text = tokens * (4 * linear(text.width, text.width) + 2 * linear(text.width, text.hidden))
-    of_text += attention(int((lengths**2).sum()), text.width)
-    causal, whole = int((lengths * (lengths + 1) // 2).sum()), int((lengths**2).sum())
-    own_pairs = round(loss.parallel * whole + (1 - loss.parallel) * causal)
-    # Six square maps: four of self-attention, query and output of the attention to the picture.
-    of_caption = tokens * (6 * linear(captioner.width, captioner.width) + 2 * linear(captioner.width, captioner.hidden))
-    of_caption += pictures * vision.patches * linear(vision.width, 2 * captioner.width)
-    of_caption += attention(own_pairs + tokens * vision.patches, captioner.width)
-    forward = pictures * (vision_flops(vision) + pooling)
-    forward += text.layers * of_text + pictures * linear(text.width, text.out_width)
-    forward += captioner.layers * of_caption + tokens * linear(captioner.width, captioner.vocab_rows)
-    forward += pictures * linear(text.out_width, pictures)
-    return 3.0 * forward
-
-
-def step_flops(config: TrainConfig) -> Callable[[Any], float] | None:
-    """Model FLOPs of a training step by its rows (numpy); None for a model that this file does not know."""
-    if isinstance(config.model, TowerConfig):
-        return lambda rows: tower_flops(config.model, config.loss, rows)
-    if not isinstance(config.model, VLMConfig):
-        return None
-    model, freeze, reference = config.model, config.freeze, config.objective().reference
-    return lambda rows: model_flops(model, load_of(rows, model), freeze, reference).total
-
-
-class Speedometer:
-    """A run's speed in lines of metrics: per device, in model FLOPs, and as MFU where the devices' peak is known."""
-
-    def __init__(self, config: TrainConfig, devices: Sequence[jax.Device]):
-        self._flops_of = step_flops(config)
-        self._devices = len(devices)
-        chips = [chip_of(device) for device in devices]
-        self._peak = None if None in chips else sum(chip.peak_flops for chip in chips)
-
-    def flops(self, rows: Any) -> float:
-        """Model FLOPs of a step on this host's rows (numpy); 0 for a model that is not known."""
-        return 0.0 if self._flops_of is None else self._flops_of(rows)
-
-    def figures(self, tokens: int, flops: float, seconds: float) -> dict[str, float]:
-        """tokens_per_second_per_device; model_flops_per_second (all devices) and mfu (0..1) where they are known.
-
-        tokens, flops: of all hosts in these seconds.
-        """
-        row = {"tokens_per_second_per_device": tokens / seconds / self._devices}
-        if flops:
-            row["model_flops_per_second"] = flops / seconds
-            if self._peak is not None:
-                row["mfu"] = flops / seconds / self._peak
-        return row

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from unittest.mock import NonCallableMock
 
+from bound_objective import Bound
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +14,10 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.hardware import CHIPS
 from xgenmm_jax.models import phi3, sizes
 from xgenmm_jax.models.attention import Causal, Window, causal_mask
+from xgenmm_jax.models.flops import Flops, Workload, forward_flops, model_flops, passes, visible_pairs, workload_of
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.projector import MLPConfig
@@ -25,20 +28,9 @@ from xgenmm_jax.nano import tower_pretraining
 from xgenmm_jax.nano.captioner import CaptionerConfig
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.nano.text_tower import TextTowerConfig
-from xgenmm_jax.training import accounting
-from xgenmm_jax.training.accounting import (
-    Flops,
-    Load,
-    Speedometer,
-    forward_flops,
-    load_of,
-    model_flops,
-    passes,
-    visible_pairs,
-)
-from xgenmm_jax.training.chips import CHIPS
-from xgenmm_jax.training.next_token import NextToken
+from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import merge, split, trainable_mask
+from xgenmm_jax.training.throughput import Throughput
 
 LENGTH = 128  # no longer than a chunk of attention, which then computes whole squares
 MODEL = VLMConfig(
@@ -86,8 +78,7 @@ def compiled_flops(model: VLMConfig, freeze: tuple[str, ...], batch: Batch) -> f
 
 
 def _compiled_flops(model: VLMConfig, freeze: tuple[str, ...], batch: Batch) -> float:
-    model = replace(model, train_vision="vision" not in freeze)
-    objective = NextToken(chunk=LENGTH).objective(model, DATA)
+    objective = Bound(NextToken(chunk=LENGTH), model, DATA, freeze)
     params = unboxed(jax.eval_shape(objective.init, jax.random.key(0)))
     trained, frozen = split(params, trainable_mask(params, freeze))
 
@@ -100,7 +91,8 @@ def _compiled_flops(model: VLMConfig, freeze: tuple[str, ...], batch: Batch) -> 
 
 def analytic_flops(model: VLMConfig, freeze: tuple[str, ...], batch: Batch) -> Flops:
     """As the program computes it: masked pairs too, the head at every position and once more in the backward pass."""
-    load = load_of(batch, model)._replace(pairs=batch.token_ids.shape[0] * LENGTH**2, supervised=batch.token_ids.size)
+    rows = batch.token_ids.shape[0]
+    load = workload_of(batch, model)._replace(pairs=rows * LENGTH**2, supervised=batch.token_ids.size)
     return model_flops(model, load, freeze, False).plus(Flops(0, 0, 0, 0, forward_flops(model, load).head))
 
 
@@ -171,9 +163,9 @@ def test_padding_costs_nothing():
     padded.segment_ids[1] = 0
     padded.crop_image[1] = -1
     padded.loss_mask[1] = False
-    load = load_of(whole, MODEL)
-    assert load == Load(256, 2 * 128 * 129 // 2, 2 * (128 - 48), 6, 6)
-    assert load_of(padded, MODEL) == Load(*(count // 2 for count in load))
+    load = workload_of(whole, MODEL)
+    assert load == Workload(256, 2 * 128 * 129 // 2, 2 * (128 - 48), 6, 6)
+    assert workload_of(padded, MODEL) == Workload(*(count // 2 for count in load))
 
 
 def test_passes_of_the_stages():
@@ -187,7 +179,7 @@ def test_passes_of_the_stages():
 
 def test_phi3_mini_costs_what_is_published():
     """Spec: 25.3 GFLOP a token at 4096 positions, where the head counts at every position."""
-    load = Load(4096, visible_pairs(np.array([4096]), replace(sizes.PHI3_MINI, window=Window.NONE)), 4096, 0, 0)
+    load = Workload(4096, visible_pairs(np.array([4096]), replace(sizes.PHI3_MINI, window=Window.NONE)), 4096, 0, 0)
     flops = forward_flops(sizes.B4, load).times(passes(("vision",), False))
     assert flops.total / 4096 == pytest.approx(25.3e9, rel=0.03)
 
@@ -200,7 +192,7 @@ def test_the_tower_counts_as_the_compiler_does():
     )
     loss = tower_pretraining.ContrastCaption(parallel=1.0)  # every pair of positions, as the program computes it
     data = tower_pretraining.CaptionData(((Synthetic("caption", 8), 1.0),), "none.model", 32, batch_rows=8, tokens=32)
-    objective = loss.objective(model, data)
+    objective = Bound(loss, model, data, ())
     params = unboxed(jax.eval_shape(objective.init, jax.random.key(0)))
     pixels, token_ids = np.zeros((8, 32, 32, 3), np.uint8), np.zeros((8, 32), np.int32)
     rows = tower_pretraining.TowerBatch(pixels, token_ids, np.ones((8, 32), bool))
@@ -209,16 +201,16 @@ def test_the_tower_counts_as_the_compiler_does():
         return objective.loss(params, None, rows, jax.random.key(0))[0].total
 
     counted = jax.jit(jax.value_and_grad(total)).lower(params, rows).compile().cost_analysis()["flops"]
-    expected = accounting.tower_flops(model, loss, rows)
+    expected = tower_pretraining.tower_flops(model, loss.parallel, rows)
     assert expected < counted < 1.08 * expected
 
 
 def test_mfu_is_of_the_devices_peak_and_absent_without_one():
-    config = replace(toy_run.config(), model=MODEL, data=DATA, loss=NextToken(), freeze=("vision",))
+    config = replace(toy_run.config(), model=MODEL, data=DATA, objective=NextToken(), freeze=("vision",))
     batch = full_rows(MODEL)
-    meter = Speedometer(config, [NonCallableMock(spec=jax.Device, device_kind="TPU v5 lite")] * 4)
+    meter = Throughput(config, [NonCallableMock(spec=jax.Device, device_kind="TPU v5 lite")] * 4)
     flops = meter.flops(batch)
-    load = load_of(batch, MODEL)
+    load = workload_of(batch, MODEL)
     features = 6 * 64 * 2 * 96 * 2 * 128  # crops, patches, to keys and values of two heads of 64
     assert flops == forward_flops(MODEL, load).times(Flops(1, 3, 3, 3, 3)).total - features
     row = meter.figures(tokens=800, flops=flops, seconds=2.0)
@@ -227,5 +219,5 @@ def test_mfu_is_of_the_devices_peak_and_absent_without_one():
         "model_flops_per_second": flops / 2,
         "mfu": flops / 2 / (4 * CHIPS["v5e"].peak_flops),
     }
-    assert set(Speedometer(config, jax.devices()).figures(800, flops, 2.0)) == set(row) - {"mfu"}
-    assert set(Speedometer(toy_run.config(), jax.devices()).figures(800, 0.0, 2.0)) == {"tokens_per_second_per_device"}
+    assert set(Throughput(config, jax.devices()).figures(800, flops, 2.0)) == set(row) - {"mfu"}
+    assert set(Throughput(toy_run.config(), jax.devices()).figures(800, 0.0, 2.0)) == {"tokens_per_second_per_device"}

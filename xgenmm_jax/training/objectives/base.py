@@ -1,0 +1,74 @@
+"""What a run learns, as the loop sees it: `TrainConfig.objective` is one of these."""
+
+import abc
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+from jaxtyping import Array, Float
+
+from xgenmm_jax.data.order import State
+
+Params = Any
+"""Nested dicts of arrays."""
+
+Rows = Any
+"""A NamedTuple of arrays whose first axis is rows: `Batch`, or `TowerBatch`."""
+
+
+class Sum(NamedTuple):
+    """A sum and what divides it. Micro-batches and devices add both, so the average is over the global batch."""
+
+    total: Float[Array, ""]
+    weight: Float[Array, ""]
+
+
+class Counts(NamedTuple):
+    """What a batch holds, counted on the host."""
+
+    samples: int
+    tokens: int
+    """Positions that are not padding."""
+    positions: int
+    """Padding too: tokens / positions is the fill."""
+
+
+class Objective(abc.ABC):
+    """A frozen dataclass with the options of a loss. model and data are those of the run's config."""
+
+    needs_reference: ClassVar[bool] = False
+    """Whether `loss` wants the starting values of the trained parameters beside them."""
+
+    def check(self, model: Any, data: Any) -> None:
+        """Raises ValueError where model and data do not fit each other or this objective; nothing is opened."""
+        return None
+
+    @abc.abstractmethod
+    def init(self, model: Any, key: Array) -> Params:
+        """Parameters boxed with logical axis names; also under `jax.eval_shape`."""
+
+    @abc.abstractmethod
+    def loss(
+        self, model: Any, params: Params, reference: Params | None, rows: Rows, key: Array, freeze: tuple[str, ...]
+    ) -> tuple[Sum, dict[str, Sum]]:
+        """The loss, whose total is differentiated, and further metrics.
+
+        reference: the starting values of the trained parameters, where `needs_reference`. key: of this step. freeze:
+        parts of the model, or path prefixes, that do not train.
+        """
+
+    @abc.abstractmethod
+    def batches(
+        self, model: Any, data: Any, seed: int, state: State, host_index: int, host_count: int
+    ) -> Iterator[tuple[Rows, list[str], State]]:
+        """Endless (rows of numpy arrays, ids of their samples, state after them) from a state on, of one host.
+
+        Close the iterator to end its threads and processes. Raises ValueError where data and model do not fit.
+        """
+
+    @abc.abstractmethod
+    def count(self, rows: Rows) -> Counts:
+        """What a batch (numpy) holds."""
+
+    def flops(self, model: Any, rows: Rows, freeze: tuple[str, ...]) -> float:
+        """Model FLOPs of a step on these rows (numpy); 0 where they are not known."""
+        return 0.0

@@ -1,0 +1,83 @@
+"""Direct preference optimisation on packed pairs, against a frozen reference.
+
+Source: arXiv 2305.18290; the term on the chosen answer: arXiv 2404.19733, eq. 2.
+"""
+
+from dataclasses import dataclass
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.models.vlm import VLM, VLMConfig
+from xgenmm_jax.training.objectives.base import Params, Sum
+from xgenmm_jax.training.objectives.losses import pair_sums, preference_loss
+from xgenmm_jax.training.objectives.packed_rows import PackedRows, batch_log_probs, check_chunk, trains_vision
+from xgenmm_jax.training.optimizer import merge
+
+
+@dataclass(frozen=True)
+class DPO(PackedRows):
+    """Chosen and rejected answer of pair k are segments 2k + 1 and 2k + 2 of one row and share its vision tokens.
+
+    The reference is the run's starting point, kept in its folder (`references.py`). Only the trained parameters exist
+    twice; the frozen ones serve both.
+
+    beta: how fast a preference saturates.
+    chosen_weight: weight of the chosen answer's mean negative log-probability beside the preference; 0: DPO alone.
+    """
+
+    needs_reference: ClassVar[bool] = True
+
+    beta: float = 0.1
+    chosen_weight: float = 0.0
+    chunk: int = 64
+
+    def __post_init__(self):
+        if not 0 < self.beta < math.inf:
+            raise ValueError(f"objective.beta: got {self.beta}, wanted a finite number above 0, 0.1.")
+        if not 0 <= self.chosen_weight < math.inf:
+            raise ValueError(f"objective.chosen_weight: got {self.chosen_weight}, wanted a finite number, 0 or more.")
+        check_chunk(self.chunk)
+
+    def loss(
+        self,
+        model: VLMConfig,
+        params: Params,
+        reference: Params,
+        rows: Batch,
+        key: Array,
+        freeze: tuple[str, ...],
+    ) -> tuple[Sum, dict[str, Sum]]:
+        """Average over the pairs of the global batch."""
+        vlm = VLM(model, trains_vision(freeze))
+        features = None
+        if not vlm.trains_vision and rows.pixels.shape[1]:
+            features = vlm.apply({"params": params}, rows, method="features")  # one pass serves both
+        log_probs = batch_log_probs(vlm, params, rows, self.chunk, features)
+        # `reference` lacks the frozen parameters: those of the policy serve it.
+        reference_params = jax.lax.stop_gradient(merge(reference, params))
+        reference_log_probs = batch_log_probs(vlm, reference_params, rows, self.chunk, features)
+
+        chosen, rejected = pair_sums(log_probs, rows.segment_ids)
+        reference_chosen, reference_rejected = pair_sums(reference_log_probs, rows.segment_ids)
+        chosen_tokens, rejected_tokens = pair_sums(rows.loss_mask.astype(jnp.float32), rows.segment_ids)
+        is_pair = (chosen_tokens > 0) & (rejected_tokens > 0)
+
+        losses = preference_loss(chosen - rejected, reference_chosen - reference_rejected, self.beta)
+        losses = losses - self.chosen_weight * chosen / jnp.maximum(chosen_tokens, 1)
+        pairs = jnp.sum(is_pair).astype(jnp.float32)
+
+        def over_pairs(values):
+            return Sum(jnp.sum(jnp.where(is_pair, values, 0.0)), pairs)
+
+        reward_chosen = self.beta * (chosen - reference_chosen)
+        reward_rejected = self.beta * (rejected - reference_rejected)
+        return over_pairs(losses), {
+            "preferred": over_pairs((reward_chosen > reward_rejected).astype(jnp.float32)),
+            "reward_chosen": over_pairs(reward_chosen),
+            "reward_rejected": over_pairs(reward_rejected),
+        }

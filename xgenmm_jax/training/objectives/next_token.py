@@ -1,0 +1,41 @@
+"""The objective of every stage but DPO: predict the supervised tokens of packed rows."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.models.vlm import VLM, VLMConfig
+from xgenmm_jax.training.objectives.base import Params, Sum
+from xgenmm_jax.training.objectives.packed_rows import PackedRows, batch_log_probs, check_chunk, trains_vision
+
+
+@dataclass(frozen=True)
+class NextToken(PackedRows):
+    """Cross entropy averaged over the supervised tokens of the global batch (the official code averages per device).
+
+    chunk: positions of a row that go through the head at once; less is less memory.
+    """
+
+    chunk: int = 64
+
+    def __post_init__(self):
+        check_chunk(self.chunk)
+
+    def loss(
+        self,
+        model: VLMConfig,
+        params: Params,
+        reference: Params | None,
+        rows: Batch,
+        key: Array,
+        freeze: tuple[str, ...],
+    ) -> tuple[Sum, dict[str, Sum]]:
+        vlm = VLM(model, trains_vision(freeze))
+        return cross_entropy(batch_log_probs(vlm, params, rows, self.chunk), rows), {}
+
+
+def cross_entropy(log_probs: Float[Array, "B T"], batch: Batch) -> Sum:
+    """Of the supervised tokens, whose log-probabilities are given."""
+    return Sum(-jnp.sum(log_probs), jnp.sum(batch.loss_mask).astype(jnp.float32))

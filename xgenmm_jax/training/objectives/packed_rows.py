@@ -1,0 +1,108 @@
+"""What the objectives on packed rows share: parameters, batches of rows, log-probabilities of tokens."""
+
+from collections.abc import Callable, Iterator
+
+from jaxtyping import Array, Float
+import numpy as np
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.data import pipeline
+from xgenmm_jax.data.order import State
+from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models import flops
+from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize, splice
+from xgenmm_jax.training.objectives.base import Counts, Objective, Params
+from xgenmm_jax.training.objectives.losses import token_log_probs
+
+
+class PackedRows(Objective):
+    """An objective of a VLMConfig on a DataConfig; subclasses have the loss."""
+
+    def check(self, model: VLMConfig, data: DataConfig) -> None:
+        """Raises ValueError where rows have other vision tokens than the model makes, or more crops than it reads."""
+        per = "image" if model.sampling is Sampling.FIXED_SAMPLING else "crop"
+        if data.row.vision_tokens_per != per:
+            raise ValueError(
+                f"data.row.vision_tokens_per: got '{data.row.vision_tokens_per}', and with model.sampling "
+                f"'{model.sampling.value}' the resampler's tokens are those of one {per}; make it '{per}'."
+            )
+        model.check_crops(data.anyres.max_crops, "data.anyres cuts a picture into up to")
+
+    def init(self, model: VLMConfig, key: Array) -> Params:
+        return initialize(model, key)
+
+    def batches(
+        self, model: VLMConfig, data: DataConfig, seed: int, state: State, host_index: int, host_count: int
+    ) -> Iterator[tuple[Batch, list[str], State]]:
+        """Raises ValueError where tokenizer, pictures or vision tokens are not those of the model."""
+        ids, logits = len(Tokenizer.load(data.tokenizer)), model.decoder.logits
+        fits = [
+            ("tokenizer's ids", ids, "model.decoder's logits", logits),
+            ("data.row.vision_tokens", data.row.vision_tokens, "model's vision tokens a group", model.tokens_per_group),
+            ("data.anyres.view_px", data.anyres.view_px, "model.vision.image_size_px", model.vision.image_size_px),
+            ("data.anyres.view_cells", data.anyres.view_cells, "model.vision's patches a side", model.vision.grid),
+        ]
+        for name, got, wanted_name, wanted in fits:
+            if got != wanted:
+                raise ValueError(f"{name}: got {got}, {wanted_name}: {wanted}; make them equal.")
+        return pipeline.batches(data, seed, state, host_index, host_count)
+
+    def count(self, rows: Batch) -> Counts:
+        is_filled = np.asarray(rows.segment_ids) > 0
+        samples = is_filled & (np.asarray(rows.positions) == 0)  # a segment may be missing between others
+        return Counts(int(samples.sum()), int(is_filled.sum()), is_filled.size)
+
+    def flops(self, model: VLMConfig, rows: Batch, freeze: tuple[str, ...]) -> float:
+        workload = flops.workload_of(rows, model)
+        return flops.model_flops(model, workload, freeze, self.needs_reference).total
+
+
+def check_chunk(chunk: int) -> None:
+    """Raises ValueError for a loss over chunks of no position."""
+    if chunk < 1:
+        raise ValueError(f"objective.chunk: got {chunk}, wanted at least 1.")
+
+
+def trains_vision(freeze: tuple[str, ...]) -> bool:
+    """Whether gradients reach the tower."""
+    return "vision" not in freeze
+
+
+def batch_log_probs(
+    vlm: VLM, params: Params, batch: Batch, chunk: int, features: Float[Array, "B C P E"] | None = None
+) -> Float[Array, "B T"]:
+    """Log-probability of every supervised token of packed rows, 0 elsewhere; float32.
+
+    features: the tower's, where they are known already.
+    """
+    if features is None:
+        return _log_probs(vlm, params, batch, chunk, lambda vlm: vlm.hidden(batch))
+    return log_probs_with_images(vlm, params, batch, chunk, lambda vlm: vlm.connect(features, batch))
+
+
+def log_probs_with_images(
+    vlm: VLM, params: Params, batch: Batch, chunk: int, images: Callable[[VLM], Float[Array, "B M D"]]
+) -> Float[Array, "B T"]:
+    """As `batch_log_probs`, with vision tokens that `images` makes."""
+
+    def hidden(vlm: VLM) -> Float[Array, "B T D"]:
+        text = vlm.decoder.embed(batch.token_ids)
+        embeddings = splice(text, images(vlm), batch.slot)
+        return vlm.decoder.hidden(embeddings, batch.segment_ids, batch.positions)
+
+    return _log_probs(vlm, params, batch, chunk, hidden)
+
+
+def _log_probs(
+    vlm: VLM, params: Params, batch: Batch, chunk: int, hidden: Callable[[VLM], Float[Array, "B T D"]]
+) -> Float[Array, "B T"]:
+    variables = {"params": params}
+    return token_log_probs(
+        lambda states: vlm.apply(variables, states, method="logits"),
+        vlm.apply(variables, method=hidden),
+        batch.token_ids,
+        batch.loss_mask,
+        chunk,
+    )

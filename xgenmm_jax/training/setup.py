@@ -1,0 +1,44 @@
+"""The program of a run: what `train`, `xgenmm plan` and the benchmarks run or compile is assembled here."""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from jaxtyping import Array
+import optax
+
+from xgenmm_jax.models.partitioning import unboxed
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.objectives.base import Params
+from xgenmm_jax.training.optimizer import make_optimizer, trainable_mask
+from xgenmm_jax.training.step import StepFunction, TrainState, abstract_state, make_step
+
+
+class Program(NamedTuple):
+    """What a run computes with, on which devices. Nothing is compiled yet and no memory is taken."""
+
+    mesh: Mesh
+    init: Callable[[Array], Params]
+    """Key -> parameters, boxed with their logical axis names. Jitted, so that shapes and values share one trace."""
+    optimizer: optax.GradientTransformation
+    trainable: Any
+    """The tree of parameters with True where one trains."""
+    abstract: TrainState
+    """Shapes, dtypes and shardings of the state."""
+    step: StepFunction
+
+
+def assemble(config: TrainConfig, mesh: Mesh) -> Program:
+    """The program of a run on a mesh, whose devices need not exist.
+
+    Raises ValueError where model, data and objective do not fit each other, or `freeze` names nothing.
+    """
+    config.objective.check(config.model, config.data)
+    init = jax.jit(functools.partial(config.objective.init, config.model))
+    boxed = jax.eval_shape(init, jax.random.key(0))
+    optimizer = make_optimizer(config.optimizer, boxed)
+    trainable = trainable_mask(unboxed(boxed), config.freeze)
+    abstract = abstract_state(boxed, trainable, optimizer, mesh)
+    return Program(mesh, init, optimizer, trainable, abstract, make_step(config, trainable, optimizer, mesh, abstract))
