@@ -23,9 +23,9 @@ import numpy as np
 
 from benchmarks.report import print_table, show
 from xgenmm_jax import files
-from xgenmm_jax.models import flash, matvec
-from xgenmm_jax.models.attention import Causal, Sight, attend, packed_rows
-from xgenmm_jax.models.flash import Tile
+from xgenmm_jax.ops import attention_triton, gemv
+from xgenmm_jax.ops.attention import Causal, Sight, attend, packed_rows
+from xgenmm_jax.ops.attention_triton import Tile
 
 SAMPLES = (1200, 60, 1500, 180, 1100)
 ROWS, LENGTH, HEADS, WIDTH = 4, 4096, 32, 96
@@ -99,8 +99,8 @@ def matvec_figures() -> Iterator[Figures]:
         vector, matrices = jnp.ones(shape[0], jnp.bfloat16), random_matrices(shape)
         size = COPIES * 2 * shape[0] * shape[1] / 1e12
         ours = jax.random.normal(jax.random.key(1), (shape[0],), jnp.bfloat16)
-        error = distance(matvec.matvec(ours, matrices[0]), ours.astype(jnp.float32) @ matrices[0].astype(jnp.float32))
-        for name, product in (("ours", matvec.matvec), ("XLA", lambda v, m: v[None] @ m)):
+        error = distance(gemv.matvec(ours, matrices[0]), ours.astype(jnp.float32) @ matrices[0].astype(jnp.float32))
+        for name, product in (("ours", gemv.matvec), ("XLA", lambda v, m: v[None] @ m)):
             made = figure(
                 f"{shape[0]} x {shape[1]}: {name}",
                 lambda v, ms, f=product: [f(v, m) for m in ms],
@@ -115,20 +115,20 @@ def tile_figures() -> list[Figures]:
     """The three attention kernels with every tile, the fastest first; tiles that do not fit are left out."""
     segments, _ = packed()
     query, key, value = random_heads(ROWS, LENGTH, HEADS, WIDTH)
-    options = flash._Options(flash.Order(-WINDOW.reach, 0), "", False)
-    context, log_total = jax.jit(lambda: flash._context(query, key, value, segments, segments, options))()
+    options = attention_triton._Options(attention_triton.Order(-WINDOW.reach, 0), "", False)
+    context, log_total = jax.jit(lambda: attention_triton._context(query, key, value, segments, segments, options))()
     delta = jnp.sum(jnp.square(context.astype(jnp.float32)), axis=-1).transpose(0, 2, 1)
     head, tail = (query, key, value, segments, segments), (context, log_total, delta)
     kernels = {
-        "FORWARD": (lambda: flash._context(*head, options), 4),
-        "QUERY_GRADIENT": (lambda: flash._query_gradient(*head, *tail, options), 6),
-        "KEY_VALUE_GRADIENT": (lambda: flash._key_value_gradients(*head, *tail, options), 8),
+        "FORWARD": (lambda: attention_triton._context(*head, options), 4),
+        "QUERY_GRADIENT": (lambda: attention_triton._query_gradient(*head, *tail, options), 6),
+        "KEY_VALUE_GRADIENT": (lambda: attention_triton._key_value_gradients(*head, *tail, options), 8),
     }
     found = []
     for name, (kernel, products) in kernels.items():
-        flops, usual = products * WIDTH * pairs() / 1e12, getattr(flash, name)
-        found += tried(flash, (name,), [(tile,) for tile in TILES], kernel, (), flops, "TFLOP/s")
-        setattr(flash, name, usual)
+        flops, usual = products * WIDTH * pairs() / 1e12, getattr(attention_triton, name)
+        found += tried(attention_triton, (name,), [(tile,) for tile in TILES], kernel, (), flops, "TFLOP/s")
+        setattr(attention_triton, name, usual)
     return found
 
 
@@ -140,16 +140,16 @@ def block_figures() -> list[Figures]:
     size = COPIES * sum(2 * rows * columns for rows, columns in MATRICES) / 1e12
 
     def all_of_them(vectors, matrices):
-        return [matvec.matvec(v, m) for v, ms in zip(vectors, matrices, strict=True) for m in ms]
+        return [gemv.matvec(v, m) for v, ms in zip(vectors, matrices, strict=True) for m in ms]
 
-    usual = [getattr(matvec, name) for name in names]
+    usual = [getattr(gemv, name) for name in names]
     fitting = []
     for block in BLOCKS:
-        matvec.COLUMNS, matvec.ROWS, matvec.PARTS = block[:3]
-        fitting += [block] if all(matvec.is_possible(*shape) for shape in MATRICES) else []
-    found = tried(matvec, names, fitting, all_of_them, (vectors, matrices), size, "TB/s")
+        gemv.COLUMNS, gemv.ROWS, gemv.PARTS = block[:3]
+        fitting += [block] if all(gemv.is_possible(*shape) for shape in MATRICES) else []
+    found = tried(gemv, names, fitting, all_of_them, (vectors, matrices), size, "TB/s")
     for name, value in zip(names, usual, strict=True):
-        setattr(matvec, name, value)
+        setattr(gemv, name, value)
     return found
 
 

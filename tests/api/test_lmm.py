@@ -19,12 +19,12 @@ from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.models import probes, vlm
 from xgenmm_jax.models.grouping import Sampling
-from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.nano.sources import Synthetic
+from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training import run_folder
 from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import TrainConfig

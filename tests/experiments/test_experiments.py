@@ -21,7 +21,7 @@ from xgenmm_jax.cli.options import parse_overrides
 from xgenmm_jax.cli.train import import_experiment, load_experiment, run_names
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.records import Conversation, Preference
-from xgenmm_jax.models.partitioning import unboxed
+from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training import config as config_module
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.initialize import initialize_params

@@ -16,10 +16,8 @@ from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.hardware import CHIPS
 from xgenmm_jax.models import phi3, sizes
-from xgenmm_jax.models.attention import Causal, Window, causal_mask
 from xgenmm_jax.models.flops import Flops, Workload, forward_flops, model_flops, passes, visible_pairs, workload_of
 from xgenmm_jax.models.grouping import Sampling
-from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.projector import MLPConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
@@ -28,6 +26,8 @@ from xgenmm_jax.nano import tower_pretraining
 from xgenmm_jax.nano.captioner import CaptionerConfig
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.nano.text_tower import TextTowerConfig
+from xgenmm_jax.ops.attention import Causal, Window, causal_mask
+from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import merge, split, trainable_mask
 from xgenmm_jax.training.throughput import Throughput

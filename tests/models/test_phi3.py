@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from random_parameters import random_parameters
 
-from xgenmm_jax.models.attention import Window
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config, empty_cache, layers_apart
+from xgenmm_jax.ops.attention import Window
 
 CONFIG = Phi3Config(vocab_rows=32, initial_len=29, width=16, hidden=24, layers=3, heads=4, kv_heads=2, window_size=5)
 

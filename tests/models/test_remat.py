@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.models.layers import KEPT, LAYER_NAMES, OFFLOADED, Remat, remat_policy
-from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.nano.captioner import Captioner, CaptionerConfig
 from xgenmm_jax.nano.text_tower import TextTower, TextTowerConfig
+from xgenmm_jax.ops.partitioning import unboxed
 
 CONFIG = Phi3Config(
     vocab_rows=32, initial_len=29, additional=3, width=16, hidden=24, layers=2, heads=4, kv_heads=2, window_size=5

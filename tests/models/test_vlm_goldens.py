@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tiny28
 
-from xgenmm_jax.models.attention import Window
 from xgenmm_jax.models.grouping import Sampling, group_strips
 from xgenmm_jax.models.phi3 import Phi3, empty_cache
 from xgenmm_jax.models.vlm import VLM, splice
+from xgenmm_jax.ops.attention import Window
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
 PAD = 299

@@ -10,8 +10,8 @@ import pytest
 import tiny_run
 
 from xgenmm_jax.data.order import State
-from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.nano.sources import Synthetic
+from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.objectives.dpo import DPO
 from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, split, trainable_mask
 from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh, put_rows, row_sharding

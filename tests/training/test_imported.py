@@ -12,8 +12,8 @@ from xgenmm_jax.convert import trees
 from xgenmm_jax.convert.importing import open_source, read_tree
 from xgenmm_jax.convert.recognize import Given
 from xgenmm_jax.data.anyres import GRIDS_RELEASED
-from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training import checkpoints
 from xgenmm_jax.training.config import load_config
 from xgenmm_jax.training.imported import export_checkpoint, import_run, load_params, run_config

@@ -10,12 +10,12 @@ import pytest
 
 from experiments.nano import common
 from xgenmm_jax.models.layers import normalize_pixels
-from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.resampler import Resampler
 from xgenmm_jax.models.vit import ViT
 from xgenmm_jax.nano.connector_start import TOKEN_SIZE, cell_of_patch, pooling_start, start_as_pooling
 from xgenmm_jax.nano.starting_weights import WEIGHTS
 from xgenmm_jax.nano.world import families
+from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.initialize import load_weights
 

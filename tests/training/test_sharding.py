@@ -12,8 +12,9 @@ import pytest
 import tiny_run
 
 from xgenmm_jax.generation import cache as caches
-from xgenmm_jax.models import partitioning, phi3, sizes, vlm
+from xgenmm_jax.models import phi3, sizes, vlm
 from xgenmm_jax.models.vlm import VLM
+from xgenmm_jax.ops import partitioning
 from xgenmm_jax.training import sharding
 from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.sharding import RULES, MeshConfig, host_share, make_mesh, param_shardings, placement

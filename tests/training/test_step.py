@@ -10,7 +10,7 @@ import pytest
 import tiny_run
 
 from xgenmm_jax.data.order import State
-from xgenmm_jax.models.partitioning import unboxed
+from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, merge, split, trainable_mask
 from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh, put_rows, row_sharding
 from xgenmm_jax.training.step import abstract_state, gradient, init_state, shardings_of

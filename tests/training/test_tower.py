@@ -19,11 +19,11 @@ from xgenmm_jax.data.order import State
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Caption, Picture
 from xgenmm_jax.data.tokenizer import Tokenizer
-from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.nano.captioner import CaptionerConfig
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.nano.text_tower import TextTowerConfig
 from xgenmm_jax.nano.tower_pretraining import CaptionData, ContrastCaption, TowerBatch, TowerConfig, caption_batches
+from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.config import CheckpointConfig, Initialize, TrainConfig
 from xgenmm_jax.training.initialize import initialize_params, save_weights, weights_metadata
 from xgenmm_jax.training.loop import train

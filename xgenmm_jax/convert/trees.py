@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.models import vlm
-from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.ops.partitioning import unboxed
 
 Config = VLMConfig | ViTConfig | Phi3Config
 """The whole model, a tower or a language model alone."""

@@ -6,8 +6,8 @@ import itertools
 import jax
 from jaxtyping import PyTree
 
-from xgenmm_jax.models.partitioning import constrain
 from xgenmm_jax.models.phi3 import Cache
+from xgenmm_jax.ops.partitioning import constrain
 
 AXES = Cache(
     key=("layers", "batch", None, "heads", "kv"),

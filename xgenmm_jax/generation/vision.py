@@ -19,9 +19,9 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.generation import cache
 from xgenmm_jax.models.grouping import Sampling
-from xgenmm_jax.models.partitioning import constrain
 from xgenmm_jax.models.projector import MLPConfig
 from xgenmm_jax.models.vlm import VLM, VLMConfig
+from xgenmm_jax.ops.partitioning import constrain
 
 CHUNK_CROPS = 64
 """Crops encoded at once: enough to fill a device, few enough to fit beside the weights of 4B."""

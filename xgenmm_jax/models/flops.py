@@ -17,13 +17,13 @@ from jaxtyping import Int
 import numpy as np
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.models.attention import Causal
 from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.projector import MLPConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.ops.attention import Causal
 
 
 class Flops(NamedTuple):

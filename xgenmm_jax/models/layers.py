@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from xgenmm_jax.models import products
-from xgenmm_jax.models.partitioning import constrain
-from xgenmm_jax.models.products import Affine, normed_product, product
+from xgenmm_jax.ops import matmul
+from xgenmm_jax.ops.matmul import Affine, normed_product, product
+from xgenmm_jax.ops.partitioning import constrain
 
 LOGICAL_AXES = {
     "batch": "rows of the batch, or their crops; on activations only",
@@ -39,7 +39,7 @@ LAYER_NAMES = {
     "context": "attention's result, and the sums of its softmax where a kernel gives them",
     "out_proj": "the linear map behind attention",
     "mlp_in": "the linear maps into the feed-forward, before the activation",
-    products.NAME: "the result of every linear map",
+    matmul.NAME: "the result of every linear map",
 }
 """What a rematerialisation policy can name; every block that is scanned marks all of them (`checkpoint_name`). The
 feed-forward's result has no name of its own: no backward pass needs it, only the sum that enters the next layer."""
@@ -93,9 +93,9 @@ def remat_policy(remat: str) -> Any:
     if remat == "full":
         return None
     if remat == "minimal":
-        return policies.save_only_these_names(products.NAME)
+        return policies.save_only_these_names(matmul.NAME)
     if remat == "minimal_with_context":
-        return policies.save_only_these_names(products.NAME, "context")
+        return policies.save_only_these_names(matmul.NAME, "context")
     if remat in KEPT:
         return policies.save_only_these_names(*KEPT[remat])
     if remat in OFFLOADED:

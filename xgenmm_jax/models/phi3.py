@@ -13,16 +13,6 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from xgenmm_jax.models.attention import (
-    Causal,
-    Implementation,
-    Sight,
-    Window,
-    attend,
-    causal_mask,
-    keep_attention,
-    packed_rows,
-)
 from xgenmm_jax.models.layers import (
     Dtype,
     Linear,
@@ -32,7 +22,17 @@ from xgenmm_jax.models.layers import (
     shard_batch,
     symmetric_uniform,
 )
-from xgenmm_jax.models.products import product
+from xgenmm_jax.ops.attention import (
+    Causal,
+    Implementation,
+    Sight,
+    Window,
+    attend,
+    causal_mask,
+    keep_attention,
+    packed_rows,
+)
+from xgenmm_jax.ops.matmul import product
 
 
 @dataclass(frozen=True)

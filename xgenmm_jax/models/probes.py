@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models import vlm
-from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.projector import MLPConfig
 from xgenmm_jax.models.vlm import VLM, VLMConfig, smallest_batch, splice
+from xgenmm_jax.ops.partitioning import unboxed
 
 EMBEDDINGS = "embeddings"
 ATTENTION = "attention"

@@ -13,7 +13,6 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
-from xgenmm_jax.models.attention import Implementation, Sight, attend, keep_attention, seen_keys
 from xgenmm_jax.models.layers import (
     Dtype,
     LayerNorm,
@@ -25,6 +24,7 @@ from xgenmm_jax.models.layers import (
     symmetric_uniform,
     torch_linear_init,
 )
+from xgenmm_jax.ops.attention import Implementation, Sight, attend, keep_attention, seen_keys
 
 EPSILON = 1e-5
 

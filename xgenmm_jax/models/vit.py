@@ -13,8 +13,8 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from xgenmm_jax.models.attention import Implementation, attend, keep_attention
 from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers, shard_batch
+from xgenmm_jax.ops.attention import Implementation, attend, keep_attention
 
 EPSILON = 1e-6
 KERNEL_INIT = nn.initializers.xavier_uniform()

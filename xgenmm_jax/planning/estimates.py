@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 
 from xgenmm_jax.models.layers import OFFLOADED
-from xgenmm_jax.models.partitioning import is_box, spec, unboxed
+from xgenmm_jax.ops.partitioning import is_box, spec, unboxed
 from xgenmm_jax.planning.bounds import kept_products
 from xgenmm_jax.planning.collectives import Traffic
 from xgenmm_jax.training.config import TrainConfig

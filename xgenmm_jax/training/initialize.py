@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from xgenmm_jax import files
-from xgenmm_jax.models.partitioning import unboxed
+from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training import checkpoints
 from xgenmm_jax.training.config import Initialize

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 import optax
 
-from xgenmm_jax.models.partitioning import unboxed
+from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import make_optimizer, trainable_mask

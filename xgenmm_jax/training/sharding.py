@@ -15,8 +15,8 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
-from xgenmm_jax.models import partitioning
-from xgenmm_jax.models.partitioning import Placement, is_box
+from xgenmm_jax.ops import partitioning
+from xgenmm_jax.ops.partitioning import Placement, is_box
 from xgenmm_jax.training.optimizer import path_name
 
 AXES = ("replica", "fsdp", "tensor")

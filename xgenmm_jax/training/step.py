@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 import optax
 
 from xgenmm_jax.batch import ArrayLike
-from xgenmm_jax.models.partitioning import unboxed
+from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.objectives.base import Params, Rows, Sum

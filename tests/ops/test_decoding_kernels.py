@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.models import decode_attention, matvec
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config, empty_cache, layers_apart
-from xgenmm_jax.models.xla_attention import xla_attention
+from xgenmm_jax.ops import attention_decode, gemv
+from xgenmm_jax.ops.attention_xla import xla_attention
 
 
 @pytest.mark.parametrize("heads, kv_heads, width", [(4, 4, 96), (8, 2, 16)])
@@ -20,22 +20,22 @@ def test_one_query_a_row_equals_xla(heads, kv_heads, width):
     query, key, value = (jax.random.normal(seed, shape) for seed, shape in zip(seeds, shapes, strict=True))
     is_seen = np.random.default_rng(0).random((3, 1, 80)) < 0.6
     is_seen[2] = False
-    got = decode_attention.decode_attention(query, key, value, jnp.asarray(is_seen), interpret=True)
+    got = attention_decode.decode_attention(query, key, value, jnp.asarray(is_seen), interpret=True)
     wanted = xla_attention(query, key, value, jnp.asarray(is_seen), False)
     np.testing.assert_allclose(got[:2], wanted[:2], rtol=0, atol=1e-5)
     np.testing.assert_array_equal(got[2], 0)
 
 
 def test_what_the_kernel_cannot_take_is_told():
-    assert decode_attention.is_possible(1, 256) and decode_attention.is_possible(4, 1296)
-    assert not decode_attention.is_possible(3, 256)
-    assert not decode_attention.is_possible(1, 250)
+    assert attention_decode.is_possible(1, 256) and attention_decode.is_possible(4, 1296)
+    assert not attention_decode.is_possible(3, 256)
+    assert not attention_decode.is_possible(1, 250)
 
 
 def test_a_vector_times_a_matrix_and_its_gradient():
     vector, matrix = jax.random.normal(jax.random.key(0), (1024,)), jax.random.normal(jax.random.key(1), (1024, 128))
-    np.testing.assert_allclose(matvec.matvec(vector, matrix, True), vector @ matrix, rtol=0, atol=1e-4)
-    got = jax.grad(lambda *x: jnp.sum(matvec.matvec(*x, True) ** 2), argnums=(0, 1))(vector, matrix)
+    np.testing.assert_allclose(gemv.matvec(vector, matrix, True), vector @ matrix, rtol=0, atol=1e-4)
+    got = jax.grad(lambda *x: jnp.sum(gemv.matvec(*x, True) ** 2), argnums=(0, 1))(vector, matrix)
     wanted = jax.grad(lambda vector, matrix: jnp.sum((vector @ matrix) ** 2), argnums=(0, 1))(vector, matrix)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2), got, wanted)
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from xgenmm_jax.models.partitioning import unboxed
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
 from xgenmm_jax.models.vit import ViT, ViTConfig
+from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh, param_shardings, row_sharding
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from jax.experimental.pallas import triton as plgpu
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from xgenmm_jax.models.flash_kernels import LOG2_E, NOTHING, load_parts, padded_width, store_parts, zero_parts
+from xgenmm_jax.ops.triton_kernels import LOG2_E, NOTHING, load_parts, padded_width, store_parts, zero_parts
 
 MOST_STEP = 128
 """Keys that a program takes at a time."""

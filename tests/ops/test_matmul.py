@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.models.layers import standardize
-from xgenmm_jax.models.products import Affine, normed_product, product
+from xgenmm_jax.ops.matmul import Affine, normed_product, product
 
 
 def normal(seed: int, *shape: int) -> jax.Array:

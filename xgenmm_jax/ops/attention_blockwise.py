@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from xgenmm_jax.models.xla_attention import below, side_by_side
+from xgenmm_jax.ops.attention_xla import below, side_by_side
 
 LONG_ROW = 2048
 """Rows from here on are for `long_rows`; below they gain nothing by it, and one sample that fills the row loses."""

@@ -23,7 +23,7 @@ from jax.experimental.pallas import triton as plgpu
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from xgenmm_jax.models.flash_kernels import (
+from xgenmm_jax.ops.triton_kernels import (
     Order,
     forward_kernel,
     key_value_gradient_kernel,

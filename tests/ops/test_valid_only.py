@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.models import sizes, vlm
-from xgenmm_jax.models.partitioning import unboxed
-from xgenmm_jax.models.real_crops import CHUNKS, on_real_crops
+from xgenmm_jax.ops.partitioning import unboxed
+from xgenmm_jax.ops.valid_only import CHUNKS, on_real_crops
 
 
 @pytest.mark.parametrize("real", [0, 3, 8, 19])

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.models.attention import Causal, Sight, Window, attend, attention_weights, causal_mask
+from xgenmm_jax.ops.attention import Causal, Sight, Window, attend, attention_weights, causal_mask
 
 
 def reference(query, key, value, mask):

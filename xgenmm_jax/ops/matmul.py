@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from xgenmm_jax.models import matvec
-from xgenmm_jax.models.partitioning import on_one_gpu
+from xgenmm_jax.ops import gemv
+from xgenmm_jax.ops.partitioning import on_one_gpu
 
 NAME = "product"
 """Of every product, for rematerialisation: policies that go by `dot_general` do not see into rules of our own."""
@@ -41,8 +41,8 @@ def product(
     One vector alone, decoding at batch 1, goes through a kernel of its own on an NVIDIA GPU.
     """
     rows, columns = math.prod(kernel.shape[:count]), math.prod(kernel.shape[count:])
-    if x.size == rows and on_one_gpu() and matvec.is_possible(rows, columns):
-        y = matvec.matvec(x.reshape(rows), kernel.reshape(rows, columns))
+    if x.size == rows and on_one_gpu() and gemv.is_possible(rows, columns):
+        y = gemv.matvec(x.reshape(rows), kernel.reshape(rows, columns))
         return y.reshape(*x.shape[: x.ndim - count], *kernel.shape[count:]).astype(dtype or x.dtype)
     return checkpoint_name(_product(x, kernel, count, dtype), NAME)
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.models import long_rows, splash, xla_attention
-from xgenmm_jax.models.attention import (
+from xgenmm_jax.ops import attention_blockwise, attention_splash, attention_xla
+from xgenmm_jax.ops.attention import (
     Causal,
     Sight,
     Window,
@@ -21,8 +21,8 @@ from xgenmm_jax.models.attention import (
     packed_rows,
     seen_keys,
 )
-from xgenmm_jax.models.flash import block_ranges
-from xgenmm_jax.models.flash_kernels import Order
+from xgenmm_jax.ops.attention_triton import block_ranges
+from xgenmm_jax.ops.triton_kernels import Order
 from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh
 
 KERNELS = ("splash", "flash")
@@ -31,7 +31,7 @@ KERNELS = ("splash", "flash")
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Several blocks a row at lengths that an interpreter manages."""
-    monkeypatch.setattr(splash, "LARGEST_BLOCK", 128)
+    monkeypatch.setattr(attention_splash, "LARGEST_BLOCK", 128)
 
 
 def packed(*lengths, rows=1, padding=0):
@@ -79,7 +79,7 @@ def assert_equal_to_xla(heads, make_sight, causal, implementation, is_read):
 def test_kernels_equal_xla_on_packed_rows(implementation, window, monkeypatch):
     """Segments, padding, grouped queries, head width 96, a window that crosses blocks, blocks that are seen whole; both
     of splash's backwards."""
-    monkeypatch.setattr(splash, "MOST_FUSED_BLOCKS", 1 if window is Window.W else 4)
+    monkeypatch.setattr(attention_splash, "MOST_FUSED_BLOCKS", 1 if window is Window.W else 4)
     segments, positions = packed(70, 390, 60, padding=20)
     causal = Causal.of(window, 250)
     heads = random_heads(1, 540, 540, 4, 2, 96)
@@ -230,7 +230,7 @@ def test_flash_on_a_gpu_equals_xla(dtype, atol, heads, kv_heads, width):
 @pytest.mark.parametrize("lengths", [(70, 20, 130, 30, 190), (500,), (3, 509), (256, 256)])
 def test_long_rows_equal_their_whole_mask(monkeypatch, lengths, reach):
     """Blocks that need one, two or all blocks of keys, two rows that need different ones; values and gradients."""
-    monkeypatch.setattr(long_rows, "BLOCK", 64)
+    monkeypatch.setattr(attention_blockwise, "BLOCK", 64)
     rows = packed(*lengths, padding=512 - sum(lengths)), packed(440, 72)
     segments, positions = (jnp.concatenate(pair) for pair in zip(*rows, strict=True))
     mask = causal_mask(segments, positions, segments, positions, Causal(reach))
@@ -244,16 +244,16 @@ def test_long_rows_equal_their_whole_mask(monkeypatch, lengths, reach):
         (_, context), gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*heads)
         return context, *gradients
 
-    whole = functools.partial(xla_attention._whole, mask=mask)
-    by_blocks = functools.partial(long_rows.long_rows, segment_ids=segments, positions=positions, reach=reach)
+    whole = functools.partial(attention_xla._whole, mask=mask)
+    by_blocks = functools.partial(attention_blockwise.long_rows, segment_ids=segments, positions=positions, reach=reach)
     for got, wanted in zip(run(by_blocks), run(whole), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
 
 
 def test_long_rows_have_no_mask_of_all_pairs(monkeypatch):
     """XLA gets segments and positions; probes are shown the same as a short row's."""
-    monkeypatch.setattr(long_rows, "LONG_ROW", 512)
-    monkeypatch.setattr(long_rows, "BLOCK", 64)
+    monkeypatch.setattr(attention_blockwise, "LONG_ROW", 512)
+    monkeypatch.setattr(attention_blockwise, "BLOCK", 64)
     segments, positions = packed(300, 150, padding=62)
     causal = Causal(200)
     mask = causal_mask(segments, positions, segments, positions, causal)

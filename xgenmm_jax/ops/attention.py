@@ -18,12 +18,12 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from xgenmm_jax.models import decode_attention
-from xgenmm_jax.models.flash import flash_attention
-from xgenmm_jax.models.long_rows import is_long, long_rows, visible
-from xgenmm_jax.models.partitioning import on_one_device, on_one_gpu, platform
-from xgenmm_jax.models.splash import splash_attention
-from xgenmm_jax.models.xla_attention import xla_attention
+from xgenmm_jax.ops import attention_decode
+from xgenmm_jax.ops.attention_blockwise import is_long, long_rows, visible
+from xgenmm_jax.ops.attention_splash import splash_attention
+from xgenmm_jax.ops.attention_triton import flash_attention
+from xgenmm_jax.ops.attention_xla import xla_attention
+from xgenmm_jax.ops.partitioning import on_one_device, on_one_gpu, platform
 
 Implementation = Literal["auto", "xla", "splash", "flash"]
 """auto: by the platform of the mesh; rows shorter than SHORTEST_KERNEL_ROW always take XLA. splash: JAX's TPU kernels.
@@ -137,7 +137,7 @@ def attend(
         context = long_rows(query, key, value, sight.query_segments, sight.positions, causal.reach)
         return checkpoint_name(context, CONTEXT)
     if sight.mask is not None and query.shape[1] == 1 and _decodes_by_kernel(query, key, implementation):
-        return decode_attention.decode_attention(query, key, value, sight.mask)
+        return attention_decode.decode_attention(query, key, value, sight.mask)
     if sight.mask is not None or chosen == "xla":
         assert sight.query_segments is None, "made for a kernel: give `attend` the implementation that made the sight"
         context = xla_attention(query, key, value, sight.mask, causal is not None)
@@ -166,7 +166,7 @@ def implementation_for(implementation: str, length: int, keys: int) -> str:
 
 def _decodes_by_kernel(query: Float[Array, "B T N H"], key: Float[Array, "B S K H"], implementation: str) -> bool:
     """Whether one query a row goes through the GPU's decoding kernel. Over a mesh XLA decodes, which can be cut."""
-    possible = decode_attention.is_possible(query.shape[2] // key.shape[2], key.shape[1])
+    possible = attention_decode.is_possible(query.shape[2] // key.shape[2], key.shape[1])
     return possible and on_one_gpu() and implementation in ("auto", "flash")
 
 
