@@ -31,10 +31,10 @@ from xgenmm_jax.convert import trees, xgenmm
 from xgenmm_jax.convert.rules import Shape, their_shapes
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES, SafetensorsWriter
 from xgenmm_jax.convert.tensor_files import open_tensors
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 
 COMMAND = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}

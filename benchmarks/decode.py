@@ -29,7 +29,7 @@ from benchmarks.our_decoding import OurDecoding
 from benchmarks.report import console, gigabytes, print_table, show
 from benchmarks.rounds import Make, Side, Timed, alternate, ratio
 from xgenmm_jax import files
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models.blip3 import VLMConfig
 
 OURS, DYNAMIC, STATIC = "ours", "torch", "torch, static cache"
 

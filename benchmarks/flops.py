@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from xgenmm_jax.batch import Batch
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 
 TRAINED = 3
 

@@ -12,8 +12,8 @@ import numpy as np
 from benchmarks.machine import resident_peak
 from benchmarks.prompts import anyres_of, decoding_prompts, tokenizer_of
 from xgenmm_jax.generation.generator import Generator, Limits
-from xgenmm_jax.models import vlm
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models import blip3
+from xgenmm_jax.models.blip3 import VLMConfig
 
 NO_STOP = ()
 """No id ends an answer: every one is as long as is asked for."""
@@ -23,7 +23,7 @@ class OurDecoding:
     """Random weights in the compute dtype, made on the device."""
 
     def __init__(self, model: VLMConfig, rows: int, prompt_tokens: int, new_tokens: int):
-        initialize = functools.partial(vlm.initialize, model)
+        initialize = functools.partial(blip3.initialize, model)
 
         def params(key: jax.Array) -> Any:
             return jax.tree.map(lambda leaf: leaf.astype(model.dtype), nn.unbox(initialize(key)))

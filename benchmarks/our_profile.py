@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.our_training import OurTraining
-from xgenmm_jax.models.vlm import VLM, splice
+from xgenmm_jax.models.blip3 import VLM, splice
 from xgenmm_jax.training.objectives.losses import token_log_probs
 from xgenmm_jax.training.optimizer import split
 from xgenmm_jax.training.sharding import axis_rules

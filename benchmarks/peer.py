@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Phi3Config, Phi3ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
 from benchmarks.padding import Padded
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.ops.attention import Window
 
 

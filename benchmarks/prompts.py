@@ -9,7 +9,7 @@ from experiments.nano import common as nano_common
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.tokenizer import Tokenizer
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models.blip3 import VLMConfig
 
 
 def tokenizer_of(model: VLMConfig) -> Tokenizer:

@@ -43,10 +43,10 @@ from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.records import Sample
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models import sizes
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.training.config import Initialize, TrainConfig
 
 SMALL = VLMConfig(

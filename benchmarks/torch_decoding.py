@@ -9,7 +9,7 @@ import torch
 from benchmarks.machine import resident_peak
 from benchmarks.peer import make_decoder
 from benchmarks.prompts import decoding_prompts
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models.blip3 import VLMConfig
 
 
 class TorchDecoding:

@@ -10,7 +10,7 @@ import torch
 from benchmarks.machine import resident_peak
 from benchmarks.padding import Padded
 from benchmarks.peer import Peer, TorchBatch, to_device
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.training.optimizer import OptimizerConfig
 
 

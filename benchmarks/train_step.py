@@ -37,8 +37,8 @@ from benchmarks.rounds import Make, Ratio, Timed, alternate, ratio, short_of_mem
 from benchmarks.workloads import Workload
 from xgenmm_jax import files
 from xgenmm_jax.convert import trees
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Remat
-from xgenmm_jax.models.vlm import VLMConfig
 
 OURS, EAGER, COMPILED = "ours", "torch", "torch.compile"
 

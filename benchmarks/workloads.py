@@ -26,11 +26,11 @@ from xgenmm_jax.data import packing, pipeline
 from xgenmm_jax.data.pipeline import DataConfig, LoaderConfig
 from xgenmm_jax.data.records import Picture, Sample
 from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.optimizer import OptimizerConfig
 

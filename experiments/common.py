@@ -22,7 +22,7 @@ from xgenmm_jax.data.pipeline import DataConfig, LoaderConfig
 from xgenmm_jax.data.readers.records import RecordFiles
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.models import sizes
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.training.config import CheckpointConfig
 from xgenmm_jax.training.optimizer import OptimizerConfig
 

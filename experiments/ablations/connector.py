@@ -22,7 +22,7 @@ from dataclasses import replace
 from experiments import common, sft_single, stage1
 from experiments.nano import sft_single as nano_sft_single
 from experiments.nano import stage1 as nano_stage1
-from xgenmm_jax.models.projector import MLPConfig
+from xgenmm_jax.models.mlp_connector import MLPConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.training.config import Initialize, TrainConfig
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from experiments import sft_single
 from experiments.nano import common as nano_common
 from experiments.nano import sft_single as nano_sft_single
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.training.config import TrainConfig
 
 NAME = "ablations/token_sampling"

@@ -13,7 +13,7 @@ from experiments.nano import common
 from xgenmm_jax.data.pipeline import LoaderConfig
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models import sizes
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.training.config import Initialize, TrainConfig
 
 RUNS = "runs/micro"

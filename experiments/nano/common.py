@@ -14,7 +14,7 @@ from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.source import Mapped, Source
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models import sizes
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.nano.sources import Squash, Synthetic
 from xgenmm_jax.nano.starting_weights import TOKENIZER
 from xgenmm_jax.training.config import Initialize, TrainConfig

@@ -17,12 +17,12 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
-from xgenmm_jax.models import probes, vlm
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models import blip3, probes
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training import run_folder
@@ -66,7 +66,7 @@ def run(tmp_path_factory, mesh):
         anyres=AnyRes(view_px=16, view_cells=2),
         batch_rows=8,
     )
-    params = unboxed(jax.jit(vlm.initialize, static_argnums=0)(model, jax.random.key(0)))
+    params = unboxed(jax.jit(blip3.initialize, static_argnums=0)(model, jax.random.key(0)))
     run_folder.prepare(TrainConfig("toy", model, data, NextToken(), steps=1), folder / "toy")
     with Checkpoints(folder / "toy", keep=1) as checkpoints:
         zero = jax.numpy.zeros(())

@@ -17,7 +17,7 @@ from benchmarks.padding import IGNORED, padded, picture_patches
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.flops import model_flops, workload_of
-from xgenmm_jax.models.grouping import group_crops
+from xgenmm_jax.models.token_sampling import group_crops
 
 DEVICE = {"platform", "kind", "memory_bytes", "cores"}
 TRAIN_SIDE = {"step_s", "step_s_of_rounds", "tokens_per_s", "flops_per_s", "mfu", "version", "losses", "peak_bytes"}

@@ -17,11 +17,11 @@ from xgenmm_jax.data import tokenizer
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.models import vlm
+from xgenmm_jax.models import blip3
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.nano import tasks
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training import run_folder
@@ -52,7 +52,7 @@ def run(tmp_path_factory):
         batch_rows=8,
     )
     config = TrainConfig("toy", model, data, NextToken(), steps=1)
-    shapes = nn.unbox(jax.eval_shape(functools.partial(vlm.initialize, model), jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(functools.partial(blip3.initialize, model), jax.random.key(0)))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
     run_folder.prepare(config, folder / "toy")

@@ -7,10 +7,10 @@ import pytest
 from xgenmm_jax.convert.file_formats import config_files
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.models import sizes
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 
 RELEASED = sizes.with_strips(VLMConfig(ViTConfig(), ResamplerConfig(), Phi3Config()))
 

@@ -12,10 +12,10 @@ from xgenmm_jax.convert.recognize import Given, recognize
 from xgenmm_jax.convert.rules import their_shapes
 from xgenmm_jax.convert.safetensors_writer import index, plan_shards
 from xgenmm_jax.models import sizes
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 
 RELEASED = sizes.with_strips(VLMConfig(ViTConfig(), ResamplerConfig(), Phi3Config()))
 MEDIUM = replace(sizes.PHI3_MEDIUM, remat="none")

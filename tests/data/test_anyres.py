@@ -13,8 +13,8 @@ import pytest
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres, pictures
-from xgenmm_jax.models.grouping import group_strips
 from xgenmm_jax.models.layers import normalize_pixels
+from xgenmm_jax.models.token_sampling import group_strips
 
 FOLDER = Path(__file__).parents[1] / "goldens/images"
 GOLDENS = json.loads((FOLDER / "images.json").read_text())

@@ -10,7 +10,7 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
-from xgenmm_jax.models import vlm
+from xgenmm_jax.models import blip3
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
@@ -53,7 +53,7 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "small.model"
     train_tokenizer(["a red circle and the blue square"] * 9, path, pieces=400)
     tokenizer = Tokenizer.load(path)
-    config = vlm.VLMConfig(
+    config = blip3.VLMConfig(
         vision=ViTConfig(image_size_px=16, patch_px=8, width=16, hidden=32, layers=1, heads=2),
         connector=ResamplerConfig(width=16, layers=2, heads=2, head_width=8, hidden=32, queries=3, out_width=16),
         decoder=Phi3Config(
@@ -61,7 +61,7 @@ def model(tmp_path_factory):
             kv_heads=1,
         ),
     )  # fmt: skip
-    return config, nn.unbox(jax.jit(vlm.initialize, static_argnums=0)(config, jax.random.key(0))), tokenizer
+    return config, nn.unbox(jax.jit(blip3.initialize, static_argnums=0)(config, jax.random.key(0))), tokenizer
 
 
 def test_look_gives_a_distribution_for_each_query_and_none_on_padding(model):

@@ -14,11 +14,11 @@ from xgenmm_jax.data import chat, tokenizer
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.evaluation.evaluator import Measure, evaluate
 from xgenmm_jax.generation.generator import Generator, Limits
-from xgenmm_jax.models import vlm
+from xgenmm_jax.models import blip3
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.nano import tasks
 from xgenmm_jax.nano.tasks import SuiteConfig
 from xgenmm_jax.nano.world import draw, preferences
@@ -171,7 +171,7 @@ def generator(words) -> Generator:
             kv_heads=1,
         ),
     )  # fmt: skip
-    shapes = nn.unbox(jax.eval_shape(functools.partial(vlm.initialize, config), jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(functools.partial(blip3.initialize, config), jax.random.key(0)))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
     return Generator(config, params, words, ANYRES, limits=Limits(rows=16))

@@ -17,12 +17,12 @@ from xgenmm_jax.data.records import Picture
 from xgenmm_jax.generation import beam, cache, decode, vision
 from xgenmm_jax.generation.generator import Generator, Limits
 from xgenmm_jax.generation.vision import View, picture_batch
-from xgenmm_jax.models import vlm
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models import blip3
+from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLM, VLMConfig
 
 GRIDS = AnyRes(grids=((2, 1), (1, 2)), view_px=16, view_cells=2)
 BASE = replace(GRIDS, grids=())
@@ -53,7 +53,7 @@ def model_config(words: tokenizer.Tokenizer, sampling: Sampling, instruction_tok
 @functools.cache
 def parameters(config: VLMConfig) -> dict:
     """Random everywhere, norms and biases too. By NumPy: compiling the model's own initialisation takes longer."""
-    shapes = nn.unbox(jax.eval_shape(functools.partial(vlm.initialize, config), jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(functools.partial(blip3.initialize, config), jax.random.key(0)))
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
 

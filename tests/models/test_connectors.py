@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from random_parameters import random_parameters
 
-from xgenmm_jax.models.projector import MLPConfig, MLPConnector, max_pool
+from xgenmm_jax.models.mlp_connector import MLPConfig, MLPConnector, max_pool
 from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
 
 CONFIG = ResamplerConfig(width=8, layers=2, heads=2, head_width=4, hidden=16, queries=3, out_width=12)

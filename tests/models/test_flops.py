@@ -16,12 +16,12 @@ from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.hardware import CHIPS
 from xgenmm_jax.models import phi3, sizes
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.flops import Flops, Workload, forward_flops, model_flops, passes, visible_pairs, workload_of
-from xgenmm_jax.models.grouping import Sampling
-from xgenmm_jax.models.projector import MLPConfig
+from xgenmm_jax.models.mlp_connector import MLPConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.nano import tower_pretraining
 from xgenmm_jax.nano.captioner import CaptionerConfig
 from xgenmm_jax.nano.sources import Synthetic

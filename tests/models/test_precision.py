@@ -11,12 +11,12 @@ import pytest
 import tiny28
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.models import vlm
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models import blip3
+from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLM, VLMConfig
 
 SEEDS = 4
 SIZES = {
@@ -38,7 +38,7 @@ SIZES = {
 
 def parameters(config: VLMConfig, seed: int) -> dict:
     """Of the golden's distributions: maps keep the size of what they take, norms and biases are random too."""
-    shapes = nn.unbox(jax.eval_shape(functools.partial(vlm.initialize, config), jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(functools.partial(blip3.initialize, config), jax.random.key(0)))
     dice = np.random.default_rng(seed)
 
     def draw(path, leaf):

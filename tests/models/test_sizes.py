@@ -3,9 +3,9 @@ import jax
 import pytest
 
 from xgenmm_jax.models import sizes
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.blip3 import initialize
 from xgenmm_jax.models.layers import LOGICAL_AXES
-from xgenmm_jax.models.vlm import initialize
+from xgenmm_jax.models.token_sampling import Sampling
 
 
 def shapes(config):

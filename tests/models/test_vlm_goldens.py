@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny28
 
-from xgenmm_jax.models.grouping import Sampling, group_strips
+from xgenmm_jax.models.blip3 import VLM, splice
 from xgenmm_jax.models.phi3 import Phi3, empty_cache
-from xgenmm_jax.models.vlm import VLM, splice
+from xgenmm_jax.models.token_sampling import Sampling, group_strips
 from xgenmm_jax.ops.attention import Window
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.models import sizes, vlm
+from xgenmm_jax.models import blip3, sizes
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.ops.valid_only import CHUNKS, on_real_crops
 
@@ -31,18 +31,18 @@ def test_crops_that_exist_keep_their_place_and_only_their_chunks_are_computed(re
 def test_a_towers_features_of_real_crops_are_those_of_all(monkeypatch):
     """On one GPU; two rows of five crops, of which three and one exist."""
     config = sizes.nano()
-    small = vlm.smallest_batch(config)
-    params = unboxed(vlm.initialize(config, jax.random.key(0)))
+    small = blip3.smallest_batch(config)
+    params = unboxed(blip3.initialize(config, jax.random.key(0)))
     crop_image = np.asarray([[0, 0, 1, -1, -1], [0, -1, -1, -1, -1]], np.int32)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 64, 64, 3), np.uint8)
     batch = small._replace(pixels=jnp.asarray(pixels), crop_image=jnp.asarray(crop_image))
 
     def features() -> np.ndarray:
         # A new function each time: jit knows nothing of the patch.
-        return np.asarray(jax.jit(lambda: vlm.VLM(config).apply({"params": params}, batch, method="features"))())
+        return np.asarray(jax.jit(lambda: blip3.VLM(config).apply({"params": params}, batch, method="features"))())
 
     whole = features()
-    monkeypatch.setattr(vlm, "on_one_gpu", lambda: True)
+    monkeypatch.setattr(blip3, "on_one_gpu", lambda: True)
     got = features()
     real = crop_image >= 0
     np.testing.assert_allclose(got[real], whole[real], rtol=0, atol=1e-5)

@@ -12,7 +12,7 @@ from xgenmm_jax.convert import trees
 from xgenmm_jax.convert.importing import open_source, read_tree
 from xgenmm_jax.convert.recognize import Given
 from xgenmm_jax.data.anyres import GRIDS_RELEASED
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training import checkpoints
 from xgenmm_jax.training.config import load_config

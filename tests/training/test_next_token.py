@@ -16,7 +16,7 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.records import Picture, Sample
 from xgenmm_jax.data.tokenizer import Tokenizer
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.nano.symbolic_images import SymbolicImages
 from xgenmm_jax.training.loop import train

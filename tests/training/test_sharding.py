@@ -12,8 +12,8 @@ import pytest
 import tiny_run
 
 from xgenmm_jax.generation import cache as caches
-from xgenmm_jax.models import phi3, sizes, vlm
-from xgenmm_jax.models.vlm import VLM
+from xgenmm_jax.models import blip3, phi3, sizes
+from xgenmm_jax.models.blip3 import VLM
 from xgenmm_jax.ops import partitioning
 from xgenmm_jax.training import sharding
 from xgenmm_jax.training.optimizer import path_name
@@ -24,7 +24,7 @@ EVERYTHING = MeshConfig(replica=2, fsdp=2, tensor=2)
 
 
 def boxes(config):
-    boxed = jax.eval_shape(functools.partial(vlm.initialize, config), jax.random.key(0))
+    boxed = jax.eval_shape(functools.partial(blip3.initialize, config), jax.random.key(0))
     leaves = jax.tree_util.tree_leaves_with_path(boxed, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
     return boxed, {path_name(path): leaf for path, leaf in leaves}
 
@@ -129,7 +129,7 @@ def test_every_device_sees_as_many_crops_and_no_pixel_travels(tiny):
     """Rows have room for C crops, whatever the pictures: the tower's work is cut as the rows are."""
     mesh = make_mesh(EVERYTHING)
     rows, crops, side = 8, 3, tiny.vision.image_size_px
-    batch = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape[1:]), leaf.dtype), vlm.smallest_batch(tiny))
+    batch = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape[1:]), leaf.dtype), blip3.smallest_batch(tiny))
     batch = batch._replace(
         pixels=jnp.zeros((rows, crops, side, side, 3), jnp.uint8),
         crop_image=jnp.zeros((rows, crops), jnp.int32),

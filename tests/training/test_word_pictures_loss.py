@@ -11,7 +11,7 @@ import pytest
 from experiments.nano import common, language_model
 from xgenmm_jax.data.order import State
 from xgenmm_jax.data.tokenizer import Tokenizer
-from xgenmm_jax.models.vlm import VLM
+from xgenmm_jax.models.blip3 import VLM
 from xgenmm_jax.nano.symbolic_images import SymbolicImages, embed_words, pieces_of_words
 from xgenmm_jax.nano.world.symbolic_images import WORDS
 from xgenmm_jax.ops.partitioning import unboxed

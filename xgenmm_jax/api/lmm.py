@@ -19,7 +19,7 @@ from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.generation import arguments
 from xgenmm_jax.generation.generator import Generator, Limits
 from xgenmm_jax.models import probes
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.sharding import axis_rules, placement, put_rows, row_sharding
 

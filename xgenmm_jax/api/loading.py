@@ -17,9 +17,9 @@ from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.convert.recognize import NOTHING, Given
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.generation.arguments import shown
-from xgenmm_jax.models import vlm
+from xgenmm_jax.models import blip3
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.paths import run_path, user_path
 from xgenmm_jax.training import checkpoints, run_folder
 from xgenmm_jax.training.config import TrainConfig, load_config
@@ -142,7 +142,7 @@ def _loaded(
 
 def _abstract(model: VLMConfig, dtype: Dtype, mesh: jax.sharding.Mesh) -> Any:
     """Shapes and shardings over the mesh, whatever mesh the run had."""
-    boxed = jax.eval_shape(functools.partial(vlm.initialize, model), jax.random.key(0))
+    boxed = jax.eval_shape(functools.partial(blip3.initialize, model), jax.random.key(0))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding),
         nn.unbox(boxed),

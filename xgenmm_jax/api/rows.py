@@ -17,8 +17,8 @@ from xgenmm_jax.generation import arguments
 from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.generation.cache import PROMPT_BUCKETS, bucket
 from xgenmm_jax.generation.vision import View, check_view
-from xgenmm_jax.models.grouping import Sampling
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.models.token_sampling import Sampling
 
 Ids = Sequence[int | np.integer] | np.ndarray
 

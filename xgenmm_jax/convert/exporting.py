@@ -17,11 +17,11 @@ from xgenmm_jax.convert.scratch import Scratch, cast
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.tokenizer import Tokenizer
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 
 Layout = Literal["xgenmm", "siglip", "phi3"]
 """What the official xGen-MM code, transformers' SiglipVisionModel and Phi3ForCausalLM load."""

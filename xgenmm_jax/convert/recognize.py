@@ -13,11 +13,11 @@ from typing import Any
 from xgenmm_jax.convert import open_clip, phi3_hf, siglip_big_vision, siglip_hf, xgenmm
 from xgenmm_jax.convert.rules import Rule, Shape
 from xgenmm_jax.convert.trees import Config
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.models.vit import CLIP_MEAN, CLIP_STD, Activation, ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.ops.attention import Window
 
 Settings = Mapping[str, Any]

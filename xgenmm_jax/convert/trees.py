@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from xgenmm_jax.convert.rules import Shape
-from xgenmm_jax.models import vlm
+from xgenmm_jax.models import blip3
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 from xgenmm_jax.models.vit import ViT, ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.ops.partitioning import unboxed
 
 Config = VLMConfig | ViTConfig | Phi3Config
@@ -22,7 +22,7 @@ def abstract(config: Config) -> dict[str, Any]:
     """Leaves as ShapeDtypeStructs, boxed with their logical names; a part alone stands under its name."""
     key = jax.random.key(0)
     if isinstance(config, VLMConfig):
-        return jax.eval_shape(functools.partial(vlm.initialize, config), key)
+        return jax.eval_shape(functools.partial(blip3.initialize, config), key)
     if isinstance(config, ViTConfig):
         pixels = jnp.zeros((1, config.image_size_px, config.image_size_px, 3))
         init = functools.partial(ViT(config).init, method="features_and_pooled")

@@ -5,8 +5,8 @@ Source: docs/reference/checkpoints.md#tensor-names.
 
 from xgenmm_jax.convert import phi3_hf, siglip_hf
 from xgenmm_jax.convert.rules import Rule, linear_rules, norm_rules, rule
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.vlm import VLMConfig
 
 PREFIX = "vlm."
 """Before every name of a released folder; training checkpoints lack it."""

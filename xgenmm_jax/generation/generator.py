@@ -17,7 +17,7 @@ from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.generation import arguments, beam, cache, decode, sampling, streaming
 from xgenmm_jax.generation.vision import View, VisionTable, instruction_tokens
 from xgenmm_jax.models import phi3
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.ops.partitioning import Placement
 from xgenmm_jax.seeds import random_key
 

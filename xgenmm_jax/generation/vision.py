@@ -18,9 +18,9 @@ from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.generation import cache
-from xgenmm_jax.models.grouping import Sampling
-from xgenmm_jax.models.projector import MLPConfig
-from xgenmm_jax.models.vlm import VLM, VLMConfig
+from xgenmm_jax.models.blip3 import VLM, VLMConfig
+from xgenmm_jax.models.mlp_connector import MLPConfig
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.ops.partitioning import constrain
 
 CHUNK_CROPS = 64

@@ -17,12 +17,12 @@ from jaxtyping import Int
 import numpy as np
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.models.mlp_connector import MLPConfig
 from xgenmm_jax.models.phi3 import Phi3Config
-from xgenmm_jax.models.projector import MLPConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.ops.attention import Causal
 
 

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.models import vlm
-from xgenmm_jax.models.projector import MLPConfig
-from xgenmm_jax.models.vlm import VLM, VLMConfig, smallest_batch, splice
+from xgenmm_jax.models import blip3
+from xgenmm_jax.models.blip3 import VLM, VLMConfig, smallest_batch, splice
+from xgenmm_jax.models.mlp_connector import MLPConfig
 from xgenmm_jax.ops.partitioning import unboxed
 
 EMBEDDINGS = "embeddings"
@@ -97,7 +97,7 @@ def _log_probs(logits: Float[Array, "B t V"], token_ids) -> Float[Array, "B t"]:
 def names(config: VLMConfig) -> tuple[str, ...]:
     """Every name that `forward` knows for a model, in alphabetical order. Nothing is computed."""
     batch = smallest_batch(config)
-    boxed = jax.eval_shape(functools.partial(vlm.initialize, config), jax.random.key(0))
+    boxed = jax.eval_shape(functools.partial(blip3.initialize, config), jax.random.key(0))
     params = unboxed(boxed)
     apply = functools.partial(
         VLM(config).apply, method=_outputs, mutable=["intermediates", ATTENTION], capture_intermediates=True

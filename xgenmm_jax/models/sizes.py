@@ -5,11 +5,11 @@ Source: docs/reference/xgenmm.md#sizes. The vocabulary of nano and micro is that
 
 from dataclasses import replace
 
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.models.vit import CLIP_MEAN, CLIP_STD, ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 
 NANO_VISION = ViTConfig(image_size_px=64, patch_px=8, width=96, hidden=384, layers=4, heads=4)
 MICRO_VISION = ViTConfig(image_size_px=64, patch_px=8, width=256, hidden=1024, layers=8, heads=8)

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import normalize_pixels
 from xgenmm_jax.models.resampler import EPSILON, ResamplerConfig
 from xgenmm_jax.models.vit import ViT, ViTConfig
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training.objectives.base import Params
 

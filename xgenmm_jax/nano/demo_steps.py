@@ -10,7 +10,7 @@ import numpy as np
 
 from xgenmm_jax import api
 from xgenmm_jax.generation.generator import Limits
-from xgenmm_jax.models import vlm
+from xgenmm_jax.models import blip3
 from xgenmm_jax.nano import tasks
 from xgenmm_jax.nano.report import gallery
 from xgenmm_jax.training import loop
@@ -43,7 +43,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
 
 def parameter_count(config: TrainConfig) -> int:
     """Of the whole model, frozen parts included."""
-    shapes = jax.eval_shape(functools.partial(vlm.initialize, config.model), jax.random.key(0))
+    shapes = jax.eval_shape(functools.partial(blip3.initialize, config.model), jax.random.key(0))
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.phi3 import Phi3
-from xgenmm_jax.models.vlm import VLM, VLMConfig
 from xgenmm_jax.nano.world import symbolic_images
 from xgenmm_jax.training.objectives.base import Params, Sum
 from xgenmm_jax.training.objectives.next_token import cross_entropy

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.flops import (
     Flops,
     Workload,
@@ -17,10 +18,9 @@ from xgenmm_jax.models.flops import (
     visible_pairs,
     vision_flops,
 )
-from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.layers import KEPT, OFFLOADED
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.vlm import VLMConfig
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.planning.collectives import Traffic
 from xgenmm_jax.planning.topology import Topology
 from xgenmm_jax.training.config import TrainConfig

@@ -12,8 +12,8 @@ import math
 import typing
 from typing import NamedTuple
 
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import OFFLOADED, Remat
-from xgenmm_jax.models.vlm import VLMConfig
 from xgenmm_jax.planning import bounds, estimates
 from xgenmm_jax.planning.plan import Plan, make_plan
 from xgenmm_jax.planning.topology import Topology

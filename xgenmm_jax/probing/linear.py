@@ -11,7 +11,7 @@ from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.models import probes
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.nano.world import draw, scenes
 from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES
 from xgenmm_jax.nano.world.world import Dice

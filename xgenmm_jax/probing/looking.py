@@ -11,8 +11,8 @@ from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import Image
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.records import Crops, Picture
-from xgenmm_jax.models.grouping import Sampling
 from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.nano.report.attention import canvas_to_picture, enlarged, on_canvas, spotlight
 from xgenmm_jax.probing.figures import figure, show_image, to_picture
 

@@ -15,9 +15,9 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.generation.vision import View, instruction_tokens, picture_batch
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.blip3 import VLM, VLMConfig, splice
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.vlm import VLM, VLMConfig, splice
+from xgenmm_jax.models.token_sampling import Sampling
 
 ROW_MULTIPLE = 256
 VISION_MULTIPLE = 128

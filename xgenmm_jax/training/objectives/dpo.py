@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.models.vlm import VLM, VLMConfig
+from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.training.objectives.base import Params, Sum
 from xgenmm_jax.training.objectives.losses import pair_sums, preference_loss
 from xgenmm_jax.training.objectives.packed_rows import PackedRows, batch_log_probs, check_chunk, trains_vision

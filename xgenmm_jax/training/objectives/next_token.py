@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.models.vlm import VLM, VLMConfig
+from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.training.objectives.base import Params, Sum
 from xgenmm_jax.training.objectives.packed_rows import PackedRows, batch_log_probs, check_chunk, trains_vision
 

@@ -11,8 +11,8 @@ from xgenmm_jax.data.order import State
 from xgenmm_jax.data.pipeline import DataConfig
 from xgenmm_jax.data.tokenizer import Tokenizer
 from xgenmm_jax.models import flops
-from xgenmm_jax.models.grouping import Sampling
-from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize, splice
+from xgenmm_jax.models.blip3 import VLM, VLMConfig, initialize, splice
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.training.objectives.base import Counts, Objective, Params
 from xgenmm_jax.training.objectives.losses import token_log_probs
 

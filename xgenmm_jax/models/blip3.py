@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.models.grouping import Sampling, group_crops, group_images, group_strips
 from xgenmm_jax.models.layers import Dtype, normalize_pixels, shard_batch
+from xgenmm_jax.models.mlp_connector import MLPConfig, MLPConnector, pooled_side
 from xgenmm_jax.models.phi3 import Cache, Phi3, Phi3Config
-from xgenmm_jax.models.projector import MLPConfig, MLPConnector, pooled_side
 from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
+from xgenmm_jax.models.token_sampling import Sampling, group_crops, group_images, group_strips
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.ops.partitioning import on_one_gpu
 from xgenmm_jax.ops.valid_only import on_real_crops

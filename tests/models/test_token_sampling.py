@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.models.grouping import group_crops, group_images, group_strips
+from xgenmm_jax.models.token_sampling import group_crops, group_images, group_strips
 
 GRID = 3
 PATCHES = GRID * GRID

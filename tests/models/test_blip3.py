@@ -8,12 +8,12 @@ import pytest
 from random_parameters import random_parameters
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.models.grouping import Sampling
+from xgenmm_jax.models.blip3 import VLM, VLMConfig, initialize, prompt_tokens, smallest_batch, splice
+from xgenmm_jax.models.mlp_connector import MLPConfig
 from xgenmm_jax.models.phi3 import Phi3Config, empty_cache
-from xgenmm_jax.models.projector import MLPConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.models.vlm import VLM, VLMConfig, initialize, prompt_tokens, smallest_batch, splice
 
 CONFIG = VLMConfig(
     vision=ViTConfig(image_size_px=12, patch_px=4, width=8, hidden=16, layers=1, heads=2),
