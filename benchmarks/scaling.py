@@ -37,11 +37,11 @@ from experiments.nano import common as nano_common
 from experiments.nano import stage1 as nano_stage1
 from xgenmm_jax import files
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data import packing
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.records import Sample
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.rows import packing
+from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config

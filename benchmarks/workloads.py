@@ -22,10 +22,10 @@ from experiments.nano import sft_single as nano_sft_single
 from experiments.nano import stage1 as nano_stage1
 from experiments.nano import stage2 as nano_stage2
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data import packing, pipeline
-from xgenmm_jax.data.pipeline import DataConfig, LoaderConfig
 from xgenmm_jax.data.records import Picture, Sample
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.rows import loader, packing
+from xgenmm_jax.data.rows.loader import DataConfig, LoaderConfig
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config
@@ -138,7 +138,7 @@ def workload(size: str, stage: str, rows: int, batches: int, dtype: Dtype) -> Wo
 
 def synthetic(data: DataConfig, count: int) -> list[Batch]:
     """The first batches of the run."""
-    with contextlib.closing(pipeline.batches(data, seed=0)) as batches:
+    with contextlib.closing(loader.batches(data, seed=0)) as batches:
         return [made.batch for made in itertools.islice(batches, count)]
 
 

@@ -20,8 +20,8 @@ from dataclasses import replace
 
 from experiments import common, sft_single
 from experiments.common import B4, B14, Size
-from xgenmm_jax.data.packing import RowConfig
-from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.dpo import DPO
 from xgenmm_jax.training.objectives.next_token import NextToken

@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from xgenmm_jax.data.chat import SYSTEM_PROMPT
-from xgenmm_jax.data.tokenizer import train_tokenizer
+from xgenmm_jax.data.text.chat import SYSTEM_PROMPT
+from xgenmm_jax.data.text.tokenizer import train_tokenizer
 from xgenmm_jax.nano.world import families
 
 RECORDS = 60_000

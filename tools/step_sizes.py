@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xgenmm_jax.data import anyres, packing, pipeline
-from xgenmm_jax.data.packing import Size
-from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data import anyres
+from xgenmm_jax.data.rows import loader, packing
+from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.packing import Size
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 WINDOWS = 10
 STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
@@ -106,10 +107,10 @@ def assumed_windows(stage: str, data: DataConfig) -> list[tuple[list[Size], int]
 
 def own_windows(data: DataConfig) -> list[tuple[list[Size], int]]:
     """As `assumed_windows`, of the stage's own data."""
-    sources, tokenizer = pipeline.open_sources(data), Tokenizer.load(data.tokenizer)
+    sources, tokenizer = loader.open_sources(data), Tokenizer.load(data.tokenizer)
     windows = []
     for window in range(WINDOWS):
-        rows = pipeline.plan(data, sources, tokenizer, 0, window).rows
+        rows = loader.plan(data, sources, tokenizer, 0, window).rows
         samples = [sample for row in rows for sample in row]
         layouts = [packing.layouts_of(sample.pictures, data.anyres) for sample in samples]
         sizes = [packing.measure(one, its, data.row) for one, its in zip(samples, layouts, strict=True)]

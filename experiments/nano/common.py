@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Literal
 
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
-from xgenmm_jax.data.chat import ChatStyle
-from xgenmm_jax.data.packing import RowConfig
-from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.source import Mapped, Source
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.nano.sources import Squash, Synthetic

@@ -7,7 +7,7 @@ picture alone: reading starts earlier than with next-token prediction only. `vis
 """
 
 from experiments.nano import common
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.sizes import NANO_VISION
 from xgenmm_jax.nano.captioner import CaptionerConfig
 from xgenmm_jax.nano.text_tower import TextTowerConfig

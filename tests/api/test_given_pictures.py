@@ -14,7 +14,7 @@ from xgenmm_jax.api import pictures
 from xgenmm_jax.api.processor import Processor
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Crops, Picture
-from xgenmm_jax.data.tokenizer import train_tokenizer
+from xgenmm_jax.data.text.tokenizer import train_tokenizer
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 

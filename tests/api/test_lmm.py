@@ -12,11 +12,11 @@ import tiny28
 
 import xgenmm_jax
 from xgenmm_jax.convert.importing import open_source
-from xgenmm_jax.data import chat
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.packing import RowConfig
-from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
+from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.models import blip3, probes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config

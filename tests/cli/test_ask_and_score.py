@@ -13,10 +13,10 @@ import pytest
 
 from xgenmm_jax import api
 from xgenmm_jax.cli import main as cli
-from xgenmm_jax.data import tokenizer
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.packing import RowConfig
-from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.text import tokenizer
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config

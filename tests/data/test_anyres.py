@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data import anyres, pictures
+from xgenmm_jax.data import anyres, images
 from xgenmm_jax.models.layers import normalize_pixels
 from xgenmm_jax.models.token_sampling import group_strips
 
@@ -134,20 +134,20 @@ def test_a_layout_counts_the_crops_that_are_cut():
 def test_bad_picture_files_say_what_is_wrong(tmp_path):
     good = tmp_path / "good.png"
     formula_image(40, 30).save(good)
-    picture = pictures.open_picture(good)
+    picture = images.open_picture(good)
     assert picture.size_px == (40, 30) == picture.load().size
     with pytest.raises(ValueError, match="no file .*missing.png"):
-        pictures.open_picture(tmp_path / "missing.png")
+        images.open_picture(tmp_path / "missing.png")
     with pytest.raises(ValueError, match="is a folder"):
-        pictures.open_picture(tmp_path)
+        images.open_picture(tmp_path)
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(ValueError, match="is not a picture"):
-        pictures.open_picture(tmp_path / "text.png")
+        images.open_picture(tmp_path / "text.png")
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-200])
     with pytest.raises(ValueError, match="truncated or damaged"):
-        pictures.open_picture(tmp_path / "cut.png").load()
+        images.open_picture(tmp_path / "cut.png").load()
     with pytest.raises(ValueError, match="40 x 30 pixels, more than 1,000"):
-        pictures.open_picture(good, max_pixels=1000)
+        images.open_picture(good, max_pixels=1000)
 
 
 def test_a_large_picture_is_refused_without_pillows_warning(tmp_path):
@@ -155,7 +155,7 @@ def test_a_large_picture_is_refused_without_pillows_warning(tmp_path):
     large = tmp_path / "large.png"
     PIL.Image.new("1", (9460, 9460)).save(large)
     code = (
-        "import sys; from xgenmm_jax.data.pictures import open_picture\n"
+        "import sys; from xgenmm_jax.data.images import open_picture\n"
         "try: open_picture(sys.argv[1])\n"
         "except ValueError as error: print(error)"
     )

@@ -8,7 +8,6 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.data import chat
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import (
@@ -22,7 +21,8 @@ from xgenmm_jax.data.records import (
     with_pictures,
 )
 from xgenmm_jax.data.source import Source
-from xgenmm_jax.data.tokenizer import train_tokenizer
+from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text.tokenizer import train_tokenizer
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.nano.world import families
 

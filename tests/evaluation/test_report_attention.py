@@ -7,9 +7,9 @@ import PIL.Image
 import pytest
 
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.records import Picture
-from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
+from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.data import chat, tokenizer
 from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.text import chat, tokenizer
 from xgenmm_jax.evaluation.evaluator import Measure, evaluate
 from xgenmm_jax.generation.generator import Generator, Limits
 from xgenmm_jax.models import blip3

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from xgenmm_jax.data import pipeline
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.rows import loader
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.training.objectives.next_token import NextToken
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_nanos_steps_are_counted_from_their_own_data(tool):
     """As many samples and positions a step as its batches hold, but for the rows that a window leaves over."""
     data = importlib.import_module("experiments.nano.sft_multi").config().data
     tool_windows = tool.own_windows(data)
-    batches = pipeline.batches(data, 0)
+    batches = loader.batches(data, 0)
     counted = [NextToken().count(next(batches).batch) for _ in range(40)]
     batches.close()
     assert samples_a_step(data, tool_windows) == pytest.approx(sum(size.samples for size in counted) / 40, rel=0.05)

@@ -8,9 +8,9 @@ import pytest
 import tiny28
 
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.records import Crops
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation import decode
 from xgenmm_jax.generation.generator import Generator
 from xgenmm_jax.models.phi3 import Phi3, layers_apart

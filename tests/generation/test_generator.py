@@ -10,10 +10,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.data import tokenizer
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.text import tokenizer
+from xgenmm_jax.data.text.chat import Prompt
 from xgenmm_jax.generation import beam, cache, decode, vision
 from xgenmm_jax.generation.generator import Generator, Limits
 from xgenmm_jax.generation.vision import View, picture_batch

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xgenmm_jax.data import tokenizer
+from xgenmm_jax.data.text import tokenizer
 from xgenmm_jax.generation import streaming
 
 

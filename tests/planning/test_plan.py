@@ -10,10 +10,10 @@ import jax
 import pytest
 
 from xgenmm_jax.cli.plan import print_plan
-from xgenmm_jax.data import packing
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.packing import RowConfig
-from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.rows import packing
+from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.hardware import CHIPS, GIB
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.flops import Flops, forward_flops

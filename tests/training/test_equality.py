@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from xgenmm_jax.data.order import State
+from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.objectives.dpo import DPO

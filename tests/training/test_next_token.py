@@ -11,11 +11,11 @@ import pytest
 from random_parameters import random_parameters
 import tiny_run
 
-from xgenmm_jax.data import packing, pipeline
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.packing import RowConfig
 from xgenmm_jax.data.records import Picture, Sample
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.rows import loader, packing
+from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.nano.symbolic_images import SymbolicImages
@@ -37,7 +37,7 @@ def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_pat
     )
     config = dataclasses.replace(config, data=data)
     tokenizer = Tokenizer.load(path)
-    rows = pipeline.plan(data, pipeline.open_sources(data), tokenizer, seed=0, window=0).rows
+    rows = loader.plan(data, loader.open_sources(data), tokenizer, seed=0, window=0).rows
     samples = [[sample] for row in rows for sample in row]
     assert len(rows) < len(samples)
     rows += [[]] * (len(samples) - len(rows))  # both of one shape, compiled once
@@ -81,7 +81,7 @@ def test_a_sample_that_is_left_out_of_its_row_adds_nothing_and_moves_nothing(tmp
     model = dataclasses.replace(config.model, sampling=sampling, max_image_crops=3)
     config = dataclasses.replace(config, data=data, model=model)
     tokenizer = Tokenizer.load(path)
-    rows = pipeline.plan(data, pipeline.open_sources(data), tokenizer, seed=0, window=0).rows
+    rows = loader.plan(data, loader.open_sources(data), tokenizer, seed=0, window=0).rows
     count = sum(map(len, rows))
     objective = Bound.of(config)
     params = random_parameters(objective.init)

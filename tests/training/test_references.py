@@ -12,7 +12,7 @@ import pytest
 import tiny_run
 import toy_run
 
-from xgenmm_jax.data import pipeline
+from xgenmm_jax.data.rows import loader
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training import checkpoint_files, references
 from xgenmm_jax.training.checkpoints import restore_params
@@ -74,7 +74,7 @@ def test_dpo_goes_on_bit_for_bit_when_the_run_that_it_started_from_has_trained_o
     """Its reference was read anew from there, and every reward was another."""
     tokenizer = tiny_run.tokenizer(tmp_path)
     config = dataclasses.replace(tiny_run.config(tokenizer, steps=5), mesh=MeshConfig())
-    batches = pipeline.batches
+    batches = loader.batches
 
     def stopped(config, folder, step):
         def interrupted(*arguments):

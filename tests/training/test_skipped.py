@@ -15,10 +15,10 @@ import PIL.Image
 import pytest
 import tiny_run
 
-from xgenmm_jax.data import pipeline
-from xgenmm_jax.data.order import State
 from xgenmm_jax.data.readers.llava import LlavaJson
-from xgenmm_jax.data.skips import Skip
+from xgenmm_jax.data.rows import loader
+from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.rows.quarantine import Skip
 from xgenmm_jax.training.config import CheckpointConfig, TrainConfig
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import ProgressBar, read_metrics
@@ -56,7 +56,7 @@ class OnRealRows(Objective):
         return Sum(jnp.sum(error), jnp.sum(rows.mask).astype(jnp.float32)), {}
 
     def batches(self, model, data, seed, state, host_index, host_count):
-        made = pipeline.batches(data, seed, state, host_index, host_count)
+        made = loader.batches(data, seed, state, host_index, host_count)
         for number, (batch, ids, after) in enumerate(made, start=1):
             if state == State() and number in EVENTS:
                 signal.raise_signal(EVENTS[number])

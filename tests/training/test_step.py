@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from xgenmm_jax.data.order import State
+from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, merge, split, trainable_mask
 from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh, put_rows, row_sharding

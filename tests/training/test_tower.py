@@ -14,11 +14,11 @@ import pytest
 from random_parameters import random_parameters
 import tiny_run
 
-from xgenmm_jax.data import skips
-from xgenmm_jax.data.order import State
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Caption, Picture
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.rows import quarantine
+from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.nano.captioner import CaptionerConfig
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.nano.text_tower import TextTowerConfig
@@ -154,8 +154,8 @@ def test_captions_that_cannot_be_read_leave_their_place_empty(config, tmp_path, 
         assert not rows.valid[is_gone].any() and not rows.pixels[is_gone].any() and rows.valid[~is_gone, 0].all()
     told = [(skip.record, skip.reason) for _, ids, _ in damaged for skip in ids.skipped]
     reasons = dict(told)
-    assert reasons.pop("c11") == reasons.pop("c30") == reasons.pop("c31") == skips.BAD_PICTURE
-    assert list(reasons.values()) == [skips.UNREADABLE] and "record 5 of" in list(reasons)[0]
+    assert reasons.pop("c11") == reasons.pop("c30") == reasons.pop("c31") == quarantine.BAD_PICTURE
+    assert list(reasons.values()) == [quarantine.UNREADABLE] and "record 5 of" in list(reasons)[0]
     assert len(told) > 4 and caplog.text.count("left out c11 of") == 1
     data = caption_data(config, captions(tmp_path, bad))
     halves = [take(data, 4, host=host, hosts=2) for host in (0, 1)]
@@ -167,7 +167,7 @@ def test_captions_that_cannot_be_read_leave_their_place_empty(config, tmp_path, 
 def test_a_tower_without_a_caption_that_can_be_read_ends(config, tmp_path):
     data = caption_data(config, captions(tmp_path, set(range(40))))
     with contextlib.closing(caption_batches(data, config.model, 3, State())) as batches:
-        with pytest.raises(skips.SourceError, match="not one of 64 samples can be used: .*unreadable picture"):
+        with pytest.raises(quarantine.SourceError, match="not one of 64 samples can be used: .*unreadable picture"):
             list(itertools.islice(batches, 9))
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import tiny_run
 
-from xgenmm_jax.data import pipeline
+from xgenmm_jax.data.rows import loader
 from xgenmm_jax.training.config import load_config
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
@@ -22,7 +22,7 @@ def test_stopped_run_continues_bit_for_bit(tmp_path, monkeypatch):
     config = tiny_run.config(tiny_run.tokenizer(tmp_path), steps=6)
     config = dataclasses.replace(config, mesh=MeshConfig())
     unbroken = train(config, tmp_path / "unbroken", devices=ONE)
-    batches = pipeline.batches
+    batches = loader.batches
 
     def interrupted(*arguments):
         for number, batch in enumerate(batches(*arguments), start=1):

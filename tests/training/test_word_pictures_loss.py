@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.nano import common, language_model
-from xgenmm_jax.data.order import State
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLM
 from xgenmm_jax.nano.symbolic_images import SymbolicImages, embed_words, pieces_of_words
 from xgenmm_jax.nano.world.symbolic_images import WORDS

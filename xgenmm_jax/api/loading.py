@@ -15,7 +15,7 @@ from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import IdsOnly, Processor
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.convert.recognize import NOTHING, Given
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLMConfig

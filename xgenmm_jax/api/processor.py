@@ -7,12 +7,13 @@ from typing import Any
 
 from xgenmm_jax.api import pictures
 from xgenmm_jax.api.pictures import Image
-from xgenmm_jax.data import anyres, chat
+from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.chat import ChatStyle, Prompt
-from xgenmm_jax.data.pictures import open_picture, picture_from_bytes, picture_from_image
+from xgenmm_jax.data.images import open_picture, picture_from_bytes, picture_from_image
 from xgenmm_jax.data.records import Crops, Picture, Turn
-from xgenmm_jax.data.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
+from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text.chat import ChatStyle, Prompt
+from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
 from xgenmm_jax.files import without_surrogates
 from xgenmm_jax.generation.arguments import shown
 
@@ -98,7 +99,7 @@ def _text(question: Any) -> str:
 class IdsOnly(Tokenizer):
     """Stands for the tokenizer of a folder that has none: special ids by their place, and no text.
 
-    initial_len: ids before the decoupled ones; above them the order is Phi-3's (`data/tokenizer.py`).
+    initial_len: ids before the decoupled ones; above them the order is Phi-3's (`data/text/tokenizer.py`).
     """
 
     def __init__(self, initial_len: int):

@@ -10,9 +10,9 @@ import numpy as np
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes, normalized
-from xgenmm_jax.data.packing import RowConfig, empty_rows, expand
 from xgenmm_jax.data.records import Crops, Picture
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.rows.packing import RowConfig, empty_rows, expand
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation import arguments
 from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.generation.cache import PROMPT_BUCKETS, bucket

@@ -16,7 +16,7 @@ from xgenmm_jax.convert.safetensors_writer import NAMES, SHARD_BYTES, Safetensor
 from xgenmm_jax.convert.scratch import Scratch, cast
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig

@@ -9,7 +9,7 @@ from typing import Any
 
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.tokenizer import DECOUPLED, PHI3_SPECIALS, STRIPS_RIGHT, Tokenizer
+from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, STRIPS_RIGHT, Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.chat import Prompt
 from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.text.chat import Prompt
 from xgenmm_jax.generation.generator import Generator
 
 Metrics = dict[str, float]

@@ -12,8 +12,8 @@ from jaxtyping import Array, PyTree
 import numpy as np
 
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.chat import Prompt
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation import arguments, beam, cache, decode, sampling, streaming
 from xgenmm_jax.generation.vision import View, VisionTable, instruction_tokens
 from xgenmm_jax.models import phi3

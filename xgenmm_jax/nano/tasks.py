@@ -14,11 +14,11 @@ import shutil
 from typing import Literal, get_args
 
 from xgenmm_jax import files
-from xgenmm_jax.data import chat
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.chat import ChatStyle, Demonstration, Prompt
 from xgenmm_jax.data.records import Picture, Turn
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text.chat import ChatStyle, Demonstration, Prompt
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.evaluation import anls, boxes, cider, fewshot, vqa, yes_no
 from xgenmm_jax.evaluation.evaluator import Answer, Case, Evaluation, Measure, Metrics, Score, evaluate, mean_score
 from xgenmm_jax.generation.generator import Generator

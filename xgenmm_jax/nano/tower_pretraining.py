@@ -15,13 +15,14 @@ from jaxtyping import Array, Bool, Int32, UInt8
 import numpy as np
 
 from xgenmm_jax.batch import ArrayLike
-from xgenmm_jax.data import anyres, order, skips
+from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.order import State
 from xgenmm_jax.data.records import Caption
-from xgenmm_jax.data.skips import SampleIds, Skip, SourceError
+from xgenmm_jax.data.rows import order, quarantine
+from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.rows.quarantine import SampleIds, Skip, SourceError
 from xgenmm_jax.data.source import Records, Source
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.flops import attention, linear, vision_flops
 from xgenmm_jax.models.layers import Dtype, normalize_pixels
 from xgenmm_jax.models.vit import ViT, ViTConfig
@@ -172,8 +173,8 @@ def caption_batches(
     share = config.batch_rows // host_count
     pool = ThreadPoolExecutor(config.threads, "captions")
     waiting: deque = deque()
-    teller, undecoded = skips.Teller(), skips.Undecoded(max(share, 64))
-    opened = skips.at_opening(sources) if host_index == 0 else []
+    teller, undecoded = quarantine.Teller(), quarantine.Undecoded(max(share, 64))
+    opened = quarantine.at_opening(sources) if host_index == 0 else []
     start = State(*state).row
     try:
         while True:
@@ -216,22 +217,22 @@ def _make(
     valid = np.zeros((count, config.tokens), bool)
     ids, skipped = [], []
     for number, draw in enumerate(order.draws(weights, lengths, seed, start, count)):
-        source, record_id, reason = sources[draw.component], f"record {draw.record}", skips.UNREADABLE
+        source, record_id, reason = sources[draw.component], f"record {draw.record}", quarantine.UNREADABLE
         try:
             record = source.record(draw.record, draw.rng(seed))
             record_id = record.id
             if not isinstance(record, Caption):
                 kind = type(record).__name__
                 raise SourceError(f"data: {record.id} is a {kind}; the tower trains on captions alone.")
-            reason = skips.UNUSABLE
+            reason = quarantine.UNUSABLE
             tokens = [*tokenizer.encode_parts((record.text,)), tokenizer.eos_id][: config.tokens]
-            reason = skips.BAD_PICTURE
+            reason = quarantine.BAD_PICTURE
             pixels[number] = anyres.crops(record.picture.load(), view)[0]
         except Exception as error:
-            if not skips.is_of_a_record(error):
+            if not quarantine.is_of_a_record(error):
                 error.add_note(f"Raised at {record_id} of {source.name}.")
                 raise
-            skipped.append(skips.skip_of(error, source.name, getattr(error, "record", record_id), reason))
+            skipped.append(quarantine.skip_of(error, source.name, getattr(error, "record", record_id), reason))
             ids.append("")
             continue
         token_ids[number, : len(tokens)] = tokens

@@ -11,8 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 import jaxlib
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data import packing
-from xgenmm_jax.data.pipeline import DataConfig
+from xgenmm_jax.data.rows import packing
+from xgenmm_jax.data.rows.loader import DataConfig
 from xgenmm_jax.hardware import GIB
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.optimizer import learning_rate, split

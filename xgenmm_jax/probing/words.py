@@ -12,8 +12,8 @@ import PIL.Image
 
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import Image
-from xgenmm_jax.data.chat import Prompt
-from xgenmm_jax.data.tokenizer import SPACE
+from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.tokenizer import SPACE
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3
 from xgenmm_jax.probing.figures import INK, QUIET, figure, to_picture

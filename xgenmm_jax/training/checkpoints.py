@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from xgenmm_jax.data.order import State
+from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.training import checkpoint_files
 from xgenmm_jax.training.distributed import anyone, first_line
 from xgenmm_jax.training.objectives.base import Params

@@ -15,9 +15,9 @@ from xgenmm_jax.convert.importing import Progress, Source
 from xgenmm_jax.convert.recognize import NOTHING, Given
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
-from xgenmm_jax.data.packing import RowConfig
-from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config

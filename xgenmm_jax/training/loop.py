@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array
 
-from xgenmm_jax.data.order import State
+from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.training import starting
 from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import TrainConfig

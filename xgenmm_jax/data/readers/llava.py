@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from xgenmm_jax.data import pictures, places
-from xgenmm_jax.data.chat import check_turns
+from xgenmm_jax.data import images, source_paths
 from xgenmm_jax.data.records import Conversation, Turn
-from xgenmm_jax.data.skips import RecordError, Skip, SourceError, in_words
+from xgenmm_jax.data.rows.quarantine import RecordError, Skip, SourceError, in_words
 from xgenmm_jax.data.source import Records
+from xgenmm_jax.data.text.chat import check_turns
 from xgenmm_jax.files import json_lines, read_json
 
 ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
@@ -52,7 +52,7 @@ class LlavaJson:
 
     def files(self) -> list[Path]:
         """Without the pictures."""
-        return [places.at_home(self.path)]
+        return [source_paths.at_home(self.path)]
 
 
 class LlavaRecords:
@@ -65,8 +65,8 @@ class LlavaRecords:
 
     def __init__(self, path: str, folder: str, samples: int | None, max_images: int):
         self.name = f"llava/{Path(path).stem}"
-        self._folder = places.at_home(folder)
-        self._rows = _read(places.at_home(path))
+        self._folder = source_paths.at_home(folder)
+        self._rows = _read(source_paths.at_home(path))
         kept: list[int] = []
         left_out: dict[str, Skip] = {}
         for number, row in enumerate(self._rows):
@@ -96,8 +96,8 @@ class LlavaRecords:
         """Raises RecordError where a picture lies outside of the folder, is missing or is none."""
         row, id_ = self._rows[self._kept[index]], self._id(self._kept[index])
         try:
-            files = [places.inside(self._folder, path) for path in _image_paths(row)]
-            images = tuple(pictures.open_picture(file, official=True) for file in files)
+            files = [source_paths.inside(self._folder, path) for path in _image_paths(row)]
+            images = tuple(images.open_picture(file, official=True) for file in files)
         except (ValueError, OSError) as error:
             raise RecordError(id_, error) from error
         return Conversation(id_, images, _turns(row, len(images)))

@@ -15,9 +15,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from xgenmm_jax.data import pictures, places
+from xgenmm_jax.data import images, source_paths
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Role, Turn
-from xgenmm_jax.data.skips import RecordError, SourceError
+from xgenmm_jax.data.rows.quarantine import RecordError, SourceError
 from xgenmm_jax.data.source import Records
 from xgenmm_jax.data.storage import array_record
 from xgenmm_jax.files import parse_json, without_surrogates
@@ -35,7 +35,7 @@ def write_records(path: str | Path, records: Iterable[tuple[Record, list[bytes]]
 
 def encode(record: Record, blobs: list[bytes]) -> bytes:
     """A record as bytes; `blobs` are its pictures, encoded."""
-    sizes = [pictures.picture_from_bytes(blob, record.id, official=True).size_px for blob in blobs]
+    sizes = [images.picture_from_bytes(blob, record.id, official=True).size_px for blob in blobs]
     header = {"id": record.id, "kind": type(record).__name__, "sizes_px": sizes, "bytes": [len(blob) for blob in blobs]}
     if isinstance(record, Caption):
         header["text"] = record.text
@@ -103,7 +103,7 @@ def _text(value: Any) -> str:
 
 
 def _load(blob: bytes, name: str):
-    return pictures.picture_from_bytes(blob, name, official=True).load()
+    return images.picture_from_bytes(blob, name, official=True).load()
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class RecordFiles:
         return RecordReader(self.pattern)
 
     def files(self) -> list[Path]:
-        return [Path(path) for path in sorted(glob.glob(places.literal_first(self.pattern)))]
+        return [Path(path) for path in sorted(glob.glob(source_paths.literal_first(self.pattern)))]
 
 
 class RecordReader:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import PIL.Image
 
-from xgenmm_jax.data import chat
-from xgenmm_jax.data.chat import ChatStyle, Prompt
 from xgenmm_jax.data.records import Picture, Turn
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text.chat import ChatStyle, Prompt
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.evaluation.evaluator import Answer, Evaluation
 from xgenmm_jax.generation.generator import Generator
 from xgenmm_jax.nano.report import attention

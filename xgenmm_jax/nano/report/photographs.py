@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
-from xgenmm_jax.data.pictures import open_picture
+from xgenmm_jax.data.images import open_picture
 from xgenmm_jax.data.records import Picture
 
 

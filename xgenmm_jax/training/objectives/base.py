@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Array, Float
 
-from xgenmm_jax.data.order import State
+from xgenmm_jax.data.rows.order import State
 
 Params = Any
 """Nested dicts of arrays."""

@@ -6,10 +6,10 @@ from jaxtyping import Array, Float
 import numpy as np
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data import pipeline
-from xgenmm_jax.data.order import State
-from xgenmm_jax.data.pipeline import DataConfig
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.rows import loader
+from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import flops
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, initialize, splice
 from xgenmm_jax.models.token_sampling import Sampling
@@ -47,7 +47,7 @@ class PackedRows(Objective):
         for name, got, wanted_name, wanted in fits:
             if got != wanted:
                 raise ValueError(f"{name}: got {got}, {wanted_name}: {wanted}; make them equal.")
-        return pipeline.batches(data, seed, state, host_index, host_count)
+        return loader.batches(data, seed, state, host_index, host_count)
 
     def count(self, rows: Batch) -> Counts:
         is_filled = np.asarray(rows.segment_ids) > 0

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from xgenmm_jax.data import order
+from xgenmm_jax.data.rows import order
 
 STAGE1 = (17.5, 17.5, 12.5, 2.5, 25.0, 10.0, 5.0, 5.0, 1.25, 1.25, 1.25, 1.25)  # the paper's, in percent
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data import packing, pipeline
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.chat import ChatStyle
-from xgenmm_jax.data.packing import RowConfig
-from xgenmm_jax.data.pipeline import DataConfig, HostBatch, LoaderConfig
-from xgenmm_jax.data.tokenizer import train_tokenizer
+from xgenmm_jax.data.rows import loader, packing
+from xgenmm_jax.data.rows.loader import DataConfig, HostBatch, LoaderConfig
+from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.data.text.tokenizer import train_tokenizer
 from xgenmm_jax.nano.sources import Synthetic
 
 BATCHES = 5
@@ -36,7 +36,7 @@ def config(tmp_path_factory) -> DataConfig:
 
 
 def take(config: DataConfig, count: int = BATCHES, state=(0, 0), host: int = 0, hosts: int = 1) -> list[HostBatch]:
-    with contextlib.closing(pipeline.batches(config, 7, state, host, hosts)) as iterator:
+    with contextlib.closing(loader.batches(config, 7, state, host, hosts)) as iterator:
         return list(itertools.islice(iterator, count))
 
 
@@ -88,13 +88,13 @@ def test_workers_do_not_change_the_rows(config, unbroken):
 
 
 def test_mixture_reaches_the_rows(config, unbroken):
-    tokenizer = pipeline.Tokenizer.load(config.tokenizer)
-    window = pipeline.plan(config, pipeline.open_sources(config), tokenizer, 7, 0)
+    tokenizer = loader.Tokenizer.load(config.tokenizer)
+    window = loader.plan(config, loader.open_sources(config), tokenizer, 7, 0)
     ids = [sample.id for row in window.rows for sample in row]
     assert len(ids) == config.window and window.dropped == 0
     assert sum(id_.startswith("caption") for id_ in ids) in (26, 27)
     for row in window.rows:
-        sizes = [pipeline._size(sample, config) for sample in row]
+        sizes = [loader._size(sample, config) for sample in row]
         assert (np.sum(sizes, axis=0) <= packing.budget(config.row)).all()
 
 
@@ -112,7 +112,7 @@ def test_preference_pairs_share_rows_and_pictures(config):
 
 
 def test_seeds_give_other_rows(config, unbroken):
-    with contextlib.closing(pipeline.batches(config, 8)) as iterator:
+    with contextlib.closing(loader.batches(config, 8)) as iterator:
         assert next(iterator).sample_ids != unbroken[0].sample_ids
 
 
@@ -131,6 +131,6 @@ def test_errors_come_before_the_first_batch_and_name_the_remedy(config):
 
 def test_what_no_row_holds_is_dropped_and_counted(config):
     config = dataclasses.replace(config, row=dataclasses.replace(config.row, length=24, too_long="drop"))
-    sources_, tokenizer = pipeline.open_sources(config), pipeline.Tokenizer.load(config.tokenizer)
-    window = pipeline.plan(config, sources_, tokenizer, 7, 0)
+    sources_, tokenizer = loader.open_sources(config), loader.Tokenizer.load(config.tokenizer)
+    window = loader.plan(config, sources_, tokenizer, 7, 0)
     assert 0 < window.dropped == config.window - sum(map(len, window.rows))

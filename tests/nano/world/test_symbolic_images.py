@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.nano import common
-from xgenmm_jax.data import pipeline
 from xgenmm_jax.data.records import Picture, pictures_of
+from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.source import Mapped
 from xgenmm_jax.nano.sources import Symbolic
 from xgenmm_jax.nano.world import draw, families, world
@@ -61,7 +61,7 @@ def test_rows_hold_the_words_unchanged():
     """Cutting, packing and batching change no byte."""
     config = Mapped(common.family("lookups"), Symbolic())
     data = common.data(((config, 1.0),), common.ONE_VIEW, length=320, crops=12, batch_rows=2)
-    batch, ids, _ = next(pipeline.batches(data, 0))
+    batch, ids, _ = next(loader.batches(data, 0))
     crops = np.asarray(batch.pixels)
     numbers = [int(id_.split("/")[-1]) for id_ in ids[0].split(" + ")]
     assert len(numbers) > 1

@@ -6,9 +6,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.data import skips
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.records import Turn
+from xgenmm_jax.data.rows import quarantine
 from xgenmm_jax.data.source import Source
 
 RNG = np.random.default_rng(0)
@@ -105,13 +105,13 @@ def test_an_answer_before_the_first_question_is_skipped(folder, roles, kept):
 
 def test_reasons_are_counted_by_kind_with_the_first_entry(folder):
     source = opened(folder, [talk("u"), GOOD, talk("u", "u"), 5, talk("u", "a", image=["a"] * 9)])
-    counts = skips.counts_of(source.left_out_by)
+    counts = quarantine.counts_of(source.left_out_by)
     assert counts == {
         ("llava/data", "turns out of order"): 2,
         ("llava/data", "no object"): 1,
         ("llava/data", "more than 4 pictures"): 1,
     }
-    assert "2 turns out of order (first: llava/data/bad: " in skips.in_words(source.left_out_by)
+    assert "2 turns out of order (first: llava/data/bad: " in quarantine.in_words(source.left_out_by)
 
 
 def test_nothing_usable_says_why(folder):
@@ -135,9 +135,9 @@ def test_ids_may_be_numbers_and_repeat(folder):
 def test_a_picture_that_cannot_be_opened_names_the_record(folder, image):
     """A missing file of a published mixture was told without saying which entry names it."""
     source = opened(folder, [GOOD | {"id": "r37", "image": image}])
-    with pytest.raises(skips.RecordError, match="r37") as error:
+    with pytest.raises(quarantine.RecordError, match="r37") as error:
         source.record(0, RNG)
-    assert skips.is_of_a_record(error.value)
+    assert quarantine.is_of_a_record(error.value)
 
 
 def lines(folder, data: bytes, name: str = "data.jsonl") -> Source:
@@ -168,13 +168,13 @@ def test_lone_surrogates_become_text(folder):
     ],
 )
 def test_files_that_are_no_json_are_one_sentence(folder, data, said):
-    with pytest.raises(skips.SourceError, match=said):
+    with pytest.raises(quarantine.SourceError, match=said):
         lines(folder, data)
 
 
 def test_a_json_file_that_is_no_list_is_one_sentence(folder):
     (folder / "data.json").write_text('{"data": []}')
-    with pytest.raises(skips.SourceError, match="holds a dict; wanted a list"):
+    with pytest.raises(quarantine.SourceError, match="holds a dict; wanted a list"):
         LlavaJson(str(folder / "data.json"), str(folder)).open()
 
 

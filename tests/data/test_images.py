@@ -12,8 +12,8 @@ import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 import pytest
 
-from xgenmm_jax.data import pictures
-from xgenmm_jax.data.picture_files import PNG_MARK
+from xgenmm_jax.data import images
+from xgenmm_jax.data.image_files import PNG_MARK
 
 RAMP = np.linspace(0, 1, 64).reshape(4, 16)
 
@@ -26,9 +26,9 @@ def encoded(image: PIL.Image.Image, format_: str, **options) -> bytes:
 
 def read(data: bytes | PIL.Image.Image, official: bool = False) -> np.ndarray:
     if isinstance(data, bytes):
-        picture = pictures.picture_from_bytes(data, "it", official=official)
+        picture = images.picture_from_bytes(data, "it", official=official)
     else:
-        picture = pictures.picture_from_image(data, official=official)
+        picture = images.picture_from_image(data, official=official)
     image = picture.load()
     assert image.mode == "RGB" and image.size == picture.size_px
     return np.asarray(image)
@@ -130,7 +130,7 @@ def test_numbers_that_mean_no_brightness_are_one_sentence(numbers, what):
     with pytest.raises(ValueError, match=f"picture: it holds .*{what}"):
         read(encoded(image, "TIFF"))
     with pytest.raises(ValueError, match=f"picture: the image holds .*{what}"):
-        pictures.picture_from_image(image)
+        images.picture_from_image(image)
 
 
 PHOTO = PIL.Image.fromarray(np.kron(np.arange(6).reshape(3, 2, 1), np.ones((8, 8, 3))).astype(np.uint8) * 40)
@@ -166,8 +166,8 @@ def test_a_photo_is_upright_for_a_user_and_as_it_lies_for_the_official_reading(f
 def test_a_picture_that_was_turned_is_not_turned_again():
     """Its EXIF stayed in `info`, so that a notebook which handed the loaded image on had it lying down again."""
     data = encoded(PHOTO, "JPEG", exif=with_orientation(6))
-    once = pictures.picture_from_bytes(data, "it").load()
-    assert once.size == (24, 16) == pictures.picture_from_image(once).load().size
+    once = images.picture_from_bytes(data, "it").load()
+    assert once.size == (24, 16) == images.picture_from_image(once).load().size
 
 
 def test_an_orientation_behind_the_pixels_or_in_xmp_is_found():
@@ -258,14 +258,14 @@ def test_a_pil_image_is_taken_as_it_is_now():
     with PIL.Image.open(io.BytesIO(data)) as moving:
         for number in range(3):
             moving.seek(number)
-            taken.append(pictures.picture_from_image(moving))
+            taken.append(images.picture_from_image(moving))
     assert [picture.load().getpixel((0, 0))[0] for picture in taken] == [3, 9, 27]
     assert read(data)[0, 0, 0] == 3
     image = PIL.Image.new("RGB", (2, 2), "red")
-    picture = pictures.picture_from_image(image)
+    picture = images.picture_from_image(image)
     image.putpixel((0, 0), (0, 0, 255))
     assert picture.load().getpixel((0, 0)) == (255, 0, 0)
     noted = PIL.Image.new("RGB", (8, 4), "red")
     noted.getexif()[0x0112] = 6
-    assert pictures.picture_from_image(noted).size_px == (4, 8)
+    assert images.picture_from_image(noted).size_px == (4, 8)
     assert noted.size == (8, 4) and noted.getexif()[0x0112] == 6

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import PIL.Image
 
-from xgenmm_jax.data import picture_pixels
-from xgenmm_jax.data.picture_files import (
+from xgenmm_jax.data import image_pixels
+from xgenmm_jax.data.image_files import (
     WANTED,
     head_of,
     in_words,
@@ -66,11 +66,11 @@ def picture_from_image(
     """
     _check_size(image, name, max_pixels)
     try:
-        meant = picture_pixels.meaning(image)
+        meant = image_pixels.meaning(image)
         image.load()
-        upright = 1 if official else picture_pixels.orientation(image)
-        pixels = picture_pixels.rgb(image.copy(), meant, upright, official)
-    except picture_pixels.Undecided as error:
+        upright = 1 if official else image_pixels.orientation(image)
+        pixels = image_pixels.rgb(image.copy(), meant, upright, official)
+    except image_pixels.Undecided as error:
         raise ValueError(f"picture: {name} {error}") from error
     except Exception as error:
         # Of a file that was closed before its pixels were read, Pillow raises an assertion without words.
@@ -95,7 +95,7 @@ def _header(image: PIL.Image.Image, name: str, max_pixels: int, official: bool) 
     _check_size(image, name, max_pixels)
     if not official and late_metadata(image):
         image.load()  # PNG alone, and rarely
-    return picture_pixels.shown_size(image, official)
+    return image_pixels.shown_size(image, official)
 
 
 def _check_size(image: PIL.Image.Image, name: str, max_pixels: int) -> None:
@@ -109,12 +109,12 @@ def _check_size(image: PIL.Image.Image, name: str, max_pixels: int) -> None:
 def _pixels(image: PIL.Image.Image, name: str, size_px: tuple[int, int], official: bool) -> PIL.Image.Image:
     if sorted(image.size) != sorted(size_px):
         raise _other_size(image, name, size_px)
-    meant = picture_pixels.meaning(image)
+    meant = image_pixels.meaning(image)
     image.load()
-    upright = 1 if official else picture_pixels.orientation(image)
+    upright = 1 if official else image_pixels.orientation(image)
     try:
-        pixels = picture_pixels.rgb(image, meant, upright, official)
-    except picture_pixels.Undecided as error:
+        pixels = image_pixels.rgb(image, meant, upright, official)
+    except image_pixels.Undecided as error:
         raise _Refused(f"picture: {name} {error}") from error
     if pixels.size != size_px:
         raise _other_size(pixels, name, size_px)

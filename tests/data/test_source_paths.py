@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from xgenmm_jax.data import places
+from xgenmm_jax.data import source_paths
 
 
 @pytest.mark.parametrize("name", ["a[b]", "train[2024]*", "what?", "with space", "[", "x]y", "é[ü]"])
@@ -15,35 +15,35 @@ def test_a_folder_that_is_there_as_written_is_no_pattern(tmp_path, name):
     """A set in brackets named other files, or none, and the data seemed to be missing."""
     (tmp_path / name).mkdir()
     (tmp_path / name / "1.txt").touch()
-    assert glob.glob(places.literal_first(tmp_path / name / "*.txt")) == [str(tmp_path / name / "1.txt")]
+    assert glob.glob(source_paths.literal_first(tmp_path / name / "*.txt")) == [str(tmp_path / name / "1.txt")]
 
 
 def test_a_pattern_without_such_a_folder_stays_one(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "c[1].txt").touch()
-    found = glob.glob(places.literal_first(tmp_path / "[ab]" / "c[1].txt"))
+    found = glob.glob(source_paths.literal_first(tmp_path / "[ab]" / "c[1].txt"))
     assert sorted(found) == [str(tmp_path / name / "c[1].txt") for name in "ab"]
-    assert places.literal_first("a[0-9]/b*") == "a[0-9]/b*"
+    assert source_paths.literal_first("a[0-9]/b*") == "a[0-9]/b*"
 
 
 def test_home_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a[b]").mkdir()
-    assert places.at_home("~/a.json") == tmp_path / "a.json"
-    assert places.literal_first("~/a[b]/*") == str(tmp_path / "a[[]b]" / "*")
-    assert places.at_home("a~/~b") == Path("a~/~b")
+    assert source_paths.at_home("~/a.json") == tmp_path / "a.json"
+    assert source_paths.literal_first("~/a[b]/*") == str(tmp_path / "a[[]b]" / "*")
+    assert source_paths.at_home("a~/~b") == Path("a~/~b")
 
 
 def test_no_home_is_one_sentence(tmp_path, monkeypatch):
     """`Path.expanduser` raises RuntimeError, which the command shows as a traceback."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="'~nobody-of-this-name/x' begins with ~ and no home folder is known"):
-        places.at_home("~nobody-of-this-name/x")
+        source_paths.at_home("~nobody-of-this-name/x")
     Path("~old.json").touch()
-    assert places.at_home("~old.json") == Path("~old.json")
-    code = "import pwd; pwd.getpwuid = lambda uid: {}['']\nfrom xgenmm_jax.data.places import at_home; at_home('~/x')"
-    environment = {"PYTHONPATH": str(Path(places.__file__).parents[2])}
+    assert source_paths.at_home("~old.json") == Path("~old.json")
+    code = "import pwd; pwd.getpwuid = lambda uid: {}['']\nfrom xgenmm_jax.data.source_paths import at_home; at_home('~/x')"
+    environment = {"PYTHONPATH": str(Path(source_paths.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert b"ValueError: data: '~/x' begins with ~" in done.stderr
 
@@ -56,9 +56,9 @@ def test_links_inside_the_folder_are_followed(tmp_path, path):
     (tmp_path / "disk" / "deep" / "1.png").touch()
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "coco").symlink_to(tmp_path / "disk")
-    assert places.inside(tmp_path / "images", path).is_file()
+    assert source_paths.inside(tmp_path / "images", path).is_file()
     absolute = str(tmp_path / "images" / path)
-    assert places.inside(tmp_path / "images", absolute).is_file()
+    assert source_paths.inside(tmp_path / "images", absolute).is_file()
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_what_leaves_the_folder_as_written_is_refused(tmp_path, path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "coco").symlink_to(tmp_path / "disk")
     with pytest.raises(ValueError, match="lies outside of '.*images'; move it inside"):
-        places.inside(tmp_path / "images", path)
+        source_paths.inside(tmp_path / "images", path)
 
 
 def test_absolute_paths_of_a_linked_folder_are_inside_either_way(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "images").symlink_to(tmp_path / "disk")
     for top in ("disk", "images"):
-        assert places.inside(tmp_path / "images", str(tmp_path / top / "1.png")).name == "1.png"
+        assert source_paths.inside(tmp_path / "images", str(tmp_path / top / "1.png")).name == "1.png"

@@ -7,9 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.data import chat
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Turn
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 SFT = json.loads((GOLDENS / "sft/sft_goldens.json").read_text())

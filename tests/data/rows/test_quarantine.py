@@ -14,16 +14,16 @@ import PIL.Image
 import pytest
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data import packing, pipeline, skips
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.chat import ChatStyle
-from xgenmm_jax.data.packing import RowConfig
-from xgenmm_jax.data.pipeline import DataConfig, HostBatch, LoaderConfig
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Conversation, Document, Picture, Preference, Sample, Turn
-from xgenmm_jax.data.skips import RecordError, SampleIds, Skip, SourceError
-from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
+from xgenmm_jax.data.rows import loader, packing, quarantine
+from xgenmm_jax.data.rows.loader import DataConfig, HostBatch, LoaderConfig
+from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.rows.quarantine import RecordError, SampleIds, Skip, SourceError
+from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.nano.sources import Synthetic
 
 ANYRES = AnyRes(grids=((2, 2),), view_px=32, view_cells=4, single_view_up_to_px=32)
@@ -78,7 +78,7 @@ def data(words: str, *mixture, **options) -> DataConfig:
 
 
 def take(config: DataConfig, count: int = 10, state=(0, 0), host: int = 0, hosts: int = 1) -> list[HostBatch]:
-    with contextlib.closing(pipeline.batches(config, 7, state, host, hosts)) as iterator:
+    with contextlib.closing(loader.batches(config, 7, state, host, hosts)) as iterator:
         return list(itertools.islice(iterator, count))
 
 
@@ -101,8 +101,8 @@ def test_records_that_cannot_be_used_are_left_out_by_record_and_reason(folder, w
     with caplog.at_level(logging.WARNING):
         got = take(config, 12)
     assert kinds(got) == {
-        ("r3", skips.BAD_PICTURE), ("r44", skips.BAD_PICTURE), ("r50", skips.NO_ROW), ("r55", skips.UNUSABLE),
-        *((f"r{n}", skips.UNREADABLE) for n in (9, 12, 20, 31)),
+        ("r3", quarantine.BAD_PICTURE), ("r44", quarantine.BAD_PICTURE), ("r50", quarantine.NO_ROW), ("r55", quarantine.UNUSABLE),
+        *((f"r{n}", quarantine.UNREADABLE) for n in (9, 12, 20, 31)),
     }  # fmt: skip
     details = {skip.record.split("/")[-1]: skip.detail for one in got for skip in one.skipped}
     said = {"r3": "cut.png' is truncated", "r9": "no file .*gone.png", "r31": "lies outside", "r44": "cut.jpg",
@@ -167,7 +167,7 @@ def test_rows_and_counts_do_not_depend_on_hosts(folder, words):
         same(one.batch, Batch(*map(np.concatenate, zip(*(half.batch for half in halves), strict=True))))
         assert one.sample_ids == [*halves[0].sample_ids, *halves[1].sample_ids]
         assert sorted(one.skipped) == sorted(halves[0].skipped + halves[1].skipped)
-    assert {skip.reason for one in parts[1] for skip in one.skipped} == {skips.BAD_PICTURE}
+    assert {skip.reason for one in parts[1] for skip in one.skipped} == {quarantine.BAD_PICTURE}
 
 
 def test_rows_and_counts_do_not_depend_on_where_a_run_is_resumed(folder, words):
@@ -202,11 +202,11 @@ def test_windows_without_a_sample_are_passed_over_and_counted(folder, words, win
     """In a window of one sample, one bad record is all of it; it ended the run."""
     config = data(words, llava(folder, {n: "gone.png" for n in range(0, RECORDS, 2)}), window=window, batch_rows=6)
     whole = take(config, 6)
-    counts = skips.counts_of(itertools.chain.from_iterable(one.skipped for one in whole))
+    counts = quarantine.counts_of(itertools.chain.from_iterable(one.skipped for one in whole))
     state = whole[-1].state
-    tokenizer, opened = Tokenizer.load(words), pipeline.open_sources(config)
-    windows = [pipeline.plan(config, opened, tokenizer, 7, n) for n in range(state.window + (state.row > 0))]
-    assert counts["llava/data", skips.UNREADABLE] == sum(one.dropped for one in windows) > 10
+    tokenizer, opened = Tokenizer.load(words), loader.open_sources(config)
+    windows = [loader.plan(config, opened, tokenizer, 7, n) for n in range(state.window + (state.row > 0))]
+    assert counts["llava/data", quarantine.UNREADABLE] == sum(one.dropped for one in windows) > 10
     assert any(not one.rows for one in windows)
     ids = [" + ".join(sample.id for sample in row) for one in windows for row in one.rows]
     assert [row for one in whole for row in one.sample_ids] == ids[:36]
@@ -267,8 +267,8 @@ def wrapped(number: int) -> RecordError:
      json.JSONDecodeError("x", "", 0)],
 )  # fmt: skip
 def test_errors_of_a_record_leave_it_out(words, error):
-    window = pipeline.plan(data(words, Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
-    assert {skip.reason for skip in window.skipped} == {skips.UNREADABLE} and 0 < window.dropped < 4
+    window = loader.plan(data(words, Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
+    assert {skip.reason for skip in window.skipped} == {quarantine.UNREADABLE} and 0 < window.dropped < 4
     assert {skip.record for skip in window.skipped} <= {"b5", "record 5"}
 
 
@@ -280,7 +280,7 @@ def test_errors_of_a_record_leave_it_out(words, error):
 def test_errors_that_no_record_is_to_blame_for_pass_and_name_it(words, error):
     """Rows must not depend on whether a host ran out of descriptors just then."""
     with pytest.raises(type(error)) as raised:
-        pipeline.plan(data(words, Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
+        loader.plan(data(words, Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
     assert raised.value.__notes__ == ["Raised at record 5 of broken."]
 
 
@@ -339,7 +339,7 @@ def test_nothing_of_a_sample_is_laid_when_one_of_its_pictures_fails(words, per, 
     assert error.value.__notes__[-1].endswith(f"of the record s{bad[0]}.")
     skipped: list[Skip] = []
     got, whole = build([row_of(bad)], skipped=skipped), build([row_of(())])
-    assert [skip[:3] for skip in skipped] == [("s", f"s{n}", skips.BAD_PICTURE) for n in bad]
+    assert [skip[:3] for skip in skipped] == [("s", f"s{n}", quarantine.BAD_PICTURE) for n in bad]
     segments = {(2 if is_pair else 1) * n + 1 + k for n in bad for k in range(2 if is_pair else 1)}
     is_gone, crops_gone = np.isin(whole.segment_ids, list(segments)), np.isin(whole.crop_segment, list(segments))
     assert set(np.unique(got.segment_ids)) == {0, *set(np.unique(whole.segment_ids))} - segments
@@ -371,10 +371,10 @@ def test_pairs_and_records_in_files_are_left_out_too(folder, words):
     blob[blob.index(b'"p11"')] = 0
     path.write_bytes(blob)
     got = take(data(words, RecordFiles(str(path))), 8)
-    damaged = {record for record, reason in kinds(got) if reason == skips.BAD_PICTURE}
+    damaged = {record for record, reason in kinds(got) if reason == quarantine.BAD_PICTURE}
     assert damaged == {f"p{n}" for n in range(2, 30, 5)}
-    [(record, reason)] = [kind for kind in kinds(got) if kind[1] != skips.BAD_PICTURE]
-    assert record.endswith("a.array_record'") and reason == skips.UNREADABLE  # its id cannot be read
+    [(record, reason)] = [kind for kind in kinds(got) if kind[1] != quarantine.BAD_PICTURE]
+    assert record.endswith("a.array_record'") and reason == quarantine.UNREADABLE  # its id cannot be read
     for one in got:
         for row in one.batch.segment_ids:
             present = set(row.tolist()) - {0}
@@ -382,15 +382,15 @@ def test_pairs_and_records_in_files_are_left_out_too(folder, words):
 
 
 def test_what_is_told_is_told_once_and_not_without_end(caplog):
-    teller = skips.Teller()
-    many = [Skip("s", f"r{n}", skips.BAD_PICTURE, "x") for n in range(200)]
+    teller = quarantine.Teller()
+    many = [Skip("s", f"r{n}", quarantine.BAD_PICTURE, "x") for n in range(200)]
     with caplog.at_level(logging.WARNING):
         teller.tell([*many, *many])
-        teller.tell([Skip("s", "r1", skips.UNREADABLE, "y"), Skip("t", "r1", skips.BAD_PICTURE, "x")])
+        teller.tell([Skip("s", "r1", quarantine.UNREADABLE, "y"), Skip("t", "r1", quarantine.BAD_PICTURE, "x")])
         teller.tell([Skip("s", "r9", "no object", "7", 3, True), Skip("s", "r2", "turns out of order", "z", 1, True)])
     lines = caplog.messages
-    assert len(lines) == skips.MOST_TOLD + 3
-    assert lines[skips.MOST_TOLD - 1].endswith("x; further ones of this kind are counted alone")
+    assert len(lines) == quarantine.MOST_TOLD + 3
+    assert lines[quarantine.MOST_TOLD - 1].endswith("x; further ones of this kind are counted alone")
     assert lines[-1].startswith("data: s leaves out 4 entries: 3 no object (first: r9: 7), 1 turns out of order")
 
 
@@ -403,12 +403,12 @@ def test_documents_of_one_source_do_not_take_part_in_anothers_count(folder, word
     write_records(folder / "d.array_record", [(Document(f"d{n}", (f"red {n}",)), []) for n in range(40)])
     documents = RecordFiles(str(folder / "d.array_record"))
     config = data(words, llava(folder, {n: "gone.png" for n in range(0, RECORDS, 3)}), documents)
-    counts = skips.counts_of(itertools.chain.from_iterable(one.skipped for one in take(config, 6)))
-    assert set(counts) == {("llava/data", skips.UNREADABLE)}
+    counts = quarantine.counts_of(itertools.chain.from_iterable(one.skipped for one in take(config, 6)))
+    assert set(counts) == {("llava/data", quarantine.UNREADABLE)}
 
 
 def test_the_window_is_what_could_be_packed(folder, words):
     config = dataclasses.replace(data(words, llava(folder, {n: "gone.png" for n in range(1, RECORDS)})), window=120)
-    window = pipeline.plan(config, pipeline.open_sources(config), Tokenizer.load(words), 7, 0)
+    window = loader.plan(config, loader.open_sources(config), Tokenizer.load(words), 7, 0)
     assert [[one.id for one in row] for row in window.rows] == [["llava/data/r0"] * 2]
     assert window.dropped == 118

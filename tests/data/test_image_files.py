@@ -15,8 +15,8 @@ import PIL.Image
 import PIL.TiffImagePlugin
 import pytest
 
-from xgenmm_jax.data import pictures
-from xgenmm_jax.data.picture_files import FORMATS, PNG_MARK
+from xgenmm_jax.data import images
+from xgenmm_jax.data.image_files import FORMATS, PNG_MARK
 
 # Pillow warns of damaged metadata; under pytest these would be errors inside Pillow.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -106,7 +106,7 @@ def test_damaged_files_are_pictures_or_one_sentence(format_):
             official = seed % 2 == 0
             try:
                 bad = damaged(data, random.Random(f"{format_} {number} {seed}"))
-                picture = pictures.picture_from_bytes(bad, "it", max_pixels=1_000_000, official=official)
+                picture = images.picture_from_bytes(bad, "it", max_pixels=1_000_000, official=official)
                 image = picture.load()
                 assert image.size == picture.size_px and image.mode == "RGB"
                 outcomes.add("read")
@@ -120,11 +120,11 @@ def test_damaged_files_are_pictures_or_one_sentence(format_):
 def test_a_truncated_file_is_refused_or_has_all_its_pixels(format_):
     """What is added to repair a file must not make half a picture a whole one."""
     data = SMALL[format_][0]
-    whole = np.asarray(pictures.picture_from_bytes(data, "it").load())
+    whole = np.asarray(images.picture_from_bytes(data, "it").load())
     refused = 0
     for end in range(0, len(data), max(1, len(data) // 150)):
         try:
-            got = pictures.picture_from_bytes(data[:end], "it").load()
+            got = images.picture_from_bytes(data[:end], "it").load()
         except ValueError as error:
             assert "picture: it " in str(error)
             refused += 1
@@ -160,9 +160,9 @@ def test_a_file_that_is_not_read_is_called_by_its_name(name, tmp_path):
     data, said = NAMED[name]
     (tmp_path / "IMG_1.jpg").write_bytes(data)
     with pytest.raises(ValueError, match=said):
-        pictures.open_picture(tmp_path / "IMG_1.jpg")
+        images.open_picture(tmp_path / "IMG_1.jpg")
     with pytest.raises(ValueError, match=f"^picture: the upload .*{said}"):
-        pictures.picture_from_bytes(data, "the upload")
+        images.picture_from_bytes(data, "the upload")
 
 
 def test_no_other_program_and_no_unlisted_format_opens_a_file(tmp_path, monkeypatch):
@@ -171,7 +171,7 @@ def test_no_other_program_and_no_unlisted_format_opens_a_file(tmp_path, monkeypa
     for format_ in ("EPS", "PCX", "SGI", "TGA", "IM", "ICNS", "PDF", "QOI" if PIL.__version__ >= "12" else "PCX"):
         (tmp_path / "it").write_bytes(encoded(RGB.resize((64, 64)), format_))
         with pytest.raises(ValueError, match="picture: "):
-            pictures.open_picture(tmp_path / "it").load()
+            images.open_picture(tmp_path / "it").load()
 
 
 def bomb_tiff(width: int, height: int) -> bytes:
@@ -208,13 +208,13 @@ def test_a_bomb_is_refused_by_its_header(name):
     start = time.perf_counter()
     for official in (False, True):
         with pytest.raises(ValueError, match="9500 x 9500 pixels, more than 89,000,000|is gigantic"):
-            pictures.picture_from_bytes(BOMBS[name], "it", official=official)
+            images.picture_from_bytes(BOMBS[name], "it", official=official)
     assert time.perf_counter() - start < 2
 
 
 def test_a_file_that_grew_after_it_was_opened_is_refused_before_it_is_decoded(tmp_path):
     (tmp_path / "it.png").write_bytes(SMALL["PNG"][0])
-    picture = pictures.open_picture(tmp_path / "it.png")
+    picture = images.open_picture(tmp_path / "it.png")
     (tmp_path / "it.png").write_bytes(BOMBS["PNG"])
     with pytest.raises(ValueError, match="9500 x 9500 pixels and its header said 20 x 24"):
         picture.load()
@@ -247,7 +247,7 @@ def test_a_png_is_read_whatever_its_metadata_are(name, where):
     end = len(BODY) - 12
     data = HEAD + (METADATA[name] + BODY if where == "before" else BODY[:end] + METADATA[name] + BODY[end:])
     for official in (False, True):
-        got = pictures.picture_from_bytes(data, "it", official=official).load()
+        got = images.picture_from_bytes(data, "it", official=official).load()
         np.testing.assert_array_equal(np.asarray(got), np.asarray(RGB))
 
 
@@ -258,7 +258,7 @@ def test_a_bomb_among_texts_is_never_unpacked():
     profile = b"".join(packer.compress(block) for _ in range(20)) + packer.flush()
     data = HEAD + chunk(b"iCCP", b"name\0\0" + profile) * 3 + BODY
     code = (
-        "import resource, sys; from xgenmm_jax.data.pictures import picture_from_bytes\n"
+        "import resource, sys; from xgenmm_jax.data.images import picture_from_bytes\n"
         "data = sys.stdin.buffer.read(); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert picture_from_bytes(data, 'it').load().size == (24, 20)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
@@ -287,7 +287,7 @@ def test_exif_that_is_damaged_never_costs_the_picture(format_):
         if format_ == "PNG" and seed % 2:
             end = data.index(b"eXIf") + 4 + len(payload)
             changed[end : end + 4] = struct.pack(">I", zlib.crc32(changed[end - 4 - len(payload) : end]))
-        picture = pictures.picture_from_bytes(bytes(changed), "it")
+        picture = images.picture_from_bytes(bytes(changed), "it")
         assert picture.load().size == picture.size_px and sorted(picture.size_px) == [20, 24]
 
 
@@ -303,18 +303,18 @@ def test_metadata_of_a_tiff_that_are_damaged_never_cost_the_picture():
         info.tagtype[tag], info[tag] = kind, value
         data = encoded(RGB, "TIFF", tiffinfo=info)
         for official in (False, True):
-            got = pictures.picture_from_bytes(data, "it", official=official).load()
+            got = images.picture_from_bytes(data, "it", official=official).load()
             np.testing.assert_array_equal(np.asarray(got), np.asarray(RGB))
 
 
 def test_names_that_no_file_can_have_are_one_sentence(tmp_path):
     """A data URI given for a path ended in OSError: File name too long."""
     with pytest.raises(ValueError, match="picture: 'data:image/png;base64,AAAA.*cannot be opened .File name too long"):
-        pictures.open_picture("data:image/png;base64," + "A" * 5000)
+        images.open_picture("data:image/png;base64," + "A" * 5000)
     with pytest.raises(ValueError, match="no file 'https:/"):
-        pictures.open_picture("https://example.org/a.png")
+        images.open_picture("https://example.org/a.png")
     with pytest.raises(ValueError, match="no file"):
-        pictures.open_picture("a\0b.png")
+        images.open_picture("a\0b.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(ValueError, match="no file"):
-        pictures.open_picture(Path(tmp_path / "link.png"))
+        images.open_picture(Path(tmp_path / "link.png"))

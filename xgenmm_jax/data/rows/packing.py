@@ -16,8 +16,8 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes, Layout
 from xgenmm_jax.data.records import Picture, Sample
-from xgenmm_jax.data.skips import BAD_PICTURE, Skip, is_of_a_record, skip_of
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.rows.quarantine import BAD_PICTURE, Skip, is_of_a_record, skip_of
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

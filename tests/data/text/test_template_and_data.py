@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 import PIL.Image
 import pytest
 
-from xgenmm_jax.data import chat
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Turn
-from xgenmm_jax.data.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
+from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
 from xgenmm_jax.files import without_surrogates
 from xgenmm_jax.nano import starting_weights
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xgenmm_jax.data.records import Caption, Conversation, Crops, Document, Picture, Preference, Record, Sample, Turn
-from xgenmm_jax.data.tokenizer import Template, Tokenizer
+from xgenmm_jax.data.text.tokenizer import Template, Tokenizer
 
 SYSTEM_PROMPT = (
     "A chat between a curious user and an artificial intelligence assistant. "

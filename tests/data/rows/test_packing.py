@@ -6,11 +6,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.data import anyres, packing
+from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.packing import RowConfig, Size
 from xgenmm_jax.data.records import Picture, Sample
-from xgenmm_jax.data.tokenizer import Tokenizer, train_tokenizer
+from xgenmm_jax.data.rows import packing
+from xgenmm_jax.data.rows.packing import RowConfig, Size
+from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 
 ANYRES = AnyRes(grids=((1, 2), (2, 1), (2, 2)), view_px=8, view_cells=2, single_view_up_to_px=8)
 ROW = RowConfig(length=40, crops=9, images=4, vision_tokens=2, segments=6)

@@ -14,15 +14,16 @@ import grain
 import numpy as np
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data import chat, order, packing, parent, skips
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.chat import ChatStyle
-from xgenmm_jax.data.order import Draw, State
-from xgenmm_jax.data.packing import RowConfig, Size
 from xgenmm_jax.data.records import Sample
-from xgenmm_jax.data.skips import SampleIds, Skip, SourceError
+from xgenmm_jax.data.rows import order, packing, parent, quarantine
+from xgenmm_jax.data.rows.order import Draw, State
+from xgenmm_jax.data.rows.packing import RowConfig, Size
+from xgenmm_jax.data.rows.quarantine import SampleIds, Skip, SourceError
 from xgenmm_jax.data.source import Records, Source
-from xgenmm_jax.data.tokenizer import Tokenizer
+from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 LEAST_TRIED = 32
 """Samples one after the other none of which can be used: a run gives up. A window is often more, seldom less."""
@@ -139,21 +140,21 @@ def plan(config: DataConfig, sources: list[Records], tokenizer: Tokenizer, seed:
 
 
 def _sample(config: DataConfig, source: Records, draw: Draw, tokenizer: Tokenizer, seed: int) -> Sample | Skip:
-    record_id, reason = f"record {draw.record}", skips.UNREADABLE
+    record_id, reason = f"record {draw.record}", quarantine.UNREADABLE
     try:
         record = source.record(draw.record, draw.rng(seed))
-        record_id, reason = record.id, skips.UNUSABLE
+        record_id, reason = record.id, quarantine.UNUSABLE
         sample = chat.sample(record, tokenizer, config.chat)
         layouts = packing.layouts_of(sample.pictures, config.anyres)
     except Exception as error:
-        if not skips.is_of_a_record(error):
+        if not quarantine.is_of_a_record(error):
             error.add_note(f"Raised at {record_id} of {source.name}.")
             raise
-        return skips.skip_of(error, source.name, getattr(error, "record", record_id), reason)
+        return quarantine.skip_of(error, source.name, getattr(error, "record", record_id), reason)
     fitting = packing.fit(sample, config.anyres, config.row, tokenizer)
     if fitting is None:
         detail = f"{' and '.join(packing.excess(sample, layouts, config.row))}, and it has no place to cut"
-        return Skip(source.name, record_id, skips.NO_ROW, detail)
+        return Skip(source.name, record_id, quarantine.NO_ROW, detail)
     return dataclasses.replace(fitting, source=source.name)
 
 
@@ -191,7 +192,7 @@ def batches(
         processes = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=max(1, loader.ahead))
         dataset = dataset.mp_prefetch(processes, worker_init_fn=_start_worker)
     iterator = iter(dataset)
-    teller, undecoded = skips.Teller(), skips.Undecoded(config.window)
+    teller, undecoded = quarantine.Teller(), quarantine.Undecoded(config.window)
     try:
         for number in itertools.count():
             made_as, batch = next(iterator)
@@ -248,7 +249,7 @@ class _BatchSource:
         skipped: list[Skip] = []
         with self._lock:
             if is_first_host and number == 0:
-                skipped += skips.at_opening(self._sources)
+                skipped += quarantine.at_opening(self._sources)
             rows, begun, state = self._locate(number)
             samples = []
             if is_first_host:

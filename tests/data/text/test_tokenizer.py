@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from xgenmm_jax.data.tokenizer import STRIPS_RIGHT, Template, Tokenizer, train_tokenizer
+from xgenmm_jax.data.text.tokenizer import STRIPS_RIGHT, Template, Tokenizer, train_tokenizer
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 SFT = json.loads((GOLDENS / "sft/sft_goldens.json").read_text())
