@@ -42,7 +42,8 @@ def test_no_home_is_one_sentence(tmp_path, monkeypatch):
         source_paths.at_home("~nobody-of-this-name/x")
     Path("~old.json").touch()
     assert source_paths.at_home("~old.json") == Path("~old.json")
-    code = "import pwd; pwd.getpwuid = lambda uid: {}['']\nfrom xgenmm_jax.data.source_paths import at_home; at_home('~/x')"
+    code = "import pwd; pwd.getpwuid = lambda uid: {}['']\n"
+    code += "from xgenmm_jax.data.source_paths import at_home; at_home('~/x')"
     environment = {"PYTHONPATH": str(Path(source_paths.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert b"ValueError: data: '~/x' begins with ~" in done.stderr

@@ -78,13 +78,13 @@ def test_hosts_hold_the_parts_of_one_batch(config, unbroken):
 
 
 def test_threads_do_not_change_the_rows(config, unbroken):
-    for loader in (LoaderConfig(threads=1, ahead=1), LoaderConfig(threads=4, ahead=6)):
-        assert_equal(take(dataclasses.replace(config, loader=loader)), unbroken)
+    for options in (LoaderConfig(threads=1, ahead=1), LoaderConfig(threads=4, ahead=6)):
+        assert_equal(take(dataclasses.replace(config, loader=options)), unbroken)
 
 
 def test_workers_do_not_change_the_rows(config, unbroken):
-    loader = LoaderConfig(threads=1, workers=2, ahead=1)
-    assert_equal(take(dataclasses.replace(config, loader=loader)), unbroken)
+    options = LoaderConfig(threads=1, workers=2, ahead=1)
+    assert_equal(take(dataclasses.replace(config, loader=options)), unbroken)
 
 
 def test_mixture_reaches_the_rows(config, unbroken):

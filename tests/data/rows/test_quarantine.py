@@ -101,7 +101,8 @@ def test_records_that_cannot_be_used_are_left_out_by_record_and_reason(folder, w
     with caplog.at_level(logging.WARNING):
         got = take(config, 12)
     assert kinds(got) == {
-        ("r3", quarantine.BAD_PICTURE), ("r44", quarantine.BAD_PICTURE), ("r50", quarantine.NO_ROW), ("r55", quarantine.UNUSABLE),
+        ("r3", quarantine.BAD_PICTURE), ("r44", quarantine.BAD_PICTURE),
+        ("r50", quarantine.NO_ROW), ("r55", quarantine.UNUSABLE),
         *((f"r{n}", quarantine.UNREADABLE) for n in (9, 12, 20, 31)),
     }  # fmt: skip
     details = {skip.record.split("/")[-1]: skip.detail for one in got for skip in one.skipped}

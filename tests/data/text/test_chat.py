@@ -11,7 +11,7 @@ from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Pr
 from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
-GOLDENS = Path(__file__).parents[1] / "goldens"
+GOLDENS = Path(__file__).parents[2] / "goldens"
 SFT = json.loads((GOLDENS / "sft/sft_goldens.json").read_text())
 ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
 PICTURE = Picture((8, 8), lambda: PIL.Image.new("RGB", (8, 8)))

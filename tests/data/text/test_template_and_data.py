@@ -13,7 +13,7 @@ from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
 from xgenmm_jax.files import without_surrogates
 from xgenmm_jax.nano import starting_weights
 
-PHI3 = Path(__file__).parents[1] / "goldens/phi3_tokenizer/tokenizer.model"
+PHI3 = Path(__file__).parents[2] / "goldens/phi3_tokenizer/tokenizer.model"
 NANO = Path(starting_weights.TOKENIZER)
 TOKENIZERS = {"phi3": Tokenizer.load(PHI3), "nano": Tokenizer.load(NANO)}
 PICTURE = Picture((8, 8), lambda: PIL.Image.new("RGB", (8, 8)))

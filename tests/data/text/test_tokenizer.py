@@ -9,7 +9,7 @@ import pytest
 
 from xgenmm_jax.data.text.tokenizer import STRIPS_RIGHT, Template, Tokenizer, train_tokenizer
 
-GOLDENS = Path(__file__).parents[1] / "goldens"
+GOLDENS = Path(__file__).parents[2] / "goldens"
 SFT = json.loads((GOLDENS / "sft/sft_goldens.json").read_text())
 CASES = SFT["runs"]["slow_nobos"]["cases"]
 

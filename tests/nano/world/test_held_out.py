@@ -12,7 +12,7 @@ import pytest
 from xgenmm_jax.data.records import Conversation, Document, Preference, Turn
 from xgenmm_jax.nano.world import documents, draw, evaluation_items, families
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def scan(seeds: int, records: int) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from xgenmm_jax.data import images, source_paths
+from xgenmm_jax.data import source_paths
+from xgenmm_jax.data.images import open_picture
 from xgenmm_jax.data.records import Conversation, Turn
 from xgenmm_jax.data.rows.quarantine import RecordError, Skip, SourceError, in_words
 from xgenmm_jax.data.source import Records
@@ -97,7 +98,7 @@ class LlavaRecords:
         row, id_ = self._rows[self._kept[index]], self._id(self._kept[index])
         try:
             files = [source_paths.inside(self._folder, path) for path in _image_paths(row)]
-            images = tuple(images.open_picture(file, official=True) for file in files)
+            images = tuple(open_picture(file, official=True) for file in files)
         except (ValueError, OSError) as error:
             raise RecordError(id_, error) from error
         return Conversation(id_, images, _turns(row, len(images)))

@@ -15,7 +15,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from xgenmm_jax.data import images, source_paths
+from xgenmm_jax.data import source_paths
+from xgenmm_jax.data.images import picture_from_bytes
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Role, Turn
 from xgenmm_jax.data.rows.quarantine import RecordError, SourceError
 from xgenmm_jax.data.source import Records
@@ -35,7 +36,7 @@ def write_records(path: str | Path, records: Iterable[tuple[Record, list[bytes]]
 
 def encode(record: Record, blobs: list[bytes]) -> bytes:
     """A record as bytes; `blobs` are its pictures, encoded."""
-    sizes = [images.picture_from_bytes(blob, record.id, official=True).size_px for blob in blobs]
+    sizes = [picture_from_bytes(blob, record.id, official=True).size_px for blob in blobs]
     header = {"id": record.id, "kind": type(record).__name__, "sizes_px": sizes, "bytes": [len(blob) for blob in blobs]}
     if isinstance(record, Caption):
         header["text"] = record.text
@@ -103,7 +104,7 @@ def _text(value: Any) -> str:
 
 
 def _load(blob: bytes, name: str):
-    return images.picture_from_bytes(blob, name, official=True).load()
+    return picture_from_bytes(blob, name, official=True).load()
 
 
 @dataclass(frozen=True)

@@ -285,7 +285,7 @@ class _BatchSource:
                 if len(empty) >= LEAST_TRIED:
                     raise SourceError(
                         f"data: none of the {len(empty)} samples up to window {window} can be used: "
-                        f"{skips.in_words(empty)}; mend the data, or raise row.length where they are too long."
+                        f"{quarantine.in_words(empty)}; mend the data, or raise row.length where they are too long."
                     )
                 window, row = window + 1, row - count
                 continue
