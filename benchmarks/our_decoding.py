@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.machine import resident_peak
 from benchmarks.prompts import anyres_of, decoding_prompts, tokenizer_of
-from xgenmm_jax.generation.generator import Generator, Limits
+from xgenmm_jax.generation.text.generator import Generator, Limits
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLMConfig
 

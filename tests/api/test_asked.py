@@ -15,7 +15,7 @@ import tiny28
 
 import xgenmm_jax
 from xgenmm_jax.data.text.chat import Prompt
-from xgenmm_jax.generation import decode
+from xgenmm_jax.generation.text import decode
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 
 IMAGE, PAD, LAST = tiny28.IMAGE_ID, 299, 302
@@ -41,7 +41,7 @@ def nothing_runs(monkeypatch):
     for name in ("generate_rows", "begin_rows"):
         monkeypatch.setattr(decode, name, fail)
     monkeypatch.setattr("xgenmm_jax.models.probes.forward", fail)
-    monkeypatch.setattr("xgenmm_jax.generation.beam.beam_rows", fail)
+    monkeypatch.setattr("xgenmm_jax.generation.text.beam.beam_rows", fail)
 
 
 def test_ids_and_numbers_of_every_kind_are_taken(lmm):

@@ -98,7 +98,7 @@ def test_generate_turns_a_photo_upright_unless_told_to_read_as_the_official_code
         seen.extend(picture for prompt in asked for picture in prompt.pictures)
         return [""]
 
-    monkeypatch.setattr("xgenmm_jax.generation.generator.Generator.generate", record)
+    monkeypatch.setattr("xgenmm_jax.generation.text.generator.Generator.generate", record)
     exif = PIL.Image.Exif()
     exif[0x0112] = 8
     PIL.Image.new("RGBA", (80, 50), (0, 0, 0, 0)).save(pictures / "phone.png", exif=exif)
@@ -116,7 +116,7 @@ def test_generate_asks_as_the_run_was_trained_or_as_told(run, monkeypatch, capsy
         prompts.extend(asked)
         return [""]
 
-    monkeypatch.setattr("xgenmm_jax.generation.generator.Generator.generate", record)
+    monkeypatch.setattr("xgenmm_jax.generation.text.generator.Generator.generate", record)
     words = ["generate", str(run), "How many?", "--no-stream"]
     for flags in ([], ["--chat-template"], ["--no-chat-template"]):
         assert cli.main([*words, *flags]) == 0

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.generation import arguments
-from xgenmm_jax.generation.generator import Limits
-from xgenmm_jax.generation.sampling import Sampler, greedy
+from xgenmm_jax.generation.text.generator import Limits
+from xgenmm_jax.generation.text.sampling import Sampler, greedy
 
 
 def test_numbers_of_every_kind_are_pythons():

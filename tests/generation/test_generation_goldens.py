@@ -11,8 +11,8 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Crops
 from xgenmm_jax.data.text.chat import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
-from xgenmm_jax.generation import decode
-from xgenmm_jax.generation.generator import Generator
+from xgenmm_jax.generation.text import decode
+from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.models.phi3 import Phi3, layers_apart
 
 GRIDS = AnyRes(view_px=28, view_cells=2)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from xgenmm_jax.generation import cache as caches
+from xgenmm_jax.generation.text import cache as caches
 from xgenmm_jax.models import blip3, phi3, sizes
 from xgenmm_jax.models.blip3 import VLM
 from xgenmm_jax.ops import partitioning

@@ -17,7 +17,7 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.chat import Prompt
 from xgenmm_jax.generation import arguments
-from xgenmm_jax.generation.generator import Generator, Limits
+from xgenmm_jax.generation.text.generator import Generator, Limits
 from xgenmm_jax.models import probes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.training.config import TrainConfig

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Int32
 import numpy as np
 
-from xgenmm_jax.generation.sampling import Chooser, chooser
+from xgenmm_jax.generation.text.sampling import Chooser, chooser
 
 
 class Options(NamedTuple):

@@ -21,7 +21,7 @@ from xgenmm_jax.data.text.chat import ChatStyle, Demonstration, Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.evaluation import anls, boxes, cider, fewshot, vqa, yes_no
 from xgenmm_jax.evaluation.evaluator import Answer, Case, Evaluation, Measure, Metrics, Score, evaluate, mean_score
-from xgenmm_jax.generation.generator import Generator
+from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.nano.world import documents, draw
 from xgenmm_jax.nano.world.evaluation_items import WITH_EVIDENCE, Item, ItemKind, items
 from xgenmm_jax.nano.world.questions import verdict

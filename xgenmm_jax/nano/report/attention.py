@@ -14,7 +14,7 @@ from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.chat import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
-from xgenmm_jax.generation.vision import View, instruction_tokens, picture_batch
+from xgenmm_jax.generation.vision_tokens import View, instruction_tokens, picture_batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, splice
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import Sampling

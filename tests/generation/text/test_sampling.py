@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.generation import sampling
-from xgenmm_jax.generation.sampling import Sampler
+from xgenmm_jax.generation.text import sampling
+from xgenmm_jax.generation.text.sampling import Sampler
 
 DRAWS = 20_000
 PROBABILITIES = np.array([0.15, 0.5, 0.05, 0.3])

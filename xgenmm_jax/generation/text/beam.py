@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, PyTree
 
-from xgenmm_jax.generation import decode
-from xgenmm_jax.generation.cache import sharded
+from xgenmm_jax.generation.text import decode
+from xgenmm_jax.generation.text.cache import sharded
 from xgenmm_jax.models import phi3
 
 _NEVER = -1e9

@@ -14,9 +14,10 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.data.text import tokenizer
 from xgenmm_jax.data.text.chat import Prompt
-from xgenmm_jax.generation import beam, cache, decode, vision
-from xgenmm_jax.generation.generator import Generator, Limits
-from xgenmm_jax.generation.vision import View, picture_batch
+from xgenmm_jax.generation import vision_tokens
+from xgenmm_jax.generation.text import beam, cache, decode
+from xgenmm_jax.generation.text.generator import Generator, Limits
+from xgenmm_jax.generation.vision_tokens import View, picture_batch
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
@@ -274,7 +275,7 @@ def test_a_stream_is_the_answer_in_pieces(words, config, drawn):
 
 def test_nothing_is_compiled_for_prompts_of_known_buckets(words, config):
     """Other lengths, pictures, limits and seeds; a question asked again and again must not wait for the compiler."""
-    compiled = (decode.generate_rows, decode.begin_rows, decode.continue_rows, beam.beam_rows, vision._encode_into)
+    compiled = (decode.generate_rows, decode.begin_rows, decode.continue_rows, beam.beam_rows, vision_tokens._encode_into)
 
     def ask(length: int, pictures: int, limit: int, seed: int):
         ids = (words.image_id,) * pictures + (5,) * length
@@ -295,9 +296,9 @@ def test_nothing_is_compiled_for_prompts_of_known_buckets(words, config):
 def test_equal_pictures_are_encoded_once(words, config, monkeypatch):
     """Within a call and across calls, wherever they were read from; not where they are cut in another way."""
     encoded = []
-    encode_into = vision._encode_into
+    encode_into = vision_tokens._encode_into
     monkeypatch.setattr(
-        vision, "_encode_into", lambda *arguments: encoded.append(len(arguments[2].pixels)) or encode_into(*arguments)
+        vision_tokens, "_encode_into", lambda *arguments: encoded.append(len(arguments[2].pixels)) or encode_into(*arguments)
     )
     generator = Generator(config, parameters(config), words, BASE)
     asked = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in (0, 0, 1, 0)]

@@ -14,8 +14,9 @@ import numpy as np
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.chat import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
-from xgenmm_jax.generation import arguments, beam, cache, decode, sampling, streaming
-from xgenmm_jax.generation.vision import View, VisionTable, instruction_tokens
+from xgenmm_jax.generation import arguments
+from xgenmm_jax.generation.text import beam, cache, decode, sampling, streaming
+from xgenmm_jax.generation.vision_tokens import View, VisionTable, instruction_tokens
 from xgenmm_jax.models import phi3
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.ops.partitioning import Placement

@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Int32, Key, PRNGKeyArray, PyTree
 import numpy as np
 
 from xgenmm_jax.batch import ArrayLike
-from xgenmm_jax.generation import sampling
-from xgenmm_jax.generation.cache import sharded
+from xgenmm_jax.generation.text import sampling
+from xgenmm_jax.generation.text.cache import sharded
 from xgenmm_jax.models import phi3
 
 

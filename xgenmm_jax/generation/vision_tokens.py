@@ -17,7 +17,7 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Crops, Picture
-from xgenmm_jax.generation import cache
+from xgenmm_jax.generation.text import cache
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.mlp_connector import MLPConfig
 from xgenmm_jax.models.token_sampling import Sampling

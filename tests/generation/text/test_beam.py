@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from random_parameters import random_parameters
 
-from xgenmm_jax.generation import beam, decode
+from xgenmm_jax.generation.text import beam, decode
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 
 CONFIG = Phi3Config(vocab_rows=16, initial_len=11, width=16, hidden=32, layers=2, heads=2, kv_heads=1)

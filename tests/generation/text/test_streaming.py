@@ -3,7 +3,7 @@
 import numpy as np
 
 from xgenmm_jax.data.text import tokenizer
-from xgenmm_jax.generation import streaming
+from xgenmm_jax.generation.text import streaming
 
 
 def test_what_later_tokens_can_change_is_held_back():
