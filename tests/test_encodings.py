@@ -117,7 +117,7 @@ def test_reports_and_figures_are_written_in_the_c_locale(tmp_path):
         "from xgenmm_jax.nano.report.content import ReportContent, StageContent\n"
         "from xgenmm_jax.nano.report.page import write_report\n"
         "from xgenmm_jax.nano.tasks import save_metrics\n"
-        "from xgenmm_jax.evaluation.evaluator import Evaluation\n"
+        "from xgenmm_jax.evaluation.runner import Evaluation\n"
         "from xgenmm_jax.cli.demo import _write_json\n"
         "facts = dict(parameters=1, machine={}, commit='\\xe9t\\xe9 \\u2192', running=False)\n"
         "write_report(ReportContent((StageContent('stage1', 5),), workdir='', **facts), where)\n"

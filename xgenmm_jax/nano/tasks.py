@@ -19,8 +19,9 @@ from xgenmm_jax.data.records import Picture, Turn
 from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.chat import ChatStyle, Demonstration, Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
-from xgenmm_jax.evaluation import anls, boxes, cider, fewshot, vqa, yes_no
-from xgenmm_jax.evaluation.evaluator import Answer, Case, Evaluation, Measure, Metrics, Score, evaluate, mean_score
+from xgenmm_jax.evaluation import fewshot
+from xgenmm_jax.evaluation.runner import Answer, Case, Evaluation, Measure, Metrics, Score, evaluate, mean_score
+from xgenmm_jax.evaluation.scorers import anls, boxes, cider, vqa, yes_no
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.nano.world import documents, draw
 from xgenmm_jax.nano.world.evaluation_items import WITH_EVIDENCE, Item, ItemKind, items

@@ -275,7 +275,8 @@ def test_a_stream_is_the_answer_in_pieces(words, config, drawn):
 
 def test_nothing_is_compiled_for_prompts_of_known_buckets(words, config):
     """Other lengths, pictures, limits and seeds; a question asked again and again must not wait for the compiler."""
-    compiled = (decode.generate_rows, decode.begin_rows, decode.continue_rows, beam.beam_rows, vision_tokens._encode_into)
+    loops = (decode.generate_rows, decode.begin_rows, decode.continue_rows, beam.beam_rows)
+    compiled = (*loops, vision_tokens._encode_into)
 
     def ask(length: int, pictures: int, limit: int, seed: int):
         ids = (words.image_id,) * pictures + (5,) * length
@@ -298,7 +299,9 @@ def test_equal_pictures_are_encoded_once(words, config, monkeypatch):
     encoded = []
     encode_into = vision_tokens._encode_into
     monkeypatch.setattr(
-        vision_tokens, "_encode_into", lambda *arguments: encoded.append(len(arguments[2].pixels)) or encode_into(*arguments)
+        vision_tokens,
+        "_encode_into",
+        lambda *arguments: encoded.append(len(arguments[2].pixels)) or encode_into(*arguments),
     )
     generator = Generator(config, parameters(config), words, BASE)
     asked = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in (0, 0, 1, 0)]

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from xgenmm_jax.evaluation import boxes
+from xgenmm_jax.evaluation.scorers import boxes
 from xgenmm_jax.nano.world import draw, language, pages, scenes, world
 from xgenmm_jax.nano.world.world import BASE_PX, Dice
 

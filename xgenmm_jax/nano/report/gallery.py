@@ -13,7 +13,7 @@ from xgenmm_jax.data.records import Picture, Turn
 from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.chat import ChatStyle, Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
-from xgenmm_jax.evaluation.evaluator import Answer, Evaluation
+from xgenmm_jax.evaluation.runner import Answer, Evaluation
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.nano.report import attention
 from xgenmm_jax.nano.report.photographs import photographs

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from xgenmm_jax import files
-from xgenmm_jax.evaluation.boxes import parse_box
+from xgenmm_jax.evaluation.scorers.boxes import parse_box
 from xgenmm_jax.nano.report.content import STAGE_TITLES, ReportContent, StageContent, report_json
 from xgenmm_jax.nano.report.curves import loss_curve
 from xgenmm_jax.nano.report.metric_names import METRICS, QUESTIONS, MetricName, as_text, sections

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from xgenmm_jax.evaluation import anls, boxes, cider, vqa, yes_no
-from xgenmm_jax.evaluation.ptb import tokenize
+from xgenmm_jax.evaluation.scorers import anls, boxes, cider, vqa, yes_no
+from xgenmm_jax.evaluation.scorers.ptb import tokenize
 from xgenmm_jax.nano.world import drawings, preferences
 
-GOLDENS = Path(__file__).parents[1] / "goldens" / "evaluation"
+GOLDENS = Path(__file__).parents[2] / "goldens" / "evaluation"
 
 
 def cases(name: str) -> list[dict]:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from xgenmm_jax.evaluation.ptb import raw_tokens, tokenize
-from xgenmm_jax.evaluation.ptb_characters import shape
+from xgenmm_jax.evaluation.scorers.ptb import raw_tokens, tokenize
+from xgenmm_jax.evaluation.scorers.ptb_characters import shape
 
-GOLDENS = Path(__file__).parents[1] / "goldens" / "evaluation"
+GOLDENS = Path(__file__).parents[2] / "goldens" / "evaluation"
 
 
 def cases(name: str) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import re
 from typing import NamedTuple
 
-from xgenmm_jax.evaluation.ptb_characters import DIGIT, LETTER, MARK, SYMBOL
+from xgenmm_jax.evaluation.scorers.ptb_characters import DIGIT, LETTER, MARK, SYMBOL
 
 
 class Rule(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from xgenmm_jax.evaluation.vqa import strip_punctuation
+from xgenmm_jax.evaluation.scorers.vqa import strip_punctuation
 
 Label = Literal["Yes", "No", "Unknown"]
 

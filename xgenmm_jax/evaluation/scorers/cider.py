@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import math
 from typing import NamedTuple
 
-from xgenmm_jax.evaluation.ptb import tokenize
+from xgenmm_jax.evaluation.scorers.ptb import tokenize
 
 MAX_NGRAM = 4
 SIGMA = 6.0

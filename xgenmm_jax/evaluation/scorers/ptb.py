@@ -8,8 +8,8 @@ not). Java looks past a line's end: there a caption's last "c." loses its period
 
 import re
 
-from xgenmm_jax.evaluation.ptb_characters import shape
-from xgenmm_jax.evaluation.ptb_rules import RULES, Rule
+from xgenmm_jax.evaluation.scorers.ptb_characters import shape
+from xgenmm_jax.evaluation.scorers.ptb_rules import RULES, Rule
 
 _DROPPED = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
