@@ -9,11 +9,11 @@ import jax
 from benchmarks.machine import resident_peak
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.initialize import initialize_params
 from xgenmm_jax.training.optimizer import learning_rates
+from xgenmm_jax.training.runs.initialize import initialize_params
+from xgenmm_jax.training.runs.starting import new_state
 from xgenmm_jax.training.setup import assemble
 from xgenmm_jax.training.sharding import make_mesh, put_rows, row_sharding
-from xgenmm_jax.training.starting import new_state
 
 
 class OurTraining:

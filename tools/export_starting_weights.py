@@ -17,10 +17,10 @@ import jax
 
 from xgenmm_jax import files
 from xgenmm_jax.nano.starting_weights import WEIGHTS
-from xgenmm_jax.training import checkpoints
 from xgenmm_jax.training.config import load_config
-from xgenmm_jax.training.initialize import save_weights
-from xgenmm_jax.training.run_folder import COMMIT_FILE
+from xgenmm_jax.training.runs import checkpoints
+from xgenmm_jax.training.runs.folder import COMMIT_FILE
+from xgenmm_jax.training.runs.initialize import save_weights
 from xgenmm_jax.training.sharding import make_mesh, param_shardings
 
 FILES = {"vision": "nano_vision.safetensors", "decoder": "nano_language.safetensors"}

@@ -11,6 +11,7 @@ import pytest
 import tiny28
 
 import xgenmm_jax
+from xgenmm_jax.api.conversion import import_run
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.rows.loader import DataConfig
@@ -25,11 +26,9 @@ from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.ops.partitioning import unboxed
-from xgenmm_jax.training import run_folder
-from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.imported import import_run
 from xgenmm_jax.training.objectives.next_token import NextToken
+from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 from xgenmm_jax.training.step import TrainState
 
@@ -67,7 +66,7 @@ def run(tmp_path_factory, mesh):
         batch_rows=8,
     )
     params = unboxed(jax.jit(blip3.initialize, static_argnums=0)(model, jax.random.key(0)))
-    run_folder.prepare(TrainConfig("toy", model, data, NextToken(), steps=1), folder / "toy")
+    folder.prepare(TrainConfig("toy", model, data, NextToken(), steps=1), folder / "toy")
     with Checkpoints(folder / "toy", keep=1) as checkpoints:
         zero = jax.numpy.zeros(())
         checkpoints.save(

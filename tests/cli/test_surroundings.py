@@ -13,7 +13,7 @@ import pytest
 
 from xgenmm_jax.cli import errors, streams
 from xgenmm_jax.cli import main as cli
-from xgenmm_jax.training import distributed
+from xgenmm_jax.training.hosts import distributed
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main())"

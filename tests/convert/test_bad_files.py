@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from xgenmm_jax.api.conversion import export_checkpoint, import_run
 from xgenmm_jax.cli.main import main
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.convert.tensor_files import open_tensors
-from xgenmm_jax.training.imported import export_checkpoint, import_run
 
 NORM = "vlm.vision_tokenizer.norm.weight"
 DOWN = "vlm.lang_model.model.layers.1.mlp.down_proj.weight"

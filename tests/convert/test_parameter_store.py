@@ -8,7 +8,7 @@ import pytest
 
 from xgenmm_jax.convert import parameter_store
 from xgenmm_jax.convert.parameter_store import CHUNK_BYTES, ParameterReader, ParameterWriter, chunk_shape
-from xgenmm_jax.training import checkpoints
+from xgenmm_jax.training.runs import checkpoints
 
 TREE = {"vision": {"layers": {"k": np.arange(48.0, dtype=np.float32).reshape(4, 3, 4)}, "p": np.ones(5, np.float32)}}
 SHAPES = {"vision/layers/k": (4, 3, 4), "vision/p": (5,)}

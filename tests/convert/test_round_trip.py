@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from xgenmm_jax.api.conversion import export_checkpoint, import_run
 from xgenmm_jax.convert import phi3_hf, siglip_hf
 from xgenmm_jax.convert.exporting import NO_TOKENIZER, OFFICIAL_CODE, SMALL_PICTURES
 from xgenmm_jax.convert.importing import open_source, read_tree
@@ -17,7 +18,6 @@ from xgenmm_jax.convert.parameter_store import ParameterReader
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.training.imported import export_checkpoint, import_run
 
 PHI3_TOKENIZER = TINY28.parent / "phi3_tokenizer"
 

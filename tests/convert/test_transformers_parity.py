@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from xgenmm_jax.api.conversion import export_checkpoint, import_run
 from xgenmm_jax.convert.importing import open_source, read_tree
 from xgenmm_jax.models.phi3 import Phi3
 from xgenmm_jax.models.vit import ViT
 from xgenmm_jax.ops.attention import Window
-from xgenmm_jax.training.imported import export_checkpoint, import_run
 
 # Torch's start warns of what does not concern us.
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]

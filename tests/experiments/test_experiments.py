@@ -24,8 +24,8 @@ from xgenmm_jax.data.rows.loader import DataConfig
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training import config as config_module
 from xgenmm_jax.training.config import Initialize, TrainConfig
-from xgenmm_jax.training.initialize import initialize_params
 from xgenmm_jax.training.optimizer import learning_rate, trainable_mask
+from xgenmm_jax.training.runs.initialize import initialize_params
 
 ROOT = Path(xgenmm_jax.__file__).parent.parent
 EXPERIMENTS = ROOT / "experiments"

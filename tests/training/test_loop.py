@@ -12,11 +12,11 @@ import pytest
 import toy_run
 
 from xgenmm_jax.training import loop
-from xgenmm_jax.training.checkpoints import Checkpoints, newest
 from xgenmm_jax.training.config import Initialize
+from xgenmm_jax.training.hosts.watchdog import Watchdog
 from xgenmm_jax.training.loop import NonFiniteLossError, train
 from xgenmm_jax.training.metrics import read_metrics
-from xgenmm_jax.training.watchdog import Watchdog
+from xgenmm_jax.training.runs.checkpoints import Checkpoints, newest
 
 
 @pytest.fixture(autouse=True)

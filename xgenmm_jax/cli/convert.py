@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     """Converts; gives the exit code."""
     arguments = parse(Arguments, argv, "xgenmm convert")
     # Imported here: --help does not wait for JAX.
-    from xgenmm_jax.training.imported import refuse_existing
+    from xgenmm_jax.api.conversion import refuse_existing
 
     refuse_existing(arguments.destination)
     with errors.writing(arguments.destination), interrupts.raising():  # what is half-written goes away
@@ -58,9 +58,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def import_checkpoint(arguments: Arguments) -> None:
+    from xgenmm_jax.api.conversion import import_run
     from xgenmm_jax.convert.importing import open_source
     from xgenmm_jax.convert.recognize import Given
-    from xgenmm_jax.training.imported import import_run
 
     given = Given(arguments.vision_heads, arguments.decoder_heads, arguments.activation)
     with open_source(arguments.source, given, arguments.vision) as source:
@@ -79,7 +79,7 @@ def import_checkpoint(arguments: Arguments) -> None:
 
 
 def export_run(arguments: Arguments) -> None:
-    from xgenmm_jax.training.imported import export_checkpoint
+    from xgenmm_jax.api.conversion import export_checkpoint
 
     run = run_path(arguments.source, "SOURCE")
     with bar("exporting", None) as progress:

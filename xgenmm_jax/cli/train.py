@@ -14,9 +14,9 @@ from xgenmm_jax.cli import errors
 from xgenmm_jax.cli.errors import MOST, nearest
 from xgenmm_jax.cli.options import parse_overrides, refuse_file
 from xgenmm_jax.paths import run_path, user_path
-from xgenmm_jax.training import distributed
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.distributed import Distributed
+from xgenmm_jax.training.hosts import distributed
+from xgenmm_jax.training.hosts.distributed import Distributed
 
 USAGE = (
     "usage: xgenmm train FILE[:RUN] [overrides] [--workdir DIR]; xgenmm train FILE --help lists the overrides.\n"

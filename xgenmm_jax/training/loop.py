@@ -12,24 +12,24 @@ import jax
 from jaxtyping import Array
 
 from xgenmm_jax.data.rows.order import State
-from xgenmm_jax.training import starting
-from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.distributed import anyone, ending_together, on_first_host
+from xgenmm_jax.training.hosts.distributed import anyone, ending_together, on_first_host
+from xgenmm_jax.training.hosts.signals import Signals
+from xgenmm_jax.training.hosts.watchdog import Watchdog
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
 from xgenmm_jax.training.objectives.base import Counts, Params
 from xgenmm_jax.training.optimizer import learning_rates
 from xgenmm_jax.training.profiling import Profiler
-from xgenmm_jax.training.run_lock import RunLock
-from xgenmm_jax.training.saving import NonFiniteLossError as NonFiniteLossError
-from xgenmm_jax.training.saving import Saves, save, saving_first
+from xgenmm_jax.training.runs import starting
+from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
+from xgenmm_jax.training.runs.lock import RunLock
+from xgenmm_jax.training.runs.saving import NonFiniteLossError as NonFiniteLossError
+from xgenmm_jax.training.runs.saving import Saves, save, saving_first
+from xgenmm_jax.training.runs.skipped import SkippedLog
 from xgenmm_jax.training.setup import assemble
 from xgenmm_jax.training.sharding import check_rows, host_share, make_mesh, put_rows, row_sharding
-from xgenmm_jax.training.signals import Signals
-from xgenmm_jax.training.skipped import SkippedLog
 from xgenmm_jax.training.spikes import FIGURES, Spikes
 from xgenmm_jax.training.throughput import Throughput
-from xgenmm_jax.training.watchdog import Watchdog
 
 IN_FLIGHT = 2
 """Steps that are dispatched and not finished. With fewer the device waits for the host, with more batches pile up."""

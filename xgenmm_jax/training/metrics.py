@@ -13,7 +13,7 @@ import rich.console
 import rich.progress
 import tensorboardX
 
-from xgenmm_jax.training.side_files import has_step, keep_rows, make_room, read_rows
+from xgenmm_jax.training.runs.side_files import has_step, keep_rows, make_room, read_rows
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from xgenmm_jax.training.side_files import make_room
+from xgenmm_jax.training.runs.side_files import make_room
 
 LOG = logging.getLogger(__name__)
 

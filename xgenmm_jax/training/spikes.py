@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from xgenmm_jax.training.side_files import has_step, keep_rows, read_rows
+from xgenmm_jax.training.runs.side_files import has_step, keep_rows, read_rows
 
 LOG = logging.getLogger(__name__)
 

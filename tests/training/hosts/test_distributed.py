@@ -15,12 +15,13 @@ import tiny_run
 import toy_run
 
 from xgenmm_jax.cli.train import take_hosts
-from xgenmm_jax.training import checkpoint_files, distributed, references
-from xgenmm_jax.training.distributed import Distributed
+from xgenmm_jax.training.hosts import distributed
+from xgenmm_jax.training.hosts.distributed import Distributed
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
-from xgenmm_jax.training.run_folder import STARTED_WITH_FILE
-from xgenmm_jax.training.run_lock import LOCK_FILE, RunLock
+from xgenmm_jax.training.runs import checkpoint_files, references
+from xgenmm_jax.training.runs.folder import STARTED_WITH_FILE
+from xgenmm_jax.training.runs.lock import LOCK_FILE, RunLock
 from xgenmm_jax.training.sharding import MeshConfig
 
 REPOSITORY = Path(__file__).parents[2]

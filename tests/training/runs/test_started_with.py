@@ -16,12 +16,12 @@ from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Conversation, Turn
 from xgenmm_jax.nano.sources import Synthetic
-from xgenmm_jax.training import started_with
 from xgenmm_jax.training.config import CheckpointConfig, Initialize
-from xgenmm_jax.training.initialize import save_weights
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
-from xgenmm_jax.training.run_folder import CONFIG_FILE, STARTED_WITH_FILE
+from xgenmm_jax.training.runs import started_with
+from xgenmm_jax.training.runs.folder import CONFIG_FILE, STARTED_WITH_FILE
+from xgenmm_jax.training.runs.initialize import save_weights
 
 
 @dataclass(frozen=True)

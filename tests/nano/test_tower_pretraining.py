@@ -25,10 +25,10 @@ from xgenmm_jax.nano.text_tower import TextTowerConfig
 from xgenmm_jax.nano.tower_pretraining import CaptionData, ContrastCaption, TowerBatch, TowerConfig, caption_batches
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.config import CheckpointConfig, Initialize, TrainConfig
-from xgenmm_jax.training.initialize import initialize_params, save_weights, weights_metadata
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, trainable_mask
+from xgenmm_jax.training.runs.initialize import initialize_params, save_weights, weights_metadata
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 from xgenmm_jax.training.step import abstract_state
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xgenmm_jax.training.watchdog import EXIT_CODE, Beat, Watchdog, describe, read_beats
+from xgenmm_jax.training.hosts.watchdog import EXIT_CODE, Beat, Watchdog, describe, read_beats
 
 
 class Clock:

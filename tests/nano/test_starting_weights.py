@@ -6,7 +6,7 @@ import json
 import pytest
 
 from xgenmm_jax.nano.starting_weights import WEIGHTS
-from xgenmm_jax.training.initialize import weights_metadata
+from xgenmm_jax.training.runs.initialize import weights_metadata
 
 INDEX = json.loads((WEIGHTS / "weights.json").read_text())
 

@@ -14,14 +14,14 @@ import toy_run
 
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.nano.sources import Synthetic
-from xgenmm_jax.training import checkpoint_files, references
-from xgenmm_jax.training.checkpoints import restore_params
 from xgenmm_jax.training.config import CheckpointConfig, Initialize
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.objectives import packed_rows
 from xgenmm_jax.training.objectives.dpo import DPO
-from xgenmm_jax.training.run_folder import STARTED_WITH_FILE
+from xgenmm_jax.training.runs import checkpoint_files, references
+from xgenmm_jax.training.runs.checkpoints import restore_params
+from xgenmm_jax.training.runs.folder import STARTED_WITH_FILE
 from xgenmm_jax.training.sharding import MeshConfig
 
 ONE = jax.devices()[:1]

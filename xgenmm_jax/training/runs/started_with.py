@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from xgenmm_jax import files
 from xgenmm_jax.data.identity import fingerprint, identity
-from xgenmm_jax.training import checkpoint_files
-from xgenmm_jax.training.checkpoints import FOLDER, newest
 from xgenmm_jax.training.config import Initialize, TrainConfig, read_object
-from xgenmm_jax.training.initialize import PARTS, find_weights
-from xgenmm_jax.training.run_folder import STARTED_WITH_FILE
+from xgenmm_jax.training.runs import checkpoint_files
+from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
+from xgenmm_jax.training.runs.folder import STARTED_WITH_FILE
+from xgenmm_jax.training.runs.initialize import PARTS, find_weights
 
 LOG = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import jax
 from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
-from xgenmm_jax.training import checkpoint_files
-from xgenmm_jax.training.checkpoints import params_args, restore_params
-from xgenmm_jax.training.distributed import anyone
+from xgenmm_jax.training.hosts.distributed import anyone
 from xgenmm_jax.training.objectives.base import Params
+from xgenmm_jax.training.runs import checkpoint_files
+from xgenmm_jax.training.runs.checkpoints import params_args, restore_params
 
 LOG = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xgenmm_jax import files
-from xgenmm_jax.training import checkpoint_files
+from xgenmm_jax.training.runs import checkpoint_files
 
 LOG = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from xgenmm_jax.nano.starting_weights import WEIGHTS
 from xgenmm_jax.nano.world import families
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.config import Initialize
-from xgenmm_jax.training.initialize import load_weights
+from xgenmm_jax.training.runs.initialize import load_weights
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import ProgressBar, read_metrics
 from xgenmm_jax.training.objectives.base import Counts, Objective, Sum
 from xgenmm_jax.training.optimizer import OptimizerConfig
-from xgenmm_jax.training.skipped import SkippedLog, read_skipped
+from xgenmm_jax.training.runs.skipped import SkippedLog, read_skipped
 
 
 class Rows(NamedTuple):

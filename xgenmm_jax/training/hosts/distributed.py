@@ -11,7 +11,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from xgenmm_jax.training.watchdog import EXIT_CODE, Watchdog, say_silent
+from xgenmm_jax.training.hosts.watchdog import EXIT_CODE, Watchdog, say_silent
 
 COORDINATOR, PROCESSES, PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 """Variables of the environment."""

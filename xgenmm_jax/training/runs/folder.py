@@ -11,8 +11,6 @@ import jax
 
 from xgenmm_jax import files
 from xgenmm_jax.paths import user_path
-from xgenmm_jax.training.checkpoint_files import LIST_FILE
-from xgenmm_jax.training.checkpoints import newest
 from xgenmm_jax.training.config import (
     PACKAGE,
     Initialize,
@@ -24,6 +22,8 @@ from xgenmm_jax.training.config import (
     save_config,
     to_json,
 )
+from xgenmm_jax.training.runs.checkpoint_files import LIST_FILE
+from xgenmm_jax.training.runs.checkpoints import newest
 
 CONFIG_FILE = "config.json"
 COMMIT_FILE = "commit"

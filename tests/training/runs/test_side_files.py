@@ -7,11 +7,11 @@ import pytest
 import toy_run
 
 from xgenmm_jax.training.config import CheckpointConfig
+from xgenmm_jax.training.hosts.watchdog import Beat, read_beats
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.profiling import ProfileConfig
 from xgenmm_jax.training.spikes import read_spikes
-from xgenmm_jax.training.watchdog import Beat, read_beats
 
 ROW = b'{"step": 2, "loss": 1.5, "tokens": 7}\n'
 FOREIGN = {

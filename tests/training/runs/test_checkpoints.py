@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import toy_run
 
-from xgenmm_jax.training import checkpoint_files
-from xgenmm_jax.training.checkpoints import Checkpoints, newest, restore_params
 from xgenmm_jax.training.config import CheckpointConfig
 from xgenmm_jax.training.loop import train
+from xgenmm_jax.training.runs import checkpoint_files
+from xgenmm_jax.training.runs.checkpoints import Checkpoints, newest, restore_params
 from xgenmm_jax.training.sharding import MeshConfig
 
 

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import jax
 
-from xgenmm_jax.training import references, started_with
-from xgenmm_jax.training.checkpoints import Checkpoints, Progress, saved_steps
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.distributed import on_first_host
-from xgenmm_jax.training.initialize import initialize_params
+from xgenmm_jax.training.hosts.distributed import on_first_host
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import split
-from xgenmm_jax.training.run_folder import check_same, prepare
+from xgenmm_jax.training.runs import references, started_with
+from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress, saved_steps
+from xgenmm_jax.training.runs.folder import check_same, prepare
+from xgenmm_jax.training.runs.initialize import initialize_params
 from xgenmm_jax.training.setup import Program
 from xgenmm_jax.training.step import TrainState, init_state, shardings_of
 

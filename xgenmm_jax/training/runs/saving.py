@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 
 import jax
 
-from xgenmm_jax.training.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.config import CheckpointConfig
-from xgenmm_jax.training.distributed import anyone
+from xgenmm_jax.training.hosts.distributed import anyone
+from xgenmm_jax.training.hosts.watchdog import Watchdog
+from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.step import TrainState
-from xgenmm_jax.training.watchdog import Watchdog
 
 
 class NonFiniteLossError(ValueError):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 
 from xgenmm_jax import files
-from xgenmm_jax.training.side_files import has_step, make_room
+from xgenmm_jax.training.runs.side_files import has_step, make_room
 
 FOLDER = "heartbeats"
 INTERVAL_S = 5.0

@@ -23,10 +23,10 @@ from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.nano.tower_pretraining import TowerConfig
-from xgenmm_jax.training.checkpoints import FOLDER, newest
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
-from xgenmm_jax.training.run_folder import COMMIT_FILE, CONFIG_FILE, TOKENIZER_FILE, commit
+from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
+from xgenmm_jax.training.runs.folder import COMMIT_FILE, CONFIG_FILE, TOKENIZER_FILE, commit
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
 
 ROW_LENGTH = 4096
