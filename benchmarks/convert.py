@@ -27,7 +27,8 @@ import ml_dtypes
 import numpy as np
 
 from xgenmm_jax import files
-from xgenmm_jax.convert import trees, xgenmm
+from xgenmm_jax.convert import trees
+from xgenmm_jax.convert.formats import xgenmm
 from xgenmm_jax.convert.rules import Shape, their_shapes
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES, SafetensorsWriter
 from xgenmm_jax.convert.tensor_files import open_tensors

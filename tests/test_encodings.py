@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Being changed to `files` in work of their own.
-LATER = ("data/source.py", "data/readers/records.py", "training/metrics.py", "training/runs/folder.py")
+LATER = ("data/source.py", "data/readers/records.py", "training/metrics.py", "training/runs/run_folder.py")
 SOURCES = sorted(
     path
     for folder in ("xgenmm_jax", "tools", "benchmarks", "experiments", "launch")
@@ -118,7 +118,7 @@ def test_reports_and_figures_are_written_in_the_c_locale(tmp_path):
         "from xgenmm_jax.nano.report.page import write_report\n"
         "from xgenmm_jax.nano.tasks import save_metrics\n"
         "from xgenmm_jax.evaluation.runner import Evaluation\n"
-        "from xgenmm_jax.cli.demo import _write_json\n"
+        "from xgenmm_jax.nano.demo import _write_json\n"
         "facts = dict(parameters=1, machine={}, commit='\\xe9t\\xe9 \\u2192', running=False)\n"
         "write_report(ReportContent((StageContent('stage1', 5),), workdir='', **facts), where)\n"
         "save_metrics(Evaluation({'caption/cider \\xe9': 0.5}, (), 1.0), where / 'metrics.json')\n"

@@ -19,8 +19,8 @@ from xgenmm_jax import files
 from xgenmm_jax.nano.starting_weights import WEIGHTS
 from xgenmm_jax.training.config import load_config
 from xgenmm_jax.training.runs import checkpoints
-from xgenmm_jax.training.runs.folder import COMMIT_FILE
 from xgenmm_jax.training.runs.initialize import save_weights
+from xgenmm_jax.training.runs.run_folder import COMMIT_FILE
 from xgenmm_jax.training.sharding import make_mesh, param_shardings
 
 FILES = {"vision": "nano_vision.safetensors", "decoder": "nano_language.safetensors"}

@@ -4,8 +4,8 @@
     unzip -j pycocoevalcap-1.2-py3-none-any.whl "*/stanford-corenlp-3.4.1.jar"
     python tools/make_ptb_goldens.py stanford-corenlp-3.4.1.jar
 
-With --compare N it writes nothing and shows on which of N random captions `evaluation/scorers/ptb.py` differs. The jar is
-run as it is (GPL; nothing of it is here). Java looks past the end of a line, so captions stand between lines of an "x".
+With --compare N it writes nothing and shows on which of N random captions `ptb.py` differs. The jar is
+run as it is (GPL; nothing of it is here). Java looks past the end of a line: captions stand between lines that say x.
 """
 
 import argparse

@@ -16,7 +16,7 @@ import tiny28
 
 import xgenmm_jax
 from xgenmm_jax.api.lmm import LMM, Output
-from xgenmm_jax.convert import xgenmm
+from xgenmm_jax.convert.formats import xgenmm
 from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.ops.attention import Window
 from xgenmm_jax.training import optimizer, step

@@ -10,8 +10,8 @@ import pytest
 from xgenmm_jax import api
 from xgenmm_jax.api.conversion import export_checkpoint, import_run, load_params, run_config
 from xgenmm_jax.convert import trees
+from xgenmm_jax.convert.detect import Given
 from xgenmm_jax.convert.importing import open_source, read_tree
-from xgenmm_jax.convert.recognize import Given
 from xgenmm_jax.data.anyres import GRIDS_RELEASED
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.ops.partitioning import unboxed

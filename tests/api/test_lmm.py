@@ -28,6 +28,7 @@ from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.objectives.next_token import NextToken
+from xgenmm_jax.training.runs import run_folder
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 from xgenmm_jax.training.step import TrainState
@@ -66,7 +67,7 @@ def run(tmp_path_factory, mesh):
         batch_rows=8,
     )
     params = unboxed(jax.jit(blip3.initialize, static_argnums=0)(model, jax.random.key(0)))
-    folder.prepare(TrainConfig("toy", model, data, NextToken(), steps=1), folder / "toy")
+    run_folder.prepare(TrainConfig("toy", model, data, NextToken(), steps=1), folder / "toy")
     with Checkpoints(folder / "toy", keep=1) as checkpoints:
         zero = jax.numpy.zeros(())
         checkpoints.save(

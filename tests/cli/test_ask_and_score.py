@@ -26,6 +26,7 @@ from xgenmm_jax.nano import tasks
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.objectives.next_token import NextToken
+from xgenmm_jax.training.runs import run_folder
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.step import TrainState
 
@@ -54,7 +55,7 @@ def run(tmp_path_factory):
     shapes = nn.unbox(jax.eval_shape(functools.partial(blip3.initialize, model), jax.random.key(0)))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
-    folder.prepare(config, folder / "toy")
+    run_folder.prepare(config, folder / "toy")
     with Checkpoints(folder / "toy", keep=1) as checkpoints:
         checkpoints.save(TrainState(jnp.int32(1), params, {"count": jnp.zeros(())}, jnp.ones((), bool)), Progress())
     return folder / "toy"

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from xgenmm_jax.api.conversion import export_checkpoint, import_run
-from xgenmm_jax.convert import phi3_hf, siglip_hf
 from xgenmm_jax.convert.exporting import NO_TOKENIZER, OFFICIAL_CODE, SMALL_PICTURES
+from xgenmm_jax.convert.formats import phi3_hf, siglip_hf
 from xgenmm_jax.convert.importing import open_source, read_tree
 from xgenmm_jax.convert.parameter_store import ParameterReader
 from xgenmm_jax.data.text.tokenizer import Tokenizer

@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from xgenmm_jax.convert.detect import Given
 from xgenmm_jax.convert.importing import open_source, read_tree
-from xgenmm_jax.convert.recognize import Given
 from xgenmm_jax.models.layers import normalize_pixels
 from xgenmm_jax.models.vit import ViT
 

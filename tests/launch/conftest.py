@@ -11,7 +11,7 @@ from launched_pod import CONFIG, PROGRAMS, Pod
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STUB = Path(__file__).parent / "gcloud_stub.py"
+STUB = ROOT / "tests/fixtures/gcloud_stub.py"
 
 
 @pytest.fixture(scope="session")

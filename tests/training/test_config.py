@@ -14,7 +14,7 @@ from xgenmm_jax.models import sizes
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training.config import Initialize, from_json, load_config, save_config, to_json
 from xgenmm_jax.training.objectives.dpo import DPO
-from xgenmm_jax.training.runs.folder import check_same, commit, prepare
+from xgenmm_jax.training.runs.run_folder import check_same, commit, prepare
 
 
 @pytest.fixture

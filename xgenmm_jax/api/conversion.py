@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from xgenmm_jax.convert import exporting, importing, trees
+from xgenmm_jax.convert.detect import NOTHING, Given
 from xgenmm_jax.convert.exporting import Layout
 from xgenmm_jax.convert.importing import Progress, Source
-from xgenmm_jax.convert.recognize import NOTHING, Given
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
 from xgenmm_jax.data.rows.loader import DataConfig
@@ -26,7 +26,7 @@ from xgenmm_jax.nano.tower_pretraining import TowerConfig
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
-from xgenmm_jax.training.runs.folder import COMMIT_FILE, CONFIG_FILE, TOKENIZER_FILE, commit
+from xgenmm_jax.training.runs.run_folder import COMMIT_FILE, CONFIG_FILE, TOKENIZER_FILE, commit
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
 
 ROW_LENGTH = 4096

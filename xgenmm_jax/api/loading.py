@@ -14,8 +14,8 @@ from xgenmm_jax import files
 from xgenmm_jax.api.conversion import load_params, run_config
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import IdsOnly, Processor
+from xgenmm_jax.convert.detect import NOTHING, Given
 from xgenmm_jax.convert.importing import open_source
-from xgenmm_jax.convert.recognize import NOTHING, Given
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.models import blip3
@@ -23,7 +23,7 @@ from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.paths import run_path, user_path
 from xgenmm_jax.training.config import TrainConfig, load_config
-from xgenmm_jax.training.runs import checkpoints, folder
+from xgenmm_jax.training.runs import checkpoints, run_folder
 from xgenmm_jax.training.sharding import AXES, MeshConfig, make_mesh, param_shardings
 
 TENSORS = ("*.safetensors", "*.index.json", "*.npz", "*.pt", "*.bin")
@@ -89,7 +89,7 @@ def _checked_dtype(dtype: Any) -> Dtype | None:
 
 def _is_run(folder: Path) -> bool:
     try:
-        config = files.parse_json(files.read_text(folder / folder.CONFIG_FILE))
+        config = files.parse_json(files.read_text(folder / run_folder.CONFIG_FILE))
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "class" in config
@@ -103,7 +103,7 @@ def _load_run(folder: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh) -> LMM
             "no questions; give a run of a vision-language model, or start one from it: --initialize."
         )
     checkpoints.newest(folder)
-    tokenizer = Tokenizer.load(folder / folder.TOKENIZER_FILE)
+    tokenizer = Tokenizer.load(folder / run_folder.TOKENIZER_FILE)
     params = checkpoints.restore_params(folder, _abstract(run.model, dtype or "float32", mesh))
     return _loaded(folder, run, dtype, params, tokenizer, mesh)
 
@@ -117,7 +117,7 @@ def _load_released(
     given: Given,
 ) -> LMM:
     with open_source(path, given) as source:
-        beside = source.folder / folder.TOKENIZER_FILE
+        beside = source.folder / run_folder.TOKENIZER_FILE
         file = beside if tokenizer is None else user_path(tokenizer, "tokenizer")
         run = run_config(source, base, str(file))
     config, params = load_params(path, dtype or "float32", mesh, given)

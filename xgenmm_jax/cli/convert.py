@@ -59,8 +59,8 @@ def main(argv: Sequence[str]) -> int:
 
 def import_checkpoint(arguments: Arguments) -> None:
     from xgenmm_jax.api.conversion import import_run
+    from xgenmm_jax.convert.detect import Given
     from xgenmm_jax.convert.importing import open_source
-    from xgenmm_jax.convert.recognize import Given
 
     given = Given(arguments.vision_heads, arguments.decoder_heads, arguments.activation)
     with open_source(arguments.source, given, arguments.vision) as source:

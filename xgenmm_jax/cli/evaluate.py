@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--seed: got {arguments.seed}; give 0 or more.")
     # Imported here: --help does not wait for JAX.
     from xgenmm_jax.nano import tasks
-    from xgenmm_jax.training.runs.lock import EVALUATION_LOCK_FILE, RunLock
+    from xgenmm_jax.training.runs.run_lock import EVALUATION_LOCK_FILE, RunLock
 
     for kind in arguments.kinds:
         if kind not in tasks.GROUPS:

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from xgenmm_jax.convert import file_formats, phi3_hf, siglip_hf, trees, xgenmm
+from xgenmm_jax.convert import file_formats, trees
+from xgenmm_jax.convert.formats import phi3_hf, siglip_hf, xgenmm
 from xgenmm_jax.convert.importing import Progress, in_threads
 from xgenmm_jax.convert.parameter_store import ParameterReader
 from xgenmm_jax.convert.rules import Rule, Shape, their_shapes

@@ -15,8 +15,8 @@ import numpy as np
 
 from xgenmm_jax import files
 from xgenmm_jax.convert import trees
+from xgenmm_jax.convert.detect import NOTHING, Given, Recognized, Settings, problems, recognize
 from xgenmm_jax.convert.parameter_store import ParameterWriter
-from xgenmm_jax.convert.recognize import NOTHING, Given, Recognized, Settings, problems, recognize
 from xgenmm_jax.convert.rules import Rule, Shape, their_shapes
 from xgenmm_jax.convert.scratch import FRESH, Scratch, cast
 from xgenmm_jax.convert.tensor_files import Tensors, open_tensors

@@ -15,7 +15,7 @@ from xgenmm_jax.nano import tasks
 from xgenmm_jax.nano.report import gallery
 from xgenmm_jax.training import loop
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.runs.lock import EVALUATION_LOCK_FILE, RunLock
+from xgenmm_jax.training.runs.run_lock import EVALUATION_LOCK_FILE, RunLock
 
 _COMPILATION = "/jax/core/compile/backend_compile_duration"
 

@@ -22,7 +22,7 @@ from xgenmm_jax.training.optimizer import learning_rates
 from xgenmm_jax.training.profiling import Profiler
 from xgenmm_jax.training.runs import starting
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
-from xgenmm_jax.training.runs.lock import RunLock
+from xgenmm_jax.training.runs.run_lock import RunLock
 from xgenmm_jax.training.runs.saving import NonFiniteLossError as NonFiniteLossError
 from xgenmm_jax.training.runs.saving import Saves, save, saving_first
 from xgenmm_jax.training.runs.skipped import SkippedLog

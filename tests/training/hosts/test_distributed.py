@@ -20,11 +20,11 @@ from xgenmm_jax.training.hosts.distributed import Distributed
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.runs import checkpoint_files, references
-from xgenmm_jax.training.runs.folder import STARTED_WITH_FILE
-from xgenmm_jax.training.runs.lock import LOCK_FILE, RunLock
+from xgenmm_jax.training.runs.run_folder import STARTED_WITH_FILE
+from xgenmm_jax.training.runs.run_lock import LOCK_FILE, RunLock
 from xgenmm_jax.training.sharding import MeshConfig
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 COMMAND = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
 EXPERIMENT = """
 import dataclasses

@@ -21,7 +21,7 @@ from xgenmm_jax.training.objectives import packed_rows
 from xgenmm_jax.training.objectives.dpo import DPO
 from xgenmm_jax.training.runs import checkpoint_files, references
 from xgenmm_jax.training.runs.checkpoints import restore_params
-from xgenmm_jax.training.runs.folder import STARTED_WITH_FILE
+from xgenmm_jax.training.runs.run_folder import STARTED_WITH_FILE
 from xgenmm_jax.training.sharding import MeshConfig
 
 ONE = jax.devices()[:1]

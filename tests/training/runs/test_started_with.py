@@ -20,8 +20,8 @@ from xgenmm_jax.training.config import CheckpointConfig, Initialize
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.runs import started_with
-from xgenmm_jax.training.runs.folder import CONFIG_FILE, STARTED_WITH_FILE
 from xgenmm_jax.training.runs.initialize import save_weights
+from xgenmm_jax.training.runs.run_folder import CONFIG_FILE, STARTED_WITH_FILE
 
 
 @dataclass(frozen=True)

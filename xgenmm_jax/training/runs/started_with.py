@@ -17,8 +17,8 @@ from xgenmm_jax.data.identity import fingerprint, identity
 from xgenmm_jax.training.config import Initialize, TrainConfig, read_object
 from xgenmm_jax.training.runs import checkpoint_files
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
-from xgenmm_jax.training.runs.folder import STARTED_WITH_FILE
 from xgenmm_jax.training.runs.initialize import PARTS, find_weights
+from xgenmm_jax.training.runs.run_folder import STARTED_WITH_FILE
 
 LOG = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import split
 from xgenmm_jax.training.runs import references, started_with
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress, saved_steps
-from xgenmm_jax.training.runs.folder import check_same, prepare
 from xgenmm_jax.training.runs.initialize import initialize_params
+from xgenmm_jax.training.runs.run_folder import check_same, prepare
 from xgenmm_jax.training.setup import Program
 from xgenmm_jax.training.step import TrainState, init_state, shardings_of
 

@@ -8,8 +8,8 @@ import PIL.Image
 
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import Image
+from xgenmm_jax.probing.attention_maps import whole_shown
 from xgenmm_jax.probing.figures import INK, QUIET, figure, show_image, to_picture
-from xgenmm_jax.probing.looking import whole_shown
 
 Question = tuple[Image, str]
 

@@ -7,8 +7,9 @@ import math
 from checkpoints_made import GOLDENS
 import pytest
 
-from xgenmm_jax.convert import open_clip, phi3_hf, siglip_big_vision, siglip_hf, trees, xgenmm
-from xgenmm_jax.convert.recognize import Given, recognize
+from xgenmm_jax.convert import trees
+from xgenmm_jax.convert.detect import Given, recognize
+from xgenmm_jax.convert.formats import open_clip, phi3_hf, siglip_big_vision, siglip_hf, xgenmm
 from xgenmm_jax.convert.rules import their_shapes
 from xgenmm_jax.convert.safetensors_writer import index, plan_shards
 from xgenmm_jax.models import sizes

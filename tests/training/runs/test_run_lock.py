@@ -12,18 +12,19 @@ import time
 import pytest
 import toy_run
 
-from xgenmm_jax.cli import demo, evaluate
+from xgenmm_jax.cli import evaluate
 from xgenmm_jax.cli import main as cli
+from xgenmm_jax.nano import demo
 from xgenmm_jax.training.loop import train
-from xgenmm_jax.training.runs import lock
-from xgenmm_jax.training.runs.lock import LOCK_FILE, RunLock, is_living, parse
+from xgenmm_jax.training.runs import run_lock
+from xgenmm_jax.training.runs.run_lock import LOCK_FILE, RunLock, is_living, parse
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from xgenmm_jax.training import run_lock
+from xgenmm_jax.training.runs import run_lock
 elsewhere, seconds = sys.argv[2], float(sys.argv[3])
 if elsewhere:
     run_lock.machine = lambda: elsewhere
@@ -66,7 +67,7 @@ def start():
 @pytest.fixture
 def hurried(monkeypatch):
     for name, seconds in (("BEAT_S", 0.2), ("SILENT_S", 3.0), ("SETTLE_S", 0.5)):
-        monkeypatch.setattr(lock, name, seconds)
+        monkeypatch.setattr(run_lock, name, seconds)
 
 
 def holding(process):
@@ -289,7 +290,7 @@ def test_evaluations_that_write_into_one_folder_come_one_after_the_other(tmp_pat
     """A run that trains does not keep an evaluation away, and --json writes nothing into the folder."""
     came = []
     monkeypatch.setattr(evaluate, "_evaluate", lambda arguments, target: came.append(target) or 0)
-    with RunLock(tmp_path), RunLock(tmp_path, lock.EVALUATION_LOCK_FILE):
+    with RunLock(tmp_path), RunLock(tmp_path, run_lock.EVALUATION_LOCK_FILE):
         with pytest.raises(ValueError, match="another process .* or give --json FILE"):
             evaluate.main([str(tmp_path)])
         evaluate.main([str(tmp_path), "--json", str(tmp_path / "a.json")])

@@ -29,8 +29,8 @@ from xgenmm_jax.nano.report.page import minutes, write_report
 from xgenmm_jax.training.config import read_object
 from xgenmm_jax.training.hosts.signals import is_ignored
 from xgenmm_jax.training.metrics import read_metrics
-from xgenmm_jax.training.runs.folder import COMMIT_FILE
-from xgenmm_jax.training.runs.lock import RunLock
+from xgenmm_jax.training.runs.run_folder import COMMIT_FILE
+from xgenmm_jax.training.runs.run_lock import RunLock
 
 STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
 GALLERY_FILE = "gallery.json"
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         # Imported here: --help does not wait for JAX.
         from xgenmm_jax.nano import demo_steps
         from xgenmm_jax.nano.report.machine import accelerator_name, describe_machine
-        from xgenmm_jax.training.runs.folder import CONFIG_FILE, commit, prepare
+        from xgenmm_jax.training.runs.run_folder import CONFIG_FILE, commit, prepare
 
         for stage in stages:
             if (arguments.workdir / stage.name / CONFIG_FILE).is_file():

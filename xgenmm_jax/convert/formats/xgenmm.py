@@ -3,7 +3,7 @@
 Source: docs/reference/checkpoints.md#tensor-names.
 """
 
-from xgenmm_jax.convert import phi3_hf, siglip_hf
+from xgenmm_jax.convert.formats import phi3_hf, siglip_hf
 from xgenmm_jax.convert.rules import Rule, linear_rules, norm_rules, rule
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.resampler import ResamplerConfig

@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
-from xgenmm_jax.cli import demo
+from xgenmm_jax.nano import demo
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.runs.lock import RunLock
+from xgenmm_jax.training.runs.run_lock import RunLock
 
 FACTS = demo.ReportFacts(1_900_000, {"cpu": "Some CPU", "cores": 2}, "abc123")
 ELSEWHERE = demo.ReportFacts(1_900_000, {"cpu": "Another CPU", "cores": 8}, "def456")

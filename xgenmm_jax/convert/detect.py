@@ -10,7 +10,7 @@ import math
 import re
 from typing import Any
 
-from xgenmm_jax.convert import open_clip, phi3_hf, siglip_big_vision, siglip_hf, xgenmm
+from xgenmm_jax.convert.formats import open_clip, phi3_hf, siglip_big_vision, siglip_hf, xgenmm
 from xgenmm_jax.convert.rules import Rule, Shape
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.models.blip3 import VLMConfig
