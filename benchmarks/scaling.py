@@ -39,7 +39,7 @@ from xgenmm_jax import files
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Sample
-from xgenmm_jax.data.rows import packing
+from xgenmm_jax.data.rows import build
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import sizes
@@ -243,7 +243,7 @@ def batch_of(model: VLMConfig, sweep: Sweep, value: int) -> Batch:
         ids = np.concatenate([[np.int32(tokenizer.image_id)], ids])
         picture = workloads.random_picture(size_px, number)
         samples.append(Sample(str(number), ids, np.arange(len(ids)) > text // 2, (picture,)))
-    return packing.build_rows([samples], row, anyres, tokenizer)
+    return build.build_rows([samples], row, anyres, tokenizer)
 
 
 def print_lines(result: dict[str, Any]) -> None:

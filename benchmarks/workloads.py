@@ -23,7 +23,7 @@ from experiments.nano import stage1 as nano_stage1
 from experiments.nano import stage2 as nano_stage2
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.records import Picture, Sample
-from xgenmm_jax.data.rows import loader, packing
+from xgenmm_jax.data.rows import build, loader, packing
 from xgenmm_jax.data.rows.loader import DataConfig, LoaderConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
@@ -176,7 +176,7 @@ def uniform(config: TrainConfig, count: int) -> list[Batch]:
     anyres = replace(data.anyres, grids=())
     rows = [[sample(number)] for number in range(count * data.batch_rows)]
     return [
-        packing.build_rows(rows[start : start + data.batch_rows], row, anyres, tokenizer)
+        build.build_rows(rows[start : start + data.batch_rows], row, anyres, tokenizer)
         for start in range(0, len(rows), data.batch_rows)
     ]
 
@@ -188,7 +188,7 @@ def pack(samples: Sequence[Sample], data: DataConfig, tokenizer: Tokenizer, rows
     packed.sort(key=lambda row: -sum(sizes[number].positions for number in row))
     chosen = [[samples[number] for number in row] for row in packed[:rows]]
     return [
-        packing.build_rows(chosen[start : start + batch_rows], data.row, data.anyres, tokenizer)
+        build.build_rows(chosen[start : start + batch_rows], data.row, data.anyres, tokenizer)
         for start in range(0, rows, batch_rows)
     ]
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Float32, Int32, UInt8
 import numpy as np
+from numpy.typing import DTypeLike
 
 ArrayLike = Array | np.ndarray
 
@@ -44,3 +45,32 @@ class Batch(NamedTuple):
     """(width, height) of the picture before resizing; (0, 0): no image."""
     image_valid: Int32[ArrayLike, "B I 4"]
     """(top, bottom, left, right): canvas cells in [top, bottom) x [left, right) are picture, the rest padding."""
+
+    @classmethod
+    def empty(
+        cls,
+        rows: int,
+        length: int,
+        crops: int,
+        images: int,
+        size_px: int,
+        pad_id: int = 0,
+        pixel_dtype: DTypeLike = np.uint8,
+    ) -> "Batch":
+        """Rows of nothing but padding, as numpy arrays; `data/rows/build.py` writes samples into them.
+
+        length: T. crops: C, of size_px x size_px pixels. images: I.
+        """
+        return cls(
+            token_ids=np.full((rows, length), pad_id, np.int32),
+            segment_ids=np.zeros((rows, length), np.int32),
+            positions=np.zeros((rows, length), np.int32),
+            loss_mask=np.zeros((rows, length), bool),
+            slot=np.full((rows, length), -1, np.int32),
+            pixels=np.zeros((rows, crops, size_px, size_px, 3), pixel_dtype),
+            crop_image=np.full((rows, crops), -1, np.int32),
+            crop_segment=np.zeros((rows, crops), np.int32),
+            image_grid=np.zeros((rows, images, 2), np.int32),
+            image_size_px=np.zeros((rows, images, 2), np.int32),
+            image_valid=np.zeros((rows, images, 4), np.int32),
+        )

@@ -11,7 +11,7 @@ import pytest
 
 from xgenmm_jax.cli.plan import print_plan
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.rows import packing
+from xgenmm_jax.data.rows import build
 from xgenmm_jax.data.rows.loader import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.hardware import CHIPS, GIB
@@ -158,7 +158,7 @@ def test_rows_have_the_shapes_of_the_pipeline(config):
     """A shape of its own here would be a plan of another step."""
     mesh = make_mesh(MeshConfig())
     rows = program.abstract_rows(config.data, row_sharding(mesh))
-    real = packing.empty_rows(2, config.data.row, config.data.anyres, 0)
+    real = build.empty_rows(2, config.data.row, config.data.anyres, 0)
     for name, abstract, array in zip(rows._fields, rows, real, strict=True):
         assert abstract.shape == (512, *array.shape[1:]) and abstract.dtype == array.dtype, name
     assert program.bytes_per_device(rows) * 8 == sum(array.nbytes for array in real) * 256

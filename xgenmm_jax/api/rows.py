@@ -1,7 +1,6 @@
 """Rows of ids and lists of pictures as a batch of static shapes, and what of the results is no filling."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 import itertools
 from typing import Any, NamedTuple
 
@@ -11,7 +10,8 @@ import numpy as np
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes, normalized
 from xgenmm_jax.data.records import Crops, Picture
-from xgenmm_jax.data.rows.packing import RowConfig, empty_rows, expand
+from xgenmm_jax.data.rows import build
+from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation import arguments
 from xgenmm_jax.generation.arguments import shown
@@ -86,9 +86,10 @@ def make_rows(
     ]
     per_image = config.sampling is Sampling.FIXED_SAMPLING
     crops = max((sum(view.layout.crops for view in row) for row in views), default=0)
+    crops = bucket(crops, CROP_BUCKETS, "crops of a row") if crops else 0
     row = RowConfig(
         length=1,
-        crops=bucket(crops, CROP_BUCKETS, "crops of a row") if crops else 1,
+        crops=max(1, crops),
         images=max(1, *map(len, views)),
         vision_tokens=config.tokens_per_group,
         vision_tokens_per="image" if per_image else "crop",
@@ -100,22 +101,25 @@ def make_rows(
             raise ValueError(
                 f"forward: row {number} has {used} <image> ids and {len(row_views)} pictures; give a picture for each."
             )
-        expanded.append(expand(ids, [view.layout for view in row_views[:used]], row, tokenizer.image_id))
+        expanded.append(build.expand(ids, [view.layout for view in row_views[:used]], row, tokenizer.image_id))
     length = max(len(one.token_ids) for one in expanded)
     count = -(-max(len(token_rows), 1) // row_multiple)
     rows = row_multiple * (1 << (count - 1).bit_length())
-    row = replace(row, length=bucket(length, PROMPT_BUCKETS, "positions of a row"))
-    batch = empty_rows(rows, row, anyres, tokenizer.pad_id)
-    if any(isinstance(view.picture, Crops) for row_views in views for view in row_views):
-        batch = batch._replace(pixels=np.zeros(batch.pixels.shape, np.float32))
-    if not crops:
-        batch = batch._replace(
-            pixels=batch.pixels[:, :0], crop_image=batch.crop_image[:, :0], crop_segment=batch.crop_segment[:, :0]
-        )
+    is_float = any(isinstance(view.picture, Crops) for row_views in views for view in row_views)
+    batch = Batch.empty(
+        rows,
+        bucket(length, PROMPT_BUCKETS, "positions of a row"),
+        crops,
+        row.images,
+        anyres.view_px,
+        tokenizer.pad_id,
+        np.float32 if is_float else np.uint8,
+    )
     for number, (one, mask, row_views) in enumerate(zip(expanded, masks, views, strict=True)):
-        out = Batch(*(array[number] for array in batch))
-        _put_text(out, one.token_ids, one.slot, mask[one.source], tokenizer.pad_id)
-        _put_pictures(out, row_views, config)
+        out = build.row_of(batch, number)
+        is_text = one.token_ids != tokenizer.pad_id
+        build.write_text(out, 0, one.token_ids, one.slot, mask[one.source], 1, is_text)
+        _write_images(out, row_views, config)
     groups = batch.image_size_px[..., 0] > 0 if per_image else batch.crop_image >= 0
     return batch, Extent(len(token_rows), length, batch.crop_image >= 0, groups)
 
@@ -135,18 +139,7 @@ def _targets(number: int, ids: Int32[np.ndarray, " n"], labels: Ids | object) ->
     return is_target
 
 
-def _put_text(out: Batch, token_ids: np.ndarray, slot: np.ndarray, is_target: np.ndarray, pad_id: int) -> None:
-    length = len(token_ids)
-    is_text = token_ids != pad_id
-    out.token_ids[:length] = token_ids
-    out.slot[:length] = slot
-    out.segment_ids[:length] = is_text
-    out.positions[:length] = np.maximum(np.cumsum(is_text) - 1, 0)
-    out.loss_mask[:length] = is_target & (slot < 0)
-    out.loss_mask[:1] = False
-
-
-def _put_pictures(out: Batch, views: Sequence[View], config: VLMConfig) -> None:
+def _write_images(out: Batch, views: Sequence[View], config: VLMConfig) -> None:
     crop = 0
     for image, view in enumerate(views):
         layout, pixels = view.layout, view.pixels()
@@ -155,11 +148,5 @@ def _put_pictures(out: Batch, views: Sequence[View], config: VLMConfig) -> None:
         wanted = (config.vision.image_size_px,) * 2 + (3,)
         if pixels.shape[1:] != wanted:
             raise ValueError(f"forward: got crops of {pixels.shape[1:]}, the tower takes {wanted}; resize them.")
-        place = slice(crop, crop + layout.crops)
-        out.pixels[place] = pixels
-        out.crop_image[place] = image
-        out.crop_segment[place] = 1
-        out.image_grid[image] = layout.grid
-        out.image_size_px[image] = view.picture.size_px
-        out.image_valid[image] = layout.valid
-        crop = place.stop
+        build.write_image(out, crop, image, pixels, layout, view.picture.size_px, segment=1)
+        crop += layout.crops

@@ -17,6 +17,7 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Crops, Picture
+from xgenmm_jax.data.rows import build
 from xgenmm_jax.generation.text import cache
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.mlp_connector import MLPConfig
@@ -184,34 +185,17 @@ def instruction_tokens(config: VLMConfig) -> int:
 
 
 def picture_batch(views: Sequence[View], pixels: Sequence[np.ndarray], rows: int, text: int) -> Batch:
-    """One view a row, with room for the `text` first tokens of its prompt; filled with zeros.
+    """One view a row, with room for the `text` first tokens of its prompt; further rows are padding.
 
     pixels: of each view, all of one shape and dtype.
     """
-    length = max(text, 1)
-    token_ids, segment_ids = np.zeros((2, rows, length), np.int32)
-    all_pixels = np.zeros((rows, *pixels[0].shape), pixels[0].dtype)
-    all_pixels[: len(pixels)] = pixels
-    crops = len(pixels[0])
-    grid, size, valid = (np.zeros((rows, 1, n), np.int32) for n in (2, 2, 4))
-    for row, view in enumerate(views):
-        token_ids[row, : len(view.instruction)] = view.instruction
-        segment_ids[row, : len(view.instruction)] = 1
-        layout = view.layout
-        grid[row], size[row], valid[row] = layout.grid, view.picture.size_px, layout.valid
-    return Batch(
-        token_ids=token_ids,
-        segment_ids=segment_ids,
-        positions=np.zeros_like(token_ids),
-        loss_mask=np.zeros(token_ids.shape, bool),
-        slot=np.full_like(token_ids, -1),
-        pixels=all_pixels,
-        crop_image=np.zeros((rows, crops), np.int32),
-        crop_segment=np.ones((rows, crops), np.int32),
-        image_grid=grid,
-        image_size_px=size,
-        image_valid=valid,
-    )
+    crops, size_px = pixels[0].shape[:2]
+    batch = Batch.empty(rows, max(text, 1), crops, 1, size_px, pixel_dtype=pixels[0].dtype)
+    for number, (view, view_pixels) in enumerate(zip(views, pixels, strict=True)):
+        out = build.row_of(batch, number)
+        build.write_text(out, 0, np.array(view.instruction, np.int32), slot=-1, is_target=False, segment=1)
+        build.write_image(out, 0, 0, view_pixels, view.layout, view.picture.size_px, segment=1)
+    return batch
 
 
 @functools.partial(jax.jit, static_argnames=("config",), donate_argnames=("table",))

@@ -238,24 +238,9 @@ def prompt_tokens(
 
 
 def smallest_batch(config: VLMConfig) -> Batch:
-    """One row, one crop, one position per vision token and one more: enough to initialise the model with."""
-    size = config.vision.image_size_px
-    length = config.tokens_per_group + 1
-    row = jnp.zeros((1, length), jnp.int32)
-    one = jnp.zeros((1, 1), jnp.int32)
-    return Batch(
-        token_ids=row,
-        segment_ids=row + 1,
-        positions=jnp.arange(length, dtype=jnp.int32)[None],
-        loss_mask=jnp.zeros((1, length), bool),
-        slot=jnp.arange(-1, length - 1, dtype=jnp.int32)[None],
-        pixels=jnp.zeros((1, 1, size, size, 3), jnp.uint8),
-        crop_image=one,
-        crop_segment=one + 1,
-        image_grid=jnp.zeros((1, 1, 2), jnp.int32),
-        image_size_px=jnp.full((1, 1, 2), size, jnp.int32),
-        image_valid=jnp.asarray([[[0, config.vision.grid, 0, config.vision.grid]]], jnp.int32),
-    )
+    """A row of padding, one crop, one position per vision token and one more: enough to initialise the model with."""
+    batch = Batch.empty(1, config.tokens_per_group + 1, crops=1, images=1, size_px=config.vision.image_size_px)
+    return jax.tree.map(jnp.asarray, batch)
 
 
 def initialize(config: VLMConfig, key: Array) -> dict:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 import jaxlib
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data.rows import packing
+from xgenmm_jax.data.rows import build
 from xgenmm_jax.data.rows.loader import DataConfig
 from xgenmm_jax.hardware import GIB
 from xgenmm_jax.training.config import TrainConfig
@@ -58,7 +58,7 @@ class OutOfMemoryError(ValueError):
 
 def abstract_rows(data: DataConfig, sharding: NamedSharding) -> Batch:
     """Shapes of a global batch; no data set and no tokenizer is opened."""
-    one = packing.empty_rows(1, data.row, data.anyres, pad_id=0)
+    one = build.empty_rows(1, data.row, data.anyres, pad_id=0)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((data.batch_rows, *leaf.shape[1:]), leaf.dtype, sharding=sharding), one
     )

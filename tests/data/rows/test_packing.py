@@ -9,7 +9,7 @@ import pytest
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Picture, Sample
-from xgenmm_jax.data.rows import packing
+from xgenmm_jax.data.rows import build, packing
 from xgenmm_jax.data.rows.packing import RowConfig, Size
 from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 
@@ -73,7 +73,7 @@ def test_rows_hold_their_samples_whole(tokenizer, seed, per):
     sizes = sizes_of(samples, row)
     assert all(need <= have for size in sizes for need, have in zip(size, packing.budget(row), strict=True))
     rows = [[samples[i] for i in one] for one in packing.best_fit(sizes, packing.budget(row))]
-    batch = packing.build_rows(rows, row, ANYRES, tokenizer)
+    batch = build.build_rows(rows, row, ANYRES, tokenizer)
     assert batch.pixels.dtype == np.uint8 and batch.token_ids.dtype == np.int32
     for b, members in enumerate(rows):
         segment = crop = image = 0
@@ -117,7 +117,7 @@ def test_the_example_of_the_batch(tokenizer):
     one, image = AnyRes(grids=(), view_px=8, view_cells=2), tokenizer.image_id
     a = Sample("1", np.array([image, 300, 301], np.int32), np.array([False, True, True]), (picture(8, 8),))
     c = Sample("2", np.array([302, image], np.int32), np.array([True, False]), (picture(8, 8),))
-    batch = packing.build_rows([[a, c]], row, one, tokenizer)
+    batch = build.build_rows([[a, c]], row, one, tokenizer)
     assert batch.token_ids[0].tolist() == [image, image, 300, 301, 302, image, image, tokenizer.pad_id]
     assert batch.segment_ids[0].tolist() == [1, 1, 1, 1, 2, 2, 2, 0]
     assert batch.positions[0].tolist() == [0, 1, 2, 3, 0, 1, 2, 0]

@@ -18,7 +18,7 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Conversation, Document, Picture, Preference, Sample, Turn
-from xgenmm_jax.data.rows import loader, packing, quarantine
+from xgenmm_jax.data.rows import build, loader, quarantine
 from xgenmm_jax.data.rows.loader import DataConfig, HostBatch, LoaderConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.rows.quarantine import RecordError, SampleIds, Skip, SourceError
@@ -137,7 +137,7 @@ def test_a_picture_that_cannot_be_decoded_leaves_its_place_empty(folder, words, 
             is_gone = np.isin(other.batch.segment_ids[b], gone)
             crops_gone = np.isin(other.batch.crop_segment[b], gone)
             images_gone = np.unique(other.batch.crop_image[b][crops_gone])
-            empty = packing.empty_rows(1, data(words).row, ANYRES, Tokenizer.load(words).pad_id)
+            empty = build.empty_rows(1, data(words).row, ANYRES, Tokenizer.load(words).pad_id)
             for field in ("token_ids", "segment_ids", "positions", "loss_mask", "slot"):
                 want = np.where(is_gone, getattr(empty, field)[0], getattr(other.batch, field)[b])
                 np.testing.assert_array_equal(getattr(one.batch, field)[b], want)
@@ -334,12 +334,12 @@ def test_nothing_of_a_sample_is_laid_when_one_of_its_pictures_fails(words, per, 
             made.append(sample(words, f"s{n}", pictures, is_pair))
         return made
 
-    build = functools.partial(packing.build_rows, row=row, config=ANYRES, tokenizer=Tokenizer.load(words))
+    batch_of = functools.partial(build.build_rows, row=row, config=ANYRES, tokenizer=Tokenizer.load(words))
     with pytest.raises(ValueError, match="x is damaged") as error:
-        build([row_of(bad)])
+        batch_of([row_of(bad)])
     assert error.value.__notes__[-1].endswith(f"of the record s{bad[0]}.")
     skipped: list[Skip] = []
-    got, whole = build([row_of(bad)], skipped=skipped), build([row_of(())])
+    got, whole = batch_of([row_of(bad)], skipped=skipped), batch_of([row_of(())])
     assert [skip[:3] for skip in skipped] == [("s", f"s{n}", quarantine.BAD_PICTURE) for n in bad]
     segments = {(2 if is_pair else 1) * n + 1 + k for n in bad for k in range(2 if is_pair else 1)}
     is_gone, crops_gone = np.isin(whole.segment_ids, list(segments)), np.isin(whole.crop_segment, list(segments))
@@ -356,7 +356,7 @@ def test_a_picture_of_another_size_than_before_is_not_laid(words):
     picture = Picture((48, 40), lambda: PIL.Image.new("RGB", (20, 20)))
     skipped: list[Skip] = []
     row = RowConfig(length=60, crops=10, images=2, vision_tokens=2)
-    batch = packing.build_rows([[sample(words, "s", (picture,))]], row, ANYRES, Tokenizer.load(words), skipped)
+    batch = build.build_rows([[sample(words, "s", (picture,))]], row, ANYRES, Tokenizer.load(words), skipped)
     assert "has (20, 20) px and had (48, 40) before" in skipped[0].detail and not batch.segment_ids.any()
 
 

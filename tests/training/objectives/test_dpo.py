@@ -11,7 +11,7 @@ import pytest
 import tiny_run
 
 from xgenmm_jax.data.records import Picture, Sample
-from xgenmm_jax.data.rows.packing import build_rows
+from xgenmm_jax.data.rows.build import build_rows
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLM
 from xgenmm_jax.ops.partitioning import unboxed

@@ -13,7 +13,7 @@ import tiny_run
 
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Picture, Sample
-from xgenmm_jax.data.rows import loader, packing
+from xgenmm_jax.data.rows import build, loader
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.token_sampling import Sampling
@@ -44,7 +44,7 @@ def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_pat
     objective = Bound.of(config)
     params = random_parameters(objective.init)
     loss = jax.jit(lambda batch: objective.loss(params, None, batch, jax.random.key(0))[0])
-    packed, alone = (loss(packing.build_rows(some, data.row, data.anyres, tokenizer)) for some in (rows, samples))
+    packed, alone = (loss(build.build_rows(some, data.row, data.anyres, tokenizer)) for some in (rows, samples))
     assert packed.weight == alone.weight == sum(int(s.loss_mask.sum()) for (s,) in samples)
     np.testing.assert_allclose(packed.total, alone.total, rtol=1e-5)
 
@@ -93,11 +93,11 @@ def test_a_sample_that_is_left_out_of_its_row_adds_nothing_and_moves_nothing(tmp
     loss_and_gradient = jax.jit(jax.value_and_grad(total, has_aux=True))
     for gone in ({0}, {1, count - 1}, set(range(len(rows[0]))), set(range(count))):
         skipped = []
-        batch = packing.build_rows(without(rows, gone), data.row, data.anyres, tokenizer, skipped)
+        batch = build.build_rows(without(rows, gone), data.row, data.anyres, tokenizer, skipped)
         assert len(skipped) == len(gone)
         numbers = itertools.count()
         rest = [[sample for sample in row if next(numbers) not in gone] for row in rows]
-        alone = packing.build_rows(rest, data.row, data.anyres, tokenizer)
+        alone = build.build_rows(rest, data.row, data.anyres, tokenizer)
         (got, weight), gradient = loss_and_gradient(params, batch)
         (want, wanted_weight), wanted_gradient = loss_and_gradient(params, alone)
         assert weight == wanted_weight and objective.objective.count(batch) == objective.objective.count(alone)

@@ -16,7 +16,7 @@ import numpy as np
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Sample
-from xgenmm_jax.data.rows import order, packing, parent, quarantine
+from xgenmm_jax.data.rows import build, order, packing, parent, quarantine
 from xgenmm_jax.data.rows.order import Draw, State
 from xgenmm_jax.data.rows.packing import RowConfig, Size
 from xgenmm_jax.data.rows.quarantine import SampleIds, Skip, SourceError
@@ -256,7 +256,7 @@ class _BatchSource:
                 skipped += itertools.chain.from_iterable(map(self._skips, begun))
             samples = [self._window(window).rows[row] for window, row in rows[self._own]]
         damaged: list[Skip] = []
-        batch = packing.build_rows(samples, config.row, config.anyres, self._tokenizer, damaged)
+        batch = build.build_rows(samples, config.row, config.anyres, self._tokenizer, damaged)
         gone = {(skip.source, skip.record) for skip in damaged}
         ids = [" + ".join(one.id for one in row if (one.source, one.id) not in gone) for row in samples]
         return number, HostBatch(batch, SampleIds.of(ids, [*skipped, *damaged]), state)

@@ -1,4 +1,4 @@
-"""Several samples in a row: sizes, best fit under several budgets, and rows as arrays.
+"""Which samples share a row: their sizes, cuts of what is too long, and best fit under several budgets.
 
 A row has room for `length` positions, `crops` crops, `images` images and `segments` samples. No sample is split and
 a preference pair stays together: two segments whose pictures are shared and counted once.
@@ -9,14 +9,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from jaxtyping import Bool, Int, Int32, Int64, UInt8
+from jaxtyping import Int32, Int64
 import numpy as np
 
-from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes, Layout
 from xgenmm_jax.data.records import Picture, Sample
-from xgenmm_jax.data.rows.quarantine import BAD_PICTURE, Skip, is_of_a_record, skip_of
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 
@@ -170,155 +168,3 @@ def best_fit(sizes: Sequence[Size], room: Size) -> list[list[int]]:
         left[chosen] -= need[sample]
         assert (left[chosen] >= 0).all(), f"sample {sample} of size {sizes[sample]} exceeds {room}"
     return rows
-
-
-class Expanded(NamedTuple):
-    """A token sequence with every `<image>` repeated over its vision tokens."""
-
-    token_ids: Int32[np.ndarray, " n"]
-    slot: Int32[np.ndarray, " n"]
-    source: Int[np.ndarray, " n"]  # the token of the unexpanded sequence
-
-
-def expand(
-    token_ids: Int32[np.ndarray, " n"],
-    layouts: Sequence[Layout],
-    row: RowConfig,
-    image_id: int,
-    first_crop: int = 0,
-    first_image: int = 0,
-) -> Expanded:
-    """Repeats the k-th `<image>` over the vision tokens of the k-th layout.
-
-    Example, Q = 2 and one image of one crop, first_crop 3: [9 a] -> ids [9 9 a], slot [6 7 -1], source [0 0 1].
-    """
-    is_image = token_ids == image_id
-    repeats = np.ones(len(token_ids), np.int64)
-    repeats[is_image] = [row.tokens_of(layout) for layout in layouts]
-    source = np.repeat(np.arange(len(token_ids)), repeats)
-    slot = np.full(len(source), -1, np.int32)
-    runs, crop = [], first_crop
-    for image, layout in enumerate(layouts, start=first_image):
-        start = row.vision_tokens * (crop if row.vision_tokens_per == "crop" else image)
-        runs.append(np.arange(start, start + row.tokens_of(layout), dtype=np.int32))
-        crop += layout.crops
-    if runs:
-        slot[is_image[source]] = np.concatenate(runs)
-    return Expanded(token_ids[source], slot, source)
-
-
-def empty_rows(rows: int, row: RowConfig, config: AnyRes, pad_id: int) -> Batch:
-    """A batch of nothing but padding, to be filled in place."""
-    B, T, C, size = rows, row.length, row.crops, config.view_px
-    return Batch(
-        token_ids=np.full((B, T), pad_id, np.int32),
-        segment_ids=np.zeros((B, T), np.int32),
-        positions=np.zeros((B, T), np.int32),
-        loss_mask=np.zeros((B, T), bool),
-        slot=np.full((B, T), -1, np.int32),
-        pixels=np.zeros((B, C, size, size, 3), np.uint8),
-        crop_image=np.full((B, C), -1, np.int32),
-        crop_segment=np.zeros((B, C), np.int32),
-        image_grid=np.zeros((B, row.images, 2), np.int32),
-        image_size_px=np.zeros((B, row.images, 2), np.int32),
-        image_valid=np.zeros((B, row.images, 4), np.int32),
-    )
-
-
-def build_rows(
-    rows: Sequence[Sequence[Sample]],
-    row: RowConfig,
-    config: AnyRes,
-    tokenizer: Tokenizer,
-    skipped: list[Skip] | None = None,
-) -> Batch:
-    """Packed rows as arrays; decodes the pictures. Each list of samples must fit a row.
-
-    skipped: is given a Skip for each sample with a picture that cannot be decoded. Its place stays padding, and what
-    stands behind it stays where it is: segments 1 1 2 2 3 0 become 1 1 0 0 3 0. None: such a picture is an error.
-    """
-    batch = empty_rows(len(rows), row, config, tokenizer.pad_id)
-    for number, samples in enumerate(rows):
-        _fill_row(Batch(*(array[number] for array in batch)), samples, row, config, tokenizer, skipped)
-    return batch
-
-
-def _fill_row(
-    out: Batch,
-    samples: Sequence[Sample],
-    row: RowConfig,
-    config: AnyRes,
-    tokenizer: Tokenizer,
-    skipped: list[Skip] | None,
-) -> None:
-    position = crop = image = segment = 0
-    for sample in samples:
-        segment += 1
-        layouts = layouts_of(sample.pictures, config)
-        views = _views(sample, layouts, config, skipped)
-        members = [(sample.token_ids, sample.loss_mask)]
-        if sample.rejected_ids is not None:
-            members.append((sample.rejected_ids, sample.rejected_mask))
-        for member, (token_ids, loss_mask) in enumerate(members):
-            expanded = expand(token_ids, layouts, row, tokenizer.image_id, crop, image)
-            place = slice(position, position + len(expanded.token_ids))
-            if views is not None:
-                _put_text(out, place, expanded, loss_mask, segment + member)
-            position = place.stop
-        for number, (picture, layout) in enumerate(zip(sample.pictures, layouts, strict=True)):
-            if views is not None:
-                _put_picture(out, views[number], picture, layout, crop, image, segment)
-            crop += layout.crops
-            image += 1
-        segment += len(members) - 1
-
-
-def _views(
-    sample: Sample, layouts: Sequence[Layout], config: AnyRes, skipped: list[Skip] | None
-) -> list[UInt8[np.ndarray, "n S S 3"]] | None:
-    """The crops of each picture; None where one cannot be decoded and `skipped` takes it.
-
-    All of a sample before anything of it is laid into its row.
-    """
-    views = []
-    for picture, layout in zip(sample.pictures, layouts, strict=True):
-        try:
-            found = picture.load()
-            if found.size != picture.size_px:
-                raise ValueError(f"picture: it has {found.size} px and had {picture.size_px} before; copy it again.")
-            views.append(anyres.crops(found, config))
-            assert len(views[-1]) == layout.crops
-        except Exception as error:
-            if skipped is None or not is_of_a_record(error):
-                error.add_note(f"Raised for a picture of the record {sample.id}.")
-                raise
-            skipped.append(skip_of(error, sample.source, sample.id, BAD_PICTURE))
-            return None
-    return views
-
-
-def _put_text(out: Batch, place: slice, expanded: Expanded, loss_mask: Bool[np.ndarray, " n"], segment: int) -> None:
-    out.token_ids[place] = expanded.token_ids
-    out.slot[place] = expanded.slot
-    out.segment_ids[place] = segment
-    out.positions[place] = np.arange(len(expanded.token_ids))
-    # Vision tokens are never targets, nor is a segment's first position: nothing of its segment comes before it.
-    out.loss_mask[place] = loss_mask[expanded.source] & (expanded.slot < 0)
-    out.loss_mask[place.start] = False
-
-
-def _put_picture(
-    out: Batch,
-    views: UInt8[np.ndarray, "n S S 3"],
-    picture: Picture,
-    layout: Layout,
-    crop: int,
-    image: int,
-    segment: int,
-) -> None:
-    out.pixels[crop : crop + layout.crops] = views
-    out.crop_image[crop : crop + layout.crops] = image
-    out.crop_segment[crop : crop + layout.crops] = segment
-    out.image_grid[image] = layout.grid
-    out.image_size_px[image] = picture.size_px
-    out.image_valid[image] = layout.valid
