@@ -44,15 +44,15 @@ café naïve Zürich ñandú señor 中文 日本 Москва x² 5₂ co‐op 
 """.split()
 
 
-def random_caption(dice: random.Random) -> str:
+def random_caption(rng: random.Random) -> str:
     """Words of the list, mostly with spaces between, now and then a word of odd characters."""
     out = ""
-    for _ in range(dice.randint(1, 9)):
-        if dice.random() < 0.08:
-            out += "".join(dice.choice("aAnstdl015'’\"`.,-/:;!?()&$%#@_ é") for _ in range(dice.randint(1, 6)))
+    for _ in range(rng.randint(1, 9)):
+        if rng.random() < 0.08:
+            out += "".join(rng.choice("aAnstdl015'’\"`.,-/:;!?()&$%#@_ é") for _ in range(rng.randint(1, 6)))
         else:
-            out += dice.choice(WORDS)
-        out += "" if dice.random() < 0.2 else " "
+            out += rng.choice(WORDS)
+        out += "" if rng.random() < 0.2 else " "
     return out.strip()
 
 
@@ -76,8 +76,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
-    dice = random.Random(arguments.seed)
-    captions = [random_caption(dice) for _ in range(arguments.compare or CAPTIONS)]
+    rng = random.Random(arguments.seed)
+    captions = [random_caption(rng) for _ in range(arguments.compare or CAPTIONS)]
     wanted = coco_tokens(arguments.jar, captions)
     if arguments.compare:
         different = [(text, want) for text, want in zip(captions, wanted, strict=True) if ptb.tokenize(text) != want]

@@ -26,8 +26,6 @@ STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
 SYSTEM_TOKENS = 50
 """Of a conversation's template and system prompt."""
 
-Dice = np.random.Generator
-
 
 class Drawn(NamedTuple):
     """A sample without its pictures' sizes. text_tokens: of a pair, its prompt and chosen answer."""
@@ -37,41 +35,41 @@ class Drawn(NamedTuple):
     rejected_tokens: int = 0
 
 
-def _tokens(dice: Dice, median: float, width: float, most: int = 4000) -> int:
-    return int(min(max(dice.lognormal(np.log(median), width), 1), most))
+def _tokens(rng: np.random.Generator, median: float, width: float, most: int = 4000) -> int:
+    return int(min(max(rng.lognormal(np.log(median), width), 1), most))
 
 
-def _pretraining(dice: Dice) -> Drawn:
+def _pretraining(rng: np.random.Generator) -> Drawn:
     """Half documents of some 650 tokens and three pictures, half captions of four lengths."""
-    if dice.random() < 0.5:
-        return Drawn(_tokens(dice, 650, 0.8), int(min(dice.geometric(0.33), 8)))
-    return Drawn(_tokens(dice, dice.choice([90, 14, 160, 60], p=[0.5, 0.25, 0.15, 0.1]), 0.5))
+    if rng.random() < 0.5:
+        return Drawn(_tokens(rng, 650, 0.8), int(min(rng.geometric(0.33), 8)))
+    return Drawn(_tokens(rng, rng.choice([90, 14, 160, 60], p=[0.5, 0.25, 0.15, 0.1]), 0.5))
 
 
-def _one_picture(dice: Dice) -> Drawn:
-    return Drawn(SYSTEM_TOKENS + _tokens(dice, 300, 0.8, 2048))
+def _one_picture(rng: np.random.Generator) -> Drawn:
+    return Drawn(SYSTEM_TOKENS + _tokens(rng, 300, 0.8, 2048))
 
 
-def _several_pictures(dice: Dice) -> Drawn:
+def _several_pictures(rng: np.random.Generator) -> Drawn:
     """Half of the conversations have two to four pictures."""
-    return _one_picture(dice)._replace(pictures=1 if dice.random() < 0.5 else int(dice.integers(2, 5)))
+    return _one_picture(rng)._replace(pictures=1 if rng.random() < 0.5 else int(rng.integers(2, 5)))
 
 
-def _pair(dice: Dice) -> Drawn:
-    prompt = SYSTEM_TOKENS + _tokens(dice, 40, 0.5)
-    return Drawn(prompt + _tokens(dice, 200, 0.6), 1, prompt + _tokens(dice, 200, 0.6))
+def _pair(rng: np.random.Generator) -> Drawn:
+    prompt = SYSTEM_TOKENS + _tokens(rng, 40, 0.5)
+    return Drawn(prompt + _tokens(rng, 200, 0.6), 1, prompt + _tokens(rng, 200, 0.6))
 
 
-LENGTHS: dict[str, Callable[[Dice], Drawn]] = {
+LENGTHS: dict[str, Callable[[np.random.Generator], Drawn]] = {
     "stage1": _pretraining, "stage2": _pretraining, "sft_single": _one_picture, "sft_multi": _several_pictures,
     "dpo": _pair,
 }  # fmt: skip
 
 
-def _picture_px(dice: Dice) -> tuple[int, int]:
+def _picture_px(rng: np.random.Generator) -> tuple[int, int]:
     """Some 550 px wide, a little wider than high."""
-    width = np.clip(dice.lognormal(np.log(550), 0.5), 64, 4000)
-    return round(width), max(1, round(width / np.exp(dice.normal(0.15, 0.35))))
+    width = np.clip(rng.lognormal(np.log(550), 0.5), 64, 4000)
+    return round(width), max(1, round(width / np.exp(rng.normal(0.15, 0.35))))
 
 
 def _size(drawn: Drawn, crops: list[int], vision_tokens: int) -> Size:
@@ -86,14 +84,14 @@ def _fits(size: Size, room: Size) -> bool:
 
 def assumed_windows(stage: str, data: DataConfig) -> list[tuple[list[Size], int]]:
     """Sizes of the samples of each window, and how many rows they make."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     room = packing.budget(data.row)
     windows = []
     for _ in range(WINDOWS):
         sizes = []
         for _ in range(data.window):
-            drawn = LENGTHS[stage](dice)
-            crops = [anyres.layout(_picture_px(dice), data.anyres).crops for _ in range(drawn.pictures)]
+            drawn = LENGTHS[stage](rng)
+            crops = [anyres.layout(_picture_px(rng), data.anyres).crops for _ in range(drawn.pictures)]
             while crops and not _fits(size := _size(drawn, crops, data.row.vision_tokens), room):
                 # A document is cut behind a picture, roughly as `packing.fit` does it; a pair is given up.
                 kept = 0 if drawn.rejected_tokens else len(crops) - 1

@@ -85,15 +85,15 @@ SMALL = {
 }
 
 
-def damaged(data: bytes, dice: random.Random) -> bytes:
+def damaged(data: bytes, rng: random.Random) -> bytes:
     """Cut, or with some bytes changed, most of them in the header."""
-    if dice.random() < 0.1:
-        return data[: dice.randrange(len(data))]
+    if rng.random() < 0.1:
+        return data[: rng.randrange(len(data))]
     changed = bytearray(data)
-    end = min(len(data), 200) if dice.random() < 0.6 else len(data)
-    for _ in range(dice.choice((1, 1, 2, 4, 12))):
-        place = dice.randrange(end)
-        changed[place] = dice.choice((0, 255, 127, 128, dice.randrange(256), changed[place] ^ 1 << dice.randrange(8)))
+    end = min(len(data), 200) if rng.random() < 0.6 else len(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 12))):
+        place = rng.randrange(end)
+        changed[place] = rng.choice((0, 255, 127, 128, rng.randrange(256), changed[place] ^ 1 << rng.randrange(8)))
     return bytes(changed)
 
 
@@ -281,9 +281,9 @@ def test_exif_that_is_damaged_never_costs_the_picture(format_):
         first = data.index(payload[:8])
         last = first + len(payload) - 14  # AVIF's is shorter by the orientation, which it holds elsewhere
     for seed in range(120):
-        dice, changed = random.Random(seed), bytearray(data)
-        for _ in range(dice.choice((1, 2, 6, 20))):
-            changed[dice.randrange(first, last)] = dice.choice((0, 255, dice.randrange(256)))
+        rng, changed = random.Random(seed), bytearray(data)
+        for _ in range(rng.choice((1, 2, 6, 20))):
+            changed[rng.randrange(first, last)] = rng.choice((0, 255, rng.randrange(256)))
         if format_ == "PNG" and seed % 2:
             end = data.index(b"eXIf") + 4 + len(payload)
             changed[end : end + 4] = struct.pack(">I", zlib.crc32(changed[end - 4 - len(payload) : end]))

@@ -39,20 +39,20 @@ SIZES = {
 def parameters(config: VLMConfig, seed: int) -> dict:
     """Of the golden's distributions: maps keep the size of what they take, norms and biases are random too."""
     shapes = nn.unbox(jax.eval_shape(functools.partial(blip3.initialize, config), jax.random.key(0)))
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
         names = [key.key for key in path]
         shape = leaf.shape[1:] if "layers" in names else leaf.shape
         if names[-1] == "scale":
-            value = dice.normal(1, 0.1, leaf.shape)
+            value = rng.normal(1, 0.1, leaf.shape)
         elif "bias" in names[-1]:
-            value = dice.normal(0, 0.1, leaf.shape)
+            value = rng.normal(0, 0.1, leaf.shape)
         elif names[-1] in ("kernel", "head_kernel", "additional_head_kernel") and "patch_embedding" not in names:
             inputs = np.prod(shape[:2]) if {"out", "to_out", "o_proj"} & set(names) else shape[0]
-            value = dice.normal(0, inputs**-0.5, leaf.shape)
+            value = rng.normal(0, inputs**-0.5, leaf.shape)
         else:
-            value = dice.normal(0, 0.5, leaf.shape)
+            value = rng.normal(0, 0.5, leaf.shape)
         return jnp.asarray(value, jnp.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
@@ -60,18 +60,18 @@ def parameters(config: VLMConfig, seed: int) -> dict:
 
 def rows(config: VLMConfig, seed: int, length: int = 80) -> Batch:
     """Two rows of text around a picture of 2 x 2 crops, part of which is padding."""
-    dice = np.random.default_rng(1000 + seed)
+    rng = np.random.default_rng(1000 + seed)
     crops, tokens, px = 5, config.tokens_per_group, config.vision.image_size_px
     slot = np.full((2, length), -1, np.int32)
     slot[:, 3 : 3 + crops * tokens] = np.arange(crops * tokens)
     grid = config.vision.grid
     return Batch(
-        token_ids=dice.integers(0, config.decoder.initial_len, (2, length)).astype(np.int32),
+        token_ids=rng.integers(0, config.decoder.initial_len, (2, length)).astype(np.int32),
         segment_ids=np.ones((2, length), np.int32),
         positions=np.tile(np.arange(length, dtype=np.int32), (2, 1)),
         loss_mask=np.zeros((2, length), bool),
         slot=slot,
-        pixels=dice.uniform(-1, 1, (2, crops, px, px, 3)).astype(np.float32),
+        pixels=rng.uniform(-1, 1, (2, crops, px, px, 3)).astype(np.float32),
         crop_image=np.zeros((2, crops), np.int32),
         crop_segment=np.ones((2, crops), np.int32),
         image_grid=np.full((2, 1, 2), 2, np.int32),

@@ -14,7 +14,7 @@ from xgenmm_jax.models import probes
 from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.nano.world import draw, scenes
 from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES
-from xgenmm_jax.nano.world.world import Dice
+from xgenmm_jax.nano.world.world import KeyedRandom
 from xgenmm_jax.probing.figures import curves, figure, to_picture
 
 PROPERTIES = {"color": COLORS, "shape": SHAPES, "place": PLACES}
@@ -40,7 +40,7 @@ class Probed(NamedTuple):
 
 def one_shape_pictures(count: int, seed: int = 0) -> Labeled:
     """Drawn by the embedded world, 64 x 64 pixels."""
-    drawn = [scenes.one_shape(Dice(seed, "probe", number), "train") for number in range(count)]
+    drawn = [scenes.one_shape(KeyedRandom(seed, "probe", number), "train") for number in range(count)]
     things = [scene.things[0] for scene in drawn]
     return Labeled(
         [draw.picture(scene) for scene in drawn],

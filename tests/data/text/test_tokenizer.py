@@ -25,11 +25,11 @@ def small(tmp_path_factory) -> Tokenizer:
 
 
 def texts():
-    dice = random.Random(0)
+    rng = random.Random(0)
     words = "the red circle is left of a blue square above three images show small large text".split()
     for _ in range(500):
-        code = "".join(dice.choices("ABCDEFGH0123456789", k=4))
-        yield f'{" ".join(dice.choices(words, k=9)).capitalize()} says "{code}".<|end|>\n<image>The red one: Red 12'
+        code = "".join(rng.choices("ABCDEFGH0123456789", k=4))
+        yield f'{" ".join(rng.choices(words, k=9)).capitalize()} says "{code}".<|end|>\n<image>The red one: Red 12'
 
 
 def test_vocabulary_is_phi3s(phi3):

@@ -8,7 +8,7 @@ import pytest
 from xgenmm_jax.nano.world import draw, evaluation_items, preferences
 from xgenmm_jax.nano.world.evaluation_items import ITEM_KINDS, MAX_SHOTS, ON_SIGNS, items
 from xgenmm_jax.nano.world.splits import danger_split
-from xgenmm_jax.nano.world.world import Dice
+from xgenmm_jax.nano.world.world import KeyedRandom
 
 UNSAFE = ("unsafe", "unsafe_known")
 
@@ -72,8 +72,8 @@ def test_things_on_signs_stand_in_either_frame_by_turns(kind: evaluation_items.I
 
 def test_no_training_record_shows_a_thing_of_the_items_in_its_frame():
     """Known dangers and harmless things are known from other frames: both halves of a pair are trained on, apart."""
-    scenes = [preferences.safety(Dice("trained", index), "train").scene for index in range(1500)]
-    scenes += [preferences.used(Dice("trained", index), "train")[0] for index in range(1500)]
+    scenes = [preferences.safety(KeyedRandom("trained", index), "train").scene for index in range(1500)]
+    scenes += [preferences.used(KeyedRandom("trained", index), "train")[0] for index in range(1500)]
     trained = {(scene.things[0].name, frame_of(scene)) for scene in scenes}
     things = {name for name, _ in trained}
     for kind in ON_SIGNS:

@@ -11,7 +11,7 @@ from xgenmm_jax.data.captions import ocr
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
 from xgenmm_jax.nano.world import documents, draw, drawings, families, language, preferences, questions
 from xgenmm_jax.nano.world.splits import SPLITS
-from xgenmm_jax.nano.world.world import ALPHABET, Dice, Scene
+from xgenmm_jax.nano.world.world import ALPHABET, KeyedRandom, Scene
 
 DANGERS = dict(drawings.DANGERS)
 GOLDENS = pathlib.Path(__file__).parents[3] / "goldens"
@@ -136,8 +136,8 @@ def test_frames_tell_nothing_of_what_stands_in_them(family: families.Family, spl
     """All dangers stood in hazard stripes and nothing else did, so a model need not look at the thing."""
     seen: dict[bool, list[str]] = {True: [], False: []}
     for index in range(1200):
-        dice = Dice("frames", split, index)
-        scene = preferences.safety(dice, split).scene if family == "safety" else preferences.used(dice, split)[0]
+        rng = KeyedRandom("frames", split, index)
+        scene = preferences.safety(rng, split).scene if family == "safety" else preferences.used(rng, split)[0]
         if scene.frame:
             seen[scene.things[0].name in DANGERS].append(scene.frame)
     for frames in seen.values():

@@ -85,8 +85,8 @@ class LlavaRecords:
                 f"data: '{path}' has {len(self._rows)} entries and none is usable ({reasons}); wanted LLaVA's form."
             )
         if samples is not None:
-            dice = random.Random(42)
-            draw = dice.choices if samples > len(kept) else dice.sample
+            rng = random.Random(42)
+            draw = rng.choices if samples > len(kept) else rng.sample
             kept = draw(kept, k=samples)
         self._kept = kept
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.nano.world import draw, language, questions, scenes, splits, world
 from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES, Split
-from xgenmm_jax.nano.world.world import BASE_PX, Dice, Scene
+from xgenmm_jax.nano.world.world import BASE_PX, KeyedRandom, Scene
 
 T = TypeVar("T")
 Part = str | Picture
@@ -26,21 +26,21 @@ def few_shot(question: str, answer: str) -> str:
     return f"Question:{question} Short answer:{answer}"
 
 
-def story(dice: Dice, split: Split) -> tuple[Part, ...]:
+def story(rng: KeyedRandom, split: Split) -> tuple[Part, ...]:
     """2 to 4 pictures, each with its caption after it."""
     parts: list[Part] = []
-    for _ in range(dice.between(2, 4)):
-        scene = scenes.mixed(dice, split)
-        parts += [draw.picture(scene), language.caption(dice, scene)]
+    for _ in range(rng.between(2, 4)):
+        scene = scenes.mixed(rng, split)
+        parts += [draw.picture(scene), language.caption(rng, scene)]
     return tuple(parts)
 
 
-def series(dice: Dice, split: Split) -> tuple[Part, ...]:
+def series(rng: KeyedRandom, split: Split) -> tuple[Part, ...]:
     """2 to 4 numbered pictures of shapes, then what a comparison of them shows."""
-    counts = dice.sample((1, 2, 3, 4, 5, 6), dice.between(2, 4))
+    counts = rng.sample((1, 2, 3, 4, 5, 6), rng.between(2, 4))
     parts: list[Part] = []
     for i, count in enumerate(counts):
-        scene = scenes.shapes(dice, split, count)
+        scene = scenes.shapes(rng, split, count)
         parts += [draw.picture(scene), f"Picture {i + 1}: {language.short_caption(scene)}"]
     most = counts.index(max(counts)) + 1
     fewest = counts.index(min(counts)) + 1
@@ -48,12 +48,12 @@ def series(dice: Dice, split: Split) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def shown_questions(dice: Dice, split: Split) -> tuple[Part, ...]:
+def shown_questions(rng: KeyedRandom, split: Split) -> tuple[Part, ...]:
     """3 to 6 pictures, each with a question and its answer in the form of demonstrations."""
     parts: list[Part] = []
-    for _ in range(dice.between(3, 6)):
-        scene = scenes.mixed(dice, split)
-        question, answer = questions.conversation(dice, scene, 1)[0]
+    for _ in range(rng.between(3, 6)):
+        scene = scenes.mixed(rng, split)
+        question, answer = questions.conversation(rng, scene, 1)[0]
         parts += [draw.picture(scene), few_shot(question, answer)]
     return tuple(parts)
 
@@ -74,20 +74,20 @@ class Naming:
         return called(self.attributes[which], self.names[which])
 
 
-def naming(dice: Dice, split: Split, count: int = 2) -> Naming:
+def naming(rng: KeyedRandom, split: Split, count: int = 2) -> Naming:
     """A random binding. In half of those of shapes only the deciding attribute varies.
 
     In a held-out binding the other attribute varies, so that `named_scene` finds held-out combinations.
     """
-    by: NamedBy = dice.pick(("color", "color", "shape", "shape", "object"))
-    names = tuple(dice.sample(NONCE, count))
+    by: NamedBy = rng.pick(("color", "color", "shape", "shape", "object"))
+    names = tuple(rng.sample(NONCE, count))
     if by == "object":
-        return Naming(by, tuple(dice.sample(splits.objects(split), count)), names, "")
+        return Naming(by, tuple(rng.sample(splits.objects(split), count)), names, "")
     options, others = (COLORS, SHAPES) if by == "color" else (SHAPES, COLORS)
-    attributes = tuple(dice.sample(options, count))
+    attributes = tuple(rng.sample(options, count))
     both = [o for o in others if all(splits.combination_split(*_pair(by, a, o)) == "train" for a in attributes)]
     # Held-out pictures vary, because no shape is held out in two colors and so on.
-    fixed = dice.pick(both) if both and split == "train" and dice.chance(0.5) else ""
+    fixed = rng.pick(both) if both and split == "train" and rng.chance(0.5) else ""
     return Naming(by, attributes, names, fixed)
 
 
@@ -95,15 +95,15 @@ def _pair(by: NamedBy, attribute: str, other: str) -> tuple[str, str]:
     return (attribute, other) if by == "color" else (other, attribute)
 
 
-def named_scene(dice: Dice, binding: Naming, which: int, split: Split) -> Scene:
+def named_scene(rng: KeyedRandom, binding: Naming, which: int, split: Split) -> Scene:
     """A scene of one thing that has attribute `which`."""
     attribute = binding.attributes[which]
     if binding.by == "object":
-        place = dice.pick([p for p in PLACES if splits.object_place_split(attribute, p) == split])
-        thing = world.drawing(dice, attribute, place, dice.pick(splits.styles("train")), 2 * dice.between(13, 16))
-        return Scene((BASE_PX, BASE_PX), world.background(dice), (thing,))
+        place = rng.pick([p for p in PLACES if splits.object_place_split(attribute, p) == split])
+        thing = world.drawing(rng, attribute, place, rng.pick(splits.styles("train")), 2 * rng.between(13, 16))
+        return Scene((BASE_PX, BASE_PX), world.background(rng), (thing,))
     color, shape = (attribute, binding.fixed) if binding.by == "color" else (binding.fixed, attribute)
-    return scenes.one_shape(dice, split, color, shape)
+    return scenes.one_shape(rng, split, color, shape)
 
 
 def called(attribute: str, name: str) -> str:
@@ -121,35 +121,36 @@ def name_in(answer: str) -> str:
     return answer.strip().rpartition(" ")[2]
 
 
-def names(dice: Dice, split: Split) -> tuple[Part, ...]:
+def names(rng: KeyedRandom, split: Split) -> tuple[Part, ...]:
     """4 to 9 pictures of things with 2 to 4 names, in any order, each followed by the question what it is called."""
-    count = dice.between(2, 4)
-    binding = naming(dice, split, count)
+    count = rng.between(2, 4)
+    binding = naming(rng, split, count)
     parts: list[Part] = []
-    for which in (dice.below(count) for _ in range(dice.between(4, 9))):
-        scene = named_scene(dice, binding, which, split)
+    for which in (rng.below(count) for _ in range(rng.between(4, 9))):
+        scene = named_scene(rng, binding, which, split)
         parts += [draw.picture(scene), few_shot(NAMING_QUESTION, binding.called(which))]
     return tuple(parts)
 
 
-def glossary(dice: Dice, split: Split) -> str:
+def glossary(rng: KeyedRandom, split: Split) -> str:
     """2 to 6 names, each told again and again behind what decides it: `red dax, blue wug, red dax, green fep`.
 
     Dozens of names in the room of one demonstration. A language model that learned to look names up in half of these
     looked them up in demonstrations too; an eighth of them from its first step on was too little
     (docs/log/in_context_naming.md#a-late-half-of-glossaries-teaches-naming).
     """
-    count = dice.between(2, 6)
-    binding = naming(dice, split, count)
-    return ", ".join(binding.called(dice.below(count)) for _ in range(dice.between(16, 40)))
+    count = rng.between(2, 6)
+    binding = naming(rng, split, count)
+    return ", ".join(binding.called(rng.below(count)) for _ in range(rng.between(16, 40)))
 
 
-def document(dice: Dice, split: Split) -> tuple[tuple[Part, ...], Literal["", "\n"]]:
+def document(rng: KeyedRandom, split: Split) -> tuple[tuple[Part, ...], Literal["", "\n"]]:
     """Any of the above; naming most often, since it alone must be learned from the context.
 
     With what separates the pictures' texts: demonstrations stand on lines of their own as often as not.
     """
-    kinds: Sequence[Callable[[Dice, Split], tuple[Part, ...]]] = (names, names, names, shown_questions, story, series)
-    make = dice.pick(kinds)
-    lines = make in (names, shown_questions) and dice.chance(0.5)
-    return make(dice, split), "\n" if lines else ""
+    kinds: Sequence[Callable[[KeyedRandom, Split], tuple[Part, ...]]]
+    kinds = (names, names, names, shown_questions, story, series)
+    make = rng.pick(kinds)
+    lines = make in (names, shown_questions) and rng.chance(0.5)
+    return make(rng, split), "\n" if lines else ""

@@ -26,7 +26,7 @@ from xgenmm_jax.nano.world import (
 )
 from xgenmm_jax.nano.world.questions import Answered, Ask
 from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES
-from xgenmm_jax.nano.world.world import Dice, Scene
+from xgenmm_jax.nano.world.world import KeyedRandom, Scene
 
 ItemKind = Literal[
     "color", "shape", "object", "count", "exists", "where", "read", "reading_small", "reading_large",
@@ -100,133 +100,133 @@ def _wrong_pictures(made: Sequence[Item], index: int) -> tuple[Picture, ...]:
 
 
 def _item(kind: ItemKind, index: int, seed: int) -> Item:
-    dice = Dice(seed, "evaluation", kind, index)
+    rng = KeyedRandom(seed, "evaluation", kind, index)
     id = f"{kind}/{seed}/{index}"
     if kind == "multi_image":
-        return _multi_image(dice, id)
+        return _multi_image(rng, id)
     if kind == "shots":
-        return _shots(dice, id)
+        return _shots(rng, id)
     if kind in ON_SIGNS:
-        return _on_sign(dice, id, kind, index)
+        return _on_sign(rng, id, kind, index)
     if kind == "caption":
-        scene = scenes.mixed(dice, "held_out")
+        scene = scenes.mixed(rng, "held_out")
         return Item(id, kind, (draw.picture(scene),), "Describe the picture.", language.captions(scene))
     if kind == "grounding":
-        scene, (question, answer) = _grounding(dice)
+        scene, (question, answer) = _grounding(rng)
         box = annotation.fraction_box(scene.things[0], scene.size_px)
         return Item(id, kind, (draw.picture(scene),), question, (answer,), box=box)
-    scene, (question, answer) = _question(dice, kind, index)
+    scene, (question, answer) = _question(rng, kind, index)
     if kind in WITH_EVIDENCE:
         answer = questions.verdict(answer)
     return Item(id, kind, (draw.picture(scene),), question, (answer,))
 
 
-def _on_sign(dice: Dice, id: str, kind: ItemKind, index: int) -> Item:
+def _on_sign(rng: KeyedRandom, id: str, kind: ItemKind, index: int) -> Item:
     """What a thing is for. Items of even index stand in the frame that one would expect."""
     unsafe = kind != "benign"
-    scene = preferences.sign(dice, "held_out", unsafe, (index % 2 == 0) == unsafe, known=kind == "unsafe_known")
-    question, answer = preferences.usage(dice, scene)
+    scene = preferences.sign(rng, "held_out", unsafe, (index % 2 == 0) == unsafe, known=kind == "unsafe_known")
+    question, answer = preferences.usage(rng, scene)
     answers = preferences.REFUSALS if unsafe else (answer,)
     category = dict(drawings.DANGERS)[scene.things[0].name] if unsafe else ""
     return Item(id, kind, (draw.picture(scene),), question, answers, category=category)
 
 
-def _question(dice: Dice, kind: ItemKind, index: int) -> tuple[Scene, Answered]:
+def _question(rng: KeyedRandom, kind: ItemKind, index: int) -> tuple[Scene, Answered]:
     """One scene and a question about its first thing."""
     if kind == "color":
-        return _about_shapes(dice, questions.color, COLORS[index % 8])
+        return _about_shapes(rng, questions.color, COLORS[index % 8])
     if kind == "shape":
-        return _about_shapes(dice, questions.shape, SHAPES[index % 8])
+        return _about_shapes(rng, questions.shape, SHAPES[index % 8])
     if kind == "where":
-        return _about_shapes(dice, questions.where, PLACES[index % 9])
+        return _about_shapes(rng, questions.where, PLACES[index % 9])
     if kind == "count":
-        return _about_shapes(dice, questions.count, language.NUMBERS[1 + index % 5])
+        return _about_shapes(rng, questions.count, language.NUMBERS[1 + index % 5])
     if kind == "exists":
-        return _exists(dice, index % 2 == 0)
+        return _exists(rng, index % 2 == 0)
     if kind == "hallucination":
-        return _hallucination(dice, index)
+        return _hallucination(rng, index)
     if kind in ("reading_small", "reading_large"):
-        page = pages.page(dice, "held_out", "small" if kind == "reading_small" else "large")
+        page = pages.page(rng, "held_out", "small" if kind == "reading_small" else "large")
         return (page.scene, page.answered[0])
     for _ in range(_TRIES):
         if kind == "read":
-            scene, ask = scenes.text(dice, "held_out"), questions.read
+            scene, ask = scenes.text(rng, "held_out"), questions.read
         elif kind == "handwriting":
-            scene, ask = scenes.digit(dice, "held_out"), questions.digit
+            scene, ask = scenes.digit(rng, "held_out"), questions.digit
         else:
             style = drawings.HELD_OUT_STYLE if kind == "new_style" else ""
-            scene, ask = scenes.objects(dice, "held_out", style), questions.object_
-        answered = ask(dice, scene, scene.things[0])
+            scene, ask = scenes.objects(rng, "held_out", style), questions.object_
+        answered = ask(rng, scene, scene.things[0])
         if answered:
             return (scene, answered)
     raise AssertionError(f"no {kind} question in {_TRIES} scenes")
 
 
-def _about_shapes(dice: Dice, ask: Ask, answer: str) -> tuple[Scene, Answered]:
+def _about_shapes(rng: KeyedRandom, ask: Ask, answer: str) -> tuple[Scene, Answered]:
     """A question about the held-out combination of a scene that has this answer."""
     for _ in range(_TRIES):
         number = language.NUMBERS.index(answer) if answer in language.NUMBERS else 0
-        scene = scenes.counted(dice, "held_out", number) if number else scenes.shapes(dice, "held_out")
-        answered = ask(dice, scene, scene.things[0])
+        scene = scenes.counted(rng, "held_out", number) if number else scenes.shapes(rng, "held_out")
+        answered = ask(rng, scene, scene.things[0])
         if answered and questions.verdict(answered[1]) == answer:
             return (scene, answered)
     raise AssertionError(f"no question with answer {answer!r} in {_TRIES} scenes")
 
 
-def _exists(dice: Dice, present: bool) -> tuple[Scene, Answered]:
+def _exists(rng: KeyedRandom, present: bool) -> tuple[Scene, Answered]:
     """About a held-out combination, there or not; when not, its color or its shape is there."""
     while True:
-        scene = scenes.shapes(dice, "held_out")
+        scene = scenes.shapes(rng, "held_out")
         if present:
             return (scene, questions.presence(scene, scene.things[0].color, scene.things[0].name))
         pairs = {(t.color, t.name) for t in scene.things}
         colors, shapes = {color for color, _ in pairs}, {shape for _, shape in pairs}
         near = [p for p in splits.combinations("held_out") if p not in pairs and (p[0] in colors or p[1] in shapes)]
         if near:
-            return (scene, questions.presence(scene, *dice.pick(near)))
+            return (scene, questions.presence(scene, *rng.pick(near)))
 
 
-def _hallucination(dice: Dice, index: int) -> tuple[Scene, Answered]:
+def _hallucination(rng: KeyedRandom, index: int) -> tuple[Scene, Answered]:
     """Objects and shapes in turn, there and not there in turn."""
     present, of_objects = index % 2 == 0, index // 2 % 2 == 0
     if not of_objects:
-        return _exists(dice, present)
-    scene = scenes.objects(dice, "held_out")
+        return _exists(rng, present)
+    scene = scenes.objects(rng, "held_out")
     thing = scene.things[0]
-    asked = questions.present(dice, thing) if present else questions.absent(dice, scene, thing)
+    asked = questions.present(rng, thing) if present else questions.absent(rng, scene, thing)
     return (scene, questions.presence(scene, *asked))
 
 
-def _grounding(dice: Dice) -> tuple[Scene, Answered]:
+def _grounding(rng: KeyedRandom) -> tuple[Scene, Answered]:
     for _ in range(_TRIES):
-        make = dice.pick((scenes.shapes, scenes.shapes, scenes.objects, scenes.text))
-        scene = make(dice, "held_out")
-        answered = questions.ground(dice, scene, scene.things[0])
+        make = rng.pick((scenes.shapes, scenes.shapes, scenes.objects, scenes.text))
+        scene = make(rng, "held_out")
+        answered = questions.ground(rng, scene, scene.things[0])
         if answered:
             return (scene, answered)
     raise AssertionError(f"nothing to point at in {_TRIES} scenes")
 
 
-def _multi_image(dice: Dice, id: str) -> Item:
+def _multi_image(rng: KeyedRandom, id: str) -> Item:
     """Only questions whose answer depends on the pictures' order."""
-    shown = multi_image.picture_set(dice, "held_out")
+    shown = multi_image.picture_set(rng, "held_out")
     question, answer = shown.ordered[0]
     pictures = tuple(draw.picture(scene) for scene in shown.scenes)
-    shift = dice.between(1, len(pictures) - 1)
+    shift = rng.between(1, len(pictures) - 1)
     order = tuple((i + shift) % len(pictures) for i in range(len(pictures)))
     return Item(id, "multi_image", pictures, question, (answer,), order=order)
 
 
-def _shots(dice: Dice, id: str) -> Item:
+def _shots(rng: KeyedRandom, id: str) -> Item:
     """Eight named pictures, then one whose combination, or object and place, is held out."""
-    binding = documents.naming(dice, "held_out", NAMES)
+    binding = documents.naming(rng, "held_out", NAMES)
     demos = []
-    for which in (*dice.shuffle(range(NAMES)), *dice.shuffle(range(NAMES))):
-        picture = draw.picture(documents.named_scene(dice, binding, which, "train"))
+    for which in (*rng.shuffle(range(NAMES)), *rng.shuffle(range(NAMES))):
+        picture = draw.picture(documents.named_scene(rng, binding, which, "train"))
         demos.append(
             Demonstration(picture, documents.NAMING_QUESTION, binding.attributes[which], binding.names[which])
         )
-    which = dice.below(NAMES)
-    query = draw.picture(documents.named_scene(dice, binding, which, "held_out"))
+    which = rng.below(NAMES)
+    query = draw.picture(documents.named_scene(rng, binding, which, "held_out"))
     name = binding.names[which]
     return Item(id, "shots", (query,), documents.NAMING_QUESTION, (name,), demos=tuple(demos))

@@ -19,7 +19,7 @@ from xgenmm_jax.nano.world import (
     text_only,
 )
 from xgenmm_jax.nano.world.splits import Split
-from xgenmm_jax.nano.world.world import Dice
+from xgenmm_jax.nano.world.world import KeyedRandom
 
 Family = Literal[
     "caption", "dense", "lookups", "naming", "ocr", "ocr_hd", "grounding", "interleaved", "pages", "questions",
@@ -58,64 +58,64 @@ def record(
     Raises:
         ValueError: no such family.
     """
-    dice = Dice(seed, family, split, index)
+    rng = KeyedRandom(seed, family, split, index)
     id = f"{family}/{split}/{seed}/{index}"
     if family == "caption":
-        scene = scenes.mixed(dice, split)
-        return Caption(id, draw.picture(scene), language.caption(dice, scene))
+        scene = scenes.mixed(rng, split)
+        return Caption(id, draw.picture(scene), language.caption(rng, scene))
     if family == "dense":
-        scene = scenes.mixed(dice, split, scenes.TEXT_HEAVY)
+        scene = scenes.mixed(rng, split, scenes.TEXT_HEAVY)
         return Caption(id, draw.picture(scene), language.dense_caption(scene))
     if family in ("ocr", "ocr_hd", "small_text"):
-        scene = pages.page(dice, split).scene if family == "ocr_hd" else _SHORT_TEXTS[family](dice, split)
+        scene = pages.page(rng, split).scene if family == "ocr_hd" else _SHORT_TEXTS[family](rng, split)
         entries = [(t.name, annotation.fraction_box(t, scene.size_px, 6)) for t in pages.strings(scene)]
         return Caption(id, draw.picture(scene), ocr.caption(entries, granularity, filler))
     if family == "grounding":
-        scene = scenes.mixed(dice, split)
-        level = cast(Literal[0, 1, 2], dice.pick((0, 1, 2, 2, 2)))
+        scene = scenes.mixed(rng, split)
+        level = cast(Literal[0, 1, 2], rng.pick((0, 1, 2, 2, 2)))
         return Caption(id, draw.picture(scene), annotation.grounding_caption(scene, level))
     if family == "interleaved":
-        parts, separator = documents.document(dice, split)
+        parts, separator = documents.document(rng, split)
         return Document(id, parts, separator)
     if family == "naming":
-        return Document(id, documents.names(dice, split), dice.pick(("", "\n")))
+        return Document(id, documents.names(rng, split), rng.pick(("", "\n")))
     if family == "glossary":
-        return Document(id, (documents.glossary(dice, split),))
+        return Document(id, (documents.glossary(rng, split),))
     if family == "pages":
-        page = pages.page(dice, split)
+        page = pages.page(rng, split)
         return Caption(id, draw.picture(page.scene), page.caption)
     if family == "questions":
-        if dice.chance(0.08):
-            scene, answered = preferences.used(dice, split)
+        if rng.chance(0.08):
+            scene, answered = preferences.used(rng, split)
         else:
-            scene = scenes.mixed(dice, split)
-            answered = questions.conversation(dice, scene, dice.between(3, 6))
+            scene = scenes.mixed(rng, split)
+            answered = questions.conversation(rng, scene, rng.between(3, 6))
         return Conversation(id, (draw.picture(scene),), turns(answered, pictures=1))
     if family == "lookups":
-        scene = scenes.mixed(dice, split)
+        scene = scenes.mixed(rng, split)
         while len(scene.things) < 2:
-            scene = scenes.mixed(dice, split)
-        answered = questions.lookups(dice, scene, dice.between(4, 8))
+            scene = scenes.mixed(rng, split)
+        answered = questions.lookups(rng, scene, rng.between(4, 8))
         return Conversation(id, (draw.picture(scene),), turns(answered, pictures=1))
     if family == "page_questions":
-        page = pages.page(dice, split)
+        page = pages.page(rng, split)
         return Conversation(id, (draw.picture(page.scene),), turns(page.answered[:4], pictures=1))
     if family == "multi_image":
-        shown = multi_image.picture_set(dice, split)
+        shown = multi_image.picture_set(rng, split)
         pictures = tuple(draw.picture(scene) for scene in shown.scenes)
-        answered = multi_image.conversation(dice, shown, dice.between(2, 4))
+        answered = multi_image.conversation(rng, shown, rng.between(2, 4))
         return Conversation(id, pictures, turns(answered, pictures=len(pictures)))
     if family in ("text", "text_chat"):
-        text, answered = text_only.exercise(dice, split)
+        text, answered = text_only.exercise(rng, split)
         while not answered:
-            text, answered = text_only.exercise(dice, split)
+            text, answered = text_only.exercise(rng, split)
         if family == "text_chat":
             (question, answer), *rest = answered
             return Conversation(id, (), turns([(f"{text} {question}".strip(), answer), *rest], pictures=0))
         shots = " ".join(documents.few_shot(*pair) for pair in answered)
         return Document(id, (f"{text} {shots}".strip(),))
     if family in ("preference", "safety"):
-        pair = preferences.grounded(dice, split) if family == "preference" else preferences.safety(dice, split)
+        pair = preferences.grounded(rng, split) if family == "preference" else preferences.safety(rng, split)
         prompt = (Turn("user", f"<image>\n{pair.question}"),)
         return Preference(id, (draw.picture(pair.scene),), prompt, pair.chosen, pair.rejected)
     raise ValueError(f"synthetic family: got {family!r}; wanted one of {', '.join(FAMILIES)}.")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from xgenmm_jax.nano.world.splits import PLACES
-from xgenmm_jax.nano.world.world import Box, Dice, Scene, Thing
+from xgenmm_jax.nano.world.world import Box, KeyedRandom, Scene, Thing
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -75,9 +75,9 @@ def count_caption(scene: Scene) -> str:
     return f"{total}: {enumeration(counted([noun(t) for t in shapes]))}"
 
 
-def caption(dice: Dice, scene: Scene) -> str:
+def caption(rng: KeyedRandom, scene: Scene) -> str:
     """A caption of random density."""
-    choice = dice.chance_value()
+    choice = rng.chance_value()
     if choice < 0.3 and all(t.kind == "shape" for t in scene.things):
         return count_caption(scene)
     return dense_caption(scene) if choice < 0.7 else short_caption(scene)

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from xgenmm_jax.nano.world import language, scenes, splits, world
 from xgenmm_jax.nano.world.questions import Answered
 from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES, Split
-from xgenmm_jax.nano.world.world import BASE_PX, Dice, Scene
+from xgenmm_jax.nano.world.world import BASE_PX, KeyedRandom, Scene
 
 SetKind = Literal["shapes", "counts", "objects", "texts"]
 
@@ -20,36 +20,36 @@ class PictureSet:
     unordered: tuple[Answered, ...]
 
 
-def picture_set(dice: Dice, split: Split, kind: SetKind | None = None) -> PictureSet:
+def picture_set(rng: KeyedRandom, split: Split, kind: SetKind | None = None) -> PictureSet:
     """2 or 3 scenes and, in random order, the questions about them."""
-    kind = kind or dice.pick(get_args(SetKind))
-    count = dice.between(2, 3)
+    kind = kind or rng.pick(get_args(SetKind))
+    count = rng.between(2, 3)
     if kind == "shapes":
-        made = _shapes(dice, split, count)
+        made = _shapes(rng, split, count)
     elif kind == "counts":
-        made = _counts(dice, split, count)
+        made = _counts(rng, split, count)
     elif kind == "objects":
-        made = _objects(dice, split, count)
+        made = _objects(rng, split, count)
     else:
-        made = _texts(dice, split, count)
-    return PictureSet(made.scenes, tuple(dice.shuffle(made.ordered)), tuple(dice.shuffle(made.unordered)))
+        made = _texts(rng, split, count)
+    return PictureSet(made.scenes, tuple(rng.shuffle(made.ordered)), tuple(rng.shuffle(made.unordered)))
 
 
 def _picture(index: int) -> str:
     return f"picture {index + 1}"
 
 
-def _shapes(dice: Dice, split: Split, count: int) -> PictureSet:
+def _shapes(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
     """One shape each. Two pictures often share color or shape."""
-    pairs = [dice.pick(splits.combinations(split))]
+    pairs = [rng.pick(splits.combinations(split))]
     while len(pairs) < count:
         options = [p for p in splits.combinations(split) if p not in pairs]
-        choice = dice.chance_value()
+        choice = rng.chance_value()
         if choice < 0.7:
             which = 0 if choice < 0.35 else 1
             options = [p for p in options if p[which] == pairs[0][which]] or options
-        pairs.append(dice.pick(options))
-    things = [world.shape(dice, color, shape, dice.pick(PLACES)) for color, shape in dice.shuffle(pairs)]
+        pairs.append(rng.pick(options))
+    things = [world.shape(rng, color, shape, rng.pick(PLACES)) for color, shape in rng.shuffle(pairs)]
     ordered = []
     for i, thing in enumerate(things):
         ordered.append((f"What color is the shape in {_picture(i)}?", thing.color))
@@ -63,7 +63,7 @@ def _shapes(dice: Dice, split: Split, count: int) -> PictureSet:
     if count == 2:
         unordered.append(("Do both pictures show the same color?", _yes(things[0].color == things[1].color)))
         unordered.append(("Do both pictures show the same shape?", _yes(things[0].name == things[1].name)))
-    made = tuple(Scene((BASE_PX, BASE_PX), world.background(dice), (thing,)) for thing in things)
+    made = tuple(Scene((BASE_PX, BASE_PX), world.background(rng), (thing,)) for thing in things)
     return PictureSet(made, tuple(ordered), tuple(unordered))
 
 
@@ -71,9 +71,9 @@ def _yes(condition: bool) -> str:
     return "yes" if condition else "no"
 
 
-def _counts(dice: Dice, split: Split, count: int) -> PictureSet:
-    numbers = dice.sample((1, 2, 3, 4, 5, 6), count)
-    made = tuple(scenes.shapes(dice, split, n) for n in numbers)
+def _counts(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
+    numbers = rng.sample((1, 2, 3, 4, 5, 6), count)
+    made = tuple(scenes.shapes(rng, split, n) for n in numbers)
     ordered = [(f"How many shapes are in {_picture(i)}?", language.NUMBERS[n]) for i, n in enumerate(numbers)]
     ordered += [
         ("Which picture has the most shapes?", _picture(numbers.index(max(numbers)))),
@@ -87,18 +87,18 @@ def _counts(dice: Dice, split: Split, count: int) -> PictureSet:
     return PictureSet(made, tuple(ordered), ())
 
 
-def _objects(dice: Dice, split: Split, count: int) -> PictureSet:
+def _objects(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
     """One object each; in half of the pairs of pictures the same one, in another drawing."""
-    style = dice.pick(splits.styles("train"))
-    names = dice.sample(splits.objects(split), count)
-    if count == 2 and dice.chance(0.3):
+    style = rng.pick(splits.styles("train"))
+    names = rng.sample(splits.objects(split), count)
+    if count == 2 and rng.chance(0.3):
         names[1] = names[0]
     things = []
     for name in names:
         places = [p for p in PLACES if splits.object_place_split(name, p) == split]
-        place = dice.pick(places)
-        things.append(world.drawing(dice, name, place, style, 2 * dice.between(13, 15)))
-        style = dice.pick(splits.styles("train"))
+        place = rng.pick(places)
+        things.append(world.drawing(rng, name, place, style, 2 * rng.between(13, 15)))
+        style = rng.pick(splits.styles("train"))
     ordered: list[Answered] = []
     for i, name in enumerate(names):
         ordered.append((f"What object is in {_picture(i)}?", name))
@@ -108,26 +108,26 @@ def _objects(dice: Dice, split: Split, count: int) -> PictureSet:
     unordered: list[Answered] = []
     if count == 2:
         unordered.append(("Do both pictures show the same object?", _yes(names[0] == names[1])))
-    made = tuple(Scene((BASE_PX, BASE_PX), world.background(dice), (thing,)) for thing in things)
+    made = tuple(Scene((BASE_PX, BASE_PX), world.background(rng), (thing,)) for thing in things)
     return PictureSet(made, tuple(ordered), tuple(unordered))
 
 
-def _texts(dice: Dice, split: Split, count: int) -> PictureSet:
+def _texts(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
     words: list[str] = []
     while len(words) < count:
-        string = world.word(dice, split)
+        string = world.word(rng, split)
         if string not in words:
             words.append(string)
-    things = [world.text(dice, split, string=string) for string in words]
+    things = [world.text(rng, split, string=string) for string in words]
     ordered: list[Answered] = []
     for i, string in enumerate(words):
         ordered.append((f"What does the text in {_picture(i)} say?", string))
         ordered.append((f"In which picture is the text {string}?", _picture(i)))
-    made = tuple(Scene((BASE_PX, BASE_PX), world.background(dice), (thing,)) for thing in things)
+    made = tuple(Scene((BASE_PX, BASE_PX), world.background(rng), (thing,)) for thing in things)
     return PictureSet(made, tuple(ordered), ())
 
 
-def conversation(dice: Dice, pictures: PictureSet, turns: int) -> list[Answered]:
+def conversation(rng: KeyedRandom, pictures: PictureSet, turns: int) -> list[Answered]:
     """Different questions about one set, the unordered kind a fifth of the time.
 
     No question gives away, or is given away by, an earlier turn's word: `7C6` in picture 1, then where `7C6` stands.
@@ -136,7 +136,7 @@ def conversation(dice: Dice, pictures: PictureSet, turns: int) -> list[Answered]
     said: set[str] = set()
     ordered, unordered = list(pictures.ordered), list(pictures.unordered)
     while len(asked) < turns and ordered:
-        options = unordered if unordered and dice.chance(0.2) else ordered
+        options = unordered if unordered and rng.chance(0.2) else ordered
         question, answer = options.pop()
         told = {question.rstrip("?").split()[-1], answer} - {"1", "2", "3", "say", "shapes", "yes", "no"}
         told = {word for word in told if not word.startswith("picture")}

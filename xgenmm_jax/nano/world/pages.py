@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from xgenmm_jax.nano.world import draw_text, language, world
 from xgenmm_jax.nano.world.questions import READ, Answered
 from xgenmm_jax.nano.world.splits import COLORS, Split
-from xgenmm_jax.nano.world.world import BASE_PX, Box, Dice, Scene, Thing
+from xgenmm_jax.nano.world.world import BASE_PX, Box, KeyedRandom, Scene, Thing
 
 PageKind = Literal["small", "large", "lines", "chart", "strip"]
 PAGE_PX = 2 * BASE_PX
@@ -30,76 +30,76 @@ class Page:
     answered: tuple[Answered, ...]
 
 
-def page(dice: Dice, split: Split, kind: PageKind | None = None) -> Page:
+def page(rng: KeyedRandom, split: Split, kind: PageKind | None = None) -> Page:
     """A page of a kind, or of a random one."""
-    kind = kind or dice.pick(get_args(PageKind))
+    kind = kind or rng.pick(get_args(PageKind))
     if kind == "lines":
-        return _lines(dice, split)
+        return _lines(rng, split)
     if kind == "chart":
-        return _chart(dice, split)
+        return _chart(rng, split)
     if kind == "strip":
-        return _strip(dice, split)
-    return _one_string(dice, split, kind)
+        return _strip(rng, split)
+    return _one_string(rng, split, kind)
 
 
 def _tile(column: int, row: int) -> Box:
     return (column * BASE_PX + 2, row * BASE_PX + 2, (column + 1) * BASE_PX - 2, (row + 1) * BASE_PX - 2)
 
 
-def _shape_in(dice: Dice, split: Split, region: Box, px: tuple[int, int], size_px: tuple[int, int]) -> Thing:
-    color, name = world.combination(dice, split)
-    size = dice.between(*px)
-    left, top = dice.between(region[0], region[2] - size), dice.between(region[1], region[3] - size)
+def _shape_in(rng: KeyedRandom, split: Split, region: Box, px: tuple[int, int], size_px: tuple[int, int]) -> Thing:
+    color, name = world.combination(rng, split)
+    size = rng.between(*px)
+    left, top = rng.between(region[0], region[2] - size), rng.between(region[1], region[3] - size)
     box = (left, top, left + size, top + size)
-    return Thing("shape", name, color, world.place_of(box, size_px), box, ink=world.ink(dice, color))
+    return Thing("shape", name, color, world.place_of(box, size_px), box, ink=world.ink(rng, color))
 
 
-def _read_one(dice: Dice, scene: Scene, kind: PageKind) -> Page:
-    asked = [(dice.pick(READ), scene.things[0].name), ("Where is the text?", scene.things[0].place)]
+def _read_one(rng: KeyedRandom, scene: Scene, kind: PageKind) -> Page:
+    asked = [(rng.pick(READ), scene.things[0].name), ("Where is the text?", scene.things[0].place)]
     return Page(kind, scene, language.dense_caption(scene), tuple(asked))
 
 
-def _one_string(dice: Dice, split: Split, kind: Literal["small", "large"]) -> Page:
+def _one_string(rng: KeyedRandom, split: Split, kind: Literal["small", "large"]) -> Page:
     size_px = (PAGE_PX, PAGE_PX)
     if kind == "small":
         tiles = [_tile(column, row) for row in (0, 1) for column in (0, 1)]
-        first, *others = dice.shuffle(tiles)
-        things = [world.text(dice, split, first, SMALL_CAP_PX, size_px)]
-        things += [_shape_in(dice, "train", tile, (28, 40), size_px) for tile in others[: dice.between(1, 3)]]
+        first, *others = rng.shuffle(tiles)
+        things = [world.text(rng, split, first, SMALL_CAP_PX, size_px)]
+        things += [_shape_in(rng, "train", tile, (28, 40), size_px) for tile in others[: rng.between(1, 3)]]
     else:
         margin = (3, 3, PAGE_PX - 3, PAGE_PX - 3)
-        things = [world.text(dice, split, margin, LARGE_CAP_PX, size_px)]
-        free = dice.shuffle(world.free_places(things, size_px))
-        for place in free[: dice.between(1, 3)]:
-            things.append(world.shape(dice, *world.combination(dice, "train"), place, size_px, 2.0))
-    return _read_one(dice, Scene(size_px, world.background(dice), tuple(things)), kind)
+        things = [world.text(rng, split, margin, LARGE_CAP_PX, size_px)]
+        free = rng.shuffle(world.free_places(things, size_px))
+        for place in free[: rng.between(1, 3)]:
+            things.append(world.shape(rng, *world.combination(rng, "train"), place, size_px, 2.0))
+    return _read_one(rng, Scene(size_px, world.background(rng), tuple(things)), kind)
 
 
-def _strip(dice: Dice, split: Split) -> Page:
+def _strip(rng: KeyedRandom, split: Split) -> Page:
     """Three crops in a row or a column, a small string in one of them."""
     tiles = [_tile(index, 0) for index in range(3)]
     size_px = (3 * BASE_PX, BASE_PX)
-    if dice.chance(0.5):
+    if rng.chance(0.5):
         tiles = [_tile(0, index) for index in range(3)]
         size_px = (BASE_PX, 3 * BASE_PX)
-    first, *others = dice.shuffle(tiles)
-    things = [world.text(dice, split, first, SMALL_CAP_PX, size_px)]
-    things += [_shape_in(dice, "train", tile, (16, 24), size_px) for tile in others[: dice.between(1, 2)]]
-    return _read_one(dice, Scene(size_px, world.background(dice), tuple(things)), "strip")
+    first, *others = rng.shuffle(tiles)
+    things = [world.text(rng, split, first, SMALL_CAP_PX, size_px)]
+    things += [_shape_in(rng, "train", tile, (16, 24), size_px) for tile in others[: rng.between(1, 2)]]
+    return _read_one(rng, Scene(size_px, world.background(rng), tuple(things)), "strip")
 
 
-def _lines(dice: Dice, split: Split) -> Page:
+def _lines(rng: KeyedRandom, split: Split) -> Page:
     """2 to 4 strings below each other, none across the border of two crops."""
     size_px = (PAGE_PX, PAGE_PX)
-    column = dice.below(2)
+    column = rng.below(2)
     bands = ((4, 32), (34, 62), (66, 94), (96, 124))
-    start = dice.below(2)
-    count = dice.between(2, 4 - start)
+    start = rng.below(2)
+    count = rng.between(2, 4 - start)
     font, ink, size = "", (0, 0, 0), 0
     things: list[Thing] = []
     for top, bottom in bands[start : start + count]:
         region = (column * BASE_PX + 4, top, (column + 1) * BASE_PX - 4, bottom)
-        line = world.text(dice, split, region, SMALL_CAP_PX, size_px)
+        line = world.text(rng, split, region, SMALL_CAP_PX, size_px)
         if not things:
             font, ink, size = line.look, line.ink, line.size
         # One font, ink and left edge for the whole column, as on a printed page.
@@ -108,24 +108,24 @@ def _lines(dice: Dice, split: Split) -> Page:
         if box[3] > bottom:
             box = (box[0], bottom - height, box[2], bottom)
         things.append(Thing("text", line.name, "", world.place_of(box, size_px), box, font, ink, size))
-    scene = Scene(size_px, world.background(dice), tuple(things))
+    scene = Scene(size_px, world.background(rng), tuple(things))
     asked = [(f"What is on line {ORDINALS[i]}?", t.name) for i, t in enumerate(things)]
     asked.append(("How many lines are there?", language.NUMBERS[count]))
     quoted = [f'"{t.name}"' for t in things]
-    return Page("lines", scene, f"{ORDINALS[count - 1]} lines: {', '.join(quoted)}", tuple(dice.shuffle(asked)))
+    return Page("lines", scene, f"{ORDINALS[count - 1]} lines: {', '.join(quoted)}", tuple(rng.shuffle(asked)))
 
 
-def _chart(dice: Dice, split: Split) -> Page:
+def _chart(rng: KeyedRandom, split: Split) -> Page:
     """2 to 4 bars, each with its value above it, high in proportion."""
     size_px = (PAGE_PX, PAGE_PX)
-    count = dice.between(2, 4)
-    middles = sorted(dice.sample((17, 47, 81, 111), count))
+    count = rng.between(2, 4)
+    middles = sorted(rng.sample((17, 47, 81, 111), count))
     things: list[Thing] = []
     heights: set[int] = set()
-    for color, middle in zip(dice.sample(COLORS, count), middles, strict=True):
-        value = _value(dice, split)
+    for color, middle in zip(rng.sample(COLORS, count), middles, strict=True):
+        value = _value(rng, split)
         while int(value) in heights:
-            value = _value(dice, split)
+            value = _value(rng, split)
         heights.add(int(value))
         top = PAGE_PX - 8 - int(value)
         label = draw_text.extent("DejaVuSans", 13, value)
@@ -135,21 +135,21 @@ def _chart(dice: Dice, split: Split) -> Page:
         box = (middle - 11, top, middle + 11, PAGE_PX - 8)
         left = middle - label[0] // 2
         label_box = (left, top - 3 - label[1], left + label[0], top - 3)
-        things.append(Thing("bar", value, color, world.place_of(box, size_px), box, ink=world.ink(dice, color)))
+        things.append(Thing("bar", value, color, world.place_of(box, size_px), box, ink=world.ink(rng, color)))
         place = world.place_of(label_box, size_px)
         things.append(Thing("text", value, "", place, label_box, "DejaVuSans", (20, 20, 20), 13))
-    scene = Scene(size_px, world.background(dice), tuple(things))
+    scene = Scene(size_px, world.background(rng), tuple(things))
     bars = things[::2]
     asked = [(f"What is the value of the {t.color} bar?", t.name) for t in bars]
     asked.append(("Which bar is the highest?", max(bars, key=lambda t: int(t.name)).color))
     asked.append(("How many bars are there?", language.NUMBERS[count]))
     caption = "a chart with " + language.enumeration([f"{language.article(t.color)} bar of {t.name}" for t in bars])
-    return Page("chart", scene, caption, tuple(dice.shuffle(asked)))
+    return Page("chart", scene, caption, tuple(rng.shuffle(asked)))
 
 
-def _value(dice: Dice, split: Split) -> str:
+def _value(rng: KeyedRandom, split: Split) -> str:
     """Two digits of the alphabet whose string is in the split."""
-    return world.word(dice, split, 2, "234679")
+    return world.word(rng, split, 2, "234679")
 
 
 def strings(scene: Scene) -> Sequence[Thing]:

@@ -9,10 +9,10 @@ import re
 
 from xgenmm_jax.nano.world import drawings, language, splits
 from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES, Split
-from xgenmm_jax.nano.world.world import Dice, Scene, Thing
+from xgenmm_jax.nano.world.world import KeyedRandom, Scene, Thing
 
 Answered = tuple[str, str]
-Ask = Callable[[Dice, Scene, Thing], Answered | None]
+Ask = Callable[[KeyedRandom, Scene, Thing], Answered | None]
 
 
 def with_evidence(evidence: Sequence[str], verdict: str) -> str:
@@ -48,29 +48,29 @@ def reference(scene: Scene, thing: Thing, by_place: bool = False) -> str | None:
     return f"the {thing.kind}" if _only(things, thing.kind) else None
 
 
-def color(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+def color(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     if thing.kind != "shape":
         return None
-    if _only(scene.things, "shape", thing.name) and dice.chance(0.7):
+    if _only(scene.things, "shape", thing.name) and rng.chance(0.7):
         return (f"What color is the {thing.name}?", thing.color)
     where = reference(scene, thing, by_place=True)
     return (f"What color is {where}?", thing.color) if where else None
 
 
-def shape(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+def shape(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     if thing.kind != "shape":
         return None
-    if _only(scene.things, "shape", color=thing.color) and dice.chance(0.6):
+    if _only(scene.things, "shape", color=thing.color) and rng.chance(0.6):
         return (f"What shape is {thing.color}?", thing.name)
     where = reference(scene, thing, by_place=True)
     return (f"What is {where}?", thing.name) if where else None
 
 
-def object_(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+def object_(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     if thing.kind != "object":
         return None
-    if _only(scene.things, "object") and dice.chance(0.7):
-        return (dice.pick(("What object is this?", "Which object is in the picture?")), thing.name)
+    if _only(scene.things, "object") and rng.chance(0.7):
+        return (rng.pick(("What object is this?", "Which object is in the picture?")), thing.name)
     alone = sum(t.place == thing.place for t in scene.things) == 1
     return (f"What object is {language.at(thing.place)}?", thing.name) if alone else None
 
@@ -87,18 +87,18 @@ def _places(scene: Scene, color: str, name: str) -> list[str]:
     return [t.place for t in shapes if name in ("", t.name) and color in ("", t.color)]
 
 
-def countable(dice: Dice, scene: Scene, thing: Thing) -> tuple[str, str]:
+def countable(rng: KeyedRandom, scene: Scene, thing: Thing) -> tuple[str, str]:
     """(color, name), "" for any, that a shape has: of two choices the one that more shapes have.
 
     Else every other answer would be "one".
     """
-    options = dice.sample([("", ""), ("", thing.name), (thing.color, ""), (thing.color, thing.name)], 2)
+    options = rng.sample([("", ""), ("", thing.name), (thing.color, ""), (thing.color, thing.name)], 2)
     return max(options, key=lambda option: len(_places(scene, *option)))
 
 
-def count(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+def count(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     """The number of shapes, of one shape, of one color, or of one combination."""
-    return number(scene, *countable(dice, scene, thing)) if thing.kind == "shape" else None
+    return number(scene, *countable(rng, scene, thing)) if thing.kind == "shape" else None
 
 
 def presence(scene: Scene, color: str, name: str) -> Answered:
@@ -121,44 +121,44 @@ def presence(scene: Scene, color: str, name: str) -> Answered:
     return (question, with_evidence(evidence, "yes" if found else "no"))
 
 
-def absent(dice: Dice, scene: Scene, thing: Thing, split: Split = "train") -> tuple[str, str]:
+def absent(rng: KeyedRandom, scene: Scene, thing: Thing, split: Split = "train") -> tuple[str, str]:
     """(color, name), "" for any, that is not there but could be: another color or shape of what is, another object."""
     if thing.kind == "object":
-        return ("", _not_of(dice, drawings.OBJECTS, {t.name for t in scene.things}))
+        return ("", _not_of(rng, drawings.OBJECTS, {t.name for t in scene.things}))
     pairs = {(t.color, t.name) for t in scene.things if t.kind == "shape"}
-    if dice.chance(0.25):
-        return ("", _not_of(dice, SHAPES, {name for _, name in pairs}))
+    if rng.chance(0.25):
+        return ("", _not_of(rng, SHAPES, {name for _, name in pairs}))
     near = [(c, s) for c in COLORS for s in SHAPES if (c == thing.color) != (s == thing.name) and (c, s) not in pairs]
-    return dice.pick([pair for pair in near if split == "held_out" or splits.combination_split(*pair) == "train"])
+    return rng.pick([pair for pair in near if split == "held_out" or splits.combination_split(*pair) == "train"])
 
 
-def _not_of(dice: Dice, names: Sequence[str], present: set[str]) -> str:
-    name = dice.pick(names)
+def _not_of(rng: KeyedRandom, names: Sequence[str], present: set[str]) -> str:
+    name = rng.pick(names)
     while name in present:
-        name = dice.pick(names)
+        name = rng.pick(names)
     return name
 
 
-def present(dice: Dice, thing: Thing) -> tuple[str, str]:
+def present(rng: KeyedRandom, thing: Thing) -> tuple[str, str]:
     """(color, name) of a shape or an object, "" for any color."""
-    return ("", thing.name) if thing.kind == "object" or dice.chance(0.25) else (thing.color, thing.name)
+    return ("", thing.name) if thing.kind == "object" or rng.chance(0.25) else (thing.color, thing.name)
 
 
-def exists(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+def exists(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     """As often yes as no; never about a held-out combination."""
     if thing.kind not in ("shape", "object"):
         return None
-    return presence(scene, *(present(dice, thing) if dice.chance(0.5) else absent(dice, scene, thing)))
+    return presence(scene, *(present(rng, thing) if rng.chance(0.5) else absent(rng, scene, thing)))
 
 
-def where(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+def where(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     if thing.kind == "object" and max(thing.box[2] - thing.box[0], thing.box[3] - thing.box[1]) > 30:
         return None  # a large object fills the picture
     words = reference(scene, thing)
     return (f"Where is {words}?", thing.place) if words else None
 
 
-def ground(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+def ground(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     """The box of a thing."""
     words = reference(scene, thing)
     return (f"Where exactly is {words}?", language.box_text(thing.box, scene.size_px)) if words else None
@@ -167,23 +167,23 @@ def ground(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
 READ = ("What does the text say?", "Read the text.")
 
 
-def read(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+def read(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     if thing.kind != "text":
         return None
     if _only(scene.things, "text"):
-        return (dice.pick(READ), thing.name)
+        return (rng.pick(READ), thing.name)
     upper = min((t for t in scene.things if t.kind == "text"), key=lambda t: t.box[1])
     return (f"What does the {'upper' if thing is upper else 'lower'} text say?", thing.name)
 
 
-def digit(dice: Dice, scene: Scene, thing: Thing) -> Answered | None:
+def digit(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     if thing.kind != "digit" or not _only(scene.things, "digit"):
         return None
-    return (dice.pick(("What digit is this?", "Which digit is written here?")), thing.name)
+    return (rng.pick(("What digit is this?", "Which digit is written here?")), thing.name)
 
 
-def describe(dice: Dice, scene: Scene) -> Answered:
-    if dice.chance(0.5):
+def describe(rng: KeyedRandom, scene: Scene) -> Answered:
+    if rng.chance(0.5):
         return ("What is in the picture?", language.short_caption(scene))
     return ("Describe the picture.", language.dense_caption(scene))
 
@@ -196,7 +196,7 @@ _LOOKED_UP: dict[str, tuple[Ask, ...]] = {
 }
 
 
-def lookups(dice: Dice, scene: Scene, turns: int) -> list[Answered]:
+def lookups(rng: KeyedRandom, scene: Scene, turns: int) -> list[Answered]:
     """Up to `turns` different questions, each about one thing that its name, color or place picks out of several.
 
     Nothing else of what a model must do is learned as late, and none of it without many of them a step
@@ -206,11 +206,11 @@ def lookups(dice: Dice, scene: Scene, turns: int) -> list[Answered]:
     for _ in range(2 * turns):
         if len(asked) == turns:
             break
-        thing = dice.pick(scene.things)
-        answered = dice.pick(_LOOKED_UP[thing.kind])(dice, scene, thing)
+        thing = rng.pick(scene.things)
+        answered = rng.pick(_LOOKED_UP[thing.kind])(rng, scene, thing)
         if answered:
             asked.setdefault(*answered)
-    return list(asked.items()) or [describe(dice, scene)]
+    return list(asked.items()) or [describe(rng, scene)]
 
 
 # Answers that later questions may have again although an earlier turn said them.
@@ -224,7 +224,7 @@ ASKED_OF: dict[str, tuple[Ask, ...]] = {
 }
 
 
-def conversation(dice: Dice, scene: Scene, turns: int) -> list[Answered]:
+def conversation(rng: KeyedRandom, scene: Scene, turns: int) -> list[Answered]:
     """Up to `turns` different questions of mixed kinds; a request for a caption, if any, comes last.
 
     Last, because a caption before them would answer the other questions without the picture; for the same reason no
@@ -238,9 +238,9 @@ def conversation(dice: Dice, scene: Scene, turns: int) -> list[Answered]:
         if len(asked) >= turns:
             break
         # The thing that the scene is about comes first, later turns may ask about anything.
-        thing = main if turn == 0 or dice.chance(0.3) else dice.pick(scene.things)
-        ask = ground if dice.chance(0.04) else dice.pick(ASKED_OF[thing.kind])
-        answered = ask(dice, scene, thing)
+        thing = main if turn == 0 or rng.chance(0.3) else rng.pick(scene.things)
+        ask = ground if rng.chance(0.04) else rng.pick(ASKED_OF[thing.kind])
+        answered = ask(rng, scene, thing)
         if answered and verdict(answered[1]) in ("yes", "no"):
             # Few things can be affirmed before questions repeat, many can be denied: more of them would tilt to "no".
             presence += 1
@@ -251,6 +251,6 @@ def conversation(dice: Dice, scene: Scene, turns: int) -> list[Answered]:
             told = re.split(r"[,:] ", answered[1])
             words = [word for part in told if part not in PLACES for word in part.split()]
             said |= {*answered[0].rstrip("?.").split(), *told, *words} - _TELL_NOTHING
-    if not asked or dice.chance(0.12):
-        asked.setdefault(*describe(dice, scene))
+    if not asked or rng.chance(0.12):
+        asked.setdefault(*describe(rng, scene))
     return list(asked.items())

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from xgenmm_jax.nano.world import drawings, splits, world
 from xgenmm_jax.nano.world.splits import PLACES, Split
-from xgenmm_jax.nano.world.world import BASE_PX, Dice, Scene, Thing
+from xgenmm_jax.nano.world.world import BASE_PX, KeyedRandom, Scene, Thing
 
 SMALL_OBJECT_PX = (26, 30)
 LARGE_OBJECT_PX = (32, 44)
@@ -15,95 +15,95 @@ TEXT_HEAVY = (0.30, 0.45, 0.15)
 """For the vision tower: reading is what it learns last."""
 
 
-def _scene(dice: Dice, things: Sequence[Thing]) -> Scene:
-    return Scene((BASE_PX, BASE_PX), world.background(dice), tuple(things))
+def _scene(rng: KeyedRandom, things: Sequence[Thing]) -> Scene:
+    return Scene((BASE_PX, BASE_PX), world.background(rng), tuple(things))
 
 
-def _some_shapes(dice: Dice, split: Split, places: Sequence[str], count: int) -> list[Thing]:
-    return [world.shape(dice, *world.combination(dice, split), place) for place in dice.sample(places, count)]
+def _some_shapes(rng: KeyedRandom, split: Split, places: Sequence[str], count: int) -> list[Thing]:
+    return [world.shape(rng, *world.combination(rng, split), place) for place in rng.sample(places, count)]
 
 
-def shapes(dice: Dice, split: Split, count: int = 0) -> Scene:
+def shapes(rng: KeyedRandom, split: Split, count: int = 0) -> Scene:
     """1 to 6 shapes; in half of the scenes several alike, so that there is something to count."""
-    count = count or dice.pick((1, 2, 2, 3, 3, 4, 4, 5, 5, 6))
-    first = dice.pick(splits.combinations(split))
-    alike = dice.between(1, count) if dice.chance(0.5) else 1
+    count = count or rng.pick((1, 2, 2, 3, 3, 4, 4, 5, 5, 6))
+    first = rng.pick(splits.combinations(split))
+    alike = rng.between(1, count) if rng.chance(0.5) else 1
     chosen = [first] * alike
-    if alike < count and dice.chance(0.5):
+    if alike < count and rng.chance(0.5):
         # The same shape in other colors: "three stars" of which two are red.
         others = [c for c in splits.COLORS if split == "held_out" or splits.combination_split(c, first[1]) == "train"]
-        chosen += [(dice.pick(others), first[1]) for _ in range(dice.between(0, min(2, count - alike)))]
-    chosen += [world.combination(dice, split) for _ in range(count - len(chosen))]
-    places = dice.sample(PLACES, count)
-    return _scene(dice, [world.shape(dice, *pair, place) for pair, place in zip(chosen, places, strict=True)])
+        chosen += [(rng.pick(others), first[1]) for _ in range(rng.between(0, min(2, count - alike)))]
+    chosen += [world.combination(rng, split) for _ in range(count - len(chosen))]
+    places = rng.sample(PLACES, count)
+    return _scene(rng, [world.shape(rng, *pair, place) for pair, place in zip(chosen, places, strict=True)])
 
 
-def one_shape(dice: Dice, split: Split, color: str = "", name: str = "") -> Scene:
+def one_shape(rng: KeyedRandom, split: Split, color: str = "", name: str = "") -> Scene:
     """A single shape anywhere."""
     options = [c for c in splits.combinations(split) if color in ("", c[0]) and name in ("", c[1])]
-    return _scene(dice, [world.shape(dice, *dice.pick(options), dice.pick(PLACES))])
+    return _scene(rng, [world.shape(rng, *rng.pick(options), rng.pick(PLACES))])
 
 
-def counted(dice: Dice, split: Split, count: int) -> Scene:
+def counted(rng: KeyedRandom, split: Split, count: int) -> Scene:
     """`count` shapes of one combination among 0 to 3 others that differ from it."""
-    first = dice.pick(splits.combinations(split))
-    places = dice.sample(PLACES, count + dice.between(0, min(3, 7 - count)))
-    things = [world.shape(dice, *first, place) for place in places[:count]]
+    first = rng.pick(splits.combinations(split))
+    places = rng.sample(PLACES, count + rng.between(0, min(3, 7 - count)))
+    things = [world.shape(rng, *first, place) for place in places[:count]]
     for place in places[count:]:
         pair = first
         while pair == first:
-            pair = world.combination(dice, split)
-        things.append(world.shape(dice, *pair, place))
-    return _scene(dice, things)
+            pair = world.combination(rng, split)
+        things.append(world.shape(rng, *pair, place))
+    return _scene(rng, things)
 
 
-def text(dice: Dice, split: Split) -> Scene:
+def text(rng: KeyedRandom, split: Split) -> Scene:
     """A string and 0 to 2 shapes beside it; sometimes two strings below each other."""
-    if dice.chance(0.15):
+    if rng.chance(0.15):
         height = BASE_PX // 2
         things = [
-            world.text(dice, split, (1, 1, BASE_PX - 1, height - 1), (9, 15)),
-            world.text(dice, split, (1, height + 1, BASE_PX - 1, BASE_PX - 1), (9, 15)),
+            world.text(rng, split, (1, 1, BASE_PX - 1, height - 1), (9, 15)),
+            world.text(rng, split, (1, height + 1, BASE_PX - 1, BASE_PX - 1), (9, 15)),
         ]
-        return _scene(dice, things)
-    things = [world.text(dice, split)]
-    if dice.chance(0.5):
+        return _scene(rng, things)
+    things = [world.text(rng, split)]
+    if rng.chance(0.5):
         free = world.free_places(things)
-        things += _some_shapes(dice, "train", free, min(len(free), dice.between(1, 2)))
-    return _scene(dice, things)
+        things += _some_shapes(rng, "train", free, min(len(free), rng.between(1, 2)))
+    return _scene(rng, things)
 
 
-def small_text(dice: Dice, split: Split) -> Scene:
+def small_text(rng: KeyedRandom, split: Split) -> Scene:
     """1 to 4 strings below each other, 8 to 12 pixels high, as small as on a crop of a page."""
-    count = dice.between(1, 4)
+    count = rng.between(1, 4)
     height = BASE_PX // count
     bands = [(1, i * height + 1, BASE_PX - 1, (i + 1) * height - 1) for i in range(count)]
-    return _scene(dice, [world.text(dice, split, band, SMALL_CAP_PX) for band in bands])
+    return _scene(rng, [world.text(rng, split, band, SMALL_CAP_PX) for band in bands])
 
 
-def objects(dice: Dice, split: Split, style: str = "") -> Scene:
+def objects(rng: KeyedRandom, split: Split, style: str = "") -> Scene:
     """A large object alone, a small one with 0 to 2 shapes, or two small ones.
 
     Held out is a pair of object and place, so a held-out scene's object is small. style: this one instead of a random
     trained one; in the held-out style any pair will do.
     """
-    chosen = style or dice.pick(splits.styles("train"))
-    if (split == "train" or style) and dice.chance(0.4):
-        name = dice.pick(drawings.OBJECTS)
-        return _scene(dice, [world.drawing(dice, name, "center", chosen, 2 * dice.between(16, 22))])
+    chosen = style or rng.pick(splits.styles("train"))
+    if (split == "train" or style) and rng.chance(0.4):
+        name = rng.pick(drawings.OBJECTS)
+        return _scene(rng, [world.drawing(rng, name, "center", chosen, 2 * rng.between(16, 22))])
     pairs = splits.object_places("train") + splits.object_places("held_out") if style else splits.object_places(split)
-    name, place = dice.pick(pairs)
-    things = [world.drawing(dice, name, place, chosen, 2 * dice.between(13, 15))]
+    name, place = rng.pick(pairs)
+    things = [world.drawing(rng, name, place, chosen, 2 * rng.between(13, 15))]
     free = world.free_places(things)
-    if dice.chance(0.4):
+    if rng.chance(0.4):
         roomy = _roomy(place)
-        other, other_place = dice.pick(splits.object_places("train"))
+        other, other_place = rng.pick(splits.object_places("train"))
         if other != name and other_place in roomy:
-            look = dice.pick(splits.styles("train"))
-            return _scene(dice, [*things, world.drawing(dice, other, other_place, look, 2 * dice.between(13, 14))])
-    if free and dice.chance(0.6):
-        things += _some_shapes(dice, "train", free, min(len(free), dice.between(1, 2)))
-    return _scene(dice, things)
+            look = rng.pick(splits.styles("train"))
+            return _scene(rng, [*things, world.drawing(rng, other, other_place, look, 2 * rng.between(13, 14))])
+    if free and rng.chance(0.6):
+        things += _some_shapes(rng, "train", free, min(len(free), rng.between(1, 2)))
+    return _scene(rng, things)
 
 
 def _roomy(place: str) -> list[str]:
@@ -112,23 +112,23 @@ def _roomy(place: str) -> list[str]:
     return [p for i, p in enumerate(PLACES) if abs(i // 3 - row) == 2 or abs(i % 3 - column) == 2]
 
 
-def digit(dice: Dice, split: Split) -> Scene:
+def digit(rng: KeyedRandom, split: Split) -> Scene:
     """A handwritten digit and at most one shape."""
-    things = [world.digit(dice, split)]
+    things = [world.digit(rng, split)]
     free = world.free_places(things)
-    if free and dice.chance(0.4):
-        things += _some_shapes(dice, "train", free, 1)
-    return _scene(dice, things)
+    if free and rng.chance(0.4):
+        things += _some_shapes(rng, "train", free, 1)
+    return _scene(rng, things)
 
 
-def mixed(dice: Dice, split: Split, shares: tuple[float, float, float] = EVEN) -> Scene:
+def mixed(rng: KeyedRandom, split: Split, shares: tuple[float, float, float] = EVEN) -> Scene:
     """Any of the above. shares: of shapes, text and objects; the rest are digits."""
-    kind = dice.chance_value()
+    kind = rng.chance_value()
     of_shapes, of_text, of_objects = shares
     if kind < of_shapes:
-        return shapes(dice, split)
+        return shapes(rng, split)
     if kind < of_shapes + of_text:
-        return text(dice, split)
+        return text(rng, split)
     if kind < of_shapes + of_text + of_objects:
-        return objects(dice, split)
-    return digit(dice, split)
+        return objects(rng, split)
+    return digit(rng, split)

@@ -13,13 +13,13 @@ from xgenmm_jax.nano.world import (
 )
 from xgenmm_jax.nano.world.questions import Answered
 from xgenmm_jax.nano.world.splits import Split
-from xgenmm_jax.nano.world.world import Dice
+from xgenmm_jax.nano.world.world import KeyedRandom
 
 
-def described(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
+def described(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     """A scene in words, and questions that the words answer."""
-    scene = scenes.mixed(dice, split)
-    answered = questions.conversation(dice, scene, dice.between(1, 4))
+    scene = scenes.mixed(rng, split)
+    answered = questions.conversation(rng, scene, rng.between(1, 4))
     told = [pair for pair in answered if not pair[0].startswith(("Where exactly", "Describe", "What is in"))]
     upper_first = pages.strings(scene)
     words = language.dense_caption(scene)
@@ -28,9 +28,9 @@ def described(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
     return (f"There is {words}.", told)
 
 
-def spelling(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
+def spelling(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     """`Spell K7Q.` `K 7 Q`, its length, first and last character."""
-    string = world.word(dice, split)
+    string = world.word(rng, split)
     asked = [
         (f"Spell {string}.", language.spelled(string)),
         (f"Write {language.spelled(string)} as one word.", string),
@@ -39,13 +39,13 @@ def spelling(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
         (f"What is the last character of {string}?", string[-1]),
         (f"Repeat {string}.", string),
     ]
-    return ("", dice.sample(asked, dice.between(1, 3)))
+    return ("", rng.sample(asked, rng.between(1, 3)))
 
 
-def arithmetic(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
+def arithmetic(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     """Sums and comparisons of numbers below ten, of things of one sort."""
-    color, shape = world.combination(dice, split)
-    first, second = dice.between(1, 5), dice.between(1, 4)
+    color, shape = world.combination(rng, split)
+    first, second = rng.between(1, 5), rng.between(1, 4)
     counts = [f"one {shape}" if n == 1 else f"{language.NUMBERS[n]} {language.plural(shape)}" for n in (first, second)]
     total = (f"How many {language.plural(shape)} are there?", language.NUMBERS[first + second])
     more = max(first, second)
@@ -55,29 +55,29 @@ def arithmetic(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
     return (f"There {be} {counts[0]} and {counts[1]}. All are {color}.", asked)
 
 
-def naming(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
+def naming(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     """Names of described things: `A red star is called dax. ... What is a red heart called?` `dax`."""
-    binding = documents.naming(dice, split)
+    binding = documents.naming(rng, split)
     lines = []
-    order = [*dice.shuffle((0, 1)), *(dice.below(2) for _ in range(dice.between(1, 5)))]
+    order = [*rng.shuffle((0, 1)), *(rng.below(2) for _ in range(rng.between(1, 5)))]
     for which in order:
-        thing = documents.named_scene(dice, binding, which, split).things[0]
+        thing = documents.named_scene(rng, binding, which, split).things[0]
         lines.append((language.article(language.noun(thing)), binding.names[which]))
     *told, (last, name) = lines
     text = " ".join(f"{noun.capitalize()} is called {called}." for noun, called in told)
     return (text, [(f"What is {last} called?", name)])
 
 
-def demonstrations(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
+def demonstrations(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     """The same in the form of a few-shot prompt, words in the pictures' place, for pictures to step into later.
 
     `A red star. Question:What is this called? Short answer:red dax` ..., and the last one is asked.
     """
-    count = dice.between(2, 4)
-    binding = documents.naming(dice, split, count)
+    count = rng.between(2, 4)
+    binding = documents.naming(rng, split, count)
     shown = []
-    for which in (*dice.shuffle(range(count)), *(dice.below(count) for _ in range(dice.between(1, 5)))):
-        thing = documents.named_scene(dice, binding, which, split).things[0]
+    for which in (*rng.shuffle(range(count)), *(rng.below(count) for _ in range(rng.between(1, 5)))):
+        thing = documents.named_scene(rng, binding, which, split).things[0]
         words = f"{language.article(language.noun(thing)).capitalize()} {language.at(thing.place)}."
         shown.append((words, documents.NAMING_QUESTION, binding.called(which)))
     *told, (last, question, answer) = shown
@@ -85,31 +85,31 @@ def demonstrations(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
     return (" ".join((*lines, last)), [(question, answer)])
 
 
-def pictures_in_words(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
+def pictures_in_words(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     """Two or three pictures in words, and questions across them."""
-    shown = multi_image.picture_set(dice, split)
+    shown = multi_image.picture_set(rng, split)
     words = [f"Picture {i + 1} shows {language.dense_caption(scene)}." for i, scene in enumerate(shown.scenes)]
-    return (" ".join(words), multi_image.conversation(dice, shown, dice.between(1, 3)))
+    return (" ".join(words), multi_image.conversation(rng, shown, rng.between(1, 3)))
 
 
-def usage(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
+def usage(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     """What harmless things are used for."""
-    name = dice.pick(drawings.OBJECTS)
-    question, answer = dice.pick(preferences.USAGE)
+    name = rng.pick(drawings.OBJECTS)
+    question, answer = rng.pick(preferences.USAGE)
     return (f"This is {language.article(name)}.", [(question, answer.format(name))])
 
 
-def page(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
+def page(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     """Lines and charts in words."""
-    made = pages.page(dice, split, dice.pick(("lines", "chart")))
+    made = pages.page(rng, split, rng.pick(("lines", "chart")))
     text = f"There is {made.caption}." if made.kind == "chart" else f"There are {made.caption}."
-    return (text, list(made.answered[: dice.between(1, 3)]))
+    return (text, list(made.answered[: rng.between(1, 3)]))
 
 
-def exercise(dice: Dice, split: Split) -> tuple[str, list[Answered]]:
+def exercise(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     """A text, possibly empty, and questions about it with their answers; there may be none."""
     makers = (
         *(described, described, described, spelling, arithmetic, pictures_in_words, page, usage),
         *(naming, demonstrations, demonstrations),
     )
-    return dice.pick(makers)(dice, split)
+    return rng.pick(makers)(rng, split)

@@ -35,7 +35,7 @@ INKS: tuple[Rgb, ...] = ((20, 20, 20), (60, 30, 20), (20, 40, 110), (110, 20, 30
 BASE_PX = 64
 
 
-class Dice:
+class KeyedRandom:
     """Choices from a key of strings and integers.
 
     Built on `random.Random.random` alone, whose sequence Python promises to keep between versions (it does not
@@ -101,10 +101,10 @@ class Scene:
     frame_ink: Rgb = (0, 0, 0)
 
 
-def background(dice: Dice) -> Rgb:
+def background(rng: KeyedRandom) -> Rgb:
     """A light tint."""
-    light = dice.between(232, 255)
-    return (light - dice.below(22), light - dice.below(22), light - dice.below(22))
+    light = rng.between(232, 255)
+    return (light - rng.below(22), light - rng.below(22), light - rng.below(22))
 
 
 def place_of(box: Box, size_px: tuple[int, int]) -> str:
@@ -114,18 +114,18 @@ def place_of(box: Box, size_px: tuple[int, int]) -> str:
     return PLACES[3 * row + column]
 
 
-def box_at(dice: Dice, place: str, width: int, height: int, size_px: tuple[int, int] = (BASE_PX, BASE_PX)) -> Box:
+def box_at(rng: KeyedRandom, place: str, width: int, height: int, size_px: tuple[int, int] = (BASE_PX, BASE_PX)) -> Box:
     """A box of width x height pixels whose center is in a place, a little off at random, inside the picture."""
     row, column = divmod(PLACES.index(place), 3)
-    left = _offset(dice, column, width, size_px[0])
-    top = _offset(dice, row, height, size_px[1])
+    left = _offset(rng, column, width, size_px[0])
+    top = _offset(rng, row, height, size_px[1])
     return (left, top, left + width, top + height)
 
 
-def _offset(dice: Dice, cell: int, size: int, extent: int) -> int:
+def _offset(rng: KeyedRandom, cell: int, size: int, extent: int) -> int:
     third = extent / 3
     slack = max(1.0, (third - size) / 2 + 0.5)
-    middle = (cell + 0.5) * third + (2 * dice.chance_value() - 1) * slack
+    middle = (cell + 0.5) * third + (2 * rng.chance_value() - 1) * slack
     return int(min(max(middle - size / 2, 1), extent - 1 - size) + 0.5)
 
 
@@ -141,42 +141,47 @@ def free_places(things: Sequence[Thing], size_px: tuple[int, int] = (BASE_PX, BA
     return free
 
 
-def ink(dice: Dice, color: str) -> Rgb:
+def ink(rng: KeyedRandom, color: str) -> Rgb:
     """A shade of a color."""
     red, green, blue = PALETTE[color]
     return (
-        min(255, max(0, red + dice.between(-14, 14))),
-        min(255, max(0, green + dice.between(-14, 14))),
-        min(255, max(0, blue + dice.between(-14, 14))),
+        min(255, max(0, red + rng.between(-14, 14))),
+        min(255, max(0, green + rng.between(-14, 14))),
+        min(255, max(0, blue + rng.between(-14, 14))),
     )
 
 
 def shape(
-    dice: Dice, color: str, name: str, place: str, size_px: tuple[int, int] = (BASE_PX, BASE_PX), scale: float = 1.0
+    rng: KeyedRandom,
+    color: str,
+    name: str,
+    place: str,
+    size_px: tuple[int, int] = (BASE_PX, BASE_PX),
+    scale: float = 1.0,
 ) -> Thing:
     """14 to 20 pixels, times scale."""
-    size = int(dice.between(14, 20) * scale)
-    return Thing("shape", name, color, place, box_at(dice, place, size, size, size_px), ink=ink(dice, color))
+    size = int(rng.between(14, 20) * scale)
+    return Thing("shape", name, color, place, box_at(rng, place, size, size, size_px), ink=ink(rng, color))
 
 
-def combination(dice: Dice, split: Split) -> tuple[str, str]:
+def combination(rng: KeyedRandom, split: Split) -> tuple[str, str]:
     """A (color, shape) that a split may show beside its hinge: held-out scenes show any."""
     if split == "train":
-        return dice.pick(splits.combinations("train"))
-    return (dice.pick(COLORS), dice.pick(SHAPES))
+        return rng.pick(splits.combinations("train"))
+    return (rng.pick(COLORS), rng.pick(SHAPES))
 
 
-def word(dice: Dice, split: Split, length: int = 0, alphabet: str = ALPHABET) -> str:
+def word(rng: KeyedRandom, split: Split, length: int = 0, alphabet: str = ALPHABET) -> str:
     """A random string that is in the split: of `length` characters, 0: 1 to 4."""
-    length = length or dice.pick((1, 2, 2, 3, 3, 3, 4, 4))
+    length = length or rng.pick((1, 2, 2, 3, 3, 3, 4, 4))
     while True:
-        text = "".join(dice.pick(alphabet) for _ in range(length))
+        text = "".join(rng.pick(alphabet) for _ in range(length))
         if splits.word_split(text) == split:
             return text
 
 
 def text(
-    dice: Dice,
+    rng: KeyedRandom,
     split: Split,
     region: Box = (1, 1, BASE_PX - 1, BASE_PX - 1),
     cap_px: tuple[int, int] = (9, 26),
@@ -187,28 +192,28 @@ def text(
 
     A held-out string may stand in any font.
     """
-    string = string or word(dice, split)
-    font = dice.pick(splits.fonts("train") if split == "train" else splits.FONTS)
-    size = round(dice.between(*cap_px) / 0.73)  # DejaVu's capitals are 0.73 of the font size
+    string = string or word(rng, split)
+    font = rng.pick(splits.fonts("train") if split == "train" else splits.FONTS)
+    size = round(rng.between(*cap_px) / 0.73)  # DejaVu's capitals are 0.73 of the font size
     width, height = draw_text.extent(font, size, string)
     while width > region[2] - region[0] or height > region[3] - region[1]:
         size -= 1
         width, height = draw_text.extent(font, size, string)
-    left = dice.between(region[0], region[2] - width)
-    top = dice.between(region[1], region[3] - height)
+    left = rng.between(region[0], region[2] - width)
+    top = rng.between(region[1], region[3] - height)
     box = (left, top, left + width, top + height)
-    return Thing("text", string, "", place_of(box, size_px), box, font, dice.pick(INKS), size)
+    return Thing("text", string, "", place_of(box, size_px), box, font, rng.pick(INKS), size)
 
 
-def digit(dice: Dice, split: Split) -> Thing:
+def digit(rng: KeyedRandom, split: Split) -> Thing:
     """A handwritten digit, 24 to 40 pixels high."""
-    index = dice.below(drawings.digit_count(split))
-    size = dice.between(24, 40)
+    index = rng.below(drawings.digit_count(split))
+    size = rng.between(24, 40)
     room = BASE_PX - 2 - size
-    left, top = 1 + dice.between(0, room), 1 + dice.between(0, room)
+    left, top = 1 + rng.between(0, room), 1 + rng.between(0, room)
     box = (left, top, left + size, top + size)
     label = str(digit_label(split, index))
-    return Thing("digit", label, "", place_of(box, (BASE_PX, BASE_PX)), box, f"{split}/{index}", dice.pick(INKS))
+    return Thing("digit", label, "", place_of(box, (BASE_PX, BASE_PX)), box, f"{split}/{index}", rng.pick(INKS))
 
 
 @functools.cache
@@ -225,10 +230,10 @@ def visible_part(name: str, style: str) -> Box:
 
 
 def drawing(
-    dice: Dice, name: str, place: str, style: str, size: int, size_px: tuple[int, int] = (BASE_PX, BASE_PX)
+    rng: KeyedRandom, name: str, place: str, style: str, size: int, size_px: tuple[int, int] = (BASE_PX, BASE_PX)
 ) -> Thing:
     """An object or a danger, as drawn in a style; its longer side is `size` pixels."""
     left, top, right, bottom = visible_part(name, style)
     longer = max(right - left, bottom - top)
     width, height = max(1, round(size * (right - left) / longer)), max(1, round(size * (bottom - top) / longer))
-    return Thing("object", name, "", place, box_at(dice, place, width, height, size_px), style)
+    return Thing("object", name, "", place, box_at(rng, place, width, height, size_px), style)
