@@ -19,7 +19,7 @@ from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Tu
 from xgenmm_jax.data.rows.quarantine import RecordError, SourceError
 from xgenmm_jax.data.storage import array_record
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(array_record.__file__).parents[2])}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(array_record.__file__).parents[3])}
 RNG = np.random.default_rng(0)
 CONVERSATION = (Turn("user", "Hi"), Turn("assistant", "Yes."))
 

@@ -14,7 +14,7 @@ from xgenmm_jax.nano.world.splits import SPLITS
 from xgenmm_jax.nano.world.world import ALPHABET, KeyedRandom, Scene
 
 DANGERS = dict(drawings.DANGERS)
-GOLDENS = pathlib.Path(__file__).parents[3] / "goldens"
+GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 
 
 def pictures_of(record: Record) -> tuple[Picture, ...]:
