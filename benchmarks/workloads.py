@@ -24,7 +24,7 @@ from experiments.nano import stage2 as nano_stage2
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.records import Picture, Sample
 from xgenmm_jax.data.rows import build, loader, packing
-from xgenmm_jax.data.rows.loader import DataConfig, LoaderConfig
+from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from xgenmm_jax.data.anyres import GRIDS_12, AnyRes
 from xgenmm_jax.data.readers.records import RecordFiles
-from xgenmm_jax.data.rows.loader import DataConfig, LoaderConfig
+from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.models import sizes

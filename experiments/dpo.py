@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from experiments import common, sft_single
 from experiments.common import B4, B14, Size
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.dpo import DPO

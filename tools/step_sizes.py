@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from xgenmm_jax.data import anyres
-from xgenmm_jax.data.rows import loader, packing
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows import packing
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import Size
+from xgenmm_jax.data.rows.window import open_sources, plan_window
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 WINDOWS = 10
@@ -105,10 +106,10 @@ def assumed_windows(stage: str, data: DataConfig) -> list[tuple[list[Size], int]
 
 def own_windows(data: DataConfig) -> list[tuple[list[Size], int]]:
     """As `assumed_windows`, of the stage's own data."""
-    sources, tokenizer = loader.open_sources(data), Tokenizer.load(data.tokenizer)
+    sources, tokenizer = open_sources(data), Tokenizer.load(data.tokenizer)
     windows = []
     for window in range(WINDOWS):
-        rows = loader.plan(data, sources, tokenizer, 0, window).rows
+        rows = plan_window(data, sources, tokenizer, 0, window).rows
         samples = [sample for row in rows for sample in row]
         layouts = [packing.layouts_of(sample.pictures, data.anyres) for sample in samples]
         sizes = [packing.measure(one, its, data.row) for one, its in zip(samples, layouts, strict=True)]

@@ -10,7 +10,7 @@ from nano, for ten minutes on an H100: they were not measured, since it has neve
 from dataclasses import replace
 
 from experiments.nano import common
-from xgenmm_jax.data.rows.loader import LoaderConfig
+from xgenmm_jax.data.rows.config import LoaderConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.blip3 import VLMConfig

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.source import Mapped, Source
 from xgenmm_jax.data.text.chat import ChatStyle

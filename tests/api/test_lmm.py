@@ -14,7 +14,7 @@ import xgenmm_jax
 from xgenmm_jax.api.conversion import import_run
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer

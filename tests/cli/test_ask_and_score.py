@@ -14,7 +14,7 @@ import pytest
 from xgenmm_jax import api
 from xgenmm_jax.cli import main as cli
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text import tokenizer
 from xgenmm_jax.models import blip3

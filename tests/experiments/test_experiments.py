@@ -20,7 +20,7 @@ import xgenmm_jax
 from xgenmm_jax.cli.options import parse_overrides
 from xgenmm_jax.cli.train import import_experiment, load_experiment, run_names
 from xgenmm_jax.data.records import Conversation, Preference
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training import config as config_module
 from xgenmm_jax.training.config import Initialize, TrainConfig

@@ -12,7 +12,7 @@ import toy_run
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.hardware import CHIPS
 from xgenmm_jax.models import phi3, sizes

@@ -12,7 +12,7 @@ import pytest
 from xgenmm_jax.cli.plan import print_plan
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.rows import build
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.hardware import CHIPS, GIB
 from xgenmm_jax.models import sizes

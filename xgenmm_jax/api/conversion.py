@@ -15,7 +15,7 @@ from xgenmm_jax.convert.exporting import Layout
 from xgenmm_jax.convert.importing import Progress, Source
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig

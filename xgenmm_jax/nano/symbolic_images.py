@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int32
 import numpy as np
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.phi3 import Phi3

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.flops import (
     Flops,

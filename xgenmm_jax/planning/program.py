@@ -12,7 +12,7 @@ import jaxlib
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.rows import build
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.hardware import GIB
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.optimizer import learning_rate, split

@@ -10,10 +10,12 @@ import pytest
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.rows import loader, packing
-from xgenmm_jax.data.rows.loader import DataConfig, HostBatch, LoaderConfig
+from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
+from xgenmm_jax.data.rows.loader import HostBatch
 from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.rows.window import open_sources, plan_window, size_of
 from xgenmm_jax.data.text.chat import ChatStyle
-from xgenmm_jax.data.text.tokenizer import train_tokenizer
+from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.nano.sources import Synthetic
 
 BATCHES = 5
@@ -88,13 +90,13 @@ def test_workers_do_not_change_the_rows(config, unbroken):
 
 
 def test_mixture_reaches_the_rows(config, unbroken):
-    tokenizer = loader.Tokenizer.load(config.tokenizer)
-    window = loader.plan(config, loader.open_sources(config), tokenizer, 7, 0)
+    tokenizer = Tokenizer.load(config.tokenizer)
+    window = plan_window(config, open_sources(config), tokenizer, 7, 0)
     ids = [sample.id for row in window.rows for sample in row]
-    assert len(ids) == config.window and window.dropped == 0
+    assert len(ids) == config.window and len(window.skipped) == 0
     assert sum(id_.startswith("caption") for id_ in ids) in (26, 27)
     for row in window.rows:
-        sizes = [loader._size(sample, config) for sample in row]
+        sizes = [size_of(sample, config) for sample in row]
         assert (np.sum(sizes, axis=0) <= packing.budget(config.row)).all()
 
 
@@ -131,6 +133,6 @@ def test_errors_come_before_the_first_batch_and_name_the_remedy(config):
 
 def test_what_no_row_holds_is_dropped_and_counted(config):
     config = dataclasses.replace(config, row=dataclasses.replace(config.row, length=24, too_long="drop"))
-    sources_, tokenizer = loader.open_sources(config), loader.Tokenizer.load(config.tokenizer)
-    window = loader.plan(config, sources_, tokenizer, 7, 0)
-    assert 0 < window.dropped == config.window - sum(map(len, window.rows))
+    sources_, tokenizer = open_sources(config), Tokenizer.load(config.tokenizer)
+    window = plan_window(config, sources_, tokenizer, 7, 0)
+    assert 0 < len(window.skipped) == config.window - sum(map(len, window.rows))

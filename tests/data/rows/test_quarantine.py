@@ -19,9 +19,11 @@ from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Conversation, Document, Picture, Preference, Sample, Turn
 from xgenmm_jax.data.rows import build, loader, quarantine
-from xgenmm_jax.data.rows.loader import DataConfig, HostBatch, LoaderConfig
+from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
+from xgenmm_jax.data.rows.loader import HostBatch
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.rows.quarantine import RecordError, SampleIds, Skip, SourceError
+from xgenmm_jax.data.rows.window import open_sources, plan_window
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.nano.sources import Synthetic
@@ -205,9 +207,9 @@ def test_windows_without_a_sample_are_passed_over_and_counted(folder, words, win
     whole = take(config, 6)
     counts = quarantine.counts_of(itertools.chain.from_iterable(one.skipped for one in whole))
     state = whole[-1].state
-    tokenizer, opened = Tokenizer.load(words), loader.open_sources(config)
-    windows = [loader.plan(config, opened, tokenizer, 7, n) for n in range(state.window + (state.row > 0))]
-    assert counts["llava/data", quarantine.UNREADABLE] == sum(one.dropped for one in windows) > 10
+    tokenizer, opened = Tokenizer.load(words), open_sources(config)
+    windows = [plan_window(config, opened, tokenizer, 7, n) for n in range(state.window + (state.row > 0))]
+    assert counts["llava/data", quarantine.UNREADABLE] == sum(len(one.skipped) for one in windows) > 10
     assert any(not one.rows for one in windows)
     ids = [" + ".join(sample.id for sample in row) for one in windows for row in one.rows]
     assert [row for one in whole for row in one.sample_ids] == ids[:36]
@@ -268,8 +270,8 @@ def wrapped(number: int) -> RecordError:
      json.JSONDecodeError("x", "", 0)],
 )  # fmt: skip
 def test_errors_of_a_record_leave_it_out(words, error):
-    window = loader.plan(data(words, Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
-    assert {skip.reason for skip in window.skipped} == {quarantine.UNREADABLE} and 0 < window.dropped < 4
+    window = plan_window(data(words, Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
+    assert {skip.reason for skip in window.skipped} == {quarantine.UNREADABLE} and 0 < len(window.skipped) < 4
     assert {skip.record for skip in window.skipped} <= {"b5", "record 5"}
 
 
@@ -281,7 +283,7 @@ def test_errors_of_a_record_leave_it_out(words, error):
 def test_errors_that_no_record_is_to_blame_for_pass_and_name_it(words, error):
     """Rows must not depend on whether a host ran out of descriptors just then."""
     with pytest.raises(type(error)) as raised:
-        loader.plan(data(words, Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
+        plan_window(data(words, Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
     assert raised.value.__notes__ == ["Raised at record 5 of broken."]
 
 
@@ -410,6 +412,6 @@ def test_documents_of_one_source_do_not_take_part_in_anothers_count(folder, word
 
 def test_the_window_is_what_could_be_packed(folder, words):
     config = dataclasses.replace(data(words, llava(folder, {n: "gone.png" for n in range(1, RECORDS)})), window=120)
-    window = loader.plan(config, loader.open_sources(config), Tokenizer.load(words), 7, 0)
+    window = plan_window(config, open_sources(config), Tokenizer.load(words), 7, 0)
     assert [[one.id for one in row] for row in window.rows] == [["llava/data/r0"] * 2]
-    assert window.dropped == 118
+    assert len(window.skipped) == 118

@@ -13,8 +13,9 @@ import tiny_run
 
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Picture, Sample
-from xgenmm_jax.data.rows import build, loader
+from xgenmm_jax.data.rows import build
 from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.rows.window import open_sources, plan_window
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.nano.sources import Synthetic
@@ -37,7 +38,7 @@ def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_pat
     )
     config = dataclasses.replace(config, data=data)
     tokenizer = Tokenizer.load(path)
-    rows = loader.plan(data, loader.open_sources(data), tokenizer, seed=0, window=0).rows
+    rows = plan_window(data, open_sources(data), tokenizer, seed=0, window=0).rows
     samples = [[sample] for row in rows for sample in row]
     assert len(rows) < len(samples)
     rows += [[]] * (len(samples) - len(rows))  # both of one shape, compiled once
@@ -81,7 +82,7 @@ def test_a_sample_that_is_left_out_of_its_row_adds_nothing_and_moves_nothing(tmp
     model = dataclasses.replace(config.model, sampling=sampling, max_image_crops=3)
     config = dataclasses.replace(config, data=data, model=model)
     tokenizer = Tokenizer.load(path)
-    rows = loader.plan(data, loader.open_sources(data), tokenizer, seed=0, window=0).rows
+    rows = plan_window(data, open_sources(data), tokenizer, seed=0, window=0).rows
     count = sum(map(len, rows))
     objective = Bound.of(config)
     params = random_parameters(objective.init)

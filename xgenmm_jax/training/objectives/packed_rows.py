@@ -7,7 +7,7 @@ import numpy as np
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.rows import loader
-from xgenmm_jax.data.rows.loader import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import flops

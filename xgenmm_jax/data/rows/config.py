@@ -1,0 +1,56 @@
+"""What a run trains on and how its batches are loaded."""
+
+from dataclasses import dataclass
+
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.source import Source
+from xgenmm_jax.data.text.chat import ChatStyle
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """How batches are loaded; it never changes which.
+
+    threads: decode and lay out batches, in each worker. workers: processes beside this one; 0 (the default) is
+    threads alone, which was as fast on two cores. ahead: batches made before they are asked for.
+    """
+
+    threads: int = 2
+    workers: int = 0
+    ahead: int = 4
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a run trains on.
+
+    mixture: (source, weight); weights are relative numbers of samples.
+    tokenizer: path of a SentencePiece model.
+    batch_rows: rows of the global batch. window: samples that are packed together.
+    """
+
+    mixture: tuple[tuple[Source, float], ...]
+    tokenizer: str
+    row: RowConfig
+    anyres: AnyRes
+    batch_rows: int
+    window: int = 2048
+    chat: ChatStyle = ChatStyle()
+    loader: LoaderConfig = LoaderConfig()
+
+    def __post_init__(self):
+        crops, row = self.anyres.max_crops, self.row
+        if crops > row.crops:
+            raise ValueError(
+                f"data: a picture takes up to {crops} crops and a row holds {row.crops}; "
+                f"raise row.crops to {crops} or leave large grids out of anyres.grids."
+            )
+        tokens = row.vision_tokens * (crops if row.vision_tokens_per == "crop" else 1)
+        if tokens >= row.length:
+            raise ValueError(
+                f"data: a picture takes up to {tokens} vision tokens and a row holds {row.length} positions; "
+                "raise row.length or leave large grids out of anyres.grids."
+            )
+        if self.window < 1 or self.batch_rows < 1:
+            raise ValueError(f"data: window {self.window}, batch_rows {self.batch_rows}; wanted 1 or more.")
