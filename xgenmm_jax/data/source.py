@@ -12,7 +12,10 @@ from xgenmm_jax.data.records import Record
 
 @runtime_checkable
 class Records(Protocol):
-    """The records of an opened source, any of them at any time, from any thread."""
+    """The records of an opened source, any of them at any time, from any thread.
+
+    One that leaves entries out when it is opened says so in `left_out`, a tuple of `quarantine.Skip`.
+    """
 
     name: str
 
@@ -59,6 +62,7 @@ class Mapped:
 class _MappedRecords:
     def __init__(self, records: Records, change: Callable[[Record], Record]):
         self.name = f"{records.name}/{getattr(change, 'label', type(change).__name__)}"
+        self.left_out = getattr(records, "left_out", ())
         self._records, self._change = records, change
 
     def __len__(self) -> int:

@@ -130,7 +130,7 @@ def _train(
             watchdog.at(step, "starting the step")
             rows = put_rows(rows, row_sharding(mesh))
             state, metrics = program.step(state, reference, rows, rates[step - 1])
-            watch.launched(step, metrics, sample_ids, counts, flops, data_after, skipped.count)
+            watch.launched(step, metrics, sample_ids, counts, flops, data_after, skipped.figures)
             watchdog.at(step, "waiting for the devices")
             watch.land(IN_FLIGHT)
             profiler.after(step, lambda: watch.land(0))
@@ -185,7 +185,7 @@ class _Flight(NamedTuple):
     sample_ids: list[str]
     fill: float
     flops: float
-    skipped: int
+    skipped: dict[str, int]
     before: Progress
     after: Progress
 
@@ -224,9 +224,9 @@ class _Watch:
         counts: Counts,
         flops: float,
         data_after: State,
-        skipped: int,
+        skipped: dict[str, int],
     ) -> None:
-        """A step was dispatched. skipped: samples that the run has left out until now."""
+        """A step was dispatched. skipped: figures of what the run has left out until now."""
         hosts, before = self._hosts, self.progress  # a host counts its own rows; the others' are about as full
         self.progress = Progress(
             data=data_after,
@@ -262,7 +262,7 @@ class _Watch:
             **figures,
             "fill": flight.fill,
             "samples": flight.after.samples,
-            **({"skipped": flight.skipped} if flight.skipped else {}),
+            **flight.skipped,
             "tokens": tokens,
             "tokens_per_second": new_tokens / seconds,
             **self._throughput.figures(new_tokens, self._flops_since, seconds),

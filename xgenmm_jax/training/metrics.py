@@ -70,8 +70,23 @@ def _is_row(value: Any) -> bool:
     return has_step(value) and "loss" in value and all(type(number) in (int, float) for number in value.values())
 
 
+def left_out_in_words(row: Row) -> str:
+    """What a row says about data that the run leaves out, the largest numbers by source and reason; "" if nothing.
+
+    Example: "  skipped 1,234 (1,200 llava/a/unreadable picture, 30 llava/b/unusable record, ...)".
+    """
+    text = ""
+    for kind, title in (("skipped", "skipped"), ("left_out", "left out at opening")):
+        counts = {name.removeprefix(f"{kind}/"): n for name, n in row.items() if name.startswith(f"{kind}/")}
+        largest = sorted(counts, key=counts.get, reverse=True)
+        parts = [f"{counts[name]:,} {name}" for name in largest[:2]] + ["..."] * (len(largest) > 2)
+        if total := row.get(kind, sum(counts.values())):
+            text += f"  {title} {total:,}" + (f" ({', '.join(parts)})" if parts else "")
+    return text
+
+
 class ProgressBar:
-    """Loss, tokens per second, fill and time left: a bar on a terminal that draws, else a line every half minute."""
+    """Loss, tokens per second, fill, data left out, time left: a bar on a terminal, else a line every half minute."""
 
     LINE_EVERY_S = 30.0
 
@@ -111,8 +126,7 @@ class ProgressBar:
     def show(self, row: Row) -> None:
         """The figures of a row of metrics."""
         self._text = f"loss {row['loss']:.3f}  {row['tokens_per_second']:,.0f} tokens/s  fill {row['fill']:.0%}"
-        if row.get("skipped"):
-            self._text += f"  skipped {row['skipped']:,}"
+        self._text += left_out_in_words(row)
         now, step = time.monotonic(), int(row["step"])
         if self._bar:
             self.advance(step)

@@ -9,7 +9,7 @@ import pytest
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.records import Turn
 from xgenmm_jax.data.rows import quarantine
-from xgenmm_jax.data.source import Source
+from xgenmm_jax.data.source import Mapped, Source
 
 RNG = np.random.default_rng(0)
 HUMAN, GPT = {"from": "human", "value": "Red?"}, {"from": "gpt", "value": "Yes."}
@@ -38,7 +38,7 @@ def talk(*roles: str, **extra) -> dict:
 def test_no_picture_in_any_spelling_is_text_alone(folder, key, image):
     """pandas and datasets write null, NaN or "" on rows without a picture; such a file ended the run."""
     source = opened(folder, [GOOD | {key: image}])
-    assert (len(source), source.left_out) == (1, 0) and source.record(0, RNG).pictures == ()
+    assert (len(source), source.left_out) == (1, ()) and source.record(0, RNG).pictures == ()
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,13 @@ def test_pictures_under_either_name(folder, images):
     """Under "images" they were passed over, and the conversation was trained on without its picture."""
     record = opened(folder, [GOOD | images]).record(0, RNG)
     assert len(record.pictures) == 1 and record.turns[0].text == "<image>\nRed?"
+
+
+def test_a_changed_source_says_what_its_source_leaves_out(folder):
+    """`Mapped` hid it: a run over squashed pictures did not say that half of the entries were of another form."""
+    opened(folder, [GOOD, {"id": "x"}])
+    mapped = Mapped(LlavaJson(str(folder / "data.json"), str(folder)), lambda record: record).open()
+    assert [(skip.record, skip.count) for skip in quarantine.at_opening([mapped])] == [("llava/data/x", 1)]
 
 
 @pytest.mark.parametrize(
@@ -86,8 +93,8 @@ def test_pictures_under_either_name(folder, images):
 def test_what_is_not_of_the_form_is_left_out_and_counted(folder, row, reason, detail):
     """It ended the run where it was drawn, at each start again, or was left out unseen."""
     source = opened(folder, [GOOD, row, GOOD, row])
-    assert (len(source), source.left_out) == (2, 2)
-    [skip] = source.left_out_by
+    assert (len(source), sum(skip.count for skip in source.left_out)) == (2, 2)
+    [skip] = source.left_out
     assert skip.reason.startswith(reason) and detail in skip.detail and skip.count == 2 and skip.at_opening
     assert skip.record == ("llava/data/bad" if isinstance(row, dict) else "llava/data/1")
     assert all(source.record(i, RNG).turns == (Turn("user", "Red?"), Turn("assistant", "Yes.")) for i in range(2))
@@ -105,13 +112,13 @@ def test_an_answer_before_the_first_question_is_skipped(folder, roles, kept):
 
 def test_reasons_are_counted_by_kind_with_the_first_entry(folder):
     source = opened(folder, [talk("u"), GOOD, talk("u", "u"), 5, talk("u", "a", image=["a"] * 9)])
-    counts = quarantine.counts_of(source.left_out_by)
+    counts = quarantine.counts_of(source.left_out)
     assert counts == {
         ("llava/data", "turns out of order"): 2,
         ("llava/data", "no object"): 1,
         ("llava/data", "more than 4 pictures"): 1,
     }
-    assert "2 turns out of order (first: llava/data/bad: " in quarantine.in_words(source.left_out_by)
+    assert "2 turns out of order (first: llava/data/bad: " in quarantine.in_words(source.left_out)
 
 
 def test_nothing_usable_says_why(folder):

@@ -1,5 +1,6 @@
 """A run over data some of which cannot be used: it reaches its end, and says what it left out."""
 
+from collections import Counter
 import dataclasses
 from dataclasses import dataclass
 import json
@@ -111,6 +112,8 @@ def test_a_run_goes_on_past_bad_records_and_counts_them(tmp_path, damaged, caplo
     for row in rows:
         assert row.get("skipped", 0) == sum(line["step"] <= row["step"] for line in lines)
     assert rows[-1]["skipped"] == len(lines) > len(damaged)
+    by_reason = Counter(f"skipped/{line['source']}/{line['reason']}" for line in lines)
+    assert {name: n for name, n in rows[-1].items() if name.startswith("skipped/")} == by_reason
     for n in damaged:
         assert caplog.text.count(f"left out llava/data/r{n} of llava/data") == 1
 
@@ -134,6 +137,8 @@ def test_counts_of_a_resumed_run_are_those_of_an_unbroken_one(tmp_path, stop_at)
     assert figures(tmp_path / "stopped") == figures(tmp_path / "unbroken")
     texts = [(tmp_path / name / "skipped.jsonl").read_text() for name in ("unbroken", "stopped")]
     assert texts[0] == texts[1] and texts[0].count('"step": 0') == 1
+    for row in figures(tmp_path / "stopped"):
+        assert row["left_out/llava/data/without a 'conversations' list"] == 3
     [opened] = [line for line in read_skipped(tmp_path / "stopped" / "skipped.jsonl") if line["step"] == 0]
     assert (opened["count"], opened["record"]) == (3, "llava/data/left0")
     train(config, tmp_path / "stopped")  # done: nothing is opened, nothing is lost
@@ -155,10 +160,12 @@ def test_figures_of_a_run_are_those_of_the_samples_that_are_left(tmp_path):
 
 def test_the_progress_line_says_how_many(capsys):
     row = {"step": 5, "loss": 1.0, "tokens_per_second": 10.0, "fill": 0.5}
-    for more, said in (({}, False), ({"skipped": 1234}, True)):
+    counts = {"skipped": 1234, "skipped/a/x": 1, "skipped/b/y": 1200, "skipped/c/z": 33, "left_out/a/w": 7}
+    for more, shown in (({}, False), (counts, True)):
         with ProgressBar("run", 0, 5) as bar:
             bar.show(row | more)
-        assert ("skipped 1,234" in capsys.readouterr().err) == said
+        line = capsys.readouterr().err
+        assert ("skipped 1,234 (1,200 b/y, 33 c/z, ...)  left out at opening 7 (7 a/w)" in line) == shown
 
 
 def test_each_host_has_a_file_of_its_own(tmp_path, monkeypatch):
@@ -166,5 +173,6 @@ def test_each_host_has_a_file_of_its_own(tmp_path, monkeypatch):
     log = SkippedLog(tmp_path, 0)
     log.add(3, [Skip("s", "r", "unreadable picture", "x"), Skip("s", "r", "unreadable picture", "x")])
     log.add(3, [])
-    assert log.count == 2 and [path.name for path in tmp_path.iterdir()] == ["skipped.2.jsonl"]
-    assert SkippedLog(tmp_path, 3).count == 2 and SkippedLog(tmp_path, 2).count == 0
+    assert log.figures == {"skipped": 2, "skipped/s/unreadable picture": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["skipped.2.jsonl"]
+    assert SkippedLog(tmp_path, 3).figures == log.figures and SkippedLog(tmp_path, 2).figures == {}

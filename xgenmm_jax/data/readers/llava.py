@@ -59,7 +59,7 @@ class LlavaJson:
 class LlavaRecords:
     """Conversations of one file.
 
-    left_out_by: what is left out, a Skip for each reason with the first entry's name. left_out: how many in all.
+    left_out: a Skip for each reason why entries are left out, with their number and the first one's name.
 
     Raises SourceError where no entry is usable, with the reasons.
     """
@@ -77,10 +77,9 @@ class LlavaRecords:
                 continue
             first = left_out.get(why[0]) or Skip(self.name, self._id(number), *why, count=0, at_opening=True)
             left_out[why[0]] = first._replace(count=first.count + 1)
-        self.left_out_by = tuple(left_out.values())
-        self.left_out = len(self._rows) - len(kept)
+        self.left_out = tuple(left_out.values())
         if not kept:
-            reasons = in_words(self.left_out_by) or "it is empty"
+            reasons = in_words(self.left_out) or "it is empty"
             raise SourceError(
                 f"data: '{path}' has {len(self._rows)} entries and none is usable ({reasons}); wanted LLaVA's form."
             )

@@ -97,8 +97,8 @@ def skip_of(error: Exception, source: str, record: str, reason: str) -> Skip:
 
 
 def at_opening(sources: Sequence[object]) -> list[Skip]:
-    """What sources left out when they were opened: their `left_out_by`, where they have one."""
-    return [skip for source in sources for skip in getattr(source, "left_out_by", ())]
+    """What sources left out when they were opened: their `left_out`, where they have it."""
+    return [skip for source in sources for skip in getattr(source, "left_out", ())]
 
 
 def counts_of(skipped: Iterable[Skip]) -> Counter[tuple[str, str]]:

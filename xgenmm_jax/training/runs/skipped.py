@@ -1,5 +1,6 @@
 """What a run leaves out of its data, in its folder: which record of which source, why, and at which step."""
 
+from collections import Counter
 from collections.abc import Iterable
 import json
 from pathlib import Path
@@ -19,8 +20,7 @@ def skipped_file(host: int) -> str:
 class SkippedLog:
     """Writes a line for every record that is left out, each time that it is.
 
-    count: samples left out until now, over restarts. What sources leave out when they are opened stands at step 0,
-    once, and is not counted: it is never drawn.
+    What sources leave out when they are opened stands at step 0, once: it is never drawn.
 
     start_step: what an earlier, killed process wrote about later steps is dropped: it comes again.
     """
@@ -31,7 +31,26 @@ class SkippedLog:
         if self._path.is_file():
             write_whole(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._opened = [row for row in kept if row["step"] == 0]
-        self.count = sum(row["count"] for row in kept if row["step"] > 0)
+        self._counts: Counter[str] = Counter()
+        for row in kept:
+            self._count(row)
+
+    @property
+    def figures(self) -> dict[str, int]:
+        """How much was left out until now, over restarts, for a row of metrics; nothing where it is nothing.
+
+        Samples that were drawn in all, by source and reason, and what sources left out when they were opened:
+        {"skipped": 3, "skipped/llava/a/unreadable picture": 3, "left_out/llava/a/turns out of order": 17}.
+        """
+        return dict(sorted(self._counts.items()))
+
+    def _count(self, row: dict[str, Any]) -> None:
+        name = f"{row.get('source')}/{row.get('reason')}"
+        if row["step"] == 0:
+            self._counts[f"left_out/{name}"] += row["count"]
+        else:
+            self._counts["skipped"] += row["count"]
+            self._counts[f"skipped/{name}"] += row["count"]
 
     def add(self, step: int, skipped: Iterable[Skip]) -> None:
         """What was left out of a step's batch."""
@@ -42,7 +61,7 @@ class SkippedLog:
             if row["step"] == 0 and row in self._opened:
                 continue
             self._opened += [row] if row["step"] == 0 else []
-            self.count += row["count"] if row["step"] else 0
+            self._count(row)
             rows.append(row)
         if rows:
             with self._path.open("a", encoding="utf-8") as file:
