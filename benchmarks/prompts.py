@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks.workloads import random_picture, text_ids
 from experiments.nano import common as nano_common
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
 

@@ -14,7 +14,7 @@ import pytest
 import tiny28
 
 import xgenmm_jax
-from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.generation.text import decode
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 

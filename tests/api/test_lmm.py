@@ -16,7 +16,7 @@ from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
-from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text import prompts
 from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.models import blip3, probes
 from xgenmm_jax.models.blip3 import VLMConfig
@@ -204,7 +204,7 @@ def test_a_base_model_is_asked_as_the_suite_asks_it(run):
     model = xgenmm_jax.LMM(run.folder, base, run.params, run.processor, run.mesh)
     picture = model.processor.picture(noise(30, 20))
     assert not model.is_tuned()
-    assert model.prompt("is it red?", [picture]) == chat.few_shot_prompt((), picture, "is it red?", model.tokenizer)
+    assert model.prompt("is it red?", [picture]) == prompts.few_shot_prompt((), picture, "is it red?", model.tokenizer)
     words = {count: model.tokenizer.decode(model.prompt("who?", [picture] * count).token_ids) for count in (0, 2)}
     assert words == {0: "Question:who? Short answer:", 2: "<image><image>Question:who? Short answer:"}
     for text, template in (("a star", False), ("a star", True), ("<image>a star", None)):

@@ -9,7 +9,7 @@ import tiny28
 
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Crops
-from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.text import decode
 from xgenmm_jax.generation.text.generator import Generator

@@ -15,7 +15,7 @@ from xgenmm_jax.api.processor import Processor
 from xgenmm_jax.api.rows import Extent, Ids, listed_rows, make_rows
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.text import chat
-from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.generation import arguments
 from xgenmm_jax.generation.text.generator import Generator, Limits
 from xgenmm_jax.models import probes

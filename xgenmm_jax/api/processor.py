@@ -11,8 +11,9 @@ from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.images import open_picture, picture_from_bytes, picture_from_image
 from xgenmm_jax.data.records import Crops, Picture, Turn
-from xgenmm_jax.data.text import chat
-from xgenmm_jax.data.text.chat import ChatStyle, Prompt
+from xgenmm_jax.data.text import chat, prompts
+from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
 from xgenmm_jax.files import without_surrogates
 from xgenmm_jax.generation.arguments import shown
@@ -76,16 +77,16 @@ class Processor:
             marker = f"{chat.IMAGE}\n" if chat_template else chat.IMAGE
             text = marker * len(shown_pictures) + text
         if chat_template:
-            return chat.chat_prompt([Turn("user", text)], shown_pictures, self.tokenizer, self.chat)
+            return prompts.chat_prompt([Turn("user", text)], shown_pictures, self.tokenizer, self.chat)
         return Prompt(tuple(self.tokenizer.encode(text)), shown_pictures)
 
     def question_prompt(self, question: str | object, images: Sequence[Image] | Image | None = ()) -> Prompt:
-        """A question as the evaluation suite asks a base model, `chat.few_shot_prompt` without demonstrations.
+        """A question as the evaluation suite asks a base model, `prompts.few_shot_prompt` without demonstrations.
 
         "<image>Question:how many? Short answer:", with an `<image>` for each picture.
         """
         shown_pictures = self.pictures(images)
-        parts = (*(chat.IMAGE for _ in shown_pictures), *chat.query(_text(question)))
+        parts = (*(chat.IMAGE for _ in shown_pictures), *prompts.query(_text(question)))
         return Prompt(tuple(self.tokenizer.encode_parts(parts)), shown_pictures)
 
 

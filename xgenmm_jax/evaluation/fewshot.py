@@ -1,6 +1,6 @@
 """Which demonstrations stand before a query of a base model, and what of its answer counts.
 
-The prompt itself is `data.chat.few_shot_prompt`.
+The prompt itself is `data.text.prompts.few_shot_prompt`.
 """
 
 from collections.abc import Sequence

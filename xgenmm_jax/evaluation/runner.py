@@ -7,7 +7,7 @@ from typing import Any
 
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Picture
-from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.generation.text.generator import Generator
 
 Metrics = dict[str, float]

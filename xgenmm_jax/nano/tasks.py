@@ -16,8 +16,9 @@ from typing import Literal, get_args
 from xgenmm_jax import files
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Picture, Turn
-from xgenmm_jax.data.text import chat
-from xgenmm_jax.data.text.chat import ChatStyle, Demonstration, Prompt
+from xgenmm_jax.data.text import prompts
+from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.data.text.prompts import Demonstration, Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.evaluation import fewshot
 from xgenmm_jax.evaluation.runner import Answer, Case, Evaluation, Measure, Metrics, Score, evaluate, mean_score
@@ -229,7 +230,7 @@ class _Asker:
                 Demonstration(demo.picture, demo.question, documents.called(demo.attribute, name))
                 for demo, name in zip(shown, names, strict=True)
             ]
-            prompt = chat.few_shot_prompt(demos, item.pictures[0], item.question, self.tokenizer, text_only=in_words)
+            prompt = prompts.few_shot_prompt(demos, item.pictures[0], item.question, self.tokenizer, text_only=in_words)
             cases.append(Case(item.id, item.question, item.answers, prompt.pictures, prompt))
         return Measure(name, tuple(cases), name_score, SHORT_ANSWER)
 
@@ -250,9 +251,9 @@ class _Asker:
     def _prompt(self, item: Item, pictures: tuple[Picture, ...]) -> Prompt:
         if self.config.style == "chat":
             turn = Turn("user", "<image>\n" * len(pictures) + item.question)
-            return chat.chat_prompt([turn], pictures, self.tokenizer, self.chat_style)
+            return prompts.chat_prompt([turn], pictures, self.tokenizer, self.chat_style)
         question = None if item.kind == "caption" else item.question
-        return chat.few_shot_prompt((), pictures[0], question, self.tokenizer)
+        return prompts.few_shot_prompt((), pictures[0], question, self.tokenizer)
 
 
 def _with_majority(answers: Sequence[Answer]) -> Metrics:

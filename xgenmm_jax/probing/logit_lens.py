@@ -12,7 +12,7 @@ import PIL.Image
 
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import Image
-from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import SPACE
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Turn
-from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text import chat, prompts
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
@@ -78,7 +78,7 @@ def test_preferences_share_the_prompt_and_supervise_the_last_answer(tokenizer):
     sample = chat.sample(Preference("p", (PICTURE,), turns, "Quite sure.", "Yes it is there."), tokenizer)
     assert tokenizer.decode(sample.token_ids[sample.loss_mask]) == "Quite sure.<|end|>"
     assert tokenizer.decode(sample.rejected_ids[sample.rejected_mask]) == "Yes it is there.<|end|>"
-    prompt = chat.chat_prompt(turns, (PICTURE,), tokenizer)
+    prompt = prompts.chat_prompt(turns, (PICTURE,), tokenizer)
     n = len(prompt.token_ids)
     assert prompt.token_ids == tuple(sample.token_ids[:n]) == tuple(sample.rejected_ids[:n])
     assert not sample.loss_mask[:n].any() and sample.loss_mask[n:].all()
@@ -125,29 +125,29 @@ def test_rejected_answers_hold_no_pictures_either(tokenizer):
 
 
 def test_few_shot_prompts_are_openflamingos(tokenizer):
-    shots = [chat.Demonstration(PICTURE, "how many?", "2"), chat.Demonstration(PICTURE, "what color?", "red")]
-    prompt = chat.few_shot_prompt(shots, PICTURE, "is it big?", tokenizer)
+    shots = [prompts.Demonstration(PICTURE, "how many?", "2"), prompts.Demonstration(PICTURE, "what color?", "red")]
+    prompt = prompts.few_shot_prompt(shots, PICTURE, "is it big?", tokenizer)
     assert tokenizer.decode(prompt.token_ids) == (
         "<image>Question:how many? Short answer:2<|endofchunk|>\n"
         "<image>Question:what color? Short answer:red<|endofchunk|>\n<image>Question:is it big? Short answer:"
     )
     assert len(prompt.pictures) == 3
-    zero = chat.few_shot_prompt(shots[:1], PICTURE, "is it big?", tokenizer, text_only=True)
+    zero = prompts.few_shot_prompt(shots[:1], PICTURE, "is it big?", tokenizer, text_only=True)
     assert tokenizer.decode(zero.token_ids) == (
         "Question:how many? Short answer:2<|endofchunk|>\n<image>Question:is it big? Short answer:"
     )
     assert len(zero.pictures) == 1
-    caption = chat.few_shot_prompt([chat.Demonstration(PICTURE, None, "a bus")], PICTURE, None, tokenizer)
+    caption = prompts.few_shot_prompt([prompts.Demonstration(PICTURE, None, "a bus")], PICTURE, None, tokenizer)
     assert tokenizer.decode(caption.token_ids) == "<image>Output:a bus<|endofchunk|>\n<image>Output:"
 
 
 def test_base_prompts_are_those_of_the_released_examples(tokenizer):
-    shots = [chat.Demonstration(PICTURE, None, "a bus")]
-    caption = chat.base_prompt(shots, PICTURE, None, tokenizer)
+    shots = [prompts.Demonstration(PICTURE, None, "a bus")]
+    caption = prompts.base_prompt(shots, PICTURE, None, tokenizer)
     asked = "<image>A short description of this image in one sentence:"
     assert tokenizer.decode(caption.token_ids) == f"{asked}a bus<|endofchunk|>{asked}"
     assert caption.token_ids[0] == tokenizer.image_id and len(caption.pictures) == 2
-    question = chat.base_prompt((), PICTURE, "Is it <image>big?", tokenizer)
+    question = prompts.base_prompt((), PICTURE, "Is it <image>big?", tokenizer)
     text = "<image>Is it <image>big?\nAnswer the question using a single word or phrase."
     assert tokenizer.decode(question.token_ids) == text
     assert question.token_ids.count(tokenizer.image_id) == 1
@@ -158,7 +158,7 @@ def test_chat_prompts_begin_as_the_official_samples(tokenizer):
     for case, pictures in (("single_turn_image", 1), ("multi_image", 2)):
         golden = SFT["runs"]["slow_nobos"]["cases"][case]
         turns = [Turn(ROLES[turn["from"]], turn["value"]) for turn in SFT["conversations"][case]]
-        prompt = chat.chat_prompt(turns[:-1], (PICTURE,) * pictures, tokenizer)
+        prompt = prompts.chat_prompt(turns[:-1], (PICTURE,) * pictures, tokenizer)
         answer = golden["input_ids"][len(prompt.token_ids) :]
         assert [*prompt.token_ids, *answer] == golden["input_ids"]
         assert golden["labels"] == [-100] * len(prompt.token_ids) + answer
@@ -172,7 +172,7 @@ def test_errors_name_the_record(tokenizer):
     with pytest.raises(ValueError, match="c9 has 3 <image> in its user turns and 2 pictures"):
         chat.sample(Preference("c9", (PICTURE, PICTURE), turns, "C", "D"), tokenizer)
     with pytest.raises(ValueError, match="prompt has 1 <image> in its user turns and 0 pictures"):
-        chat.chat_prompt((Turn("user", "<image> A?"),), (), tokenizer)
+        prompts.chat_prompt((Turn("user", "<image> A?"),), (), tokenizer)
     with pytest.raises(ValueError, match="c8 has no assistant turn"):
         chat.sample(Conversation("c8", (), (Turn("user", "A?"),)), tokenizer)
 

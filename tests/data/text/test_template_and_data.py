@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Turn
-from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text import chat, prompts
 from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
 from xgenmm_jax.files import without_surrogates
 from xgenmm_jax.nano import starting_weights
@@ -109,17 +109,17 @@ def test_in_captions_and_documents(name, first, second, lines):
 @given(shown=TEXTS, answer=TEXTS, asked=TEXTS)
 def test_in_few_shot_prompts(name, shown, answer, asked):
     tokenizer = TOKENIZERS[name]
-    demonstrations = [chat.Demonstration(PICTURE, shown, answer), chat.Demonstration(PICTURE, None, answer)]
-    prompt = chat.few_shot_prompt(demonstrations, PICTURE, asked, tokenizer)
+    demonstrations = [prompts.Demonstration(PICTURE, shown, answer), prompts.Demonstration(PICTURE, None, answer)]
+    prompt = prompts.few_shot_prompt(demonstrations, PICTURE, asked, tokenizer)
     shown, answer, asked = read(shown), read(answer), read(asked)
     assert runs(tokenizer, prompt.token_ids) == [
         "<image>", f"Question:{shown} Short answer:{answer}", "<|endofchunk|>", "\n",
         "<image>", f"Output:{answer}", "<|endofchunk|>", "\n",
         "<image>", f"Question:{asked} Short answer:",
     ]  # fmt: skip
-    based = chat.base_prompt(demonstrations[:1], PICTURE, None, tokenizer)
+    based = prompts.base_prompt(demonstrations[:1], PICTURE, None, tokenizer)
     assert runs(tokenizer, based.token_ids) == [
-        "<image>", f"{shown}\n{chat.SHORT_ANSWER}{answer}", "<|endofchunk|>", "<image>", chat.CAPTION_INSTRUCTION,
+        "<image>", f"{shown}\n{prompts.SHORT_ANSWER}{answer}", "<|endofchunk|>", "<image>", prompts.CAPTION_INSTRUCTION,
     ]  # fmt: skip
 
 

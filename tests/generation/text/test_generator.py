@@ -13,7 +13,7 @@ import pytest
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.data.text import tokenizer
-from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.generation import vision_tokens
 from xgenmm_jax.generation.text import beam, cache, decode
 from xgenmm_jax.generation.text.generator import Generator, Limits

@@ -1,4 +1,4 @@
-"""Records to samples: templates, ids and loss masks; and prompts to generate from.
+"""Records to samples: templates, ids and loss masks. Prompts to generate from: `prompts.py`.
 
 Templates give special ids, data never does (`Tokenizer.encode_parts`): text cannot forge a turn or a picture, and
 keeps its characters. `<image>` in the user turns of a record that has pictures says where they stand; anywhere else it
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xgenmm_jax.data.records import Caption, Conversation, Crops, Document, Picture, Preference, Record, Sample, Turn
+from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Sample, Turn
 from xgenmm_jax.data.text.tokenizer import Template, Tokenizer
 
 SYSTEM_PROMPT = (
@@ -32,24 +32,10 @@ class ChatStyle:
     system: str | None = SYSTEM_PROMPT
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """What to answer: one `<image>` id per picture, not yet expanded."""
-
-    token_ids: tuple[int, ...]
-    pictures: tuple[Picture | Crops, ...]
+PHI3_STYLE = ChatStyle()
 
 
-@dataclass(frozen=True)
-class Demonstration:
-    """A worked example of a few-shot prompt. question None: a caption."""
-
-    picture: Picture
-    question: str | None
-    answer: str
-
-
-def sample(record: Record, tokenizer: Tokenizer, style: ChatStyle = ChatStyle()) -> Sample:
+def sample(record: Record, tokenizer: Tokenizer, style: ChatStyle = PHI3_STYLE) -> Sample:
     """The tokenised form of a record.
 
     Raises:
@@ -77,8 +63,8 @@ def check_turns(id_: str, turns: Sequence[Turn], last: str) -> None:
     if last == "assistant" and "assistant" not in roles:
         raise ValueError(f"chat: {id_} has no assistant turn, so nothing is supervised; leave it out of the data.")
     spoken = roles[1:] if roles[:1] == ["system"] else roles
-    wanted = [("user", "assistant")[place % 2] for place in range(len(spoken))]
-    if not spoken or spoken != wanted or spoken[-1] != last:
+    alternating = [("user", "assistant")[number % 2] for number in range(len(spoken))]
+    if not spoken or spoken != alternating or spoken[-1] != last:
         shown = ", ".join(map(str, roles[:8])) + (", ..." if len(roles) > 8 else "")
         raise ValueError(
             f"chat: {id_} has the turns [{shown}]; wanted user and assistant in turn, at most a system turn before "
@@ -86,7 +72,7 @@ def check_turns(id_: str, turns: Sequence[Turn], last: str) -> None:
         )
 
 
-def render(turns: Sequence[Turn], pictures: int, style: ChatStyle = ChatStyle()) -> list[str]:
+def render(turns: Sequence[Turn], pictures: int, style: ChatStyle = PHI3_STYLE) -> list[str]:
     """Turns in Phi-3's chat template, as parts for `Tokenizer.encode_parts`.
 
     pictures: how many the conversation has; without any, `<image>` is text in user turns too.
@@ -106,78 +92,6 @@ def _with_images(text: str) -> list[str]:
     """The text with its `<image>` as the template's: "<image>\\nHow many?" -> ["", IMAGE, "\\nHow many?"]."""
     first, *rest = text.split(IMAGE)
     return [first, *(part for text in rest for part in (IMAGE, text))]
-
-
-def chat_prompt(
-    turns: Sequence[Turn], pictures: Sequence[Picture], tokenizer: Tokenizer, style: ChatStyle = ChatStyle()
-) -> Prompt:
-    """The prompt of a conversation that ends with a user turn; stop generation on `tokenizer.end_id`."""
-    if not turns or turns[-1].role != "user":
-        raise ValueError("prompt: the last turn must be the user's; give the question to answer.")
-    markers = sum(turn.text.count(IMAGE) for turn in turns if turn.role == "user")
-    if markers != len(pictures):
-        raise ValueError(_other_number("prompt", markers, len(pictures)))
-    ids = tokenizer.encode_parts([*render(turns, len(pictures), style), Template("<|assistant|>\n")])
-    return Prompt(tuple(ids), tuple(pictures))
-
-
-def few_shot_prompt(
-    demonstrations: Sequence[Demonstration],
-    picture: Picture,
-    question: str | None,
-    tokenizer: Tokenizer,
-    text_only: bool = False,
-) -> Prompt:
-    """OpenFlamingo's prompt; stop on `tokenizer.end_of_chunk_id` or `eos_id`.
-
-    Source: docs/reference/tokens.md#few-shot-prompts.
-
-    question None asks for a caption. text_only: the demonstrations lose their pictures, as the two that "0-shot"
-    carries. Example, one shot:
-    "<image>Question:how many? Short answer:2<|endofchunk|>\\n<image>Question:what color? Short answer:"
-    """
-    parts: list[str] = []
-    for shown in demonstrations:
-        marker = () if text_only else (IMAGE,)
-        parts += (*marker, *query(shown.question), shown.answer, END_OF_CHUNK, Template("\n"))
-    parts += (IMAGE, *query(question))
-    pictures = () if text_only else tuple(shown.picture for shown in demonstrations)
-    return Prompt(tuple(tokenizer.encode_parts(parts)), (*pictures, picture))
-
-
-CAPTION_INSTRUCTION = "A short description of this image in one sentence:"
-SHORT_ANSWER = "Answer the question using a single word or phrase."
-
-
-def base_prompt(
-    demonstrations: Sequence[Demonstration], picture: Picture | Crops, question: str | None, tokenizer: Tokenizer
-) -> Prompt:
-    """The prompt of the released base model's own examples; stop on `tokenizer.end_of_chunk_id` or `eos_id`.
-
-    question None asks for a caption. Example, one shot, captions:
-    "<image>A short description of this image in one sentence:a bus<|endofchunk|>\
-    <image>A short description of this image in one sentence:"
-
-    The released prompt follows each `<image>` with 127 `<image placeholder>`, which its code replaces: the same
-    vision tokens (docs/reference/tokens.md#base-prompts).
-    """
-
-    def instruction(question: str | None) -> tuple[str, ...]:
-        if question is None:
-            return IMAGE, Template(CAPTION_INSTRUCTION)
-        return IMAGE, question, Template(f"\n{SHORT_ANSWER}")
-
-    shots = [(*instruction(shown.question), shown.answer, END_OF_CHUNK) for shown in demonstrations]
-    ids = tokenizer.encode_parts(part for parts in (*shots, instruction(question)) for part in parts)
-    return Prompt(tuple(ids), (*(shown.picture for shown in demonstrations), picture))
-
-
-def query(question: str | None) -> tuple[str, ...]:
-    """What stands behind a picture in `few_shot_prompt`, in parts: "Question:how many? Short answer:"; "Output:" for
-    None."""
-    if question is None:
-        return (Template("Output:"),)
-    return Template("Question:"), question, Template(" Short answer:")
 
 
 def _document(record: Document, tokenizer: Tokenizer) -> Sample:
@@ -229,8 +143,9 @@ def _preference(record: Preference, tokenizer: Tokenizer, style: ChatStyle) -> S
 def _check_pictures(id_: str, ids: np.ndarray, pictures: Sequence[Picture], tokenizer: Tokenizer) -> None:
     markers = int(np.sum(ids == tokenizer.image_id))
     if markers != len(pictures):
-        raise ValueError(_other_number(id_, markers, len(pictures)))
+        raise ValueError(unequal_pictures(id_, markers, len(pictures)))
 
 
-def _other_number(id_: str, markers: int, pictures: int) -> str:
+def unequal_pictures(id_: str, markers: int, pictures: int) -> str:
+    """The error of a conversation that has another number of `<image>` than of pictures."""
     return f"chat: {id_} has {markers} {IMAGE} in its user turns and {pictures} pictures; make them equal."

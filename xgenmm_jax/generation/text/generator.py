@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 import numpy as np
 
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation import arguments
 from xgenmm_jax.generation.text import beam, cache, decode, sampling, streaming

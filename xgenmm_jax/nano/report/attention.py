@@ -12,7 +12,7 @@ import PIL.Image
 
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.vision_tokens import View, instruction_tokens, picture_batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, splice

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import PIL.Image
 
 from xgenmm_jax.data.records import Picture, Turn
-from xgenmm_jax.data.text import chat
-from xgenmm_jax.data.text.chat import ChatStyle, Prompt
+from xgenmm_jax.data.text import prompts
+from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.evaluation.runner import Answer, Evaluation
 from xgenmm_jax.generation.text.generator import Generator
@@ -90,8 +91,8 @@ def _photographs(generator: Generator, style: Style, chat_style: ChatStyle) -> l
 
 def _describe(picture: Picture, style: Style, tokenizer: Tokenizer, chat_style: ChatStyle) -> Prompt:
     if style == "few_shot":
-        return chat.few_shot_prompt((), picture, None, tokenizer)
-    return chat.chat_prompt([Turn("user", "<image>\nDescribe the picture.")], (picture,), tokenizer, chat_style)
+        return prompts.few_shot_prompt((), picture, None, tokenizer)
+    return prompts.chat_prompt([Turn("user", "<image>\nDescribe the picture.")], (picture,), tokenizer, chat_style)
 
 
 def _looks(generator: Generator, params: Any, answers: Sequence[Answer]) -> list[dict[str, Any]]:

@@ -1,0 +1,96 @@
+"""Prompts to generate from: a conversation, OpenFlamingo's few-shot prompt, the released base model's own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xgenmm_jax.data.records import Crops, Picture, Turn
+from xgenmm_jax.data.text.chat import END_OF_CHUNK, IMAGE, PHI3_STYLE, ChatStyle, render, unequal_pictures
+from xgenmm_jax.data.text.tokenizer import Template, Tokenizer
+
+CAPTION_INSTRUCTION = "A short description of this image in one sentence:"
+SHORT_ANSWER = "Answer the question using a single word or phrase."
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What to answer: one `<image>` id per picture, not yet expanded."""
+
+    token_ids: tuple[int, ...]
+    pictures: tuple[Picture | Crops, ...]
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A worked example of a few-shot prompt. question None: a caption."""
+
+    picture: Picture
+    question: str | None
+    answer: str
+
+
+def chat_prompt(
+    turns: Sequence[Turn], pictures: Sequence[Picture], tokenizer: Tokenizer, style: ChatStyle = PHI3_STYLE
+) -> Prompt:
+    """The prompt of a conversation that ends with a user turn; stop generation on `tokenizer.end_id`."""
+    if not turns or turns[-1].role != "user":
+        raise ValueError("prompt: the last turn must be the user's; give the question to answer.")
+    markers = sum(turn.text.count(IMAGE) for turn in turns if turn.role == "user")
+    if markers != len(pictures):
+        raise ValueError(unequal_pictures("prompt", markers, len(pictures)))
+    ids = tokenizer.encode_parts([*render(turns, len(pictures), style), Template("<|assistant|>\n")])
+    return Prompt(tuple(ids), tuple(pictures))
+
+
+def few_shot_prompt(
+    demonstrations: Sequence[Demonstration],
+    picture: Picture,
+    question: str | None,
+    tokenizer: Tokenizer,
+    text_only: bool = False,
+) -> Prompt:
+    """OpenFlamingo's prompt; stop on `tokenizer.end_of_chunk_id` or `eos_id`.
+
+    Source: docs/reference/tokens.md#few-shot-prompts.
+
+    question None asks for a caption. text_only: the demonstrations lose their pictures, as the two that "0-shot"
+    carries. Example, one shot:
+    "<image>Question:how many? Short answer:2<|endofchunk|>\\n<image>Question:what color? Short answer:"
+    """
+    parts: list[str] = []
+    for shown in demonstrations:
+        marker = () if text_only else (IMAGE,)
+        parts += (*marker, *query(shown.question), shown.answer, END_OF_CHUNK, Template("\n"))
+    parts += (IMAGE, *query(question))
+    pictures = () if text_only else tuple(shown.picture for shown in demonstrations)
+    return Prompt(tuple(tokenizer.encode_parts(parts)), (*pictures, picture))
+
+
+def base_prompt(
+    demonstrations: Sequence[Demonstration], picture: Picture | Crops, question: str | None, tokenizer: Tokenizer
+) -> Prompt:
+    """The prompt of the released base model's own examples; stop on `tokenizer.end_of_chunk_id` or `eos_id`.
+
+    question None asks for a caption. Example, one shot, captions:
+    "<image>A short description of this image in one sentence:a bus<|endofchunk|>\
+    <image>A short description of this image in one sentence:"
+
+    The released prompt follows each `<image>` with 127 `<image placeholder>`, which its code replaces: the same
+    vision tokens (docs/reference/tokens.md#base-prompts).
+    """
+
+    def instruction(question: str | None) -> tuple[str, ...]:
+        if question is None:
+            return IMAGE, Template(CAPTION_INSTRUCTION)
+        return IMAGE, question, Template(f"\n{SHORT_ANSWER}")
+
+    shots = [(*instruction(shown.question), shown.answer, END_OF_CHUNK) for shown in demonstrations]
+    ids = tokenizer.encode_parts(part for parts in (*shots, instruction(question)) for part in parts)
+    return Prompt(tuple(ids), (*(shown.picture for shown in demonstrations), picture))
+
+
+def query(question: str | None) -> tuple[str, ...]:
+    """What stands behind a picture in `few_shot_prompt`, in parts: "Question:how many? Short answer:"; "Output:" for
+    None."""
+    if question is None:
+        return (Template("Output:"),)
+    return Template("Question:"), question, Template(" Short answer:")
