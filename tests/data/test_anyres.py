@@ -69,8 +69,8 @@ def test_every_sixteenth_pixel_is_the_official_one(name):
         config = anyres.AnyRes(GRIDS[grids])
         views = anyres.crops(image, config)
         floats = anyres.normalized(views)
-        wanted = SUBSAMPLED[f"{name}/{grids}"]
-        np.testing.assert_array_equal(floats[:, ::16, ::16].transpose(0, 3, 1, 2), wanted)
+        expected = SUBSAMPLED[f"{name}/{grids}"]
+        np.testing.assert_array_equal(floats[:, ::16, ::16].transpose(0, 3, 1, 2), expected)
         layout = anyres.layout(image.size, config)
         strips = valid_of_strips(layout)
         assert strips[0].all()

@@ -34,13 +34,13 @@ def test_each_source_says_its_records_and_its_files(tmp_path):
         (RecordFiles(str(tmp_path / "*.array_record")), 1.0),
         (Mapped(Synthetic("caption", 70), Squash(32)), 1.0),
     )
-    found = identity(mixture)
-    assert [(one["source"], one["records"]) for one in found] == [
+    identities = identity(mixture)
+    assert [(one["source"], one["records"]) for one in identities] == [
         ("llava/data", 5), (str(tmp_path / "*.array_record"), 5), ("synthetic/caption/32px", 70)
     ]  # fmt: skip
-    names = [[file["name"] for file in one["files"]] for one in found]
+    names = [[file["name"] for file in one["files"]] for one in identities]
     assert names == [["data.json"], ["a.array_record", "b.array_record"], []]
-    json.dumps(found)
+    json.dumps(identities)
 
 
 def test_places_and_times_do_not_count(tmp_path):
@@ -52,8 +52,8 @@ def test_places_and_times_do_not_count(tmp_path):
     assert identity(((moved, 1.0),)) == before
 
 
-@pytest.mark.parametrize("place", [0, 465, 999])
-def test_a_large_file_is_told_by_pieces_of_it(tmp_path, monkeypatch, place):
+@pytest.mark.parametrize("offset", [0, 465, 999])
+def test_a_large_file_is_identified_by_pieces_of_it(tmp_path, monkeypatch, offset):
     monkeypatch.setattr(module, "WHOLE_BYTES", 100)
     monkeypatch.setattr(module, "PIECE_BYTES", 40)
     file = tmp_path / "a.bin"
@@ -61,7 +61,7 @@ def test_a_large_file_is_told_by_pieces_of_it(tmp_path, monkeypatch, place):
     before = fingerprint(file)
     assert (before["bytes"], before["of"]) == (1000, "pieces") and fingerprint(file) == before
     data = bytearray(1000)
-    data[place] = 1
+    data[offset] = 1
     file.write_bytes(data)
     assert fingerprint(file)["sha256"] != before["sha256"]
     file.write_bytes(bytes(1001))

@@ -92,8 +92,8 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
     changed = bytearray(data)
     end = min(len(data), 200) if rng.random() < 0.6 else len(data)
     for _ in range(rng.choice((1, 1, 2, 4, 12))):
-        place = rng.randrange(end)
-        changed[place] = rng.choice((0, 255, 127, 128, rng.randrange(256), changed[place] ^ 1 << rng.randrange(8)))
+        offset = rng.randrange(end)
+        changed[offset] = rng.choice((0, 255, 127, 128, rng.randrange(256), changed[offset] ^ 1 << rng.randrange(8)))
     return bytes(changed)
 
 

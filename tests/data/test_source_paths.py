@@ -22,8 +22,8 @@ def test_a_pattern_without_such_a_folder_stays_one(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "c[1].txt").touch()
-    found = glob.glob(source_paths.literal_first(tmp_path / "[ab]" / "c[1].txt"))
-    assert sorted(found) == [str(tmp_path / name / "c[1].txt") for name in "ab"]
+    matches = glob.glob(source_paths.literal_first(tmp_path / "[ab]" / "c[1].txt"))
+    assert sorted(matches) == [str(tmp_path / name / "c[1].txt") for name in "ab"]
     assert source_paths.literal_first("a[0-9]/b*") == "a[0-9]/b*"
 
 

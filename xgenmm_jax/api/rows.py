@@ -1,4 +1,4 @@
-"""Rows of ids and lists of pictures as a batch of static shapes, and what of the results is no filling."""
+"""Rows of ids and lists of pictures as a batch of static shapes, and which part of the results is not padding."""
 
 from collections.abc import Iterable, Sequence
 import itertools
@@ -40,14 +40,14 @@ class Extent(NamedTuple):
     """Groups of vision tokens that exist: crops or strips, or images with fixed sampling."""
 
 
-def listed_rows(rows: Any, caller: str, wanted: str) -> list[Any]:
+def listed_rows(rows: Any, caller: str, form: str) -> list[Any]:
     """Rows or prompts as a list. Raises ValueError for what is no list of them, as a row by itself."""
     is_iterable = isinstance(rows, Iterable) and getattr(rows, "ndim", 1) > 0
     if not is_iterable or isinstance(rows, str | bytes | dict | set):
-        raise ValueError(f"{caller}: got {shown(rows)}; give {wanted}.")
+        raise ValueError(f"{caller}: got {shown(rows)}; give {form}.")
     rows = list(rows)
     if rows and (isinstance(rows[0], int | float | np.number) or getattr(rows[0], "ndim", 1) == 0):
-        raise ValueError(f"{caller}: got one row of numbers, beginning with {rows[0]}; give {wanted}, here [[...]].")
+        raise ValueError(f"{caller}: got one row of numbers, beginning with {rows[0]}; give {form}, here [[...]].")
     return rows
 
 
@@ -62,9 +62,9 @@ def make_rows(
 ) -> tuple[Batch, Extent]:
     """One sample a row, padded right to shapes from a bucket list.
 
-    Pad ids inside a row are seen by nobody and not counted. Pictures beyond the `<image>` ids of their row are encoded
-    and stand nowhere, as in the official code. labels: the token itself where it is a target, else -100; None: all but
-    pads and the decoupled ids.
+    No position attends to pad ids inside a row, nor are they counted. Pictures beyond the `<image>` ids of their row
+    are encoded and not used, as in the official code. labels: the token itself where it is a target, else -100; None:
+    all but pads and the decoupled ids.
 
     Raises ValueError where a row has fewer pictures than `<image>` ids, a label is not the row's token, or fixed
     sampling would not read all crops of a picture.
@@ -127,14 +127,14 @@ def make_rows(
 def _targets(number: int, ids: Int32[np.ndarray, " n"], labels: Ids | object) -> Bool[np.ndarray, " n"]:
     remedy = f"give the token itself where it is a target, {IGNORED} elsewhere."
     try:
-        wanted = np.asarray(labels)
+        targets = np.asarray(labels)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"forward: labels of row {number} are {shown(labels)}; {remedy}") from error
-    if wanted.shape != ids.shape:
-        got = f"{len(wanted)} numbers" if wanted.ndim == 1 else shown(labels)
+    if targets.shape != ids.shape:
+        got = f"{len(targets)} numbers" if targets.ndim == 1 else shown(labels)
         raise ValueError(f"forward: labels of row {number} are {got} for {len(ids)} ids; {remedy}")
-    is_target = wanted != IGNORED
-    if np.any(wanted[is_target] != ids[is_target]):
+    is_target = targets != IGNORED
+    if np.any(targets[is_target] != ids[is_target]):
         raise ValueError(f"forward: labels of row {number} are not its tokens; {remedy}")
     return is_target
 
@@ -145,8 +145,8 @@ def _write_images(out: Batch, views: Sequence[View], config: VLMConfig) -> None:
         layout, pixels = view.layout, view.pixels()
         if out.pixels.dtype == np.float32 and pixels.dtype == np.uint8:
             pixels = normalized(pixels, config.vision.pixel_mean, config.vision.pixel_std)
-        wanted = (config.vision.image_size_px,) * 2 + (3,)
-        if pixels.shape[1:] != wanted:
-            raise ValueError(f"forward: got crops of {pixels.shape[1:]}, the tower takes {wanted}; resize them.")
+        view_shape = (config.vision.image_size_px,) * 2 + (3,)
+        if pixels.shape[1:] != view_shape:
+            raise ValueError(f"forward: got crops of {pixels.shape[1:]}, the tower takes {view_shape}; resize them.")
         build.write_image(out, crop, image, pixels, layout, view.picture.size_px, segment=1)
         crop += layout.crops

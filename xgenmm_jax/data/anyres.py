@@ -81,14 +81,14 @@ def best_grid(size_px: tuple[int, int], grids: tuple[Grid, ...], view_px: int) -
     Python's float64 and its int() decide, as in the official code: do not vectorise.
     """
     width, height = size_px
-    best, best_kept, least_waste = grids[0], -1, math.inf
+    best, best_pixels, least_waste = grids[0], -1, math.inf
     for grid in grids:
         grid_width, grid_height = grid[0] * view_px, grid[1] * view_px
         scale = min(grid_width / width, grid_height / height)
-        kept = min(int(width * scale) * int(height * scale), width * height)
-        waste = grid_width * grid_height - kept
-        if kept > best_kept or (kept == best_kept and waste < least_waste):
-            best, best_kept, least_waste = grid, kept, waste
+        pixels = min(int(width * scale) * int(height * scale), width * height)
+        waste = grid_width * grid_height - pixels
+        if pixels > best_pixels or (pixels == best_pixels and waste < least_waste):
+            best, best_pixels, least_waste = grid, pixels, waste
     return best
 
 
@@ -143,7 +143,7 @@ def _global_view(image: PIL.Image.Image, config: AnyRes) -> PIL.Image.Image:
 
 
 def _pad_to(image: PIL.Image.Image, target_px: tuple[int, int]) -> PIL.Image.Image:
-    """The picture as large as fits into the target, its aspect ratio kept, centered on black."""
+    """The picture as large as fits into the target, at its aspect ratio, centered on black."""
     width, height = target_px
     scale_width, scale_height = width / image.width, height / image.height
     if scale_width < scale_height:

@@ -1,4 +1,4 @@
-"""What tells data apart from what they were: numbers of records, and the bytes of the files that sources read."""
+"""Whether data are the same as before: numbers of records, and the bytes of the files that sources read."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +13,7 @@ WHOLE_BYTES = 8 * 2**20
 PIECES, PIECE_BYTES = 16, 128 * 2**10
 """Of a larger one so many pieces at equal distances, the first at its beginning, the last at its end: a change between
 two of them that leaves the file's size as it was is not seen."""
+
 
 def identity(mixture: Sequence[tuple[Source, float]]) -> list[dict[str, Any]]:
     """For each source of a mixture {"source": name, "records": number, "files": fingerprints in the order of reading}.
@@ -29,7 +30,7 @@ def _identity(source: Source) -> dict[str, Any]:
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """{"name", "bytes", "of": "whole" or "pieces", "sha256"} of a file, without its place and its times."""
+    """{"name", "bytes", "of": "whole" or "pieces", "sha256"} of a file, without its folder and its times."""
     size = path.stat().st_size
     digest = hashlib.sha256()
     with path.open("rb") as file:

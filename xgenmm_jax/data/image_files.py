@@ -1,4 +1,7 @@
-"""Files of pictures through Pillow: which formats, what to call the others, and files whose metadata are damaged."""
+"""Picture files through Pillow: formats that are read, names of the others, repair of damaged metadata.
+
+Pixels: `image_pixels.py`. What both give together, with errors for users: `images.py`.
+"""
 
 from collections.abc import Iterator
 import contextlib
@@ -20,8 +23,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 the header hides (ICO, ICNS). HEIF is read where pillow-heif is installed."""
 WANTED = "wanted PNG, JPEG, WebP, GIF, BMP, TIFF, PNM, AVIF or JPEG 2000"
 
-# What is wrong with a file is told by an error of ours, or is of no consequence. Not around the calls:
-# warnings.catch_warnings is not safe in the loader's threads.
+# Ignored for the whole process: our errors say what is wrong with a file, and `warnings.catch_warnings` around the
+# calls is not safe in the loader's threads.
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -134,7 +137,7 @@ def late_metadata(image: PIL.Image.Image) -> bool:
     """Whether a PNG that is not loaded yet has its EXIF behind the pixels, where Pillow reads it with them."""
     if not isinstance(image, PIL.PngImagePlugin.PngImageFile) or not image.tile or "exif" in image.info:
         return False
-    place = image.fp.tell()
+    offset = image.fp.tell()
     try:
         behind = False
         for kind, start, length in _png_chunks(image.fp):
@@ -146,20 +149,20 @@ def late_metadata(image: PIL.Image.Image) -> bool:
                     return True
         return False
     finally:
-        image.fp.seek(place)
+        image.fp.seek(offset)
 
 
 def _png_chunks(stream: io.BufferedIOBase) -> Iterator[tuple[bytes, int, int]]:
     """(kind, where its data begin, their length) of each chunk; the stream may be moved in between."""
-    place = len(PNG_MARK)
+    offset = len(PNG_MARK)
     while True:
-        stream.seek(place)
+        stream.seek(offset)
         head = stream.read(8)
         if len(head) < 8 or head[4:] == b"IEND":
             return
         length, kind = struct.unpack(">I4s", head)
-        yield kind, place + 8, length
-        place += 12 + length
+        yield kind, offset + 8, length
+        offset += 12 + length
 
 
 def _png_pixels(data: bytes) -> bytes:

@@ -188,7 +188,7 @@ def _scaling(numbers: np.ndarray, meant: Meaning) -> Callable[[np.ndarray], np.n
                 return lambda rows: rows >> shift
     if low == high:
         raise Undecided(f"holds the number {low:g} alone, which may be black or white; save it in 8 bits.")
-    # Heights, counts, distances: by their own range, as viewers of such files show them.
+    # Heights, counts, distances: scaled from their range, as viewers of such files show them.
     low, scale = float(low), 255 / (float(high) - float(low))
     return lambda rows: (rows.astype(np.float64) - low) * scale + 0.5
 

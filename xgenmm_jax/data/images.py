@@ -1,8 +1,9 @@
-"""Pictures that a user hands over, or that data hold, with one clear sentence for what cannot be one.
+"""Pictures from files, bytes and PIL images: opened by their header, decoded on demand, with one sentence per error.
 
-It is read in one of two ways. A user's photo is turned upright and transparency lies on white: what a person sees.
+Formats and damaged files: `image_files.py`. Pixels of any depth as RGB: `image_pixels.py`. There are two ways of
+reading. A user's photo is rotated upright and transparency becomes white: what a person sees.
 `official=True` reads as the released code does, which training and comparisons with it need: orientation is ignored and
-alpha dropped. Deeper numbers than bytes are scaled in both (`picture_pixels.py`).
+alpha dropped. Deeper numbers than bytes are scaled in both (`image_pixels.py`).
 """
 
 from collections.abc import Callable

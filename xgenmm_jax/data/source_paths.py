@@ -1,4 +1,4 @@
-"""Paths and patterns of data as users write them: `~`, folders named "a[b]", links, and what may not leave a folder."""
+"""Paths and patterns as users and data write them: `~`, folders with brackets in their names, paths below a folder."""
 
 import glob
 import os
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def at_home(path: str | Path) -> Path:
-    """The path with `~` or `~user` at its beginning replaced by that home folder.
+    """The path with a leading `~` or `~user` replaced by that home folder.
 
-    Raises ValueError where no home folder is known, unless something is named so.
+    Raises ValueError where no home folder is known and no file has the path as it is written.
     """
     try:
         return Path(path).expanduser()
@@ -19,23 +19,24 @@ def at_home(path: str | Path) -> Path:
 
 
 def literal_first(pattern: str | Path) -> str:
-    """A pattern for `glob` in which every part that is there as it is written is read so.
+    """A pattern for `glob` in which parts that name an existing file or folder are escaped: literal names come first.
 
-    "data/a[b]/*.json" is "data/a[[]b]/*.json" where a folder "a[b]" lies in data, and stays as it is where none does.
+    "data/a[b]/*.json" becomes "data/a[[]b]/*.json" where data holds a folder "a[b]", else it stays the same.
     """
     pattern = str(at_home(pattern))
-    place = os.sep if os.path.isabs(pattern) else ""
+    resolved = os.sep if os.path.isabs(pattern) else ""
     for part in pattern.strip(os.sep).split(os.sep):
-        as_written = os.path.join(place, glob.escape(part))
+        as_written = os.path.join(resolved, glob.escape(part))
         is_there = glob.has_magic(part) and bool(glob.glob(as_written))
-        place = as_written if is_there else os.path.join(place, part)
-    return place
+        resolved = as_written if is_there else os.path.join(resolved, part)
+    return resolved
 
 
 def inside(folder: str | Path, path: str) -> Path:
-    """The place of a path that data name, relative to a folder of theirs. Links are followed: whoever made them may.
+    """The full path of a file that data name relative to `folder`.
 
-    Raises ValueError where the path as it is written leads out of the folder.
+    Links inside the folder may lead out of it; whoever made them may do so. Raises ValueError where the path as it is
+    written leads out of the folder.
     """
     top = os.path.abspath(folder)
     full = os.path.normpath(os.path.join(top, path))

@@ -173,7 +173,7 @@ def caption_batches(
     share = config.batch_rows // host_count
     pool = ThreadPoolExecutor(config.threads, "captions")
     waiting: deque = deque()
-    teller, undecoded = quarantine.Teller(), quarantine.Undecoded(max(share, 64))
+    skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(max(share, 64))
     opened = quarantine.at_opening(sources) if host_index == 0 else []
     start = State(*state).row
     try:
@@ -184,7 +184,7 @@ def caption_batches(
                 start += config.batch_rows
             rows, ids, skipped = waiting.popleft().result()
             ids, opened = SampleIds.of(ids, [*opened, *skipped]), []
-            teller.tell(ids.skipped)
+            skip_logger.log(ids.skipped)
             undecoded.check(ids.skipped, bool(rows.valid.any()))
             yield rows, ids, State(0, start - len(waiting) * config.batch_rows)
     finally:

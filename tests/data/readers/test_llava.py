@@ -29,7 +29,7 @@ def opened(folder, rows: list, **options) -> Source:
 
 def talk(*roles: str, **extra) -> dict:
     names = {"u": "human", "a": "gpt", "s": "system"}
-    turns = [{"from": names.get(role, role), "value": f"{role}{place}"} for place, role in enumerate(roles)]
+    turns = [{"from": names.get(role, role), "value": f"{role}{number}"} for number, role in enumerate(roles)]
     return {"id": "bad", "conversations": turns, **extra}
 
 
@@ -101,13 +101,13 @@ def test_what_is_not_of_the_form_is_left_out_and_counted(folder, row, reason, de
 
 
 @pytest.mark.parametrize(
-    ("roles", "kept"), [("aua", "ua"), ("saua", "sua"), ("auaua", "uaua"), ("sua", "sua"), ("uaua", "uaua")]
+    ("roles", "used"), [("aua", "ua"), ("saua", "sua"), ("auaua", "uaua"), ("sua", "sua"), ("uaua", "uaua")]
 )
-def test_an_answer_before_the_first_question_is_skipped(folder, roles, kept):
+def test_an_answer_before_the_first_question_is_skipped(folder, roles, used):
     """As LLaVA's own preprocess does; it was supervised."""
     turns = opened(folder, [talk(*roles)]).record(0, RNG).turns
-    assert "".join(turn.role[0] for turn in turns) == kept
-    assert [turn.text[0] for turn in turns] == list(kept)
+    assert "".join(turn.role[0] for turn in turns) == used
+    assert [turn.text[0] for turn in turns] == list(used)
 
 
 def test_reasons_are_counted_by_kind_with_the_first_entry(folder):

@@ -56,13 +56,13 @@ def folder(tmp_path):
 
 def llava(folder, images: dict[int, str | list[str]], name: str = "data", **rows) -> LlavaJson:
     """RECORDS conversations about whole.png, but for those named."""
-    made = []
+    entries = []
     for n in range(RECORDS):
         image = images.get(n, "whole.png")
         markers = "<image>" * (len(image) if isinstance(image, list) else 1)
         turns = [{"from": "human", "value": f"{markers}\nred {n}?"}, {"from": "gpt", "value": f"the circle {n}"}]
-        made.append({"id": f"r{n}", "image": image, "conversations": turns} | rows.get(f"r{n}", {}))
-    (folder / f"{name}.json").write_text(json.dumps(made))
+        entries.append({"id": f"r{n}", "image": image, "conversations": turns} | rows.get(f"r{n}", {}))
+    (folder / f"{name}.json").write_text(json.dumps(entries))
     return LlavaJson(str(folder / f"{name}.json"), str(folder))
 
 
@@ -134,7 +134,7 @@ def test_a_picture_that_cannot_be_decoded_leaves_its_place_empty(folder, words, 
             " + ".join(f"llava/{name.split('.')[0]}/{id_}" for id_ in row if id_ not in ("r7", "r8")) for row in ids
         ]
         for b, row in enumerate(ids):
-            gone = [place + 1 for place, id_ in enumerate(row) if id_ in ("r7", "r8")]
+            gone = [number + 1 for number, id_ in enumerate(row) if id_ in ("r7", "r8")]
             count += len(gone)
             is_gone = np.isin(other.batch.segment_ids[b], gone)
             crops_gone = np.isin(other.batch.crop_segment[b], gone)
@@ -328,13 +328,13 @@ def test_nothing_of_a_sample_is_laid_when_one_of_its_pictures_fails(words, per, 
     sizes = [((48, 40), (20, 20)), (), ((64, 20), (30, 8), (33, 33))]
 
     def row_of(faults: tuple[int, ...]) -> list[Sample]:
-        made = []
-        for n, own in enumerate(sizes):
-            own = own if n != 1 else ((16, 16),)
+        entries = []
+        for n, sides in enumerate(sizes):
+            sides = sides if n != 1 else ((16, 16),)
             fault = BAD if n in faults else None
-            pictures = tuple(noise(*size, fault=fault if k == len(own) - 1 else None) for k, size in enumerate(own))
-            made.append(sample(words, f"s{n}", pictures, is_pair))
-        return made
+            pictures = tuple(noise(*size, fault=fault if k == len(sides) - 1 else None) for k, size in enumerate(sides))
+            entries.append(sample(words, f"s{n}", pictures, is_pair))
+        return entries
 
     batch_of = functools.partial(build.build_rows, row=row, config=ANYRES, tokenizer=Tokenizer.load(words))
     with pytest.raises(ValueError, match="x is damaged") as error:
@@ -385,15 +385,16 @@ def test_pairs_and_records_in_files_are_left_out_too(folder, words):
 
 
 def test_what_is_told_is_told_once_and_not_without_end(caplog):
-    teller = quarantine.Teller()
+    skip_logger = quarantine.SkipLogger()
     many = [Skip("s", f"r{n}", quarantine.BAD_PICTURE, "x") for n in range(200)]
     with caplog.at_level(logging.WARNING):
-        teller.tell([*many, *many])
-        teller.tell([Skip("s", "r1", quarantine.UNREADABLE, "y"), Skip("t", "r1", quarantine.BAD_PICTURE, "x")])
-        teller.tell([Skip("s", "r9", "no object", "7", 3, True), Skip("s", "r2", "turns out of order", "z", 1, True)])
+        skip_logger.log([*many, *many])
+        skip_logger.log([Skip("s", "r1", quarantine.UNREADABLE, "y"), Skip("t", "r1", quarantine.BAD_PICTURE, "x")])
+        at_opening = [Skip("s", "r9", "no object", "7", 3, True), Skip("s", "r2", "turns out of order", "z", 1, True)]
+        skip_logger.log(at_opening)
     lines = caplog.messages
-    assert len(lines) == quarantine.MOST_TOLD + 3
-    assert lines[quarantine.MOST_TOLD - 1].endswith("x; further ones of this kind are counted alone")
+    assert len(lines) == quarantine.MOST_LOGGED + 3
+    assert lines[quarantine.MOST_LOGGED - 1].endswith("x; further ones of this kind are counted alone")
     assert lines[-1].startswith("data: s leaves out 4 entries: 3 no object (first: r9: 7), 1 turns out of order")
 
 

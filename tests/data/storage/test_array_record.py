@@ -25,8 +25,8 @@ CONVERSATION = (Turn("user", "Hi"), Turn("assistant", "Yes."))
 
 
 def write(path: Path, records: int, name: str = "r") -> None:
-    made = ((Conversation(f"{name}{n}", (), CONVERSATION), []) for n in range(records))
-    assert write_records(path, made) == records
+    records_and_blobs = ((Conversation(f"{name}{n}", (), CONVERSATION), []) for n in range(records))
+    assert write_records(path, records_and_blobs) == records
 
 
 def ids(pattern: Path | str) -> list[str]:
@@ -153,19 +153,19 @@ def test_several_writers_note_what_they_write_in_one_folder(tmp_path):
     """The note of one writer must not lose another's."""
     names = [[f"{writer}-{n}" for n in range(40)] for writer in range(6)]
 
-    def write_many(own: list[str]) -> None:
-        for name in own:
+    def write_many(shards: list[str]) -> None:
+        for name in shards:
             write_records(tmp_path / f"{name}.array_record", [(Document(name, ("x",)), [])])
 
     command = [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)]
-    processes = [subprocess.Popen([*command, *own], env=ENVIRONMENT) for own in names[:2]]
-    threads = [threading.Thread(target=write_many, args=(own,)) for own in names[2:]]
+    processes = [subprocess.Popen([*command, *shards], env=ENVIRONMENT) for shards in names[:2]]
+    threads = [threading.Thread(target=write_many, args=(shards,)) for shards in names[2:]]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert [process.wait(60) for process in processes] == [0, 0]
-    assert sorted(ids(tmp_path / "*.array_record")) == sorted(name for own in names for name in own)
+    assert sorted(ids(tmp_path / "*.array_record")) == sorted(name for shards in names for name in shards)
 
 
 FULL = """
@@ -266,8 +266,8 @@ def test_a_damaged_record_is_named_and_its_neighbours_are_read(tmp_path, noted):
     path = tmp_path / "a.array_record"
     write(path, 40)
     data = bytearray(path.read_bytes())
-    place = data.index(b'"r7"')
-    data[place : place + 4] = bytes(4)
+    offset = data.index(b'"r7"')
+    data[offset : offset + 4] = bytes(4)
     path.write_bytes(data)
     if not noted:
         (tmp_path / array_record.NOTE_FILE).unlink()

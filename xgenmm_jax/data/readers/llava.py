@@ -68,33 +68,33 @@ class LlavaRecords:
         self.name = f"llava/{Path(path).stem}"
         self._folder = source_paths.at_home(folder)
         self._rows = _read(source_paths.at_home(path))
-        kept: list[int] = []
+        used: list[int] = []
         left_out: dict[str, Skip] = {}
         for number, row in enumerate(self._rows):
             why = _why_not(row, max_images)
             if why is None:
-                kept.append(number)
+                used.append(number)
                 continue
             first = left_out.get(why[0]) or Skip(self.name, self._id(number), *why, count=0, at_opening=True)
             left_out[why[0]] = first._replace(count=first.count + 1)
         self.left_out = tuple(left_out.values())
-        if not kept:
+        if not used:
             reasons = in_words(self.left_out) or "it is empty"
             raise SourceError(
                 f"data: '{path}' has {len(self._rows)} entries and none is usable ({reasons}); wanted LLaVA's form."
             )
         if samples is not None:
             rng = random.Random(42)
-            draw = rng.choices if samples > len(kept) else rng.sample
-            kept = draw(kept, k=samples)
-        self._kept = kept
+            draw = rng.choices if samples > len(used) else rng.sample
+            used = draw(used, k=samples)
+        self._used = used
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._used)
 
     def record(self, index: int, rng: np.random.Generator) -> Conversation:
         """Raises RecordError where a picture lies outside of the folder, is missing or is none."""
-        row, id_ = self._rows[self._kept[index]], self._id(self._kept[index])
+        row, id_ = self._rows[self._used[index]], self._id(self._used[index])
         try:
             files = [source_paths.inside(self._folder, path) for path in _image_paths(row)]
             images = tuple(open_picture(file, official=True) for file in files)
@@ -176,11 +176,11 @@ def _is_nothing(path: Any) -> bool:
 
 def _in_order(turns: Sequence[dict[str, str]]) -> tuple[Turn, ...]:
     """The turns, without an answer that stands before the first question: LLaVA's own code skips it."""
-    found = [Turn(ROLES[turn["from"]], turn["value"]) for turn in turns]
-    place = 1 if found and found[0].role == "system" else 0
-    if len(found) > place and found[place].role == "assistant":
-        del found[place]
-    return tuple(found)
+    in_order = [Turn(ROLES[turn["from"]], turn["value"]) for turn in turns]
+    first = 1 if in_order and in_order[0].role == "system" else 0
+    if len(in_order) > first and in_order[first].role == "assistant":
+        del in_order[first]
+    return tuple(in_order)
 
 
 def _turns(row: dict[str, Any], images: int) -> tuple[Turn, ...]:

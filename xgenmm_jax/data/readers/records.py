@@ -129,7 +129,7 @@ class RecordFiles:
 class RecordReader:
     """The records of all files that match a pattern.
 
-    Raises SourceError where none does, or one is not what was written (`shards.open_shards`).
+    Raises SourceError where none does, or one is not what was written (`array_record.open_shards`).
     """
 
     def __init__(self, pattern: str):

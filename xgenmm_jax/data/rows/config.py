@@ -13,7 +13,7 @@ class LoaderConfig:
     """How batches are loaded; it never changes which.
 
     threads: decode and lay out batches, in each worker. workers: processes beside this one; 0 (the default) is
-    threads alone, which was as fast on two cores. ahead: batches made before they are asked for.
+    threads alone, which was as fast on two cores. ahead: batches prepared before they are asked for.
     """
 
     threads: int = 2

@@ -81,7 +81,7 @@ def batches(
         processes = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=max(1, loader.ahead))
         dataset = dataset.mp_prefetch(processes, worker_init_fn=_end_with_parent)
     iterator = iter(dataset)
-    teller, undecoded = quarantine.Teller(), quarantine.Undecoded(config.window)
+    skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(config.window)
     try:
         for number in itertools.count():
             loaded, batch = next(iterator)
@@ -89,7 +89,7 @@ def batches(
             if loader.workers:
                 # Off grain's shared memory, which complains at exit about arrays that are still held.
                 batch = batch._replace(batch=Batch(*map(np.array, batch.batch)))
-            teller.tell(batch.skipped)
+            skip_logger.log(batch.skipped)
             undecoded.check(batch.skipped, bool(batch.batch.segment_ids.any()))
             yield batch
     finally:

@@ -1,4 +1,4 @@
-"""The order of samples: a mixture as an infinite stream that anyone can look up at any place.
+"""The order of samples: a mixture as an infinite stream that any host can look up at any number.
 
 Sample n of the stream is draw k of component m(n). Everything here is a pure function of integers, so hosts, workers
 and resumed runs agree without talking.
@@ -16,9 +16,9 @@ import numpy as np
 MAX_PERIOD = 1 << 14
 """Weights are rounded to multiples of 1 / MAX_PERIOD where no smaller common denominator exists."""
 
-
 _ROUNDS = 5
-# The last word of a seed keeps these apart from each other and from the draws' own, (seed, component, record, epoch).
+# The last word of a key keeps these streams apart from each other and from that of a draw, whose key is
+# (seed, component, record, epoch).
 _PERMUTATION, _ROWS = 1, 2
 
 
@@ -64,7 +64,7 @@ def shares(weights: Sequence[float]) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=8)
 def _period(parts: tuple[int, ...]) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "n1 k"]]:
-    """m(n) for one period, and how often each component was drawn before place 0, 1, ..., n.
+    """m(n) for one period, and how often each component was drawn before sample 0, 1, ..., n.
 
     The largest deficit against the shares is drawn next, the first component on ties. After a period of
     sum(parts) draws each component was drawn exactly its share, so the sequence repeats.
@@ -94,8 +94,8 @@ def draws(weights: Sequence[float], lengths: Sequence[int], seed: int, start: in
             raise ValueError(f"mixture: a source has {length} records; check its files or leave it out.")
     parts = shares(weights)
     components, counts = _period(parts)
-    places = np.arange(start, start + count, dtype=np.int64)
-    rounds, offsets = np.divmod(places, len(components))
+    numbers = np.arange(start, start + count, dtype=np.int64)
+    rounds, offsets = np.divmod(numbers, len(components))
     drawn = components[offsets]
     ks = rounds * np.array(parts, np.int64)[drawn] + counts[offsets, drawn]
     records, epochs = np.empty(count, np.int64), np.empty(count, np.int64)
@@ -109,8 +109,6 @@ def draws(weights: Sequence[float], lengths: Sequence[int], seed: int, start: in
             records[chosen] = permute(index_of[epoch_of == epoch], length, key)
         epochs[of_component] = epoch_of
     return [Draw(*map(int, draw)) for draw in zip(drawn, records, epochs, strict=True)]
-
-
 
 
 def permute(

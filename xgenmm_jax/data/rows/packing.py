@@ -24,7 +24,7 @@ class RowConfig:
 
     length: positions T, vision tokens included. crops: C. images: I. segments: samples at most (a pair is two).
     vision_tokens: Q, of each crop (resampler per crop or strip, MLP connector) or of each image (fixed sampling).
-    too_long: what to do with a sample that no row can hold and that has no place to cut: "error", or "drop" it.
+    too_long: what to do with a sample that no row can hold and that cannot be cut: "error", or "drop" it.
     """
 
     length: int
@@ -93,10 +93,10 @@ def fit(sample: Sample, config: AnyRes, row: RowConfig, tokenizer: Tokenizer) ->
         fits = np.all(used <= np.array(room[:3]), axis=1)
         longest = int(np.argmin(fits)) if not fits.all() else len(fits)  # `used` never falls
         ends = (sample.token_ids == tokenizer.end_id) | (sample.token_ids == tokenizer.end_of_chunk_id)
-        places = np.flatnonzero(ends & sample.loss_mask) + 1
-        places = places[places <= longest]
-        if len(places):
-            cut = int(places[-1])
+        cuts = np.flatnonzero(ends & sample.loss_mask) + 1
+        cuts = cuts[cuts <= longest]
+        if len(cuts):
+            cut = int(cuts[-1])
         elif tokenizer.end_id not in sample.token_ids:
             cut = longest
     if cut and sample.loss_mask[:cut].any():

@@ -1,7 +1,7 @@
-"""What of the data a run leaves out, and why: said by whoever leaves it out, counted and told by the run.
+"""What of the data a run leaves out, and why: a `Skip` for each record, which the run counts, logs and writes down.
 
-A record that cannot be used never ends a run, and never goes unseen. An error that no single record is to blame for
-does end it: a missing shard, a machine without memory or descriptors, a sample that a row should hold and cannot.
+A record that cannot be used never ends a run, and is always reported. An error that concerns more than one record
+ends it: a missing shard, a machine without memory or descriptors, a sample that a row should hold and cannot.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ BAD_PICTURE = "unreadable picture"
 """Reasons: the record or a file that it names cannot be read; its text and pictures make no sample; too_long="drop"; a
 picture of it cannot be decoded. Sources have further ones for what they leave out when they are opened."""
 
-MOST_TOLD = 50
+MOST_LOGGED = 50
 """Records of one source and reason that are logged one by one; a run keeps all of them in its folder."""
 
 # Errors of the machine, not of a record: the same record may be read a moment later, or on another host.
@@ -140,23 +140,23 @@ class Undecoded:
             raise SourceError(f"data: not one of {self._count} samples can be used: {why}; mend the data.")
 
 
-class Teller:
-    """Logs what is left out, each record once; at most MOST_TOLD of a source and reason."""
+class SkipLogger:
+    """Logs what is left out, each record once; at most MOST_LOGGED of a source and reason."""
 
     def __init__(self):
-        self._told: dict[tuple[str, str], set[str]] = {}
+        self._logged: dict[tuple[str, str], set[str]] = {}
 
-    def tell(self, skipped: Iterable[Skip]) -> None:
+    def log(self, skipped: Iterable[Skip]) -> None:
         opened: dict[str, list[Skip]] = {}
         for skip in skipped:
             if skip.at_opening:
                 opened.setdefault(skip.source, []).append(skip)
                 continue
-            told = self._told.setdefault((skip.source, skip.reason), set())
-            if skip.record in told or len(told) >= MOST_TOLD:
+            logged = self._logged.setdefault((skip.source, skip.reason), set())
+            if skip.record in logged or len(logged) >= MOST_LOGGED:
                 continue
-            told.add(skip.record)
-            last = "; further ones of this kind are counted alone" if len(told) == MOST_TOLD else ""
+            logged.add(skip.record)
+            last = "; further ones of this kind are counted alone" if len(logged) == MOST_LOGGED else ""
             LOG.warning("data: left out %s of %s, %s: %s%s", skip.record, skip.source, skip.reason, skip.detail, last)
         for source, skips in opened.items():
             count = sum(skip.count for skip in skips)

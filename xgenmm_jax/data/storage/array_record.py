@@ -32,7 +32,7 @@ NOTE_FILE = "shards.json"
 UNFINISHED = (".part", ".partial")
 """Ends of names of files that are being written."""
 
-# One record a group: reading one decompresses no neighbours. What is kept here is compressed already.
+# One record a group: reading one decompresses no neighbours. What is stored here is compressed already.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 
 MOST_OPEN = 64
@@ -59,9 +59,9 @@ def write_blobs(path: str | Path, blobs: Iterable[bytes]) -> int:
             _written(path, writer.write, blob)
             count += 1
         _written(path, writer.close)
-        found = len(BlobReader(beside))
-        if found != count:
-            raise SourceError(f"data: '{path}' holds {found} of the {count} records written; is the disk full?")
+        readable = len(BlobReader(beside))
+        if readable != count:
+            raise SourceError(f"data: '{path}' holds {readable} of the {count} records written; is the disk full?")
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -202,8 +202,8 @@ def open_shards(pattern: str | Path) -> list[BlobReader]:
             problems.append(f"'{path}' has {size:,} bytes for {noted.bytes:,}")
         readers.append((path, noted))
     for folder, note in notes.items():
-        found = {os.path.basename(path) for path in paths if (os.path.dirname(path) or ".") == folder}
-        for name in sorted((note or {}).keys() - found):
+        present = {os.path.basename(path) for path in paths if (os.path.dirname(path) or ".") == folder}
+        for name in sorted((note or {}).keys() - present):
             if fnmatch.fnmatchcase(name, name_pattern) and (not name.startswith(".") or name_pattern.startswith(".")):
                 problems.append(f"'{os.path.join(folder, name)}' is missing")
     if problems:
@@ -261,10 +261,10 @@ def note_anew(pattern: str | Path) -> list[tuple[str, int]]:
             continue
         with _alone(folder):
             before = read_note(folder)
-            kept = {name: one for name, one in (before or {}).items() if not fnmatch.fnmatchcase(name, name_pattern)}
-            own = {Path(p).name: Noted(n, os.path.getsize(p)) for p, n in counts if Path(p).parent == folder}
-            if before is not None or own:
-                _write_note(folder, kept | own)
+            others = {name: one for name, one in (before or {}).items() if not fnmatch.fnmatchcase(name, name_pattern)}
+            matching = {Path(p).name: Noted(n, os.path.getsize(p)) for p, n in counts if Path(p).parent == folder}
+            if before is not None or matching:
+                _write_note(folder, others | matching)
     return counts
 
 

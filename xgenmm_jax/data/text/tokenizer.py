@@ -178,9 +178,9 @@ def train_tokenizer(texts: Iterable[str], path: str | Path, pieces: int = 2000) 
 
     pieces: at most this many, 3 control pieces, 256 bytes and all printable ASCII included.
     """
-    wanted = 3 + 256 + len(string.printable.strip()) + 2
-    if pieces < wanted:
-        raise ValueError(f"tokenizer: {pieces} pieces are fewer than {wanted}, the bytes and ASCII; ask for more.")
+    fewest = 3 + 256 + len(string.printable.strip()) + 2
+    if pieces < fewest:
+        raise ValueError(f"tokenizer: {pieces} pieces are fewer than {fewest}, the bytes and ASCII; ask for more.")
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_training_lines(texts),
