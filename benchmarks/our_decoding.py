@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.machine import resident_peak
 from benchmarks.prompts import anyres_of, decoding_prompts, tokenizer_of
+from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator, Limits
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLMConfig
@@ -47,7 +48,7 @@ class OurDecoding:
 
     def _call(self, new_tokens: int) -> float:
         start = time.perf_counter()
-        self.generator.generate_ids(self.prompts, new_tokens)
+        self.generator.generate_ids(self.prompts, Decoding(max_new_tokens=new_tokens))
         return time.perf_counter() - start
 
     def info(self) -> dict[str, Any]:

@@ -29,6 +29,12 @@ jaxtyping.install_import_hook("xgenmm_jax", "beartype.beartype")
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture
+def unchecked_signatures(monkeypatch):
+    """The package as users have it: signatures are checked by tests alone, and would refuse a value before our own."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def kept_compilations(tmp_path_factory):
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")

@@ -3,16 +3,16 @@
     import xgenmm_jax
     lmm = xgenmm_jax.load("runs/demo/sft_multi")      # or a released folder
 
-Public are the names of `xgenmm_jax.api`: `load`, `LMM`, `Output`, `Processor`, `Crops`. They are imported when they are
-first used, so that `import xgenmm_jax` costs nothing.
+Public are the names of `xgenmm_jax.api`: `load`, `LMM`, `Output`, `Processor`, `Crops`, `Decoding`. They
+are imported when they are first used, so that `import xgenmm_jax` costs nothing.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xgenmm_jax.api import LMM, Crops, Output, Processor, load
+    from xgenmm_jax.api import LMM, Crops, Decoding, Output, Processor, load
 
-__all__ = ["LMM", "Crops", "Output", "Processor", "load"]
+__all__ = ["LMM", "Crops", "Decoding", "Output", "Processor", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -195,7 +195,8 @@ def test_generated_sequences(lmm):
     asked = {"images": pictures_of(inputs), "stop_ids": (290,)}
     greedy = lmm.generate_ids(inputs["input_ids"], max_new_tokens=12, **asked)
     assert greedy == golden["sequences"].tolist()
-    assert lmm.generate_ids(inputs["input_ids"], max_new_tokens=8, num_beams=3, **asked) == golden["beam3"].tolist()
+    beams = xgenmm_jax.Decoding(8, num_beams=3)
+    assert lmm.generate_ids(inputs["input_ids"], decoding=beams, **asked) == golden["beam3"].tolist()
     # The second row's prompt ends in pads: its first score belongs to one of them (tests/generation has it).
     out = lmm.forward([[*inputs["input_ids"][0], *greedy[0]]], pictures_of(inputs)[:1])
     scores = out.logits[0, -13:-1]

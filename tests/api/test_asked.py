@@ -16,6 +16,7 @@ import tiny28
 import xgenmm_jax
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.generation.text import decode
+from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 
 IMAGE, PAD, LAST = tiny28.IMAGE_ID, 299, 302
@@ -44,14 +45,14 @@ def nothing_runs(monkeypatch):
     monkeypatch.setattr("xgenmm_jax.generation.text.beam.beam_rows", fail)
 
 
-def test_ids_and_numbers_of_every_kind_are_taken(lmm):
+def test_ids_and_numbers_of_every_kind_are_taken(lmm, unchecked_signatures):
     asked = {"max_new_tokens": 3}
     wanted = lmm.generate_ids([[5, 6, 7]], **asked)
     for prompts in (
         np.array([[5, 6, 7]]), [np.array([5, 6, 7], np.uint16)], jnp.array([[5, 6, 7]]), ((5, 6, 7),),
         [[np.int64(5), 6, 7]], [Prompt((5, 6, 7), ())], iter([[5, 6, 7]]),
     ):  # fmt: skip
-        assert lmm.generate_ids(prompts, max_new_tokens=np.int32(3), num_beams=np.int8(1)) == wanted
+        assert lmm.generate_ids(prompts, None, Decoding(num_beams=np.int8(1)), max_new_tokens=np.int32(3)) == wanted
     assert lmm.generate_ids([], **asked) == lmm.generate_ids([], [], **asked) == lmm.generate([]) == []
 
 
@@ -99,9 +100,9 @@ def test_pictures_of_a_single_prompt_may_lie_flat(lmm, tmp_path):
 )
 def test_prompts_that_are_none_are_told_before_anything_runs(lmm, nothing_runs, prompts, sentence):
     """Ids above the vocabulary were read as its last one, an empty prompt was answered, a float was cut."""
-    for more in ({}, {"num_beams": 2}, {"temperature": 1.0}):
+    for decoding in (Decoding(2), Decoding(2, num_beams=2), Decoding(2, temperature=1.0)):
         with pytest.raises(ValueError, match=sentence):
-            lmm.generate_ids(prompts, max_new_tokens=2, **more)
+            lmm.generate_ids(prompts, decoding=decoding)
     if isinstance(prompts, list) and len(prompts) == 1:
         with pytest.raises(ValueError, match=sentence):
             lmm.generate(prompts, max_new_tokens=2, stream=True)
@@ -111,15 +112,15 @@ def test_prompts_that_are_none_are_told_before_anything_runs(lmm, nothing_runs, 
 def test_no_tokens_are_refused_everywhere(lmm, nothing_runs, value):
     for ask in (
         lambda: lmm.generate_ids([[5]], max_new_tokens=value),
-        lambda: lmm.generate_ids([[5]], max_new_tokens=value, num_beams=2),
+        lambda: lmm.generate_ids([[5]], decoding=Decoding(num_beams=2), max_new_tokens=value),
         lambda: lmm.generate_ids([], max_new_tokens=value),
         lambda: lmm.generate([[5]], max_new_tokens=value, stream=True),
-        lambda: lmm.generator().stream(Prompt((5,), ()), value),
+        lambda: lmm.generator().stream(Prompt((5,), ()), Decoding(value)),
     ):
         with pytest.raises(ValueError, match=f"got max_new_tokens {value}; give 1 or more"):
             ask()
     with pytest.raises(ValueError, match="got num_beams 400, more than the model's 303 ids"):
-        lmm.generate_ids([[5]], max_new_tokens=1, num_beams=400)
+        lmm.generate_ids([[5]], decoding=Decoding(1, num_beams=400))
     with pytest.raises(ValueError, match="2000 new tokens exceed the largest bucket"):
         lmm.generate_ids([[5]], max_new_tokens=2000)
 
@@ -138,11 +139,11 @@ def test_stop_ids_of_every_kind(lmm):
             lmm.generate_ids([[5, 6]], stop_ids=stops, **asked)
 
 
-def test_seeds_of_any_size_draw_answers_of_their_own(lmm):
+def test_seeds_of_any_size_draw_answers_of_their_own(lmm, unchecked_signatures):
     """2**32 + 5 drew what 5 draws, 2**70 ended in an overflow."""
 
     def drawn(seed):
-        return tuple(lmm.generate_ids([[5, 6]], max_new_tokens=14, stop_ids=(), temperature=2.0, seed=seed)[0])
+        return tuple(lmm.generate_ids([[5, 6]], decoding=Decoding(14, temperature=2.0, seed=seed), stop_ids=())[0])
 
     seeds = (5, 2**32 + 5, 5 - 2**32, -5, 2**70 + 5, np.int64(6))
     answers = [drawn(seed) for seed in seeds]
@@ -215,13 +216,16 @@ def test_a_dtype_may_be_a_type(mesh):
 
 
 UNCHECKED = """
-import json, sys, numpy as np, xgenmm_jax
+import dataclasses, json, sys, xgenmm_jax
 lmm = xgenmm_jax.load(sys.argv[1])
+names = [field.name for field in dataclasses.fields(xgenmm_jax.Decoding)]
 told = []
 for settings in json.loads(sys.argv[2]):
     for ask in (lmm.generate_ids, lmm.generate):
         try:
-            ask([[5, 6]], **{"max_new_tokens": 2, **settings})
+            options = {name: value for name, value in settings.items() if name in names}
+            others = {name: value for name, value in settings.items() if name not in names}
+            ask([[5, 6]], **{"decoding": xgenmm_jax.Decoding(**{"max_new_tokens": 2, **options}), **others})
             told.append("nothing")
         except ValueError as error:
             told.append(str(error))
@@ -235,6 +239,7 @@ def test_numbers_of_the_wrong_kind_are_told_to_users(tmp_path):
         {"max_new_tokens": "5"}, {"max_new_tokens": 2.5}, {"max_new_tokens": None}, {"num_beams": 2.0}, {"top_k": "a"},
         {"seed": 1.5}, {"seed": None}, {"temperature": "hot"}, {"temperature": None}, {"length_penalty": [1]},
         {"top_p": "0.5"}, {"stop_ids": {"a": 1}}, {"stop_ids": "x"}, {"images": 3},
+        {"decoding": 5}, {"decoding": {"top_k": 2}},
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(Path(xgenmm_jax.__file__).parents[1]), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", UNCHECKED, str(tiny28.FOLDER), json.dumps(settings)]

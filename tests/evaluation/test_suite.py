@@ -51,7 +51,7 @@ class Oracle(Generator):
         self.said = {id(case.prompt): case.truth[0] if wrong is None else wrong for case in cases}
         self.calls: list[int] = []
 
-    def generate(self, prompts, max_new_tokens, *, anyres=None):
+    def generate(self, prompts, decoding, *, anyres=None):
         self.calls.append(len(prompts))
         return [self.said[id(prompt)] for prompt in prompts]
 

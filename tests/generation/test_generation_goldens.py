@@ -12,6 +12,7 @@ from xgenmm_jax.data.records import Crops
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.text import decode
+from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.models.phi3 import Phi3, layers_apart
 
@@ -42,7 +43,7 @@ def prompts() -> list[Prompt]:
 
 def test_greedy_sequences_are_the_official_ones(generator):
     golden = tiny28.golden("anyres_generate")["sequences"]
-    assert generator.generate_ids(prompts(), 12) == golden.tolist()
+    assert generator.generate_ids(prompts(), Decoding(max_new_tokens=12)) == golden.tolist()
 
 
 def test_greedy_scores_are_the_official_ones(generator):
@@ -65,4 +66,4 @@ def test_greedy_scores_are_the_official_ones(generator):
 
 def test_beam_sequences_are_the_official_ones(generator):
     golden = tiny28.golden("anyres_generate")["beam3"]
-    assert generator.generate_ids(prompts(), 8, num_beams=3) == golden.tolist()
+    assert generator.generate_ids(prompts(), Decoding(max_new_tokens=8, num_beams=3)) == golden.tolist()

@@ -1,9 +1,9 @@
 """A loaded model: its parts, what it computes and what it answers."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, SupportsFloat, SupportsIndex
+from typing import Any, SupportsIndex
 
 import jax
 from jaxtyping import Bool, Float, Int32
@@ -17,6 +17,7 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.generation import arguments
+from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator, Limits
 from xgenmm_jax.models import probes
 from xgenmm_jax.models.blip3 import VLMConfig
@@ -134,67 +135,51 @@ class LMM:
         self,
         prompts: Prompts,
         images: Images = None,
+        decoding: Decoding | object = Decoding(),  # noqa: B008 - frozen
         *,
-        max_new_tokens: SupportsIndex = 256,
+        max_new_tokens: SupportsIndex | None = None,
         stream: bool = False,
         chat_template: bool | None = None,
         stop_ids: StopIds = None,
-        num_beams: SupportsIndex = 1,
-        length_penalty: SupportsFloat = 1.0,
-        temperature: SupportsFloat = 0.0,
-        top_k: SupportsIndex = 0,
-        top_p: SupportsFloat = 1.0,
-        seed: SupportsIndex = 0,
     ) -> list[str] | Iterator[str]:
         """The answer to each prompt, in order, without special strings.
 
-        prompts: questions, or ids with one `<image>` id a picture. images: for each prompt its pictures, whatever of
-        them `pictures.Image` names, None for none; of a single prompt also a flat list. chat_template: as `prompt`.
-        stream: True gives the answer to a single prompt in pieces, while it is written.
+        Greedily by default; `decoding=Decoding(temperature=0.7, top_p=0.9, seed=3)` samples and
+        `Decoding(num_beams=5)` searches.
 
-        max_new_tokens: 1 or more. stop_ids: ends of an answer, one or several; by default `<|end|>`, `<|endofchunk|>`
-        and `<|endoftext|>`; of none, `()`, only the limit ends it. num_beams: above 1, beam search. temperature: above
-        0, draws; with top_k and top_p from the likeliest tokens alone. seed: any whole number.
+        prompts: questions, or ids with one `<image>` id a picture. images: for each prompt its pictures, whatever of
+        them `pictures.Image` names, None for none; of a single prompt also a flat list. max_new_tokens: in place of
+        `decoding.max_new_tokens`. chat_template: as `prompt`. stream: True gives the answer to a single prompt in
+        pieces, while it is written. stop_ids: ends of an answer, one or several; by default `<|end|>`,
+        `<|endofchunk|>` and `<|endoftext|>`; of none, `()`, only the limit ends it.
 
         Raises ValueError where pictures and `<image>` differ in number, a prompt is empty or has an id that the model
-        has not, or settings mean nothing; before anything is computed.
+        has not, or decoding means nothing; before anything is computed.
         """
         made = self._prompts(prompts, images, chat_template)
-        generator = self._generator(stop_ids)
+        generator, decoding = self._generator(stop_ids), _decoding(decoding, max_new_tokens)
         if not stream:
-            return generator.generate(
-                made, max_new_tokens, num_beams=num_beams, length_penalty=length_penalty, temperature=temperature,
-                top_k=top_k, top_p=top_p, seed=seed,
-            )  # fmt: skip
-        if len(made) != 1 or num_beams != 1:
+            return generator.generate(made, decoding)
+        if len(made) != 1 or decoding.num_beams != 1:
             raise ValueError(
-                f"generate: got stream=True with {len(made)} prompts and {num_beams} beams; a stream has one prompt "
-                "and no beams."
+                f"generate: got stream=True with {len(made)} prompts and {decoding.num_beams} beams; a stream has one "
+                "prompt and no beams."
             )
-        return generator.stream(
-            made[0], max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
-        )
+        return generator.stream(made[0], decoding)
 
     def generate_ids(
         self,
         prompts: Prompts,
         images: Images = None,
+        decoding: Decoding | object = Decoding(),  # noqa: B008 - frozen
         *,
-        max_new_tokens: SupportsIndex = 256,
+        max_new_tokens: SupportsIndex | None = None,
         chat_template: bool | None = None,
         stop_ids: StopIds = None,
-        num_beams: SupportsIndex = 1,
-        length_penalty: SupportsFloat = 1.0,
-        temperature: SupportsFloat = 0.0,
-        top_k: SupportsIndex = 0,
-        top_p: SupportsFloat = 1.0,
-        seed: SupportsIndex = 0,
     ) -> list[list[int]]:
         """As `generate`, the new ids alone, without the stop id: for folders without a tokenizer."""
-        return self._generator(stop_ids).generate_ids(
-            self._prompts(prompts, images, chat_template), max_new_tokens, num_beams=num_beams,
-            length_penalty=length_penalty, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
-        )  # fmt: skip
+        prompts = self._prompts(prompts, images, chat_template)
+        return self._generator(stop_ids).generate_ids(prompts, _decoding(decoding, max_new_tokens))
 
     def generator(self, limits: Limits = Limits(), stop_ids: StopIds = None) -> Generator:  # noqa: B008 - frozen
         """What `generate` stands on, for many prompts; pictures are cut as in training."""
@@ -258,6 +243,13 @@ class LMM:
         return make_rows(
             listed, own, labels, self.config, self.processor.anyres, self.tokenizer, row_multiple=shards
         )
+
+
+def _decoding(decoding: Any, max_new_tokens: SupportsIndex | None) -> Decoding:
+    """The decoding with another limit, if one is given. Raises ValueError for what is none."""
+    if not isinstance(decoding, Decoding):
+        raise ValueError(f"generate: got {arguments.shown(decoding)} for decoding; give Decoding(temperature=0.7).")
+    return decoding if max_new_tokens is None else replace(decoding, max_new_tokens=max_new_tokens)
 
 
 def _names(probe: Any) -> tuple[str, ...]:

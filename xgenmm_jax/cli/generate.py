@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from xgenmm_jax.cli.options import RunPath, UserPath, parse
+from xgenmm_jax.generation.text.decoding import Decoding
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,8 @@ class Arguments:
     asked as `xgenmm evaluate` asks it: <image>Question:... Short answer:"""
     no_chat_template: tyro.conf.FlagCreatePairsOff[bool] = False
     """The run goes on with the text as it stands."""
-    max_new_tokens: int = 64
-    """The longest answer."""
-    num_beams: int = 1
-    """More than 1: beam search of so many beams."""
-    temperature: float = 0.0
-    """Above 0: draws from the model's probabilities at this temperature instead of taking the likeliest token."""
-    top_k: int = 0
-    """Draws from so many likeliest tokens; 0: from all."""
-    top_p: float = 1.0
-    """Draws from the fewest tokens whose probabilities add up to this."""
-    seed: int = 0
-    """Another seed draws another answer."""
+    decoding: tyro.conf.OmitArgPrefixes[Decoding] = Decoding(max_new_tokens=64)
+    """How the answer is written."""
     stream: bool = field(default_factory=lambda: sys.stdout.isatty())
     """Print the answer while it is written; by default where the output is a terminal. Beams print at the end."""
 
@@ -50,18 +41,14 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError("--chat-template: got --no-chat-template as well; give one of them.")
     # Imported here: --help does not wait for JAX.
     from xgenmm_jax import api
-    from xgenmm_jax.generation.arguments import options
 
-    drawn = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p", "seed")}
-    options(arguments.max_new_tokens, arguments.num_beams, **drawn)  # before the model is read
     run = api.load(arguments.run, official_images=arguments.official_images)
     template = True if arguments.chat_template else False if arguments.no_chat_template else None
     prompt = run.prompt(arguments.question, arguments.image, template)
-    generator, most = run.generator(), arguments.max_new_tokens
-    if arguments.stream and arguments.num_beams == 1:
-        for piece in generator.stream(prompt, most, **drawn):
+    if arguments.stream and arguments.decoding.num_beams == 1:
+        for piece in run.generator().stream(prompt, arguments.decoding):
             print(piece, end="", flush=True)
         print()
     else:
-        print(generator.generate([prompt], most, num_beams=arguments.num_beams, **drawn)[0])
+        print(run.generator().generate([prompt], arguments.decoding)[0])
     return 0

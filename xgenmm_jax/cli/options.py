@@ -18,6 +18,7 @@ from xgenmm_jax.paths import run_path, user_path
 
 T = TypeVar("T")
 _POSITIONAL = tyro.conf.Positional[Any].__metadata__[0]
+_WITHOUT_PREFIX = tyro.conf.OmitArgPrefixes[Any].__metadata__[0]
 
 
 class _Typed(type(Path())):
@@ -129,7 +130,12 @@ def option_names(value: Any, prefix: str = "--") -> list[str]:
     names = []
     if dataclasses.is_dataclass(value):
         fields = [f for f in dataclasses.fields(value) if not _is_positional(f)]
-        items = [(f.name, getattr(value, f.name, None)) for f in fields if f.init]
+        items = []
+        for field in filter(lambda field: field.init, fields):
+            if _WITHOUT_PREFIX in getattr(field.type, "__metadata__", ()):
+                names.extend(option_names(getattr(value, field.name), prefix))
+            else:
+                items.append((field.name, getattr(value, field.name, None)))
     else:
         items = [(str(number), item) for number, item in enumerate(value)]
     for name, item in items:

@@ -8,6 +8,7 @@ from typing import Any
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.data.text.prompts import Prompt
+from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 
 Metrics = dict[str, float]
@@ -96,7 +97,7 @@ def evaluate(generator: Generator, measures: Sequence[Measure]) -> Evaluation:
     texts: dict[str, list[str]] = {}
     for (max_new_tokens, anyres), group in groups.items():
         prompts = [case.prompt for measure in group for case in measure.cases]
-        said = iter(generator.generate(prompts, max_new_tokens, anyres=anyres))
+        said = iter(generator.generate(prompts, Decoding(max_new_tokens), anyres=anyres))
         for measure in group:
             texts[measure.name] = [next(said) for _ in measure.cases]
 

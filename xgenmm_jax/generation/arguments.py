@@ -3,46 +3,10 @@
 import math
 import operator
 import reprlib
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxtyping import Int32
 import numpy as np
-
-from xgenmm_jax.generation.text.sampling import Chooser, chooser
-
-
-class Options(NamedTuple):
-    """How answers are written."""
-
-    max_new_tokens: int
-    num_beams: int
-    length_penalty: float
-    chooser: Chooser
-    seed: int
-
-
-def options(
-    max_new_tokens: Any,
-    num_beams: Any = 1,
-    length_penalty: Any = 1.0,
-    temperature: Any = 0.0,
-    top_k: Any = 0,
-    top_p: Any = 1.0,
-    seed: Any = 0,
-) -> Options:
-    """The settings of one call, as Python's numbers; whole ones may be any kind of integer.
-
-    Raises ValueError for what is no number, not finite, or means nothing.
-    """
-    most = whole("max_new_tokens", max_new_tokens, 1)
-    beams = whole("num_beams", num_beams, 1)
-    number = real("temperature", temperature)
-    if beams > 1 and number:
-        raise ValueError(
-            f"generation: got num_beams {beams} and temperature {number}; give 1 beam, or for several temperature 0."
-        )
-    drawn = chooser(number, whole("top_k", top_k, 0), real("top_p", top_p))
-    return Options(most, beams, real("length_penalty", length_penalty), drawn, whole("seed", seed))
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:

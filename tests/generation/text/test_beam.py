@@ -9,6 +9,7 @@ import pytest
 from random_parameters import random_parameters
 
 from xgenmm_jax.generation.text import beam, decode
+from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 
 CONFIG = Phi3Config(vocab_rows=16, initial_len=11, width=16, hidden=32, layers=2, heads=2, kv_heads=1)
@@ -107,8 +108,7 @@ def test_answers_and_scores_are_those_of_transformers(number, penalty, stops):
         None,
         jnp.int32(limit),
         capacity=16,
-        settings=decode.Settings(stops, PAD),
-        beams=beam.Beams(number, penalty),
+        settings=decode.Settings(stops, PAD, Decoding(num_beams=number, length_penalty=penalty)),
     )
     assert answers.shape == (ROWS + 1, 16)
     for prompt, answer, score in zip(prompts, np.asarray(answers), np.asarray(scores), strict=False):

@@ -16,6 +16,7 @@ from xgenmm_jax.data.text import tokenizer
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.generation import vision_tokens
 from xgenmm_jax.generation.text import beam, cache, decode
+from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator, Limits
 from xgenmm_jax.generation.vision_tokens import View, picture_batch
 from xgenmm_jax.models import blip3
@@ -28,6 +29,7 @@ from xgenmm_jax.models.vit import ViTConfig
 GRIDS = AnyRes(grids=((2, 1), (1, 2)), view_px=16, view_cells=2)
 BASE = replace(GRIDS, grids=())
 NEW_TOKENS = 6
+GREEDY = Decoding(max_new_tokens=NEW_TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,7 @@ def by_the_whole_model(config: VLMConfig, prompt: Prompt, words: tokenizer.Token
 def test_generated_is_the_argmax_of_the_whole_model(words, sampling, instruction_tokens, views):
     config = model_config(words, sampling, instruction_tokens)
     generator = Generator(config, parameters(config), words, views)
-    got = generator.generate(prompts(words), NEW_TOKENS)
+    got = generator.generate(prompts(words), GREEDY)
     assert got == reference(config, prompts(words), words, views)
     assert len(set(got)) > 2  # prompts matter
 
@@ -151,17 +153,17 @@ def test_a_prompt_alone_is_answered_as_in_a_batch(words, config):
     """Padding that is seen, or positions that count it, change answers with the batch."""
     generator = Generator(config, parameters(config), words, GRIDS)
     asked = prompts(words)[2:4]
-    assert [generator.generate([prompt], NEW_TOKENS)[0] for prompt in asked] == reference(config, asked, words)
+    assert [generator.generate([prompt], GREEDY)[0] for prompt in asked] == reference(config, asked, words)
 
 
 def test_answers_depend_on_no_bucket_nor_on_how_many_are_asked_together(words, config, monkeypatch):
     wanted = reference(config, prompts(words), words)
     small = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=2))
-    assert small.generate(prompts(words), NEW_TOKENS) == wanted
+    assert small.generate(prompts(words), GREEDY) == wanted
     monkeypatch.setattr(cache, "PROMPT_BUCKETS", (72,))
     monkeypatch.setattr(cache, "NEW_TOKEN_BUCKETS", (20,))
     large = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=16, prefill_positions=300))
-    assert large.generate(prompts(words) * 3, NEW_TOKENS) == wanted * 3
+    assert large.generate(prompts(words) * 3, GREEDY) == wanted * 3
 
 
 def test_few_shapes_change_no_answer_and_compile_less(words, config, monkeypatch):
@@ -178,7 +180,7 @@ def test_few_shapes_change_no_answer_and_compile_less(words, config, monkeypatch
         limits = Limits(rows=4, few_shapes=few)
         generator = Generator(config, parameters(config), words, GRIDS, limits=limits)
         for prompt in prompts(words):
-            assert generator.generate([prompt], NEW_TOKENS) == reference(config, [prompt], words)
+            assert generator.generate([prompt], GREEDY) == reference(config, [prompt], words)
         assert shapes == wanted
 
 
@@ -188,7 +190,7 @@ def test_a_shared_prefix_changes_nothing(words, config):
     start = words.encode("the red circle " * 6)
     several = [Prompt((*start, *prompt.token_ids), prompt.pictures) for prompt in prompts(words)[:3]]
     assert cache.common_prefix([prompt.token_ids for prompt in several], (words.image_id,)) >= 16
-    assert generator.generate(several, NEW_TOKENS) == reference(config, several, words)
+    assert generator.generate(several, GREEDY) == reference(config, several, words)
 
 
 def test_a_table_too_small_for_all_pictures_grows_or_is_filled_again(words, config):
@@ -196,58 +198,59 @@ def test_a_table_too_small_for_all_pictures_grows_or_is_filled_again(words, conf
     wanted = reference(config, many, words, BASE)
     small = Generator(config, parameters(config), words, BASE, limits=Limits(rows=2, vision_mib=0))
     assert small._vision.slots == 1
-    assert small.generate(many, NEW_TOKENS) == wanted
+    assert small.generate(many, GREEDY) == wanted
     assert small._vision.slots == 2
-    assert small.generate(many, NEW_TOKENS) == wanted
+    assert small.generate(many, GREEDY) == wanted
 
 
 def test_one_view_of_a_picture_is_another_than_its_crops(words, config):
     generator = Generator(config, parameters(config), words, GRIDS)
     wide = [Prompt(tuple(words.encode("<image>red")), (picture(1, (32, 16)),))]
-    held_to_base = Generator(config, parameters(config), words, BASE).generate(wide, NEW_TOKENS)
-    cut = generator.generate(wide, NEW_TOKENS)
-    assert generator.generate(wide, NEW_TOKENS, anyres=BASE) == held_to_base
-    assert generator.generate(wide, NEW_TOKENS) == cut
+    held_to_base = Generator(config, parameters(config), words, BASE).generate(wide, GREEDY)
+    cut = generator.generate(wide, GREEDY)
+    assert generator.generate(wide, GREEDY, anyres=BASE) == held_to_base
+    assert generator.generate(wide, GREEDY) == cut
 
 
 def test_a_limit_is_kept_and_a_stop_id_ends_an_answer(words, config):
     params = parameters(config)
     never = Generator(config, params, words, BASE, stop_ids=(words.pad_id,))
-    token = never.generate([Prompt(tuple(words.encode("the")), ())], 1)
-    assert token == [never.generate([Prompt(tuple(words.encode("the")), ())], 5)[0][: len(token[0])]]
+    token = never.generate([Prompt(tuple(words.encode("the")), ())], Decoding(max_new_tokens=1))
+    five = never.generate([Prompt(tuple(words.encode("the")), ())], Decoding(max_new_tokens=5))[0]
+    assert token == [five[: len(token[0])]]
     biased = dict(params["decoder"], head_bias=params["decoder"]["head_bias"].at[words.end_id].add(1e6))
     stopping = Generator(config, params | {"decoder": biased}, words, BASE)
-    assert stopping.generate([Prompt(tuple(words.encode("the")), ())], 5) == [""]
+    assert stopping.generate([Prompt(tuple(words.encode("the")), ())], GREEDY) == [""]
 
 
 def test_pictures_and_marks_must_agree_in_number(words, config):
     generator = Generator(config, parameters(config), words, BASE)
     with pytest.raises(ValueError, match="prompt 0 has 1 <image> and 0 pictures"):
-        generator.generate([Prompt((words.image_id,), ())], 1)
+        generator.generate([Prompt((words.image_id,), ())], GREEDY)
 
 
 def test_a_prompt_longer_than_every_bucket_is_refused(words, config):
     generator = Generator(config, parameters(config), words, BASE)
     with pytest.raises(ValueError, match="5000 tokens of a prompt exceed the largest bucket, 4096"):
-        generator.generate([Prompt((5,) * 5000, ())], 1)
+        generator.generate([Prompt((5,) * 5000, ())], GREEDY)
 
 
 def test_generating_nothing_gives_nothing(words, config):
-    assert Generator(config, parameters(config), words, BASE).generate([], 1) == []
+    assert Generator(config, parameters(config), words, BASE).generate([], GREEDY) == []
 
 
 @pytest.mark.slow
 def test_draws_depend_on_seed_and_prompt_and_not_on_the_batch(words, config):
     generator = Generator(config, parameters(config), words, GRIDS)
-    drawn = {"temperature": 1.5, "top_k": 50, "top_p": 0.9}
-    first = generator.generate(prompts(words), NEW_TOKENS, **drawn, seed=1)
-    assert first == generator.generate(prompts(words), NEW_TOKENS, **drawn, seed=1)
+    sampled = replace(GREEDY, temperature=1.5, top_k=50, top_p=0.9, seed=1)
+    first = generator.generate(prompts(words), sampled)
+    assert first == generator.generate(prompts(words), sampled)
     small = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=2))
-    assert first == small.generate(prompts(words), NEW_TOKENS, **drawn, seed=1)
-    assert first != generator.generate(prompts(words), NEW_TOKENS, **drawn, seed=2)
-    assert len(set(generator.generate(prompts(words)[:1] * 4, NEW_TOKENS, **drawn))) > 1
-    one = generator.generate(prompts(words), NEW_TOKENS, temperature=3.0, top_k=1)
-    assert one == generator.generate(prompts(words), NEW_TOKENS)
+    assert first == small.generate(prompts(words), sampled)
+    assert first != generator.generate(prompts(words), replace(sampled, seed=2))
+    assert len(set(generator.generate(prompts(words)[:1] * 4, sampled))) > 1
+    one = generator.generate(prompts(words), replace(GREEDY, temperature=3.0, top_k=1))
+    assert one == generator.generate(prompts(words), GREEDY)
 
 
 @pytest.mark.slow
@@ -255,21 +258,26 @@ def test_beams_do_not_depend_on_the_batch(words, config):
     """A shared prefix, filling rows and rows of other lengths beside; and more beams find likelier answers or equal."""
     start = words.encode("the red circle " * 6)
     several = [Prompt((*start, *prompt.token_ids), prompt.pictures) for prompt in prompts(words)[:3]]
-    generator = Generator(config, parameters(config), words, GRIDS)
-    together = generator.generate_ids(several, NEW_TOKENS, num_beams=3)
-    assert together == [generator.generate_ids([prompt], NEW_TOKENS, num_beams=3)[0] for prompt in several]
+    generator, beams = Generator(config, parameters(config), words, GRIDS), replace(GREEDY, num_beams=3)
+    together = generator.generate_ids(several, beams)
+    assert together == [generator.generate_ids([prompt], beams)[0] for prompt in several]
     small = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=4, prefill_positions=100))
-    assert together == small.generate_ids(several, NEW_TOKENS, num_beams=3)
-    assert together != generator.generate_ids(several, NEW_TOKENS)
+    assert together == small.generate_ids(several, beams)
+    assert together != generator.generate_ids(several, GREEDY)
 
 
-@pytest.mark.parametrize("drawn", [{}, pytest.param({"temperature": 1.0, "seed": 3}, marks=pytest.mark.slow)])
-def test_a_stream_is_the_answer_in_pieces(words, config, drawn):
+@pytest.mark.parametrize(
+    "decoding",
+    [GREEDY, pytest.param(Decoding(temperature=1.0, seed=3), marks=pytest.mark.slow)],
+    ids=["greedy", "sampled"],
+)
+def test_a_stream_is_the_answer_in_pieces(words, config, decoding):
     generator = Generator(config, parameters(config), words, GRIDS)
     for prompt in prompts(words)[1:4]:
         for most in (1, 15):
-            pieces = list(generator.stream(prompt, most, **drawn))
-            assert "".join(pieces) == generator.generate([prompt], most, **drawn)[0]
+            limited = replace(decoding, max_new_tokens=most)
+            pieces = list(generator.stream(prompt, limited))
+            assert "".join(pieces) == generator.generate([prompt], limited)[0]
             assert all(pieces) and (most == 1 or len(pieces) > 1)
 
 
@@ -281,10 +289,10 @@ def test_nothing_is_compiled_for_prompts_of_known_buckets(words, config):
     def ask(length: int, pictures: int, limit: int, seed: int):
         ids = (words.image_id,) * pictures + (5,) * length
         prompt = Prompt(ids, tuple(picture(seed + n) for n in range(pictures)))
-        generator.generate([prompt], limit)
-        generator.generate([prompt], limit, num_beams=2)
-        generator.generate([prompt], limit, temperature=0.7, top_p=0.5, seed=seed)
-        "".join(generator.stream(prompt, limit, temperature=0.7, top_p=0.5, seed=seed))
+        sampled = Decoding(limit, temperature=0.7, top_p=0.5, seed=seed)
+        for decoding in (Decoding(limit), Decoding(limit, num_beams=2), sampled):
+            generator.generate([prompt], decoding)
+        "".join(generator.stream(prompt, sampled))
 
     generator = Generator(config, parameters(config), words, BASE)
     ask(20, 1, 6, 0)
@@ -305,13 +313,13 @@ def test_equal_pictures_are_encoded_once(words, config, monkeypatch):
     )
     generator = Generator(config, parameters(config), words, BASE)
     asked = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in (0, 0, 1, 0)]
-    answers = generator.generate(asked, NEW_TOKENS)
+    answers = generator.generate(asked, GREEDY)
     assert encoded == [2]
     assert answers[0] == answers[1] == answers[3]
     again = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in (1, 0)]
-    assert generator.generate(again, NEW_TOKENS) == [answers[2], answers[0]]
+    assert generator.generate(again, GREEDY) == [answers[2], answers[0]]
     assert encoded == [2]
-    generator.generate([Prompt(tuple(words.encode("<image>red")), (picture(2),))], NEW_TOKENS)
+    generator.generate([Prompt(tuple(words.encode("<image>red")), (picture(2),))], GREEDY)
     assert encoded == [2, 1]
 
 
@@ -326,19 +334,12 @@ def test_crops_that_fixed_sampling_would_lose_are_refused(words, grids, size, cr
     asked = [Prompt(tuple(words.encode("<image>red")), (picture(0, size),))]
     sentence = rf"max_image_crops: got 3, and a picture of {size[0]} x {size[1]} px takes {crops} crops.*raise it to"
     with pytest.raises(ValueError, match=sentence):
-        generator.generate(asked, NEW_TOKENS)
-    assert generator.generate(asked, NEW_TOKENS, anyres=replace(views, grids=((1, 2),)))
+        generator.generate(asked, GREEDY)
+    assert generator.generate(asked, GREEDY, anyres=replace(views, grids=((1, 2),)))
 
 
-def test_settings_that_mean_nothing_are_refused(words, config):
+def test_beams_have_no_stream(words, config):
+    """Beam search knows its answer at the end alone; a stream of one beam would be another answer."""
     generator = Generator(config, parameters(config), words, BASE)
-    for settings, sentence in [
-        ({"num_beams": 0}, "num_beams 0"),
-        ({"num_beams": 2, "temperature": 1.0}, "num_beams 2 and temperature 1.0"),
-        ({"temperature": -1.0}, "temperature -1.0"),
-        ({"top_k": 3}, "top_k 3 .* at temperature 0"),
-        ({"temperature": 1.0, "top_p": 0.0}, "top_p 0.0"),
-        ({"temperature": 1.0, "top_k": -1}, "top_k -1"),
-    ]:
-        with pytest.raises(ValueError, match=sentence):
-            generator.generate([], 1, **settings)
+    with pytest.raises(ValueError, match="got a stream with num_beams 2; give 1 beam"):
+        generator.stream(prompts(words)[0], replace(GREEDY, num_beams=2))

@@ -18,13 +18,6 @@ _NEVER = -1e9
 """Score of beams that are copies of the first, before the first token: no candidate of theirs is ever taken."""
 
 
-class Beams(NamedTuple):
-    """What is compiled into the search. length_penalty: above 0 favours long answers, below 0 short ones."""
-
-    number: int
-    length_penalty: float = 1.0
-
-
 class _State(NamedTuple):
     """W beams a row. A finished answer's score is its log-probability / length^penalty, its stop id counted."""
 
@@ -40,7 +33,7 @@ class _State(NamedTuple):
     cache: phi3.Cache
 
 
-@functools.partial(jax.jit, static_argnames=("decoder", "capacity", "settings", "beams"))
+@functools.partial(jax.jit, static_argnames=("decoder", "capacity", "settings"))
 def beam_rows(
     decoder: phi3.Phi3,
     params: PyTree,
@@ -51,15 +44,14 @@ def beam_rows(
     *,
     capacity: int,
     settings: decode.Settings,
-    beams: Beams,
 ) -> tuple[Int32[Array, "B U"], Float[Array, " B"]]:
-    """The best answer of each row, as `decode.generate_rows` gives them, and its score.
+    """The best answer of each row, as `decode.generate_rows` gives them, and its score; `settings.decoding` has W.
 
     A row is done when its W finished answers are all better than its best candidate is now; those that the limit cuts
     compete unfinished. Prompts are computed once and their keys and values copied for each beam.
     """
     batch, length = rows.token_ids.shape
-    number, penalty = beams
+    number, penalty = settings.decoding.num_beams, settings.decoding.length_penalty
     last, cache = decode.prefill(decoder, params, rows, vision_table, prefix, capacity, settings.prefill_positions)
     cache = sharded(jax.tree.map(lambda leaf: jnp.repeat(leaf, number, axis=1), cache))
     start = cache.key.shape[2] - capacity

@@ -11,6 +11,7 @@ import numpy as np
 from xgenmm_jax.batch import ArrayLike
 from xgenmm_jax.generation.text import sampling
 from xgenmm_jax.generation.text.cache import sharded
+from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.models import phi3
 
 
@@ -42,7 +43,8 @@ class Settings(NamedTuple):
 
     stop_ids: tuple[int, ...]
     pad_id: int
-    chooser: sampling.Chooser = sampling.greedy
+    decoding: Decoding = Decoding()
+    """`Decoding.static()`, so that limits and seeds share a program."""
     prefill_positions: int = 32768
     """Positions of prompts that are computed together: bounds activations; a processor's caches like far fewer."""
 
@@ -175,7 +177,7 @@ def _begin(
     keys = sampling.row_keys(key, rows.numbers)
     zero = jnp.zeros((), jnp.int32)
     logits = decoder.apply({"params": params}, last, method="logits")
-    first = settings.chooser(logits, sampling.step_keys(keys, zero))
+    first = sampling.choose(logits, sampling.step_keys(keys, zero), settings.decoding)
     answers = jnp.full((len(first), capacity), settings.pad_id, jnp.int32).at[:, 0].set(first)
     done = is_stop(first, settings) | ~rows.wanted
     layers, cache = phi3.layers_apart(params, cache)
@@ -202,7 +204,7 @@ def _advance(
         positions = state.positions + before
         hidden, cache = extend_by_one(decoder, params, layers, ids, positions, state.cache, start + before)
         logits = decoder.apply({"params": params}, hidden, method="logits")
-        chosen = settings.chooser(logits, sampling.step_keys(state.keys, state.step))
+        chosen = sampling.choose(logits, sampling.step_keys(state.keys, state.step), settings.decoding)
         ids = jnp.where(state.done, settings.pad_id, chosen)
         answers = jax.lax.dynamic_update_slice(state.answers, ids[:, None], (zero, state.step))
         done = state.done | is_stop(ids, settings)

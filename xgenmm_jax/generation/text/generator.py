@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 import contextlib
 from dataclasses import dataclass
-from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation import arguments
-from xgenmm_jax.generation.text import beam, cache, decode, sampling, streaming
+from xgenmm_jax.generation.text import beam, cache, decode, streaming
+from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.vision_tokens import View, VisionTable, instruction_tokens
 from xgenmm_jax.models import phi3
 from xgenmm_jax.models.blip3 import VLMConfig
@@ -95,7 +96,7 @@ class Generator:
             stop_ids = (tokenizer.end_id, tokenizer.end_of_chunk_id, tokenizer.eos_id)
         stops = arguments.stop_ids(stop_ids, config.decoder.logits)
         together = limits.prefill_positions or (1024 if jax.default_backend() == "cpu" else 32768)
-        self._settings = decode.Settings(stops, tokenizer.pad_id, sampling.greedy, together)
+        self._settings = decode.Settings(stops, tokenizer.pad_id, prefill_positions=together)
         bytes_per_slot = config.tokens_per_group * config.decoder.width * jnp.dtype(config.dtype).itemsize
         slots = max((limits.vision_mib << 20) // bytes_per_slot, 1)
         self._vision = VisionTable(config, self._params, min(slots, 4096), full_chunks=limits.few_shapes)
@@ -104,59 +105,38 @@ class Generator:
     def generate(
         self,
         prompts: Sequence[Prompt],
-        max_new_tokens: SupportsIndex,
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
         *,
         anyres: AnyRes | None = None,
-        num_beams: SupportsIndex = 1,
-        length_penalty: SupportsFloat = 1.0,
-        temperature: SupportsFloat = 0.0,
-        top_k: SupportsIndex = 0,
-        top_p: SupportsFloat = 1.0,
-        seed: SupportsIndex = 0,
     ) -> list[str]:
         """The answer to each prompt, in order, without special strings and without spaces around.
 
-        A row stops at a stop id or after max_new_tokens. Other prompts of the call change nothing but time.
-
-        num_beams: above 1, beam search as Hugging Face's generate, see `beam.beam_rows`. temperature: above 0, draws
-        (`sampling.Sampler`); the n-th prompt of a call draws its own numbers from (seed, n). seed: any whole number
-        (`seeds.random_key`).
+        A row stops at a stop id or after max_new_tokens. Other prompts of the call change nothing but time: where
+        answers are sampled, the n-th prompt of a call draws its own numbers from (seed, n).
 
         Raises: ValueError where pictures and `<image>` ids differ in number, a prompt is empty, longer than all buckets
-        or holds an id that the model has not, fixed sampling would not read all crops of a picture, or settings mean
-        nothing; before anything is computed.
+        or holds an id that the model has not, fixed sampling would not read all crops of a picture, or there are more
+        beams or new tokens than the model has ids or buckets have room; before anything is computed.
         """
-        rows = self.generate_ids(
-            prompts, max_new_tokens, anyres=anyres, num_beams=num_beams, length_penalty=length_penalty,
-            temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
-        )  # fmt: skip
-        return [self._text(ids) for ids in rows]
+        return [self._text(ids) for ids in self.generate_ids(prompts, decoding, anyres=anyres)]
 
     def generate_ids(
         self,
         prompts: Sequence[Prompt],
-        max_new_tokens: SupportsIndex,
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
         *,
         anyres: AnyRes | None = None,
-        num_beams: SupportsIndex = 1,
-        length_penalty: SupportsFloat = 1.0,
-        temperature: SupportsFloat = 0.0,
-        top_k: SupportsIndex = 0,
-        top_p: SupportsFloat = 1.0,
-        seed: SupportsIndex = 0,
     ) -> list[list[int]]:
         """As `generate`, the new ids alone, without the stop id."""
-        asked = arguments.options(max_new_tokens, num_beams, length_penalty, temperature, top_k, top_p, seed)
-        max_new_tokens, num_beams = asked.max_new_tokens, asked.num_beams
+        num_beams = decoding.num_beams
         if num_beams > self.config.decoder.logits:
             raise ValueError(
                 f"generation: got num_beams {num_beams}, more than the model's {self.config.decoder.logits} ids; give "
                 "fewer."
             )
-        beams = beam.Beams(num_beams, asked.length_penalty) if num_beams > 1 else None
-        settings = self._settings._replace(chooser=asked.chooser)
-        key = random_key(asked.seed)
-        capacity = cache.bucket(max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
+        settings = self._settings._replace(decoding=decoding.static())
+        key = random_key(decoding.seed)
+        capacity = cache.bucket(decoding.max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
         breaks = (self.tokenizer.image_id, self.tokenizer.pad_id)
         shared = cache.common_prefix([prompt.token_ids for prompt in prompts], breaks)
         expanded = [self._expand(i, prompt, shared, anyres or self.anyres) for i, prompt in enumerate(prompts)]
@@ -175,10 +155,10 @@ class Generator:
                     rows = most if full else cache.row_bucket(len(batch), most)
                     rows = min(rows, self._rows_that_fit(_longest(batch), shared, capacity, num_beams))
                     laid_out = self._rows(batch, rows, shared)
-                    limit, prefix = jnp.int32(max_new_tokens), self._prefix_cache(prefix_ids)
+                    limit, prefix = jnp.int32(decoding.max_new_tokens), self._prefix_cache(prefix_ids)
                     head = (self._decoder, self._params["decoder"], laid_out, self._vision.table, prefix, limit)
-                    if beams:
-                        dispatched, _ = beam.beam_rows(*head, capacity=capacity, settings=settings, beams=beams)
+                    if num_beams > 1:
+                        dispatched, _ = beam.beam_rows(*head, capacity=capacity, settings=settings)
                     else:
                         dispatched = decode.generate_rows(*head, key, capacity=capacity, settings=settings)
                     in_flight.append((batch, dispatched))
@@ -191,13 +171,9 @@ class Generator:
     def stream(
         self,
         prompt: Prompt,
-        max_new_tokens: SupportsIndex,
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
         *,
         anyres: AnyRes | None = None,
-        temperature: SupportsFloat = 0.0,
-        top_k: SupportsIndex = 0,
-        top_p: SupportsFloat = 1.0,
-        seed: SupportsIndex = 0,
     ) -> Iterator[str]:
         """Pieces of the answer as they are written, a few tokens at a time; joined, what `generate([prompt])` gives.
 
@@ -205,16 +181,17 @@ class Generator:
 
         Raises: as `generate`, at once and not at the first piece.
         """
-        asked = arguments.options(max_new_tokens, 1, 1.0, temperature, top_k, top_p, seed)
-        capacity = cache.bucket(asked.max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
-        settings = self._settings._replace(chooser=asked.chooser)
+        if decoding.num_beams > 1:
+            raise ValueError(f"generation: got a stream with num_beams {decoding.num_beams}; give 1 beam.")
+        capacity = cache.bucket(decoding.max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
+        settings = self._settings._replace(decoding=decoding.static())
         expanded = self._expand(0, prompt, 0, anyres or self.anyres)
-        params, key = self._params["decoder"], random_key(asked.seed)
+        params, key = self._params["decoder"], random_key(decoding.seed)
         with self._placed():
             self._vision.load(expanded.views)
             rows, table = self._rows([expanded], 1, 0), self._vision.table
             begun = decode.begin_rows(self._decoder, params, rows, table, key, capacity=capacity, settings=settings)
-        return streaming.pieces(self._texts(*begun, asked.max_new_tokens, settings))
+        return streaming.pieces(self._texts(*begun, decoding.max_new_tokens, settings))
 
     def _texts(
         self, layers: tuple[PyTree, ...], state: decode.State, max_new_tokens: int, settings: decode.Settings

@@ -15,6 +15,7 @@ from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.evaluation.runner import Answer, Evaluation
+from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.nano.report import attention
 from xgenmm_jax.nano.report.photographs import photographs
@@ -76,7 +77,7 @@ def _photographs(generator: Generator, style: Style, chat_style: ChatStyle) -> l
         return []
     small = [_scaled(photograph.picture, _PHOTOGRAPH_PX) for photograph in shown]
     prompts = [_describe(picture, style, generator.tokenizer, chat_style) for picture in small]
-    captions = generator.generate(prompts, max_new_tokens=48)
+    captions = generator.generate(prompts, Decoding(max_new_tokens=48))
     return [
         {
             "name": photograph.name,
