@@ -12,7 +12,8 @@ import numpy as np
 from benchmarks.machine import resident_peak
 from benchmarks.prompts import anyres_of, decoding_prompts, tokenizer_of
 from xgenmm_jax.generation.text.decoding import Decoding
-from xgenmm_jax.generation.text.generator import Generator, Limits
+from xgenmm_jax.generation.text.generator import Generator
+from xgenmm_jax.generation.text.schedule import Limits
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLMConfig
 

@@ -13,7 +13,8 @@ import pytest
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text import chat, tokenizer
 from xgenmm_jax.evaluation.runner import Measure, evaluate
-from xgenmm_jax.generation.text.generator import Generator, Limits
+from xgenmm_jax.generation.text.generator import Generator
+from xgenmm_jax.generation.text.schedule import Limits
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config

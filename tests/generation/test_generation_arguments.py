@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.generation import arguments
-from xgenmm_jax.generation.text.generator import Limits
+from xgenmm_jax.generation.text.schedule import Limits
 
 
 @pytest.mark.parametrize(

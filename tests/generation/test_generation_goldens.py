@@ -14,6 +14,7 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.text import decode
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
+from xgenmm_jax.generation.text.schedule import Limits, PromptBatch, prompt_length
 from xgenmm_jax.models.phi3 import Phi3, layers_apart
 
 GRIDS = AnyRes(view_px=28, view_cells=2)
@@ -49,9 +50,11 @@ def test_greedy_sequences_are_the_official_ones(generator):
 def test_greedy_scores_are_the_official_ones(generator):
     """The logits behind every token of the golden's sequences, from our cache."""
     golden = tiny28.golden("anyres_generate")
-    batch = [generator._expand(number, prompt, 0, GRIDS) for number, prompt in enumerate(prompts())]
-    generator._vision.load(view for prompt in batch for view in prompt.views)
-    rows = generator._rows(batch, 2, 0)
+    expanded = [generator._expand(number, prompt, 0, GRIDS) for number, prompt in enumerate(prompts())]
+    longest = max(len(prompt.token_ids) for prompt in expanded)
+    batch = PromptBatch(expanded, 2, prompt_length(longest, Limits()))
+    generator._vision.load(batch.views)
+    rows = generator._rows(batch, 0)
     decoder, params = Phi3(tiny28.CONFIG.decoder), tiny28.parameters()["decoder"]
     logits = jax.jit(functools.partial(decoder.apply, {"params": params}, method="logits"))
     prefill = jax.jit(lambda rows, table: decode.prefill(decoder, params, rows, table, None, 12, 1024))

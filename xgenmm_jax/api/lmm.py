@@ -18,7 +18,8 @@ from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.generation import arguments
 from xgenmm_jax.generation.text.decoding import Decoding
-from xgenmm_jax.generation.text.generator import Generator, Limits
+from xgenmm_jax.generation.text.generator import Generator
+from xgenmm_jax.generation.text.schedule import Limits
 from xgenmm_jax.models import probes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.training.config import TrainConfig

@@ -15,7 +15,7 @@ from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation import arguments
 from xgenmm_jax.generation.arguments import shown
-from xgenmm_jax.generation.text.cache import PROMPT_BUCKETS, bucket
+from xgenmm_jax.generation.buckets import PROMPT_BUCKETS, bucket
 from xgenmm_jax.generation.vision_tokens import View, check_view
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.token_sampling import Sampling

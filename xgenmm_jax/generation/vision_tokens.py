@@ -18,7 +18,7 @@ from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.data.rows import build
-from xgenmm_jax.generation.text import cache
+from xgenmm_jax.generation import buckets
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.mlp_connector import MLPConfig
 from xgenmm_jax.models.token_sampling import Sampling
@@ -142,7 +142,7 @@ class VisionTable:
                 self._encode(chunk, most)
                 chunk, full = [], True
         if chunk:
-            self._encode(chunk, most if full else cache.row_bucket(len(chunk), most))
+            self._encode(chunk, most if full else buckets.row_bucket(len(chunk), most))
 
     def _touch(self, view: View, digest: _Digest) -> None:
         self._slots_of.move_to_end(digest)

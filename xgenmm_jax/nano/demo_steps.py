@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from xgenmm_jax import api
-from xgenmm_jax.generation.text.generator import Limits
+from xgenmm_jax.generation.text.schedule import Limits
 from xgenmm_jax.models import blip3
 from xgenmm_jax.nano import tasks
 from xgenmm_jax.nano.report import gallery

@@ -14,10 +14,11 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.data.text import tokenizer
 from xgenmm_jax.data.text.prompts import Prompt
-from xgenmm_jax.generation import vision_tokens
-from xgenmm_jax.generation.text import beam, cache, decode
+from xgenmm_jax.generation import buckets, vision_tokens
+from xgenmm_jax.generation.text import beam, decode, schedule
 from xgenmm_jax.generation.text.decoding import Decoding
-from xgenmm_jax.generation.text.generator import Generator, Limits
+from xgenmm_jax.generation.text.generator import Generator
+from xgenmm_jax.generation.text.schedule import Limits
 from xgenmm_jax.generation.vision_tokens import View, picture_batch
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
@@ -160,8 +161,8 @@ def test_answers_depend_on_no_bucket_nor_on_how_many_are_asked_together(words, c
     wanted = reference(config, prompts(words), words)
     small = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=2))
     assert small.generate(prompts(words), GREEDY) == wanted
-    monkeypatch.setattr(cache, "PROMPT_BUCKETS", (72,))
-    monkeypatch.setattr(cache, "NEW_TOKEN_BUCKETS", (20,))
+    monkeypatch.setattr(buckets, "PROMPT_BUCKETS", (72,))
+    monkeypatch.setattr(buckets, "NEW_TOKEN_BUCKETS", (20,))
     large = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=16, prefill_positions=300))
     assert large.generate(prompts(words) * 3, GREEDY) == wanted * 3
 
@@ -189,7 +190,7 @@ def test_a_shared_prefix_changes_nothing(words, config):
     generator = Generator(config, parameters(config), words, GRIDS)
     start = words.encode("the red circle " * 6)
     several = [Prompt((*start, *prompt.token_ids), prompt.pictures) for prompt in prompts(words)[:3]]
-    assert cache.common_prefix([prompt.token_ids for prompt in several], (words.image_id,)) >= 16
+    assert schedule.common_prefix([prompt.token_ids for prompt in several], (words.image_id,)) >= 16
     assert generator.generate(several, GREEDY) == reference(config, several, words)
 
 

@@ -3,8 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 import contextlib
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +13,10 @@ import numpy as np
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
-from xgenmm_jax.generation import arguments
-from xgenmm_jax.generation.text import beam, cache, decode, streaming
+from xgenmm_jax.generation import arguments, buckets
+from xgenmm_jax.generation.text import beam, decode, schedule, streaming
 from xgenmm_jax.generation.text.decoding import Decoding
+from xgenmm_jax.generation.text.schedule import ExpandedPrompt, Limits, PromptBatch, Scheduler
 from xgenmm_jax.generation.vision_tokens import View, VisionTable, instruction_tokens
 from xgenmm_jax.models import phi3
 from xgenmm_jax.models.blip3 import VLMConfig
@@ -28,36 +28,6 @@ _IN_FLIGHT = 2
 
 _STREAM_STEPS = 4
 """Tokens between two looks of a stream at its answer: a word or two, so that the device seldom waits for the host."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one device holds.
-
-    rows: prompts decoded together. cache_mib: keys and values of a batch; rows are halved until they fit.
-    vision_mib: vision tokens kept for pictures that come again. prefill_positions: positions of prompts computed
-    together; by default few on a CPU, a third faster on two cores. few_shapes: lengths in coarse buckets and batches
-    always full, for a small model whose programs take longer to compile than to run.
-    """
-
-    rows: int = 64
-    cache_mib: int = 4096
-    vision_mib: int = 64
-    prefill_positions: int | None = None
-    few_shapes: bool = False
-
-    def __post_init__(self):
-        for name, least in (("rows", 1), ("cache_mib", 0), ("vision_mib", 0), ("prefill_positions", 1)):
-            if getattr(self, name) is not None:
-                arguments.whole(f"limits.{name}", getattr(self, name), least)
-
-
-class _Expanded(NamedTuple):
-    """A prompt with `<image>` repeated over its vision tokens, behind the shared prefix."""
-
-    number: int
-    token_ids: np.ndarray
-    views: tuple[View, ...]
 
 
 class Generator:
@@ -136,31 +106,29 @@ class Generator:
             )
         settings = self._settings._replace(decoding=decoding.static())
         key = random_key(decoding.seed)
-        capacity = cache.bucket(decoding.max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
+        capacity = buckets.bucket(decoding.max_new_tokens, buckets.NEW_TOKEN_BUCKETS, "new tokens")
+
+        # The prefix that all prompts share is computed once; the rest of each prompt goes into batches.
         breaks = (self.tokenizer.image_id, self.tokenizer.pad_id)
-        shared = cache.common_prefix([prompt.token_ids for prompt in prompts], breaks)
+        shared = schedule.common_prefix([prompt.token_ids for prompt in prompts], breaks)
         expanded = [self._expand(i, prompt, shared, anyres or self.anyres) for i, prompt in enumerate(prompts)]
         prefix_ids = tuple(map(int, prompts[0].token_ids[:shared])) if shared else ()
-        expanded.sort(key=lambda prompt: len(prompt.token_ids))
-        most = max(self._limits.rows // num_beams, 1)
-        batches = list(self._batches(expanded, most, shared, capacity, num_beams))
+        scheduler = Scheduler(self.config, self._limits, shared, capacity, num_beams)
 
         answers: list[list[int]] = [[] for _ in prompts]
-        in_flight: deque[tuple[list[_Expanded], Array]] = deque()
+        in_flight: deque[tuple[PromptBatch, Array]] = deque()
         with self._placed():
-            for wave in self._waves(batches):
-                self._vision.load(view for batch in wave for prompt in batch for view in prompt.views)
+            for wave in schedule.waves(scheduler.batches(expanded), self._vision):
+                self._vision.load(view for batch in wave for view in batch.views)
                 for batch in wave:
-                    full = len(batches) > 1 or self._limits.few_shapes
-                    rows = most if full else cache.row_bucket(len(batch), most)
-                    rows = min(rows, self._rows_that_fit(_longest(batch), shared, capacity, num_beams))
-                    laid_out = self._rows(batch, rows, shared)
                     limit, prefix = jnp.int32(decoding.max_new_tokens), self._prefix_cache(prefix_ids)
-                    head = (self._decoder, self._params["decoder"], laid_out, self._vision.table, prefix, limit)
+                    rows, table = self._rows(batch, shared), self._vision.table
+                    inputs = (self._decoder, self._params["decoder"], rows, table, prefix, limit)
                     if num_beams > 1:
-                        dispatched, _ = beam.beam_rows(*head, capacity=capacity, settings=settings)
+                        dispatched, _ = beam.beam_rows(*inputs, capacity=capacity, settings=settings)
                     else:
-                        dispatched = decode.generate_rows(*head, key, capacity=capacity, settings=settings)
+                        dispatched = decode.generate_rows(*inputs, key, capacity=capacity, settings=settings)
+                    # The device works on the last batches while the host fetches an earlier one.
                     in_flight.append((batch, dispatched))
                     if len(in_flight) > _IN_FLIGHT:
                         self._fetch(*in_flight.popleft(), answers)
@@ -183,13 +151,14 @@ class Generator:
         """
         if decoding.num_beams > 1:
             raise ValueError(f"generation: got a stream with num_beams {decoding.num_beams}; give 1 beam.")
-        capacity = cache.bucket(decoding.max_new_tokens, cache.NEW_TOKEN_BUCKETS, "new tokens")
+        capacity = buckets.bucket(decoding.max_new_tokens, buckets.NEW_TOKEN_BUCKETS, "new tokens")
         settings = self._settings._replace(decoding=decoding.static())
         expanded = self._expand(0, prompt, 0, anyres or self.anyres)
+        batch = PromptBatch([expanded], 1, schedule.prompt_length(len(expanded.token_ids), self._limits))
         params, key = self._params["decoder"], random_key(decoding.seed)
         with self._placed():
             self._vision.load(expanded.views)
-            rows, table = self._rows([expanded], 1, 0), self._vision.table
+            rows, table = self._rows(batch, 0), self._vision.table
             begun = decode.begin_rows(self._decoder, params, rows, table, key, capacity=capacity, settings=settings)
         return streaming.pieces(self._texts(*begun, decoding.max_new_tokens, settings))
 
@@ -207,7 +176,7 @@ class Generator:
             if bool(state.done[0]):
                 return
 
-    def _expand(self, number: int, prompt: Prompt, shared: int, anyres: AnyRes) -> _Expanded:
+    def _expand(self, number: int, prompt: Prompt, shared: int, anyres: AnyRes) -> ExpandedPrompt:
         ids = arguments.token_ids(prompt.token_ids, self.config.decoder.logits, f"generation: prompt {number}")
         if np.all(ids == self.tokenizer.pad_id):
             raise ValueError(f"generation: prompt {number} is nothing but pads, which nobody reads; give a token.")
@@ -222,59 +191,19 @@ class Generator:
         views = tuple(View(picture, anyres, instruction) for picture in prompt.pictures)
         repeats = np.ones(len(ids), np.int64)
         repeats[is_image] = [self._vision.tokens(view) for view in views]
-        return _Expanded(number, np.repeat(ids, repeats)[shared:], views)
+        return ExpandedPrompt(number, np.repeat(ids, repeats)[shared:], views)
 
-    def _batches(
-        self, prompts: list[_Expanded], most: int, shared: int, capacity: int, num_beams: int
-    ) -> Iterator[list[_Expanded]]:
-        """Neighbours in length; as many as fit beside the longest, which comes first when counted from the end."""
-        end = len(prompts)
-        while end:
-            rows = min(most, self._rows_that_fit(_longest(prompts[:end]), shared, capacity, num_beams))
-            yield prompts[max(end - rows, 0) : end]
-            end -= min(rows, end)
-
-    def _rows_that_fit(self, longest: int, shared: int, capacity: int, num_beams: int) -> int:
-        decoder = self.config.decoder
-        length = shared + self._length_bucket(longest) + capacity
-        per_row = 2 * decoder.layers * length * decoder.kv_heads * decoder.head_width * num_beams
-        fitting = (self._limits.cache_mib << 20) // (per_row * jnp.dtype(self.config.dtype).itemsize)
-        return max(1, 1 << (fitting.bit_length() - 1)) if fitting else 1
-
-    def _length_bucket(self, longest: int) -> int:
-        buckets = cache.COARSE_PROMPT_BUCKETS if self._limits.few_shapes else cache.PROMPT_BUCKETS
-        return cache.bucket(longest, buckets, "tokens of a prompt")
-
-    def _waves(self, batches: list[list[_Expanded]]) -> Iterator[list[list[_Expanded]]]:
-        """Batches in a row whose pictures fit into the table together: encoded at once, in full chunks."""
-        wave: list[list[_Expanded]] = []
-        views: set[View] = set()
-        used = 0
-        for batch in batches:
-            new = {view for prompt in batch for view in prompt.views} - views
-            needed = sum(map(self._vision.groups, new))
-            if wave and used + needed > self._vision.slots:
-                yield wave
-                wave, views, used = [], set(), 0
-                new = {view for prompt in batch for view in prompt.views}
-                needed = sum(map(self._vision.groups, new))
-            wave.append(batch)
-            views |= new
-            used += needed
-        if wave:
-            yield wave
-
-    def _rows(self, batch: list[_Expanded], rows: int, shared: int) -> decode.PromptRows:
+    def _rows(self, batch: PromptBatch, shared: int) -> decode.PromptRows:
+        """The batch as arrays, its views' vision tokens by their index in the table."""
         pairs = []
-        for prompt in batch:
+        for prompt in batch.prompts:
             vision_index = np.full(len(prompt.token_ids), -1, np.int32)
             if prompt.views:
-                places = [self._vision.index(view) for view in prompt.views]
-                vision_index[prompt.token_ids == self.tokenizer.image_id] = np.concatenate(places)
+                indices = [self._vision.index(view) for view in prompt.views]
+                vision_index[prompt.token_ids == self.tokenizer.image_id] = np.concatenate(indices)
             pairs.append((prompt.token_ids, vision_index))
-        length = self._length_bucket(_longest(batch))
-        numbers = [prompt.number for prompt in batch]
-        return decode.left_pad(pairs, rows, length, shared, self.tokenizer.pad_id, numbers)
+        numbers = [prompt.number for prompt in batch.prompts]
+        return decode.left_pad(pairs, batch.rows, batch.length, shared, self.tokenizer.pad_id, numbers)
 
     def _prefix_cache(self, ids: tuple[int, ...]) -> phi3.Cache | None:
         if not ids:
@@ -283,8 +212,8 @@ class Generator:
             self._prefix = ids, decode.prefix_cache(self._decoder, self._params["decoder"], jnp.array(ids, jnp.int32))
         return self._prefix[1]
 
-    def _fetch(self, batch: list[_Expanded], rows: Array, answers: list[list[int]]) -> None:
-        for prompt, ids in zip(batch, np.asarray(rows), strict=False):
+    def _fetch(self, batch: PromptBatch, rows: Array, answers: list[list[int]]) -> None:
+        for prompt, ids in zip(batch.prompts, np.asarray(rows), strict=False):
             answers[prompt.number] = self._until_stop(ids)
 
     def _until_stop(self, ids: np.ndarray) -> list[int]:
@@ -293,7 +222,3 @@ class Generator:
 
     def _text(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, keep_special=False).strip()
-
-
-def _longest(prompts: list[_Expanded]) -> int:
-    return max(len(prompt.token_ids) for prompt in prompts)
