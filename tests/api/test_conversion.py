@@ -1,5 +1,6 @@
 """Imported folders serve as runs: loaded whole, part by part, and without a run folder straight onto a mesh."""
 
+from dataclasses import replace
 import json
 from pathlib import Path
 
@@ -14,9 +15,13 @@ from xgenmm_jax.convert.detect import Given
 from xgenmm_jax.convert.importing import open_source, read_tree
 from xgenmm_jax.data.anyres import GRIDS_RELEASED
 from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.nano.captioner import CaptionerConfig
+from xgenmm_jax.nano.text_tower import TextTowerConfig
+from xgenmm_jax.nano.tower_pretraining import TowerConfig
 from xgenmm_jax.ops.partitioning import unboxed
-from xgenmm_jax.training.config import load_config
+from xgenmm_jax.training.config import load_config, save_config
 from xgenmm_jax.training.runs import checkpoints
+from xgenmm_jax.training.runs.run_folder import CONFIG_FILE
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -85,6 +90,23 @@ def test_a_tower_alone_serves_as_part_and_answers_no_question(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, wanted)
     with pytest.raises(ValueError, match="holds a ViT alone, which answers no questions"):
         api.load(tmp_path / "tower")
+
+
+def test_a_tower_is_exported_without_what_trained_beside_it(tmp_path):
+    """A run of its pre-training, whose model has a text tower and a captioner too."""
+    with open_source(GOLDENS / "big_vision_scanned/siglip.npz") as source:
+        import_run(source, tmp_path / "run")
+        expected, vision = read_tree(source), source.config
+    sizes = (8, 16, 1, 2, 11, 6)
+    text = TextTowerConfig(*sizes, out_width=vision.width)
+    run = replace(load_config(tmp_path / "run"), model=TowerConfig(vision, text, CaptionerConfig(*sizes)))
+    save_config(run, tmp_path / "run" / CONFIG_FILE)
+    export_checkpoint(tmp_path / "run", tmp_path / "out", "siglip")
+    with open_source(tmp_path / "out") as source:
+        jax.tree.map(np.testing.assert_array_equal, read_tree(source)["vision"], expected["vision"])
+    save_config(replace(run, model=text), tmp_path / "run" / CONFIG_FILE)
+    with pytest.raises(ValueError, match="holds a TextTowerConfig; give a run of a model, tower or decoder"):
+        export_checkpoint(tmp_path / "run", tmp_path / "text", "siglip")
 
 
 def test_tokenizer_of_another_model_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 from pathlib import Path
 import shutil
 from typing import Any
@@ -22,7 +23,6 @@ from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.nano.tower_pretraining import TowerConfig
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
@@ -124,9 +124,7 @@ def export_checkpoint(
     Raises ValueError where the destination exists, there is no checkpoint, or the layout has no room for the model.
     """
     config = load_config(run)
-    model = config.model.vision if isinstance(config.model, TowerConfig) else config.model
-    if not isinstance(model, VLMConfig | ViTConfig | Phi3Config):
-        raise ValueError(f"export: '{run}' holds a {type(model).__name__}; give a run of a model, tower or decoder.")
+    model = _exported(config.model, run)
     params = newest(run) / "params"
     file = run / TOKENIZER_FILE
     tokenizer = Tokenizer.load(file) if file.is_file() else None
@@ -143,6 +141,21 @@ def export_checkpoint(
             shard_bytes=shard_bytes,
             progress=progress,
         )
+
+
+def _exported(model: Any, run: Path) -> VLMConfig | ViTConfig | Phi3Config:
+    """The run's model; of one that is no part of a VLM, as in a tower's pre-training, its tower.
+
+    Raises ValueError where it has none.
+    """
+    if isinstance(model, VLMConfig | ViTConfig | Phi3Config):
+        return model
+    # What trains beside a tower is dropped; parameters of the part `vision` are a tower's in every run.
+    parts = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    tower = parts.get("vision")
+    if not isinstance(tower, ViTConfig):
+        raise ValueError(f"export: '{run}' holds a {type(model).__name__}; give a run of a model, tower or decoder.")
+    return tower
 
 
 def run_config(source: Source, base: bool | None, tokenizer: str) -> TrainConfig:
