@@ -205,11 +205,11 @@ class VLM(nn.Module):
 
 
 def splice(
-    text: Float[Array, "B T D"], image: Float[Array, "B M D"], slot: Int32[Array, "B T"]
+    text: Float[Array, "B T D"], image: Float[Array, "#B M D"], slot: Int32[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """Text embeddings with vision tokens laid into their slots.
 
-    slot: index into M, or -1 for text; [-1, 0, 1, -1] takes two.
+    image: of each row, or one table of all rows. slot: index into M, or -1 for text; [-1, 0, 1, -1] takes two.
     """
     image_BTD = jnp.take_along_axis(image, jnp.maximum(slot, 0)[..., None], axis=1)
     return jnp.where((slot >= 0)[..., None], image_BTD, text)

@@ -58,9 +58,10 @@ def beam_rows(
     layers, cache = phi3.layers_apart(params, cache)
     positions = jnp.repeat(rows.positions[:, -1] + 1, number)
     blank = jnp.full((batch, number, capacity), settings.pad_id, jnp.int32)
+    # Only the first beam has a score at first: the others are copies of it.
     state = _State(
         step=jnp.zeros((), jnp.int32),
-        done=~jnp.asarray(rows.wanted),
+        done=~jnp.asarray(rows.exists),
         answers=blank,
         scores=jnp.full((batch, number), _NEVER).at[:, 0].set(0.0),
         finished=blank,
@@ -96,7 +97,7 @@ def _select(
     settings: decode.Settings,
     penalty: float,
 ) -> _State:
-    """One more token: candidates that stop join the finished answers, the best W others go on."""
+    """One more token: candidates that stop join the finished answers, the W best others continue."""
     batch, number, vocabulary = log_probabilities.shape
     totals = (state.scores[..., None] + log_probabilities).reshape(batch, -1)
     # At least W of so many do not stop. A stop id below rank W is dropped, as in the source.
@@ -143,7 +144,10 @@ def _best(
 
 
 def _reordered(cache: phi3.Cache, beam: Int32[Array, "B W"], start: int) -> phi3.Cache:
-    """Keys and values in the order of the beams that go on. Before `start` is the prompt, the same in all of them."""
+    """Keys and values in the order of the beams that continue.
+
+    Positions before `start` are those of the prompt, the same in all beams of a row.
+    """
     rows = (jnp.arange(beam.shape[0])[:, None] * beam.shape[1] + beam).reshape(-1)
 
     def reorder(leaf: Array) -> Array:

@@ -13,6 +13,7 @@ from xgenmm_jax.generation.text import sampling
 from xgenmm_jax.generation.text.cache import sharded
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.models import phi3
+from xgenmm_jax.models.blip3 import splice
 
 
 class PromptRows(NamedTuple):
@@ -32,7 +33,7 @@ class PromptRows(NamedTuple):
     vision_index: Int32[ArrayLike, "B T"]
     segment_ids: Int32[ArrayLike, "B T"]
     positions: Int32[ArrayLike, "B T"]
-    wanted: Bool[ArrayLike, " B"]
+    exists: Bool[ArrayLike, " B"]
     """False for rows that only fill the batch."""
     numbers: Int32[ArrayLike, " B"]
     """Which prompt of its call a row answers: its random numbers depend on this and not on the rows beside it."""
@@ -100,19 +101,18 @@ def prefill(
     """
     variables = {"params": params}
     batch, length = rows.token_ids.shape
-    place = _length(prefix)
+    start = 0 if prefix is None else prefix.key.shape[2]
+    vision_tokens = vision_table.reshape(1, -1, vision_table.shape[-1]).astype(decoder.dtype)
 
     def block_of(rows: PromptRows) -> tuple[Float[Array, "b D"], phi3.Cache]:
         block = rows.token_ids.shape[0]
-        cache = sharded(phi3.empty_cache(decoder.config, block, place + length + capacity, decoder.dtype))
+        cache = sharded(phi3.empty_cache(decoder.config, block, start + length + capacity, decoder.dtype))
         if prefix is not None:
             cache = jax.tree.map(_broadcast_into, cache, prefix)
         embeddings = decoder.apply(variables, rows.token_ids, method="embed")
-        vision_tokens = vision_table.reshape(-1, vision_table.shape[-1])
-        pictures = vision_tokens[jnp.maximum(rows.vision_index, 0)].astype(embeddings.dtype)
-        embeddings = jnp.where((rows.vision_index >= 0)[..., None], pictures, embeddings)
+        embeddings = splice(embeddings, vision_tokens, rows.vision_index)
         hidden, cache = decoder.apply(
-            variables, embeddings, rows.segment_ids, rows.positions, cache, place, method="extend"
+            variables, embeddings, rows.segment_ids, rows.positions, cache, start, method="extend"
         )
         return hidden[:, -1], cache
 
@@ -131,14 +131,14 @@ def extend_by_one(
     ids: Int32[Array, " B"],
     positions: Int32[Array, " B"],
     cache: phi3.Cache,
-    place: Int32[Array, ""],
+    offset: Int32[Array, ""],
 ) -> tuple[Float[Array, "B D"], phi3.Cache]:
-    """States after one more token a row, and the cache with it at `place`. layers, cache: of `phi3.layers_apart`."""
+    """States after one more token a row, and the cache with it at `offset`. layers, cache: of `phi3.layers_apart`."""
     variables = {"params": params}
     embeddings = decoder.apply(variables, ids[:, None], method="embed")
     positions = positions[:, None]
     hidden, cache = decoder.apply(
-        variables, embeddings, jnp.ones_like(positions), positions, cache, place, layers, method="extend"
+        variables, embeddings, jnp.ones_like(positions), positions, cache, offset, layers, method="extend"
     )
     return hidden[:, 0], sharded(cache)
 
@@ -179,7 +179,7 @@ def _begin(
     logits = decoder.apply({"params": params}, last, method="logits")
     first = sampling.choose(logits, sampling.step_keys(keys, zero), settings.decoding)
     answers = jnp.full((len(first), capacity), settings.pad_id, jnp.int32).at[:, 0].set(first)
-    done = is_stop(first, settings) | ~rows.wanted
+    done = is_stop(first, settings) | ~rows.exists
     layers, cache = phi3.layers_apart(params, cache)
     return layers, State(zero + 1, done, answers, rows.positions[:, -1] + 1, keys, cache)
 
@@ -228,7 +228,7 @@ def generate_rows(
 ) -> Int32[Array, "B U"]:
     """Up to `limit` new tokens a row, U = capacity of them; what follows a row's stop id is pad.
 
-    The loop ends when every wanted row has stopped; nothing is fetched before. The stop id itself is kept.
+    The loop ends when every prompt's row has stopped; nothing is fetched before. The stop id itself is kept.
 
     params: the decoder's. prefix: of one row, seen by every row. limit: at most capacity; not compiled in.
     """
@@ -277,10 +277,6 @@ def _blocks(rows: int, length: int, positions: int) -> int:
 def _join_blocks(leaf: Array) -> Array:
     """[blocks L b ...] to [L B ...]."""
     return jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], leaf.shape[0] * leaf.shape[2], *leaf.shape[3:])
-
-
-def _length(cache: phi3.Cache | None) -> int:
-    return 0 if cache is None else cache.key.shape[2]
 
 
 def _broadcast_into(cache: Array, prefix: Array) -> Array:
