@@ -53,7 +53,7 @@ class _Probe:
     def device(self) -> Device:
         import jax
 
-        from xgenmm_jax.nano.report.machine import describe_machine
+        from xgenmm_jax.reporting.machine import describe_machine
 
         device = jax.devices()[0]
         cores = len(os.sched_getaffinity(0))

@@ -24,8 +24,9 @@ from xgenmm_jax import files
 from xgenmm_jax.cli import errors, interrupts
 from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_file
 from xgenmm_jax.nano.report.content import ReportContent, Seconds, StageContent
-from xgenmm_jax.nano.report.machine import memory_mib
-from xgenmm_jax.nano.report.page import minutes, write_report
+from xgenmm_jax.nano.report.page import write_report
+from xgenmm_jax.reporting.machine import memory_mib
+from xgenmm_jax.reporting.page import minutes
 from xgenmm_jax.training.config import read_object
 from xgenmm_jax.training.hosts.signals import is_ignored
 from xgenmm_jax.training.metrics import read_metrics
@@ -73,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         stages = load_stages(arguments.experiments, arguments.workdir)
         # Imported here: --help does not wait for JAX.
         from xgenmm_jax.nano import demo_steps
-        from xgenmm_jax.nano.report.machine import accelerator_name, describe_machine
+        from xgenmm_jax.reporting.machine import accelerator_name, describe_machine
         from xgenmm_jax.training.runs.run_folder import CONFIG_FILE, commit, prepare
 
         for stage in stages:

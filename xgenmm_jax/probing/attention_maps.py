@@ -11,10 +11,10 @@ from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import Image
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.records import Crops, Picture
-from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import Sampling
-from xgenmm_jax.nano.report.attention import canvas_to_picture, enlarged, on_canvas, spotlight
+from xgenmm_jax.probing.answer_attention import has_spatial_queries
 from xgenmm_jax.probing.figures import figure, show_image, to_picture
+from xgenmm_jax.reporting.maps import canvas_to_picture, enlarged, on_canvas, spotlight
 
 QUERY_PX = 96
 WHOLE_PX = 256
@@ -56,7 +56,7 @@ def query_heat(lmm: LMM, image: Image, layer: int | None = None, crops: bool = F
     Raises ValueError where the connector is no resampler whose groups have a place in the picture, or there are no
     crops.
     """
-    if not isinstance(lmm.config.connector, ResamplerConfig) or lmm.config.sampling is Sampling.FIXED_SAMPLING:
+    if not has_spatial_queries(lmm.config):
         raise ValueError("query_heat: the model has no resampler of crops or strips; load one that has.")
     picture = lmm.processor.picture(image)
     layout = anyres.layout(picture.size_px, lmm.processor.anyres)

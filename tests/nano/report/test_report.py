@@ -6,7 +6,6 @@ import html
 import html.parser
 import io
 import json
-import math
 import re
 import shlex
 
@@ -14,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.nano.report import curves, metric_names, page
+from xgenmm_jax.nano.report import metric_names, page
 from xgenmm_jax.nano.report.content import ReportContent, Seconds, StageContent, report_json
 
 MACHINE = {"cpu": "Some CPU", "cores": 2, "memory_gib": 7.6, "python": "3.12.1", "jax": "0.10.2"}
@@ -199,29 +198,6 @@ def test_an_attack_that_succeeds_is_marked_wrong():
     groups = {group["name"]: group for group in page.examples(content())}
     assert [answer["score"] for answer in groups["attack_success"]["items"][0]["answers"]] == [0.0, 0.0]
     assert [answer["score"] for answer in groups["questions/colour"]["items"][0]["answers"]] == [0.0, 1.0]
-
-
-@pytest.mark.parametrize(
-    "low, high, wanted",
-    [
-        (0.0, 700.0, [0, 200, 400, 600]),
-        (1.0, 2.5, [1.0, 1.5, 2.0, 2.5]),
-        (0.0, 0.7, [0.0, 0.2, 0.4, 0.6]),
-        (3.0, 3.0, [3]),
-    ],
-)
-def test_ticks_are_round(low, high, wanted):
-    assert curves.ticks(low, high, 4) == wanted
-
-
-def test_curves_survive_few_equal_and_broken_losses():
-    for losses in ([], [2.0], [2.0, 2.0], [math.nan, 1.0], [0.0, 0.0]):
-        rows = [{"step": i + 1, "loss": loss} for i, loss in enumerate(losses)]
-        assert "nan" not in curves.loss_curve(rows, 5, "x").lower()
-
-
-def test_minutes():
-    assert [page.minutes(s) for s in (45.2, 200.0, 240.0, 4020.0)] == ["45 s", "3 min 20 s", "4 min", "1 h 7 min"]
 
 
 def test_a_row_of_equal_figures_has_no_best():

@@ -1,9 +1,7 @@
 """What a stage's model leaves for the page: metrics, answers with their pictures, photographs, where it looked."""
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
-import io
 import re
 from typing import Any, Literal
 
@@ -17,8 +15,10 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.evaluation.runner import Answer, Evaluation
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
-from xgenmm_jax.nano.report import attention
 from xgenmm_jax.nano.report.photographs import photographs
+from xgenmm_jax.probing.answer_attention import answer_attention, has_spatial_queries
+from xgenmm_jax.reporting.images import jpeg_uri, png_uri
+from xgenmm_jax.reporting.maps import canvas_to_picture, enlarged, spotlight
 
 Style = Literal["chat", "few_shot"]
 
@@ -67,7 +67,7 @@ def examples(answers: Sequence[Answer], tokenizer: Tokenizer, view_px: int) -> l
         labels: list[str] = []
         if len(images) > 1:
             labels = _WORKED.findall(tokenizer.decode(list(answer.case.prompt.token_ids)))
-        result.append({**answer.to_json(), "pictures": [_png(image) for image in images], "labels": labels})
+        result.append({**answer.to_json(), "pictures": [png_uri(image) for image in images], "labels": labels})
     return result
 
 
@@ -83,7 +83,7 @@ def _photographs(generator: Generator, style: Style, chat_style: ChatStyle) -> l
             "name": photograph.name,
             "about": photograph.about,
             "source": photograph.source,
-            "picture": _jpeg(picture.load()),
+            "picture": jpeg_uri(picture.load()),
             "caption": caption,
         }
         for photograph, picture, caption in zip(shown, small, captions, strict=True)
@@ -97,7 +97,7 @@ def _describe(picture: Picture, style: Style, tokenizer: Tokenizer, chat_style: 
 
 
 def _looks(generator: Generator, params: Any, answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    if not attention.can_look(generator.config):
+    if not has_spatial_queries(generator.config):
         return []
     first: dict[str, Answer] = {}
     for answer in answers:
@@ -107,15 +107,15 @@ def _looks(generator: Generator, params: Any, answers: Sequence[Answer]) -> list
 
 def _look(generator: Generator, params: Any, answer: Answer) -> dict[str, Any]:
     case = answer.case
-    seen = attention.look(
+    seen = answer_attention(
         generator.config, params, generator.tokenizer, generator.anyres, case.prompt, answer.text
     )
     image = case.pictures[0].load()
-    target = attention.enlarged(image.size, _LOOK_PX)
+    target = enlarged(image.size, _LOOK_PX)
     queries = len(seen.base)
 
     def lit(heat, squashed: bool, size=target) -> str:
-        return _jpeg(attention.spotlight(image, attention.canvas_to_picture(heat, image.size, size, squashed)))
+        return jpeg_uri(spotlight(image, canvas_to_picture(heat, image.size, size, squashed)))
 
     views = [
         {"label": "View: all queries", "picture": lit(seen.base.mean(0), True)},
@@ -127,12 +127,12 @@ def _look(generator: Generator, params: Any, answer: Answer) -> dict[str, Any]:
             {"label": "Crops: all queries", "picture": lit(seen.crops.mean(0), False)},
             {"label": "Crops: as the answer weighs them", "picture": lit(weighted, False)},
         ]
-    thumb = attention.enlarged(image.size, _QUERY_PX)
+    thumb = enlarged(image.size, _QUERY_PX)
     order = sorted(range(queries), key=lambda q: -seen.weight[q])[:16]
     share = max(float(seen.weight[:queries].sum()), 1e-12)
     return {
         **answer.to_json(),
-        "picture": _png(image),
+        "picture": png_uri(image),
         "size": list(image.size),
         "views": views,
         "queries": [
@@ -151,22 +151,5 @@ def _scaled(picture: Picture, longer_px: int) -> Picture:
     """The picture decoded once, its longer side at most `longer_px`."""
     image = picture.load()
     if max(image.size) > longer_px:
-        image = image.resize(attention.enlarged(image.size, longer_px), PIL.Image.Resampling.LANCZOS)
+        image = image.resize(enlarged(image.size, longer_px), PIL.Image.Resampling.LANCZOS)
     return Picture(image.size, lambda: image)
-
-
-def _png(image: PIL.Image.Image) -> str:
-    return _uri(image, "png")
-
-
-def _jpeg(image: PIL.Image.Image) -> str:
-    return _uri(image.convert("RGB"), "jpeg")
-
-
-def _uri(image: PIL.Image.Image, kind: Literal["png", "jpeg"]) -> str:
-    file = io.BytesIO()
-    if kind == "png":
-        image.save(file, "PNG", optimize=True)
-    else:
-        image.save(file, "JPEG", quality=86)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,19 +1,17 @@
 """report.html and report.json from the report's content. The page loads nothing and runs nothing."""
 
-from collections.abc import Mapping
-import functools
 import json
 from pathlib import Path
 import shlex
 from typing import Any
 
-import jinja2
-
 from xgenmm_jax import files
 from xgenmm_jax.evaluation.scorers.boxes import parse_box
 from xgenmm_jax.nano.report.content import STAGE_TITLES, ReportContent, StageContent, report_json
-from xgenmm_jax.nano.report.curves import loss_curve
 from xgenmm_jax.nano.report.metric_names import METRICS, QUESTIONS, MetricName, as_text, sections
+from xgenmm_jax.reporting.curves import curve
+from xgenmm_jax.reporting.machine import machine_sentence
+from xgenmm_jax.reporting.page import count_in_words, minutes, render_template
 
 REFRESH_S = 20
 
@@ -40,10 +38,12 @@ def write_report(content: ReportContent, folder: Path) -> None:
 def render(content: ReportContent) -> str:
     """The page. Names are shown as they are, whatever of HTML they hold; in a command as the shell takes them."""
     latest = content.latest
-    return _template().render(
+    return render_template(
+        "xgenmm_jax.nano.report",
+        "report.html",
         content=content,
         run="" if latest is None else shlex.quote(f"{content.workdir}/{latest.name}"),
-        refresh_s=REFRESH_S,
+        refresh_s=REFRESH_S if content.running else 0,
         stages=[_stage(stage) for stage in content.stages],
         headline=headline(content),
         status=status(content),
@@ -55,15 +55,6 @@ def render(content: ReportContent) -> str:
         machine=machine_sentence(content.machine),
         minutes=minutes,
     )
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    loader = jinja2.PackageLoader("xgenmm_jax.nano.report")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html")
 
 
 def headline(content: ReportContent) -> str:
@@ -78,11 +69,12 @@ def headline(content: ReportContent) -> str:
         where = str(accelerator)
     if done == len(content.stages):
         return (
-            f"{size}, trained through {_count(done)} stages on {samples:,} samples and {tokens:,} tokens in "
+            f"{size}, trained through {count_in_words(done)} stages on {samples:,} samples and {tokens:,} tokens in "
             f"{minutes(content.seconds)} on {where}, evaluation included."
         )
     seen = f" {samples:,} samples and {tokens:,} tokens seen in {minutes(content.seconds)}." if samples else ""
-    return f"{size}, being trained on {where}; {_count(done)} of {_count(len(content.stages))} stages done.{seen}"
+    progress = f"{count_in_words(done)} of {count_in_words(len(content.stages))} stages done"
+    return f"{size}, being trained on {where}; {progress}.{seen}"
 
 
 def status(content: ReportContent) -> str:
@@ -217,32 +209,6 @@ def _stage(stage: StageContent) -> dict[str, Any]:
         "meaning": meaning,
         "content": stage,
         "progress": min(1.0, stage.step / stage.steps) if stage.steps else 0.0,
-        "curve": loss_curve(stage.curve, stage.steps, label),
+        "curve": curve([(row["step"], row["loss"]) for row in stage.curve], stage.steps, label),
         "tokens_per_second": rate,
     }
-
-
-def machine_sentence(machine: Mapping[str, Any]) -> str:
-    """One line of it: "AMD EPYC, 2 cores, 7.8 GB memory, Python 3.12.4, JAX 0.10.2"."""
-    parts = [str(machine.get("cpu", "unknown CPU")), f"{machine.get('cores', '?')} cores"]
-    if machine.get("accelerator"):
-        parts.append(str(machine["accelerator"]))
-    if machine.get("memory_gib"):
-        parts.append(f"{machine['memory_gib']} GiB memory")
-    parts += [f"Python {machine.get('python', '?')}", f"JAX {machine.get('jax', '?')}"]
-    return ", ".join(parts)
-
-
-def minutes(seconds: float) -> str:
-    """45 -> "45 s", 200 -> "3 min 20 s", 4000 -> "1 h 7 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _count(number: int) -> str:
-    words = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-    return words[number] if number < len(words) else str(number)

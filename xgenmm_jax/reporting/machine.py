@@ -1,5 +1,6 @@
 """What a run ran on, and how much memory it took."""
 
+from collections.abc import Mapping
 import importlib.metadata
 import os
 from pathlib import Path
@@ -33,6 +34,17 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def machine_sentence(machine: Mapping[str, Any]) -> str:
+    """One line of it: "AMD EPYC, 2 cores, 7.8 GB memory, Python 3.12.4, JAX 0.10.2"."""
+    parts = [str(machine.get("cpu", "unknown CPU")), f"{machine.get('cores', '?')} cores"]
+    if machine.get("accelerator"):
+        parts.append(str(machine["accelerator"]))
+    if machine.get("memory_gib"):
+        parts.append(f"{machine['memory_gib']} GiB memory")
+    parts += [f"Python {machine.get('python', '?')}", f"JAX {machine.get('jax', '?')}"]
+    return ", ".join(parts)
 
 
 def accelerator_name() -> str:

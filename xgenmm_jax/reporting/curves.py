@@ -1,6 +1,6 @@
-"""Loss curves as SVG in the page's colors, light or dark; written by hand, because every refresh draws them."""
+"""Curves as SVG in the page's colors, light or dark; written by hand, because every refresh draws them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import math
 
 from markupsafe import Markup
@@ -9,66 +9,75 @@ WIDTH, HEIGHT = 340, 208
 LEFT, RIGHT, TOP, BOTTOM = 42, 12, 12, 38
 MOST_POINTS = 240
 
+Point = tuple[float | int, float | int]
 
-def loss_curve(rows: Sequence[Mapping[str, float | int]], steps: int, label: str) -> Markup:
-    """Loss over steps: every logged step faint, their running mean bold. The axis ends at the stage's last step.
 
-    label: what a screen reader says.
+def curve(
+    points: Sequence[Point], end: float | int, label: str, x_title: str = "step", y_title: str = "loss"
+) -> Markup:
+    """Points (x, y) in order of x: each one faint, their running mean bold and labelled with its last value.
+
+    Points that are not finite are left out. end: where the horizontal axis ends; it begins at 0. label: what a screen
+    reader says.
     """
-    points = [(float(row["step"]), float(row["loss"])) for row in rows if math.isfinite(row["loss"])]
+    points = [(float(at), float(value)) for at, value in points if math.isfinite(value)]
     smooth = running_mean(points)
-    low, high = _range([loss for _, loss in points], [loss for _, loss in smooth])
-    y_ticks, x_ticks = ticks(low, high, 4), ticks(0.0, float(steps), 4)
+    low, high = _range([value for _, value in points], [value for _, value in smooth])
+    y_ticks, x_ticks = ticks(low, high, 4), ticks(0.0, float(end), 4)
     low, high = min(low, y_ticks[0]), max(high, y_ticks[-1])
     if len(y_ticks) > 1 and high > y_ticks[-1]:
         y_ticks.append(round(2 * y_ticks[-1] - y_ticks[-2], 10))
         high = y_ticks[-1]
 
-    def x(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * step / max(steps, 1)
+    def x(at: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * at / max(end, 1)
 
-    def y(loss: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (min(max(loss, low), high) - low) / (high - low))
+    def y(value: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (min(max(value, low), high) - low) / (high - low))
 
-    def line(of: Sequence[tuple[float, float]], kind: str) -> str:
-        return f'<polyline class="{kind}" points="{" ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in of)}"/>'
+    def line(part: Sequence[Point], kind: str) -> str:
+        return f'<polyline class="{kind}" points="{" ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in part)}"/>'
 
-    bottom = HEIGHT - BOTTOM
+    # Grid and axes.
+    bottom, middle = HEIGHT - BOTTOM, (LEFT + WIDTH - RIGHT) / 2
     parts = [f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{Markup.escape(label)}">']
     for tick in y_ticks if points else ():
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text x="{LEFT - 7}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{_number(tick)}</text>')
     for tick in x_ticks:
         parts.append(f'<text x="{x(tick):.1f}" y="{bottom + 15}" text-anchor="middle">{_number(tick)}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">step</text>')
-    turned = f'transform="translate(10 {(TOP + bottom) / 2}) rotate(-90)"'
-    parts.append(f'<text class="axis" {turned} text-anchor="middle">loss</text>')
+    parts.append(_axis_title(f'x="{middle}" y="{HEIGHT - 6}"', x_title))
+    parts.append(_axis_title(f'transform="translate(10 {(TOP + bottom) / 2}) rotate(-90)"', y_title))
+
+    # The lines, and the last value above whatever the curve does below it.
     if points:
         parts += [line(thin(points), "raw"), line(thin(smooth), "mean")]
-        step, loss = smooth[-1]
-        parts.append(f'<circle class="end" cx="{x(step):.1f}" cy="{y(loss):.1f}" r="3.2"/>')
-        anchor = "end" if x(step) > WIDTH / 2 else "start"
-        # Above whatever the curve does below the label.
-        above = max(min(y(value) for s, value in smooth if x(s) > x(step) - 34) - 9, TOP + 8)
-        parts.append(f'<text class="last" x="{x(step):.1f}" y="{above:.1f}" text-anchor="{anchor}">{loss:.2f}</text>')
+        last, value = smooth[-1]
+        parts.append(f'<circle class="end" cx="{x(last):.1f}" cy="{y(value):.1f}" r="3.2"/>')
+        anchor = "end" if x(last) > WIDTH / 2 else "start"
+        above = max(min(y(v) for s, v in smooth if x(s) > x(last) - 34) - 9, TOP + 8)
+        parts.append(f'<text class="last" x="{x(last):.1f}" y="{above:.1f}" text-anchor="{anchor}">{value:.2f}</text>')
     else:
-        parts.append(f'<text class="axis" x="{middle}" y="{(TOP + bottom) / 2}" text-anchor="middle">not begun</text>')
+        parts.append(_axis_title(f'x="{middle}" y="{(TOP + bottom) / 2}"', "not begun"))
     parts.append("</svg>")
-    return Markup("".join(parts))  # numbers of our own and one escaped label
+    return Markup("".join(parts))  # numbers, and words that are escaped
 
 
-def running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _axis_title(position: str, words: str) -> str:
+    return f'<text class="axis" {position} text-anchor="middle">{Markup.escape(words)}</text>'
+
+
+def running_mean(points: Sequence[Point]) -> list[Point]:
     """Each point's mean with those before it, over a fifteenth of all points, four at least."""
     window = max(4, len(points) // 15)
     result, total = [], 0.0
-    for i, (step, loss) in enumerate(points):
-        total += loss - (points[i - window][1] if i >= window else 0.0)
-        result.append((step, total / min(i + 1, window)))
+    for i, (x, y) in enumerate(points):
+        total += y - (points[i - window][1] if i >= window else 0.0)
+        result.append((x, total / min(i + 1, window)))
     return result
 
 
-def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def thin(points: Sequence[Point]) -> list[Point]:
     """At most about MOST_POINTS of them, the last included."""
     stride = max(1, math.ceil(len(points) / MOST_POINTS))
     return [*points[:-1:stride], *points[-1:]]
