@@ -9,6 +9,7 @@ import re
 import nbformat
 import numpy as np
 import PIL.Image
+import pytest
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "probe.ipynb"
@@ -18,19 +19,29 @@ QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 def pictures(notebook) -> list[PIL.Image.Image]:
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    found = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
-    return [PIL.Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+    encoded = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    return [PIL.Image.open(io.BytesIO(base64.b64decode(data))) for data in encoded]
 
 
-def test_notebook_runs_from_top_to_bottom(pooling, random):
+@pytest.fixture
+def labeled(tmp_path):
+    for label, level in (("dark", 30), ("light", 220)):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            PIL.Image.new("RGB", (20 + number, 20), (level + number,) * 3).save(tmp_path / label / f"{number}.png")
+    return tmp_path
+
+
+def test_notebook_runs_from_top_to_bottom(pooling, random, labeled):
     spec = importlib.util.spec_from_file_location("run_notebook", ROOT / "tools" / "run_notebook.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    folders = {"XGENMM_RUN": str(pooling), "XGENMM_BEFORE": str(random), "PYTHONPATH": str(ROOT)}
+    folders = {"XGENMM_RUN": pooling, "XGENMM_BEFORE": random, "XGENMM_IMAGES": labeled, "PYTHONPATH": ROOT}
+    folders = {name: str(folder) for name, folder in folders.items()}
     done = tool.run(NOTEBOOK, folders | QUICK)
-    made = pictures(done)
-    assert len(made) == 11
-    for picture in made:
+    shown = pictures(done)
+    assert len(shown) == 12, "11, and that of the labeled images"
+    for picture in shown:
         assert min(picture.size) > 60 and len(np.unique(np.asarray(picture.convert("L")))) > 10, "an empty picture"
 
 

@@ -6,7 +6,7 @@ import pytest
 import xgenmm_jax
 from xgenmm_jax.nano.connector_start import cell_of_patch
 from xgenmm_jax.nano.world import families
-from xgenmm_jax.probing import attention_maps, linear, logit_lens, model_diff
+from xgenmm_jax.probing import attention_maps, logit_lens, model_diff
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,9 @@ def page():
 def test_queries_that_pool_look_at_their_cells(lmm, scene):
     heat = attention_maps.query_heat(lmm, scene, layer=0)
     assert heat.queries.shape == (16, 8, 8) and heat.squashed
-    own = cell_of_patch(8, 16).reshape(8, 8)[None] == np.arange(16)[:, None, None]
-    to_own = (heat.queries * own).sum((1, 2))
-    assert to_own.mean() > 0.5 and to_own.min() > 2 / 16, "of one picture; an even look gives each cell 1 / 16"
+    is_pooled = cell_of_patch(8, 16).reshape(8, 8)[None] == np.arange(16)[:, None, None]
+    to_cell = (heat.queries * is_pooled).sum((1, 2))
+    assert to_cell.mean() > 0.5 and to_cell.min() > 2 / 16, "of one picture; an even look gives each cell 1 / 16"
 
 
 def test_crops_of_a_page_lie_side_by_side(lmm, page):
@@ -53,27 +53,6 @@ def test_the_last_row_of_the_lens_is_the_models_answer(lmm, scene):
     lens = logit_lens.logit_lens(lmm, prompt, most=6)
     assert lens.probability.shape == (lmm.config.decoder.layers + 1, len(lens.answer))
     assert lens.likeliest[-1][: len(ids)] == [logit_lens.word(lmm, id_) for id_ in ids]
-
-
-def test_ridge_reads_what_is_linear_and_nothing_else():
-    rng = np.random.default_rng(0)
-    states = rng.normal(size=(300, 40)).astype(np.float32)
-    labels = (states @ rng.normal(size=(40, 5))).argmax(1)
-    linear_right = (linear.ridge_predictions(states[:200], labels[:200], states[200:]) == labels[200:]).mean()
-    noise = rng.integers(0, 5, 300)
-    noise_right = (linear.ridge_predictions(states[:200], noise[:200], states[200:]) == noise[200:]).mean()
-    assert linear_right > 0.7 and noise_right < 0.4
-
-
-def test_the_tower_knows_shape_and_place_better_than_pixels(lmm):
-    train, test = linear.one_shape_pictures(160), linear.one_shape_pictures(64, seed=1)
-    probed = linear.linear_probes(lmm, train, test)
-    names = probed.layers
-    assert names[0] == "pixels" and names.index("tower end") < names.index("resampler 1") < names.index("decoder 1")
-    for name in linear.PROPERTIES:
-        accuracy = dict(zip(names, probed.accuracy[name], strict=True))
-        assert accuracy["tower end"] > 0.3
-    assert probed.accuracy["shape"][names.index("tower end")] > probed.accuracy["shape"][0]
 
 
 def test_what_changed_is_the_connector(lmm, random):

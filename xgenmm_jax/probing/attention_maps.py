@@ -32,11 +32,11 @@ class Heat(NamedTuple):
 
 def crops_shown(lmm: LMM, image: Image) -> PIL.Image.Image:
     """The picture and the crops of it that the model got, the global view first."""
-    picture = _decoded(lmm, image)
+    picture = decoded(lmm, image)
     views = anyres.crops(picture.load(), lmm.processor.anyres)
     columns, rows = anyres.layout(picture.size_px, lmm.processor.anyres).grid
     grid_columns, grid_rows = max(columns, 1), max(rows, 1)
-    made, axes = figure(1.5 * (grid_columns + 3), max(1.5 * grid_rows, 1.9) + 0.3, grid_rows, grid_columns + 2)
+    drawn, axes = figure(1.5 * (grid_columns + 3), max(1.5 * grid_rows, 1.9) + 0.3, grid_rows, grid_columns + 2)
     for axis in axes.flat:
         axis.axis("off")
     width, height = picture.size_px
@@ -45,7 +45,7 @@ def crops_shown(lmm: LMM, image: Image) -> PIL.Image.Image:
     for number, view in enumerate(views[1:]):
         row, column = divmod(number, columns)
         show_image(axes[row, column + 2], view, f"crop {number + 1}")
-    return to_picture(made)
+    return to_picture(drawn)
 
 
 def query_heat(lmm: LMM, image: Image, layer: int | None = None, crops: bool = False) -> Heat:
@@ -77,11 +77,11 @@ def queries_shown(
 ) -> PIL.Image.Image:
     """The picture once for each of the first `most` queries, lit where that query looks."""
     heat = query_heat(lmm, image, layer, crops)
-    picture = _decoded(lmm, image)
+    picture = decoded(lmm, image)
     shown = min(most, len(heat.queries))
     columns = min(8, math.ceil(math.sqrt(shown)))
     rows = math.ceil(shown / columns)
-    made, axes = figure(1.15 * columns, 1.3 * rows, rows, columns)
+    drawn, axes = figure(1.15 * columns, 1.3 * rows, rows, columns)
     for axis in axes.flat:
         axis.axis("off")
     target = enlarged(picture.size_px, QUERY_PX)
@@ -89,7 +89,7 @@ def queries_shown(
         lit = canvas_to_picture(heat.queries[query], picture.size_px, target, heat.squashed)
         seen = 100 * heat.queries[query].sum()
         show_image(axis, spotlight(picture.load(), lit), f"{query}: {seen:.0f} %")
-    return to_picture(made)
+    return to_picture(drawn)
 
 
 def has_crops(lmm: LMM, image: Image) -> bool:
@@ -100,12 +100,13 @@ def has_crops(lmm: LMM, image: Image) -> bool:
 def whole_shown(lmm: LMM, image: Image, layer: int | None = None) -> PIL.Image.Image:
     """The picture lit by the attention of all queries of the global view together."""
     heat = query_heat(lmm, image, layer)
-    picture = _decoded(lmm, image)
+    picture = decoded(lmm, image)
     target = enlarged(picture.size_px, WHOLE_PX)
     return spotlight(picture.load(), canvas_to_picture(heat.queries.sum(0), picture.size_px, target, True))
 
 
-def _decoded(lmm: LMM, image: Image) -> Picture:
+def decoded(lmm: LMM, image: Image) -> Picture:
+    """The picture with its pixels. Raises ValueError for `Crops`, which have no picture any more."""
     picture = lmm.processor.picture(image)
     if isinstance(picture, Crops):
         raise ValueError("probing: got Crops, which cannot be drawn; give the picture itself.")

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 import io
+from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 import numpy as np
 import PIL.Image
+
+from xgenmm_jax.probing.extra import imported
 
 DPI = 72
 INK, QUIET = "#1d2333", "#7a8194"
@@ -15,14 +16,14 @@ LINES = ("#2f5bd0", "#d05a2f", "#2f9e62", "#8a4bc0")
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1):
     """A figure of width x height inches and its axes [rows, columns]."""
-    made = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    return made, made.subplots(rows, columns, squeeze=False)
+    drawn = imported("matplotlib.figure").Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    return drawn, drawn.subplots(rows, columns, squeeze=False)
 
 
-def to_picture(made: Figure) -> PIL.Image.Image:
+def to_picture(drawn: Any) -> PIL.Image.Image:
     """The figure as a picture. In full color: a palette of few turns an orange star beside yellow ones yellow."""
     buffer = io.BytesIO()
-    FigureCanvasAgg(made).print_png(buffer)
+    imported("matplotlib.backends.backend_agg").FigureCanvasAgg(drawn).print_png(buffer)
     return PIL.Image.open(buffer).convert("RGB")
 
 
@@ -37,13 +38,19 @@ def show_image(axis, image: PIL.Image.Image | np.ndarray, title: str = "", color
 
 
 def curves(
-    axis, values: dict[str, Sequence[float]], ticks: Sequence[str], title: str, chance: float | None = None
+    axis,
+    values: dict[str, Sequence[float] | np.ndarray],
+    ticks: Sequence[str],
+    title: str,
+    baselines: Sequence[float] = (),
 ) -> None:
-    """Lines over named places, in percent."""
+    """Lines over named ticks, in percent. baselines: of each line, dotted; equal ones are drawn once."""
     for (name, line), color in zip(values.items(), LINES, strict=False):
         axis.plot(range(len(line)), 100 * np.asarray(line), marker="o", markersize=3, color=color, label=name)
-    if chance is not None:
-        axis.axhline(100 * chance, color=QUIET, linewidth=1, linestyle=":", label="chance")
+    levels = dict(zip(baselines, LINES, strict=False))
+    for number, (level, color) in enumerate(levels.items()):
+        color, label = QUIET if len(levels) == 1 else color, "" if number else "commonest label"
+        axis.axhline(100 * level, color=color, linewidth=1, linestyle=":", label=label)
     axis.set_ylim(0, 103)
     axis.set_xticks(range(len(ticks)), ticks, rotation=70, fontsize=7)
     axis.tick_params(axis="y", labelsize=7)

@@ -1,145 +1,164 @@
-"""Linear probes: how much of color, shape and place can be read off each layer by a linear map."""
+"""Linear probes: how well a linear classifier names the labels of images from the states of each layer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import difflib
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 import numpy as np
 import PIL.Image
 
 from xgenmm_jax.api.lmm import LMM
+from xgenmm_jax.api.processor import Image
 from xgenmm_jax.data import anyres
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.models import probes
 from xgenmm_jax.models.token_sampling import Sampling
-from xgenmm_jax.nano.world import draw, scenes
-from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES
-from xgenmm_jax.nano.world.world import KeyedRandom
+from xgenmm_jax.probing.attention_maps import decoded
+from xgenmm_jax.probing.extra import imported
 from xgenmm_jax.probing.figures import curves, figure, to_picture
+from xgenmm_jax.probing.labeled_images import LabeledImages
 
-PROPERTIES = {"color": COLORS, "shape": SHAPES, "place": PLACES}
 BATCH = 32
-"""Pictures of a forward pass."""
+"""Images of a forward pass."""
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Tried, as parts of the mean eigenvalue; the best by leaving one picture out is taken."""
+"""Tried, as parts of the states' mean squared length; the best by leaving one image out is taken."""
+PIXELS = "pixels"
+"""A layer of its own: the image's mean color, to compare with."""
 
 
-class Labeled(NamedTuple):
-    """Pictures of one shape each, and the number of its color, shape and place in PROPERTIES."""
-
-    pictures: list[Picture]
-    labels: dict[str, Int[np.ndarray, " n"]]
-
-
-class Probed(NamedTuple):
-    """Part of held-back pictures that a linear probe names right, by property and layer."""
+class LinearProbe(NamedTuple):
+    """Part of the test images whose label is named right, by layer."""
 
     layers: list[str]
-    accuracy: dict[str, Float[np.ndarray, " layers"]]
+    accuracy: Float[np.ndarray, " layers"]
+    baseline: float
+    """Of always answering the training images' commonest label."""
 
 
-def one_shape_pictures(count: int, seed: int = 0) -> Labeled:
-    """Drawn by the embedded world, 64 x 64 pixels."""
-    drawn = [scenes.one_shape(KeyedRandom(seed, "probe", number), "train") for number in range(count)]
-    things = [scene.things[0] for scene in drawn]
-    return Labeled(
-        [draw.picture(scene) for scene in drawn],
-        {
-            "color": np.array([COLORS.index(thing.color) for thing in things]),
-            "shape": np.array([SHAPES.index(thing.name) for thing in things]),
-            "place": np.array([PLACES.index(thing.place) for thing in things]),
-        },
-    )
+def linear_probe(
+    lmm: LMM, train: LabeledImages, test: LabeledImages, layers: Sequence[str] | None = None
+) -> LinearProbe:
+    """A classifier for each layer, fitted on `train`, its accuracy on `test` (`labeled_images.split` gives both).
+
+    layers: of `layer_names`; all by default. Raises ValueError where one is unknown, a file is no image, or a label of
+    `test` has no image in `train`.
+    """
+    known = set(train.labels)
+    unseen = next((label for label in test.labels if label not in known), None)
+    if unseen is not None:
+        raise ValueError(f"linear probe: label '{unseen}' of a test image has no training image; give one of each.")
+    states = layer_states(lmm, [*train.images, *test.images], layers)
+    return probe_states(states, np.array([*train.labels, *test.labels]), len(train.images))
 
 
-def layer_states(lmm: LMM, pictures: Sequence[Picture]) -> dict[str, Float[np.ndarray, "n w"]]:
-    """For every layer of tower, resampler and decoder the mean state of a picture's global view.
+def layer_names(lmm: LMM) -> tuple[str, ...]:
+    """What `layer_states` gives, in the order of computation: "pixels", "tower 1", ..., "decoder 4"."""
+    return tuple(_layer_sources(lmm))
+
+
+def layer_states(
+    lmm: LMM, images: Sequence[Image], layers: Sequence[str] | None = None
+) -> dict[str, Float[np.ndarray, "n w"]]:
+    """For layers of tower, connector and decoder the mean state of each image's global view.
 
     The mean over patches, queries or vision tokens: what is read from it stands in the states themselves, and not in
-    which of them they are. "pixels" is the mean color, to compare with.
+    which of them they are.
+
+    layers: of `layer_names`; all by default.
     """
-    connector = probes.connector_name(lmm.config)
-    inner = f"{connector}/layers"
-    probe = ["vision", "vision/layers", connector, "decoder/layers", *({inner} & set(lmm.probe_names))]
+    sources = _checked_layers(_layer_sources(lmm), layers)
+    probe = sorted({part for part, _ in sources.values() if part != PIXELS})
     tokens = lmm.config.tokens_per_group
-    parts: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(pictures), BATCH):
-        some = list(pictures[start : start + BATCH])
-        out = lmm.forward([[lmm.tokenizer.image_id]] * len(some), [[picture] for picture in some], probe=probe)
-        colors = [np.asarray(picture.load(), np.float32).mean((0, 1), keepdims=True)[0] for picture in some]
-        crops = _first_crops(lmm, some)
-        groups = np.arange(len(some)) if lmm.config.sampling is Sampling.FIXED_SAMPLING else crops
-        states = {"pixels": np.stack(colors), **_numbered("tower", out.probed["vision/layers"][:, crops])}
-        states["tower end"] = out.probed["vision"][crops]
-        if inner in out.probed:
-            states |= _numbered(connector, out.probed[inner][:, groups])
-        states[f"{connector} end"] = out.probed[connector][groups]
-        states |= _numbered("decoder", out.probed["decoder/layers"][:, :, :tokens])
-        for name, array in states.items():
-            parts.setdefault(name, []).append(array.astype(np.float32).mean(1))
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in sources}
+    for start in range(0, len(images), BATCH):
+        batch = [lmm.processor.picture(image) for image in images[start : start + BATCH]]
+        out = lmm.forward([[lmm.tokenizer.image_id]] * len(batch), [[image] for image in batch], probe=probe)
+        crops = _first_crops(lmm, batch)
+        groups = np.arange(len(batch)) if lmm.config.sampling is Sampling.FIXED_SAMPLING else crops
+        for name, (part, layer) in sources.items():
+            if part == PIXELS:
+                parts[name].append(np.stack([_mean_color(lmm, image) for image in batch]))
+                continue
+            states = out.probed[part] if layer is None else out.probed[part][layer]
+            # Rows of the decoder begin with the vision tokens; of crops and groups the first is the global view's.
+            if part.startswith("decoder"):
+                states = states[:, :tokens]
+            else:
+                states = states[crops if part.startswith("vision") else groups]
+            parts[name].append(states.astype(np.float32).mean(1))
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
-def _numbered(name: str, layers: np.ndarray) -> dict[str, np.ndarray]:
-    return {f"{name} {number}": layer for number, layer in enumerate(layers, start=1)}
+def _layer_sources(lmm: LMM) -> dict[str, tuple[str, int | None]]:
+    """Layer -> the intermediate that holds its states (`models.probes`), and its number there."""
+    connector = probes.connector_name(lmm.config)
+    sources: dict[str, tuple[str, int | None]] = {PIXELS: (PIXELS, None)}
+    sources |= {f"tower {n + 1}": ("vision/layers", n) for n in range(lmm.config.vision.layers)}
+    sources["tower end"] = ("vision", None)
+    if f"{connector}/layers" in lmm.probe_names:
+        sources |= {f"{connector} {n + 1}": (f"{connector}/layers", n) for n in range(lmm.config.connector.layers)}
+    sources[f"{connector} end"] = (connector, None)
+    return sources | {f"decoder {n + 1}": ("decoder/layers", n) for n in range(lmm.config.decoder.layers)}
 
 
-def _first_crops(lmm: LMM, pictures: Sequence[Picture]) -> Int[np.ndarray, " n"]:
-    """Where each picture's global view stands among all crops."""
-    counts = [anyres.layout(picture.size_px, lmm.processor.anyres).crops for picture in pictures]
+def _checked_layers(
+    sources: dict[str, tuple[str, int | None]], layers: Sequence[str] | None
+) -> dict[str, tuple[str, int | None]]:
+    """Those of `layers`. Raises ValueError where one is unknown."""
+    if isinstance(layers, str):
+        layers = [layers]
+    for name in layers or ():
+        if name not in sources:
+            near = difflib.get_close_matches(name, sources, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(f"linear probe: no layer '{name}'; {hint}Known are {', '.join(sources)}.")
+    return sources if layers is None else {name: sources[name] for name in layers}
+
+
+def _mean_color(lmm: LMM, image: Picture | Crops) -> Float[np.ndarray, " 3"]:
+    return np.asarray(decoded(lmm, image).load(), np.float32).mean((0, 1))
+
+
+def _first_crops(lmm: LMM, images: Sequence[Picture | Crops]) -> Int[np.ndarray, " n"]:
+    """Index of each image's global view among all crops."""
+    counts = [anyres.layout(image.size_px, lmm.processor.anyres).crops for image in images]
     return np.cumsum([0, *counts[:-1]])
 
 
-def linear_probes(lmm: LMM, train: Labeled, test: Labeled) -> Probed:
-    """A ridge classifier for each property and layer, fitted on `train`, its accuracy on `test`."""
-    count = len(train.pictures)
-    states = layer_states(lmm, [*train.pictures, *test.pictures])
-    accuracy: dict[str, list[float]] = {name: [] for name in PROPERTIES}
-    for array in states.values():
-        mean, spread = array[:count].mean(0), array[:count].std(0) + 1e-6
-        scaled = (array - mean) / spread
-        for name in PROPERTIES:
-            right = ridge_predictions(scaled[:count], train.labels[name], scaled[count:]) == test.labels[name]
-            accuracy[name].append(float(right.mean()))
-    return Probed(list(states), {name: np.array(line) for name, line in accuracy.items()})
+def probe_states(
+    states: Mapping[str, Float[np.ndarray, "n w"]], labels: np.ndarray, train_count: int
+) -> LinearProbe:
+    """A classifier for each layer, fitted on the first `train_count` rows, its accuracy on the others."""
+    train_labels, test_labels = labels[:train_count], labels[train_count:]
+    right = [
+        np.mean(ridge_predictions(array[:train_count], train_labels, array[train_count:]) == test_labels)
+        for array in states.values()
+    ]
+    values, counts = np.unique(train_labels, return_counts=True)
+    baseline = float(np.mean(test_labels == values[counts.argmax()]))
+    return LinearProbe(list(states), np.array(right, np.float64), baseline)
 
 
 def ridge_predictions(
-    states: Float[np.ndarray, "n w"], labels: Int[np.ndarray, " n"], wanted: Float[np.ndarray, "m w"]
-) -> Int[np.ndarray, " m"]:
-    """Labels of `wanted` by least squares onto one-hot labels, the ridge chosen by leave-one-out on `states`."""
-    classes = np.unique(labels)
-    onehot = (labels[:, None] == classes).astype(np.float64)
-    middle = onehot.mean(0)
-    values, vectors = np.linalg.eigh((states @ states.T).astype(np.float64))
-    rotated = vectors.T @ (onehot - middle)
-    best_right, best_dual = -1.0, np.zeros_like(onehot)
-    for ridge in RIDGES:
-        inverse = 1 / (np.maximum(values, 0) + ridge * values.mean())
-        dual = vectors @ (inverse[:, None] * rotated)
-        # Leaving one out costs nothing here: its residual is its dual weight over the inverse's diagonal.
-        residual = dual / np.einsum("ij,j,ij->i", vectors, inverse, vectors)[:, None]
-        right = _is_right(onehot - residual, classes, labels).mean()
-        if right > best_right:
-            best_right, best_dual = right, dual
-    return classes[((wanted @ states.T) @ best_dual + middle).argmax(1)]
+    train: Float[np.ndarray, "n w"], labels: np.ndarray, test: Float[np.ndarray, "m w"]
+) -> np.ndarray:
+    """Labels of `test` by scikit-learn's ridge classifier, its strength chosen by leaving one row of `train` out."""
+    linear_model, preprocessing = imported("sklearn.linear_model"), imported("sklearn.preprocessing")
+    scaler = preprocessing.StandardScaler().fit(train.astype(np.float64))
+    scaled = scaler.transform(train.astype(np.float64))
+    alphas = np.array(RIDGES) * max(float(np.square(scaled).sum(1).mean()), 1e-12)
+    classifier = linear_model.RidgeClassifierCV(alphas, scoring="accuracy").fit(scaled, labels)
+    return classifier.predict(scaler.transform(test.astype(np.float64)))
 
 
-def _is_right(
-    scores: Float[np.ndarray, "n c"], classes: Int[np.ndarray, " c"], labels: Int[np.ndarray, " n"]
-) -> Bool[np.ndarray, " n"]:
-    return classes[scores.argmax(1)] == labels
+def probes_shown(charts: Mapping[str, Mapping[str, LinearProbe]]) -> PIL.Image.Image:
+    """Accuracy by layer, a chart for each title and in it a line for each name; dotted: the commonest label.
 
-
-def probes_shown(probed: Probed | dict[str, Probed]) -> PIL.Image.Image:
-    """Accuracy by layer: one line a property, or for several models one chart a property and one line a model."""
-    if isinstance(probed, Probed):
-        made, axes = figure(7.5, 3.2)
-        curves(axes[0, 0], probed.accuracy, probed.layers, "linear probes on held-back pictures, % right", 1 / 8)
-        return to_picture(made)
-    made, axes = figure(10.5, 3.2, 1, len(PROPERTIES))
-    for axis, (name, options) in zip(axes[0], PROPERTIES.items(), strict=True):
-        lines = {model: one.accuracy[name] for model, one in probed.items()}
-        layers = next(iter(probed.values())).layers
-        curves(axis, lines, layers, f"{name}, % right", 1 / len(options))
-    return to_picture(made)
+    `{"birds, % right": {"stage1": before, "sft": after}}` compares two models in one chart.
+    """
+    drawn, axes = figure(7.5 if len(charts) == 1 else 3.5 * len(charts), 3.2, 1, len(charts))
+    for axis, (title, named) in zip(axes[0], charts.items(), strict=True):
+        lines = {name: probe.accuracy for name, probe in named.items()}
+        curves(axis, lines, next(iter(named.values())).layers, title, [probe.baseline for probe in named.values()])
+    return to_picture(drawn)

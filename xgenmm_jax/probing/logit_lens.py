@@ -56,7 +56,7 @@ def words_shown(lmm: LMM, image: Image, count: int = 3) -> PIL.Image.Image:
     near = nearest_words(lmm, image, count)[: lmm.config.tokens_per_group]
     columns = min(8, math.ceil(math.sqrt(len(near))))
     rows = math.ceil(len(near) / columns)
-    made, axes = figure(1.25 * columns, 0.19 * (count + 1.6) * rows)
+    drawn, axes = figure(1.25 * columns, 0.19 * (count + 1.6) * rows)
     axis = axes[0, 0]
     axis.axis("off")
     axis.set_xlim(0, columns)
@@ -66,7 +66,7 @@ def words_shown(lmm: LMM, image: Image, count: int = 3) -> PIL.Image.Image:
         lines = "\n".join(f"{name}  {cosine:.2f}" for name, cosine in zip(one.words, one.cosines, strict=True))
         axis.text(column + 0.04, row + 0.08, f"{number}", fontsize=7, color=QUIET, va="top")
         axis.text(column + 0.24, row + 0.08, _drawable(lines), fontsize=8, color=INK, va="top")
-    return to_picture(made)
+    return to_picture(drawn)
 
 
 class Lens(NamedTuple):
@@ -119,7 +119,7 @@ def _read_out(config: VLMConfig, params: PyTree, states: Float[Array, "*n D"]) -
 def lens_shown(lens: Lens) -> PIL.Image.Image:
     """A cell for each layer and token: the likeliest word there, and how sure the layer is of the right one."""
     layers, positions = lens.probability.shape
-    made, axes = figure(1.3 + 0.72 * positions, 0.75 + 0.3 * layers)
+    drawn, axes = figure(1.3 + 0.72 * positions, 0.75 + 0.3 * layers)
     axis = axes[0, 0]
     axis.imshow(lens.probability, cmap="Blues", vmin=0, vmax=1, aspect="auto", origin="lower")
     for layer in range(layers):
@@ -131,7 +131,7 @@ def lens_shown(lens: Lens) -> PIL.Image.Image:
     axis.set_xticks(range(positions), [_drawable(name) for name in lens.answer], fontsize=8)
     axis.set_xlabel("token of the answer; shade: probability that the layer gives it", fontsize=8)
     axis.tick_params(length=0)
-    return to_picture(made)
+    return to_picture(drawn)
 
 
 def word(lmm: LMM, id_: int) -> str:

@@ -48,7 +48,7 @@ def _number(name: str) -> int:
 def change_shown(before: LMM, after: LMM) -> PIL.Image.Image:
     """`parameter_change` as bars, in percent."""
     change = parameter_change(before, after)
-    made, axes = figure(6.5, 0.6 + 0.2 * len(change))
+    drawn, axes = figure(6.5, 0.6 + 0.2 * len(change))
     axis = axes[0, 0]
     values = [100 * value for value in change.values()]
     axis.barh(range(len(change)), values, color="#2f5bd0", height=0.6)
@@ -61,7 +61,7 @@ def change_shown(before: LMM, after: LMM) -> PIL.Image.Image:
     axis.set_title("how far each part moved, of its size", fontsize=9, color=INK)
     for side in ("top", "right", "bottom"):
         axis.spines[side].set_visible(False)
-    return to_picture(made)
+    return to_picture(drawn)
 
 
 def answers_shown(
@@ -78,14 +78,14 @@ def answers_shown(
         )
         for name, lmm in models.items()
     }  # fmt: skip
-    made, axes = figure(1.9 * (len(models) + 1), 2.15 * len(questions), len(questions), len(models) + 1)
+    drawn, axes = figure(1.9 * (len(models) + 1), 2.15 * len(questions), len(questions), len(models) + 1)
     for number, (image, text) in enumerate(questions):
         first = next(iter(models.values()))
         show_image(axes[number, 0], first.processor.picture(image).load(), _wrapped(text), QUIET)
         for column, (name, lmm) in enumerate(models.items(), start=1):
             title = f"{name}: {answers[name][number]}"
             show_image(axes[number, column], whole_shown(lmm, image), _wrapped(title))
-    return to_picture(made)
+    return to_picture(drawn)
 
 
 def _wrapped(text: str, width: int = 26) -> str:
