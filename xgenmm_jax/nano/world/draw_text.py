@@ -17,7 +17,7 @@ def font_folder() -> pathlib.Path:
     """
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise ValueError("fonts: matplotlib's wheel holds them and is not installed; pip install matplotlib.")
+        raise ValueError("fonts: their wheel, matplotlib, is missing; `pip install xgenmm_jax[demo]` installs it.")
     return pathlib.Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 

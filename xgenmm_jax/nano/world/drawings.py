@@ -101,7 +101,9 @@ def _digits() -> tuple[UInt8[np.ndarray, "n 8 8"], Int64[np.ndarray, " n"]]:
     # find_spec looks the folder up without running sklearn/__init__.py, which takes over a second
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError("handwritten digits come with scikit-learn, and it is not installed: pip install scikit-learn")
+        raise ValueError(
+            "handwritten digits: their wheel, scikit-learn, is missing; `pip install xgenmm_jax[demo]` installs it."
+        )
     path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     with gzip.open(path, "rt", encoding="utf-8") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
