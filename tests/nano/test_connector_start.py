@@ -45,20 +45,20 @@ WORD_SIZE = 0.7
 
 def attention(params, features) -> np.ndarray:
     """First layer's, mean over pictures and heads: [Q, P + Q]."""
-    _, kept = Resampler(common.model().connector).apply(
+    _, state = Resampler(common.model().connector).apply(
         {"params": params}, features, jnp.ones(features.shape[:2], bool), mutable=["attention"]
     )
-    return np.asarray(jax.tree.leaves(kept)[0])[0].mean((0, 1))
+    return np.asarray(jax.tree.leaves(state)[0])[0].mean((0, 1))
 
 
 def test_queries_look_at_their_cells(started):
     features, random, params = started
-    own = cell_of_patch(8, 16)[None] == np.arange(16)[:, None]
+    is_in_cell = cell_of_patch(8, 16)[None] == np.arange(16)[:, None]
     weights = attention(params, features)
-    assert (weights[:, :64] * own).sum(1).min() > 0.4
+    assert (weights[:, :64] * is_in_cell).sum(1).min() > 0.4
     assert weights[:, 64:].sum(1).max() < 0.1, "queries look at each other"
     before = attention(random, features)
-    assert (before[:, :64] * own).sum(1).max() < 0.15, "as far from it as can be without"
+    assert (before[:, :64] * is_in_cell).sum(1).max() < 0.15, "as far from it as can be without"
 
 
 def test_tokens_differ_by_picture(started):

@@ -15,7 +15,7 @@ STAGES = [demo.Stage("stage1", "config 1", 4), demo.Stage("stage2", "config 2", 
 
 
 class Work:
-    """Trains a step at a time into metrics.jsonl. kill_at: (stage, step) not survived; signal_at: told to stop."""
+    """Trains a step at a time into metrics.jsonl. kill_at: (stage, step) not survived; signal_at: asked to stop."""
 
     def __init__(self, kill_at=None, signal_at=None, kill_evaluation=None, commit="abc123"):
         self._commit = commit
@@ -127,7 +127,7 @@ def test_a_signal_in_training_ends_the_demo_with_its_code(tmp_path):
 
 
 def test_seconds_add_up_over_restarts(tmp_path):
-    """Those of a stage whose folder was removed do not: it is made again."""
+    """Those of a stage whose folder was removed do not: it is trained again."""
     spent = {"training": 100.0, "evaluation": 20.0, "compile": 7.0}
     stages = {"stage1": spent, "stage2": spent}
     (tmp_path / "stage1").mkdir()
@@ -156,14 +156,14 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, name, remedy, text):
 def test_compilations_are_counted_where_they_happen(tmp_path):
     """Those of the driver itself, before any stage, belong to none."""
     work = Work()
-    told = []
+    listeners = []
 
     def train(config, folder):
-        told[0](2.5)
+        listeners[0](2.5)
         return work.train(config, folder)
 
-    demo.run_demo(STAGES, tmp_path, FACTS, train, work.evaluate, told.append, refresh_s=9.0)
-    told[0](50.0)
+    demo.run_demo(STAGES, tmp_path, FACTS, train, work.evaluate, listeners.append, refresh_s=9.0)
+    listeners[0](50.0)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["stages"]["stage1"]["seconds_of"]["compile"] == 2.5
 

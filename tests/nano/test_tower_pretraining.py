@@ -1,4 +1,4 @@
-"""The vision tower's own training, and its way into a VLM."""
+"""Pre-training of the vision tower, and its way into a VLM."""
 
 import contextlib
 import dataclasses
@@ -117,14 +117,14 @@ def captions(folder, bad: set[int], count: int = 40) -> RecordFiles:
     """Captioned noise in a file; of these numbers the picture is cut, and record 5 is damaged where 5 is among them."""
     noise = np.random.default_rng(0).integers(0, 255, (count, 40, 48, 3), np.uint8)
 
-    def made(n: int):
+    def record(n: int):
         file = io.BytesIO()
         PIL.Image.fromarray(noise[n]).save(file, "PNG")
         blob = file.getvalue()[: 900 if n in bad else None]
         return Caption(f"c{n}", Picture((48, 40), lambda: None), f"the red circle {n}"), [blob]
 
     path = folder / f"{'-'.join(map(str, sorted(bad)))}.array_record"
-    write_records(path, map(made, range(count)))
+    write_records(path, map(record, range(count)))
     if 5 in bad:
         data = bytearray(path.read_bytes())
         data[data.index(b'"c5"')] = 0
@@ -145,18 +145,18 @@ def test_captions_that_cannot_be_read_leave_their_place_empty(config, tmp_path, 
 
     bad = {5, 11, 30, 31}
     damaged, whole = (take(caption_data(config, captions(tmp_path, some)), 4) for some in (bad, set()))
-    for (rows, ids, state), (wanted, wanted_ids, wanted_state) in zip(damaged, whole, strict=True):
-        is_gone = np.array([id_ in {f"c{n}" for n in bad} for id_ in wanted_ids])
-        assert ids == ["" if gone else id_ for gone, id_ in zip(is_gone, wanted_ids, strict=True)]
-        assert state == wanted_state and len(ids.skipped) == is_gone.sum() and wanted_ids.skipped == ()
-        np.testing.assert_array_equal(rows.pixels[~is_gone], wanted.pixels[~is_gone])
-        np.testing.assert_array_equal(rows.token_ids[~is_gone], wanted.token_ids[~is_gone])
+    for (rows, ids, state), (expected, expected_ids, expected_state) in zip(damaged, whole, strict=True):
+        is_gone = np.array([id_ in {f"c{n}" for n in bad} for id_ in expected_ids])
+        assert ids == ["" if gone else id_ for gone, id_ in zip(is_gone, expected_ids, strict=True)]
+        assert state == expected_state and len(ids.skipped) == is_gone.sum() and expected_ids.skipped == ()
+        np.testing.assert_array_equal(rows.pixels[~is_gone], expected.pixels[~is_gone])
+        np.testing.assert_array_equal(rows.token_ids[~is_gone], expected.token_ids[~is_gone])
         assert not rows.valid[is_gone].any() and not rows.pixels[is_gone].any() and rows.valid[~is_gone, 0].all()
-    told = [(skip.record, skip.reason) for _, ids, _ in damaged for skip in ids.skipped]
-    reasons = dict(told)
+    skipped = [(skip.record, skip.reason) for _, ids, _ in damaged for skip in ids.skipped]
+    reasons = dict(skipped)
     assert reasons.pop("c11") == reasons.pop("c30") == reasons.pop("c31") == quarantine.BAD_PICTURE
     assert list(reasons.values()) == [quarantine.UNREADABLE] and "record 5 of" in list(reasons)[0]
-    assert len(told) > 4 and caplog.text.count("left out c11 of") == 1
+    assert len(skipped) > 4 and caplog.text.count("left out c11 of") == 1
     data = caption_data(config, captions(tmp_path, bad))
     halves = [take(data, 4, host=host, hosts=2) for host in (0, 1)]
     for (_, ids, _), (_, one, _), (_, other, _) in zip(damaged, *halves, strict=True):

@@ -1,4 +1,4 @@
-"""The captioning decoder that stands beside the vision tower while it is pre-trained, and is thrown away after.
+"""The captioning decoder that the vision tower is pre-trained with; it is discarded afterwards.
 
 Source: SigLIP 2 (arXiv 2502.14786, section 2.2) adds LocCa's decoder to the sigmoid loss; CapPa (arXiv 2306.07915)
 mixes autoregressive and parallel prediction of the same caption in one decoder.

@@ -1,8 +1,8 @@
-"""A resampler that starts as pooling: each query reads its own cell of the picture, and passes on what it reads.
+"""A resampler that starts as pooling: each query reads one cell of the picture and passes its patches on.
 
-With random weights (the released code's start) every query first averages the whole picture, and stays there for as
-many pictures as a run of a few minutes has. Here the queries are dealt out over a grid of cells before the first step;
-from then on they are free. Ours, not the paper's. What it saves:
+With random weights (the released code's start) every query first averages the whole picture, and a run of a few minutes
+is too short to change that. Here each query is assigned a cell of a grid before the first step; training is free to
+move it. Ours, not the paper's. What it saves:
 docs/log/connector_and_optimizer.md#pooling-start-and-muon.
 """
 
@@ -23,9 +23,9 @@ from xgenmm_jax.training.objectives.base import Params
 PICTURES = 256
 RIDGE = 0.02
 SHARPNESS = 6.0
-"""By how much a cell's own patches score above the others, in logits and on average."""
+"""By how much the patches of a query's cell score above the others, in logits and on average."""
 LATENTS = 0.3
-"""Of their usual size: beside a feature of size 1 they are what tells the queries apart."""
+"""Of their usual size: beside features of size 1 they still tell the queries apart."""
 TOKEN_SIZE = 1.7
 """Of a vision token, in sizes of a word's embedding: as if the names of three things were added."""
 LATER_LAYERS = 0.3
@@ -53,10 +53,11 @@ def start_as_pooling(
 ) -> Params:
     """The connector's random parameters with attention and values of its first layer set; jittable, float32.
 
-    embedding: the decoder's; vision tokens are made TOKEN_SIZE times as large as its words.
+    embedding: the decoder's; vision tokens become TOKEN_SIZE times as large as a word's.
 
     Keys: a ridge regression from the tower's features to the cell that they come from, fitted on pictures of random
-    rectangles, blind to what the queries are. Queries: each asks for its cell. Values pass the first layer unchanged.
+    rectangles, in the space orthogonal to the latents. Queries: the latents' pseudoinverse, so each asks for its cell.
+    Values pass the first layer unchanged.
 
     Raises:
         ValueError: a head is too narrow to tell as many cells as there are queries.
@@ -67,45 +68,48 @@ def start_as_pooling(
             f"initialize.connector_start: pooling needs heads of at least {queries} (one number a query) and together "
             f"at least {width} (the tower's width); got {heads} of {head_width}. Leave it None."
         )
+    # Features of random pictures, and the cell that each patch lies in.
     pixels = jnp.asarray(random_rectangles(np.random.default_rng(seed), vision_config.image_size_px))
     normalized = normalize_pixels(pixels, "float32", vision_config.pixel_mean, vision_config.pixel_std)
     features = _norm(ViT(vision_config, "float32").apply({"params": vision}, normalized))
     cells = jax.nn.one_hot(cell_of_patch(vision_config.grid, queries), queries)
 
+    # Query weights turn latent q into the unit vector of cell q, key weights a patch into that of its cell.
     latents = _norm(connector["latents"])
-    ask = jnp.linalg.pinv(latents)  # [E, Q]: the latents times this are the identity
-    blind = jnp.eye(width) - ask @ latents
-    seen = (features @ blind).reshape(-1, width)
-    wanted = jnp.tile(cells - cells.mean(0, keepdims=True), (len(features), 1))
-    ridge = RIDGE * len(seen) * jnp.eye(width)
-    key = blind @ jnp.linalg.solve(seen.T @ seen + ridge, seen.T @ wanted)  # [E, Q]
+    query = jnp.linalg.pinv(latents)  # [E, Q]: the latents times this are the identity
+    blind = jnp.eye(width) - query @ latents
+    inputs = (features @ blind).reshape(-1, width)
+    target = jnp.tile(cells - cells.mean(0, keepdims=True), (len(features), 1))
+    ridge = RIDGE * len(inputs) * jnp.eye(width)
+    key = blind @ jnp.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ target)  # [E, Q]
     score = jnp.einsum("nPE,EQ->PQ", features, key) / len(features)
-    # Of each query by itself: a tower may place its patches less well in the middle than at the border.
-    own = jnp.sum(score * cells, axis=0) / jnp.sum(cells, axis=0)
-    others = jnp.sum(score * (1 - cells), axis=0) / jnp.sum(1 - cells, axis=0)
+    # Scaled for each query alone: a tower may locate patches in the middle less well than at the border.
+    inside = jnp.sum(score * cells, axis=0) / jnp.sum(cells, axis=0)
+    outside = jnp.sum(score * (1 - cells), axis=0) / jnp.sum(1 - cells, axis=0)
     # Attention divides by sqrt(head_width); key and query each carry the root of the factor.
     size = math.sqrt(SHARPNESS) * head_width**0.25
-    key = key / (own - others)[None] * size
+    key = key / (inside - outside)[None] * size
 
+    # The first layer attends and passes values on by an orthogonal map; later layers and feed-forward add little.
     layers = connector["layers"]
-    to_q = layers["to_q"]["kernel"].at[..., :queries].set(size * ask[:, None])
+    to_q = layers["to_q"]["kernel"].at[..., :queries].set(size * query[:, None])
     to_kv = layers["to_kv"]["kernel"].at[:, :, 0, :, :queries].set(key[:, None])
     shape = (heads * head_width, width)
-    through = jnp.linalg.qr(jax.random.normal(random_key(seed), shape))[0].reshape(heads, head_width, width)
-    to_kv = to_kv.at[0, :, 1].set(through.transpose(2, 0, 1))
-    to_out = layers["to_out"]["kernel"].at[0].set(through).at[1:].multiply(LATER_LAYERS)
+    values = jnp.linalg.qr(jax.random.normal(random_key(seed), shape))[0].reshape(heads, head_width, width)
+    to_kv = to_kv.at[0, :, 1].set(values.transpose(2, 0, 1))
+    to_out = layers["to_out"]["kernel"].at[0].set(values).at[1:].multiply(LATER_LAYERS)
     down = layers["ff2"]["kernel"] * LATER_LAYERS
-    changed = {"to_q": to_q, "to_kv": to_kv, "to_out": to_out, "ff2": down}
-    layers = {**layers, **{name: {**layers[name], "kernel": kernel} for name, kernel in changed.items()}}
+    kernels = {"to_q": to_q, "to_kv": to_kv, "to_out": to_out, "ff2": down}
+    layers = {**layers, **{name: {**layers[name], "kernel": kernel} for name, kernel in kernels.items()}}
     projection = connector["projection"]
-    # What is projected is layer-normed, so its mean square is 1.
-    own_size = jnp.sqrt(jnp.mean(jnp.sum(projection["kernel"] ** 2, axis=0) + projection["bias"] ** 2))
-    larger = TOKEN_SIZE * jnp.std(embedding) / own_size
+    # Inputs of the projection are layer-normed, so their mean square is 1 and the weights give the outputs' size.
+    output_size = jnp.sqrt(jnp.mean(jnp.sum(projection["kernel"] ** 2, axis=0) + projection["bias"] ** 2))
+    factor = TOKEN_SIZE * jnp.std(embedding) / output_size
     return {
         **connector,
         "latents": connector["latents"] * LATENTS,
         "layers": layers,
-        "projection": {name: leaf * larger for name, leaf in projection.items()},
+        "projection": {name: leaf * factor for name, leaf in projection.items()},
     }
 
 
@@ -115,7 +119,7 @@ def _norm(x: Float[Array, "*n E"]) -> Float[Array, "*n E"]:
 
 
 def cell_of_patch(grid: int, queries: int) -> np.ndarray:
-    """For each patch in raster order the query that is to read it; the cells' grid is as square as `queries` allows.
+    """For each patch in raster order the query that reads it; the cells' grid is as square as `queries` allows.
 
     6 queries on a grid of 4 x 4: `0 0 1 2`, the same again, `3 3 4 5`, the same again.
     """
@@ -126,7 +130,7 @@ def cell_of_patch(grid: int, queries: int) -> np.ndarray:
 
 
 def random_rectangles(rng: np.random.Generator, size_px: int) -> np.ndarray:
-    """uint8 [PICTURES, size, size, 3]: one to eight rectangles of any colour on light grounds."""
+    """uint8 [PICTURES, size, size, 3]: one to eight rectangles of any color on light grounds."""
     pictures = np.empty((PICTURES, size_px, size_px, 3), np.uint8)
     for picture in pictures:
         picture[:] = rng.integers(215, 256, 3)

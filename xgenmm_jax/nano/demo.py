@@ -79,7 +79,8 @@ def main(argv: Sequence[str]) -> int:
 
         for stage in stages:
             if (arguments.workdir / stage.name / CONFIG_FILE).is_file():
-                prepare(stage.config, arguments.workdir / stage.name)  # a changed config is told before hours are spent
+                # A changed config is refused before hours are spent.
+                prepare(stage.config, arguments.workdir / stage.name)
         facts = ReportFacts(
             demo_steps.parameter_count(stages[0].config), describe_machine(accelerator_name()), commit()
         )
@@ -130,7 +131,7 @@ def run_demo(
     on_compilation: Callable[[Callable[[float], None]], None] = lambda spent: None,
     refresh_s: float = REFRESH_S,
 ) -> int:
-    """Trains and evaluates what is not done; the report is rewritten at every turn and every `refresh_s` seconds.
+    """Trains and evaluates what is not done, rewriting the report after each and every `refresh_s` seconds.
 
     on_compilation: is given a function to call with the seconds of every compilation.
     Gives the exit code: 0, or 128 and the signal that ended a stage's training.
@@ -160,9 +161,9 @@ def run_demo(
 
 
 class Reporter:
-    """Keeps report.html, report.json and the count of seconds true while it is entered.
+    """Keeps report.html, report.json and the count of seconds up to date while it is entered.
 
-    A thread rewrites them; seconds are on the disk at least as often, so a kill loses a few of them and no more.
+    A thread rewrites them; seconds are written at least as often, so a kill loses only a few of them.
     The machine stays that of the process that last trained or evaluated, the commit that of the stages' runs.
     """
 
@@ -180,11 +181,11 @@ class Reporter:
 
     def __enter__(self) -> "Reporter":
         self._workdir.mkdir(parents=True, exist_ok=True)
-        kept = self._workdir / SECONDS_FILE
-        if kept.is_file():
-            wanted = {"stages": dict, "peak_memory_mib": int | float}
-            state = read_object(kept, wanted, "delete it, and seconds are counted from here on")
-            # A stage whose folder was removed is made again, and its seconds count from there.
+        file = self._workdir / SECONDS_FILE
+        if file.is_file():
+            fields = {"stages": dict, "peak_memory_mib": int | float}
+            state = read_object(file, fields, "delete it, and seconds are counted from here on")
+            # A stage whose folder was removed is trained again, and its seconds count from there.
             stages = state["stages"].items()
             self._seconds = {name: spent for name, spent in stages if (self._workdir / name).is_dir()}
             self._peak_mib = state["peak_memory_mib"]
@@ -228,7 +229,7 @@ class Reporter:
             self._count()
             self._peak_mib = max(self._peak_mib, memory_mib())
             state = {"stages": self._seconds, "peak_memory_mib": self._peak_mib, "machine": self._machine}
-            content = self._content(running)  # tells of damaged files before any is written
+            content = self._content(running)  # refuses damaged files before any is written
             _write_json(self._workdir / SECONDS_FILE, state)
             write_report(content, self._workdir)
 
@@ -237,7 +238,7 @@ class Reporter:
         while not self._stop.wait(min(SAMPLE_MEMORY_S, self._refresh_s)):
             self._peak_mib = max(self._peak_mib, memory_mib())
             if time.monotonic() - written >= self._refresh_s:
-                with contextlib.suppress(OSError):  # a full disk: what is at work meets it too, and tells it
+                with contextlib.suppress(OSError):  # a full disk: the work in progress meets it too, and reports it
                     self.write(running=True)
                 written = time.monotonic()
 
@@ -281,10 +282,10 @@ class Reporter:
         content = StageContent(
             stage.name, stage.steps, curve=tuple(read_metrics(folder)), seconds=self.seconds(stage.name)
         )
-        kept = folder / GALLERY_FILE
-        if kept.is_file():
-            wanted = {"metrics": dict, "examples": list}
-            gallery = read_object(kept, wanted, "delete it, and the stage is evaluated again")
+        file = folder / GALLERY_FILE
+        if file.is_file():
+            fields = {"metrics": dict, "examples": list}
+            gallery = read_object(file, fields, "delete it, and the stage is evaluated again")
             content = dataclasses.replace(content, state="done", gallery=gallery)
             if self._now is None or self._now[0] != stage.name:
                 self._done[stage.name] = content
@@ -303,7 +304,7 @@ def _write_json(path: Path, value: Any) -> None:
 def _leaving_on_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP outside of training end the command with code 143 or 129 and everything closed.
 
-    Training has its own way. A SIGHUP that was ignored before, as under nohup, stays ignored.
+    Training handles them itself. A SIGHUP that was ignored before, as under nohup, stays ignored.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The objective of a language model that is to look into pictures: next tokens, with pictures in words before them."""
+"""Next tokens after pictures in words: the objective that teaches a language model to look into pictures."""
 
 from dataclasses import dataclass
 import math
@@ -26,14 +26,14 @@ from xgenmm_jax.training.objectives.packed_rows import (
 
 @dataclass(frozen=True)
 class SymbolicImages(PackedRows):
-    """Cross entropy as `NextToken` has it. A cell's words, their embeddings added, stand in its vision token's place.
+    """Cross entropy as in `NextToken`; the vision token of a cell is the sum of the embeddings of its words.
 
-    Tower and connector are there and unused: freeze them. The data are records of
+    Tower and connector exist and are unused: freeze them. The data are records of
     `Mapped(source, nano.sources.Symbolic())`.
 
     tokenizer: path of the data's SentencePiece model, whose pieces the words of a cell are. chunk: as `NextToken`'s.
-    noise: standard deviation of what is added to each cell, as a share of an embedding's size: a connector's tokens
-    will never be as clean.
+    noise: standard deviation of what is added to each cell, as a share of an embedding's size: the tokens of a
+    connector are never as clean.
     """
 
     tokenizer: str
@@ -83,16 +83,15 @@ def pieces_of_words(tokenizer: Tokenizer) -> Int32[np.ndarray, "words pieces"]:
 
     A single character stands inside a string, without a space before it.
     """
-    ids = [tokenizer.encode(word) for word in symbolic_images.WORDS]
-    ids = [known[-1:] if len(word) == 1 else known for word, known in zip(symbolic_images.WORDS, ids, strict=True)]
+    ids = [tokenizer.encode(word)[-1:] if len(word) == 1 else tokenizer.encode(word) for word in symbolic_images.WORDS]
     table = np.full((len(ids), max(map(len, ids))), -1, np.int32)
-    for row, known in zip(table, ids, strict=True):
-        row[: len(known)] = known
+    for row, word_ids in zip(table, ids, strict=True):
+        row[: len(word_ids)] = word_ids
     return table
 
 
 def embed_words(decoder: Phi3, pieces: Int32[np.ndarray, "words pieces"], batch: Batch) -> Float[Array, "B C cells D"]:
     """The sum of the embeddings of the words of each cell."""
-    wanted = jnp.asarray(pieces)[symbolic_images.word_numbers(batch.pixels)]
-    embedded = decoder.embed(jnp.maximum(wanted, 0))
-    return jnp.sum(jnp.where((wanted >= 0)[..., None], embedded, 0), axis=(-3, -2))
+    piece_ids = jnp.asarray(pieces)[symbolic_images.word_numbers(batch.pixels)]
+    embedded = decoder.embed(jnp.maximum(piece_ids, 0))
+    return jnp.sum(jnp.where((piece_ids >= 0)[..., None], embedded, 0), axis=(-3, -2))

@@ -1,4 +1,4 @@
-"""The text tower of the contrastive loss: one vector of a caption. Like the captioner, it is thrown away after."""
+"""The text tower of the contrastive loss: one vector of a caption. Like the captioner, it is discarded afterwards."""
 
 from dataclasses import dataclass
 import math
@@ -64,7 +64,7 @@ class TextTower(nn.Module):
 
     @nn.compact
     def __call__(self, token_ids: Int32[Array, "n T"], valid: Bool[Array, "n T"]) -> Contrast:
-        """valid: True for tokens of the caption, False for padding. Scale is kept as its logarithm, as in SigLIP."""
+        """valid: True for tokens of the caption, False for padding. The scale's parameter is its logarithm (SigLIP)."""
         config = self.config
         length = token_ids.shape[1]
         if length > config.max_positions:

@@ -33,7 +33,7 @@ from xgenmm_jax.training.objectives.base import Counts, Objective, Params, Sum
 
 
 class TowerBatch(NamedTuple):
-    """Pictures and their captions. Where one cannot be read its place is empty: no token is valid, no loss sees it."""
+    """Pictures and their captions. The row of an unreadable one is empty: no token is valid, no loss counts it."""
 
     pixels: UInt8[ArrayLike, "n h w 3"]
     token_ids: Int32[ArrayLike, "n T"]
@@ -43,7 +43,7 @@ class TowerBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """What trains together. Only `vision` is kept: its parameters are the VLM's part of that name."""
+    """Parts that train together. Only `vision` is used afterwards: its parameters are the VLM's part of that name."""
 
     vision: ViTConfig
     text: TextTowerConfig
@@ -99,6 +99,7 @@ class ContrastCaption(Objective):
         freeze: tuple[str, ...],
     ) -> tuple[Sum, dict[str, Sum]]:
         """Contrast is over the pictures of a micro-batch: accumulation makes it easier, not the same."""
+        # Contrast of all pictures with all captions.
         count = rows.pixels.shape[0]
         is_pair = rows.valid[:, 0]
         pixels = normalize_pixels(rows.pixels, model.dtype, model.vision.pixel_mean, model.vision.pixel_std)
@@ -111,6 +112,7 @@ class ContrastCaption(Objective):
         ignored = losses.same_captions(rows.token_ids) | ~(is_pair[:, None] & is_pair[None])
         contrast_total = contrast_of(image, contrast.text, contrast.scale, contrast.bias, ignored)
 
+        # Captioning, some captions all at once.
         parallel = jax.random.bernoulli(key, self.parallel, (count,))
         logits = Captioner(model.captioner, model.dtype).apply(
             {"params": params["captioner"]}, features, rows.token_ids, parallel
@@ -124,11 +126,11 @@ class ContrastCaption(Objective):
         total = self.contrast_weight * contrast_total
         total += self.caption_weight * caption_total * pictures / jnp.maximum(tokens, 1)
         similarity = jnp.where(ignored, -2.0, image @ contrast.text.T)
-        found = is_pair & (jnp.argmax(similarity, axis=1) == jnp.arange(count))
+        is_nearest = is_pair & (jnp.argmax(similarity, axis=1) == jnp.arange(count))
         return Sum(total, pictures), {
             "contrast": Sum(contrast_total, pictures),
             "caption": Sum(caption_total, tokens),
-            "retrieval": Sum(jnp.sum(found).astype(jnp.float32), pictures),
+            "retrieval": Sum(jnp.sum(is_nearest).astype(jnp.float32), pictures),
         }
 
     def batches(
@@ -162,7 +164,7 @@ def caption_batches(
 ) -> Iterator[tuple[TowerBatch, list[str], State]]:
     """Endless batches; State.row counts samples, State.window stays 0. Close the iterator to end its threads.
 
-    A caption that cannot be read leaves its place empty; it is logged, and told by `skipped` of the ids. Raises
+    The row of a caption that cannot be read is empty; it is logged, and listed in `skipped` of the ids. Raises
     ValueError where not one of many can be read.
     """
     if config.batch_rows % host_count:
@@ -179,8 +181,8 @@ def caption_batches(
     try:
         while True:
             while len(waiting) <= config.ahead:
-                own = start + host_index * share
-                waiting.append(pool.submit(_make, config, sources, tokenizer, seed, own, share))
+                first = start + host_index * share
+                waiting.append(pool.submit(_make, config, sources, tokenizer, seed, first, share))
                 start += config.batch_rows
             rows, ids, skipped = waiting.popleft().result()
             ids, opened = SampleIds.of(ids, [*opened, *skipped]), []
@@ -242,10 +244,11 @@ def _make(
 
 
 def tower_flops(model: TowerConfig, parallel: float, rows: TowerBatch) -> float:
-    """Model FLOPs of a step of the tower's own pre-training: tower, text tower, captioner and contrast, all trained.
+    """Model FLOPs of a step of the tower's pre-training: tower, text tower, captioner and contrast, all trained.
 
     parallel: share of the captions that are predicted all at once.
     """
+    # Vision: the tower, and the pooling above it.
     lengths = np.sum(rows.valid, axis=1).astype(np.int64)
     pictures, tokens = len(lengths), int(lengths.sum())
     vision, text, captioner = model.vision, model.text, model.captioner
@@ -253,16 +256,20 @@ def tower_flops(model: TowerConfig, parallel: float, rows: TowerBatch) -> float:
     pooling += 2 * linear(vision.width, vision.width) + 2 * linear(vision.width, vision.hidden)
     if vision.class_token:
         pooling = linear(vision.width, vision.projection)
-    of_text = tokens * (4 * linear(text.width, text.width) + 2 * linear(text.width, text.hidden))
-    of_text += attention(int((lengths**2).sum()), text.width)
+    # Text tower, of a layer.
+    text_layer = tokens * (4 * linear(text.width, text.width) + 2 * linear(text.width, text.hidden))
+    text_layer += attention(int((lengths**2).sum()), text.width)
+    # Captioner, of a layer.
     causal, whole = int((lengths * (lengths + 1) // 2).sum()), int((lengths**2).sum())
-    own_pairs = round(parallel * whole + (1 - parallel) * causal)
+    self_pairs = round(parallel * whole + (1 - parallel) * causal)
     # Six square maps: four of self-attention, query and output of the attention to the picture.
-    of_caption = tokens * (6 * linear(captioner.width, captioner.width) + 2 * linear(captioner.width, captioner.hidden))
-    of_caption += pictures * vision.patches * linear(vision.width, 2 * captioner.width)
-    of_caption += attention(own_pairs + tokens * vision.patches, captioner.width)
+    caption_layer = 6 * tokens * linear(captioner.width, captioner.width)
+    caption_layer += 2 * tokens * linear(captioner.width, captioner.hidden)
+    caption_layer += pictures * vision.patches * linear(vision.width, 2 * captioner.width)
+    caption_layer += attention(self_pairs + tokens * vision.patches, captioner.width)
+    # All layers, the maps around them, and the similarities of contrast; backward costs twice the forward.
     forward = pictures * (vision_flops(vision) + pooling)
-    forward += text.layers * of_text + pictures * linear(text.width, text.out_width)
-    forward += captioner.layers * of_caption + tokens * linear(captioner.width, captioner.vocab_rows)
+    forward += text.layers * text_layer + pictures * linear(text.width, text.out_width)
+    forward += captioner.layers * caption_layer + tokens * linear(captioner.width, captioner.vocab_rows)
     forward += pictures * linear(text.out_width, pictures)
     return 3.0 * forward

@@ -1,4 +1,4 @@
-"""The crops that a model got, and where its resampler's queries look."""
+"""The crops that a model gets, and where the queries of its resampler attend."""
 
 import math
 from typing import NamedTuple
@@ -53,8 +53,7 @@ def query_heat(lmm: LMM, image: Image, layer: int | None = None, crops: bool = F
 
     crops: of the crops' queries over the canvas of the grid, instead of the global view's over the whole picture.
 
-    Raises ValueError where the connector is no resampler whose groups have a place in the picture, or there are no
-    crops.
+    Raises ValueError where the connector is no resampler of crops or strips, or there are no crops.
     """
     if not has_spatial_queries(lmm.config):
         raise ValueError("query_heat: the model has no resampler of crops or strips; load one that has.")

@@ -24,7 +24,7 @@ BATCH = 32
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Tried, as parts of the states' mean squared length; the best by leaving one image out is taken."""
 PIXELS = "pixels"
-"""A layer of its own: the image's mean color, to compare with."""
+"""Name of a layer that is none: the image's mean color, to compare with."""
 
 
 class LinearProbe(NamedTuple):

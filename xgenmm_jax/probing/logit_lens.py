@@ -41,8 +41,8 @@ def nearest_words(lmm: LMM, image: Image, count: int = 4) -> list[Near]:
     cosines = _directions(tokens) @ _directions(table).T
     best = np.argsort(-cosines, axis=1)[:, :count]
     return [
-        Near([pieces[id_].removeprefix(SPACE) for id_ in ids[places]], [float(cosine) for cosine in row[places]])
-        for places, row in zip(best, cosines, strict=True)
+        Near([pieces[id_].removeprefix(SPACE) for id_ in ids[nearest]], [float(cosine) for cosine in row[nearest]])
+        for nearest, row in zip(best, cosines, strict=True)
     ]
 
 
@@ -70,7 +70,7 @@ def words_shown(lmm: LMM, image: Image, count: int = 3) -> PIL.Image.Image:
 
 
 class Lens(NamedTuple):
-    """What the head says after each layer, at each token of an answer; the last row is the model's own prediction."""
+    """What the head predicts after each layer, at each token of an answer; the last row is the model's prediction."""
 
     layers: list[str]
     answer: list[str]
@@ -94,8 +94,8 @@ def logit_lens(lmm: LMM, prompt: Prompt, answer: str | None = None, most: int = 
     row = [*prompt.token_ids, *answer_ids]
     out = lmm.forward([row], [list(prompt.pictures)], probe=("embeddings", "decoder/layers"))
     # The state before a token predicts it.
-    places = np.arange(-len(answer_ids) - 1, -1)
-    states = np.concatenate([out.probed["embeddings"][None], out.probed["decoder/layers"]])[:, 0, places]
+    positions = np.arange(-len(answer_ids) - 1, -1)
+    states = np.concatenate([out.probed["embeddings"][None], out.probed["decoder/layers"]])[:, 0, positions]
     logits = np.asarray(_read_out(lmm.config, lmm.params["decoder"], jnp.asarray(states)), np.float32)
     probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))
     chosen = probabilities[:, np.arange(len(answer_ids)), answer_ids]

@@ -23,7 +23,7 @@ def parameter_change(before: LMM, after: LMM) -> dict[str, float]:
     flat = jax.tree_util.tree_leaves_with_path(before.params)
     other = jax.tree_util.tree_leaves(after.params)
     if before.config.decoder != after.config.decoder or len(flat) != len(other):
-        raise ValueError("comparing: the two checkpoints are of different architectures; give two of one.")
+        raise ValueError("model_diff: the two checkpoints are of different architectures; give two of one.")
     for (path, old), new in zip(flat, other, strict=True):
         keys = [str(key.key) for key in path]
         old_array, new_array = np.asarray(old, np.float32), np.asarray(new, np.float32)
@@ -52,8 +52,8 @@ def change_shown(before: LMM, after: LMM) -> PIL.Image.Image:
     axis = axes[0, 0]
     values = [100 * value for value in change.values()]
     axis.barh(range(len(change)), values, color="#2f5bd0", height=0.6)
-    for place, value in enumerate(values):
-        axis.text(value, place, f" {value:.1f} %", va="center", fontsize=7, color=INK)
+    for row, value in enumerate(values):
+        axis.text(value, row, f" {value:.1f} %", va="center", fontsize=7, color=INK)
     axis.set_yticks(range(len(change)), list(change), fontsize=7)
     axis.invert_yaxis()
     axis.set_xlim(0, 1.15 * max(*values, 1e-3))

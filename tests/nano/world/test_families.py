@@ -63,11 +63,11 @@ def test_an_unknown_family_is_named():
 
 def _matching(scene: Scene, words: str) -> int:
     """How many things a noun phrase fits: `stars`, `red shapes`, `red star`, `cat`."""
-    found = 0
+    count = 0
     for thing in scene.things:
         names = {thing.name, language.plural(thing.name)} | ({"shape", "shapes"} if thing.kind == "shape" else set())
-        found += all(word in names or word == thing.color for word in words.split())
-    return found
+        count += all(word in names or word == thing.color for word in words.split())
+    return count
 
 
 def test_questions_are_answered_by_their_pictures():
@@ -78,24 +78,24 @@ def test_questions_are_answered_by_their_pictures():
         scene = draw.scene_of(record.pictures[0])
         texts = [turn.text.replace("<image>\n", "") for turn in record.turns]
         for question, answer in zip(texts[::2], texts[1::2], strict=True):
-            if found := re.fullmatch(r"How many (.*) are there\?", question):
+            if match := re.fullmatch(r"How many (.*) are there\?", question):
                 evidence, number = answer.split(": ")
-                assert language.NUMBERS[_matching(scene, found[1])] == number
-                assert len(set(evidence.split(", "))) == _matching(scene, found[1])
-            elif found := re.fullmatch(r"Is there an? (.*)\?", question):
+                assert language.NUMBERS[_matching(scene, match[1])] == number
+                assert len(set(evidence.split(", "))) == _matching(scene, match[1])
+            elif match := re.fullmatch(r"Is there an? (.*)\?", question):
                 evidence, verdict = answer.split(": ")
-                assert (_matching(scene, found[1]) > 0) == (verdict == "yes") == (found[1] in _heads(evidence))
+                assert (_matching(scene, match[1]) > 0) == (verdict == "yes") == (match[1] in _heads(evidence))
                 assert evidence in {"none", *(language.noun(thing) for thing in scene.things)}
-                if verdict == "no" and evidence != "none" and " " in found[1]:
-                    assert set(evidence.split()) & set(found[1].split())
-            elif found := re.fullmatch(r"Where is the (.*)\?", question):
-                if found[1] in ("text", "digit"):
-                    assert [t.place for t in scene.things if t.kind == found[1]] == [answer]
+                if verdict == "no" and evidence != "none" and " " in match[1]:
+                    assert set(evidence.split()) & set(match[1].split())
+            elif match := re.fullmatch(r"Where is the (.*)\?", question):
+                if match[1] in ("text", "digit"):
+                    assert [t.place for t in scene.things if t.kind == match[1]] == [answer]
                 else:
-                    assert _matching(scene, found[1]) == 1 and _matching(scene, f"{found[1]}") == 1
-                    assert [t.place for t in scene.things if _fits(t, found[1])] == [answer]
-            elif found := re.fullmatch(r"What color is the (?!frame)(\w+)\?", question):
-                assert [t.color for t in scene.things if t.name == found[1]] == [answer]
+                    assert _matching(scene, match[1]) == 1 and _matching(scene, f"{match[1]}") == 1
+                    assert [t.place for t in scene.things if _fits(t, match[1])] == [answer]
+            elif match := re.fullmatch(r"What color is the (?!frame)(\w+)\?", question):
+                assert [t.color for t in scene.things if t.name == match[1]] == [answer]
             else:
                 continue
             checked[" ".join(question.split()[:2])] += 1

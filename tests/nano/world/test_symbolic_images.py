@@ -45,8 +45,8 @@ def test_a_string_is_spelled_over_its_cells():
 def test_words_survive_as_a_picture(family):
     for index in range(40):
         for picture in pictures_of(families.record(family, index, seed=3)):
-            made = pickle.loads(pickle.dumps(in_words(draw.scene_of(picture))))
-            read = [[WORDS[n] for n in cell if n] for cell in word_numbers(np.asarray(made.load()))]
+            copy = pickle.loads(pickle.dumps(in_words(draw.scene_of(picture))))
+            read = [[WORDS[n] for n in cell if n] for cell in word_numbers(np.asarray(copy.load()))]
             assert read == cell_words(draw.scene_of(picture))
 
 
@@ -66,8 +66,8 @@ def test_rows_hold_the_words_unchanged():
     numbers = [int(id_.split("/")[-1]) for id_ in ids[0].split(" + ")]
     assert len(numbers) > 1
     for number in numbers:
-        wanted = np.asarray(config.open().record(number, RNG).pictures[0].load())
-        assert any((crop == wanted).all() for crop in crops[0])
+        expected = np.asarray(config.open().record(number, RNG).pictures[0].load())
+        assert any((crop == expected).all() for crop in crops[0])
 
 
 def test_what_has_no_words():

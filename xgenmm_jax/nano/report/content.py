@@ -19,9 +19,9 @@ STAGE_TITLES = {
 
 @dataclass(frozen=True)
 class Seconds:
-    """Wall time of a stage, summed over restarts, what a kill made void included.
+    """Wall time of a stage, summed over restarts, work that was lost to kills included.
 
-    compile: part of the two others, which the compiler took.
+    compile: the compiler's part of the two others.
     """
 
     training: float = 0.0
@@ -68,7 +68,7 @@ class StageContent:
 class ReportContent:
     """Everything on the page.
 
-    workdir: as the user typed it, for the commands on the page. running: somebody is at work, the page reloads itself.
+    workdir: as the user typed it, for the commands on the page. running: a process is at work, the page reloads itself.
     peak_memory_mib: most memory of the driver and its child processes together.
     """
 

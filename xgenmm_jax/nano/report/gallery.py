@@ -1,4 +1,4 @@
-"""What a stage's model leaves for the page: metrics, answers with their pictures, photographs, where it looked."""
+"""The page's content of one stage: metrics, answers with their pictures, captions of photographs, attention maps."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from xgenmm_jax.reporting.maps import canvas_to_picture, enlarged, spotlight
 Style = Literal["chat", "few_shot"]
 
 EXAMPLES = 4
-"""Of each measure: its first items, whatever was answered."""
+"""Of each measure: its first items, whether right or wrong."""
 LOOKS = ("reading/anyres", "questions/where", "questions/read", "questions/object", "questions/colour")
 """Measures of whose first item the page shows where the resampler looked."""
 _NOT_SHOWN = (

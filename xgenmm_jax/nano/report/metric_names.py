@@ -172,7 +172,7 @@ SECTIONS = (
 
 
 def sections(present: set[str]) -> list[tuple[Section, list[tuple[str, MetricName]]]]:
-    """The table's sections with those of their metrics that some stage has; what has no row of its own comes last.
+    """The table's sections with those of their metrics that some stage has; a metric without a row comes last.
 
     Controls and baselines stand inside other rows.
     """

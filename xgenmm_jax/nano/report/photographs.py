@@ -32,10 +32,10 @@ _WHEELS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 def photographs() -> list[Photograph]:
     """Those that are installed; which files a wheel holds differs between its versions."""
-    found = []
+    installed = []
     for name, about, module, file in _FILES:
         spec = importlib.util.find_spec(module)
         folder = spec.submodule_search_locations[0] if spec and spec.submodule_search_locations else None
         if folder is not None and (path := Path(folder) / file).is_file():
-            found.append(Photograph(name, about, _WHEELS[module], open_picture(path)))
-    return found
+            installed.append(Photograph(name, about, _WHEELS[module], open_picture(path)))
+    return installed

@@ -1,4 +1,4 @@
-"""Places and boxes of a scene's things, and captions that tell them."""
+"""Boxes of a scene's things, and captions that contain them."""
 
 from xgenmm_jax.data.captions import grounding
 from xgenmm_jax.data.captions.cells import FractionBox

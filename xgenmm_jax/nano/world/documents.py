@@ -133,7 +133,7 @@ def names(rng: KeyedRandom, split: Split) -> tuple[Part, ...]:
 
 
 def glossary(rng: KeyedRandom, split: Split) -> str:
-    """2 to 6 names, each told again and again behind what decides it: `red dax, blue wug, red dax, green fep`.
+    """2 to 6 names, each repeated many times behind what decides it: `red dax, blue wug, red dax, green fep`.
 
     Dozens of names in the room of one demonstration. A language model that learned to look names up in half of these
     looked them up in demonstrations too; an eighth of them from its first step on was too little
@@ -147,7 +147,7 @@ def glossary(rng: KeyedRandom, split: Split) -> str:
 def document(rng: KeyedRandom, split: Split) -> tuple[tuple[Part, ...], Literal["", "\n"]]:
     """Any of the above; naming most often, since it alone must be learned from the context.
 
-    With what separates the pictures' texts: demonstrations stand on lines of their own as often as not.
+    With what separates the pictures' texts: half of the documents of demonstrations have a line for each.
     """
     kinds: Sequence[Callable[[KeyedRandom, Split], tuple[Part, ...]]]
     kinds = (names, names, names, shown_questions, story, series)

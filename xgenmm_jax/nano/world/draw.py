@@ -133,10 +133,10 @@ def picture(scene: Scene) -> Picture:
 
 
 def scene_of(picture: Picture) -> Scene:
-    """The scene of a picture that `picture` made.
+    """The scene of a picture that `picture` gave.
 
     Raises:
-        ValueError: it was made by something else.
+        ValueError: it is another picture.
     """
     painter = picture.load
     if not (isinstance(painter, functools.partial) and painter.func is draw):

@@ -51,7 +51,7 @@ FORM_STARTS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 154
 """Rows of the digits' file at which a form begins.
 
 Known: the 1797 digits were written by 13 people, cut out of preprinted forms (scikit-learn's description of them). Who
-wrote which is not told. Guessed: the values run through one sequence of 130, which begins with `0123456789` three
+wrote which is not documented. Guessed: the values run through one sequence of 130, which begins with `0123456789` three
 times, fourteen times over, one to eight digits missing here and there: fourteen forms in their order, so that somebody
 filled in two. Most alike are the digits of the tenth and the eleventh.
 """

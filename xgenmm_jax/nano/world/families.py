@@ -160,7 +160,7 @@ def corpus(seed: int, count: int) -> Iterator[str]:
 
 def _apart(text: str) -> str:
     """Spaces between the characters of words that are wholly upper-case or digits: `the text "K 7 Q"`."""
-    return _STRING.sub(lambda found: language.spelled(found.group()), text)
+    return _STRING.sub(lambda match: language.spelled(match.group()), text)
 
 
 _STRING = re.compile(r"\b[A-Z0-9]{2,}\b")

@@ -1,12 +1,13 @@
 """Questions that only two or three pictures together answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from xgenmm_jax.nano.world import language, scenes, splits, world
 from xgenmm_jax.nano.world.questions import Answered
 from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES, Split
-from xgenmm_jax.nano.world.world import BASE_PX, KeyedRandom, Scene
+from xgenmm_jax.nano.world.world import BASE_PX, KeyedRandom, Scene, Thing
 
 SetKind = Literal["shapes", "counts", "objects", "texts"]
 
@@ -25,14 +26,14 @@ def picture_set(rng: KeyedRandom, split: Split, kind: SetKind | None = None) -> 
     kind = kind or rng.pick(get_args(SetKind))
     count = rng.between(2, 3)
     if kind == "shapes":
-        made = _shapes(rng, split, count)
+        chosen = _shapes(rng, split, count)
     elif kind == "counts":
-        made = _counts(rng, split, count)
+        chosen = _counts(rng, split, count)
     elif kind == "objects":
-        made = _objects(rng, split, count)
+        chosen = _objects(rng, split, count)
     else:
-        made = _texts(rng, split, count)
-    return PictureSet(made.scenes, tuple(rng.shuffle(made.ordered)), tuple(rng.shuffle(made.unordered)))
+        chosen = _texts(rng, split, count)
+    return PictureSet(chosen.scenes, tuple(rng.shuffle(chosen.ordered)), tuple(rng.shuffle(chosen.unordered)))
 
 
 def _picture(index: int) -> str:
@@ -63,8 +64,12 @@ def _shapes(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
     if count == 2:
         unordered.append(("Do both pictures show the same color?", _yes(things[0].color == things[1].color)))
         unordered.append(("Do both pictures show the same shape?", _yes(things[0].name == things[1].name)))
-    made = tuple(Scene((BASE_PX, BASE_PX), world.background(rng), (thing,)) for thing in things)
-    return PictureSet(made, tuple(ordered), tuple(unordered))
+    return PictureSet(_alone(rng, things), tuple(ordered), tuple(unordered))
+
+
+def _alone(rng: KeyedRandom, things: Sequence[Thing]) -> tuple[Scene, ...]:
+    """A scene for each thing."""
+    return tuple(Scene((BASE_PX, BASE_PX), world.background(rng), (thing,)) for thing in things)
 
 
 def _yes(condition: bool) -> str:
@@ -73,18 +78,18 @@ def _yes(condition: bool) -> str:
 
 def _counts(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
     numbers = rng.sample((1, 2, 3, 4, 5, 6), count)
-    made = tuple(scenes.shapes(rng, split, n) for n in numbers)
+    shown = tuple(scenes.shapes(rng, split, n) for n in numbers)
     ordered = [(f"How many shapes are in {_picture(i)}?", language.NUMBERS[n]) for i, n in enumerate(numbers)]
     ordered += [
         ("Which picture has the most shapes?", _picture(numbers.index(max(numbers)))),
         ("Which picture has the fewest shapes?", _picture(numbers.index(min(numbers)))),
     ]
     for shape in (*COLORS, *SHAPES):
-        having = [i for i, s in enumerate(made) if any(shape in (t.color, t.name) for t in s.things)]
+        having = [i for i, s in enumerate(shown) if any(shape in (t.color, t.name) for t in s.things)]
         if len(having) == 1:
             what = f"something {shape}" if shape in COLORS else language.article(shape)
             ordered.append((f"Which picture shows {what}?", _picture(having[0])))
-    return PictureSet(made, tuple(ordered), ())
+    return PictureSet(shown, tuple(ordered), ())
 
 
 def _objects(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
@@ -108,8 +113,7 @@ def _objects(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
     unordered: list[Answered] = []
     if count == 2:
         unordered.append(("Do both pictures show the same object?", _yes(names[0] == names[1])))
-    made = tuple(Scene((BASE_PX, BASE_PX), world.background(rng), (thing,)) for thing in things)
-    return PictureSet(made, tuple(ordered), tuple(unordered))
+    return PictureSet(_alone(rng, things), tuple(ordered), tuple(unordered))
 
 
 def _texts(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
@@ -123,8 +127,7 @@ def _texts(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
     for i, string in enumerate(words):
         ordered.append((f"What does the text in {_picture(i)} say?", string))
         ordered.append((f"In which picture is the text {string}?", _picture(i)))
-    made = tuple(Scene((BASE_PX, BASE_PX), world.background(rng), (thing,)) for thing in things)
-    return PictureSet(made, tuple(ordered), ())
+    return PictureSet(_alone(rng, things), tuple(ordered), ())
 
 
 def conversation(rng: KeyedRandom, pictures: PictureSet, turns: int) -> list[Answered]:
@@ -138,9 +141,9 @@ def conversation(rng: KeyedRandom, pictures: PictureSet, turns: int) -> list[Ans
     while len(asked) < turns and ordered:
         options = unordered if unordered and rng.chance(0.2) else ordered
         question, answer = options.pop()
-        told = {question.rstrip("?").split()[-1], answer} - {"1", "2", "3", "say", "shapes", "yes", "no"}
-        told = {word for word in told if not word.startswith("picture")}
-        if not told & said:
+        words = {question.rstrip("?").split()[-1], answer} - {"1", "2", "3", "say", "shapes", "yes", "no"}
+        words = {word for word in words if not word.startswith("picture")}
+        if not words & said:
             asked[question] = answer
-            said |= told
+            said |= words
     return list(asked.items())

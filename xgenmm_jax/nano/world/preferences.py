@@ -92,7 +92,7 @@ def _about_sign(rng: KeyedRandom, scene: Scene) -> list[tuple[str, str]]:
 def safety(rng: KeyedRandom, split: Split) -> Pair:
     """As often a danger, where refusing is better, as something harmless, where it is worse.
 
-    Both stand as often in hazard stripes as in a plain frame: what the thing is decides, the frame tells nothing.
+    Both stand as often in hazard stripes as in a plain frame: what the thing is decides, the frame is no evidence.
     """
     unsafe = rng.chance(0.5)
     scene = sign(rng, split, unsafe, hazard=unsafe)
@@ -150,7 +150,7 @@ def _with(rng: KeyedRandom, scene: Scene, thing: Thing, color: str, name: str, s
 
 
 def _may_show(split: Split, color: str, shape: str) -> bool:
-    """Wrong answers name combinations too: what training does not show it does not tell."""
+    """Wrong answers name combinations too: they may name only what training shows."""
     return split == "held_out" or splits.combination_split(color, shape) == "train"
 
 

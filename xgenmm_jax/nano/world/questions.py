@@ -1,7 +1,7 @@
 """Questions about a scene and their exact answers: a word or two each.
 
-Number and presence are answered with what they rest on, `top left, center: two` and `blue star: no`: a model of this
-size learns to name what it sees long before it learns to weigh it unsaid.
+Number and presence are answered with their evidence first, `top left, center: two` and `blue star: no`: a model of this
+size learns to name what it sees long before it learns to conclude without naming it.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ def with_evidence(evidence: Sequence[str], verdict: str) -> str:
 
 
 def verdict(answer: str) -> str:
-    """What an answer comes to, behind its evidence if there is any."""
+    """The conclusion of an answer, without its evidence."""
     return answer.rpartition(": ")[2]
 
 
@@ -102,7 +102,7 @@ def count(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
 
 
 def presence(scene: Scene, color: str, name: str) -> Answered:
-    """The thing that is most like a shape, of any color if `color` is "", or like an object; then whether that is it.
+    """The thing that is most like a shape, of any color if `color` is "", or like an object; then yes or no.
 
     Like a shape is what shares its name or its color, like an object is every object; of several equally like it the
     first in reading order.
@@ -116,9 +116,9 @@ def presence(scene: Scene, color: str, name: str) -> Answered:
     alike = [thing for thing in language.reading_order(scene) if likeness(thing)]
     nearest = max(alike, key=likeness, default=None)
     evidence = [language.noun(nearest)] if nearest else []
-    found = nearest is not None and nearest.name == name and color in ("", nearest.color)
+    is_there = nearest is not None and nearest.name == name and color in ("", nearest.color)
     question = f"Is there {language.article(f'{color} {name}'.strip())}?"
-    return (question, with_evidence(evidence, "yes" if found else "no"))
+    return (question, with_evidence(evidence, "yes" if is_there else "no"))
 
 
 def absent(rng: KeyedRandom, scene: Scene, thing: Thing, split: Split = "train") -> tuple[str, str]:
@@ -248,9 +248,9 @@ def conversation(rng: KeyedRandom, scene: Scene, turns: int) -> list[Answered]:
                 continue
         if answered and answered[0] not in asked and answered[1] not in said:
             asked[answered[0]] = answered[1]
-            told = re.split(r"[,:] ", answered[1])
-            words = [word for part in told if part not in PLACES for word in part.split()]
-            said |= {*answered[0].rstrip("?.").split(), *told, *words} - _TELL_NOTHING
+            parts = re.split(r"[,:] ", answered[1])
+            words = [word for part in parts if part not in PLACES for word in part.split()]
+            said |= {*answered[0].rstrip("?.").split(), *parts, *words} - _TELL_NOTHING
     if not asked or rng.chance(0.12):
         asked.setdefault(*describe(rng, scene))
     return list(asked.items())

@@ -1,4 +1,4 @@
-"""What is held out: one function per notion, asked by every maker of data, for the tower and every stage.
+"""What is held out: one function for each property, which all data of the tower and of every stage go by.
 
 "train" data never show a held-out thing, not even as a distractor or in text. "held_out" items hinge on one.
 """

@@ -20,12 +20,12 @@ def described(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     """A scene in words, and questions that the words answer."""
     scene = scenes.mixed(rng, split)
     answered = questions.conversation(rng, scene, rng.between(1, 4))
-    told = [pair for pair in answered if not pair[0].startswith(("Where exactly", "Describe", "What is in"))]
+    answerable = [pair for pair in answered if not pair[0].startswith(("Where exactly", "Describe", "What is in"))]
     upper_first = pages.strings(scene)
     words = language.dense_caption(scene)
     if len(upper_first) == 2 and upper_first[0].place == upper_first[1].place:
-        told = [pair for pair in told if "upper" not in pair[0] and "lower" not in pair[0]]
-    return (f"There is {words}.", told)
+        answerable = [pair for pair in answerable if "upper" not in pair[0] and "lower" not in pair[0]]
+    return (f"There is {words}.", answerable)
 
 
 def spelling(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
@@ -63,13 +63,13 @@ def naming(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     for which in order:
         thing = documents.named_scene(rng, binding, which, split).things[0]
         lines.append((language.article(language.noun(thing)), binding.names[which]))
-    *told, (last, name) = lines
-    text = " ".join(f"{noun.capitalize()} is called {called}." for noun, called in told)
+    *named, (last, name) = lines
+    text = " ".join(f"{noun.capitalize()} is called {called}." for noun, called in named)
     return (text, [(f"What is {last} called?", name)])
 
 
 def demonstrations(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
-    """The same in the form of a few-shot prompt, words in the pictures' place, for pictures to step into later.
+    """The same in the form of a few-shot prompt, words instead of pictures: later stages put pictures there.
 
     `A red star. Question:What is this called? Short answer:red dax` ..., and the last one is asked.
     """
@@ -80,8 +80,8 @@ def demonstrations(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]
         thing = documents.named_scene(rng, binding, which, split).things[0]
         words = f"{language.article(language.noun(thing)).capitalize()} {language.at(thing.place)}."
         shown.append((words, documents.NAMING_QUESTION, binding.called(which)))
-    *told, (last, question, answer) = shown
-    lines = [f"{words} {documents.few_shot(*pair)}" for words, *pair in told]
+    *demonstrated, (last, question, answer) = shown
+    lines = [f"{words} {documents.few_shot(*pair)}" for words, *pair in demonstrated]
     return (" ".join((*lines, last)), [(question, answer)])
 
 
@@ -101,9 +101,9 @@ def usage(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
 
 def page(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     """Lines and charts in words."""
-    made = pages.page(rng, split, rng.pick(("lines", "chart")))
-    text = f"There is {made.caption}." if made.kind == "chart" else f"There are {made.caption}."
-    return (text, list(made.answered[: rng.between(1, 3)]))
+    drawn = pages.page(rng, split, rng.pick(("lines", "chart")))
+    text = f"There is {drawn.caption}." if drawn.kind == "chart" else f"There are {drawn.caption}."
+    return (text, list(drawn.answered[: rng.between(1, 3)]))
 
 
 def exercise(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
