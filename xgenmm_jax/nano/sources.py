@@ -10,7 +10,7 @@ import PIL.Image
 from xgenmm_jax.data.captions import ocr
 from xgenmm_jax.data.records import Picture, Record, pictures_of, with_pictures
 from xgenmm_jax.data.source import Records
-from xgenmm_jax.nano.world import draw, families, symbolic_images
+from xgenmm_jax.nano.world import draw, draw_text, drawings, families, symbolic_images
 from xgenmm_jax.nano.world.splits import Split
 
 
@@ -29,6 +29,9 @@ class Synthetic:
     granularity: ocr.Granularity = 0
 
     def open(self) -> Records:
+        """Raises ValueError where a library whose wheel holds the fonts or the digits is missing."""
+        draw_text.font_folder()
+        drawings.digit_count(self.split)
         return _SyntheticRecords(self)
 
     def files(self) -> list[Path]:
