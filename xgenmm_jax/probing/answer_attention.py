@@ -52,6 +52,7 @@ def answer_attention(
             f"attention: got {len(prompt.pictures)} pictures and a {type(config.connector).__name__}, "
             f"{config.sampling.value}; wanted one picture and a resampler of crops or strips."
         )
+    # The views through tower and resampler.
     ids = np.asarray(prompt.token_ids, np.int32)
     instruction_length = instruction_tokens(config)
     instruction = tuple(ids[ids != tokenizer.image_id][:instruction_length].tolist()) if instruction_length else ()
@@ -60,6 +61,7 @@ def answer_attention(
     batch = picture_batch([view], [view.pixels()], 1, instruction_length)
     tokens, attention = _encode(config, params, batch)
 
+    # The answer behind the prompt, and how much its likelihood depends on each vision token.
     answer_ids = np.asarray([*tokenizer.encode_parts((answer,)), tokenizer.end_id], np.int32)
     answered = np.concatenate([ids, answer_ids])
     expanded = np.repeat(answered, np.where(answered == tokenizer.image_id, tokens.shape[1], 1))
@@ -67,6 +69,7 @@ def answer_attention(
     padded = jnp.pad(tokens, ((0, 0), (0, -tokens.shape[1] % VISION_MULTIPLE), (0, 0)))
     weight = np.asarray(_token_weights(config, params, padded, *row))[: tokens.shape[1]]
 
+    # Attention as maps over the global view and over the grid of crops.
     side = config.vision.grid
     weights_CQP = np.asarray(attention, np.float32)
     base = weights_CQP[0].reshape(-1, side, side)

@@ -162,6 +162,7 @@ def _row(content: ReportContent, name: str, metric: MetricName) -> dict[str, Any
 
 def examples(content: ReportContent) -> list[dict[str, Any]]:
     """Groups of items; each item with the answer of every stage that was asked it, pictures of the latest."""
+    # By measure and id: what was asked, and the answers in order of the stages.
     items: dict[str, dict[str, dict[str, Any]]] = {}
     for stage in content.stages:
         for example in stage.gallery["examples"] if stage.gallery else ():
@@ -173,6 +174,7 @@ def examples(content: ReportContent) -> list[dict[str, Any]]:
             item["answers"].append(
                 {"stage": stage.name, "text": text, "score": score, "box": parse_box(example["answer"])}
             )
+    # Measures in the page's order, and what a card shows beside question and answers.
     order = [name for name in _EXAMPLE_ORDER if name in items] + sorted(set(items) - set(_EXAMPLE_ORDER))
     groups = []
     for name in order:
