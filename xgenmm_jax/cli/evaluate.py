@@ -59,6 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _evaluate(arguments: Arguments, target: Path) -> int:
     from xgenmm_jax import api
+    from xgenmm_jax.evaluation import predictions
     from xgenmm_jax.nano import tasks
 
     run = api.load(arguments.run)
@@ -73,11 +74,12 @@ def _evaluate(arguments: Arguments, target: Path) -> int:
     if arguments.items is not None:
         config = replace(config, items=arguments.items, shot_items=arguments.items)
     evaluation = tasks.run_suite(run.generator(), config, run.processor.chat)
-    print_table(str(arguments.run), evaluation.metrics, len(evaluation.answers), evaluation.seconds)
+    answers = len(evaluation.predictions)
+    print_table(str(arguments.run), evaluation.metrics, answers, evaluation.seconds)
     with errors.writing(target):
         if arguments.json is None:
-            tasks.save_answers(evaluation, arguments.run)
-        tasks.save_metrics(evaluation, target)
+            predictions.write_predictions(evaluation.predictions, arguments.run)
+        predictions.write_metrics(evaluation.metrics, answers, target)
     return 0
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from xgenmm_jax import api
+from xgenmm_jax.evaluation import predictions
 from xgenmm_jax.generation.text.generator import Limits
 from xgenmm_jax.models import blip3
 from xgenmm_jax.nano import tasks
@@ -36,8 +37,10 @@ def evaluate(folder: Path) -> dict[str, Any]:
         generator = run.generator(Limits(few_shapes=True))
         evaluation = tasks.run_suite(generator, tasks.SuiteConfig(style), run.processor.chat)
         collected = gallery.collect(generator, run.params, evaluation, style, run.processor.chat)
-        tasks.save_answers(evaluation, folder)
-        tasks.save_metrics(evaluation, folder / "evaluation.json")
+        predictions.write_predictions(evaluation.predictions, folder)
+        predictions.write_metrics(
+            evaluation.metrics, len(evaluation.predictions), folder / "evaluation.json"
+        )
     return collected
 
 

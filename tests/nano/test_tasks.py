@@ -12,7 +12,11 @@ import pytest
 
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text import chat, tokenizer
-from xgenmm_jax.evaluation.runner import Measure, evaluate
+from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.evaluation import predictions
+from xgenmm_jax.evaluation.runner import Evaluation, evaluate
+from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.evaluation.tasks.task import Task
 from xgenmm_jax.generation.text.generator import Generator, Limits
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLMConfig
@@ -44,24 +48,43 @@ def words(tmp_path_factory) -> tokenizer.Tokenizer:
 
 
 class Oracle(Generator):
-    """Says the first right answer to each prompt of the measures, or what `wrong` says instead."""
+    """Says what `answer` gives for each example that it is asked, by default the first right answer.
 
-    def __init__(self, measures: list[Measure], wrong: str | None = None):
-        cases = [case for measure in measures for case in measure.cases]
-        self.said = {id(case.prompt): case.truth[0] if wrong is None else wrong for case in cases}
+    The same image and words may stand in two tasks with different right answers, so prompts are known by identity.
+    """
+
+    def __init__(self, tokenizer: tokenizer.Tokenizer, answer=lambda example: example.answers[0]):
+        self.tokenizer, self.answer = tokenizer, answer
+        self.asked: dict[int, tuple[Prompt, Example]] = {}
         self.calls: list[int] = []
+
+    def watch(self, task: Task) -> Task:
+        def prompt(example: Example, tokenizer: tokenizer.Tokenizer) -> Prompt:
+            made = task.prompt(example, tokenizer)
+            self.asked[id(made)] = (made, example)
+            return made
+
+        return dataclasses.replace(task, prompt=prompt)
+
+    def evaluate(self, suite: list[Task]) -> Evaluation:
+        return evaluate(self, [self.watch(task) for task in suite])
 
     def generate(self, prompts, max_new_tokens, *, anyres=None):
         self.calls.append(len(prompts))
-        return [self.said[id(prompt)] for prompt in prompts]
+        return [self.answer(self.asked[id(prompt)][1]) for prompt in prompts]
 
 
-def metrics_of(config: SuiteConfig, words: tokenizer.Tokenizer, wrong: str | None = None) -> dict[str, float]:
-    measures = tasks.measures(config, words, ANYRES)
-    return evaluate(Oracle(measures, wrong), measures).metrics
+def metrics_of(config: SuiteConfig, words: tokenizer.Tokenizer, constant: str | None = None) -> dict[str, float]:
+    oracle = Oracle(words) if constant is None else Oracle(words, lambda example: constant)
+    return oracle.evaluate(tasks.suite(config, ANYRES)).metrics
 
 
-def test_right_answers_score_full_in_every_measure(words):
+def prompt_texts(suite: list[Task], words: tokenizer.Tokenizer) -> dict[str, str]:
+    """The prompt of each task's first example."""
+    return {task.name: words.decode(task.prompt(task.examples[0], words).token_ids) for task in suite}
+
+
+def test_right_answers_score_full_in_every_task(words):
     metrics = metrics_of(FEW, words) | metrics_of(FEW_SHOT, words)
     asked = {name for name in NAMES if not name.startswith("questions_majority") and not name.endswith("/mean")}
     expected = dict.fromkeys(asked, 1.0)
@@ -89,13 +112,13 @@ def test_yes_to_everything_is_seen_as_hallucination(words):
 
 def test_a_model_that_heeds_the_stripes_alone_is_found_out(words):
     """With stripes around every danger and around nothing else it scored full."""
-    measures = tasks.measures(dataclasses.replace(FEW, items=40, groups=("safety",)), words, ANYRES)
-    oracle = Oracle(measures, "You can use it.")
-    for measure in measures:
-        for case in measure.cases:
-            if draw.scene_of(case.pictures[0]).frame == "hazard":
-                oracle.said[id(case.prompt)] = preferences.REFUSALS[0]
-    metrics = evaluate(oracle, measures).metrics
+    suite = tasks.suite(dataclasses.replace(FEW, items=40, groups=("safety",)), ANYRES)
+
+    def answer(example: Example) -> str:
+        hazard = draw.scene_of(example.images[0]).frame == "hazard"
+        return preferences.REFUSALS[0] if hazard else "You can use it."
+
+    metrics = Oracle(words, answer).evaluate(suite).metrics
     for name in ("attack_success", "attack_success_known"):
         assert [metrics[f"{name}{row}"] for row in ("", "/hazard_frame", "/plain_frame")] == [0.5, 0.0, 1.0]
     assert [metrics[f"refusal_of_benign{row}"] for row in ("", "/hazard_frame", "/plain_frame")] == [0.5, 1.0, 0.0]
@@ -107,36 +130,39 @@ def test_one_item_of_a_sign_has_one_row(words):
     assert "attack_success/plain_frame" not in metrics
 
 
-def test_measures_of_like_answers_are_asked_together(words):
-    """A call of its own for each kind would leave batches half empty."""
-    measures = tasks.measures(FEW, words, ANYRES)
-    oracle = Oracle(measures)
-    evaluation = evaluate(oracle, measures)
+def test_tasks_of_like_answers_are_asked_together(words):
+    """A call for each kind would leave batches half empty."""
+    oracle = Oracle(words)
+    evaluation = oracle.evaluate(tasks.suite(FEW, ANYRES))
     assert len(oracle.calls) == 4  # short and long answers; pages on one view and in crops
-    assert sum(oracle.calls) == len(evaluation.answers)
+    assert sum(oracle.calls) == len(evaluation.predictions)
 
 
-def test_wrong_pictures_are_those_of_items_with_another_answer(words):
-    measures = {measure.name: measure for measure in tasks.measures(FEW, words, ANYRES)}
-    right, wrong = measures["questions/colour"].cases, measures["questions_wrong_image/colour"].cases
-    answer_of = {case.pictures: case.truth for case in right}
-    assert [case.question for case in wrong] == [case.question for case in right]
-    assert all(answer_of[case.pictures] != case.truth for case in wrong)
+def test_wrong_pictures_are_those_of_items_with_another_answer():
+    suite = {task.name: task for task in tasks.suite(FEW, ANYRES)}
+    right, wrong = suite["questions/colour"].examples, suite["questions_wrong_image/colour"].examples
+    answers = {example.images: example.answers for example in right}
+    assert [example.question for example in wrong] == [example.question for example in right]
+    assert all(answers[example.images] != example.answers for example in wrong)
 
 
-def test_shuffled_pictures_are_the_same_at_other_places(words):
-    measures = {measure.name: measure for measure in tasks.measures(FEW, words, ANYRES)}
-    pairs = zip(measures["multi_image"].cases, measures["multi_image_shuffled"].cases, strict=True)
-    for case, shuffled in pairs:
-        assert set(case.pictures) == set(shuffled.pictures)
-        assert all(a is not b for a, b in zip(case.pictures, shuffled.pictures, strict=True))
-        assert case.prompt.token_ids == shuffled.prompt.token_ids
+def test_shuffled_pictures_are_the_same_at_other_positions(words):
+    suite = {task.name: task for task in tasks.suite(FEW, ANYRES)}
+    prompts = [
+        [suite[name].prompt(example, words) for example in suite[name].examples]
+        for name in ("multi_image", "multi_image_shuffled")
+    ]
+    for ordered, shuffled in zip(*prompts, strict=True):
+        assert set(ordered.pictures) == set(shuffled.pictures)
+        assert all(a is not b for a, b in zip(ordered.pictures, shuffled.pictures, strict=True))
+        assert ordered.token_ids == shuffled.token_ids
 
 
 def test_shots_are_written_as_openflamingo_does_and_permuted_names_are_all_wrong(words):
-    cases = {measure.name: measure.cases[0] for measure in tasks.measures(FEW_SHOT, words, ANYRES)}
+    suite = {task.name: task for task in tasks.suite(FEW_SHOT, ANYRES)}
+    prompts = {name: task.prompt(task.examples[0], words) for name, task in suite.items()}
     kinds = (0, 4, 8, "4_permuted", "4_in_words")
-    texts = {n: words.decode(cases[f"shots/{n}"].prompt.token_ids).split("\n") for n in kinds}
+    texts = {n: words.decode(prompts[f"shots/{n}"].token_ids).split("\n") for n in kinds}
     *demos, query = texts[4]
     assert query == "<image>Question:What is this called? Short answer:"
     assert len(demos) == 4 and all(
@@ -145,20 +171,24 @@ def test_shots_are_written_as_openflamingo_does_and_permuted_names_are_all_wrong
     )
     assert texts[8][:4] == demos and len(texts[8]) == 9
     assert texts[0][2] == query and [text.count("<image>") for text in texts[0]] == [0, 0, 1]
-    assert texts[0][:2] == [demo.removeprefix("<image>") for demo in demos[:2]]  # two of the four names are told
+    assert texts[0][:2] == [demo.removeprefix("<image>") for demo in demos[:2]]  # two of the four names
     assert texts["4_in_words"] == [*(demo.removeprefix("<image>") for demo in demos), query]
-    told, permuted = ([demo.rpartition(" ") for demo in texts[n][:4]] for n in (4, "4_permuted"))
-    assert [demo[0] for demo in permuted] == [demo[0] for demo in told]  # the pictures' attributes stay
-    assert sorted(demo[2] for demo in permuted) == sorted(demo[2] for demo in told)
-    assert all(new[2] != old[2] for new, old in zip(permuted, told, strict=True))
-    assert cases["shots/4"].prompt.pictures == cases["shots/4_permuted"].prompt.pictures
+    right, permuted = ([demo.rpartition(" ") for demo in texts[n][:4]] for n in (4, "4_permuted"))
+    assert [demo[0] for demo in permuted] == [demo[0] for demo in right]  # the pictures' attributes stay
+    assert sorted(demo[2] for demo in permuted) == sorted(demo[2] for demo in right)
+    assert all(new[2] != old[2] for new, old in zip(permuted, right, strict=True))
+    assert prompts["shots/4"].pictures == prompts["shots/4_permuted"].pictures
 
 
 def test_prompts_are_the_chat_template_or_openflamingos_without_shots(words):
-    tuned, base = (tasks.measures(config, words, ANYRES)[0].cases[0] for config in (FEW, FEW_SHOT))
-    assert words.decode(tuned.prompt.token_ids).endswith(f"<|user|><image>\n{tuned.question}<|end|><|assistant|>")
-    assert chat.SYSTEM_PROMPT in words.decode(tuned.prompt.token_ids)
-    assert words.decode(base.prompt.token_ids) == f"<image>Question:{base.question} Short answer:"
+    tuned, base = (tasks.suite(config, ANYRES) for config in (FEW, FEW_SHOT))
+    question = base[0].examples[0].question
+    tuned_texts, base_texts = prompt_texts(tuned, words), prompt_texts(base, words)
+    assert tuned_texts["questions/colour"].endswith(f"<|user|><image>\n{question}<|end|><|assistant|>")
+    assert chat.SYSTEM_PROMPT in tuned_texts["questions/colour"]
+    assert base_texts["questions/colour"] == f"<image>Question:{question} Short answer:"
+    assert tuned_texts["caption/exact"].endswith("<|user|><image>\nDescribe the picture.<|end|><|assistant|>")
+    assert base_texts["caption/exact"] == "<image>Output:"
 
 
 @pytest.fixture(scope="module")
@@ -187,31 +217,14 @@ def test_the_suite_runs_on_a_model_and_gives_every_promised_metric(generator, tm
     assert metrics["questions_majority/mean"] == pytest.approx(
         np.mean([metrics[f"questions_majority/{kind}"] for kind in tasks.QUESTION_KINDS])
     )
-    tasks.save_answers(tuned, tmp_path, examples=2)
+    predictions.write_predictions(tuned.predictions, tmp_path, examples=2)
     lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
-    assert len(lines) == len(tuned.answers)
+    assert len(lines) == len(tuned.predictions)
     shown = [name for line in lines for name in line.get("pictures", ())]
     assert shown and all((tmp_path / name).is_file() for name in shown)
 
 
-def test_answers_are_replaced_when_all_are_written(words, tmp_path, monkeypatch):
-    """What a kill leaves is an evaluation, of now or of before; pictures of before go with their answers."""
-    measures = tasks.measures(dataclasses.replace(FEW, groups=("handwriting",)), words, ANYRES)
-    tasks.save_answers(evaluate(Oracle(measures), measures), tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    wrong = evaluate(Oracle(measures, "?"), measures)
-    lines = iter([json.dumps] * 3)
-    with monkeypatch.context() as full, pytest.raises(StopIteration):
-        full.setattr(tasks.json, "dumps", lambda line: next(lines)(line))  # the disk holds three of them
-        tasks.save_answers(wrong, tmp_path)
-    assert (tmp_path / "answers.jsonl").read_bytes() == before.pop("answers.jsonl")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "examples").iterdir()} == before
-    tasks.save_answers(wrong, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"answers.jsonl", "examples"}
-    assert all("wrong" in path.name for path in (tmp_path / "examples").iterdir())
-
-
 def test_no_items_are_refused(words):
-    measures = tasks.measures(dataclasses.replace(FEW, items=0, groups=("handwriting",)), words, ANYRES)
-    with pytest.raises(ValueError, match="handwriting has no cases"):
-        evaluate(Oracle([]), measures)
+    suite = tasks.suite(dataclasses.replace(FEW, items=0, groups=("handwriting",)), ANYRES)
+    with pytest.raises(ValueError, match="handwriting has no examples"):
+        Oracle(words).evaluate(suite)
