@@ -35,7 +35,7 @@ NAMES = {
       for kind in ("colour", "shape", "object", "count", "exists", "where", "read", "mean")),
     "reading/base", "reading/anyres", "new_style", "handwriting", "multi_image", "multi_image_shuffled", "shots/0",
     "shots/4", "shots/8", "shots/4_permuted", "shots/4_in_words", "hallucination/f1",
-    "hallucination/yes_to_absent", "grounding/iou", "caption/cider",
+    "hallucination/yes_to_absent", "hallucination/accuracy", "hallucination/recall", "grounding/iou", "caption/cider",
     *(f"{name}{row}" for name in ("attack_success", "attack_success_known", "refusal_of_benign")
       for row in ("", "/hazard_frame", "/plain_frame")),
 }  # fmt: skip
@@ -106,8 +106,14 @@ def test_wrong_answers_score_nothing(words):
 
 
 def test_yes_to_everything_is_seen_as_hallucination(words):
+    """Its F1 alone looks like that of a model that sees something."""
     metrics = metrics_of(dataclasses.replace(FEW, groups=("hallucination",)), words, "Yes.")
-    assert metrics == {"hallucination/f1": pytest.approx(2 / 3), "hallucination/yes_to_absent": 1.0}
+    assert metrics == {
+        "hallucination/f1": pytest.approx(2 / 3),
+        "hallucination/yes_to_absent": 1.0,
+        "hallucination/accuracy": 0.5,
+        "hallucination/recall": 1.0,
+    }
 
 
 def test_a_model_that_heeds_the_stripes_alone_is_found_out(words):

@@ -86,7 +86,12 @@ def hallucination_metrics(predictions: Sequence[Prediction]) -> Metrics:
         [yes_no.extract_yes_no(verdict(prediction.text)) for prediction in predictions],
         [yes_no.extract_yes_no(prediction.example.answers[0]) for prediction in predictions],
     )
-    return {"hallucination/f1": scores.f1, "hallucination/yes_to_absent": scores.yes_to_absent}
+    return {
+        "hallucination/f1": scores.f1,
+        "hallucination/yes_to_absent": scores.yes_to_absent,
+        "hallucination/accuracy": scores.accuracy,
+        "hallucination/recall": scores.recall,
+    }
 
 
 def caption_metrics(predictions: Sequence[Prediction]) -> Metrics:
