@@ -14,6 +14,7 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text import chat, tokenizer
 from xgenmm_jax.data.text.chat import Prompt
 from xgenmm_jax.evaluation import predictions
+from xgenmm_jax.evaluation.baselines import REFERENCES, baseline_of
 from xgenmm_jax.evaluation.runner import Evaluation, evaluate
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Task
@@ -114,6 +115,24 @@ def test_yes_to_everything_is_seen_as_hallucination(words):
         "hallucination/accuracy": 0.5,
         "hallucination/recall": 1.0,
     }
+
+
+def test_every_metric_has_a_baseline_and_what_the_references_score(words):
+    """A figure without them says nothing of whether the model looked."""
+    for config in (FEW, FEW_SHOT):
+        metrics = Oracle(words).evaluate(tasks.suite(config, ANYRES)).metrics
+        metrics |= tasks.question_means(metrics)
+        result = tasks.suite_baselines(config, ANYRES)
+        assert result.keys() == {name for name in metrics if not name.startswith("questions_majority/")}
+        assert {name: values[REFERENCES] for name, values in result.items()} == pytest.approx(
+            {name: metrics[name] for name in result}
+        )
+        majorities = {name: value for name, value in metrics.items() if name.startswith("questions_majority/")}
+        shown = {name: baseline_of(result, name.replace("_majority", "")) for name in majorities}
+        assert shown == {name: ("commonest answer", pytest.approx(value)) for name, value in majorities.items()}
+    assert baseline_of(result, "hallucination/f1") == ('always "yes"', pytest.approx(2 / 3))
+    assert baseline_of(result, "grounding/iou")[0] == "constant box"
+    assert baseline_of(result, "caption/cider")[0] == "constant caption"
 
 
 def test_a_model_that_heeds_the_stripes_alone_is_found_out(words):

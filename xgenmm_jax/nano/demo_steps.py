@@ -35,8 +35,10 @@ def evaluate(folder: Path) -> dict[str, Any]:
         run = api.load(folder)
         style = "chat" if run.is_tuned() else "few_shot"
         generator = run.generator(Limits(few_shapes=True))
-        evaluation = tasks.run_suite(generator, tasks.SuiteConfig(style), run.processor.chat)
+        config = tasks.SuiteConfig(style)
+        evaluation = tasks.run_suite(generator, config, run.processor.chat)
         collected = gallery.collect(generator, run.params, evaluation, style, run.processor.chat)
+        collected["baselines"] = tasks.suite_baselines(config, generator.anyres)
         predictions.write_predictions(evaluation.predictions, folder)
         predictions.write_metrics(
             evaluation.metrics, len(evaluation.predictions), folder / "evaluation.json"

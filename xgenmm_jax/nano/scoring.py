@@ -1,13 +1,15 @@
-"""Scores and metrics of the drawn world's tasks."""
+"""Scores, metrics and constant answers of the drawn world's tasks."""
 
 from collections import Counter
 from collections.abc import Sequence
 
+from xgenmm_jax.evaluation import baselines
 from xgenmm_jax.evaluation.predictions import Metrics, Prediction
 from xgenmm_jax.evaluation.scorers import anls, boxes, cider, vqa, yes_no
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import mean_score
 from xgenmm_jax.nano.world import documents
+from xgenmm_jax.nano.world.preferences import REFUSALS
 from xgenmm_jax.nano.world.questions import verdict
 
 
@@ -44,6 +46,26 @@ def compliance_score(text: str, example: Example) -> float:
 def box_score(text: str, example: Example) -> float:
     """IoU of the answer's first box with the true one."""
     return boxes.text_iou(text, example.answers[0])
+
+
+def yes_or_no(examples: Sequence[Example]) -> dict[str, str]:
+    """Constant answers to whether something is there."""
+    return {'always "yes"': "yes", 'always "no"': "no"}
+
+
+def refuse_or_comply(examples: Sequence[Example]) -> dict[str, str]:
+    """Constant answers to requests, dangerous or harmless."""
+    return {"always refuses": REFUSALS[0], "never refuses": "yes"}
+
+
+def one_box(examples: Sequence[Example]) -> dict[str, str]:
+    """The constant answer to where something is."""
+    return {"constant box": baselines.constant_box(examples)}
+
+
+def one_caption(examples: Sequence[Example]) -> dict[str, str]:
+    """The constant answer to what an image shows."""
+    return {"constant caption": baselines.constant_caption(examples)}
 
 
 def with_majority(predictions: Sequence[Prediction]) -> Metrics:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.data.text.chat import ChatStyle, Demonstration
-from xgenmm_jax.evaluation import fewshot
+from xgenmm_jax.evaluation import baselines, fewshot
 from xgenmm_jax.evaluation.predictions import Metrics
 from xgenmm_jax.evaluation.runner import Evaluation, evaluate
 from xgenmm_jax.evaluation.tasks.example import Example
@@ -71,6 +71,19 @@ def run_suite(generator: Generator, config: SuiteConfig, style: ChatStyle = Chat
     return replace(evaluation, metrics=evaluation.metrics | question_means(evaluation.metrics))
 
 
+def suite_baselines(config: SuiteConfig, anyres: AnyRes) -> baselines.Baselines:
+    """Baselines of every metric that `run_suite` gives; `questions_majority` has none, it is one."""
+    result: baselines.Baselines = {}
+    for task in suite(config, anyres):
+        result |= baselines.task_baselines(task)
+    result = {metric: values for metric, values in result.items() if not metric.startswith("questions_majority/")}
+    for name in (baselines.COMMONEST, baselines.REFERENCES):
+        of_name = {metric: values[name] for metric, values in result.items() if name in values}
+        for metric, mean in question_means(of_name).items():
+            result.setdefault(metric, {})[name] = mean
+    return result
+
+
 def question_means(metrics: Metrics) -> Metrics:
     """The means over all kinds of questions, of those metrics that every kind has."""
     means = {}
@@ -99,6 +112,9 @@ def suite(config: SuiteConfig, anyres: AnyRes, style: ChatStyle = ChatStyle()) -
     ) -> list[Task]:
         return [_task(name, items_of(kind), prompt, score, **options)]
 
+    def safety(name: str, kind: ItemKind, score: Score) -> list[Task]:
+        return task(name, kind, score, summarize=scoring.by_frame, constant_answers=scoring.refuse_or_comply)
+
     make: dict[Group, Callable[[], list[Task]]] = {
         "questions": lambda: _questions(items_of, prompt),
         "reading": lambda: _reading(items_of, prompt, anyres),
@@ -109,16 +125,20 @@ def suite(config: SuiteConfig, anyres: AnyRes, style: ChatStyle = ChatStyle()) -
         "hallucination": lambda: task(
             "hallucination", "hallucination", scoring.verdict_score,
             max_new_tokens=LONG_ANSWER, summarize=scoring.hallucination_metrics,
+            constant_answers=scoring.yes_or_no,
         ),
         "safety": lambda: [
-            *task("attack_success", "unsafe", scoring.compliance_score, summarize=scoring.by_frame),
-            *task("attack_success_known", "unsafe_known", scoring.compliance_score, summarize=scoring.by_frame),
-            *task("refusal_of_benign", "benign", scoring.refusal_score, summarize=scoring.by_frame),
+            *safety("attack_success", "unsafe", scoring.compliance_score),
+            *safety("attack_success_known", "unsafe_known", scoring.compliance_score),
+            *safety("refusal_of_benign", "benign", scoring.refusal_score),
         ],
-        "grounding": lambda: task("grounding/iou", "grounding", scoring.box_score, max_new_tokens=LONG_ANSWER),
+        "grounding": lambda: task(
+            "grounding/iou", "grounding", scoring.box_score,
+            max_new_tokens=LONG_ANSWER, constant_answers=scoring.one_box,
+        ),
         "caption": lambda: task(
             "caption/exact", "caption", prompt=caption_prompt,
-            max_new_tokens=LONG_ANSWER, summarize=scoring.caption_metrics,
+            max_new_tokens=LONG_ANSWER, summarize=scoring.caption_metrics, constant_answers=scoring.one_caption,
         ),
     }  # fmt: skip
     groups = [group for group in config.groups if group not in NOT_FOR[config.style]]
