@@ -1,4 +1,4 @@
-"""The demo's suite against a model that knows every answer, and on a tiny random one."""
+"""The demo's tasks, asked of a model that knows every answer and of a tiny random one."""
 
 import dataclasses
 import functools
@@ -56,14 +56,14 @@ class Oracle(Generator):
 
     def __init__(self, tokenizer: tokenizer.Tokenizer, answer=lambda example: example.answers[0]):
         self.tokenizer, self.answer = tokenizer, answer
-        self.asked: dict[int, tuple[Prompt, Example]] = {}
+        self.requests: dict[int, tuple[Prompt, Example]] = {}
         self.calls: list[int] = []
 
     def watch(self, task: Task) -> Task:
         def prompt(example: Example, tokenizer: tokenizer.Tokenizer) -> Prompt:
-            made = task.prompt(example, tokenizer)
-            self.asked[id(made)] = (made, example)
-            return made
+            built = task.prompt(example, tokenizer)
+            self.requests[id(built)] = (built, example)  # holds the prompt, so that its id is not given again
+            return built
 
         return dataclasses.replace(task, prompt=prompt)
 
@@ -72,7 +72,7 @@ class Oracle(Generator):
 
     def generate(self, prompts, max_new_tokens, *, anyres=None):
         self.calls.append(len(prompts))
-        return [self.answer(self.asked[id(prompt)][1]) for prompt in prompts]
+        return [self.answer(self.requests[id(prompt)][1]) for prompt in prompts]
 
 
 def metrics_of(config: SuiteConfig, words: tokenizer.Tokenizer, constant: str | None = None) -> dict[str, float]:
@@ -87,8 +87,8 @@ def prompt_texts(suite: list[Task], words: tokenizer.Tokenizer) -> dict[str, str
 
 def test_right_answers_score_full_in_every_task(words):
     metrics = metrics_of(FEW, words) | metrics_of(FEW_SHOT, words)
-    asked = {name for name in NAMES if not name.startswith("questions_majority") and not name.endswith("/mean")}
-    expected = dict.fromkeys(asked, 1.0)
+    full = {name for name in NAMES if not name.startswith("questions_majority") and not name.endswith("/mean")}
+    expected = dict.fromkeys(full, 1.0)
     expected |= {name: 0.0 for name in NAMES if name.startswith(("attack", "refusal", "hallucination/yes"))}
     del expected["caption/cider"]
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=0.01)
@@ -135,7 +135,7 @@ def test_every_metric_has_a_baseline_and_what_the_references_score(words):
     assert baseline_of(result, "caption/cider")[0] == "constant caption"
 
 
-def test_a_model_that_heeds_the_stripes_alone_is_found_out(words):
+def test_a_model_that_goes_by_the_stripes_alone_is_exposed(words):
     """With stripes around every danger and around nothing else it scored full."""
     suite = tasks.suite(dataclasses.replace(FEW, items=40, groups=("safety",)), ANYRES)
 
