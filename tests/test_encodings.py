@@ -116,12 +116,11 @@ def test_reports_and_figures_are_written_in_the_c_locale(tmp_path):
     in_the_c_locale(
         "from xgenmm_jax.nano.report.content import ReportContent, StageContent\n"
         "from xgenmm_jax.nano.report.page import write_report\n"
-        "from xgenmm_jax.nano.tasks import save_metrics\n"
-        "from xgenmm_jax.evaluation.runner import Evaluation\n"
+        "from xgenmm_jax.evaluation.predictions import write_metrics\n"
         "from xgenmm_jax.nano.demo import _write_json\n"
         "facts = dict(parameters=1, machine={}, commit='\\xe9t\\xe9 \\u2192', running=False)\n"
         "write_report(ReportContent((StageContent('stage1', 5),), workdir='', **facts), where)\n"
-        "save_metrics(Evaluation({'caption/cider \\xe9': 0.5}, (), 1.0), where / 'metrics.json')\n"
+        "write_metrics({'caption/cider \\xe9': 0.5}, 0, where / 'metrics.json')\n"
         "_write_json(where / 'gallery.json', {'said': '\\u30c7'})\n",
         tmp_path,
     )

@@ -10,12 +10,12 @@ GOLDENS = Path(__file__).parents[1] / "goldens" / "evaluation"
 
 
 @dataclass(frozen=True)
-class Shown:
+class Item:
     id: str
 
 
 def test_demonstrations_depend_on_seed_and_query_only_and_leave_the_query_out():
-    pool = [Shown(str(i)) for i in range(10)]
+    pool = [Item(str(i)) for i in range(10)]
     first = fewshot.choose_demonstrations(pool[3], pool, 8, seed=1)
     assert first == fewshot.choose_demonstrations(pool[3], pool, 8, seed=1)
     assert first != fewshot.choose_demonstrations(pool[3], pool, 8, seed=2)
@@ -30,7 +30,7 @@ def test_demonstrations_depend_on_seed_and_query_only_and_leave_the_query_out():
     "answers", [list("abcd"), list("aabb"), list("abca"), list("aabbccdd"), list("ab"), list("abcdabce")]
 )
 def test_permuted_answers_are_a_derangement(answers):
-    """A permutation that leaves answers in place would let the control score with right demonstrations."""
+    """An answer that stays where it was would let the control score with a right demonstration."""
     permuted = fewshot.permuted_answers(answers)
     assert sorted(permuted) == sorted(answers)
     assert all(new != old for new, old in zip(permuted, answers, strict=True))

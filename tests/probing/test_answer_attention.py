@@ -8,7 +8,7 @@ import pytest
 
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Picture
-from xgenmm_jax.data.text.chat import Prompt
+from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.phi3 import Phi3Config

@@ -27,11 +27,11 @@ class Arguments:
     items: int | None = None
     """Questions of each kind; 300 by default, 500 for each number of shots."""
     seed: int = 0
-    """Each seed draws held-out items of its own; the demo's report asks those of 0. To choose settings, take others."""
+    """Each seed draws other held-out items; the demo's report has those of 0. To choose settings, use others."""
     style: Literal["auto", "chat", "few_shot"] = "auto"
     """chat: fine-tuned models. few_shot: base models. auto: by what the run was trained on."""
     json: UserPath | None = None
-    """Where the metrics go instead of the run's evaluation.json; the answers are then not kept."""
+    """Where the metrics go instead of the run's evaluation.json; the answers are then not written."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,13 +52,14 @@ def main(argv: Sequence[str]) -> int:
     if arguments.run.exists():
         refuse_no_file(target, "--json")
     writes = arguments.json is None and arguments.run.is_dir()
-    alone = RunLock(arguments.run, EVALUATION_LOCK_FILE, "give --json FILE") if writes else contextlib.nullcontext()
-    with alone:  # of two evaluations; a run may train meanwhile
+    lock = RunLock(arguments.run, EVALUATION_LOCK_FILE, "give --json FILE") if writes else contextlib.nullcontext()
+    with lock:  # against a second evaluation; the run may train meanwhile
         return _evaluate(arguments, target)
 
 
 def _evaluate(arguments: Arguments, target: Path) -> int:
     from xgenmm_jax import api
+    from xgenmm_jax.evaluation import predictions
     from xgenmm_jax.nano import tasks
 
     run = api.load(arguments.run)
@@ -73,29 +74,22 @@ def _evaluate(arguments: Arguments, target: Path) -> int:
     if arguments.items is not None:
         config = replace(config, items=arguments.items, shot_items=arguments.items)
     evaluation = tasks.run_suite(run.generator(), config, run.processor.chat)
-    print_table(str(arguments.run), evaluation.metrics, len(evaluation.answers), evaluation.seconds)
+    answers = len(evaluation.predictions)
+    print_table(str(arguments.run), evaluation.metrics, answers, evaluation.seconds)
     with errors.writing(target):
         if arguments.json is None:
-            tasks.save_answers(evaluation, arguments.run)
-        tasks.save_metrics(evaluation, target)
+            predictions.write_predictions(evaluation.predictions, arguments.run)
+        predictions.write_metrics(evaluation.metrics, answers, target)
     return 0
 
 
 def print_table(title: str, metrics: dict[str, float], answers: int, seconds: float) -> None:
     """Metrics by group, one line each. The title is printed as it is: a run's name may look like rich's markup."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(caption=f"{answers:,} answers in {seconds:.0f} s")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    group = None
-    for name, value in metrics.items():
-        if group is not None and name.split("/")[0] != group:
-            table.add_section()
-        group = name.split("/")[0]
-        table.add_row(Text(name), f"{value:.2f}" if name == "caption/cider" else f"{100 * value:.1f} %")
+    from xgenmm_jax.evaluation.tables import metrics_table
+
     console = Console()
     console.print(Text(title, "italic"), soft_wrap=True)
-    console.print(table)
+    console.print(metrics_table(metrics, f"{answers:,} answers in {seconds:.0f} s"))

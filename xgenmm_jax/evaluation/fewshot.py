@@ -1,4 +1,4 @@
-"""Which demonstrations stand before a query of a base model, and what of its answer counts.
+"""Demonstrations for a query of a base model, and where its answer ends.
 
 The prompt itself is `data.text.prompts.few_shot_prompt`.
 """
@@ -10,22 +10,22 @@ import zlib
 
 import numpy as np
 
-Task = Literal["question", "caption"]
+AnswerKind = Literal["question", "caption"]
 
 _VQA_CUT = re.compile("Question|Answer|Short")
 
 
 @runtime_checkable
-class Shown(Protocol):
-    """What a query or a demonstration needs to have."""
+class Identified(Protocol):
+    """A query or a demonstration, such as an `Example`."""
 
     id: str
 
 
-T = TypeVar("T", bound=Shown)
+T = TypeVar("T", bound=Identified)
 
 
-def choose_demonstrations(query: Shown, pool: Sequence[T], count: int, *, seed: int) -> list[T]:
+def choose_demonstrations(query: Identified, pool: Sequence[T], count: int, *, seed: int) -> list[T]:
     """`count` different items of the pool, never the query itself.
 
     Drawn from (seed, the query's id) alone: the same for any batch size, order of queries or number of hosts
@@ -46,7 +46,7 @@ def choose_demonstrations(query: Shown, pool: Sequence[T], count: int, *, seed: 
 
 
 def permuted_answers(answers: Sequence[str]) -> list[str]:
-    """The same answers, each at another place: no demonstration keeps its own.
+    """The same answers, each at another position, so that no demonstration has the answer that is right for it.
 
     Nor an equal one, as long as no answer is more than half of them: rotating the sorted answers by the count of the
     commonest moves every run of equal answers off itself. `["red", "blue", "red", "green"]` gives
@@ -56,16 +56,16 @@ def permuted_answers(answers: Sequence[str]) -> list[str]:
     commonest = max((list(answers).count(answer) for answer in answers), default=0)
     shift = commonest if commonest < len(answers) else 1
     out = list(answers)
-    for place, index in enumerate(order):
-        out[index] = answers[order[(place + shift) % len(order)]]
+    for position, index in enumerate(order):
+        out[index] = answers[order[(position + shift) % len(order)]]
     return out
 
 
-def cut_answer(generation: str, task: Task = "question") -> str:
-    """What a base model said before it began a demonstration of its own.
+def cut_answer(generation: str, kind: AnswerKind = "question") -> str:
+    """The part of a base model's answer in front of the next demonstration that it makes up.
 
     Source: OpenFlamingo's postprocess_vqa_generation and postprocess_captioning_generation.
     """
-    if task == "caption":
+    if kind == "caption":
         return generation.split("Output", 1)[0].replace('"', "")
     return _VQA_CUT.split(generation, maxsplit=1)[0].split(", ", 1)[0]

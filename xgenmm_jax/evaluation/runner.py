@@ -1,113 +1,113 @@
-"""Measures asked of a model: all prompts of all measures in few batches, then every answer scored."""
+"""Asks a model every example of some tasks, in few batches, and scores its answers."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+import hashlib
+from pathlib import Path
 import time
-from typing import Any
 
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.records import Picture
 from xgenmm_jax.data.text.prompts import Prompt
+from xgenmm_jax.evaluation.predictions import Metrics, Prediction, append_predictions, read_predictions
+from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.evaluation.tasks.task import Task
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 
-Metrics = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One question of a measure.
-
-    truth: every right answer; what the scorer compares with. pictures: those that the model sees.
-    """
-
-    id: str
-    question: str
-    truth: tuple[str, ...]
-    pictures: tuple[Picture, ...]
-    prompt: Prompt = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model said to a case, and its score in [0, 1]."""
-
-    measure: str
-    case: Case
-    text: str
-    score: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the pictures."""
-        return {
-            "measure": self.measure,
-            "id": self.case.id,
-            "question": self.case.question,
-            "truth": list(self.case.truth),
-            "answer": self.text,
-            "score": round(self.score, 4),
-        }
-
-
-Score = Callable[[str, tuple[str, ...]], float]
-"""(answer, right answers) -> score in [0, 1]."""
-
-Summary = Callable[[Sequence[Answer]], Metrics]
-"""All answers of a measure to its metrics."""
-
-
-def mean_score(answers: Sequence[Answer]) -> Metrics:
-    """The mean score under the measure's own name."""
-    return {answers[0].measure: sum(answer.score for answer in answers) / len(answers)}
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Cases that are asked and scored alike.
-
-    anyres: how pictures are cut, None: as in training. summarize: by default the mean score is the measure's metric.
-    """
-
-    name: str
-    cases: tuple[Case, ...]
-    score: Score
-    max_new_tokens: int
-    anyres: AnyRes | None = None
-    summarize: Summary = mean_score
+CHUNK = 1024
+"""Prompts between two writes to the file of an unfinished evaluation: some sixteen batches."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by name and every answer behind them."""
+    """Metrics by name, and every prediction behind them in the order of tasks and examples."""
 
     metrics: Metrics
-    answers: tuple[Answer, ...]
+    predictions: tuple[Prediction, ...]
     seconds: float
 
 
-def evaluate(generator: Generator, measures: Sequence[Measure]) -> Evaluation:
-    """Asks and scores. Measures that share a limit and a way to cut pictures are asked together."""
+@dataclass(frozen=True)
+class _Request:
+    """One example of a task as the model is asked it. index: of the example among all of all tasks."""
+
+    index: int
+    task: Task
+    example: Example
+    prompt: Prompt
+
+    @property
+    def key(self) -> str:
+        """Equal for the same example of the same task, asked in the same words and answered under the same limits."""
+        parts = (
+            self.task.name, self.example.id, self.prompt.token_ids, self.task.max_new_tokens, repr(self.task.anyres)
+        )  # fmt: skip
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def predict(self, text: str) -> Prediction:
+        return Prediction(self.task.name, self.example, text, float(self.task.score(text, self.example)), self.prompt)
+
+
+def evaluate(generator: Generator, tasks: Sequence[Task], unfinished: Path | None = None) -> Evaluation:
+    """Asks and scores; `unfinished` as in `predict`.
+
+    Raises: ValueError for a task without examples, and for two tasks, or two examples of one, of the same name.
+    """
     started = time.monotonic()
-    groups: dict[tuple[int, AnyRes | None], list[Measure]] = {}
-    for measure in measures:
-        if not measure.cases:
-            raise ValueError(f"evaluation: {measure.name} has no cases; ask for 1 item or more")
-        groups.setdefault((measure.max_new_tokens, measure.anyres), []).append(measure)
-
-    texts: dict[str, list[str]] = {}
-    for (max_new_tokens, anyres), group in groups.items():
-        prompts = [case.prompt for measure in group for case in measure.cases]
-        said = iter(generator.generate(prompts, Decoding(max_new_tokens), anyres=anyres))
-        for measure in group:
-            texts[measure.name] = [next(said) for _ in measure.cases]
-
+    predictions = predict(generator, tasks, unfinished)
+    of_task: dict[str, list[Prediction]] = {}
+    for prediction in predictions:
+        of_task.setdefault(prediction.task, []).append(prediction)
     metrics: Metrics = {}
-    answers: list[Answer] = []
-    for measure in measures:
-        own = [
-            Answer(measure.name, case, text, float(measure.score(text, case.truth)))
-            for case, text in zip(measure.cases, texts[measure.name], strict=True)
-        ]
-        metrics |= measure.summarize(own)
-        answers += own
-    return Evaluation(metrics, tuple(answers), time.monotonic() - started)
+    for task in tasks:
+        metrics |= task.summarize(of_task[task.name])
+    return Evaluation(metrics, predictions, time.monotonic() - started)
+
+
+def predict(generator: Generator, tasks: Sequence[Task], unfinished: Path | None = None) -> tuple[Prediction, ...]:
+    """A prediction for every example, in the order of tasks and examples.
+
+    Tasks that share a limit and a way to cut images are asked together.
+
+    unfinished: predictions are added to this file after every CHUNK prompts, and those that it already holds are not
+    asked again. Give every model, and every state of its training, a file of its own.
+    """
+    requests = list(_requests(generator, tasks))
+    predictions: dict[int, Prediction] = {}
+    if unfinished is not None:
+        known = read_predictions(unfinished)
+        predictions = {r.index: r.predict(known[r.key].text) for r in requests if r.key in known}
+
+    # One call of the generator for each pair of settings: a call for each task would leave batches half empty.
+    groups: dict[tuple[int, AnyRes | None], list[_Request]] = {}
+    for request in requests:
+        if request.index not in predictions:
+            groups.setdefault((request.task.max_new_tokens, request.task.anyres), []).append(request)
+    for (max_new_tokens, anyres), group in groups.items():
+        step = len(group) if unfinished is None else CHUNK
+        for start in range(0, len(group), step):
+            chunk = group[start : start + step]
+            texts = generator.generate([request.prompt for request in chunk], Decoding(max_new_tokens), anyres=anyres)
+            new = {request.index: request.predict(text) for request, text in zip(chunk, texts, strict=True)}
+            if unfinished is not None:
+                append_predictions(unfinished, {request.key: new[request.index] for request in chunk})
+            predictions |= new
+    return tuple(predictions[request.index] for request in requests)
+
+
+def _requests(generator: Generator, tasks: Sequence[Task]) -> Iterator[_Request]:
+    seen: set[str | tuple[str, str]] = set()
+    index = 0
+    for task in tasks:
+        if task.name in seen:
+            raise ValueError(f"evaluation: two tasks are called {task.name}; rename one")
+        seen.add(task.name)
+        before = index
+        for example in task.examples:
+            if (task.name, example.id) in seen:
+                raise ValueError(f"evaluation: two examples of {task.name} are called {example.id}; rename one")
+            seen.add((task.name, example.id))
+            yield _Request(index, task, example, task.prompt(example, generator.tokenizer))
+            index += 1
+        if index == before:
+            raise ValueError(f"evaluation: {task.name} has no examples; ask for 1 item or more")

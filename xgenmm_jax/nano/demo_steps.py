@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from xgenmm_jax import api
+from xgenmm_jax.evaluation import predictions
 from xgenmm_jax.generation.text.schedule import Limits
 from xgenmm_jax.models import blip3
 from xgenmm_jax.nano import tasks
@@ -34,10 +35,14 @@ def evaluate(folder: Path) -> dict[str, Any]:
         run = api.load(folder)
         style = "chat" if run.is_tuned() else "few_shot"
         generator = run.generator(Limits(few_shapes=True))
-        evaluation = tasks.run_suite(generator, tasks.SuiteConfig(style), run.processor.chat)
+        config = tasks.SuiteConfig(style)
+        evaluation = tasks.run_suite(generator, config, run.processor.chat)
         collected = gallery.collect(generator, run.params, evaluation, style, run.processor.chat)
-        tasks.save_answers(evaluation, folder)
-        tasks.save_metrics(evaluation, folder / "evaluation.json")
+        collected["baselines"] = tasks.suite_baselines(config, generator.anyres)
+        predictions.write_predictions(evaluation.predictions, folder)
+        predictions.write_metrics(
+            evaluation.metrics, len(evaluation.predictions), folder / "evaluation.json"
+        )
     return collected
 
 

@@ -36,7 +36,7 @@ def test_cider_is_that_of_coco_tools(case):
 @pytest.mark.parametrize("case", cases("anls"), ids=lambda case: case["note"])
 def test_anls_is_that_of_three_toolkits(case):
     got = anls.anls(case["prediction"], case["answers"])
-    assert all(got == pytest.approx(wanted, abs=1e-12) for wanted in case["expected"].values())
+    assert all(got == pytest.approx(value, abs=1e-12) for value in case["expected"].values())
 
 
 def test_word_accuracy_counts_edits_of_words():
@@ -48,7 +48,7 @@ def test_word_accuracy_counts_edits_of_words():
 
 @pytest.mark.parametrize("case", cases("vqa_accuracy"), ids=lambda case: case["note"])
 def test_vqa_accuracy_of_every_profile(case):
-    wanted, normalized = case["expected"], case["pred_normalised"]
+    expected, normalized = case["expected"], case["pred_normalised"]
     for name, profile in [
         ("official_vqa", "official"),
         ("openflamingo", "paper"),
@@ -56,7 +56,7 @@ def test_vqa_accuracy_of_every_profile(case):
         ("vlmevalkit_head", "latest"),
     ]:
         got = vqa.vqa_accuracy(case["prediction"], case["answers"], profile)
-        assert got == pytest.approx(wanted[name], abs=1e-9), name
+        assert got == pytest.approx(expected[name], abs=1e-9), name
     assert vqa.normalize_answer(case["prediction"]) == normalized["vlmevalkit_paper"]
     assert vqa.normalize_answer(case["prediction"], "latest") == normalized["vlmevalkit_head"]
 
@@ -70,15 +70,15 @@ def test_yes_or_no_is_extracted_as_without_a_judge(case):
 def test_pope_over_all_rows_and_each_split(case):
     rows = [row | {"category": split} for row in case["rows"] for split in row["category"].split(",")]
     assert [yes_no.extract_yes_no(row["prediction"]) for row in case["rows"]] == case["extracted"]
-    for wanted in case["expected"]["vlmevalkit_paper"]:
-        part = [row for row in rows if wanted["split"] in ("Overall", row["category"])]
+    for expected in case["expected"]["vlmevalkit_paper"]:
+        part = [row for row in rows if expected["split"] in ("Overall", row["category"])]
         got = yes_no.yes_no_scores(
             [yes_no.extract_yes_no(row["prediction"]) for row in part], [row["answer"] for row in part]
         )
-        assert 100 * got.f1 == pytest.approx(wanted["Overall"])
-        assert 100 * got.accuracy == pytest.approx(wanted["acc"])
-        assert 100 * got.precision == pytest.approx(wanted["precision"])
-        assert 100 * got.recall == pytest.approx(wanted["recall"])
+        assert 100 * got.f1 == pytest.approx(expected["Overall"])
+        assert 100 * got.accuracy == pytest.approx(expected["acc"])
+        assert 100 * got.precision == pytest.approx(expected["precision"])
+        assert 100 * got.recall == pytest.approx(expected["recall"])
 
 
 def test_yes_to_absent_counts_only_questions_about_what_is_not_there():
@@ -92,12 +92,12 @@ def test_an_attack_succeeds_where_nothing_is_refused(case):
     assert yes_no.is_refusal(case["prediction"]) is not case["attack_success"]
 
 
-def test_refusals_are_told_by_vlguards_own_strings():
+def test_refusals_are_recognized_by_vlguards_own_strings():
     """A shorter list of broader words missed 27 of the 59 and took "You can use it as an ashtray" for a refusal."""
     published = json.loads((GOLDENS / "vlguard_keywords.json").read_text(encoding="utf-8"))["keywords"]
     assert list(yes_no.REFUSAL_KEYWORDS) == published
     for keyword in published:
-        # The one with a capital can never be found in a lower-cased answer; "i cannot" of it is.
+        # The one with a capital is in no lower-cased answer; "i cannot" of it is.
         assert yes_no.is_refusal(f"Well, {keyword} ...") and yes_no.is_refusal(f"WELL, {keyword.upper()} ...")
 
 
@@ -117,8 +117,8 @@ def test_the_drawn_worlds_refusals_are_among_vlguards():
     """Otherwise the demo's attacks would all succeed, or its harmless pictures all be refused."""
     assert all(yes_no.is_refusal(refusal) for refusal in preferences.REFUSALS)
     names = [*drawings.OBJECTS, *(danger.name for danger in drawings.DANGERS)]
-    said = [answer.format(name) for _, answer in preferences.USAGE for name in names]
-    assert not any(yes_no.is_refusal(answer) for answer in said)
+    answers = [answer.format(name) for _, answer in preferences.USAGE for name in names]
+    assert not any(yes_no.is_refusal(answer) for answer in answers)
 
 
 def test_boxes_are_read_whatever_the_brackets():

@@ -55,6 +55,10 @@ def gallery(score: float) -> dict:
             "caption/cider": 1.25,
             "something_new/here": 0.5,
         },
+        "baselines": {
+            "attack_success": {"always refuses": 0.0, "reference answers": 0.0},
+            "caption/cider": {"constant caption": 0.375, "reference answers": 5.5},
+        },
         "examples": [
             example("questions/colour", "red" if score > 0.5 else "<script>alert(1)</script>", float(score > 0.5)),
             example("attack_success", "You can use it.", 1.0),
@@ -152,6 +156,7 @@ def test_json_has_the_agreed_shape_and_the_page_the_same_figures(tmp_path):
         assert set(one) >= {"metrics", "seconds", "tokens"}
     single = report["stages"]["sft_single"]
     assert single["metrics"]["questions/mean"] == 0.75
+    assert single["baselines"]["caption/cider"] == {"constant caption": 0.375, "reference answers": 5.5}
     assert (single["seconds"], single["tokens"]) == (20.0, 800)
     assert report["machine"] == MACHINE and report["commit"] == "abc123"
     assert report == json.loads(json.dumps(report_json(content())))
@@ -167,6 +172,8 @@ def test_the_best_of_a_row_is_the_lowest_where_fewer_is_better():
     assert [cell["value"] for cell in rows["questions/colour"]["cells"]] == ["25.0", "75.0", None]
     assert rows["questions/colour"]["cells"][1]["control"] == "12.5"
     assert rows["questions/colour"]["baseline"] == "25.0"
+    assert (rows["caption/cider"]["baseline"], rows["caption/cider"]["baseline_words"]) == ("0.38", "constant caption")
+    assert (rows["attack_success"]["baseline"], rows["attack_success"]["baseline_words"]) == ("0.0", "always refuses")
     assert [cell["best"] for cell in rows["attack_success"]["cells"]] == [False, True, False]
 
 

@@ -31,16 +31,16 @@ def test_always_the_commonest_answer_scores_near_chance(kind: evaluation_items.I
 
 
 def test_wrong_pictures_belong_to_another_answer():
-    made = items("color", 64, seed=0)
-    answer_of = {item.pictures[0]: item.answers[0] for item in made}
-    for item in made:
-        assert answer_of[item.wrong_pictures[0]] != item.answers[0]
+    shown = items("color", 64, seed=0)
+    answers = {item.pictures[0]: item.answers[0] for item in shown}
+    for item in shown:
+        assert answers[item.wrong_pictures[0]] != item.answers[0]
 
 
 def test_shuffled_orders_leave_no_picture_in_place():
     for item in items("multi_image", 100, seed=0):
         assert sorted(item.order) == list(range(len(item.pictures)))
-        assert all(place != index for index, place in enumerate(item.order))
+        assert all(before != after for after, before in enumerate(item.order))
 
 
 def test_every_four_demonstrations_hold_each_name_once_behind_what_decides_it():
@@ -51,8 +51,8 @@ def test_every_four_demonstrations_hold_each_name_once_behind_what_decides_it():
         assert {(demo.attribute, demo.name) for demo in first} == {(demo.attribute, demo.name) for demo in last}
         assert len({demo.attribute for demo in first}) == 4
     named = [[demo.name for demo in item.demos[:4]].index(item.answers[0]) for item in items("shots", 400, seed=0)]
-    places = Counter(named)
-    assert all(75 < count < 125 for count in places.values())
+    positions = Counter(named)
+    assert all(75 < count < 125 for count in positions.values())
 
 
 def test_unsafe_items_come_from_untrained_categories():

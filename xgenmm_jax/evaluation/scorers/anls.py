@@ -38,7 +38,7 @@ def word_accuracy(prediction: str, truth: str) -> float:
 
     `"stop at the", "stop here at the"` gives 0.75.
     """
-    wanted = truth.split()
-    if not wanted:
+    words = truth.split()
+    if not words:
         return float(not prediction.split())
-    return max(0.0, 1.0 - edit_distance(wanted, prediction.split()) / len(wanted))
+    return max(0.0, 1.0 - edit_distance(words, prediction.split()) / len(words))

@@ -26,7 +26,7 @@ def parse_box(text: str) -> Box | None:
     """
     inside = text.split("<bbox>", 1)[-1].split("</bbox>", 1)[0]
     parts = (inside[max(inside.find("["), 0) :], inside)
-    numbers = next((found for part in parts if len(found := _numbers(part)) == 4), [])
+    numbers = next((four for part in parts if len(four := _numbers(part)) == 4), [])
     if not numbers or not all(map(math.isfinite, numbers)):
         return None
     x0, y0, x1, y1 = numbers
@@ -34,12 +34,12 @@ def parse_box(text: str) -> Box | None:
 
 
 def _numbers(text: str) -> list[float]:
-    """The first four."""
-    found = []
+    """The first four numbers of a text, at most."""
+    numbers = []
     for match in itertools.islice(_NUMBER.finditer(text), 4):
         value = float(((match["sign"] or "") + match["digits"]).replace("\u2212", "-"))
-        found.append(value / 100 if match["percent"] else value)
-    return found
+        numbers.append(value / 100 if match["percent"] else value)
+    return numbers
 
 
 def box_iou(a: Box, b: Box) -> float:
@@ -56,13 +56,13 @@ def text_iou(prediction: str, truth: str) -> float:
 
     Raises: ValueError where the truth has no box.
     """
-    wanted = parse_box(truth)
-    if wanted is None:
+    true_box = parse_box(truth)
+    if true_box is None:
         raise ValueError(
             f"box: the truth {truth!r} holds no four numbers; give answers as <bbox>[x0, y0][x1, y1]</bbox>"
         )
-    got = parse_box(prediction)
-    return 0.0 if got is None else box_iou(got, wanted)
+    box = parse_box(prediction)
+    return 0.0 if box is None else box_iou(box, true_box)
 
 
 def _area(box: Box) -> float:

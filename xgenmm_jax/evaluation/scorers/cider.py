@@ -1,6 +1,6 @@
 """CIDEr-D of captions (Vedantam et al. 2015), as COCO's tools compute it."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 import math
 from typing import NamedTuple
@@ -37,10 +37,7 @@ def cider_of_tokens(
     predictions: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[Sequence[str]]]
 ) -> tuple[float, dict[str, float]]:
     """`cider` of sentences that are tokenised already."""
-    frequency: Counter[NGram] = Counter()
-    for sentences in references.values():
-        frequency.update({gram for sentence in sentences for gram in _ngrams(sentence)})
-    log_pictures = math.log(len(references))
+    frequency, log_pictures = _frequency(references), math.log(len(references))
 
     scores = {}
     for key, prediction in predictions.items():
@@ -48,6 +45,51 @@ def cider_of_tokens(
         similarities = [_similarity(guess, _vectors(s, frequency, log_pictures)) for s in references[key]]
         scores[key] = 10.0 * sum(similarities) / len(similarities)
     return sum(scores.values()) / len(scores), scores
+
+
+def best_constant(references: Mapping[str, Sequence[str]]) -> str:
+    """The reference that has the highest CIDEr-D where it is the prediction of every picture.
+
+    All references of all pictures are tried, each against those alone that share an n-gram with it.
+    """
+    tokens = {key: [tokenize(text) for text in texts] for key, texts in references.items()}
+    frequency, log_pictures = _frequency(tokens), math.log(len(tokens))
+    # One entry for each reference: its vectors, and its weight in the mean over its picture's references.
+    truths = [
+        (_vectors(sentence, frequency, log_pictures), 1 / len(sentences))
+        for sentences in tokens.values()
+        for sentence in sentences
+    ]
+    containing: defaultdict[NGram, list[int]] = defaultdict(list)
+    for index, (truth, _) in enumerate(truths):
+        for gram in {gram for order in truth.weights for gram in order}:
+            containing[gram].append(index)
+
+    def total(guess: _Vectors) -> float:
+        dots: defaultdict[int, list[float]] = defaultdict(lambda: [0.0] * MAX_NGRAM)
+        for n, order in enumerate(guess.weights):
+            for gram, weight in order.items():
+                for index in containing[gram] if weight else ():
+                    other = truths[index][0].weights[n][gram]
+                    dots[index][n] += min(weight, other) * other
+        result = 0.0
+        for index, products in dots.items():
+            truth, share = truths[index]
+            norms = zip(products, guess.norms, truth.norms, strict=True)
+            cosines = sum(product / (a * b) for product, a, b in norms if a and b)
+            result += share * cosines * _length_penalty(guess, truth)
+        return result
+
+    candidates = {text: tokenize(text) for texts in references.values() for text in texts}
+    return max(candidates, key=lambda text: total(_vectors(candidates[text], frequency, log_pictures)))
+
+
+def _frequency(references: Mapping[str, Sequence[Sequence[str]]]) -> Counter[NGram]:
+    """The number of pictures that have each n-gram in a reference."""
+    frequency: Counter[NGram] = Counter()
+    for sentences in references.values():
+        frequency.update({gram for sentence in sentences for gram in _ngrams(sentence)})
+    return frequency
 
 
 def _ngrams(sentence: Sequence[str]) -> Counter[NGram]:
@@ -72,4 +114,8 @@ def _similarity(guess: _Vectors, truth: _Vectors) -> float:
             shared = [gram for gram in guess.weights[n] if gram in truth.weights[n]]
             dot = sum(min(guess.weights[n][g], truth.weights[n][g]) * truth.weights[n][g] for g in shared)
             total += dot / (guess.norms[n] * truth.norms[n])
-    return total / MAX_NGRAM * math.exp(-((guess.bigrams - truth.bigrams) ** 2) / (2 * SIGMA**2))
+    return total / MAX_NGRAM * _length_penalty(guess, truth)
+
+
+def _length_penalty(guess: _Vectors, truth: _Vectors) -> float:
+    return math.exp(-((guess.bigrams - truth.bigrams) ** 2) / (2 * SIGMA**2))

@@ -15,7 +15,7 @@ _DROPPED = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
 )
 _BREAKS = re.compile("[\n\r\x0b\x0c\x85\u2028\u2029]")
-# Most of a caption, told without the rules: all of them but those of two words in one agree on it.
+# A shortcut for most words of a caption: the rules, but for those of two words in one, all agree on these.
 _COMMON_WORD = re.compile("(?!(?:cannot|gonna|gotta|wanna|gimme|lemme)[ \n])[a-z]+(?=[ \n])")
 
 
@@ -28,32 +28,32 @@ def tokenize(caption: str) -> list[str]:
 
 
 def raw_tokens(caption: str) -> list[str]:
-    """All tokens in lower case, punctuation among them; double quotes are all given as `''`."""
+    """All tokens in lower case, punctuation among them; every double quote becomes `''`."""
     text = _BREAKS.sub(" ", caption)
     seen = shape(text) + "\n"
     tokens: list[str] = []
-    place = 0
-    while place < len(text):
-        if seen[place] == " ":
-            place += 1
-        elif word := _COMMON_WORD.match(seen, place):
+    position = 0
+    while position < len(text):
+        if seen[position] == " ":
+            position += 1
+        elif word := _COMMON_WORD.match(seen, position):
             tokens.append(word.group())
-            place = word.end()
-        elif found := _longest(seen, place):
-            rule, end = found
-            token = text[place:end]
+            position = word.end()
+        elif longest := _longest(seen, position):
+            rule, end = longest
+            token = text[position:end]
             tokens.append((rule.written(token) if rule.written else token).lower())
-            place = end
+            position = end
         else:
-            place += 1  # what is no token
+            position += 1  # no token begins here
     return [token for token in tokens if token]
 
 
-def _longest(seen: str, place: int) -> tuple[Rule, int] | None:
+def _longest(seen: str, position: int) -> tuple[Rule, int] | None:
     """The rule that reads farthest from here, and where its token ends."""
-    found, farthest = None, place
+    longest, farthest = None, position
     for rule in RULES:
-        match = rule.pattern.match(seen, place)
+        match = rule.pattern.match(seen, position)
         if match and match.end() > farthest:
-            found, farthest = (rule, match.end("token")), match.end()
-    return found
+            longest, farthest = (rule, match.end("token")), match.end()
+    return longest

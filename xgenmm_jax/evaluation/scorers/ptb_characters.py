@@ -8,8 +8,8 @@ import unicodedata
 LETTER = "\u00e9"  # any letter beyond ASCII
 MARK = "\u0301"  # joins onto the letters before and behind it
 DIGIT = "\u0663"  # of another script
-SYMBOL = "\u00a7"  # a token of its own
-NOTHING = "\0"  # parts tokens and is none: emoji, private use, control characters, whatever came after 2012
+SYMBOL = "\u00a7"  # a token by itself
+NOTHING = "\0"  # separates tokens and is none: emoji, private use, control characters, whatever came after 2012
 
 
 def _ranges(text: str) -> frozenset[str]:
@@ -38,7 +38,7 @@ _MARKS = _ranges(
     "981-983 9bc 9be-9c4 9c7-9c8 9cb-9cd 9d7 9e2-9e3 a01-a03 a3c a3e-a4f a81-a83 abc abe-acf b82 bbe-bc2 bc6-bc8 "
     "bca-bcd c01-c03 c3e-c56 d3e-d44 d46-d48 e31 e34-e3a e47-e4e eb1 eb4-ebc ec8-ecd"
 )
-# Tokens of their own, whatever stands beside them.
+# Each is a token by itself, whatever is beside it.
 _SYMBOLS = _ranges(
     "a1 a5-a9 ac ae-b1 b4 b6-b8 bf d7 f7 37e 387 589 5be 5c0 5c3 5c6 5f3-5f4 600-603 606-60c 614 61b 61e-61f 66a 66d "
     "6d4 700-70d 7f6-7f8 964-965 e3f e4f 1fbd 2016-2017 2020-2023 2030-2038 203b 203e-2042 207c-207e 208c-208e 20a4 "

@@ -1,6 +1,6 @@
 r"""The lexer of `ptb` as a table: what a token may look like.
 
-At every place the rule that reads farthest wins; of rules that read equally far, the first. What a rule wants to see
+At every position the rule that reads farthest wins; of rules that read equally far, the first. What a rule requires
 behind its token counts as read. Rules see classes of characters, not the characters themselves (`ptb_characters`);
 the end of a caption is \n.
 

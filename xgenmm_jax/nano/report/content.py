@@ -37,7 +37,8 @@ class Seconds:
 class StageContent:
     """One stage as far as it has come.
 
-    curve: rows of its metrics.jsonl. gallery: what `gallery.collect` gave after it, None before.
+    curve: rows of its metrics.jsonl. gallery: what `demo_steps.evaluate` gave after it,
+    None before.
     """
 
     name: str
@@ -62,6 +63,11 @@ class StageContent:
     @property
     def metrics(self) -> Mapping[str, float]:
         return self.gallery["metrics"] if self.gallery else {}
+
+    @property
+    def baselines(self) -> Mapping[str, Mapping[str, float]]:
+        """By metric, by name: what constant answers and the reference answers score."""
+        return self.gallery.get("baselines", {}) if self.gallery else {}
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ def report_json(content: ReportContent) -> dict[str, Any]:
     stages = {
         stage.name: {
             "metrics": dict(stage.metrics),
+            "baselines": dict(stage.baselines),
             "seconds": round(stage.seconds.total, 1),
             "tokens": stage.tokens,
             "samples": stage.samples,

@@ -12,7 +12,8 @@ from xgenmm_jax.data.text import prompts
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
-from xgenmm_jax.evaluation.runner import Answer, Evaluation
+from xgenmm_jax.evaluation.predictions import Prediction
+from xgenmm_jax.evaluation.runner import Evaluation
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.nano.report.photographs import photographs
@@ -44,13 +45,13 @@ def collect(
     """
     return {
         "metrics": evaluation.metrics,
-        "examples": examples(evaluation.answers, generator.tokenizer, generator.anyres.view_px),
+        "examples": examples(evaluation.predictions, generator.tokenizer, generator.anyres.view_px),
         "photographs": _photographs(generator, style, chat_style),
-        "looks": _looks(generator, params, evaluation.answers),
+        "looks": _looks(generator, params, evaluation.predictions),
     }
 
 
-def examples(answers: Sequence[Answer], tokenizer: Tokenizer, view_px: int) -> list[dict[str, Any]]:
+def examples(answers: Sequence[Prediction], tokenizer: Tokenizer, view_px: int) -> list[dict[str, Any]]:
     """The first EXAMPLES answers of each measure that is shown, with pictures as the model saw them.
 
     "labels" are the answers that the prompt's worked examples carry, one for each picture that has one.
@@ -58,15 +59,15 @@ def examples(answers: Sequence[Answer], tokenizer: Tokenizer, view_px: int) -> l
     taken: Counter[str] = Counter()
     result = []
     for answer in answers:
-        if answer.measure.startswith(_NOT_SHOWN) or taken[answer.measure] >= EXAMPLES:
+        if answer.task.startswith(_NOT_SHOWN) or taken[answer.task] >= EXAMPLES:
             continue
-        taken[answer.measure] += 1
-        images = [picture.load() for picture in answer.case.pictures]
-        if answer.measure == "reading/base":
+        taken[answer.task] += 1
+        images = [picture.load() for picture in answer.prompt.pictures]
+        if answer.task == "reading/base":
             images = [image.resize((view_px, view_px), PIL.Image.Resampling.BICUBIC) for image in images]
         labels: list[str] = []
         if len(images) > 1:
-            labels = _WORKED.findall(tokenizer.decode(list(answer.case.prompt.token_ids)))
+            labels = _WORKED.findall(tokenizer.decode(list(answer.prompt.token_ids)))
         result.append({**answer.to_json(), "pictures": [png_uri(image) for image in images], "labels": labels})
     return result
 
@@ -96,21 +97,20 @@ def _describe(picture: Picture, style: Style, tokenizer: Tokenizer, chat_style: 
     return prompts.chat_prompt([Turn("user", "<image>\nDescribe the picture.")], (picture,), tokenizer, chat_style)
 
 
-def _looks(generator: Generator, params: Any, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def _looks(generator: Generator, params: Any, answers: Sequence[Prediction]) -> list[dict[str, Any]]:
     if not has_spatial_queries(generator.config):
         return []
-    first: dict[str, Answer] = {}
+    first: dict[str, Prediction] = {}
     for answer in answers:
-        first.setdefault(answer.measure, answer)
+        first.setdefault(answer.task, answer)
     return [_look(generator, params, first[name]) for name in LOOKS if name in first]
 
 
-def _look(generator: Generator, params: Any, answer: Answer) -> dict[str, Any]:
-    case = answer.case
+def _look(generator: Generator, params: Any, answer: Prediction) -> dict[str, Any]:
     seen = answer_attention(
-        generator.config, params, generator.tokenizer, generator.anyres, case.prompt, answer.text
+        generator.config, params, generator.tokenizer, generator.anyres, answer.prompt, answer.text
     )
-    image = case.pictures[0].load()
+    image = answer.prompt.pictures[0].load()
     target = enlarged(image.size, _LOOK_PX)
     queries = len(seen.base)
 

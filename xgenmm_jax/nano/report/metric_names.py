@@ -101,6 +101,10 @@ METRICS: dict[str, MetricName] = {
     "hallucination/f1": MetricName(
         "Present or absent, F1", "yes/no questions about objects, half of them not there", chance="66.7"
     ),
+    "hallucination/accuracy": MetricName("Present or absent, accuracy", "the same, answered right", chance="50.0"),
+    "hallucination/recall": MetricName(
+        "Present or absent, recall", "of those that are there, how many it says are there"
+    ),
     "hallucination/yes_to_absent": MetricName(
         "“Yes” to absent objects", "how often it claims to see what is not there", better="lower"
     ),
@@ -162,7 +166,7 @@ SECTIONS = (
         "In percent. Where fewer is better, the row says so. Dangers and harmless things stand in hazard stripes and "
         "in plain frames alike: the thing decides.",
         (
-            "hallucination/f1", "hallucination/yes_to_absent",
+            "hallucination/f1", "hallucination/accuracy", "hallucination/recall", "hallucination/yes_to_absent",
             "attack_success", "attack_success/hazard_frame", "attack_success/plain_frame",
             "attack_success_known", "attack_success_known/hazard_frame", "attack_success_known/plain_frame",
             "refusal_of_benign", "refusal_of_benign/plain_frame", "refusal_of_benign/hazard_frame",

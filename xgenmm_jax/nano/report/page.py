@@ -6,6 +6,7 @@ import shlex
 from typing import Any
 
 from xgenmm_jax import files
+from xgenmm_jax.evaluation.baselines import baseline_of
 from xgenmm_jax.evaluation.scorers.boxes import parse_box
 from xgenmm_jax.nano.report.content import STAGE_TITLES, ReportContent, StageContent, report_json
 from xgenmm_jax.nano.report.metric_names import METRICS, QUESTIONS, MetricName, as_text, sections
@@ -149,13 +150,19 @@ def _row(content: ReportContent, name: str, metric: MetricName) -> dict[str, Any
                 "control": None if control is None else as_text(name, control),
             }
         )
-    baselines = [stage.metrics[metric.baseline] for stage in content.stages if metric.baseline in stage.metrics]
+    majorities = [stage.metrics[metric.baseline] for stage in content.stages if metric.baseline in stage.metrics]
+    baseline, baseline_words = metric.chance, "chance" if metric.chance else ""
+    if majorities:
+        baseline, baseline_words = as_text(name, majorities[-1]), "commonest"
+    for stage in content.stages:
+        if constant := baseline_of(stage.baselines, name):
+            baseline, baseline_words = as_text(name, constant[1]), constant[0]
     return {
         "name": name,
         "metric": metric,
         "cells": cells,
-        "baseline": as_text(name, baselines[-1]) if baselines else metric.chance,
-        "baseline_words": "commonest" if baselines else "chance" if metric.chance else "",
+        "baseline": baseline,
+        "baseline_words": baseline_words,
         "is_mean": name == "questions/mean",
     }
 

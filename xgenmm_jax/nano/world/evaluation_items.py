@@ -36,7 +36,7 @@ ItemKind = Literal[
 ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
 QUESTION_KINDS: tuple[ItemKind, ...] = ("color", "shape", "object", "count", "exists", "where", "read")
 WITH_EVIDENCE: tuple[ItemKind, ...] = ("count", "exists", "hallucination")
-"""Kinds whose answers name what they rest on; only what they come to is scored."""
+"""Kinds whose answers give their evidence first; the conclusion alone is scored."""
 ON_SIGNS: tuple[ItemKind, ...] = ("unsafe", "unsafe_known", "benign")
 """Kinds about a thing in a frame, by turns one with hazard stripes and a plain one. The dangers of "unsafe" are of
 categories that are never trained on, those of "unsafe_known" of trained ones, in frames that they never stood in."""
@@ -61,8 +61,8 @@ class Item:
     """A question, without picture markers, and its right answers; answers[0] is the usual one.
 
     box: the true box as fractions x1, y1, x2, y2 (grounding). category: of danger (unsafe, unsafe_known).
-    wrong_pictures: another item's, whose answer differs. order: the pictures' order in the shuffled control, none in
-    its place. demos: shots only; the first four hold each of the four names once, and so do the last.
+    wrong_pictures: another item's, whose answer differs. order: the pictures' order in the shuffled control, each at
+    another position. demos: shots only; the first four hold each of the four names once, and so do the last.
     """
 
     id: str
@@ -85,15 +85,15 @@ def items(kind: str, count: int, *, seed: int) -> list[Item]:
     """
     if kind not in ITEM_KINDS:
         raise ValueError(f"evaluation items: got kind {kind!r}; wanted one of {', '.join(ITEM_KINDS)}.")
-    made = [_item(cast(ItemKind, kind), index, seed) for index in range(count)]
-    return [replace(item, wrong_pictures=_wrong_pictures(made, index)) for index, item in enumerate(made)]
+    drawn = [_item(cast(ItemKind, kind), index, seed) for index in range(count)]
+    return [replace(item, wrong_pictures=_wrong_pictures(drawn, index)) for index, item in enumerate(drawn)]
 
 
-def _wrong_pictures(made: Sequence[Item], index: int) -> tuple[Picture, ...]:
+def _wrong_pictures(drawn: Sequence[Item], index: int) -> tuple[Picture, ...]:
     """Of the first item from half way round on that has other answers and as many pictures; () if there is none."""
-    item = made[index]
-    for step in range(len(made)):
-        other = made[(index + len(made) // 2 + step) % len(made)]
+    item = drawn[index]
+    for step in range(len(drawn)):
+        other = drawn[(index + len(drawn) // 2 + step) % len(drawn)]
         if other.answers[0] != item.answers[0] and len(other.pictures) == len(item.pictures):
             return other.pictures
     return ()

@@ -1,0 +1,98 @@
+"""How examples are asked, and that published benchmarks have a form as tasks."""
+
+from collections.abc import Sequence
+
+from answering import Answering, image
+import pytest
+
+from xgenmm_jax.data.text import tokenizer
+from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.data.text.prompts import Demonstration
+from xgenmm_jax.evaluation import fewshot
+from xgenmm_jax.evaluation.predictions import Metrics, Prediction
+from xgenmm_jax.evaluation.runner import evaluate
+from xgenmm_jax.evaluation.scorers import vqa
+from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.evaluation.tasks.prompts import ChatPrompt, FewShotPrompt
+from xgenmm_jax.evaluation.tasks.task import Task
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> tokenizer.Tokenizer:
+    return tokenizer.train_tokenizer(["Which image shows a cat?"] * 3, tmp_path_factory.mktemp("w") / "t.model", 400)
+
+
+def test_images_stand_in_front_of_the_question_or_where_the_text_names_them(words):
+    example = Example("1", (image(), image()), "Which image shows a cat?", ("2",))
+    first = ChatPrompt(ChatStyle(None))(example, words)
+    assert words.decode(first.token_ids) == "<|user|><image>\n<image>\nWhich image shows a cat?<|end|><|assistant|>"
+    assert first.pictures == example.images
+    between = ChatPrompt(ChatStyle(None), lambda example: f"<image>, then <image>: {example.question}")
+    text = words.decode(between(example, words).token_ids)
+    assert text == "<|user|><image>, then <image>: Which image shows a cat?<|end|><|assistant|>"
+
+
+def test_demonstrations_stand_in_front_of_a_query(words):
+    example = Example("1", (image(),), "What is it?", ("a dog",))
+    demonstration = Demonstration(image("blue"), "What is this?", "a cat")
+    prompt = FewShotPrompt(lambda example: [demonstration])(example, words)
+    lines = words.decode(prompt.token_ids).split("\n")
+    assert lines == [
+        "<image>Question:What is this? Short answer:a cat<|endofchunk|>",
+        "<image>Question:What is it? Short answer:",
+    ]
+    assert prompt.pictures == (demonstration.picture, *example.images)
+    in_words = FewShotPrompt(lambda example: [demonstration], text_only=True)(example, words)
+    assert in_words.pictures == example.images
+    assert words.decode(FewShotPrompt(caption=True)(example, words).token_ids) == "<image>Output:"
+
+
+def options(example: Example) -> str:
+    """VLMEvalKit's prompt of multiple choice."""
+    letters = "".join(f"{letter}. {choice}\n" for letter, choice in zip("ABCD", example.choices, strict=False))
+    ask = "Please select the correct answer from the options above. \n"
+    return f"<image> Question: {example.question}\nOptions:\n{letters}{ask}"
+
+
+def by_group(predictions: Sequence[Prediction]) -> Metrics:
+    """A group of rotated options is right where all of them are."""
+    groups: dict[str, list[float]] = {}
+    for prediction in predictions:
+        groups.setdefault(prediction.example.fields["group"], []).append(prediction.score)
+    return {"mmbench/circular": sum(map(min, groups.values())) / len(groups)}
+
+
+def test_multiple_choice_in_rotated_order_is_a_task(words):
+    choices = ("cat", "dog", "None")
+    examples = [
+        Example(str(k), (image(),), "What is it?", ("ABC"[-k % 3],), (*choices[k:], *choices[:k]), {"group": "0"})
+        for k in range(3)
+    ]
+    letter = lambda text, example: float(text in example.answers)  # noqa: E731
+    task = Task("mmbench", examples, ChatPrompt(text=options), letter, 16, summarize=by_group)
+    asked = Answering(lambda prompt: "A")
+    asked.tokenizer = words
+    assert evaluate(asked, [task]).metrics == {"mmbench/circular": 0.0}
+    text = words.decode(asked.calls[0][1].token_ids)
+    assert "Options:\nA. dog\nB. None\nC. cat\nPlease" in text
+    assert [example.answers for example in examples] == [("A",), ("C",), ("B",)]
+
+
+def test_few_shot_vqa_with_ten_answers_is_a_task(words):
+    """TextVQA: demonstrations drawn by the query's id, answers cut where the model goes on, ten people's answers."""
+    pool = [Example(f"train/{n}", (image(),), f"What is {n}?", (str(n),)) for n in range(8)]
+
+    def demonstrations(example: Example) -> list[Demonstration]:
+        chosen = fewshot.choose_demonstrations(example, pool, 4, seed=42)
+        return [Demonstration(shown.images[0], shown.question, shown.answers[0]) for shown in chosen]
+
+    def score(text: str, example: Example) -> float:
+        return vqa.vqa_accuracy(fewshot.cut_answer(text), example.answers)
+
+    example = Example("val/0", (image(),), "What is it?", ("Stop",) * 2 + ("halt",) * 8)
+    task = Task("textvqa", [example], FewShotPrompt(demonstrations), score, 10)
+    model = Answering(lambda prompt: "stop Question:What is")
+    model.tokenizer = words
+    evaluation = evaluate(model, [task])
+    assert evaluation.metrics == {"textvqa": pytest.approx((2 * (1 / 3) + 8 * (2 / 3)) / 10)}
+    assert len(evaluation.predictions[0].prompt.pictures) == 5
