@@ -71,7 +71,7 @@ class Oracle(Generator):
     def evaluate(self, suite: list[Task]) -> Evaluation:
         return evaluate(self, [self.watch(task) for task in suite])
 
-    def generate(self, prompts, max_new_tokens, *, anyres=None):
+    def generate(self, prompts, decoding, *, anyres=None):
         self.calls.append(len(prompts))
         return [self.answer(self.requests[id(prompt)][1]) for prompt in prompts]
 
