@@ -11,8 +11,8 @@ import pytest
 from xgenmm_jax import api
 from xgenmm_jax.api.conversion import export_checkpoint, import_run, load_params, run_config
 from xgenmm_jax.convert import trees
-from xgenmm_jax.convert.detect import Given
 from xgenmm_jax.convert.importing import open_source, read_tree
+from xgenmm_jax.convert.tensor_shapes import Overrides
 from xgenmm_jax.data.anyres import GRIDS_RELEASED
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.nano.captioner import CaptionerConfig
@@ -133,4 +133,4 @@ def test_released_folder_onto_a_mesh(dtype):
 
 def test_a_part_does_not_load_as_a_model():
     with pytest.raises(ValueError, match="is CLIP tower .open_clip., a part of a model"):
-        load_params(GOLDENS / "open_clip_vit", given=Given(vision_heads=4))
+        load_params(GOLDENS / "open_clip_vit", overrides=Overrides(vision_heads=4))

@@ -8,10 +8,11 @@ from checkpoints_made import GOLDENS
 import pytest
 
 from xgenmm_jax.convert import trees
-from xgenmm_jax.convert.detect import Given, recognize
+from xgenmm_jax.convert.detect import detect_format
 from xgenmm_jax.convert.formats import open_clip, phi3_hf, siglip_big_vision, siglip_hf, xgenmm
 from xgenmm_jax.convert.rules import their_shapes
 from xgenmm_jax.convert.safetensors_writer import index, plan_shards
+from xgenmm_jax.convert.tensor_shapes import Overrides
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
@@ -51,13 +52,13 @@ def test_shards_of_the_released_size_are_the_released_ones():
 @pytest.mark.parametrize("prefix", ["", "vlm.", "module.", "model.vlm."])
 def test_prefix_is_whatever_stands_before_the_names(prefix):
     shapes = {prefix + name.removeprefix("vlm."): shape for name, shape in released_shapes().items()}
-    found = recognize(shapes, {})
-    assert found.config == RELEASED and shapes_of(found.rules, found.config) == shapes
+    detected = detect_format(shapes, {})
+    assert detected.config == RELEASED and shapes_of(detected.rules, detected.config) == shapes
 
 
-def test_released_shapes_are_recognised_without_config():
-    found = recognize(released_shapes(), {})
-    assert found.config == RELEASED and not found.made
+def test_released_shapes_are_detected_without_config():
+    detected = detect_format(released_shapes(), {})
+    assert detected.config == RELEASED and not detected.initialized
 
 
 def test_training_checkpoint_needs_a_tower():
@@ -65,8 +66,8 @@ def test_training_checkpoint_needs_a_tower():
         name.removeprefix("vlm."): shape for name, shape in released_shapes().items() if "vision_encoder" not in name
     }
     with pytest.raises(ValueError, match="lacks the frozen vision tower.*--vision"):
-        recognize(shapes, {})
-    assert recognize(shapes, {}, tower=ViTConfig()).config == RELEASED
+        detect_format(shapes, {})
+    assert detect_format(shapes, {}, tower=ViTConfig()).config == RELEASED
 
 
 @pytest.mark.parametrize(
@@ -82,11 +83,11 @@ def test_training_checkpoint_needs_a_tower():
     ],
     ids=["siglip", "siglip_bare", "big_vision", "big_vision_unrolled", "dfn", "phi3_mini", "phi3_medium"],
 )
-def test_released_parts_are_recognised_by_their_shapes(config, rules):
+def test_released_parts_are_detected_by_their_shapes(config, rules):
     """Phi-3 medium's ten key-value heads are counted from its fused kernel."""
-    found = recognize(shapes_of(rules, config), {})
-    assert found.config == config and found.rules == rules
-    covered = {rule.ours for rule in found.rules} | set(found.made)
+    detected = detect_format(shapes_of(rules, config), {})
+    assert detected.config == config and detected.rules == rules
+    covered = {rule.ours for rule in detected.rules} | set(detected.initialized)
     assert covered == trees.shapes(config).keys()
 
 
@@ -94,8 +95,8 @@ def test_other_siglip_sizes():
     base = ViTConfig(image_size_px=256, patch_px=16, width=768, hidden=3072, layers=12, heads=12)
     shapes = shapes_of(siglip_hf.vision_rules(base, "vision_model."), base)
     beside = {"text_model.encoder.layers.0.layer_norm1.weight": (768,), "logit_scale": (1,), "logit_bias": (1,)}
-    found = recognize(beside | shapes, {})
-    assert found.config == base and all(found.ignored(name) for name in beside)
+    detected = detect_format(beside | shapes, {})
+    assert detected.config == base and all(detected.ignored(name) for name in beside)
 
 
 @pytest.mark.parametrize(
@@ -112,16 +113,16 @@ def test_other_siglip_sizes():
 )
 def test_other_families_are_refused_by_name(names, sentence):
     with pytest.raises(ValueError, match=sentence):
-        recognize(dict.fromkeys(names, (4, 4)), {})
+        detect_format(dict.fromkeys(names, (4, 4)), {})
 
 
 def test_long_context_phi_is_refused():
     shapes = shapes_of(phi3_hf.decoder_rules(Phi3Config(), ""), Phi3Config())
     with pytest.raises(ValueError, match='rotary embedding "longrope"'):
-        recognize(shapes, {"rope_scaling": {"type": "longrope"}})
+        detect_format(shapes, {"rope_scaling": {"type": "longrope"}})
 
 
 def test_heads_that_do_not_fit_are_refused():
     shapes = shapes_of(phi3_hf.decoder_rules(Phi3Config(), ""), Phi3Config())
     with pytest.raises(ValueError, match="7 heads do not divide the width 3072"):
-        recognize(shapes, {}, Given(decoder_heads=7))
+        detect_format(shapes, {}, Overrides(decoder_heads=7))

@@ -7,20 +7,20 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from xgenmm_jax.convert.detect import Given
 from xgenmm_jax.convert.importing import open_source, read_tree
+from xgenmm_jax.convert.tensor_shapes import Overrides
 from xgenmm_jax.models.layers import normalize_pixels
 from xgenmm_jax.models.vit import ViT
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
 BIG_VISION = GOLDENS / "big_vision_scanned"
 OPEN_CLIP = GOLDENS / "open_clip_vit"
-FOUR_HEADS = Given(vision_heads=4)
+FOUR_HEADS = Overrides(vision_heads=4)
 """A released ViT-H/14 is known by its width; the golden's 48 is nobody's."""
 
 
-def outputs(path, pixels, given):
-    with open_source(path, given) as source:
+def outputs(path, pixels, overrides):
+    with open_source(path, overrides) as source:
         params, config = read_tree(source)["vision"], source.config
     apply = jax.jit(lambda params, pixels: ViT(config).apply({"params": params}, pixels, method="features_and_pooled"))
     return apply(params, jnp.asarray(pixels))
@@ -33,7 +33,7 @@ def golden(folder):
 
 def test_big_vision_features_and_pooled():
     wanted = golden(BIG_VISION)
-    features, pooled = outputs(BIG_VISION / "siglip.npz", wanted["pixels"], Given())
+    features, pooled = outputs(BIG_VISION / "siglip.npz", wanted["pixels"], Overrides())
     np.testing.assert_allclose(features, wanted["features"], **TOLERANCE)
     np.testing.assert_allclose(pooled, wanted["pooled"], **TOLERANCE)
 
@@ -81,7 +81,7 @@ def test_open_clip_settings_name_the_activation(tmp_path):
     (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"vision_cfg": {"head_width": 12}}}')
     with open_source(tmp_path) as source:
         assert source.config.activation == "gelu" and source.config.heads == 4
-    with open_source(tmp_path, Given(activation="quick_gelu")) as source:
+    with open_source(tmp_path, Overrides(activation="quick_gelu")) as source:
         assert source.config.activation == "quick_gelu"
 
 

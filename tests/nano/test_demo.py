@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from xgenmm_jax.cli import demo as cli_demo
 from xgenmm_jax.nano import demo
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.runs.run_lock import RunLock
@@ -169,7 +170,7 @@ def test_compilations_are_counted_where_they_happen(tmp_path):
 
 
 def test_each_stage_starts_from_the_one_before(tmp_path):
-    for name in demo.STAGES:
+    for name in cli_demo.STAGES:
         (tmp_path / f"{name}.py").write_text(
             "from xgenmm_jax.training.config import Initialize, TrainConfig\n"
             "from xgenmm_jax.training.objectives.next_token import NextToken\n"
@@ -177,20 +178,20 @@ def test_each_stage_starts_from_the_one_before(tmp_path):
             "    start = Initialize(vision='tower.safetensors')\n"
             f"    return TrainConfig('{name}', None, None, NextToken(), 5, initialize=start)\n"
         )
-    stages = demo.load_stages(tmp_path, tmp_path / "work")
-    assert [stage.name for stage in stages] == list(demo.STAGES)
+    stages = cli_demo.load_stages(tmp_path, tmp_path / "work")
+    assert [stage.name for stage in stages] == list(cli_demo.STAGES)
     assert all(isinstance(stage.config, TrainConfig) and stage.steps == 5 for stage in stages)
     starts = [stage.config.initialize.run for stage in stages]
-    assert starts == [None, *(str(tmp_path / "work" / name) for name in demo.STAGES[:-1])]
+    assert starts == [None, *(str(tmp_path / "work" / name) for name in cli_demo.STAGES[:-1])]
 
 
 def test_a_missing_stage_is_named(tmp_path):
     with pytest.raises(ValueError, match="no folder"):
-        demo.load_stages(tmp_path / "nowhere", tmp_path)
+        cli_demo.load_stages(tmp_path / "nowhere", tmp_path)
     with pytest.raises(ValueError, match="stage1.py"):
-        demo.load_stages(tmp_path, tmp_path)
+        cli_demo.load_stages(tmp_path, tmp_path)
 
 
 def test_two_demos_in_one_folder_are_refused(tmp_path):
     with RunLock(tmp_path), pytest.raises(ValueError, match="another process"):
-        demo.main(["--workdir", str(tmp_path)])
+        cli_demo.main(["--workdir", str(tmp_path)])

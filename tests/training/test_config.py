@@ -9,6 +9,7 @@ import pytest
 import tiny_run
 import toy_run
 
+from xgenmm_jax.cli import main as cli
 from xgenmm_jax.data.readers.records import RecordFiles
 from xgenmm_jax.models import sizes
 from xgenmm_jax.nano.sources import Synthetic
@@ -43,12 +44,13 @@ def test_what_is_no_config_is_one_sentence(config, tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         load_config(tmp_path)
-    spare = to_json(config) | {"stepz": 3}
+    save_config(config, tmp_path / "config.json")
+    whole = json.loads((tmp_path / "config.json").read_text())
+    spare = whole | {"stepz": 3}
     (tmp_path / "config.json").write_text(json.dumps(spare))
     with pytest.raises(ValueError, match="has no field stepz"):
         load_config(tmp_path)
 
-    whole = to_json(config)
     damaged = [
         ({}, "got {} .*'class'"),
         ([], "holds .., wanted an object"),
@@ -71,6 +73,43 @@ def test_what_is_no_config_is_one_sentence(config, tmp_path):
 
     with pytest.raises(ValueError, match="got a value of type object"):
         to_json(Local())
+
+
+OLD_RUN = Path(__file__).parents[1] / "goldens" / "run_config_d833a01.json"
+"""config.json of experiments/nano/stage1.py as commit d833a01 wrote it, with two of its eight sources."""
+
+
+def test_a_run_of_an_earlier_format_is_refused_with_the_commit_that_reads_it(config, tmp_path):
+    """Its classes and fields have other names now, so it would fail at whichever was met first."""
+    file = tmp_path / "config.json"
+    file.write_text(OLD_RUN.read_text())
+    sentence = f"'{file}' was written before .* read it with commit d833a01 .git checkout d833a01., or start .*run '"
+    for read in (lambda: load_config(tmp_path), lambda: load_config(file), lambda: check_same(config, tmp_path)):
+        with pytest.raises(ValueError, match=sentence):
+            read()
+    for unknown in (3, "2", None, [2]):
+        file.write_text(json.dumps({"version": unknown, **to_json(config)}))
+        with pytest.raises(ValueError, match="got version .*, wanted 2; .*'commit'"):
+            load_config(tmp_path)
+
+
+def test_every_command_refuses_a_run_of_an_earlier_format_in_one_line(tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(OLD_RUN.read_text())
+    monkeypatch.setattr(cli, "keep_compilations", lambda: None)
+    repository = Path(__file__).parents[2]
+    commands = [
+        ["train", str(repository / "experiments/nano/stage1.py"), "--workdir", str(run)],
+        ["generate", str(run), "What is this?"],
+        ["evaluate", str(run)],
+        ["convert", str(run), str(tmp_path / "out"), "--to", "xgenmm"],
+    ]
+    for command in commands:
+        assert cli.main(command) == 1
+        error = capsys.readouterr().err
+        assert "read it with commit d833a01" in error and error.count("\n") == 1, (command, error)
+    assert [path.name for path in run.iterdir()] == ["config.json"] and not (tmp_path / "out").exists()
 
 
 def test_run_folder_is_complete_or_absent(config, tmp_path):

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from xgenmm_jax.convert import exporting, importing, trees
-from xgenmm_jax.convert.detect import NOTHING, Given
 from xgenmm_jax.convert.exporting import Layout
 from xgenmm_jax.convert.importing import Progress, Source
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES
+from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
@@ -197,7 +197,7 @@ def load_params(
     source: str | Path,
     dtype: Dtype = "float32",
     mesh: jax.sharding.Mesh | None = None,
-    given: Given = NOTHING,
+    overrides: Overrides = NO_OVERRIDES,
     progress: Progress = lambda _: None,
 ) -> tuple[VLMConfig, Any]:
     """A released xGen-MM checkpoint straight onto the devices: its config and parameters.
@@ -206,7 +206,7 @@ def load_params(
 
     Raises ValueError where the checkpoint is none, or does not fit.
     """
-    with importing.open_source(Path(source), given) as opened:
+    with importing.open_source(Path(source), overrides) as opened:
         config = opened.config
         if not isinstance(config, VLMConfig):
             raise ValueError(f"checkpoint: '{source}' is {opened.family}, a part of a model; give a whole xGen-MM.")

@@ -14,8 +14,8 @@ from xgenmm_jax import files
 from xgenmm_jax.api.conversion import load_params, run_config
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import IdsOnly, Processor
-from xgenmm_jax.convert.detect import NOTHING, Given
 from xgenmm_jax.convert.importing import open_source
+from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.models import blip3
@@ -37,7 +37,7 @@ def load(
     mesh: jax.sharding.Mesh | object | None = None,
     tokenizer: str | os.PathLike | None = None,
     base: bool | None = None,
-    given: Given | object = NOTHING,
+    overrides: Overrides | object = NO_OVERRIDES,
     official_images: bool = False,
 ) -> LMM:
     """A run folder of ours, or a released xGen-MM folder or file, with its parameters on the devices.
@@ -49,7 +49,7 @@ def load(
     official_images: pictures that are handed over are read as in the released code and in training, `Processor`.
     Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights, without which ids alone
     go in and out; base: whether it is the base model, which sees one view of a picture, by default as
-    preprocessor_config.json tells; given: numbers of heads that the files do not tell.
+    preprocessor_config.json tells; overrides: numbers of heads that the files do not tell.
 
     Released tensors stream to the devices a layer at a time; nothing is written.
 
@@ -63,13 +63,15 @@ def load(
             "weights that is here."
         )
     dtype = _checked_dtype(dtype)
-    if not isinstance(given, Given):
-        raise ValueError(f"load: got {shown(given)} for given; give convert.recognize.Given(vision_heads=...).")
+    if not isinstance(overrides, Overrides):
+        raise ValueError(
+            f"load: got {shown(overrides)} for overrides; give convert.tensor_shapes.Overrides(vision_heads=...)."
+        )
     if mesh is not None and getattr(mesh, "axis_names", None) != AXES:
         raise ValueError(f"load: got {shown(mesh)} for mesh; give one of training.sharding.make_mesh.")
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
-        loaded = _load_released(path, dtype, mesh, tokenizer, base, given)
+        loaded = _load_released(path, dtype, mesh, tokenizer, base, overrides)
     else:
         loaded = _load_run(path, dtype, mesh)
     loaded.processor = replace(loaded.processor, official_images=official_images)
@@ -114,13 +116,13 @@ def _load_released(
     mesh: jax.sharding.Mesh,
     tokenizer: str | Path | None,
     base: bool | None,
-    given: Given,
+    overrides: Overrides,
 ) -> LMM:
-    with open_source(path, given) as source:
+    with open_source(path, overrides) as source:
         beside = source.folder / run_folder.TOKENIZER_FILE
         file = beside if tokenizer is None else user_path(tokenizer, "tokenizer")
         run = run_config(source, base, str(file))
-    config, params = load_params(path, dtype or "float32", mesh, given)
+    config, params = load_params(path, dtype or "float32", mesh, overrides)
     words = Tokenizer.load(file) if tokenizer is not None or file.is_file() else IdsOnly(config.decoder.initial_len)
     if words.initial_len != config.decoder.initial_len:
         raise ValueError(

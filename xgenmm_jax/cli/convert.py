@@ -59,16 +59,16 @@ def main(argv: Sequence[str]) -> int:
 
 def import_checkpoint(arguments: Arguments) -> None:
     from xgenmm_jax.api.conversion import import_run
-    from xgenmm_jax.convert.detect import Given
     from xgenmm_jax.convert.importing import open_source
+    from xgenmm_jax.convert.tensor_shapes import Overrides
 
-    given = Given(arguments.vision_heads, arguments.decoder_heads, arguments.activation)
-    with open_source(arguments.source, given, arguments.vision) as source:
+    overrides = Overrides(arguments.vision_heads, arguments.decoder_heads, arguments.activation)
+    with open_source(arguments.source, overrides, arguments.vision) as source:
         count = source.parameters
         print(f"{arguments.source}: {source.family}, {count:,} parameters, {' and '.join(source.dtypes)}")
         print(describe(source.config))
-        if source.made:
-            print(f"made, because the checkpoint has none: {', '.join(source.made)}")
+        if source.initialized:
+            print(f"initialized, because the checkpoint has none: {', '.join(source.initialized)}")
         with bar("importing", count) as progress:
             found = import_run(
                 source, arguments.destination, arguments.dtype, arguments.base, arguments.tokenizer, progress

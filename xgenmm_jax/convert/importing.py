@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 import functools
 from pathlib import Path
+import re
 from typing import Any
 import zlib
 
@@ -15,11 +16,12 @@ import numpy as np
 
 from xgenmm_jax import files
 from xgenmm_jax.convert import trees
-from xgenmm_jax.convert.detect import NOTHING, Given, Recognized, Settings, problems, recognize
+from xgenmm_jax.convert.detect import Detected, detect_format
 from xgenmm_jax.convert.parameter_store import ParameterWriter
 from xgenmm_jax.convert.rules import Rule, Shape, their_shapes
 from xgenmm_jax.convert.scratch import FRESH, Scratch, cast
 from xgenmm_jax.convert.tensor_files import Tensors, open_tensors
+from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides, Settings
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.models.vit import ViTConfig
 
@@ -39,7 +41,7 @@ class Source:
     """An opened checkpoint that fits its family: everything is there at its shape. Close it.
 
     pieces: rules and where their tensors are; two for a training checkpoint with a tower from elsewhere.
-    settings: its config.json. made: leaves that it lacks and we make.
+    settings: its config.json. initialized: leaves that it lacks, which `initial_leaf` gives.
     """
 
     path: Path
@@ -47,7 +49,7 @@ class Source:
     config: Config
     pieces: tuple[tuple[tuple[Rule, ...], Tensors], ...]
     settings: Settings
-    made: tuple[str, ...]
+    initialized: tuple[str, ...]
     dtypes: tuple[str, ...]
 
     @property
@@ -76,14 +78,14 @@ class Source:
         self.close()
 
 
-def open_source(path: Path, given: Given = NOTHING, vision: Path | None = None) -> Source:
+def open_source(path: Path, overrides: Overrides = NO_OVERRIDES, vision: Path | None = None) -> Source:
     """Opens a checkpoint and checks all of it; reads headers only.
 
     vision: a tower's checkpoint, for a training checkpoint of xGen-MM without its own.
 
     Raises ValueError that names every missing, spare and misshapen tensor.
     """
-    tower = open_source(vision, given) if vision is not None else None
+    tower = open_source(vision, overrides) if vision is not None else None
     if tower is not None and not isinstance(tower.config, ViTConfig):
         tower.close()
         raise ValueError(f"--vision: '{vision}' is {tower.family}; give a tower.")
@@ -92,21 +94,21 @@ def open_source(path: Path, given: Given = NOTHING, vision: Path | None = None) 
         settings = read_settings(path)
         shapes = {name: info.shape for name, info in tensors.infos.items()}
         try:
-            found = recognize(shapes, settings, given, None if tower is None else tower.config)
+            detected = detect_format(shapes, settings, overrides, None if tower is None else tower.config)
         except ValueError as error:
-            # What was recognised is named there; the file only here.
+            # What was detected is named there; the file only here.
             raise ValueError(f"'{path}': {error}") from error
-        if tower is not None and any(rule.ours.startswith("vision/") for rule in found.rules):
+        if tower is not None and any(rule.ours.startswith("vision/") for rule in detected.rules):
             raise ValueError(f"--vision: '{path}' has its own tower; leave --vision away.")
-        _check(path, found, tensors, shapes)
+        _check(path, detected, tensors, shapes)
     except BaseException:
         tensors.close()
         if tower is not None:
             tower.close()
         raise
-    pieces = ((found.rules, tensors), *(() if tower is None else tower.pieces))
+    pieces = ((detected.rules, tensors), *(() if tower is None else tower.pieces))
     dtypes = tuple(sorted({_dtype(tensors, rule) for rules, tensors in pieces for rule in rules}))
-    return Source(path, found.family, found.config, pieces, settings, found.made, dtypes)
+    return Source(path, detected.family, detected.config, pieces, settings, detected.initialized, dtypes)
 
 
 def _dtype(tensors: Tensors, rule: Rule) -> str:
@@ -133,18 +135,41 @@ def read_settings(path: Path, names: Sequence[str] = CONFIG_FILES) -> Settings:
     return {}
 
 
-def _check(path: Path, found: Recognized, tensors: Tensors, shapes: Mapping[str, Shape]) -> None:
-    wanted = their_shapes(found.rules, trees.shapes(found.config))
-    bad = problems(found.rules, wanted, shapes, found.ignored)
-    for name in wanted:
+def _check(path: Path, detected: Detected, tensors: Tensors, shapes: Mapping[str, Shape]) -> None:
+    expected = their_shapes(detected.rules, trees.shapes(detected.config))
+    bad = _problems(expected, shapes, detected.ignored)
+    for name in expected:
         info = tensors.infos.get(name)
         if info is not None and info.dtype not in READABLE:
             bad.append(f"{name} has dtype {info.dtype} for F32, BF16 or F16")
     if bad:
         raise ValueError(
-            f"checkpoint: '{path}' looks like {found.family} but does not fit it: {'; '.join(bad)}. Copy it again, or "
-            "put the config.json of its size beside it."
+            f"checkpoint: '{path}' looks like {detected.family} but does not fit it: {'; '.join(bad)}. Copy it again, "
+            "or put the config.json of its size beside it."
         )
+
+
+def _problems(
+    expected: Mapping[str, Shape], have: Mapping[str, Shape], ignored: Callable[[str], bool]
+) -> list[str]:
+    """What keeps a checkpoint from being read: misshapen, missing, spare; a phrase each, layers alike in one."""
+    layers_of: dict[tuple[str, str], list[str]] = {}
+    for name, shape in expected.items():
+        if name not in have:
+            _note(layers_of, name, "is missing")
+        elif have[name] != shape:
+            _note(layers_of, name, f"has {list(have[name])} for {list(shape)}")
+    for name in have:
+        if name not in expected and not ignored(name):
+            _note(layers_of, name, "is spare")
+    return [
+        f"{', '.join(names) if len(names) <= 3 else f'{names[0]} ... {names[-1]} ({len(names)} layers)'} {what}"
+        for (_, what), names in layers_of.items()
+    ]
+
+
+def _note(layers_of: dict[tuple[str, str], list[str]], name: str, what: str) -> None:
+    layers_of.setdefault((re.sub(r"\d+", "#", name), what), []).append(name)
 
 
 def read_slice(
@@ -157,7 +182,7 @@ def read_slice(
     return cast(np.asarray(rule.transform.into(parts)), dtype, scratch)
 
 
-def make_leaf(path: str, shape: Shape, dtype: np.dtype) -> np.ndarray:
+def initial_leaf(path: str, shape: Shape, dtype: np.dtype) -> np.ndarray:
     """A leaf that the checkpoint lacks: xGen-MM's additions to a Phi-3.
 
     Rows for the additional ids are drawn as the official code draws them, N(0, 0.02), from the leaf's name. Biases of
@@ -182,7 +207,7 @@ def write_parameters(source: Source, folder: Path, dtype: np.dtype, progress: Pr
         return array.size
 
     def make(path: str) -> int:
-        writer.write(path, None, make_leaf(path, shapes[path], dtype))
+        writer.write(path, None, initial_leaf(path, shapes[path], dtype))
         return int(np.prod(shapes[path]))
 
     copies = [
@@ -191,7 +216,7 @@ def write_parameters(source: Source, folder: Path, dtype: np.dtype, progress: Pr
         for rule in rules
         for layer in rule.slices()
     ]
-    in_threads([*copies, *(functools.partial(make, path) for path in source.made)], progress)
+    in_threads([*copies, *(functools.partial(make, path) for path in source.initialized)], progress)
 
 
 def in_threads(jobs: Iterable[Callable[[], int]], progress: Progress, threads: int = THREADS) -> None:
@@ -224,8 +249,8 @@ def load_tree(
         for rule in rules:
             leaves[rule.ours] = _load_leaf(rule, tensors, shapes[rule.ours], shardings[rule.ours], dtype)
             progress(leaves[rule.ours].size)
-    for path in source.made:
-        leaves[path] = _place(make_leaf(path, shapes[path], dtype), shardings[path])
+    for path in source.initialized:
+        leaves[path] = _place(initial_leaf(path, shapes[path], dtype), shardings[path])
         progress(leaves[path].size)
     return leaves
 
@@ -273,4 +298,4 @@ def read_tree(source: Source, dtype: np.dtype = FLOAT32) -> dict[str, Any]:
             parts: Sequence[np.ndarray] = [read_slice(rule, tensors, layer, dtype) for layer in rule.slices()]
             leaves[rule.ours] = np.stack(parts) if rule.layers else parts[0]
     shapes = trees.shapes(source.config)
-    return unflatten(leaves | {path: make_leaf(path, shapes[path], dtype) for path in source.made})
+    return unflatten(leaves | {path: initial_leaf(path, shapes[path], dtype) for path in source.initialized})

@@ -22,6 +22,11 @@ from xgenmm_jax.training.sharding import MeshConfig
 
 PACKAGE = "xgenmm_jax"
 
+FORMAT_VERSION = 2
+"""Of config.json, which says it as "version". It grows when classes or fields that are written there are renamed."""
+READ_BY = {1: "d833a01"}
+"""Earlier format to the last commit that reads it. Format 1 had no "version"."""
+
 
 @dataclass(frozen=True)
 class Initialize:
@@ -111,7 +116,7 @@ class TrainConfig:
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
-    files.write_whole(path, json.dumps(to_json(config), indent=1) + "\n")
+    files.write_whole(path, json.dumps({"version": FORMAT_VERSION, **to_json(config)}, indent=1) + "\n")
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -119,7 +124,7 @@ def load_config(path: Path) -> TrainConfig:
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"run folder: '{path}' has no config.json; give a folder that `xgenmm train` wrote.")
-    settings = read_object(file, {}, "copy it again")
+    settings = read_settings(file, "copy it again")
     try:
         config = from_json(settings, Any)
     except ValueError as error:
@@ -127,6 +132,30 @@ def load_config(path: Path) -> TrainConfig:
     if not isinstance(config, TrainConfig):
         raise ValueError(f"run folder: '{file}' holds a {type(config).__name__}, wanted a TrainConfig.")
     return config
+
+
+def read_settings(file: Path, remedy: str) -> dict[str, Any]:
+    """`to_json` of the config in a run's config.json; its version is checked and left out.
+
+    Raises ValueError where it was written in another format, with the commit that reads it; and where it is no JSON
+    object, with the remedy.
+    """
+    settings = read_object(file, {}, remedy)
+    version = settings.pop("version", 1 if "class" in settings else FORMAT_VERSION)
+    known = version if type(version) is int else None
+    if known == FORMAT_VERSION:
+        return settings
+    if known in READ_BY:
+        commit = READ_BY[known]
+        raise ValueError(
+            f"'{file}' was written before the format of runs changed (version {version}, wanted {FORMAT_VERSION}); "
+            f"read it with commit {commit} (git checkout {commit}), or start another run from its parameters "
+            f"(--initialize.run '{file.parent}' --workdir NEW)."
+        )
+    raise ValueError(
+        f"'{file}': got version {brief(version)}, wanted {FORMAT_VERSION}; read it with the commit that the file "
+        "'commit' beside it names, or a later one."
+    )
 
 
 def read_object(file: Path, wanted: Mapping[str, type | types.UnionType], remedy: str) -> dict[str, Any]:

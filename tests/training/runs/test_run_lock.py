@@ -14,9 +14,9 @@ import toy_run
 
 from xgenmm_jax.cli import evaluate
 from xgenmm_jax.cli import main as cli
-from xgenmm_jax.nano import demo
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.runs import run_lock
+from xgenmm_jax.training.runs.checkpoints import Checkpoints
 from xgenmm_jax.training.runs.run_lock import LOCK_FILE, RunLock, is_living, parse
 
 REPOSITORY = Path(__file__).parents[3]
@@ -25,6 +25,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from xgenmm_jax.training.runs import run_lock
+from xgenmm_jax.training.runs.checkpoints import Checkpoints
 elsewhere, seconds = sys.argv[2], float(sys.argv[3])
 if elsewhere:
     run_lock.machine = lambda: elsewhere
@@ -237,17 +238,25 @@ def test_this_process_lives_and_another_machines_is_not_judged():
 
 
 def test_training_takes_the_folder_before_it_writes_and_gives_it_back(tmp_path, monkeypatch):
-    seen = []
-    batches = toy_run.toy_batches
+    files_seen = []
+    batches, wait = toy_run.toy_batches, Checkpoints.wait
 
-    def looking(*arguments):
+    def look():
+        files_seen.append({path.name for path in (tmp_path / "run").iterdir()})
+
+    def looking_at_each_batch(*arguments):
         for batch in batches(*arguments):
-            seen.append({path.name for path in (tmp_path / "run").iterdir()})
+            look()
             yield batch
 
-    monkeypatch.setattr(toy_run, "toy_batches", looking)
-    train(toy_run.config(steps=3), tmp_path / "run", [lambda *_: seen.append((tmp_path / "run" / LOCK_FILE).is_file())])
-    assert seen[0] == {LOCK_FILE} and seen[-1] is True
+    def looking_at_the_end(checkpoints):
+        wait(checkpoints)
+        look()
+
+    monkeypatch.setattr(toy_run, "toy_batches", looking_at_each_batch)
+    monkeypatch.setattr(Checkpoints, "wait", looking_at_the_end)
+    train(toy_run.config(steps=3), tmp_path / "run")
+    assert files_seen[0] == {LOCK_FILE} and LOCK_FILE in files_seen[-1]
     assert not (tmp_path / "run" / LOCK_FILE).exists()
 
 
@@ -283,7 +292,6 @@ def test_a_demo_holds_its_folder(tmp_path, start, monkeypatch, capsys):
     holding(start(tmp_path, 60))
     assert cli.main(["demo", "--workdir", str(tmp_path)]) == 1
     assert "another process is at work" in capsys.readouterr().err
-    assert demo.RunLock is RunLock
 
 
 def test_evaluations_that_write_into_one_folder_come_one_after_the_other(tmp_path, monkeypatch):

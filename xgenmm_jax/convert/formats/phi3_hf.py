@@ -25,13 +25,13 @@ RELEASED_IDS = {32064: 32012}
 """Rows of the embedding to the number of ids that the tokenizer uses."""
 
 HEAD_BIAS = "decoder/head_bias"
-MADE = (
+INITIALIZED = (
     "decoder/additional_embedding",
     HEAD_BIAS,
     "decoder/additional_head_kernel",
     "decoder/additional_head_bias",
 )
-"""What xGen-MM has and Phi-3 has not."""
+"""Leaves of xGen-MM that Phi-3 lacks: `importing.initial_leaf` gives them."""
 
 
 @dataclass(frozen=True)

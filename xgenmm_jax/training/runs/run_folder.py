@@ -18,7 +18,7 @@ from xgenmm_jax.training.config import (
     brief,
     default_of,
     places_of,
-    read_object,
+    read_settings,
     save_config,
     to_json,
 )
@@ -72,7 +72,7 @@ def check_same(config: TrainConfig, folder: Path) -> bool:
     path = folder / CONFIG_FILE
     if not path.is_file():
         return False
-    before = read_object(path, {}, "copy it again, or delete the folder")
+    before = read_settings(path, "copy it again, or delete the folder")
     changes = list(_changes(before, to_json(config), "", (folder / STARTED_WITH_FILE).is_file()))
     if changes:
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 import contextlib
 from pathlib import Path
 import time
-from typing import Protocol, runtime_checkable
 
 import jax
 
 from xgenmm_jax.training.config import CheckpointConfig
 from xgenmm_jax.training.hosts.distributed import anyone
 from xgenmm_jax.training.hosts.watchdog import Watchdog
-from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
+from xgenmm_jax.training.progress import StepTracker
+from xgenmm_jax.training.runs.checkpoints import Checkpoints
 from xgenmm_jax.training.step import TrainState
 
 
@@ -19,40 +19,23 @@ class NonFiniteLossError(ValueError):
     """The run met a loss or gradient that is not finite and stopped."""
 
 
-@runtime_checkable
-class Watched(Protocol):
-    """What the loop knows of the steps that it dispatched."""
-
-    progress: Progress
-
-    def land(self, at_most: int) -> None:
-        """Waits until at most so many steps are under way."""
-        ...
-
-    def before(self, step: int) -> Progress:
-        """What the run had done before a step that is not known to be healthy."""
-        ...
-
-    def message(self, step: int, folder: Path) -> str:
-        """What to tell of an unhealthy step."""
-        ...
-
-
-def save(state: TrainState, watch: Watched, checkpoints: Checkpoints, folder: Path, is_urgent: bool = False) -> None:
-    """Saves the steps that are done; call it when none is under way.
+def save(
+    state: TrainState, tracker: StepTracker, checkpoints: Checkpoints, folder: Path, is_urgent: bool = False
+) -> None:
+    """Saves the state after the steps so far; call it when none is in flight.
 
     Raises NonFiniteLossError where one of them was not healthy; saved, and on the disk, is then the state before it.
     """
     if not bool(state.healthy):
-        checkpoints.save(state, watch.before(int(state.step) + 1))
+        checkpoints.save(state, tracker.before(int(state.step) + 1))
         checkpoints.wait()
-        raise NonFiniteLossError(watch.message(int(state.step) + 1, folder))
-    checkpoints.save(state, watch.progress, is_urgent=is_urgent)
+        raise NonFiniteLossError(tracker.unhealthy_message(int(state.step) + 1, folder))
+    checkpoints.save(state, tracker.progress, is_urgent=is_urgent)
 
 
 @contextlib.contextmanager
 def saving_first(
-    step: int, state: TrainState, watch: Watched, checkpoints: Checkpoints, watchdog: Watchdog, folder: Path
+    step: int, state: TrainState, tracker: StepTracker, checkpoints: Checkpoints, watchdog: Watchdog, folder: Path
 ) -> Iterator[None]:
     """Around what gives a step's rows: an error passes through when the steps before it are saved, and on the disk.
 
@@ -62,21 +45,26 @@ def saving_first(
         yield
     except Exception:
         if jax.process_count() == 1:
-            watch.land(0)
+            tracker.drain(0)
             watchdog.at(step, "saving")
-            save(state, watch, checkpoints, folder)
+            save(state, tracker, checkpoints, folder)
             checkpoints.wait()
         raise
 
 
-class Saves:
-    """When to save by schedule."""
+class SaveSchedule:
+    """When to save by steps and seconds; the loop itself saves on signals and at the end.
+
+    Not orbax's `save_decision_policy`: it counts seconds from the newest checkpoint, so a resumed run would save at its
+    first step, asks all hosts at every step, sees neither SIGINT nor, on one host, SIGTERM, and decides on a state
+    whose loss may not be finite.
+    """
 
     def __init__(self, policy: CheckpointConfig, log_every: int):
         self._policy, self._log_every = policy, log_every
         self._saved_at = time.monotonic()
 
-    def are_due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
         """All hosts answer alike: by the clock of any, asked at logged steps, for asking waits for the devices."""
         policy = self._policy
         if policy.every_steps and step % policy.every_steps == 0:

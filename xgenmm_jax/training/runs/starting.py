@@ -18,7 +18,7 @@ from xgenmm_jax.training.setup import Program
 from xgenmm_jax.training.step import TrainState, init_state, shardings_of
 
 
-class Found(NamedTuple):
+class ExistingRun(NamedTuple):
     """What a run folder held when the run was started in it."""
 
     is_new: bool
@@ -32,45 +32,45 @@ class Found(NamedTuple):
         return not self.has_saved or config.objective.needs_reference and not self.has_reference and not self.is_done
 
 
-def look(config: TrainConfig, folder: Path) -> Found:
+def inspect(config: TrainConfig, folder: Path) -> ExistingRun:
     """What the folder holds; nothing is written. All hosts call this.
 
     Raises ValueError where it is a run of another config, or its data or weights are not those that it began with.
     """
     has_config, saved = check_same(config, folder), saved_steps(folder)
-    found = Found(
+    existing = ExistingRun(
         is_new=not (has_config or saved),
         has_saved=bool(saved),
         is_done=bool(saved) and saved[0] >= config.steps,
         has_reference=bool(saved) and config.objective.needs_reference and references.is_whole(folder),
     )
-    if saved and not found.is_done:
-        on_first_host(lambda: started_with.compare(config, folder, found.needs_weights(config)))
-    return found
+    if saved and not existing.is_done:
+        on_first_host(lambda: started_with.compare(config, folder, existing.needs_weights(config)))
+    return existing
 
 
-def make_folder(config: TrainConfig, folder: Path, found: Found) -> None:
+def make_folder(config: TrainConfig, folder: Path, existing: ExistingRun) -> None:
     """The run folder with its files, on the first host while the others wait."""
 
     def keep() -> None:
-        if not found.is_done:
-            started_with.keep(config, folder, found.has_saved)
+        if not existing.is_done:
+            started_with.keep(config, folder, existing.has_saved)
 
     on_first_host(lambda: prepare(config, folder, keep))
 
 
 def initial_params(
-    config: TrainConfig, folder: Path, found: Found, program: Program
+    config: TrainConfig, folder: Path, existing: ExistingRun, program: Program
 ) -> Params:
     """The parameters that the run begins, or began, with."""
-    start = started_with.weights_of(config, folder) if found.has_saved else config.initialize
+    start = started_with.weights_of(config, folder) if existing.has_saved else config.initialize
     return initialize_params(start, program.init, config.seed, program.abstract.params, config.model)
 
 
 def first_state(
     config: TrainConfig,
     folder: Path,
-    found: Found,
+    existing: ExistingRun,
     program: Program,
     checkpoints: Checkpoints,
     params: Params | None,
@@ -81,9 +81,9 @@ def first_state(
     """
     restored = checkpoints.restore(program.abstract)
     wants_reference = config.objective.needs_reference and (restored is None or int(restored[0].step) < config.steps)
-    has_reference = restored is not None and found.has_reference
+    has_reference = restored is not None and existing.has_reference
     if params is None and (restored is None or wants_reference and not has_reference):
-        params = initial_params(config, folder, found, program)
+        params = initial_params(config, folder, existing, program)
     reference = None
     if wants_reference and has_reference:
         reference = references.restore(folder, split(program.abstract.params, program.trainable)[0])
