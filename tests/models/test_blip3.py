@@ -18,7 +18,7 @@ from xgenmm_jax.models.vit import ViTConfig
 CONFIG = VLMConfig(
     vision=ViTConfig(image_size_px=12, patch_px=4, width=8, hidden=16, layers=1, heads=2),
     connector=ResamplerConfig(width=8, layers=1, heads=2, head_width=4, hidden=16, queries=2, out_width=16),
-    decoder=Phi3Config(vocab_rows=24, initial_len=20, width=16, hidden=24, layers=2, heads=2, kv_heads=1),
+    decoder=Phi3Config(vocab_size=24, num_text_tokens=20, width=16, hidden=24, layers=2, heads=2, kv_heads=1),
 )
 IMAGE_ID = 20
 

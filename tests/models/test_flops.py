@@ -36,7 +36,7 @@ LENGTH = 128  # no longer than a chunk of attention, which then computes whole s
 MODEL = VLMConfig(
     vision=ViTConfig(image_size_px=32, patch_px=4, width=96, hidden=256, layers=1, heads=2),
     connector=ResamplerConfig(width=96, layers=1, heads=2, head_width=64, hidden=256, queries=16, out_width=256),
-    decoder=phi3.Phi3Config(vocab_rows=512, initial_len=480, width=256, hidden=704, layers=1, heads=4, kv_heads=2),
+    decoder=phi3.Phi3Config(vocab_size=512, num_text_tokens=480, width=256, hidden=704, layers=1, heads=4, kv_heads=2),
 )
 
 ROW = RowConfig(LENGTH, crops=3, images=3, vision_tokens=16)
@@ -100,7 +100,7 @@ BIGGER = {
     "vision": replace(MODEL, vision=replace(MODEL.vision, layers=2)),
     "connector": replace(MODEL, connector=replace(MODEL.connector, layers=2)),
     "decoder": replace(MODEL, decoder=replace(MODEL.decoder, layers=2)),
-    "head": replace(MODEL, decoder=replace(MODEL.decoder, initial_len=992, vocab_rows=1024)),
+    "head": replace(MODEL, decoder=replace(MODEL.decoder, num_text_tokens=992, vocab_size=1024)),
 }
 
 

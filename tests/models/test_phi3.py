@@ -9,7 +9,9 @@ from random_parameters import random_parameters
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config, empty_cache, layers_apart
 from xgenmm_jax.ops.attention import Window
 
-CONFIG = Phi3Config(vocab_rows=32, initial_len=29, width=16, hidden=24, layers=3, heads=4, kv_heads=2, window_size=5)
+CONFIG = Phi3Config(
+    vocab_size=32, num_text_tokens=29, width=16, hidden=24, layers=3, heads=4, kv_heads=2, window_size=5
+)
 
 
 def parameters(config=CONFIG):
@@ -103,7 +105,7 @@ def test_cache_leaves_carry_the_batch_on_axis_1():
 
 
 def test_decoupled_rows_and_columns():
-    """Ids from initial_len on take the additional embedding; logits are initial_len columns and 3 more."""
+    """Ids from num_text_tokens on take the extra embedding; logits are num_text_tokens columns and 3 more."""
     params = parameters()
     tree = params["params"]
     ids = jnp.asarray([[0, 28, 29, 31]], jnp.int32)

@@ -25,13 +25,13 @@ SIZES = {
         vision=ViTConfig(image_size_px=42, patch_px=14, width=48, hidden=96, layers=3, heads=3),
         connector=ResamplerConfig(width=48, layers=6, heads=16, head_width=96, hidden=192, queries=8, out_width=96),
         decoder=Phi3Config(
-            vocab_rows=448, initial_len=400, width=96, hidden=256, layers=4, heads=6, kv_heads=3, window_size=40
+            vocab_size=448, num_text_tokens=400, width=96, hidden=256, layers=4, heads=6, kv_heads=3, window_size=40
         ),
     ),
     "deep": VLMConfig(
         vision=ViTConfig(image_size_px=28, patch_px=14, width=64, hidden=128, layers=6, heads=4),
         connector=ResamplerConfig(width=64, layers=3, heads=4, head_width=32, hidden=256, queries=8, out_width=128),
-        decoder=Phi3Config(vocab_rows=320, initial_len=300, width=128, hidden=256, layers=8, heads=4, kv_heads=4),
+        decoder=Phi3Config(vocab_size=320, num_text_tokens=300, width=128, hidden=256, layers=8, heads=4, kv_heads=4),
     ),
 }
 
@@ -66,7 +66,7 @@ def rows(config: VLMConfig, seed: int, length: int = 80) -> Batch:
     slot[:, 3 : 3 + crops * tokens] = np.arange(crops * tokens)
     grid = config.vision.grid
     return Batch(
-        token_ids=dice.integers(0, config.decoder.initial_len, (2, length)).astype(np.int32),
+        token_ids=dice.integers(0, config.decoder.num_text_tokens, (2, length)).astype(np.int32),
         segment_ids=np.ones((2, length), np.int32),
         positions=np.tile(np.arange(length, dtype=np.int32), (2, 1)),
         loss_mask=np.zeros((2, length), bool),

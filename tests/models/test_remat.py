@@ -18,7 +18,15 @@ from xgenmm_jax.nano.text_tower import TextTower, TextTowerConfig
 from xgenmm_jax.ops.partitioning import unboxed
 
 CONFIG = Phi3Config(
-    vocab_rows=32, initial_len=29, additional=3, width=16, hidden=24, layers=2, heads=4, kv_heads=2, window_size=5
+    vocab_size=32,
+    num_text_tokens=29,
+    num_extra_tokens=3,
+    width=16,
+    hidden=24,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    window_size=5,
 )
 IDS = jnp.asarray(np.random.default_rng(0).integers(0, 29, (2, 8)), jnp.int32)
 ONES = jnp.ones_like(IDS)
@@ -93,12 +101,12 @@ def resampler():
 
 
 def captioner():
-    config = CaptionerConfig(width=16, hidden=24, layers=1, heads=2, vocab_rows=32, max_positions=8)
+    config = CaptionerConfig(width=16, hidden=24, layers=1, heads=2, vocab_size=32, max_positions=8)
     return Captioner(config), (jnp.zeros((2, 4, 16)), IDS, jnp.zeros(2, bool)), {}
 
 
 def text_tower():
-    config = TextTowerConfig(width=16, hidden=24, layers=1, heads=2, vocab_rows=32, max_positions=8, out_width=8)
+    config = TextTowerConfig(width=16, hidden=24, layers=1, heads=2, vocab_size=32, max_positions=8, out_width=8)
     return TextTower(config), (IDS, ONES > 0), {}
 
 

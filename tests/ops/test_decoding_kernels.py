@@ -44,7 +44,7 @@ def test_a_vector_times_a_matrix_and_its_gradient():
 @pytest.mark.parametrize("rows", [1, 2])
 def test_a_decoding_step_for_a_gpu_that_is_not_there(rows):
     """One row goes through both kernels, more rows through XLA's products; elsewhere neither stands in the program."""
-    config = Phi3Config(vocab_rows=1024, initial_len=1000, width=512, hidden=1024, layers=2, heads=8, kv_heads=4)
+    config = Phi3Config(vocab_size=1024, num_text_tokens=1000, width=512, hidden=1024, layers=2, heads=8, kv_heads=4)
     decoder, ids = Phi3(config, "bfloat16"), jnp.zeros((rows, 1), jnp.int32)
     params = jax.eval_shape(decoder.init, jax.random.key(0), ids, ids, ids)["params"]
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), nn.unbox(params))

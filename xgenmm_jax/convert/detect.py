@@ -100,7 +100,7 @@ def recognize(
         return _siglip(names, prefix, settings, given)
     if (prefix := names.prefix(r"model\.layers\.\d+\.self_attn\.qkv_proj\.weight")) is not None:
         config = _decoder(names, prefix, settings, given)
-        config = config if config.initial_len else replace(config, initial_len=config.vocab_rows)
+        config = config if config.num_text_tokens else replace(config, num_text_tokens=config.vocab_size)
         rules = phi3_hf.decoder_rules(config, prefix)
         return Recognized("Phi-3", config, rules, _ends(phi3_hf.IGNORED_ENDING), phi3_hf.MADE)
     if (prefix := names.prefix(open_clip.CLASS, r"visual\.transformer\.resblocks\.\d+\.ln_1\.weight")) is not None:
@@ -152,9 +152,9 @@ def _xgenmm(
         out_width=names.size(default.out_width, (f"{connector}projection.bias", 0)),
     )
     language = _decoder(names, decoder, settings.get("text_config", {}), given)
-    if not language.initial_len:
+    if not language.num_text_tokens:
         raise ValueError(
-            f"checkpoint: how many of the {language.vocab_rows} embedding rows are ids cannot be told; put the "
+            f"checkpoint: how many of the {language.vocab_size} embedding rows are ids cannot be told; put the "
             'config.json with its "text_config": {"initial_tokenizer_len": ...} beside the checkpoint.'
         )
     # The crops of an image are regrouped into strips: with them the released weights were trained
@@ -265,11 +265,11 @@ def _open_clip(names: Shapes, prefix: str, settings: Settings, given: Given) -> 
 
 
 def _decoder(names: Shapes, prefix: str, settings: Settings, given: Given) -> Phi3Config:
-    """initial_len is 0 where it cannot be told."""
+    """num_text_tokens is 0 where it cannot be told."""
     default, layer = Phi3Config(), f"{prefix}model.layers.0."
     embedding, qkv = f"{prefix}{phi3_hf.EMBEDDING}", f"{layer}{phi3_hf.QKV}"
     width = names.size(default.width, (embedding, 1), (f"{prefix}model.norm.weight", 0))
-    rows = names.size(default.vocab_rows, (embedding, 0), (f"{prefix}lm_head.weight", 0))
+    rows = names.size(default.vocab_size, (embedding, 0), (f"{prefix}lm_head.weight", 0))
     heads = _heads(width, given.decoder_heads, settings, phi3_hf.WIDTH_TO_HEADS, "--decoder-heads")
     qkv_heads = names.size(3 * width, (qkv, 0)) // (width // heads)
     kv_heads = (qkv_heads - heads) // 2
@@ -281,9 +281,9 @@ def _decoder(names: Shapes, prefix: str, settings: Settings, given: Given) -> Ph
     _check_rotary(settings)
     window = settings.get("sliding_window", default.window_size)
     return Phi3Config(
-        vocab_rows=rows,
-        initial_len=settings.get("initial_tokenizer_len", phi3_hf.RELEASED_IDS.get(rows, 0)),
-        additional=names.size(default.additional, (f"{prefix}{phi3_hf.ADDITIONAL}", 0)),
+        vocab_size=rows,
+        num_text_tokens=settings.get("initial_tokenizer_len", phi3_hf.RELEASED_IDS.get(rows, 0)),
+        num_extra_tokens=names.size(default.num_extra_tokens, (f"{prefix}{phi3_hf.ADDITIONAL}", 0)),
         width=width,
         hidden=names.size(default.hidden, (f"{layer}mlp.down_proj.weight", 1)),
         layers=names.layers(f"{prefix}model.layers.", default.layers),

@@ -98,7 +98,7 @@ def siglip_config(config: ViTConfig) -> dict[str, Any]:
 
 def special_ids(config: Phi3Config) -> tuple[int, int, int]:
     """`<|endoftext|>`, `<|end|>` and `<pad>`: 32000, 32007 and 32011 in the release. `<pad>` is the last id."""
-    pad = config.initial_len - 1
+    pad = config.num_text_tokens - 1
     return max(pad - 11, 0), max(pad - 4, 0), pad
 
 
@@ -130,7 +130,7 @@ def phi3_config(config: Phi3Config) -> dict[str, Any]:
         "tie_word_embeddings": False,
         "transformers_version": TRANSFORMERS,
         "use_cache": True,
-        "vocab_size": config.vocab_rows,
+        "vocab_size": config.vocab_size,
     }
 
 
@@ -140,7 +140,7 @@ def xgenmm_config(config: VLMConfig, torch_dtype: str, anyres: AnyRes) -> dict[s
     assert isinstance(connector, ResamplerConfig)
     decoder, vision = config.decoder, config.vision
     text = {
-        "initial_tokenizer_len": decoder.initial_len,
+        "initial_tokenizer_len": decoder.num_text_tokens,
         "model_type": "phi3",
         "sliding_window": None if decoder.window is Window.NONE else decoder.window_size,
         # The release says bfloat16 whatever its tensors are; transformers since 4.46 would then round them.

@@ -39,14 +39,14 @@ from xgenmm_jax.ops.matmul import product
 class Phi3Config:
     """Defaults are Phi-3-mini-4k-instruct as in the released 4B.
 
-    vocab_rows: rows of embedding and head; the first initial_len are the tokenizer's, the rest is never used.
-    additional: ids from initial_len on, with embedding rows and head columns of their own.
+    vocab_size: rows of embedding and head, padded; the first num_text_tokens are the tokenizer's, the rest is unused.
+    num_extra_tokens: ids from num_text_tokens on, with embedding rows and head columns of their own.
     attention: what computes packed rows; with a cache it is XLA always.
     """
 
-    vocab_rows: int = 32064
-    initial_len: int = 32012
-    additional: int = 3
+    vocab_size: int = 32064
+    num_text_tokens: int = 32012
+    num_extra_tokens: int = 3
     width: int = 3072
     hidden: int = 8192
     layers: int = 32
@@ -72,8 +72,8 @@ class Phi3Config:
 
     @property
     def logits(self) -> int:
-        """Width of the logits: initial_len + additional."""
-        return self.initial_len + self.additional
+        """Width of the logits: num_text_tokens + num_extra_tokens."""
+        return self.num_text_tokens + self.num_extra_tokens
 
 
 class Cache(NamedTuple):
@@ -216,21 +216,21 @@ class Phi3(nn.Module):
         words = nn.initializers.normal(embedding_std)
         rows = nn.with_logical_partitioning(words, ("vocab", "embed"))
         more = nn.with_logical_partitioning(words, (None, "embed"))
-        self.embedding = self.param("embedding", rows, (config.vocab_rows, config.width))
-        self.additional_embedding = self.param("additional_embedding", more, (config.additional, config.width))
+        self.embedding = self.param("embedding", rows, (config.vocab_size, config.width))
+        self.additional_embedding = self.param("additional_embedding", more, (config.num_extra_tokens, config.width))
         self.head_kernel = self.param(
-            "head_kernel", nn.with_logical_partitioning(normal, ("embed", "vocab")), (config.width, config.vocab_rows)
+            "head_kernel", nn.with_logical_partitioning(normal, ("embed", "vocab")), (config.width, config.vocab_size)
         )
         self.head_bias = self.param(
-            "head_bias", nn.with_logical_partitioning(zero_centered, ("vocab",)), (config.vocab_rows,)
+            "head_bias", nn.with_logical_partitioning(zero_centered, ("vocab",)), (config.vocab_size,)
         )
         self.additional_head_kernel = self.param(
             "additional_head_kernel",
             nn.with_logical_partitioning(normal, ("embed", None)),
-            (config.width, config.additional),
+            (config.width, config.num_extra_tokens),
         )
         self.additional_head_bias = self.param(
-            "additional_head_bias", nn.with_logical_partitioning(zero_centered, (None,)), (config.additional,)
+            "additional_head_bias", nn.with_logical_partitioning(zero_centered, (None,)), (config.num_extra_tokens,)
         )
         self.layers = scan_layers(DecoderBlock, config.layers, config.remat, scanned_inputs=1, broadcast_inputs=4)(
             config, self.dtype
@@ -247,11 +247,11 @@ class Phi3(nn.Module):
         return self.logits(self.hidden(self.embed(token_ids), segment_ids, positions))
 
     def embed(self, token_ids: Int32[Array, "*n"]) -> Float[Array, "*n D"]:
-        """Ids from initial_len on take the additional rows."""
-        first = self.config.initial_len
+        """Ids from num_text_tokens on take the rows of the extra tokens."""
+        first = self.config.num_text_tokens
         rows = self.embedding[jnp.minimum(token_ids, first - 1)]
         # A choice per row and no second gather: its gradient is three sums instead of a scatter over all positions.
-        for number in range(self.config.additional):
+        for number in range(self.config.num_extra_tokens):
             is_row = (token_ids == first + number)[..., None]
             row = self.additional_embedding[number].reshape((1,) * token_ids.ndim + (-1,))
             rows = jnp.where(is_row, row, rows)
@@ -338,8 +338,8 @@ class Phi3(nn.Module):
         return self.norm(x), cached
 
     def logits(self, hidden: Float[Array, "*n D"]) -> Float[Array, "*n V"]:
-        """Float32 logits of any hidden states, of wanted positions alone for instance: initial_len, then 3 more."""
-        count, total = self.config.initial_len, self.config.logits
+        """Float32 logits of any hidden states, of selected positions for instance: text tokens, then the extra ones."""
+        count, total = self.config.num_text_tokens, self.config.logits
 
         def columns(kernel: Array, bias: Array, before: int) -> Array:
             """Of columns that begin at `before`, among `total` of them."""

@@ -23,7 +23,7 @@ class CaptionerConfig:
     hidden: int
     layers: int
     heads: int
-    vocab_rows: int
+    vocab_size: int
     max_positions: int
     remat: Remat = "none"
 
@@ -129,7 +129,7 @@ class Captioner(nn.Module):
                 f"captioner: got {length} tokens, wanted at most {config.max_positions}; raise max_positions."
             )
         embedding_init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
-        table = self.param("embedding", embedding_init, (config.vocab_rows, config.width))
+        table = self.param("embedding", embedding_init, (config.vocab_size, config.width))
         rows_init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "embed"))
         start, masked = self.param("start_and_mask", rows_init, (2, config.width))
         positions = self.param("position_embedding", rows_init, (config.max_positions, config.width))
@@ -146,7 +146,7 @@ class Captioner(nn.Module):
         x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x)
         head = Linear(
             inputs=(config.width,),
-            outputs=(config.vocab_rows,),
+            outputs=(config.vocab_size,),
             axes=("embed", "vocab"),
             kernel_init=nn.initializers.normal(config.width**-0.5),
             bias_init=nn.initializers.zeros,

@@ -24,7 +24,7 @@ class TextTowerConfig:
     hidden: int
     layers: int
     heads: int
-    vocab_rows: int
+    vocab_size: int
     max_positions: int
     out_width: int
     scale: float = 10.0
@@ -72,7 +72,7 @@ class TextTower(nn.Module):
                 f"text tower: got {length} tokens, wanted at most {config.max_positions}; raise max_positions."
             )
         table_init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
-        table = self.param("embedding", table_init, (config.vocab_rows, config.width))
+        table = self.param("embedding", table_init, (config.vocab_size, config.width))
         position_init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, "embed"))
         positions = self.param("position_embedding", position_init, (config.max_positions, config.width))
         log_scale = self.param("log_scale", nn.initializers.constant(math.log(config.scale)), ())

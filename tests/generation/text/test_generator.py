@@ -43,7 +43,7 @@ def model_config(words: tokenizer.Tokenizer, sampling: Sampling, instruction_tok
             instruction_tokens=instruction_tokens,
         ),
         decoder=Phi3Config(
-            vocab_rows=words.vocab_rows, initial_len=words.initial_len, width=32, hidden=64, layers=2, heads=4,
+            vocab_size=words.vocab_size, num_text_tokens=words.num_text_tokens, width=32, hidden=64, layers=2, heads=4,
             kv_heads=2, init_std=0.3,
         ),
         sampling=sampling,
@@ -97,7 +97,7 @@ def by_the_whole_model(config: VLMConfig, prompt: Prompt, words: tokenizer.Token
     """Greedy ids of one prompt, without cache: its text embedded by hand, its pictures encoded one by one."""
     params = parameters(config)
     table = np.concatenate([params["decoder"][f"{name}embedding"] for name in ("", "additional_")])
-    table = np.delete(table, slice(words.initial_len, words.vocab_rows), axis=0)
+    table = np.delete(table, slice(words.num_text_tokens, words.vocab_size), axis=0)
     read = config.connector.instruction_tokens
     instruction = tuple(i for i in prompt.token_ids if i != words.image_id)[:read]
     left = list(prompt.pictures)

@@ -121,7 +121,7 @@ def _hangs_on(
     """|gradient times input| of each vision token, for the answer's log-likelihood."""
     positions = jnp.arange(token_ids.shape[1], dtype=jnp.int32)[None]
     # Answers never hold the decoupled ids, and below them ids are columns of the logits.
-    target = jnp.minimum(token_ids, config.decoder.initial_len - 1)[:, 1:, None]
+    target = jnp.minimum(token_ids, config.decoder.num_text_tokens - 1)[:, 1:, None]
 
     def log_likelihood(vision: Float[Array, "1 M D"]) -> Float[Array, ""]:
         def forward(model: VLM) -> Float[Array, "1 t V"]:
