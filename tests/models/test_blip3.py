@@ -9,10 +9,10 @@ from random_parameters import random_parameters
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, initialize, prompt_tokens, smallest_batch, splice
-from xgenmm_jax.models.mlp_connector import MLPConfig
+from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from xgenmm_jax.models.phi3 import Phi3Config, empty_cache
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 
 CONFIG = VLMConfig(
@@ -63,7 +63,7 @@ def two_samples(config=CONFIG):
     """A packed row (a picture with a 2 x 1 grid, one with its global view alone), and each sample in its own row."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
     valids = [(1, 2, 0, 6), (0, 0, 0, 0)]
-    groups = 1 if config.sampling is Sampling.FIXED_SAMPLING else 3
+    groups = 1 if config.token_sampling is TokenSampling.FIXED_SAMPLING else 3
     queries = config.tokens_per_group
     first = sample(1, 0, groups, [3, 4, 5], [8, 9], queries)
     second = sample(2, groups, 1, [6, 7], [10], queries)
@@ -88,10 +88,10 @@ def logits_of(config, params, batch):
 AWARE = replace(CONFIG, connector=replace(CONFIG.connector, instruction_tokens=4))
 VARIANTS = {
     "crops": CONFIG,
-    "strips": replace(CONFIG, sampling=Sampling.STRIPS),
-    "fixed_sampling": replace(CONFIG, sampling=Sampling.FIXED_SAMPLING),
+    "strips": replace(CONFIG, token_sampling=TokenSampling.STRIPS),
+    "fixed_sampling": replace(CONFIG, token_sampling=TokenSampling.FIXED_SAMPLING),
     "instruction_aware": AWARE,
-    "mlp": replace(CONFIG, connector=MLPConfig(width=8, out_width=16)),
+    "mlp": replace(CONFIG, connector=MLPConnectorConfig(width=8, out_width=16)),
 }
 
 
@@ -189,7 +189,7 @@ def test_prefill_and_decode_are_the_whole_row():
 
 def test_mlp_connector_pools_each_crop():
     """A 3 x 3 grid gives 2 x 2 tokens a crop."""
-    config = replace(CONFIG, connector=MLPConfig(width=8, out_width=16))
+    config = replace(CONFIG, connector=MLPConnectorConfig(width=8, out_width=16))
     assert config.tokens_per_group == 4
     params = nn.unbox(jax.jit(lambda key: initialize(config, key))(jax.random.key(1)))
     logits = logits_of(config, params, smallest_batch(config))
@@ -221,7 +221,10 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters_and_logits()
     [
         ({"connector": replace(CONFIG.connector, width=9)}, "connector.width: got 9, the tower gives 8"),
         ({"connector": replace(CONFIG.connector, out_width=9)}, "connector.out_width: got 9, the decoder takes 16"),
-        ({"connector": MLPConfig(8, 16), "sampling": Sampling.STRIPS}, "got strips with the MLP connector"),
+        (
+            {"connector": MLPConnectorConfig(8, 16), "token_sampling": TokenSampling.STRIPS},
+            "got strips with the MLP connector",
+        ),
         ({"decoder": replace(CONFIG.decoder, kv_heads=3)}, "2 heads and 3 key-value heads"),
         ({"vision": replace(CONFIG.vision, heads=3)}, "width 8 and 3 heads"),
     ],

@@ -18,9 +18,9 @@ from xgenmm_jax.hardware import CHIPS
 from xgenmm_jax.models import phi3, sizes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.flops import Flops, Workload, forward_flops, model_flops, passes, visible_pairs, workload_of
-from xgenmm_jax.models.mlp_connector import MLPConfig
+from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.nano import tower_pretraining
 from xgenmm_jax.nano.captioner import CaptionerConfig
@@ -133,8 +133,8 @@ def test_the_compiler_counts_as_many_of_each_part(part):
 @pytest.mark.parametrize(
     "model",
     [
-        replace(MODEL, connector=MLPConfig(width=96, out_width=256)),
-        replace(MODEL, sampling=Sampling.FIXED_SAMPLING, max_image_crops=1),
+        replace(MODEL, connector=MLPConnectorConfig(width=96, out_width=256)),
+        replace(MODEL, token_sampling=TokenSampling.FIXED_SAMPLING, max_image_crops=1),
         replace(MODEL, connector=replace(MODEL.connector, instruction_tokens=8)),
     ],
     ids=["mlp", "fixed_sampling", "instruction"],

@@ -15,7 +15,7 @@ from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 
 SEEDS = 4
@@ -91,7 +91,7 @@ def test_bfloat16_moves_logits_no_further_than_said(size):
     The bounds are of the whole. One rounding more (the head's result, a norm's, attention's products, rotary angles:
     all were tried) is lost in the parameters' own, so it is no operation that made 2.2e-2 of 2e-2.
     """
-    config = replace(SIZES[size], sampling=Sampling.STRIPS)
+    config = replace(SIZES[size], token_sampling=TokenSampling.STRIPS)
     full, half = (
         jax.jit(lambda params, batch, config=config: VLM(config).apply({"params": params}, batch))
         for config in (config, replace(config, dtype="bfloat16"))

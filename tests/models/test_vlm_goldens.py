@@ -10,7 +10,7 @@ import tiny28
 
 from xgenmm_jax.models.blip3 import VLM, splice
 from xgenmm_jax.models.phi3 import Phi3, empty_cache
-from xgenmm_jax.models.token_sampling import Sampling, group_strips
+from xgenmm_jax.models.token_sampling import TokenSampling, group_strips
 from xgenmm_jax.ops.attention import Window
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
@@ -75,7 +75,7 @@ def test_base_resolution():
         for row, ids in enumerate(token_rows)
     ]
     batch, pixels = tiny28.make_batch(token_rows, image_rows, golden["logits"].shape[1])
-    features, tokens, logits = run(batch, pixels, replace(tiny28.CONFIG, sampling=Sampling.FIXED_RESOLUTION))
+    features, tokens, logits = run(batch, pixels, replace(tiny28.CONFIG, token_sampling=TokenSampling.FIXED_RESOLUTION))
 
     present = batch.crop_image >= 0
     np.testing.assert_allclose(features[present], golden["vision_features"][:, :, 0][present], **TOLERANCE)
@@ -103,10 +103,10 @@ def test_strips(name):
 
 
 def test_crops_are_not_strips():
-    """The paper's grouping gives other tokens wherever the grid has more than one column."""
+    """The paper's token sampling gives other tokens wherever the grid has more than one column."""
     _, batch, pixels = anyres_batch("anyres")
     _, strips, _ = run(batch, pixels)
-    _, crops, _ = run(batch, pixels, replace(tiny28.CONFIG, sampling=Sampling.CROPS))
+    _, crops, _ = run(batch, pixels, replace(tiny28.CONFIG, token_sampling=TokenSampling.CROPS))
     strips, crops = (x.reshape(2, 8, 8, 64) for x in (strips, crops))
     # row 0: a 3 x 1 image (crops 0..3), then a 1 x 3 one (crops 4..7)
     np.testing.assert_allclose(strips[0, 0], crops[0, 0], **TOLERANCE)
@@ -122,7 +122,7 @@ def test_fixed_sampling():
     batch, pixels = tiny28.make_batch(
         token_rows, [[image] for image in images], golden["logits"].shape[1], per_image=True
     )
-    _, tokens, logits = run(batch, pixels, replace(tiny28.CONFIG, sampling=Sampling.FIXED_SAMPLING))
+    _, tokens, logits = run(batch, pixels, replace(tiny28.CONFIG, token_sampling=TokenSampling.FIXED_SAMPLING))
     np.testing.assert_allclose(tokens, golden["vision_tokens"][:, 0], **TOLERANCE)
     text = batch.segment_ids > 0
     np.testing.assert_allclose(logits[text], golden["logits"][text], **TOLERANCE)

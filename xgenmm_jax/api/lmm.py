@@ -279,7 +279,7 @@ def _used(name: str, array: np.ndarray, extent: Extent) -> np.ndarray:
     part, *rest = name.split("/")
     attention = rest == [probes.ATTENTION]
     stacked = attention or rest[:1] == ["layers"]
-    if part in ("vision", "resampler", "projector"):
+    if part in ("vision", "resampler", "mlp_connector"):
         exists = np.flatnonzero(extent.crops if part == "vision" else extent.groups)
         return array[:, exists] if stacked else array[exists]
     used = (slice(None),) * stacked + (slice(extent.rows),)

@@ -16,7 +16,7 @@ from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import CLIP_MEAN, CLIP_STD, Activation, ViTConfig
 from xgenmm_jax.ops.attention import Window
 
@@ -159,7 +159,7 @@ def _xgenmm(
         )
     # The crops of an image are regrouped into strips: with them the released weights were trained
     # (docs/reference/xgenmm.md#strips).
-    config = VLMConfig(tower, resampler, language, sampling=Sampling.STRIPS, max_image_crops=5)
+    config = VLMConfig(tower, resampler, language, token_sampling=TokenSampling.STRIPS, max_image_crops=5)
     rules = xgenmm.rules(config, prefix) if has_tower else xgenmm.trained_rules(config, prefix)
     family = "xGen-MM v1.5" if has_tower else "xGen-MM v1.5 (training checkpoint)"
     return Recognized(family, config, rules, _ends(phi3_hf.IGNORED_ENDING, siglip_hf.BUFFER))

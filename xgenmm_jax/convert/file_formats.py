@@ -13,7 +13,7 @@ from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, STRIPS_RIGH
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.ops.attention import Window
 
@@ -150,8 +150,8 @@ def xgenmm_config(config: VLMConfig, torch_dtype: str, anyres: AnyRes) -> dict[s
         text = {**phi3_config(decoder), **text}
     # "pad" with patch sampling crashes in the official code; the base release, which sees one view, says anyres too.
     encoder = {
-        "anyres_patch_sampling": config.sampling in (Sampling.STRIPS, Sampling.CROPS),
-        "image_aspect_ratio": "pad" if config.sampling is Sampling.FIXED_RESOLUTION else "anyres",
+        "anyres_patch_sampling": config.token_sampling in (TokenSampling.STRIPS, TokenSampling.CROPS),
+        "image_aspect_ratio": "pad" if config.token_sampling is TokenSampling.FIXED_RESOLUTION else "anyres",
         "model_type": "xgenmm_vision_encoder",
     }
     grids = pixel_grids(anyres)

@@ -18,10 +18,10 @@ import numpy as np
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.models.mlp_connector import MLPConfig
+from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.ops.attention import Causal
 
@@ -125,10 +125,10 @@ def vision_flops(config: ViTConfig) -> int:
 
 def _connector_flops(model: VLMConfig, work: Workload) -> int:
     connector, patches = model.connector, model.vision.patches
-    if isinstance(connector, MLPConfig):
+    if isinstance(connector, MLPConnectorConfig):
         widths = linear(connector.width, connector.out_width) + linear(connector.out_width, connector.out_width)
         return work.crops * patches * widths
-    groups = work.images if model.sampling is Sampling.FIXED_SAMPLING else work.crops
+    groups = work.images if model.token_sampling is TokenSampling.FIXED_SAMPLING else work.crops
     return resampler_flops(connector, groups, work.crops * patches)
 
 
@@ -155,7 +155,7 @@ def model_flops(model: VLMConfig, work: Workload, freeze: tuple[str, ...], refer
 def features_flops(model: VLMConfig, work: Workload) -> int:
     """FLOPs of one pass of the connector's maps whose input is the tower's features."""
     connector = model.connector
-    if isinstance(connector, MLPConfig):
+    if isinstance(connector, MLPConnectorConfig):
         per_feature = linear(connector.width, connector.out_width)
     else:
         per_feature = connector.layers * linear(connector.width, 2 * connector.heads * connector.head_width)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import CLIP_MEAN, CLIP_STD, ViTConfig
 
 NANO_VISION = ViTConfig(image_size_px=64, patch_px=8, width=96, hidden=384, layers=4, heads=4)
@@ -88,12 +88,12 @@ def micro_decoder(vocab_size: int = 1024, num_text_tokens: int = 1012) -> Phi3Co
 B4 = VLMConfig(
     vision=SO400M, connector=ResamplerConfig(remat="full"), decoder=PHI3_MINI, max_image_crops=13, dtype="bfloat16"
 )
-"""so400m and Phi-3-mini, crops as the paper has them; `with_strips` gives the released weights' grouping."""
+"""so400m and Phi-3-mini, crops as the paper has them; `with_strips` gives the released weights' token sampling."""
 
 B14 = replace(B4, connector=ResamplerConfig(out_width=5120, remat="full"), decoder=PHI3_MEDIUM)
 """so400m and Phi-3-medium; never released."""
 
 
 def with_strips(config: VLMConfig) -> VLMConfig:
-    """The grouping that the released v1.5 instruct weights were trained with (at most 4 crops and the global view)."""
-    return replace(config, sampling=Sampling.STRIPS, max_image_crops=5)
+    """Strips, which the released v1.5 instruct weights were trained with (at most 4 crops and the global view)."""
+    return replace(config, token_sampling=TokenSampling.STRIPS, max_image_crops=5)

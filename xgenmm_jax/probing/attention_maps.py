@@ -12,7 +12,7 @@ from xgenmm_jax.api.processor import Image
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.nano.report.attention import canvas_to_picture, enlarged, on_canvas, spotlight
 from xgenmm_jax.probing.figures import figure, show_image, to_picture
 
@@ -56,7 +56,10 @@ def query_heat(lmm: LMM, image: Image, layer: int | None = None, crops: bool = F
     Raises ValueError where the connector is no resampler whose groups have a place in the picture, or there are no
     crops.
     """
-    if not isinstance(lmm.config.connector, ResamplerConfig) or lmm.config.sampling is Sampling.FIXED_SAMPLING:
+    if (
+        not isinstance(lmm.config.connector, ResamplerConfig)
+        or lmm.config.token_sampling is TokenSampling.FIXED_SAMPLING
+    ):
         raise ValueError("query_heat: the model has no resampler of crops or strips; load one that has.")
     picture = lmm.processor.picture(image)
     layout = anyres.layout(picture.size_px, lmm.processor.anyres)
@@ -68,7 +71,7 @@ def query_heat(lmm: LMM, image: Image, layer: int | None = None, crops: bool = F
     weights_CQP = weights.mean(0) if layer is None else weights[layer]
     if not crops:
         return Heat(weights_CQP[0].reshape(-1, side, side), True)
-    strips = lmm.config.sampling is Sampling.STRIPS
+    strips = lmm.config.token_sampling is TokenSampling.STRIPS
     return Heat(on_canvas(weights_CQP[1:], layout.grid, side, strips), False)
 
 

@@ -11,7 +11,7 @@ from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.models import probes
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.nano.world import draw, scenes
 from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES
 from xgenmm_jax.nano.world.world import Dice
@@ -68,7 +68,7 @@ def layer_states(lmm: LMM, pictures: Sequence[Picture]) -> dict[str, Float[np.nd
         out = lmm.forward([[lmm.tokenizer.image_id]] * len(some), [[picture] for picture in some], probe=probe)
         colors = [np.asarray(picture.load(), np.float32).mean((0, 1), keepdims=True)[0] for picture in some]
         crops = _first_crops(lmm, some)
-        groups = np.arange(len(some)) if lmm.config.sampling is Sampling.FIXED_SAMPLING else crops
+        groups = np.arange(len(some)) if lmm.config.token_sampling is TokenSampling.FIXED_SAMPLING else crops
         states = {"pixels": np.stack(colors), **_numbered("tower", out.probed["vision/layers"][:, crops])}
         states["tower end"] = out.probed["vision"][crops]
         if inner in out.probed:

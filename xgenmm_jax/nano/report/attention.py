@@ -17,7 +17,7 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.vision_tokens import View, instruction_tokens, picture_batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, splice
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 
 ROW_MULTIPLE = 256
 VISION_MULTIPLE = 128
@@ -38,7 +38,7 @@ class Look(NamedTuple):
 
 def can_look(config: VLMConfig) -> bool:
     """Whether there is a resampler whose groups have a place in the picture."""
-    return isinstance(config.connector, ResamplerConfig) and config.sampling is not Sampling.FIXED_SAMPLING
+    return isinstance(config.connector, ResamplerConfig) and config.token_sampling is not TokenSampling.FIXED_SAMPLING
 
 
 def look(
@@ -51,7 +51,7 @@ def look(
     if not can_look(config) or len(prompt.pictures) != 1:
         raise ValueError(
             f"attention: got {len(prompt.pictures)} pictures and a {type(config.connector).__name__}, "
-            f"{config.sampling.value}; wanted one picture and a resampler of crops or strips."
+            f"{config.token_sampling.value}; wanted one picture and a resampler of crops or strips."
         )
     ids = np.asarray(prompt.token_ids, np.int32)
     read = instruction_tokens(config)
@@ -73,7 +73,7 @@ def look(
     base = weights_CQP[0].reshape(-1, side, side)
     crops = None
     if placed.crops > 1:
-        crops = on_canvas(weights_CQP[1:], placed.grid, side, config.sampling is Sampling.STRIPS)
+        crops = on_canvas(weights_CQP[1:], placed.grid, side, config.token_sampling is TokenSampling.STRIPS)
     return Look(base, crops, weight / max(weight.sum(), 1e-12))
 
 
