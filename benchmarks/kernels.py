@@ -37,7 +37,7 @@ COPIES = 4
 """Of each matrix, in turns: together larger than any cache."""
 TILES = [Tile(*shape) for shape in itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3))]
 BLOCKS = list(itertools.product((32, 64, 128), (32, 64), (4, 8, 16), (4, 8)))
-"""matvec's columns, rows, parts, warps."""
+"""gemv's columns, rows, parts, warps."""
 
 Figures = dict[str, Any]
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = jax.devices()[0]
     if device.platform != "gpu":
         raise SystemExit(f"kernels: got {device.device_kind}, wanted an NVIDIA GPU; run it where JAX sees one.")
-    figures = [*attention_figures(), *matvec_figures()]
+    figures = [*attention_figures(), *gemv_figures()]
     if arguments.tiles:
         figures += [*tile_figures(), *block_figures()]
     rows = [(f["name"], f"{f['ms']:.3f}", f"{f['rate']:,.2f} {f['unit']}", f.get("error", "")) for f in figures]
@@ -93,14 +93,14 @@ def attention_figures() -> Iterator[Figures]:
     show(f"context, d_query, d_key, d_value of packed rows: {errors} from XLA's")
 
 
-def matvec_figures() -> Iterator[Figures]:
+def gemv_figures() -> Iterator[Figures]:
     """Each matrix of a layer through our kernel and through XLA."""
     for shape in MATRICES:
         vector, matrices = jnp.ones(shape[0], jnp.bfloat16), random_matrices(shape)
         size = COPIES * 2 * shape[0] * shape[1] / 1e12
         ours = jax.random.normal(jax.random.key(1), (shape[0],), jnp.bfloat16)
-        error = distance(gemv.matvec(ours, matrices[0]), ours.astype(jnp.float32) @ matrices[0].astype(jnp.float32))
-        for name, product in (("ours", gemv.matvec), ("XLA", lambda v, m: v[None] @ m)):
+        error = distance(gemv.gemv(ours, matrices[0]), ours.astype(jnp.float32) @ matrices[0].astype(jnp.float32))
+        for name, product in (("ours", gemv.gemv), ("XLA", lambda v, m: v[None] @ m)):
             made = figure(
                 f"{shape[0]} x {shape[1]}: {name}",
                 lambda v, ms, f=product: [f(v, m) for m in ms],
@@ -133,14 +133,14 @@ def tile_figures() -> list[Figures]:
 
 
 def block_figures() -> list[Figures]:
-    """The matrices of a layer, all of them, with every block of matvec."""
+    """The matrices of a layer, all of them, with every block of gemv."""
     names = ("COLUMNS", "ROWS", "PARTS", "WARPS")
     vectors = [jnp.ones(rows, jnp.bfloat16) for rows, _ in MATRICES]
     matrices = [random_matrices(shape) for shape in MATRICES]
     size = COPIES * sum(2 * rows * columns for rows, columns in MATRICES) / 1e12
 
     def all_of_them(vectors, matrices):
-        return [gemv.matvec(v, m) for v, ms in zip(vectors, matrices, strict=True) for m in ms]
+        return [gemv.gemv(v, m) for v, ms in zip(vectors, matrices, strict=True) for m in ms]
 
     usual = [getattr(gemv, name) for name in names]
     fitting = []

@@ -34,8 +34,8 @@ def test_what_the_kernel_cannot_take_is_told():
 
 def test_a_vector_times_a_matrix_and_its_gradient():
     vector, matrix = jax.random.normal(jax.random.key(0), (1024,)), jax.random.normal(jax.random.key(1), (1024, 128))
-    np.testing.assert_allclose(gemv.matvec(vector, matrix, True), vector @ matrix, rtol=0, atol=1e-4)
-    got = jax.grad(lambda *x: jnp.sum(gemv.matvec(*x, True) ** 2), argnums=(0, 1))(vector, matrix)
+    np.testing.assert_allclose(gemv.gemv(vector, matrix, True), vector @ matrix, rtol=0, atol=1e-4)
+    got = jax.grad(lambda *x: jnp.sum(gemv.gemv(*x, True) ** 2), argnums=(0, 1))(vector, matrix)
     wanted = jax.grad(lambda vector, matrix: jnp.sum((vector @ matrix) ** 2), argnums=(0, 1))(vector, matrix)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2), got, wanted)
 
@@ -61,7 +61,7 @@ def test_a_decoding_step_for_a_gpu_that_is_not_there(rows):
         text = jax.jit(step).trace(params, cache).lower(lowering_platforms=("cuda",)).as_text()
     # Four maps a layer, of one shape once, and the head.
     # A function that the other kernel shares may name the file in which it was traced first.
-    assert ("matvec" in text.replace("matvec.py", "")) == (rows == 1)
+    assert ("gemv" in text.replace("gemv.py", "")) == (rows == 1)
     assert "decode_attention" in text
     text = jax.jit(step).lower(params, cache).as_text()
-    assert "matvec" not in text and "decode_attention" not in text
+    assert "gemv" not in text and "decode_attention" not in text

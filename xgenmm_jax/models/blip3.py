@@ -18,7 +18,7 @@ from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling, group_crops, group_images, group_strips
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.ops.partitioning import on_one_gpu
-from xgenmm_jax.ops.valid_only import on_real_crops
+from xgenmm_jax.ops.valid_only import on_valid_crops
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class VLM(nn.Module):
         else:
             variables = self.vision.variables
             tower = ViT(self.config.vision, self.config.dtype, parent=None)
-            features = on_real_crops(
+            features = on_valid_crops(
                 lambda pixels: tower.apply(variables, self.normalize(pixels)), pixels, batch.crop_image.reshape(-1) >= 0
             )
         if not self.trains_vision:

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from xgenmm_jax.ops import matmul
-from xgenmm_jax.ops.matmul import Affine, normed_product, product
+from xgenmm_jax.ops.matmul import MATMUL, Affine, matmul, norm_matmul
 from xgenmm_jax.ops.partitioning import constrain
 
 LOGICAL_AXES = {
@@ -39,7 +38,7 @@ LAYER_NAMES = {
     "context": "attention's result, and the sums of its softmax where a kernel gives them",
     "out_proj": "the linear map behind attention",
     "mlp_in": "the linear maps into the feed-forward, before the activation",
-    matmul.NAME: "the result of every linear map",
+    MATMUL: "the result of every linear map",
 }
 """What a rematerialisation policy can name; every block that is scanned marks all of them (`checkpoint_name`). The
 feed-forward's result has no name of its own: no backward pass needs it, only the sum that enters the next layer."""
@@ -93,9 +92,9 @@ def remat_policy(remat: str) -> Any:
     if remat == "full":
         return None
     if remat == "minimal":
-        return policies.save_only_these_names(matmul.NAME)
+        return policies.save_only_these_names(MATMUL)
     if remat == "minimal_with_context":
-        return policies.save_only_these_names(matmul.NAME, "context")
+        return policies.save_only_these_names(MATMUL, "context")
     if remat in KEPT:
         return policies.save_only_these_names(*KEPT[remat])
     if remat in OFFLOADED:
@@ -156,15 +155,15 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."], norm: Affine | None = None) -> Float[Array, "..."]:
-        """norm: of the layer norm before, where x is only standardized (`normed_product`)."""
+        """norm: of the layer norm before, where x is only standardized (`norm_matmul`)."""
         kernel = self.param(
             "kernel", nn.with_logical_partitioning(self.kernel_init, self.axes), (*self.inputs, *self.outputs)
         )
         count = len(self.inputs)
         if norm is None:
-            y = product(x.astype(self.dtype), kernel.astype(self.dtype), count)
+            y = matmul(x.astype(self.dtype), kernel.astype(self.dtype), count)
         else:
-            y = normed_product(x, norm, kernel.astype(self.dtype))
+            y = norm_matmul(x, norm, kernel.astype(self.dtype))
         if self.bias_init is None:
             return y
         # A width that no table cuts in activations ("embed", "vision_embed") stays whole in the small bias.

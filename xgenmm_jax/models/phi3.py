@@ -32,7 +32,7 @@ from xgenmm_jax.ops.attention import (
     keep_attention,
     packed_rows,
 )
-from xgenmm_jax.ops.matmul import product
+from xgenmm_jax.ops.matmul import matmul
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,7 @@ class Phi3(nn.Module):
 
         def columns(kernel: Array, bias: Array, before: int) -> Array:
             """Of columns that begin at `before`, among `total` of them."""
-            out = product(hidden, kernel.astype(self.dtype), 1, jnp.float32)
+            out = matmul(hidden, kernel.astype(self.dtype), 1, jnp.float32)
             out += bias.reshape((1,) * (out.ndim - 1) + bias.shape)
             behind = max(total - before - out.shape[-1], 0)
             return jnp.pad(out, ((0, 0),) * (out.ndim - 1) + ((before, behind),))[..., :total]
