@@ -18,7 +18,7 @@ import xgenmm_jax
 from xgenmm_jax.api.lmm import LMM, Output
 from xgenmm_jax.convert.formats import xgenmm
 from xgenmm_jax.models.token_sampling import TokenSampling
-from xgenmm_jax.ops.attention import Window
+from xgenmm_jax.ops.masks import WindowConvention
 from xgenmm_jax.training import optimizer, step
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import OptimizerConfig
@@ -94,7 +94,8 @@ def test_text_only(lmm):
 
 
 @pytest.mark.parametrize(
-    "version, window", [("4.41.1", Window.W_PLUS_1), ("4.44.2", Window.NONE), ("4.46.3", Window.W)]
+    "version, window",
+    [("4.41.1", WindowConvention.W_PLUS_1), ("4.44.2", WindowConvention.NONE), ("4.46.3", WindowConvention.W)],
 )
 def test_sliding_window(lmm, version, window):
     decoder = replace(lmm.config.decoder, window=window, window_size=8)

@@ -26,7 +26,7 @@ from xgenmm_jax.nano import tower_pretraining
 from xgenmm_jax.nano.captioner import CaptionerConfig
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.nano.text_tower import TextTowerConfig
-from xgenmm_jax.ops.attention import Causal, Window, causal_mask
+from xgenmm_jax.ops.masks import SlidingWindow, WindowConvention, causal_mask
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import merge, split, trainable_mask
@@ -149,10 +149,10 @@ def test_pairs_are_those_that_the_mask_shows():
     """Causal attention is halved, and cut by segments and window."""
     segments = np.array([[1] * 40 + [2] * 17 + [3] * 60 + [0] * 11, [1] * 128], np.int32)
     positions = np.concatenate([np.arange(n) for n in (40, 17, 60, 11, 128)]).astype(np.int32).reshape(2, 128)
-    for window in Window:
+    for window in WindowConvention:
         decoder = replace(MODEL.decoder, window=window, window_size=31)
         arrays = map(jnp.asarray, (segments, positions, segments, positions))
-        mask = causal_mask(*arrays, Causal.of(window, 31))
+        mask = causal_mask(*arrays, SlidingWindow.of(window, 31).left)
         mask &= (segments > 0)[:, :, None]
         assert visible_pairs(np.array([40, 17, 60, 128]), decoder) == int(jnp.sum(mask))
 
@@ -179,7 +179,9 @@ def test_passes_of_the_stages():
 
 def test_phi3_mini_costs_what_is_published():
     """Spec: 25.3 GFLOP a token at 4096 positions, where the head counts at every position."""
-    load = Workload(4096, visible_pairs(np.array([4096]), replace(sizes.PHI3_MINI, window=Window.NONE)), 4096, 0, 0)
+    load = Workload(
+        4096, visible_pairs(np.array([4096]), replace(sizes.PHI3_MINI, window=WindowConvention.NONE)), 4096, 0, 0
+    )
     flops = forward_flops(sizes.B4, load).times(passes(("vision",), False))
     assert flops.total / 4096 == pytest.approx(25.3e9, rel=0.03)
 

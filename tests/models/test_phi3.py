@@ -7,7 +7,7 @@ import pytest
 from random_parameters import random_parameters
 
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config, empty_cache, layers_apart
-from xgenmm_jax.ops.attention import Window
+from xgenmm_jax.ops.masks import WindowConvention
 
 CONFIG = Phi3Config(
     vocab_size=32, num_text_tokens=29, width=16, hidden=24, layers=3, heads=4, kv_heads=2, window_size=5
@@ -27,7 +27,7 @@ def logits_of(config, params, ids, segments, positions):
     return np.asarray(jax.jit(Phi3(config).apply)(params, ids, segments, positions))
 
 
-@pytest.mark.parametrize("window", list(Window))
+@pytest.mark.parametrize("window", list(WindowConvention))
 def test_packed_samples_are_separate_samples(window):
     """Two samples in a row, and padding, give what each gives alone."""
     config, params = replace(CONFIG, window=window), parameters()
@@ -43,7 +43,9 @@ def test_packed_samples_are_separate_samples(window):
         np.testing.assert_allclose(packed[:, start:end], alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("window, apart", [(Window.W_PLUS_1, True), *((window, False) for window in Window)])
+@pytest.mark.parametrize(
+    "window, apart", [(WindowConvention.W_PLUS_1, True), *((window, False) for window in WindowConvention)]
+)
 def test_cached_decoding_is_uncached(window, apart):
     """Left-padded prompts of two lengths, then one token at a time, beyond the window, in a cache with spare places.
 

@@ -11,7 +11,7 @@ import tiny28
 from xgenmm_jax.models.blip3 import VLM, splice
 from xgenmm_jax.models.phi3 import Phi3, empty_cache
 from xgenmm_jax.models.token_sampling import TokenSampling, group_strips
-from xgenmm_jax.ops.attention import Window
+from xgenmm_jax.ops.masks import WindowConvention
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
 PAD = 299
@@ -143,7 +143,8 @@ def test_text_only():
 
 
 @pytest.mark.parametrize(
-    "version, window", [("4.41.1", Window.W_PLUS_1), ("4.44.2", Window.NONE), ("4.46.3", Window.W)]
+    "version, window",
+    [("4.41.1", WindowConvention.W_PLUS_1), ("4.44.2", WindowConvention.NONE), ("4.46.3", WindowConvention.W)],
 )
 def test_sliding_window(version, window):
     """The three readings of `sliding_window: 8` by three versions of transformers."""

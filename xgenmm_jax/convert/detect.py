@@ -18,7 +18,7 @@ from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import CLIP_MEAN, CLIP_STD, Activation, ViTConfig
-from xgenmm_jax.ops.attention import Window
+from xgenmm_jax.ops.masks import WindowConvention
 
 Settings = Mapping[str, Any]
 """A config.json, or a part of it."""
@@ -293,7 +293,7 @@ def _decoder(names: Shapes, prefix: str, settings: Settings, given: Given) -> Ph
         epsilon=settings.get("rms_norm_eps", default.epsilon),
         # transformers' versions disagree on what the size means; training saw window + 1 keys
         # (docs/reference/xgenmm.md#sliding-window).
-        window=Window.W_PLUS_1 if window else Window.NONE,
+        window=WindowConvention.W_PLUS_1 if window else WindowConvention.NONE,
         window_size=window or default.window_size,
         init_std=settings.get("initializer_range", default.init_std),
     )

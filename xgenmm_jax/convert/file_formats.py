@@ -15,7 +15,7 @@ from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.ops.attention import Window
+from xgenmm_jax.ops.masks import WindowConvention
 
 TRANSFORMERS = "4.41.1"
 """The version of the release."""
@@ -126,7 +126,7 @@ def phi3_config(config: Phi3Config) -> dict[str, Any]:
         "rms_norm_eps": config.epsilon,
         "rope_scaling": None,
         "rope_theta": config.rope_theta,
-        "sliding_window": None if config.window is Window.NONE else config.window_size,
+        "sliding_window": None if config.window is WindowConvention.NONE else config.window_size,
         "tie_word_embeddings": False,
         "transformers_version": TRANSFORMERS,
         "use_cache": True,
@@ -142,7 +142,7 @@ def xgenmm_config(config: VLMConfig, torch_dtype: str, anyres: AnyRes) -> dict[s
     text = {
         "initial_tokenizer_len": decoder.num_text_tokens,
         "model_type": "phi3",
-        "sliding_window": None if decoder.window is Window.NONE else decoder.window_size,
+        "sliding_window": None if decoder.window is WindowConvention.NONE else decoder.window_size,
         # The release says bfloat16 whatever its tensors are; transformers since 4.46 would then round them.
         "torch_dtype": torch_dtype,
     }

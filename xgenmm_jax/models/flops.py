@@ -23,7 +23,6 @@ from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.ops.attention import Causal
 
 
 class Flops(NamedTuple):
@@ -86,8 +85,8 @@ def workload_of(batch: Batch, model: VLMConfig) -> Workload:
 def visible_pairs(lengths: Int[np.ndarray, " n"], decoder: Phi3Config) -> int:
     """Pairs of query and key inside causal segments of these lengths, within the window."""
     lengths = np.asarray(lengths, np.int64)
-    reach = Causal.of(decoder.window, decoder.window_size).reach
-    most = lengths if reach is None else np.minimum(lengths, reach + 1)
+    left = decoder.sliding_window.left
+    most = lengths if left is None else np.minimum(lengths, left + 1)
     return int((most * (most + 1) // 2 + (lengths - most) * most).sum())
 
 

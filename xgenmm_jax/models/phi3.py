@@ -22,16 +22,9 @@ from xgenmm_jax.models.layers import (
     shard_batch,
     symmetric_uniform,
 )
-from xgenmm_jax.ops.attention import (
-    Causal,
-    Implementation,
-    Sight,
-    Window,
-    attend,
-    causal_mask,
-    keep_attention,
-    packed_rows,
-)
+from xgenmm_jax.ops.attention import attend, sow_attention_weights
+from xgenmm_jax.ops.attention_choice import Implementation
+from xgenmm_jax.ops.masks import AttentionMask, SlidingWindow, WindowConvention, causal_mask, packed_causal_mask
 from xgenmm_jax.ops.matmul import matmul
 
 
@@ -54,7 +47,7 @@ class Phi3Config:
     kv_heads: int = 32
     rope_theta: float = 10000.0
     epsilon: float = 1e-5
-    window: Window = Window.W_PLUS_1
+    window: WindowConvention = WindowConvention.W_PLUS_1
     window_size: int = 2047
     init_std: float = 0.02
     embedding_std: float | None = None
@@ -63,8 +56,8 @@ class Phi3Config:
     attention: Implementation = "auto"
 
     @property
-    def causal(self) -> Causal:
-        return Causal.of(self.window, self.window_size)
+    def sliding_window(self) -> SlidingWindow:
+        return SlidingWindow.of(self.window, self.window_size)
 
     @property
     def head_width(self) -> int:
@@ -140,7 +133,7 @@ class DecoderBlock(nn.Module):
         layer: Int32[Array, ""],
         cos: Float[Array, "B T 1 H"],
         sin: Float[Array, "B T 1 H"],
-        sight: Sight,
+        mask: AttentionMask,
         place: Int32[Array, ""] | int,
     ) -> tuple[tuple[Float[Array, "B T D"], tuple[Array, Array] | None], None]:
         """carry: the stream and, while decoding, keys and values of all layers, written in place at `place`."""
@@ -170,13 +163,13 @@ class DecoderBlock(nn.Module):
                 jax.lax.dynamic_update_slice(all_layers, new[None].astype(all_layers.dtype), start)
                 for all_layers, new in zip(cached, (key, value), strict=True)
             )
-            written = sight.mask.shape[2]
+            written = mask.dense.shape[2]
             key, value = (
                 jax.lax.dynamic_index_in_dim(a, layer, keepdims=False)[:, :written].astype(self.dtype) for a in cached
             )
         # Prompts at a place that is known when this is compiled: nothing is written behind them.
-        causal = config.causal if cached is None or written < cached[0].shape[2] else None
-        keep_attention(self, query, key, sight, causal)
+        window = config.sliding_window if cached is None or written < cached[0].shape[2] else None
+        sow_attention_weights(self, query, key, mask, window)
         out = Linear(
             inputs=(config.heads, head_width),
             outputs=(width,),
@@ -184,7 +177,7 @@ class DecoderBlock(nn.Module):
             kernel_init=init,
             dtype=self.dtype,
             name="o_proj",
-        )(attend(query, key, value, sight, causal, config.attention))
+        )(attend(query, key, value, mask, window, config.attention))
         x = x + checkpoint_name(out, "out_proj")
 
         gate_up = Linear(
@@ -266,11 +259,11 @@ class Phi3(nn.Module):
         """States after the last norm. Positions see earlier ones of their own segment, within the window.
 
         Positions count up one by one inside a segment, else windows differ between implementations of attention
-        (`packed_rows`).
+        (`packed_causal_mask`).
         """
         config = self.config
-        sight = packed_rows(segment_ids, positions, config.causal, config.attention)
-        return self._run(embeddings, None, positions, sight, 0)[0]
+        mask = packed_causal_mask(segment_ids, positions, config.sliding_window, config.attention)
+        return self._run(embeddings, None, positions, mask, 0)[0]
 
     def extend(
         self,
@@ -300,16 +293,16 @@ class Phi3(nn.Module):
         length, written = segment_ids.shape[1], cache.segment_ids.shape[2]
         if isinstance(place, int) and length > 1:
             written = place + length
-        mask = causal_mask(
+        dense = causal_mask(
             jnp.maximum(segment_ids, 1),
             positions,
             cache.segment_ids[0, :, :written],
             cache.positions[0, :, :written],
-            config.causal,
+            config.sliding_window.left,
         )
         turned = jnp.where(segment_ids > 0, positions, 1)
         if layers is None:
-            hidden, key_value = self._run(embeddings, (cache.key, cache.value), turned, Sight(mask), place)
+            hidden, key_value = self._run(embeddings, (cache.key, cache.value), turned, AttentionMask(dense), place)
             return hidden, Cache(*key_value, cache.segment_ids, cache.positions)
         cos, sin = rotary_angles(turned, config.head_width, config.rope_theta)
         block = DecoderBlock(config, self.dtype, parent=None)
@@ -317,7 +310,7 @@ class Phi3(nn.Module):
         for params, *cached in zip(layers, cache.key, cache.value, strict=True):
             carry = (x, tuple(cached))
             # The only layer of its cache.
-            (x, cached), _ = block.apply({"params": params}, carry, jnp.int32(0), cos, sin, Sight(mask), place)
+            (x, cached), _ = block.apply({"params": params}, carry, jnp.int32(0), cos, sin, AttentionMask(dense), place)
             written.append(cached)
         keys, values = zip(*written, strict=True)
         return self.norm(x), Cache(keys, values, cache.segment_ids, cache.positions)
@@ -327,14 +320,14 @@ class Phi3(nn.Module):
         embeddings: Float[Array, "B T D"],
         cached: tuple[Array, Array] | None,
         positions: Int32[Array, "B T"],
-        sight: Sight,
+        mask: AttentionMask,
         place: Int32[Array, ""] | int,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
         config = self.config
         cos, sin = rotary_angles(positions, config.head_width, config.rope_theta)
         numbers = jnp.arange(config.layers, dtype=jnp.int32)
         x = shard_batch(embeddings.astype(self.dtype))
-        (x, cached), _ = self.layers((x, cached), numbers, cos, sin, sight, place)
+        (x, cached), _ = self.layers((x, cached), numbers, cos, sin, mask, place)
         return self.norm(x), cached
 
     def logits(self, hidden: Float[Array, "*n D"]) -> Float[Array, "*n V"]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers
 from xgenmm_jax.models.vit import EPSILON, FeedForward
 from xgenmm_jax.nano.captioner import Attention
-from xgenmm_jax.ops.attention import Sight, seen_keys
+from xgenmm_jax.ops.masks import AttentionMask, key_padding_mask
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class TextBlock(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n T D"], sight: Sight) -> tuple[Float[Array, "n T D"], None]:
+    def __call__(self, x: Float[Array, "n T D"], mask: AttentionMask) -> tuple[Float[Array, "n T D"], None]:
         width = self.config.width
         x = checkpoint_name(x, "layer_input")
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm1")(x)
-        x = x + Attention(width, width, self.config.heads, self.dtype, name="attention")(normed, normed, sight)
+        x = x + Attention(width, width, self.config.heads, self.dtype, name="attention")(normed, normed, mask)
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm2")(x)
         return x + FeedForward(width, self.config.hidden, self.dtype, name="mlp")(normed), None
 
@@ -81,9 +81,9 @@ class TextTower(nn.Module):
             bias = self.param("bias", nn.initializers.constant(config.bias), ())
 
         x = (table[token_ids] + positions[None, :length]).astype(self.dtype)
-        sight = seen_keys(valid, length, "auto")
+        mask = key_padding_mask(valid, length, "auto")
         block = scan_layers(TextBlock, config.layers, config.remat, broadcast_inputs=1)
-        x, _ = block(config, self.dtype, name="layers")(x, sight)
+        x, _ = block(config, self.dtype, name="layers")(x, mask)
         x = LayerNorm(config.width, EPSILON, name="norm")(x)
         weight = valid[..., None].astype(jnp.float32)
         mean = (x * weight).sum(1) / jnp.maximum(weight.sum(1), 1)
