@@ -9,8 +9,9 @@ from random_parameters import random_parameters
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, initialize, prompt_tokens, smallest_batch, splice
+from xgenmm_jax.models.kv_cache import empty_cache
 from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
-from xgenmm_jax.models.phi3 import Phi3Config, empty_cache
+from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
@@ -177,12 +178,21 @@ def test_prefill_and_decode_are_the_whole_row():
             ]
         }
     )
-    model, cache = VLM(CONFIG), empty_cache(CONFIG.decoder, 1, 16, "float32")
-    logits, cache = jax.jit(lambda batch, cache: model.apply(params, batch, cache, method="prefill"))(left, cache)
+    cache = empty_cache(CONFIG.decoder, 1, 16, "float32")
+
+    def prefill(model, batch, cache):
+        hidden, cache = model.decoder.extend(model.embed(batch), batch.segment_ids, batch.positions, cache, 0)
+        return model.logits(hidden[:, -1]), cache
+
+    def decode_one(model, ids, segment_ids, positions, cache, start):
+        hidden, cache = model.decoder.extend(model.decoder.embed(ids), segment_ids, positions, cache, start)
+        return model.logits(hidden[:, 0]), cache
+
+    logits, cache = jax.jit(lambda *arguments: VLM(CONFIG).apply(params, *arguments, method=prefill))(left, cache)
     np.testing.assert_allclose(logits[0], wanted[prompt - 1], rtol=0, atol=1e-5)
-    decode = jax.jit(lambda *arguments: model.apply(params, *arguments, method="decode"))
+    decode = jax.jit(lambda *arguments: VLM(CONFIG).apply(params, *arguments, method=decode_one))
     for t in range(prompt, length):
-        one = [np.asarray(x, np.int32) for x in (batch.token_ids[:, t], [1], [t])]
+        one = [np.asarray(x, np.int32) for x in (batch.token_ids[:, t : t + 1], [[1]], [[t]])]
         logits, cache = decode(*one, cache, np.int32(pad + t))
         np.testing.assert_allclose(logits[0], wanted[t], rtol=0, atol=1e-5)
 

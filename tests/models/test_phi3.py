@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from random_parameters import random_parameters
 
-from xgenmm_jax.models.phi3 import Phi3, Phi3Config, empty_cache, layers_apart
+from xgenmm_jax.models.kv_cache import empty_cache, unstack_layers
+from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 from xgenmm_jax.ops.masks import WindowConvention
 
 CONFIG = Phi3Config(
@@ -47,7 +48,7 @@ def test_packed_samples_are_separate_samples(window):
     "window, apart", [(WindowConvention.W_PLUS_1, True), *((window, False) for window in WindowConvention)]
 )
 def test_cached_decoding_is_uncached(window, apart):
-    """Left-padded prompts of two lengths, then one token at a time, beyond the window, in a cache with spare places.
+    """Left-padded prompts of two lengths, then one token at a time, beyond the window, in a cache with spare room.
 
     apart: with each layer's parameters and cache by themselves, as loops over tokens have them.
     """
@@ -69,7 +70,7 @@ def test_cached_decoding_is_uncached(window, apart):
     got, cache = apply(ids[:, :prompt], segments[:, :prompt], positions[:, :prompt], cache, np.int32(0))
     parts, layers = [got], None
     if apart:
-        layers, cache = layers_apart(params["params"], cache)
+        layers, cache = unstack_layers(params["params"], cache)
     for t in range(prompt, total):
         one = slice(t, t + 1)
         got, cache = apply(ids[:, one], segments[:, one], positions[:, one], cache, np.int32(t), layers)

@@ -9,7 +9,8 @@ import pytest
 import tiny28
 
 from xgenmm_jax.models.blip3 import VLM, splice
-from xgenmm_jax.models.phi3 import Phi3, empty_cache
+from xgenmm_jax.models.kv_cache import empty_cache
+from xgenmm_jax.models.phi3 import Phi3
 from xgenmm_jax.models.token_sampling import TokenSampling, group_strips
 from xgenmm_jax.ops.masks import WindowConvention
 
@@ -209,8 +210,11 @@ def test_greedy_decoding_with_the_cache():
         hidden, cache = model.decoder.extend(embeddings, batch.segment_ids, batch.positions, cache, 0)
         return model.logits(hidden[:, -1]), cache
 
-    def step(model, token, positions, cache, place):
-        return model.decode(token, jnp.ones(rows, jnp.int32), positions, cache, place)
+    def step(model, token, positions, cache, start):
+        ones = jnp.ones((rows, 1), jnp.int32)
+        embeddings = model.decoder.embed(token[:, None])
+        hidden, cache = model.decoder.extend(embeddings, ones, positions[:, None], cache, start)
+        return model.logits(hidden[:, 0]), cache
 
     params = {"params": tiny28.parameters()}
     prefill = jax.jit(lambda *arguments: VLM(tiny28.CONFIG).apply(params, *arguments, method=generate))

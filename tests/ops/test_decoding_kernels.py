@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.models.phi3 import Phi3, Phi3Config, empty_cache, layers_apart
+from xgenmm_jax.models.kv_cache import empty_cache, unstack_layers
+from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 from xgenmm_jax.ops import attention_decode, gemv
 from xgenmm_jax.ops.attention_xla import xla_attention
 
@@ -51,7 +52,7 @@ def test_a_decoding_step_for_a_gpu_that_is_not_there(rows):
     cache = jax.eval_shape(lambda: empty_cache(config, rows, 64, "bfloat16"))
 
     def step(params, cache):
-        layers, cache = layers_apart(params, cache)
+        layers, cache = unstack_layers(params, cache)
         embeddings = jnp.ones((rows, 1, config.width), jnp.bfloat16)
         variables = {"params": params}
         hidden, _ = decoder.apply(variables, embeddings, ids + 1, ids, cache, 3, layers, method="extend")

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.layers import Dtype, normalize_pixels, shard_batch
 from xgenmm_jax.models.mlp_connector import MLPConnector, MLPConnectorConfig, pooled_side
-from xgenmm_jax.models.phi3 import Cache, Phi3, Phi3Config
+from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling, group_crops, group_images, group_strips
 from xgenmm_jax.models.vit import ViT, ViTConfig
@@ -87,7 +87,7 @@ class VLMConfig:
 
 
 class VLM(nn.Module):
-    """`hidden` and `logits` for training, `prefill` and `decode` for generation, `encode_images` for their pictures."""
+    """`hidden` and `logits` for training; generation runs the parts, `encode_images` and `decoder`, by themselves."""
 
     config: VLMConfig
     trains_vision: bool = False
@@ -186,25 +186,6 @@ class VLM(nn.Module):
     def logits(self, hidden: Float[Array, "*n D"]) -> Float[Array, "*n V"]:
         """Float32 logits of states."""
         return self.decoder.logits(hidden)
-
-    def prefill(self, batch: Batch, cache: Cache) -> tuple[Float[Array, "B V"], Cache]:
-        """Logits after the last position of left-padded prompts, one segment a row, and the cache with them at 0..T."""
-        hidden, cache = self.decoder.extend(self.embed(batch), batch.segment_ids, batch.positions, cache, 0)
-        return self.logits(hidden[:, -1]), cache
-
-    def decode(
-        self,
-        token_ids: Int32[Array, " B"],
-        segment_ids: Int32[Array, " B"],
-        positions: Int32[Array, " B"],
-        cache: Cache,
-        place: Int32[Array, ""],
-    ) -> tuple[Float[Array, "B V"], Cache]:
-        """Logits after one more token a row, written into the cache at `place` (T, T + 1, ... after the prefill)."""
-        hidden, cache = self.decoder.extend(
-            self.decoder.embed(token_ids[:, None]), segment_ids[:, None], positions[:, None], cache, place
-        )
-        return self.logits(hidden[:, 0]), cache
 
 
 def splice(

@@ -5,7 +5,7 @@ IDEFICS' decoupled layers).
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -13,6 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
+from xgenmm_jax.models.kv_cache import Cache
 from xgenmm_jax.models.layers import (
     Dtype,
     Linear,
@@ -69,38 +70,6 @@ class Phi3Config:
         return self.num_text_tokens + self.num_extra_tokens
 
 
-class Cache(NamedTuple):
-    """Keys and values of the tokens so far. Every leaf carries the batch on axis 1, so rows can be reordered.
-
-    While tokens are written one by one, `layers_apart`, keys and values are tuples of L arrays [1 B S K H].
-    """
-
-    key: Float[Array, "L B S K H"]
-    """Already rotated."""
-    value: Float[Array, "L B S K H"]
-    segment_ids: Int32[Array, "1 B S"]
-    """0: nothing there (left padding, or not written yet)."""
-    positions: Int32[Array, "1 B S"]
-
-
-def empty_cache(config: Phi3Config, batch: int, capacity: int, dtype: Dtype) -> Cache:
-    """A cache of `capacity` places for `batch` rows."""
-    shape = (config.layers, batch, capacity, config.kv_heads, config.head_width)
-    places = jnp.zeros((1, batch, capacity), jnp.int32)
-    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), places, places)
-
-
-def layers_apart(params: Any, cache: Cache) -> tuple[tuple[Any, ...], Cache]:
-    """Each layer's parameters and cache by themselves, from the decoder's params and a stacked cache.
-
-    A loop over tokens that reads stacked layers copies each before it multiplies: three times the memory traffic.
-    """
-    count = cache.key.shape[0]
-    layers = tuple(jax.tree.map(lambda leaf, n=n: leaf[n], params["layers"]) for n in range(count))
-    keys, values = (tuple(leaf[n : n + 1] for n in range(count)) for leaf in (cache.key, cache.value))
-    return layers, cache._replace(key=keys, value=values)
-
-
 def rotary_angles(
     positions: Int32[Array, "B T"], head_width: int, theta: float
 ) -> tuple[Float[Array, "B T 1 H"], Float[Array, "B T 1 H"]]:
@@ -134,9 +103,9 @@ class DecoderBlock(nn.Module):
         cos: Float[Array, "B T 1 H"],
         sin: Float[Array, "B T 1 H"],
         mask: AttentionMask,
-        place: Int32[Array, ""] | int,
+        start: Int32[Array, ""] | int,
     ) -> tuple[tuple[Float[Array, "B T D"], tuple[Array, Array] | None], None]:
-        """carry: the stream and, while decoding, keys and values of all layers, written in place at `place`."""
+        """carry: the stream and, while decoding, keys and values of all layers, updated from index `start` on."""
         config = self.config
         x, cached = carry
         x = checkpoint_name(x, "layer_input")
@@ -158,16 +127,16 @@ class DecoderBlock(nn.Module):
         key = rotate(qkv[..., group, :], cos, sin)
         value = qkv[..., group + 1, :]
         if cached is not None:
-            start = (layer, 0, place, 0, 0)
+            corner = (layer, 0, start, 0, 0)
             cached = tuple(
-                jax.lax.dynamic_update_slice(all_layers, new[None].astype(all_layers.dtype), start)
+                jax.lax.dynamic_update_slice(all_layers, new[None].astype(all_layers.dtype), corner)
                 for all_layers, new in zip(cached, (key, value), strict=True)
             )
             written = mask.dense.shape[2]
             key, value = (
                 jax.lax.dynamic_index_in_dim(a, layer, keepdims=False)[:, :written].astype(self.dtype) for a in cached
             )
-        # Prompts at a place that is known when this is compiled: nothing is written behind them.
+        # A prompt at an index known at compile time: the mask ends with it, so its queries are the last of the keys.
         window = config.sliding_window if cached is None or written < cached[0].shape[2] else None
         sow_attention_weights(self, query, key, mask, window)
         out = Linear(
@@ -271,28 +240,28 @@ class Phi3(nn.Module):
         segment_ids: Int32[Array, "B T"],
         positions: Int32[Array, "B T"],
         cache: Cache,
-        place: Int32[Array, ""] | int,
+        start: Int32[Array, ""] | int,
         layers: tuple[Any, ...] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache]:
-        """States of T new tokens that see the cache and themselves, and the cache with them at place..place + T.
+        """States of T new tokens that see the cache and themselves, and the cache with them at start..start + T.
 
-        layers: each layer's parameters by itself, with a cache of `layers_apart`; else the module's own, stacked.
+        layers: each layer's parameters by itself, with a cache of `unstack_layers`; else the module's own, stacked.
 
-        Prefill is T = prompt at place 0 of an empty cache, one decoding step T = 1. Rows are left-padded: padding has
+        Prefill is T = prompt at start 0 of an empty cache, one decoding step T = 1. Rows are left-padded: padding has
         segment 0, and the tokens of a row one segment and positions counted from its first token.
 
-        Padding is seen by nobody but sees what is before it, turned as position 1: left padding never matters, and
-        a prompt that ends in pad ids is continued from the last of them, as by Hugging Face's generate.
+        No query attends to padding, but padding attends to what is before it, rotated as position 1: left padding never
+        matters, and a prompt that ends in pad ids is continued from the last of them, as by Hugging Face's generate.
         """
         config = self.config
-        start = (0, 0, place)
+        corner = (0, 0, start)
         cache = cache._replace(
-            segment_ids=jax.lax.dynamic_update_slice(cache.segment_ids, segment_ids[None], start),
-            positions=jax.lax.dynamic_update_slice(cache.positions, positions[None], start),
+            segment_ids=jax.lax.dynamic_update_slice(cache.segment_ids, segment_ids[None], corner),
+            positions=jax.lax.dynamic_update_slice(cache.positions, positions[None], corner),
         )
         length, written = segment_ids.shape[1], cache.segment_ids.shape[2]
-        if isinstance(place, int) and length > 1:
-            written = place + length
+        if isinstance(start, int) and length > 1:
+            written = start + length
         dense = causal_mask(
             jnp.maximum(segment_ids, 1),
             positions,
@@ -300,19 +269,20 @@ class Phi3(nn.Module):
             cache.positions[0, :, :written],
             config.sliding_window.left,
         )
-        turned = jnp.where(segment_ids > 0, positions, 1)
+        mask = AttentionMask(dense)
+        rotated_positions = jnp.where(segment_ids > 0, positions, 1)
         if layers is None:
-            hidden, key_value = self._run(embeddings, (cache.key, cache.value), turned, AttentionMask(dense), place)
+            hidden, key_value = self._run(embeddings, (cache.key, cache.value), rotated_positions, mask, start)
             return hidden, Cache(*key_value, cache.segment_ids, cache.positions)
-        cos, sin = rotary_angles(turned, config.head_width, config.rope_theta)
+        cos, sin = rotary_angles(rotated_positions, config.head_width, config.rope_theta)
         block = DecoderBlock(config, self.dtype, parent=None)
-        x, written = embeddings.astype(self.dtype), []
+        x, layer_caches = embeddings.astype(self.dtype), []
         for params, *cached in zip(layers, cache.key, cache.value, strict=True):
             carry = (x, tuple(cached))
-            # The only layer of its cache.
-            (x, cached), _ = block.apply({"params": params}, carry, jnp.int32(0), cos, sin, AttentionMask(dense), place)
-            written.append(cached)
-        keys, values = zip(*written, strict=True)
+            # Layer 0: the only one of its cache.
+            (x, cached), _ = block.apply({"params": params}, carry, jnp.int32(0), cos, sin, mask, start)
+            layer_caches.append(cached)
+        keys, values = zip(*layer_caches, strict=True)
         return self.norm(x), Cache(keys, values, cache.segment_ids, cache.positions)
 
     def _run(
@@ -321,13 +291,13 @@ class Phi3(nn.Module):
         cached: tuple[Array, Array] | None,
         positions: Int32[Array, "B T"],
         mask: AttentionMask,
-        place: Int32[Array, ""] | int,
+        start: Int32[Array, ""] | int,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
         config = self.config
         cos, sin = rotary_angles(positions, config.head_width, config.rope_theta)
-        numbers = jnp.arange(config.layers, dtype=jnp.int32)
+        layers = jnp.arange(config.layers, dtype=jnp.int32)
         x = shard_batch(embeddings.astype(self.dtype))
-        (x, cached), _ = self.layers((x, cached), numbers, cos, sin, mask, place)
+        (x, cached), _ = self.layers((x, cached), layers, cos, sin, mask, start)
         return self.norm(x), cached
 
     def logits(self, hidden: Float[Array, "*n D"]) -> Float[Array, "*n V"]:

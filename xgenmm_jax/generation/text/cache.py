@@ -6,7 +6,7 @@ import itertools
 import jax
 from jaxtyping import PyTree
 
-from xgenmm_jax.models.phi3 import Cache
+from xgenmm_jax.models.kv_cache import Cache
 from xgenmm_jax.ops.partitioning import constrain
 
 AXES = Cache(
