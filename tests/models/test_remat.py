@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.models.layers import KEPT, LAYER_NAMES, OFFLOADED, Remat, remat_policy
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
+from xgenmm_jax.models.remat import LAYER_NAMES, OFFLOADED_NAMES, SAVED_NAMES, Remat, remat_policy
 from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.nano.captioner import Captioner, CaptionerConfig
@@ -73,15 +73,15 @@ def test_the_ladder_goes_from_most_memory_to_least(params):
     assert kept["minimal"] < kept["minimal_with_context"] < kept["none"], kept
 
 
-@pytest.mark.parametrize("remat", [*OFFLOADED, "minimal", "full"])
+@pytest.mark.parametrize("remat", [*OFFLOADED_NAMES, "minimal", "full"])
 def test_only_offloading_policies_send_arrays_to_the_host(params, remat):
     text = str(jax.make_jaxpr(jax.grad(loss_of(replace(CONFIG, remat=remat))))(params))
-    assert ("<host>" in text) == (remat in OFFLOADED)
+    assert ("<host>" in text) == (remat in OFFLOADED_NAMES)
 
 
 def test_every_policy_is_described_and_unknown_names_list_the_known():
-    assert set(get_args(Remat)) == {"none", "full", "minimal", "minimal_with_context", *KEPT, *OFFLOADED}
-    assert {name for names in (*KEPT.values(), *OFFLOADED.values()) for name in names} <= set(LAYER_NAMES)
+    assert set(get_args(Remat)) == {"none", "full", "minimal", "minimal_with_context", *SAVED_NAMES, *OFFLOADED_NAMES}
+    assert {name for names in (*SAVED_NAMES.values(), *OFFLOADED_NAMES.values()) for name in names} <= set(LAYER_NAMES)
     with pytest.raises(ValueError, match="got 'everything', wanted one of none, minimal_with_context, .*offloaded"):
         remat_policy("everything")
 

@@ -14,15 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
 from xgenmm_jax.models.kv_cache import Cache
-from xgenmm_jax.models.layers import (
-    Dtype,
-    Linear,
-    Remat,
-    RMSNorm,
-    scan_layers,
-    shard_batch,
-    symmetric_uniform,
-)
+from xgenmm_jax.models.layers import Dtype, Linear, RMSNorm, shard_batch, symmetric_uniform
+from xgenmm_jax.models.remat import Remat, scan_layers
 from xgenmm_jax.ops.attention import attend, sow_attention_weights
 from xgenmm_jax.ops.attention_choice import Implementation
 from xgenmm_jax.ops.masks import AttentionMask, SlidingWindow, WindowConvention, causal_mask, packed_causal_mask

@@ -17,13 +17,12 @@ from xgenmm_jax.models.layers import (
     Dtype,
     LayerNorm,
     Linear,
-    Remat,
-    scan_layers,
     shard_batch,
     standardize,
     symmetric_uniform,
     torch_linear_init,
 )
+from xgenmm_jax.models.remat import Remat, scan_layers
 from xgenmm_jax.ops.attention import attend, sow_attention_weights
 from xgenmm_jax.ops.attention_choice import Implementation
 from xgenmm_jax.ops.masks import AttentionMask, key_padding_mask

@@ -13,7 +13,8 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers, shard_batch
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, shard_batch
+from xgenmm_jax.models.remat import Remat, scan_layers
 from xgenmm_jax.ops.attention import attend, sow_attention_weights
 from xgenmm_jax.ops.attention_choice import Implementation
 

@@ -12,7 +12,8 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear
+from xgenmm_jax.models.remat import Remat, scan_layers
 from xgenmm_jax.models.vit import EPSILON, FeedForward
 from xgenmm_jax.ops.attention import attend
 from xgenmm_jax.ops.masks import AttentionMask

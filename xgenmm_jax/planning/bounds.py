@@ -18,7 +18,7 @@ from xgenmm_jax.models.flops import (
     visible_pairs,
     vision_flops,
 )
-from xgenmm_jax.models.layers import KEPT, OFFLOADED
+from xgenmm_jax.models.remat import OFFLOADED_NAMES, SAVED_NAMES
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.planning.collectives import Traffic
@@ -81,7 +81,7 @@ def kept_products(remat: str) -> set[str]:
         return set(PRODUCTS)
     if remat == "minimal":
         return set(PRODUCTS) - {"context"}
-    return set({**KEPT, **OFFLOADED}.get(remat, ())) & set(PRODUCTS)
+    return set({**SAVED_NAMES, **OFFLOADED_NAMES}.get(remat, ())) & set(PRODUCTS)
 
 
 def _repeated(model: VLMConfig, load: Workload, forward: Flops, frozen: set[str]) -> Flops:
