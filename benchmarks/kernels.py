@@ -24,12 +24,13 @@ import numpy as np
 from benchmarks.report import print_table, show
 from xgenmm_jax import files
 from xgenmm_jax.ops import attention_triton, gemv
-from xgenmm_jax.ops.attention import Causal, Sight, attend, packed_rows
+from xgenmm_jax.ops.attention import attend
 from xgenmm_jax.ops.attention_triton import Tile
+from xgenmm_jax.ops.masks import AttentionMask, SlidingWindow, packed_causal_mask
 
 SAMPLES = (1200, 60, 1500, 180, 1100)
 ROWS, LENGTH, HEADS, WIDTH = 4, 4096, 32, 96
-WINDOW = Causal(2047)
+WINDOW = SlidingWindow(2047)
 CROPS, PATCHES, TOWER_HEADS, TOWER_WIDTH = 64, 729, 16, 72
 MATRICES = ((3072, 9216), (3072, 3072), (3072, 16384), (8192, 3072))
 """Phi-3-mini's layer: queries, keys and values; out; into the feed-forward; out of it."""
@@ -37,7 +38,7 @@ COPIES = 4
 """Of each matrix, in turns: together larger than any cache."""
 TILES = [Tile(*shape) for shape in itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3))]
 BLOCKS = list(itertools.product((32, 64, 128), (32, 64), (4, 8, 16), (4, 8)))
-"""matvec's columns, rows, parts, warps."""
+"""gemv's columns, rows, parts, warps."""
 
 Figures = dict[str, Any]
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = jax.devices()[0]
     if device.platform != "gpu":
         raise SystemExit(f"kernels: got {device.device_kind}, wanted an NVIDIA GPU; run it where JAX sees one.")
-    figures = [*attention_figures(), *matvec_figures()]
+    figures = [*attention_figures(), *gemv_figures()]
     if arguments.tiles:
         figures += [*tile_figures(), *block_figures()]
     rows = [(f["name"], f"{f['ms']:.3f}", f"{f['rate']:,.2f} {f['unit']}", f.get("error", "")) for f in figures]
@@ -69,10 +70,15 @@ def attention_figures() -> Iterator[Figures]:
     whole = ROWS * HEADS * LENGTH * (LENGTH + 1) / 2
     crops = random_heads(CROPS, PATCHES, TOWER_HEADS, TOWER_WIDTH)
     cudnn = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
-    sight = packed_rows(segments, positions, WINDOW, "flash")
+    mask = packed_causal_mask(segments, positions, WINDOW, "flash")
     sides: list[tuple[str, Callable, tuple, float]] = [
-        ("decoder, packed: ours", lambda *x: attend(*x, sight, WINDOW, "flash"), heads, pairs()),
-        ("decoder, whole: ours", lambda *x: attend(*x, Sight(None, ones, ones), Causal(), "flash"), heads, whole),
+        ("decoder, packed: ours", lambda *x: attend(*x, mask, WINDOW, "flash"), heads, pairs()),
+        (
+            "decoder, whole: ours",
+            lambda *x: attend(*x, AttentionMask(None, ones, ones), SlidingWindow(), "flash"),
+            heads,
+            whole,
+        ),
         ("decoder, whole: cuDNN", functools.partial(cudnn, is_causal=True), heads, whole),
         ("tower: ours", lambda *x: attend(*x, implementation="flash"), crops, CROPS * TOWER_HEADS * PATCHES**2),
         ("tower: cuDNN", cudnn, crops, CROPS * TOWER_HEADS * PATCHES**2),
@@ -85,22 +91,22 @@ def attention_figures() -> Iterator[Figures]:
             yield figure(f"{name}, both", gradient, inputs, 3.5 * flops / 1e12, "TFLOP/s")
         except Exception as error:
             show(f"{name} failed: {str(error).strip().splitlines()[0]}")
-    ours = value_and_gradients(heads, sight, "flash")
+    ours = value_and_gradients(heads, mask, "flash")
     with jax.default_matmul_precision("highest"):
         exact = tuple(x.astype(jnp.float32) for x in heads)
-        wanted = value_and_gradients(exact, packed_rows(segments, positions, WINDOW, "xla"), "xla")
+        wanted = value_and_gradients(exact, packed_causal_mask(segments, positions, WINDOW, "xla"), "xla")
     errors = " ".join(f"{distance(a, b):.1e}" for a, b in zip(ours, wanted, strict=True))
     show(f"context, d_query, d_key, d_value of packed rows: {errors} from XLA's")
 
 
-def matvec_figures() -> Iterator[Figures]:
+def gemv_figures() -> Iterator[Figures]:
     """Each matrix of a layer through our kernel and through XLA."""
     for shape in MATRICES:
         vector, matrices = jnp.ones(shape[0], jnp.bfloat16), random_matrices(shape)
         size = COPIES * 2 * shape[0] * shape[1] / 1e12
         ours = jax.random.normal(jax.random.key(1), (shape[0],), jnp.bfloat16)
-        error = distance(gemv.matvec(ours, matrices[0]), ours.astype(jnp.float32) @ matrices[0].astype(jnp.float32))
-        for name, product in (("ours", gemv.matvec), ("XLA", lambda v, m: v[None] @ m)):
+        error = distance(gemv.gemv(ours, matrices[0]), ours.astype(jnp.float32) @ matrices[0].astype(jnp.float32))
+        for name, product in (("ours", gemv.gemv), ("XLA", lambda v, m: v[None] @ m)):
             made = figure(
                 f"{shape[0]} x {shape[1]}: {name}",
                 lambda v, ms, f=product: [f(v, m) for m in ms],
@@ -115,7 +121,7 @@ def tile_figures() -> list[Figures]:
     """The three attention kernels with every tile, the fastest first; tiles that do not fit are left out."""
     segments, _ = packed()
     query, key, value = random_heads(ROWS, LENGTH, HEADS, WIDTH)
-    options = attention_triton._Options(attention_triton.Order(-WINDOW.reach, 0), "", False)
+    options = attention_triton._Options(attention_triton.Order(-WINDOW.left, 0), "", False)
     context, log_total = jax.jit(lambda: attention_triton._context(query, key, value, segments, segments, options))()
     delta = jnp.sum(jnp.square(context.astype(jnp.float32)), axis=-1).transpose(0, 2, 1)
     head, tail = (query, key, value, segments, segments), (context, log_total, delta)
@@ -133,14 +139,14 @@ def tile_figures() -> list[Figures]:
 
 
 def block_figures() -> list[Figures]:
-    """The matrices of a layer, all of them, with every block of matvec."""
+    """The matrices of a layer, all of them, with every block of gemv."""
     names = ("COLUMNS", "ROWS", "PARTS", "WARPS")
     vectors = [jnp.ones(rows, jnp.bfloat16) for rows, _ in MATRICES]
     matrices = [random_matrices(shape) for shape in MATRICES]
     size = COPIES * sum(2 * rows * columns for rows, columns in MATRICES) / 1e12
 
     def all_of_them(vectors, matrices):
-        return [gemv.matvec(v, m) for v, ms in zip(vectors, matrices, strict=True) for m in ms]
+        return [gemv.gemv(v, m) for v, ms in zip(vectors, matrices, strict=True) for m in ms]
 
     usual = [getattr(gemv, name) for name in names]
     fitting = []
@@ -215,9 +221,11 @@ def random_matrices(shape: tuple[int, int]) -> list[jax.Array]:
     return [jax.random.normal(key, shape, jnp.bfloat16) for key in jax.random.split(jax.random.key(2), COPIES)]
 
 
-def value_and_gradients(heads: tuple[jax.Array, ...], sight: Sight, implementation: str) -> tuple[jax.Array, ...]:
+def value_and_gradients(
+    heads: tuple[jax.Array, ...], mask: AttentionMask, implementation: str
+) -> tuple[jax.Array, ...]:
     def total(*heads):
-        context = attend(*heads, sight, WINDOW, implementation)[:, : sum(SAMPLES)]
+        context = attend(*heads, mask, WINDOW, implementation)[:, : sum(SAMPLES)]
         return jnp.sum(context.astype(jnp.float32) ** 2), context
 
     (_, context), gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*heads)

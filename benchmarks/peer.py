@@ -15,7 +15,7 @@ from benchmarks.padding import Padded
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.ops.attention import Window
+from xgenmm_jax.ops.masks import WindowConvention
 
 
 class PerceiverAttention(nn.Module):
@@ -167,7 +167,11 @@ def make_decoder(config: VLMConfig) -> Phi3ForCausalLM:
     """Phi-3 with one row and one column a logit of ours, and a bias at the head as in xGen-MM."""
     decoder = config.decoder
     # transformers counts the token itself.
-    window = {Window.NONE: None, Window.W: decoder.window_size, Window.W_PLUS_1: decoder.window_size + 1}
+    window = {
+        WindowConvention.NONE: None,
+        WindowConvention.W: decoder.window_size,
+        WindowConvention.W_PLUS_1: decoder.window_size + 1,
+    }
     model = Phi3ForCausalLM(
         Phi3Config(
             vocab_size=decoder.logits,

@@ -38,7 +38,7 @@ def decoding_prompts(model: VLMConfig, rows: int, tokens: int) -> list[Prompt]:
     prompts = []
     for row in range(rows):
         length = max(2, text - row % 8)
-        ids = text_ids(rng, length, model.decoder.initial_len, tokenizer)
+        ids = text_ids(rng, length, model.decoder.num_text_tokens, tokenizer)
         ids = np.where(ids == tokenizer.pad_id, 3, ids)
         prompts.append(Prompt((tokenizer.image_id, *ids.tolist()), (random_picture(size, row),)))
     return prompts

@@ -54,7 +54,7 @@ SMALL = VLMConfig(
     vision=ViTConfig(image_size_px=54, patch_px=2, width=64, hidden=240, layers=4, heads=4),
     connector=ResamplerConfig(width=64, layers=2, heads=4, head_width=16, hidden=256, queries=128, out_width=128),
     decoder=Phi3Config(
-        vocab_rows=1024, initial_len=1012, width=128, hidden=352, layers=4, heads=2, kv_heads=2, remat="minimal"
+        vocab_size=1024, num_text_tokens=1012, width=128, hidden=352, layers=4, heads=2, kv_heads=2, remat="minimal"
     ),
 )
 MODELS = {"small": SMALL, "4b": sizes.B4}
@@ -239,7 +239,7 @@ def batch_of(model: VLMConfig, sweep: Sweep, value: int) -> Batch:
     text = positions - row.vision_tokens * (row.crops // row.images)
     samples = []
     for number in range(row.images):
-        ids = workloads.text_ids(rng, text, model.decoder.initial_len, tokenizer)
+        ids = workloads.text_ids(rng, text, model.decoder.num_text_tokens, tokenizer)
         ids = np.concatenate([[np.int32(tokenizer.image_id)], ids])
         picture = workloads.random_picture(size_px, number)
         samples.append(Sample(str(number), ids, np.arange(len(ids)) > text // 2, (picture,)))

@@ -38,7 +38,7 @@ from benchmarks.workloads import Workload
 from xgenmm_jax import files
 from xgenmm_jax.convert import trees
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.models.layers import Remat
+from xgenmm_jax.models.remat import Remat
 
 OURS, EAGER, COMPILED = "ours", "torch", "torch.compile"
 

@@ -38,8 +38,8 @@ MID = VLMConfig(
     vision=ViTConfig(image_size_px=96, patch_px=8, width=512, hidden=2048, layers=6, heads=8),
     connector=ResamplerConfig(width=512, layers=4, heads=8, head_width=64, hidden=2048, queries=32, out_width=512),
     decoder=Phi3Config(
-        vocab_rows=8192,
-        initial_len=8189,
+        vocab_size=8192,
+        num_text_tokens=8189,
         width=512,
         hidden=1408,
         layers=8,
@@ -151,7 +151,7 @@ def generated(config: TrainConfig, stage: str, count: int) -> list[Batch]:
     positions = 0
     # Packing leaves some rows half empty; a third more than is needed fills the wanted ones.
     while positions < rows * data.row.length * 4 / 3:
-        sample = random_sample(rng, stage, config.model.decoder.initial_len, tokenizer, str(len(samples)))
+        sample = random_sample(rng, stage, config.model.decoder.num_text_tokens, tokenizer, str(len(samples)))
         size = packing.measure(sample, packing.layouts_of(sample.pictures, data.anyres), data.row)
         if all(need <= have for need, have in zip(size, packing.budget(data.row), strict=True)):
             samples.append(sample)
@@ -168,7 +168,7 @@ def uniform(config: TrainConfig, count: int) -> list[Batch]:
     text = row.length - pictures * row.vision_tokens
 
     def sample(number: int) -> Sample:
-        ids = text_ids(rng, text, config.model.decoder.initial_len, tokenizer)
+        ids = text_ids(rng, text, config.model.decoder.num_text_tokens, tokenizer)
         shown = tuple(random_picture((data.anyres.view_px,) * 2, number * pictures + k) for k in range(pictures))
         ids = np.concatenate([np.full(pictures, tokenizer.image_id, np.int32), ids])
         return Sample(str(number), ids, np.arange(len(ids)) >= pictures + text // 2, shown)

@@ -33,4 +33,4 @@ if __name__ == "__main__":
         parser.error(f"'{path}' is there already, and weights are bound to its ids; give another name")
     tokenizer = train_tokenizer(texts(), path, PIECES)
     system = len(tokenizer.encode(SYSTEM_PROMPT))
-    print(f"{path.name}: {len(tokenizer)} ids, {tokenizer.vocab_rows} rows, {system} of the system prompt")
+    print(f"{path.name}: {len(tokenizer)} ids, {tokenizer.vocab_size} rows, {system} of the system prompt")

@@ -22,13 +22,13 @@ from dataclasses import replace
 from experiments import common, sft_single, stage1
 from experiments.nano import sft_single as nano_sft_single
 from experiments.nano import stage1 as nano_stage1
-from xgenmm_jax.models.mlp_connector import MLPConfig
+from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.training.config import Initialize, TrainConfig
 
 NAME = "ablations/connector"
 TOKENS = 10e9
-Connector = ResamplerConfig | MLPConfig
+Connector = ResamplerConfig | MLPConnectorConfig
 
 
 def config() -> TrainConfig:
@@ -116,7 +116,7 @@ def _with_queries(base: TrainConfig, queries: int) -> TrainConfig:
 
 def _with_mlp(base: TrainConfig) -> TrainConfig:
     old = base.model.connector
-    connector = MLPConfig(width=old.width, out_width=old.out_width)
+    connector = MLPConnectorConfig(width=old.width, out_width=old.out_width)
     return _with(base, connector, f"{base.name.removesuffix('resampler')}mlp")
 
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from experiments import sft_single
 from experiments.nano import common as nano_common
 from experiments.nano import sft_single as nano_sft_single
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.training.config import TrainConfig
 
 NAME = "ablations/token_sampling"
@@ -33,11 +33,11 @@ def crops() -> TrainConfig:
 
 
 def strips() -> TrainConfig:
-    return _sampled(crops(), Sampling.STRIPS)
+    return _sampled(crops(), TokenSampling.STRIPS)
 
 
 def fixed_sampling() -> TrainConfig:
-    return _sampled(crops(), Sampling.FIXED_SAMPLING)
+    return _sampled(crops(), TokenSampling.FIXED_SAMPLING)
 
 
 def fixed_resolution() -> TrainConfig:
@@ -49,29 +49,31 @@ def nano_crops() -> TrainConfig:
 
 
 def nano_strips() -> TrainConfig:
-    return _sampled(nano_crops(), Sampling.STRIPS)
+    return _sampled(nano_crops(), TokenSampling.STRIPS)
 
 
 def nano_fixed_sampling() -> TrainConfig:
-    return _sampled(nano_crops(), Sampling.FIXED_SAMPLING)
+    return _sampled(nano_crops(), TokenSampling.FIXED_SAMPLING)
 
 
 def nano_fixed_resolution() -> TrainConfig:
     return _one_view(nano_crops())
 
 
-def _sampled(base: TrainConfig, sampling: Sampling) -> TrainConfig:
+def _sampled(base: TrainConfig, token_sampling: TokenSampling) -> TrainConfig:
     # With fixed sampling an image's tokens are those of one group, however many crops it has.
-    row = replace(base.data.row, vision_tokens_per="image" if sampling is Sampling.FIXED_SAMPLING else "crop")
+    row = replace(
+        base.data.row, vision_tokens_per="image" if token_sampling is TokenSampling.FIXED_SAMPLING else "crop"
+    )
     return replace(
         base,
-        name=f"{base.name.removesuffix('crops')}{sampling.value}",
-        model=replace(base.model, sampling=sampling),
+        name=f"{base.name.removesuffix('crops')}{token_sampling.value}",
+        model=replace(base.model, token_sampling=token_sampling),
         data=replace(base.data, row=row),
     )
 
 
 def _one_view(base: TrainConfig) -> TrainConfig:
-    one = _sampled(base, Sampling.FIXED_RESOLUTION)
+    one = _sampled(base, TokenSampling.FIXED_RESOLUTION)
     anyres = replace(one.data.anyres, grids=(), global_view="pad")
     return replace(one, data=replace(one.data, anyres=anyres))

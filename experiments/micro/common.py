@@ -21,7 +21,7 @@ RUNS = "runs/micro"
 
 def model() -> VLMConfig:
     tokenizer = Tokenizer.load(common.TOKENIZER)
-    return replace(sizes.micro(tokenizer.vocab_rows, tokenizer.initial_len), dtype="bfloat16")
+    return replace(sizes.micro(tokenizer.vocab_size, tokenizer.num_text_tokens), dtype="bfloat16")
 
 
 def larger(nano: TrainConfig, steps: int, peak_lr: float, initialize: Initialize, rows: int = 48) -> TrainConfig:

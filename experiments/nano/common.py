@@ -27,7 +27,7 @@ ANY_RES = AnyRes(grids=GRIDS_RELEASED, view_px=64, view_cells=8, single_view_up_
 
 def model() -> VLMConfig:
     tokenizer = Tokenizer.load(TOKENIZER)
-    return sizes.nano(tokenizer.vocab_rows, tokenizer.initial_len)
+    return sizes.nano(tokenizer.vocab_size, tokenizer.num_text_tokens)
 
 
 def data(

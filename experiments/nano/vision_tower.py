@@ -20,13 +20,13 @@ TOKENS = 32
 
 
 def config() -> TrainConfig:
-    rows = Tokenizer.load(common.TOKENIZER).vocab_rows
+    rows = Tokenizer.load(common.TOKENIZER).vocab_size
     model = TowerConfig(
         vision=NANO_VISION,
         text=TextTowerConfig(
-            width=64, hidden=128, layers=1, heads=4, vocab_rows=rows, max_positions=TOKENS, out_width=NANO_VISION.width
+            width=64, hidden=128, layers=1, heads=4, vocab_size=rows, max_positions=TOKENS, out_width=NANO_VISION.width
         ),
-        captioner=CaptionerConfig(width=96, hidden=256, layers=2, heads=4, vocab_rows=rows, max_positions=TOKENS),
+        captioner=CaptionerConfig(width=96, hidden=256, layers=2, heads=4, vocab_size=rows, max_positions=TOKENS),
     )
     data = CaptionData(
         mixture=((common.family("dense", 4_000_000), 0.85), (common.family("caption", 4_000_000), 0.15)),

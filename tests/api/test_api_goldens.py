@@ -17,8 +17,8 @@ import tiny28
 import xgenmm_jax
 from xgenmm_jax.api.lmm import LMM, Output
 from xgenmm_jax.convert.formats import xgenmm
-from xgenmm_jax.models.token_sampling import Sampling
-from xgenmm_jax.ops.attention import Window
+from xgenmm_jax.models.token_sampling import TokenSampling
+from xgenmm_jax.ops.masks import WindowConvention
 from xgenmm_jax.training import optimizer, step
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import OptimizerConfig
@@ -81,12 +81,12 @@ def test_any_resolution(lmm, name):
 
 def test_base_resolution(lmm):
     golden = tiny28.golden("base_res")
-    out = compare(variant(lmm, sampling=Sampling.FIXED_RESOLUTION), golden)
+    out = compare(variant(lmm, token_sampling=TokenSampling.FIXED_RESOLUTION), golden)
     np.testing.assert_allclose(out.vision_features, golden["vision_features"].reshape(-1, 4, 32), **CLOSE)
 
 
 def test_fixed_sampling(lmm):
-    compare(variant(lmm, sampling=Sampling.FIXED_SAMPLING), tiny28.golden("anyres_fixed_sampling"))
+    compare(variant(lmm, token_sampling=TokenSampling.FIXED_SAMPLING), tiny28.golden("anyres_fixed_sampling"))
 
 
 def test_text_only(lmm):
@@ -94,7 +94,8 @@ def test_text_only(lmm):
 
 
 @pytest.mark.parametrize(
-    "version, window", [("4.41.1", Window.W_PLUS_1), ("4.44.2", Window.NONE), ("4.46.3", Window.W)]
+    "version, window",
+    [("4.41.1", WindowConvention.W_PLUS_1), ("4.44.2", WindowConvention.NONE), ("4.46.3", WindowConvention.W)],
 )
 def test_sliding_window(lmm, version, window):
     decoder = replace(lmm.config.decoder, window=window, window_size=8)

@@ -43,7 +43,7 @@ def test_released_settings_are_the_run_folders(tmp_path):
         import_run(source, tmp_path / "run")
         wanted = read_tree(source)
     config = load_config(tmp_path / "run")
-    assert isinstance(config.model, VLMConfig) and config.model.sampling.value == "strips"
+    assert isinstance(config.model, VLMConfig) and config.model.token_sampling.value == "strips"
     assert config.data.anyres.grids == ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
     assert (config.data.anyres.view_px, config.data.anyres.view_cells) == (28, 2)
     assert config.model.decoder.window.value == "w_plus_1" and config.data.chat.system.startswith("A chat between")

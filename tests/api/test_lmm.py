@@ -22,7 +22,7 @@ from xgenmm_jax.models import blip3, probes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.ops.partitioning import unboxed
@@ -55,7 +55,7 @@ def run(tmp_path_factory, mesh):
         vision=ViTConfig(image_size_px=16, patch_px=8, width=16, hidden=32, layers=1, heads=2),
         connector=ResamplerConfig(width=16, layers=1, heads=2, head_width=8, hidden=32, queries=2, out_width=32),
         decoder=Phi3Config(
-            vocab_rows=words.vocab_rows, initial_len=words.initial_len, width=32, hidden=32, layers=1, heads=2,
+            vocab_size=words.vocab_size, num_text_tokens=words.num_text_tokens, width=32, hidden=32, layers=1, heads=2,
             kv_heads=1, init_std=0.3,
         ),
     )  # fmt: skip
@@ -219,7 +219,7 @@ def test_a_base_model_is_asked_as_the_suite_asks_it(run):
 @pytest.mark.parametrize(("size", "crops"), [((16, 64), 4), ((64, 64), 5), ((70, 20), 4)])
 def test_forward_refuses_crops_that_fixed_sampling_would_lose(run, size, crops):
     config = dataclasses.replace(
-        run.run, model=dataclasses.replace(run.config, sampling=Sampling.FIXED_SAMPLING, max_image_crops=2)
+        run.run, model=dataclasses.replace(run.config, token_sampling=TokenSampling.FIXED_SAMPLING, max_image_crops=2)
     )
     processor = dataclasses.replace(
         run.processor, anyres=AnyRes(grids=((1, 3), (3, 1), (2, 2)), view_px=16, view_cells=2)

@@ -145,7 +145,7 @@ def test_large_batches_have_the_statistics_of_their_stage(stage):
     real = batch.segment_ids > 0
     assert wanted[0] < (batch.slot >= 0).sum() / real.sum() < wanted[1]
     assert real.mean() == 1.0 if stage == "uniform" else real.mean() > 0.75
-    assert batch.token_ids.max() < small.model.decoder.initial_len
+    assert batch.token_ids.max() < small.model.decoder.num_text_tokens
 
 
 def test_a_device_that_is_too_small_is_told_before_anything_starts():

@@ -145,7 +145,7 @@ def test_float16_is_read_exactly(tmp_path):
 
 def test_no_whole_leaf_stands_in_memory(tmp_path):
     """A leaf of 64 layers is more than four times what both directions allocate at once, Python's own included."""
-    config = Phi3Config(vocab_rows=64, initial_len=64, width=64, hidden=1536, layers=64, heads=4, kv_heads=4)
+    config = Phi3Config(vocab_size=64, num_text_tokens=64, width=64, hidden=1536, layers=64, heads=4, kv_heads=4)
     tensors = random_tensors(phi3_hf.decoder_rules(config, ""), config)
     leaf = 64 * 64 * 2 * 1536 * 4
     source = write(tmp_path / "phi3", tensors, '{"num_attention_heads": 4}')
@@ -164,7 +164,7 @@ def test_no_whole_leaf_stands_in_memory(tmp_path):
 
 def test_phi3_comes_out_as_it_went_in(tmp_path):
     """With grouped queries, as Phi-3 medium; what xGen-MM adds is made and left out again."""
-    config = Phi3Config(vocab_rows=50, initial_len=50, width=24, hidden=20, layers=3, heads=6, kv_heads=2)
+    config = Phi3Config(vocab_size=50, num_text_tokens=50, width=24, hidden=20, layers=3, heads=6, kv_heads=2)
     tensors = random_tensors(phi3_hf.decoder_rules(config, ""), config)
     source = write(tmp_path / "phi3", tensors, '{"model_type": "phi3", "num_attention_heads": 6}')
     run = imported(source, tmp_path / "run")

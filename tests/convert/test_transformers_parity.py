@@ -15,7 +15,7 @@ from xgenmm_jax.api.conversion import export_checkpoint, import_run
 from xgenmm_jax.convert.importing import open_source, read_tree
 from xgenmm_jax.models.phi3 import Phi3
 from xgenmm_jax.models.vit import ViT
-from xgenmm_jax.ops.attention import Window
+from xgenmm_jax.ops.masks import WindowConvention
 
 # Torch's start warns of what does not concern us.
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -114,11 +114,11 @@ def test_phi3(tmp_path, seed):
     with torch.no_grad():
         wanted = model(torch.from_numpy(ids).long()).logits.numpy()
     with open_source(tmp_path / "theirs") as source:
-        assert source.config.kv_heads == kv_heads and source.config.window is Window.W_PLUS_1
+        assert source.config.kv_heads == kv_heads and source.config.window is WindowConvention.W_PLUS_1
         import_run(source, tmp_path / "run")
         params = read_tree(source)["decoder"]
         # transformers of today sees as many keys as the window says, the released model one more.
-        decoder = Phi3(replace(source.config, window=Window.W))
+        decoder = Phi3(replace(source.config, window=WindowConvention.W))
     positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32)[None], ids.shape)
     logits = jax.jit(decoder.apply)({"params": params}, jnp.asarray(ids), jnp.ones_like(positions), positions)
     np.testing.assert_allclose(logits[..., :rows], wanted, **TOLERANCE)

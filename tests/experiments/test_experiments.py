@@ -232,7 +232,7 @@ ARMS = {
     "token_sampling": [
         (
             f"{prefix}crops {prefix}strips {prefix}fixed_sampling {prefix}fixed_resolution",
-            {"model.sampling", "data.row.vision_tokens_per", "data.anyres.grids", "data.anyres.global_view"},
+            {"model.token_sampling", "data.row.vision_tokens_per", "data.anyres.grids", "data.anyres.global_view"},
         )
         for prefix in ("", "nano_")
     ]

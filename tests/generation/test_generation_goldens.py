@@ -15,7 +15,8 @@ from xgenmm_jax.generation.text import decode
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.generation.text.schedule import Limits, PromptBatch, prompt_length
-from xgenmm_jax.models.phi3 import Phi3, layers_apart
+from xgenmm_jax.models.kv_cache import unstack_layers
+from xgenmm_jax.models.phi3 import Phi3
 
 GRIDS = AnyRes(view_px=28, view_cells=2)
 
@@ -59,7 +60,7 @@ def test_greedy_scores_are_the_official_ones(generator):
     logits = jax.jit(functools.partial(decoder.apply, {"params": params}, method="logits"))
     prefill = jax.jit(lambda rows, table: decode.prefill(decoder, params, rows, table, None, 12, 1024))
     hidden, cache = prefill(rows, generator._vision.table)
-    layers, cache = layers_apart(params, cache)
+    layers, cache = unstack_layers(params, cache)
     extend = jax.jit(functools.partial(decode.extend_by_one, decoder, params, layers))
     length = rows.token_ids.shape[1]
     for step, ids in enumerate(golden["sequences"].T.astype(np.int32)):

@@ -9,16 +9,17 @@ from random_parameters import random_parameters
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, initialize, prompt_tokens, smallest_batch, splice
-from xgenmm_jax.models.mlp_connector import MLPConfig
-from xgenmm_jax.models.phi3 import Phi3Config, empty_cache
+from xgenmm_jax.models.kv_cache import empty_cache
+from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
+from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 
 CONFIG = VLMConfig(
     vision=ViTConfig(image_size_px=12, patch_px=4, width=8, hidden=16, layers=1, heads=2),
     connector=ResamplerConfig(width=8, layers=1, heads=2, head_width=4, hidden=16, queries=2, out_width=16),
-    decoder=Phi3Config(vocab_rows=24, initial_len=20, width=16, hidden=24, layers=2, heads=2, kv_heads=1),
+    decoder=Phi3Config(vocab_size=24, num_text_tokens=20, width=16, hidden=24, layers=2, heads=2, kv_heads=1),
 )
 IMAGE_ID = 20
 
@@ -63,7 +64,7 @@ def two_samples(config=CONFIG):
     """A packed row (a picture with a 2 x 1 grid, one with its global view alone), and each sample in its own row."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
     valids = [(1, 2, 0, 6), (0, 0, 0, 0)]
-    groups = 1 if config.sampling is Sampling.FIXED_SAMPLING else 3
+    groups = 1 if config.token_sampling is TokenSampling.FIXED_SAMPLING else 3
     queries = config.tokens_per_group
     first = sample(1, 0, groups, [3, 4, 5], [8, 9], queries)
     second = sample(2, groups, 1, [6, 7], [10], queries)
@@ -88,10 +89,10 @@ def logits_of(config, params, batch):
 AWARE = replace(CONFIG, connector=replace(CONFIG.connector, instruction_tokens=4))
 VARIANTS = {
     "crops": CONFIG,
-    "strips": replace(CONFIG, sampling=Sampling.STRIPS),
-    "fixed_sampling": replace(CONFIG, sampling=Sampling.FIXED_SAMPLING),
+    "strips": replace(CONFIG, token_sampling=TokenSampling.STRIPS),
+    "fixed_sampling": replace(CONFIG, token_sampling=TokenSampling.FIXED_SAMPLING),
     "instruction_aware": AWARE,
-    "mlp": replace(CONFIG, connector=MLPConfig(width=8, out_width=16)),
+    "mlp": replace(CONFIG, connector=MLPConnectorConfig(width=8, out_width=16)),
 }
 
 
@@ -177,19 +178,28 @@ def test_prefill_and_decode_are_the_whole_row():
             ]
         }
     )
-    model, cache = VLM(CONFIG), empty_cache(CONFIG.decoder, 1, 16, "float32")
-    logits, cache = jax.jit(lambda batch, cache: model.apply(params, batch, cache, method="prefill"))(left, cache)
+    cache = empty_cache(CONFIG.decoder, 1, 16, "float32")
+
+    def prefill(model, batch, cache):
+        hidden, cache = model.decoder.extend(model.embed(batch), batch.segment_ids, batch.positions, cache, 0)
+        return model.logits(hidden[:, -1]), cache
+
+    def decode_one(model, ids, segment_ids, positions, cache, start):
+        hidden, cache = model.decoder.extend(model.decoder.embed(ids), segment_ids, positions, cache, start)
+        return model.logits(hidden[:, 0]), cache
+
+    logits, cache = jax.jit(lambda *arguments: VLM(CONFIG).apply(params, *arguments, method=prefill))(left, cache)
     np.testing.assert_allclose(logits[0], wanted[prompt - 1], rtol=0, atol=1e-5)
-    decode = jax.jit(lambda *arguments: model.apply(params, *arguments, method="decode"))
+    decode = jax.jit(lambda *arguments: VLM(CONFIG).apply(params, *arguments, method=decode_one))
     for t in range(prompt, length):
-        one = [np.asarray(x, np.int32) for x in (batch.token_ids[:, t], [1], [t])]
+        one = [np.asarray(x, np.int32) for x in (batch.token_ids[:, t : t + 1], [[1]], [[t]])]
         logits, cache = decode(*one, cache, np.int32(pad + t))
         np.testing.assert_allclose(logits[0], wanted[t], rtol=0, atol=1e-5)
 
 
 def test_mlp_connector_pools_each_crop():
     """A 3 x 3 grid gives 2 x 2 tokens a crop."""
-    config = replace(CONFIG, connector=MLPConfig(width=8, out_width=16))
+    config = replace(CONFIG, connector=MLPConnectorConfig(width=8, out_width=16))
     assert config.tokens_per_group == 4
     params = nn.unbox(jax.jit(lambda key: initialize(config, key))(jax.random.key(1)))
     logits = logits_of(config, params, smallest_batch(config))
@@ -221,7 +231,10 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters_and_logits()
     [
         ({"connector": replace(CONFIG.connector, width=9)}, "connector.width: got 9, the tower gives 8"),
         ({"connector": replace(CONFIG.connector, out_width=9)}, "connector.out_width: got 9, the decoder takes 16"),
-        ({"connector": MLPConfig(8, 16), "sampling": Sampling.STRIPS}, "got strips with the MLP connector"),
+        (
+            {"connector": MLPConnectorConfig(8, 16), "token_sampling": TokenSampling.STRIPS},
+            "got strips with the MLP connector",
+        ),
         ({"decoder": replace(CONFIG.decoder, kv_heads=3)}, "2 heads and 3 key-value heads"),
         ({"vision": replace(CONFIG.vision, heads=3)}, "width 8 and 3 heads"),
     ],

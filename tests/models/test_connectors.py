@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from random_parameters import random_parameters
 
-from xgenmm_jax.models.mlp_connector import MLPConfig, MLPConnector, max_pool
+from xgenmm_jax.models.mlp_connector import MLPConnector, MLPConnectorConfig, max_pool
 from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
 
 CONFIG = ResamplerConfig(width=8, layers=2, heads=2, head_width=4, hidden=16, queries=3, out_width=12)
@@ -72,7 +72,7 @@ def test_odd_last_row_and_column_are_pooled_alone():
 
 
 def test_mlp_connector_gives_196_tokens_of_27_by_27():
-    config = MLPConfig(width=1152, out_width=3072)
+    config = MLPConnectorConfig(width=1152, out_width=3072)
     model = MLPConnector(config)
     tokens = jax.eval_shape(
         lambda key, x: model.init_with_output(key, x)[0], jax.random.key(0), jnp.zeros((1, 729, 1152))

@@ -18,15 +18,15 @@ from xgenmm_jax.hardware import CHIPS
 from xgenmm_jax.models import phi3, sizes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.flops import Flops, Workload, forward_flops, model_flops, passes, visible_pairs, workload_of
-from xgenmm_jax.models.mlp_connector import MLPConfig
+from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.nano import tower_pretraining
 from xgenmm_jax.nano.captioner import CaptionerConfig
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.nano.text_tower import TextTowerConfig
-from xgenmm_jax.ops.attention import Causal, Window, causal_mask
+from xgenmm_jax.ops.masks import SlidingWindow, WindowConvention, causal_mask
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import merge, split, trainable_mask
@@ -36,7 +36,7 @@ LENGTH = 128  # no longer than a chunk of attention, which then computes whole s
 MODEL = VLMConfig(
     vision=ViTConfig(image_size_px=32, patch_px=4, width=96, hidden=256, layers=1, heads=2),
     connector=ResamplerConfig(width=96, layers=1, heads=2, head_width=64, hidden=256, queries=16, out_width=256),
-    decoder=phi3.Phi3Config(vocab_rows=512, initial_len=480, width=256, hidden=704, layers=1, heads=4, kv_heads=2),
+    decoder=phi3.Phi3Config(vocab_size=512, num_text_tokens=480, width=256, hidden=704, layers=1, heads=4, kv_heads=2),
 )
 
 ROW = RowConfig(LENGTH, crops=3, images=3, vision_tokens=16)
@@ -100,7 +100,7 @@ BIGGER = {
     "vision": replace(MODEL, vision=replace(MODEL.vision, layers=2)),
     "connector": replace(MODEL, connector=replace(MODEL.connector, layers=2)),
     "decoder": replace(MODEL, decoder=replace(MODEL.decoder, layers=2)),
-    "head": replace(MODEL, decoder=replace(MODEL.decoder, initial_len=992, vocab_rows=1024)),
+    "head": replace(MODEL, decoder=replace(MODEL.decoder, num_text_tokens=992, vocab_size=1024)),
 }
 
 
@@ -133,8 +133,8 @@ def test_the_compiler_counts_as_many_of_each_part(part):
 @pytest.mark.parametrize(
     "model",
     [
-        replace(MODEL, connector=MLPConfig(width=96, out_width=256)),
-        replace(MODEL, sampling=Sampling.FIXED_SAMPLING, max_image_crops=1),
+        replace(MODEL, connector=MLPConnectorConfig(width=96, out_width=256)),
+        replace(MODEL, token_sampling=TokenSampling.FIXED_SAMPLING, max_image_crops=1),
         replace(MODEL, connector=replace(MODEL.connector, instruction_tokens=8)),
     ],
     ids=["mlp", "fixed_sampling", "instruction"],
@@ -149,10 +149,10 @@ def test_pairs_are_those_that_the_mask_shows():
     """Causal attention is halved, and cut by segments and window."""
     segments = np.array([[1] * 40 + [2] * 17 + [3] * 60 + [0] * 11, [1] * 128], np.int32)
     positions = np.concatenate([np.arange(n) for n in (40, 17, 60, 11, 128)]).astype(np.int32).reshape(2, 128)
-    for window in Window:
+    for window in WindowConvention:
         decoder = replace(MODEL.decoder, window=window, window_size=31)
         arrays = map(jnp.asarray, (segments, positions, segments, positions))
-        mask = causal_mask(*arrays, Causal.of(window, 31))
+        mask = causal_mask(*arrays, SlidingWindow.of(window, 31).left)
         mask &= (segments > 0)[:, :, None]
         assert visible_pairs(np.array([40, 17, 60, 128]), decoder) == int(jnp.sum(mask))
 
@@ -179,7 +179,9 @@ def test_passes_of_the_stages():
 
 def test_phi3_mini_costs_what_is_published():
     """Spec: 25.3 GFLOP a token at 4096 positions, where the head counts at every position."""
-    load = Workload(4096, visible_pairs(np.array([4096]), replace(sizes.PHI3_MINI, window=Window.NONE)), 4096, 0, 0)
+    load = Workload(
+        4096, visible_pairs(np.array([4096]), replace(sizes.PHI3_MINI, window=WindowConvention.NONE)), 4096, 0, 0
+    )
     flops = forward_flops(sizes.B4, load).times(passes(("vision",), False))
     assert flops.total / 4096 == pytest.approx(25.3e9, rel=0.03)
 

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from random_parameters import random_parameters
 
-from xgenmm_jax.models.phi3 import Phi3, Phi3Config, empty_cache, layers_apart
-from xgenmm_jax.ops.attention import Window
+from xgenmm_jax.models.kv_cache import empty_cache, unstack_layers
+from xgenmm_jax.models.phi3 import Phi3, Phi3Config
+from xgenmm_jax.ops.masks import WindowConvention
 
-CONFIG = Phi3Config(vocab_rows=32, initial_len=29, width=16, hidden=24, layers=3, heads=4, kv_heads=2, window_size=5)
+CONFIG = Phi3Config(
+    vocab_size=32, num_text_tokens=29, width=16, hidden=24, layers=3, heads=4, kv_heads=2, window_size=5
+)
 
 
 def parameters(config=CONFIG):
@@ -25,7 +28,7 @@ def logits_of(config, params, ids, segments, positions):
     return np.asarray(jax.jit(Phi3(config).apply)(params, ids, segments, positions))
 
 
-@pytest.mark.parametrize("window", list(Window))
+@pytest.mark.parametrize("window", list(WindowConvention))
 def test_packed_samples_are_separate_samples(window):
     """Two samples in a row, and padding, give what each gives alone."""
     config, params = replace(CONFIG, window=window), parameters()
@@ -41,9 +44,11 @@ def test_packed_samples_are_separate_samples(window):
         np.testing.assert_allclose(packed[:, start:end], alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("window, apart", [(Window.W_PLUS_1, True), *((window, False) for window in Window)])
+@pytest.mark.parametrize(
+    "window, apart", [(WindowConvention.W_PLUS_1, True), *((window, False) for window in WindowConvention)]
+)
 def test_cached_decoding_is_uncached(window, apart):
-    """Left-padded prompts of two lengths, then one token at a time, beyond the window, in a cache with spare places.
+    """Left-padded prompts of two lengths, then one token at a time, beyond the window, in a cache with spare room.
 
     apart: with each layer's parameters and cache by themselves, as loops over tokens have them.
     """
@@ -65,7 +70,7 @@ def test_cached_decoding_is_uncached(window, apart):
     got, cache = apply(ids[:, :prompt], segments[:, :prompt], positions[:, :prompt], cache, np.int32(0))
     parts, layers = [got], None
     if apart:
-        layers, cache = layers_apart(params["params"], cache)
+        layers, cache = unstack_layers(params["params"], cache)
     for t in range(prompt, total):
         one = slice(t, t + 1)
         got, cache = apply(ids[:, one], segments[:, one], positions[:, one], cache, np.int32(t), layers)
@@ -103,7 +108,7 @@ def test_cache_leaves_carry_the_batch_on_axis_1():
 
 
 def test_decoupled_rows_and_columns():
-    """Ids from initial_len on take the additional embedding; logits are initial_len columns and 3 more."""
+    """Ids from num_text_tokens on take the extra embedding; logits are num_text_tokens columns and 3 more."""
     params = parameters()
     tree = params["params"]
     ids = jnp.asarray([[0, 28, 29, 31]], jnp.int32)

@@ -15,7 +15,7 @@ from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 
 SEEDS = 4
@@ -25,13 +25,13 @@ SIZES = {
         vision=ViTConfig(image_size_px=42, patch_px=14, width=48, hidden=96, layers=3, heads=3),
         connector=ResamplerConfig(width=48, layers=6, heads=16, head_width=96, hidden=192, queries=8, out_width=96),
         decoder=Phi3Config(
-            vocab_rows=448, initial_len=400, width=96, hidden=256, layers=4, heads=6, kv_heads=3, window_size=40
+            vocab_size=448, num_text_tokens=400, width=96, hidden=256, layers=4, heads=6, kv_heads=3, window_size=40
         ),
     ),
     "deep": VLMConfig(
         vision=ViTConfig(image_size_px=28, patch_px=14, width=64, hidden=128, layers=6, heads=4),
         connector=ResamplerConfig(width=64, layers=3, heads=4, head_width=32, hidden=256, queries=8, out_width=128),
-        decoder=Phi3Config(vocab_rows=320, initial_len=300, width=128, hidden=256, layers=8, heads=4, kv_heads=4),
+        decoder=Phi3Config(vocab_size=320, num_text_tokens=300, width=128, hidden=256, layers=8, heads=4, kv_heads=4),
     ),
 }
 
@@ -66,7 +66,7 @@ def rows(config: VLMConfig, seed: int, length: int = 80) -> Batch:
     slot[:, 3 : 3 + crops * tokens] = np.arange(crops * tokens)
     grid = config.vision.grid
     return Batch(
-        token_ids=rng.integers(0, config.decoder.initial_len, (2, length)).astype(np.int32),
+        token_ids=rng.integers(0, config.decoder.num_text_tokens, (2, length)).astype(np.int32),
         segment_ids=np.ones((2, length), np.int32),
         positions=np.tile(np.arange(length, dtype=np.int32), (2, 1)),
         loss_mask=np.zeros((2, length), bool),
@@ -91,7 +91,7 @@ def test_bfloat16_moves_logits_no_further_than_said(size):
     The bounds are of the whole. One rounding more (the head's result, a norm's, attention's products, rotary angles:
     all were tried) is lost in the parameters' own, so it is no operation that made 2.2e-2 of 2e-2.
     """
-    config = replace(SIZES[size], sampling=Sampling.STRIPS)
+    config = replace(SIZES[size], token_sampling=TokenSampling.STRIPS)
     full, half = (
         jax.jit(lambda params, batch, config=config: VLM(config).apply({"params": params}, batch))
         for config in (config, replace(config, dtype="bfloat16"))

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.models.layers import KEPT, LAYER_NAMES, OFFLOADED, Remat, remat_policy
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
+from xgenmm_jax.models.remat import LAYER_NAMES, OFFLOADED_NAMES, SAVED_NAMES, Remat, remat_policy
 from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.nano.captioner import Captioner, CaptionerConfig
@@ -18,7 +18,15 @@ from xgenmm_jax.nano.text_tower import TextTower, TextTowerConfig
 from xgenmm_jax.ops.partitioning import unboxed
 
 CONFIG = Phi3Config(
-    vocab_rows=32, initial_len=29, additional=3, width=16, hidden=24, layers=2, heads=4, kv_heads=2, window_size=5
+    vocab_size=32,
+    num_text_tokens=29,
+    num_extra_tokens=3,
+    width=16,
+    hidden=24,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    window_size=5,
 )
 IDS = jnp.asarray(np.random.default_rng(0).integers(0, 29, (2, 8)), jnp.int32)
 ONES = jnp.ones_like(IDS)
@@ -65,15 +73,15 @@ def test_the_ladder_goes_from_most_memory_to_least(params):
     assert kept["minimal"] < kept["minimal_with_context"] < kept["none"], kept
 
 
-@pytest.mark.parametrize("remat", [*OFFLOADED, "minimal", "full"])
+@pytest.mark.parametrize("remat", [*OFFLOADED_NAMES, "minimal", "full"])
 def test_only_offloading_policies_send_arrays_to_the_host(params, remat):
     text = str(jax.make_jaxpr(jax.grad(loss_of(replace(CONFIG, remat=remat))))(params))
-    assert ("<host>" in text) == (remat in OFFLOADED)
+    assert ("<host>" in text) == (remat in OFFLOADED_NAMES)
 
 
 def test_every_policy_is_described_and_unknown_names_list_the_known():
-    assert set(get_args(Remat)) == {"none", "full", "minimal", "minimal_with_context", *KEPT, *OFFLOADED}
-    assert {name for names in (*KEPT.values(), *OFFLOADED.values()) for name in names} <= set(LAYER_NAMES)
+    assert set(get_args(Remat)) == {"none", "full", "minimal", "minimal_with_context", *SAVED_NAMES, *OFFLOADED_NAMES}
+    assert {name for names in (*SAVED_NAMES.values(), *OFFLOADED_NAMES.values()) for name in names} <= set(LAYER_NAMES)
     with pytest.raises(ValueError, match="got 'everything', wanted one of none, minimal_with_context, .*offloaded"):
         remat_policy("everything")
 
@@ -93,12 +101,12 @@ def resampler():
 
 
 def captioner():
-    config = CaptionerConfig(width=16, hidden=24, layers=1, heads=2, vocab_rows=32, max_positions=8)
+    config = CaptionerConfig(width=16, hidden=24, layers=1, heads=2, vocab_size=32, max_positions=8)
     return Captioner(config), (jnp.zeros((2, 4, 16)), IDS, jnp.zeros(2, bool)), {}
 
 
 def text_tower():
-    config = TextTowerConfig(width=16, hidden=24, layers=1, heads=2, vocab_rows=32, max_positions=8, out_width=8)
+    config = TextTowerConfig(width=16, hidden=24, layers=1, heads=2, vocab_size=32, max_positions=8, out_width=8)
     return TextTower(config), (IDS, ONES > 0), {}
 
 

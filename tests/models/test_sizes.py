@@ -5,7 +5,7 @@ import pytest
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.blip3 import initialize
 from xgenmm_jax.models.layers import LOGICAL_AXES
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 
 
 def shapes(config):
@@ -45,4 +45,4 @@ def test_every_parameter_axis_has_a_listed_name():
 
 
 def test_strips_are_one_call_away():
-    assert sizes.with_strips(sizes.B4).sampling is Sampling.STRIPS
+    assert sizes.with_strips(sizes.B4).token_sampling is TokenSampling.STRIPS

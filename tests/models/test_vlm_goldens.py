@@ -9,9 +9,10 @@ import pytest
 import tiny28
 
 from xgenmm_jax.models.blip3 import VLM, splice
-from xgenmm_jax.models.phi3 import Phi3, empty_cache
-from xgenmm_jax.models.token_sampling import Sampling, group_strips
-from xgenmm_jax.ops.attention import Window
+from xgenmm_jax.models.kv_cache import empty_cache
+from xgenmm_jax.models.phi3 import Phi3
+from xgenmm_jax.models.token_sampling import TokenSampling, group_strips
+from xgenmm_jax.ops.masks import WindowConvention
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
 PAD = 299
@@ -75,7 +76,7 @@ def test_base_resolution():
         for row, ids in enumerate(token_rows)
     ]
     batch, pixels = tiny28.make_batch(token_rows, image_rows, golden["logits"].shape[1])
-    features, tokens, logits = run(batch, pixels, replace(tiny28.CONFIG, sampling=Sampling.FIXED_RESOLUTION))
+    features, tokens, logits = run(batch, pixels, replace(tiny28.CONFIG, token_sampling=TokenSampling.FIXED_RESOLUTION))
 
     present = batch.crop_image >= 0
     np.testing.assert_allclose(features[present], golden["vision_features"][:, :, 0][present], **TOLERANCE)
@@ -103,10 +104,10 @@ def test_strips(name):
 
 
 def test_crops_are_not_strips():
-    """The paper's grouping gives other tokens wherever the grid has more than one column."""
+    """The paper's token sampling gives other tokens wherever the grid has more than one column."""
     _, batch, pixels = anyres_batch("anyres")
     _, strips, _ = run(batch, pixels)
-    _, crops, _ = run(batch, pixels, replace(tiny28.CONFIG, sampling=Sampling.CROPS))
+    _, crops, _ = run(batch, pixels, replace(tiny28.CONFIG, token_sampling=TokenSampling.CROPS))
     strips, crops = (x.reshape(2, 8, 8, 64) for x in (strips, crops))
     # row 0: a 3 x 1 image (crops 0..3), then a 1 x 3 one (crops 4..7)
     np.testing.assert_allclose(strips[0, 0], crops[0, 0], **TOLERANCE)
@@ -122,7 +123,7 @@ def test_fixed_sampling():
     batch, pixels = tiny28.make_batch(
         token_rows, [[image] for image in images], golden["logits"].shape[1], per_image=True
     )
-    _, tokens, logits = run(batch, pixels, replace(tiny28.CONFIG, sampling=Sampling.FIXED_SAMPLING))
+    _, tokens, logits = run(batch, pixels, replace(tiny28.CONFIG, token_sampling=TokenSampling.FIXED_SAMPLING))
     np.testing.assert_allclose(tokens, golden["vision_tokens"][:, 0], **TOLERANCE)
     text = batch.segment_ids > 0
     np.testing.assert_allclose(logits[text], golden["logits"][text], **TOLERANCE)
@@ -143,7 +144,8 @@ def test_text_only():
 
 
 @pytest.mark.parametrize(
-    "version, window", [("4.41.1", Window.W_PLUS_1), ("4.44.2", Window.NONE), ("4.46.3", Window.W)]
+    "version, window",
+    [("4.41.1", WindowConvention.W_PLUS_1), ("4.44.2", WindowConvention.NONE), ("4.46.3", WindowConvention.W)],
 )
 def test_sliding_window(version, window):
     """The three readings of `sliding_window: 8` by three versions of transformers."""
@@ -208,8 +210,11 @@ def test_greedy_decoding_with_the_cache():
         hidden, cache = model.decoder.extend(embeddings, batch.segment_ids, batch.positions, cache, 0)
         return model.logits(hidden[:, -1]), cache
 
-    def step(model, token, positions, cache, place):
-        return model.decode(token, jnp.ones(rows, jnp.int32), positions, cache, place)
+    def step(model, token, positions, cache, start):
+        ones = jnp.ones((rows, 1), jnp.int32)
+        embeddings = model.decoder.embed(token[:, None])
+        hidden, cache = model.decoder.extend(embeddings, ones, positions[:, None], cache, start)
+        return model.logits(hidden[:, 0]), cache
 
     params = {"params": tiny28.parameters()}
     prefill = jax.jit(lambda *arguments: VLM(tiny28.CONFIG).apply(params, *arguments, method=generate))

@@ -8,8 +8,8 @@ from random_parameters import random_parameters
 from xgenmm_jax.nano.captioner import Captioner, CaptionerConfig, greedy_caption
 from xgenmm_jax.nano.text_tower import TextTower, TextTowerConfig, unit_length
 
-CAPTIONER = Captioner(CaptionerConfig(width=8, hidden=16, layers=2, heads=2, vocab_rows=11, max_positions=6))
-TEXT = TextTower(TextTowerConfig(width=8, hidden=16, layers=2, heads=2, vocab_rows=11, max_positions=6, out_width=5))
+CAPTIONER = Captioner(CaptionerConfig(width=8, hidden=16, layers=2, heads=2, vocab_size=11, max_positions=6))
+TEXT = TextTower(TextTowerConfig(width=8, hidden=16, layers=2, heads=2, vocab_size=11, max_positions=6, out_width=5))
 
 
 def captioner_inputs():

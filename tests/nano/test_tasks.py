@@ -223,7 +223,7 @@ def generator(words) -> Generator:
         vision=ViTConfig(image_size_px=64, patch_px=8, width=16, hidden=32, layers=1, heads=2),
         connector=ResamplerConfig(width=16, layers=1, heads=2, head_width=8, hidden=32, queries=2, out_width=32),
         decoder=Phi3Config(
-            vocab_rows=words.vocab_rows, initial_len=words.initial_len, width=32, hidden=32, layers=1, heads=2,
+            vocab_size=words.vocab_size, num_text_tokens=words.num_text_tokens, width=32, hidden=32, layers=1, heads=2,
             kv_heads=1,
         ),
     )  # fmt: skip

@@ -36,8 +36,8 @@ from xgenmm_jax.training.step import abstract_state
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> TrainConfig:
     path = tiny_run.tokenizer(tmp_path_factory.mktemp("tokenizer"))
-    vision, rows = tiny_run.model(path).vision, Tokenizer.load(path).vocab_rows + 64
-    sizes = {"width": 32, "hidden": 64, "layers": 1, "heads": 4, "vocab_rows": rows, "max_positions": 24}
+    vision, rows = tiny_run.model(path).vision, Tokenizer.load(path).vocab_size + 64
+    sizes = {"width": 32, "hidden": 64, "layers": 1, "heads": 4, "vocab_size": rows, "max_positions": 24}
     return TrainConfig(
         name="tower",
         model=TowerConfig(vision, TextTowerConfig(**sizes, out_width=vision.width), CaptionerConfig(**sizes)),

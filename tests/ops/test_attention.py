@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.ops.attention import Causal, Sight, Window, attend, attention_weights, causal_mask
+from xgenmm_jax.ops.attention import attend, attention_weights
+from xgenmm_jax.ops.masks import AttentionMask, SlidingWindow, WindowConvention, causal_mask
 
 
 def reference(query, key, value, mask):
@@ -42,11 +43,11 @@ def test_attention_is_softmax_of_scores(length, heads, kv_heads):
     query, key, value = inputs(length, heads, kv_heads)
     third = length // 3
     segments, positions = row([1] * third + [2] * (length - third))
-    order = Causal.of(Window.W, 20)
-    mask = causal_mask(segments, positions, segments, positions, order)
+    window = SlidingWindow.of(WindowConvention.W, 20)
+    mask = causal_mask(segments, positions, segments, positions, window.left)
     wanted = reference(query, key, value, np.asarray(mask))
-    for causal in (None, order):
-        got = jax.jit(attend, static_argnames="causal")(query, key, value, Sight(mask), causal=causal)
+    for order in (None, window):
+        got = jax.jit(attend, static_argnames="window")(query, key, value, AttentionMask(mask), window=order)
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
 
 
@@ -55,7 +56,7 @@ def test_rows_without_keys_are_finite_and_have_finite_gradients():
     mask = jnp.zeros((2, 1, 5), bool)
 
     def total(query):
-        return attend(query, key, value, Sight(mask)).sum()
+        return attend(query, key, value, AttentionMask(mask)).sum()
 
     assert np.isfinite(total(query))
     assert np.isfinite(jax.grad(total)(query)).all()
@@ -66,7 +67,7 @@ def test_weights_are_those_that_attend_uses():
     mask = jnp.arange(7)[None, None] < jnp.asarray([3, 7])[:, None, None]
     weights = attention_weights(query, key, mask)
     np.testing.assert_allclose(
-        jnp.einsum("BNTS,BSNH->BTNH", weights, value), attend(query, key, value, Sight(mask)), rtol=0, atol=1e-6
+        jnp.einsum("BNTS,BSNH->BTNH", weights, value), attend(query, key, value, AttentionMask(mask)), rtol=0, atol=1e-6
     )
 
 
@@ -74,10 +75,12 @@ def test_windows_count_inside_a_segment():
     """Window 2 in a row of two segments and padding: w + 1, w, and all keys."""
     segments, positions = row([1, 1, 1, 1, 2, 2, 0])
     seen = {
-        window: np.asarray(causal_mask(segments, positions, segments, positions, Causal.of(window, 2)))[0]
-        for window in Window
+        convention: np.asarray(
+            causal_mask(segments, positions, segments, positions, SlidingWindow.of(convention, 2).left)
+        )[0]
+        for convention in WindowConvention
     }
-    assert seen[Window.W_PLUS_1].sum(-1).tolist() == [1, 2, 3, 3, 1, 2, 0]
-    assert seen[Window.W].sum(-1).tolist() == [1, 2, 2, 2, 1, 2, 0]
-    assert seen[Window.NONE].sum(-1).tolist() == [1, 2, 3, 4, 1, 2, 0]
-    assert not seen[Window.NONE][4:, :4].any()
+    assert seen[WindowConvention.W_PLUS_1].sum(-1).tolist() == [1, 2, 3, 3, 1, 2, 0]
+    assert seen[WindowConvention.W].sum(-1).tolist() == [1, 2, 2, 2, 1, 2, 0]
+    assert seen[WindowConvention.NONE].sum(-1).tolist() == [1, 2, 3, 4, 1, 2, 0]
+    assert not seen[WindowConvention.NONE][4:, :4].any()

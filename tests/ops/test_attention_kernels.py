@@ -1,4 +1,4 @@
-"""The kernels of TPU and GPU, and XLA's long rows, against whole masks; which implementation a platform gets."""
+"""Kernels of TPU and GPU, and XLA's blockwise attention, against dense masks; the implementation of a platform."""
 
 import functools
 
@@ -8,20 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.ops import attention_blockwise, attention_splash, attention_xla
-from xgenmm_jax.ops.attention import (
-    Causal,
-    Sight,
-    Window,
-    attend,
-    attention_weights,
+from xgenmm_jax.ops import attention_blockwise, attention_choice, attention_splash, attention_xla
+from xgenmm_jax.ops.attention import attend, attention_weights
+from xgenmm_jax.ops.attention_choice import implementation_for
+from xgenmm_jax.ops.attention_triton import block_ranges
+from xgenmm_jax.ops.masks import (
+    AttentionMask,
+    SlidingWindow,
+    WindowConvention,
     causal_mask,
     dense_mask,
-    implementation_for,
-    packed_rows,
-    seen_keys,
+    key_padding_mask,
+    packed_causal_mask,
 )
-from xgenmm_jax.ops.attention_triton import block_ranges
 from xgenmm_jax.ops.triton_kernels import Order
 from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh
 
@@ -48,13 +47,13 @@ def random_heads(rows, length, keys, heads, kv_heads, width, dtype=jnp.float32):
     return [jax.random.normal(key, shape, dtype) for key, shape in zip(keys, shapes, strict=True)]
 
 
-def value_and_gradients(query, key, value, grad, sight, causal, implementation, is_read):
+def value_and_gradients(query, key, value, grad, mask, window, implementation, is_read):
     """Results that are read, and gradients of their product with `grad`."""
 
     @jax.jit
     def run(query, key, value):
         def total(*heads):
-            context = attend(*heads, sight, causal, implementation)
+            context = attend(*heads, mask, window, implementation)
             context = jnp.where(is_read[:, :, None, None], context, 0)
             return jnp.sum(context * grad), context
 
@@ -64,9 +63,9 @@ def value_and_gradients(query, key, value, grad, sight, causal, implementation, 
     return context, *gradients
 
 
-def assert_equal_to_xla(heads, make_sight, causal, implementation, is_read):
+def assert_equal_to_xla(heads, make_mask, window, implementation, is_read):
     wanted, got = (
-        value_and_gradients(*heads, make_sight(name), causal, name, is_read) for name in ("xla", implementation)
+        value_and_gradients(*heads, make_mask(name), window, name, is_read) for name in ("xla", implementation)
     )
     for name, a, b in zip(("context", "d_query", "d_key", "d_value"), wanted, got, strict=True):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-5, err_msg=f"{implementation} {name}")
@@ -74,19 +73,23 @@ def assert_equal_to_xla(heads, make_sight, causal, implementation, is_read):
 
 @pytest.mark.parametrize("implementation", KERNELS)
 @pytest.mark.parametrize(
-    "window", [Window.W_PLUS_1, *(pytest.param(w, marks=pytest.mark.slow) for w in (Window.W, Window.NONE))]
+    "convention",
+    [
+        WindowConvention.W_PLUS_1,
+        *(pytest.param(w, marks=pytest.mark.slow) for w in (WindowConvention.W, WindowConvention.NONE)),
+    ],
 )
-def test_kernels_equal_xla_on_packed_rows(implementation, window, monkeypatch):
+def test_kernels_equal_xla_on_packed_rows(implementation, convention, monkeypatch):
     """Segments, padding, grouped queries, head width 96, a window that crosses blocks, blocks that are seen whole; both
     of splash's backwards."""
-    monkeypatch.setattr(attention_splash, "MOST_FUSED_BLOCKS", 1 if window is Window.W else 4)
+    monkeypatch.setattr(attention_splash, "MOST_FUSED_BLOCKS", 1 if convention is WindowConvention.W else 4)
     segments, positions = packed(70, 390, 60, padding=20)
-    causal = Causal.of(window, 250)
+    window = SlidingWindow.of(convention, 250)
     heads = random_heads(1, 540, 540, 4, 2, 96)
     assert_equal_to_xla(
         heads,
-        lambda name: packed_rows(segments, positions, causal, name),
-        causal,
+        lambda name: packed_causal_mask(segments, positions, window, name),
+        window,
         implementation,
         segments > 0,
     )
@@ -98,7 +101,7 @@ def test_kernels_equal_xla_where_keys_are_hidden(implementation):
     is_seen = jnp.asarray(np.arange(200)[None] % 7 > 1)
     heads = random_heads(1, 130, 200, 2, 2, 72)
     assert_equal_to_xla(
-        heads, lambda name: seen_keys(is_seen, 130, name), None, implementation, jnp.ones((1, 130), bool)
+        heads, lambda name: key_padding_mask(is_seen, 130, name), None, implementation, jnp.ones((1, 130), bool)
     )
 
 
@@ -106,8 +109,8 @@ def test_kernels_equal_xla_where_keys_are_hidden(implementation):
 def test_rows_of_padding_alone_are_finite_with_finite_gradients(implementation):
     segments, positions = packed(padding=128)
     heads = random_heads(1, 128, 128, 1, 1, 16)
-    sight = packed_rows(segments, positions, Causal(), implementation)
-    for array in value_and_gradients(*heads, sight, Causal(), implementation, jnp.ones((1, 128), bool)):
+    mask = packed_causal_mask(segments, positions, SlidingWindow(), implementation)
+    for array in value_and_gradients(*heads, mask, SlidingWindow(), implementation, jnp.ones((1, 128), bool)):
         assert np.isfinite(array).all()
 
 
@@ -120,8 +123,8 @@ def test_kernels_on_a_mesh_equal_one_device(implementation):
         run = functools.partial(
             value_and_gradients,
             *arrays,
-            packed_rows(segments, positions, Causal(), implementation),
-            Causal(),
+            packed_causal_mask(segments, positions, SlidingWindow(), implementation),
+            SlidingWindow(),
             implementation,
             segments > 0,
         )
@@ -176,13 +179,13 @@ def test_the_platform_of_the_mesh_chooses_and_a_name_overrides():
 def test_probes_see_the_weights_of_a_kernel():
     """Attention maps are XLA's; made from segments, they must show what the kernel weighed with."""
     segments, positions = packed(50, 70, padding=8)
-    causal = Causal(20)
+    window = SlidingWindow(20)
     query, key, value, _ = random_heads(1, 128, 128, 2, 2, 16)
-    sight = packed_rows(segments, positions, causal, "splash")
-    mask = causal_mask(segments, positions, segments, positions, causal)
-    np.testing.assert_array_equal(dense_mask(sight, causal), mask)
-    context = jnp.einsum("BNTS,BSNH->BTNH", attention_weights(query, key, mask), value)
-    got = jax.jit(attend, static_argnames=("causal", "implementation"))(query, key, value, sight, causal, "splash")
+    mask = packed_causal_mask(segments, positions, window, "splash")
+    dense = causal_mask(segments, positions, segments, positions, window.left)
+    np.testing.assert_array_equal(dense_mask(mask, window), dense)
+    context = jnp.einsum("BNTS,BSNH->BTNH", attention_weights(query, key, dense), value)
+    got = jax.jit(attend, static_argnames=("window", "implementation"))(query, key, value, mask, window, "splash")
     np.testing.assert_allclose(got[:, :120], context[:, :120], rtol=0, atol=1e-5)
 
 
@@ -195,8 +198,8 @@ def test_flash_lowers_to_triton_for_a_gpu_that_is_not_there(dtype):
     key = jax.ShapeDtypeStruct((1, 1000, 2, 96), dtype)
 
     def total(query, key, value, segments):
-        sight = packed_rows(segments, segments, Causal(300), "auto")
-        return attend(query, key, value, sight, Causal(300), "auto").astype(jnp.float32).sum()
+        mask = packed_causal_mask(segments, segments, SlidingWindow(300), "auto")
+        return attend(query, key, value, mask, SlidingWindow(300), "auto").astype(jnp.float32).sum()
 
     with jax.sharding.use_abstract_mesh(H100):
         traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(query, key, key, segments)
@@ -213,12 +216,14 @@ def test_flash_lowers_to_triton_for_a_gpu_that_is_not_there(dtype):
 def test_flash_on_a_gpu_equals_xla(dtype, atol, heads, kv_heads, width):
     """The one check that interpreter and lowering cannot make; run it first where there is a GPU."""
     segments, positions = packed(700, 90, 1100, padding=158, rows=2)
-    causal = Causal(512)
+    window = SlidingWindow(512)
     arrays = random_heads(2, 2048, 2048, heads, kv_heads, width, dtype)
     # XLA's own products of float32 are TF32 by default.
     with jax.default_matmul_precision("highest"):
         wanted, got = (
-            value_and_gradients(*arrays, packed_rows(segments, positions, causal, name), causal, name, segments > 0)
+            value_and_gradients(
+                *arrays, packed_causal_mask(segments, positions, window, name), window, name, segments > 0
+            )
             for name in ("xla", "flash")
         )
     for a, b in zip(wanted, got, strict=True):
@@ -226,14 +231,14 @@ def test_flash_on_a_gpu_equals_xla(dtype, atol, heads, kv_heads, width):
         np.testing.assert_allclose(b, a, rtol=0, atol=atol * max(1.0, np.abs(a).max()))
 
 
-@pytest.mark.parametrize("reach", [300, 90, None])
+@pytest.mark.parametrize("left", [300, 90, None])
 @pytest.mark.parametrize("lengths", [(70, 20, 130, 30, 190), (500,), (3, 509), (256, 256)])
-def test_long_rows_equal_their_whole_mask(monkeypatch, lengths, reach):
+def test_blockwise_attention_equals_a_dense_mask(monkeypatch, lengths, left):
     """Blocks that need one, two or all blocks of keys, two rows that need different ones; values and gradients."""
     monkeypatch.setattr(attention_blockwise, "BLOCK", 64)
     rows = packed(*lengths, padding=512 - sum(lengths)), packed(440, 72)
     segments, positions = (jnp.concatenate(pair) for pair in zip(*rows, strict=True))
-    mask = causal_mask(segments, positions, segments, positions, Causal(reach))
+    dense = causal_mask(segments, positions, segments, positions, left)
     *heads, grad = random_heads(2, 512, 512, 4, 2, 16)
 
     def run(attention):
@@ -244,23 +249,25 @@ def test_long_rows_equal_their_whole_mask(monkeypatch, lengths, reach):
         (_, context), gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*heads)
         return context, *gradients
 
-    whole = functools.partial(attention_xla._whole, mask=mask)
-    by_blocks = functools.partial(attention_blockwise.long_rows, segment_ids=segments, positions=positions, reach=reach)
+    whole = functools.partial(attention_xla.dense_attention, mask=dense)
+    by_blocks = functools.partial(
+        attention_blockwise.blockwise_attention, segment_ids=segments, positions=positions, left=left
+    )
     for got, wanted in zip(run(by_blocks), run(whole), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
 
 
 def test_long_rows_have_no_mask_of_all_pairs(monkeypatch):
     """XLA gets segments and positions; probes are shown the same as a short row's."""
-    monkeypatch.setattr(attention_blockwise, "LONG_ROW", 512)
+    monkeypatch.setattr(attention_choice, "LONG_ROW", 512)
     monkeypatch.setattr(attention_blockwise, "BLOCK", 64)
     segments, positions = packed(300, 150, padding=62)
-    causal = Causal(200)
-    mask = causal_mask(segments, positions, segments, positions, causal)
-    sight = packed_rows(segments, positions, causal, "xla")
-    assert sight.mask is None
-    np.testing.assert_array_equal(dense_mask(sight, causal), mask)
+    window = SlidingWindow(200)
+    dense = causal_mask(segments, positions, segments, positions, window.left)
+    mask = packed_causal_mask(segments, positions, window, "xla")
+    assert mask.dense is None
+    np.testing.assert_array_equal(dense_mask(mask, window), dense)
     query, key, value, _ = random_heads(1, 512, 512, 2, 1, 16)
-    got = jax.jit(attend, static_argnames=("causal", "implementation"))(query, key, value, sight, causal, "xla")
-    wanted = attend(query, key, value, Sight(mask=mask), causal, "xla")
+    got = jax.jit(attend, static_argnames=("window", "implementation"))(query, key, value, mask, window, "xla")
+    wanted = attend(query, key, value, AttentionMask(dense=dense), window, "xla")
     np.testing.assert_allclose(got[:, :450], wanted[:, :450], rtol=0, atol=1e-5)

@@ -16,7 +16,14 @@ from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh, para
 pytestmark = pytest.mark.slow
 
 DECODER = Phi3Config(
-    vocab_rows=256, initial_len=250, width=384, hidden=512, layers=10, heads=4, kv_heads=2, remat="minimal_with_context"
+    vocab_size=256,
+    num_text_tokens=250,
+    width=384,
+    hidden=512,
+    layers=10,
+    heads=4,
+    kv_heads=2,
+    remat="minimal_with_context",
 )
 """Head width 96, grouped queries, a scanned loop, windows shorter than the row."""
 LENGTH = 4096

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xgenmm_jax.models.phi3 import Phi3, Phi3Config, empty_cache, layers_apart
+from xgenmm_jax.models.kv_cache import empty_cache, unstack_layers
+from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 from xgenmm_jax.ops import attention_decode, gemv
 from xgenmm_jax.ops.attention_xla import xla_attention
 
@@ -34,8 +35,8 @@ def test_what_the_kernel_cannot_take_is_told():
 
 def test_a_vector_times_a_matrix_and_its_gradient():
     vector, matrix = jax.random.normal(jax.random.key(0), (1024,)), jax.random.normal(jax.random.key(1), (1024, 128))
-    np.testing.assert_allclose(gemv.matvec(vector, matrix, True), vector @ matrix, rtol=0, atol=1e-4)
-    got = jax.grad(lambda *x: jnp.sum(gemv.matvec(*x, True) ** 2), argnums=(0, 1))(vector, matrix)
+    np.testing.assert_allclose(gemv.gemv(vector, matrix, True), vector @ matrix, rtol=0, atol=1e-4)
+    got = jax.grad(lambda *x: jnp.sum(gemv.gemv(*x, True) ** 2), argnums=(0, 1))(vector, matrix)
     wanted = jax.grad(lambda vector, matrix: jnp.sum((vector @ matrix) ** 2), argnums=(0, 1))(vector, matrix)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2), got, wanted)
 
@@ -44,14 +45,14 @@ def test_a_vector_times_a_matrix_and_its_gradient():
 @pytest.mark.parametrize("rows", [1, 2])
 def test_a_decoding_step_for_a_gpu_that_is_not_there(rows):
     """One row goes through both kernels, more rows through XLA's products; elsewhere neither stands in the program."""
-    config = Phi3Config(vocab_rows=1024, initial_len=1000, width=512, hidden=1024, layers=2, heads=8, kv_heads=4)
+    config = Phi3Config(vocab_size=1024, num_text_tokens=1000, width=512, hidden=1024, layers=2, heads=8, kv_heads=4)
     decoder, ids = Phi3(config, "bfloat16"), jnp.zeros((rows, 1), jnp.int32)
     params = jax.eval_shape(decoder.init, jax.random.key(0), ids, ids, ids)["params"]
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), nn.unbox(params))
     cache = jax.eval_shape(lambda: empty_cache(config, rows, 64, "bfloat16"))
 
     def step(params, cache):
-        layers, cache = layers_apart(params, cache)
+        layers, cache = unstack_layers(params, cache)
         embeddings = jnp.ones((rows, 1, config.width), jnp.bfloat16)
         variables = {"params": params}
         hidden, _ = decoder.apply(variables, embeddings, ids + 1, ids, cache, 3, layers, method="extend")
@@ -61,7 +62,7 @@ def test_a_decoding_step_for_a_gpu_that_is_not_there(rows):
         text = jax.jit(step).trace(params, cache).lower(lowering_platforms=("cuda",)).as_text()
     # Four maps a layer, of one shape once, and the head.
     # A function that the other kernel shares may name the file in which it was traced first.
-    assert ("matvec" in text.replace("matvec.py", "")) == (rows == 1)
+    assert ("gemv" in text.replace("gemv.py", "")) == (rows == 1)
     assert "decode_attention" in text
     text = jax.jit(step).lower(params, cache).as_text()
-    assert "matvec" not in text and "decode_attention" not in text
+    assert "gemv" not in text and "decode_attention" not in text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.models.layers import standardize
-from xgenmm_jax.ops.matmul import Affine, normed_product, product
+from xgenmm_jax.ops.matmul import Affine, matmul, norm_matmul
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
@@ -19,7 +19,7 @@ def test_gradients_of_a_product(rows, inputs, outputs):
     """Kernels wider and narrower than what they multiply, with one and with two axes of inputs."""
     x, kernel = normal(0, *rows, *inputs), normal(1, *inputs, *outputs)
     dy = normal(2, *rows, *outputs)
-    y, back = jax.vjp(lambda x, kernel: product(x, kernel, len(inputs)), x, kernel)
+    y, back = jax.vjp(lambda x, kernel: matmul(x, kernel, len(inputs)), x, kernel)
     expected, plain = jax.vjp(lambda x, kernel: jnp.tensordot(x, kernel, len(inputs)), x, kernel)
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
     for got, wanted in zip(back(dy), plain(dy), strict=True):
@@ -28,13 +28,13 @@ def test_gradients_of_a_product(rows, inputs, outputs):
 
 def test_gradients_of_a_bfloat16_product_keep_their_dtypes():
     x, kernel = normal(0, 4, 6).astype(jnp.bfloat16), normal(1, 6, 3).astype(jnp.bfloat16)
-    y, back = jax.vjp(lambda x, kernel: product(x, kernel, 1, jnp.float32), x, kernel)
+    y, back = jax.vjp(lambda x, kernel: matmul(x, kernel, 1, jnp.float32), x, kernel)
     assert y.dtype == jnp.float32
     assert [gradient.dtype for gradient in back(y)] == [jnp.bfloat16, jnp.bfloat16]
 
 
 def normed(features, scale, bias, kernel):
-    return normed_product(standardize(features, 1e-5), Affine(scale, bias), kernel)
+    return norm_matmul(standardize(features, 1e-5), Affine(scale, bias), kernel)
 
 
 def plain(features, scale, bias, kernel):

@@ -5,27 +5,27 @@ import pytest
 
 from xgenmm_jax.models import blip3, sizes
 from xgenmm_jax.ops.partitioning import unboxed
-from xgenmm_jax.ops.valid_only import CHUNKS, on_real_crops
+from xgenmm_jax.ops.valid_only import CHUNKS, on_valid_crops
 
 
-@pytest.mark.parametrize("real", [0, 3, 8, 19])
-def test_crops_that_exist_keep_their_place_and_only_their_chunks_are_computed(real):
+@pytest.mark.parametrize("valid", [0, 3, 8, 19])
+def test_crops_that_exist_keep_their_place_and_only_their_chunks_are_computed(valid):
     """19 crops, of which some exist anywhere; a function that counts its calls on the host."""
-    rng = np.random.default_rng(real)
+    rng = np.random.default_rng(valid)
     crops = jnp.asarray(rng.normal(size=(19, 4)), jnp.float32)
-    is_real = np.zeros(19, bool)
-    is_real[rng.permutation(19)[:real]] = True
+    is_valid = np.zeros(19, bool)
+    is_valid[rng.permutation(19)[:valid]] = True
     calls = []
 
     def function(x):
         jax.debug.callback(lambda: calls.append(1))
         return 2 * x[:, None]
 
-    got = jax.jit(lambda crops, is_real: on_real_crops(function, crops, is_real))(crops, jnp.asarray(is_real))
+    got = jax.jit(lambda crops, is_valid: on_valid_crops(function, crops, is_valid))(crops, jnp.asarray(is_valid))
     jax.effects_barrier()
-    np.testing.assert_array_equal(got[is_real], 2 * crops[is_real][:, None])
+    np.testing.assert_array_equal(got[is_valid], 2 * crops[is_valid][:, None])
     size = -(-19 // CHUNKS)
-    assert got.shape == (19, 1, 4) and len(calls) == -(-real // size)
+    assert got.shape == (19, 1, 4) and len(calls) == -(-valid // size)
 
 
 def test_a_towers_features_of_real_crops_are_those_of_all(monkeypatch):
@@ -44,6 +44,6 @@ def test_a_towers_features_of_real_crops_are_those_of_all(monkeypatch):
     whole = features()
     monkeypatch.setattr(blip3, "on_one_gpu", lambda: True)
     got = features()
-    real = crop_image >= 0
-    np.testing.assert_allclose(got[real], whole[real], rtol=0, atol=1e-5)
+    valid = crop_image >= 0
+    np.testing.assert_allclose(got[valid], whole[valid], rtol=0, atol=1e-5)
     assert not got[1, 1:].any()

@@ -17,7 +17,7 @@ from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.hardware import CHIPS, GIB
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.flops import Flops, forward_flops
-from xgenmm_jax.models.layers import KEPT, OFFLOADED
+from xgenmm_jax.models.remat import OFFLOADED_NAMES, SAVED_NAMES
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.planning import bounds, estimates, plan, program, search, topology
 from xgenmm_jax.planning.collectives import Traffic
@@ -78,7 +78,10 @@ def test_work_of_stage_1(config):
 
 
 def test_every_policy_is_known():
-    assert {name for names in (KEPT | OFFLOADED).values() for name in names} <= {*bounds.PRODUCTS, "layer_input"}
+    assert {name for names in (SAVED_NAMES | OFFLOADED_NAMES).values() for name in names} <= {
+        *bounds.PRODUCTS,
+        "layer_input",
+    }
     assert bounds.kept_products("save_qkv_proj") == bounds.kept_products("qkv_offloaded") == {"qkv"}
     assert bounds.kept_products("none") == set(bounds.PRODUCTS) and bounds.kept_products("full") == set()
 

@@ -56,7 +56,10 @@ def test_what_is_no_config_is_one_sentence(config, tmp_path):
         ([], "holds .., wanted an object"),
         ({name: whole[name] for name in whole if name != "objective"}, "TrainConfig.*missing .*'objective'"),
         (whole | {"steps": "many"}, "Type(Check)?Error"),
-        (whole | {"model": {"enum": "xgenmm_jax.models.token_sampling:Sampling", "name": "SOME"}}, "KeyError: 'SOME'"),
+        (
+            whole | {"model": {"enum": "xgenmm_jax.models.token_sampling:TokenSampling", "name": "SOME"}},
+            "KeyError: 'SOME'",
+        ),
         (whole | {"model": {"class": 3}}, 'got {"class": 3}'),
     ]
     for settings, sentence in damaged:

@@ -12,12 +12,12 @@ import pytest
 import tiny_run
 
 from xgenmm_jax.generation.text import cache as caches
-from xgenmm_jax.models import blip3, phi3, sizes
+from xgenmm_jax.models import blip3, kv_cache, sizes
 from xgenmm_jax.models.blip3 import VLM
 from xgenmm_jax.ops import partitioning
 from xgenmm_jax.training import sharding
 from xgenmm_jax.training.optimizer import path_name
-from xgenmm_jax.training.sharding import RULES, MeshConfig, host_share, make_mesh, param_shardings, placement
+from xgenmm_jax.training.sharding import RULES, MeshConfig, host_share, make_mesh, param_shardings, sharding_context
 
 SIZES = {"nano": sizes.nano(), "micro": sizes.micro(), "4b": sizes.B4, "14b": sizes.B14}
 EVERYTHING = MeshConfig(replica=2, fsdp=2, tensor=2)
@@ -154,9 +154,9 @@ def test_every_device_sees_as_many_crops_and_no_pixel_travels(tiny):
 
 
 def test_a_cache_is_cut_by_the_table(tiny):
-    decoder, place = tiny.decoder, placement(make_mesh(EVERYTHING))
-    make = jax.jit(lambda rows: caches.sharded(phi3.empty_cache(decoder, rows, 16, "float32")), static_argnums=0)
-    with place():
+    decoder, context = tiny.decoder, sharding_context(make_mesh(EVERYTHING))
+    make = jax.jit(lambda rows: caches.sharded(kv_cache.empty_cache(decoder, rows, 16, "float32")), static_argnums=0)
+    with context():
         cache, small = make(8), make(3)
     assert tuple(cache.key.sharding.spec) == (None, ("replica", "fsdp"), None, "tensor")
     assert cache.value.sharding.shard_shape(cache.value.shape) == (2, 2, 16, 2, 8)

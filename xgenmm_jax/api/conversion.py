@@ -69,12 +69,12 @@ def import_run(
 
 
 def _check_tokenizer(path: Path, source: Source) -> None:
-    have = Tokenizer.load(path).initial_len
+    have = Tokenizer.load(path).num_text_tokens
     config = source.config
     decoder = config.decoder if isinstance(config, VLMConfig) else config
-    if isinstance(decoder, Phi3Config) and have != decoder.initial_len:
+    if isinstance(decoder, Phi3Config) and have != decoder.num_text_tokens:
         raise ValueError(
-            f"tokenizer: '{path}' has {have} ids, the checkpoint's embedding {decoder.initial_len}; give its own "
+            f"tokenizer: '{path}' has {have} ids, the checkpoint's embedding {decoder.num_text_tokens}; give its own "
             "with --tokenizer."
         )
 

@@ -23,7 +23,7 @@ from xgenmm_jax.generation.text.schedule import Limits
 from xgenmm_jax.models import probes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.sharding import axis_rules, placement, put_rows, row_sharding
+from xgenmm_jax.training.sharding import axis_rules, put_rows, row_sharding, sharding_context
 
 Rows = Sequence[Ids] | np.ndarray | object
 """A row may be a list or an array of any integers."""
@@ -186,7 +186,7 @@ class LMM:
         """What `generate` stands on, for many prompts; pictures are cut as in training."""
         return Generator(
             self.config, self.params, self.tokenizer, self.processor.anyres, limits=limits, stop_ids=stop_ids,
-            placement=placement(self.mesh),
+            sharding_context=sharding_context(self.mesh),
         )  # fmt: skip
 
     def is_tuned(self) -> bool:
@@ -272,7 +272,7 @@ def _used(name: str, array: np.ndarray, extent: Extent) -> np.ndarray:
     part, *rest = name.split("/")
     attention = rest == [probes.ATTENTION]
     stacked = attention or rest[:1] == ["layers"]
-    if part in ("vision", "resampler", "projector"):
+    if part in ("vision", "resampler", "mlp_connector"):
         exists = np.flatnonzero(extent.crops if part == "vision" else extent.groups)
         return array[:, exists] if stacked else array[exists]
     used = (slice(None),) * stacked + (slice(extent.rows),)

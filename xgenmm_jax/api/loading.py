@@ -123,11 +123,11 @@ def _load_released(
         file = beside if tokenizer is None else user_path(tokenizer, "tokenizer")
         run = run_config(source, base, str(file))
     config, params = load_params(path, dtype or "float32", mesh, overrides)
-    words = Tokenizer.load(file) if tokenizer is not None or file.is_file() else IdsOnly(config.decoder.initial_len)
-    if words.initial_len != config.decoder.initial_len:
+    words = Tokenizer.load(file) if tokenizer is not None or file.is_file() else IdsOnly(config.decoder.num_text_tokens)
+    if words.num_text_tokens != config.decoder.num_text_tokens:
         raise ValueError(
-            f"tokenizer: '{file}' has {words.initial_len} ids, the embedding {config.decoder.initial_len}; give the "
-            "checkpoint's own with tokenizer=FILE."
+            f"tokenizer: '{file}' has {words.num_text_tokens} ids, the embedding {config.decoder.num_text_tokens}; "
+            "give the checkpoint's own with tokenizer=FILE."
         )
     return _loaded(path, run, dtype, params, words, mesh)
 

@@ -100,14 +100,14 @@ def _text(question: Any) -> str:
 class IdsOnly(Tokenizer):
     """Stands for the tokenizer of a folder that has none: special ids by their place, and no text.
 
-    initial_len: ids before the decoupled ones; above them the order is Phi-3's (`data/text/tokenizer.py`).
+    num_text_tokens: ids before the decoupled ones; above them the order is Phi-3's (`data/text/tokenizer.py`).
     """
 
-    def __init__(self, initial_len: int):
+    def __init__(self, num_text_tokens: int):
         names = (*PHI3_SPECIALS, "<pad>", *DECOUPLED)
-        first = initial_len - len(PHI3_SPECIALS) - 1
+        first = num_text_tokens - len(PHI3_SPECIALS) - 1
         self.special_ids = {name: first + offset for offset, name in enumerate(names)}
-        self.initial_len = initial_len
+        self.num_text_tokens = num_text_tokens
         self.pad_id = self.special_ids["<pad>"]
         self.eos_id = self.special_ids["<|endoftext|>"]
         self.end_id = self.special_ids["<|end|>"]

@@ -18,7 +18,7 @@ from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.generation.buckets import PROMPT_BUCKETS, bucket
 from xgenmm_jax.generation.vision_tokens import View, check_view
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 
 Ids = Sequence[int | np.integer] | np.ndarray
 
@@ -84,7 +84,7 @@ def make_rows(
         ids < tokenizer.pad_id if labels is None else _targets(number, ids, labels[number])
         for number, ids in enumerate(token_rows)
     ]
-    per_image = config.sampling is Sampling.FIXED_SAMPLING
+    per_image = config.token_sampling is TokenSampling.FIXED_SAMPLING
     crops = max((sum(view.layout.crops for view in row) for row in views), default=0)
     crops = bucket(crops, CROP_BUCKETS, "crops of a row") if crops else 0
     row = RowConfig(

@@ -98,7 +98,7 @@ def describe(config: "Config") -> str:
     parts = {name: getattr(config, name) for name in ("vision", "connector", "decoder") if hasattr(config, name)}
     lines = []
     for name, part in parts.items() if parts else [(type(config).__name__.removesuffix("Config"), config)]:
-        sizes = ("image_size_px", "patch_px", "width", "hidden", "layers", "heads", "kv_heads", "queries", "vocab_rows")
+        sizes = ("image_size_px", "patch_px", "width", "hidden", "layers", "heads", "kv_heads", "queries", "vocab_size")
         known = [f"{size} {getattr(part, size)}" for size in sizes if hasattr(part, size)]
         lines.append(f"  {name}: {', '.join(known)}")
     return "\n".join(lines)

@@ -16,9 +16,9 @@ from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides, Settings, 
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.ops.attention import Window
+from xgenmm_jax.ops.masks import WindowConvention
 
 FAMILIES = "xGen-MM v1.5, SigLIP (Hugging Face, big_vision), a CLIP tower of open_clip, Phi-3"
 
@@ -43,7 +43,7 @@ def detect_format(
         return detect_towers.detect_siglip(names, prefix, settings, overrides)
     if (prefix := names.prefix(r"model\.layers\.\d+\.self_attn\.qkv_proj\.weight")) is not None:
         config = _decoder(names, prefix, settings, overrides)
-        config = config if config.initial_len else replace(config, initial_len=config.vocab_rows)
+        config = config if config.num_text_tokens else replace(config, num_text_tokens=config.vocab_size)
         rules = phi3_hf.decoder_rules(config, prefix)
         return Detected("Phi-3", config, rules, _ends(phi3_hf.IGNORED_ENDING), phi3_hf.INITIALIZED)
     if (prefix := names.prefix(open_clip.CLASS, r"visual\.transformer\.resblocks\.\d+\.ln_1\.weight")) is not None:
@@ -95,25 +95,25 @@ def _xgenmm(
         out_width=names.size(default.out_width, (f"{connector}projection.bias", 0)),
     )
     language = _decoder(names, decoder, settings.get("text_config", {}), overrides)
-    if not language.initial_len:
+    if not language.num_text_tokens:
         raise ValueError(
-            f"checkpoint: how many of the {language.vocab_rows} embedding rows are ids cannot be told; put the "
+            f"checkpoint: how many of the {language.vocab_size} embedding rows are ids cannot be told; put the "
             'config.json with its "text_config": {"initial_tokenizer_len": ...} beside the checkpoint.'
         )
     # The crops of an image are regrouped into strips: with them the released weights were trained
     # (docs/reference/xgenmm.md#strips).
-    config = VLMConfig(tower, resampler, language, sampling=Sampling.STRIPS, max_image_crops=5)
+    config = VLMConfig(tower, resampler, language, token_sampling=TokenSampling.STRIPS, max_image_crops=5)
     rules = xgenmm.rules(config, prefix) if has_tower else xgenmm.trained_rules(config, prefix)
     family = "xGen-MM v1.5" if has_tower else "xGen-MM v1.5 (training checkpoint)"
     return Detected(family, config, rules, _ends(phi3_hf.IGNORED_ENDING, siglip_hf.BUFFER))
 
 
 def _decoder(names: TensorShapes, prefix: str, settings: Settings, overrides: Overrides) -> Phi3Config:
-    """initial_len is 0 where it cannot be told."""
+    """num_text_tokens is 0 where it cannot be told."""
     default, layer = Phi3Config(), f"{prefix}model.layers.0."
     embedding, qkv = f"{prefix}{phi3_hf.EMBEDDING}", f"{layer}{phi3_hf.QKV}"
     width = names.size(default.width, (embedding, 1), (f"{prefix}model.norm.weight", 0))
-    rows = names.size(default.vocab_rows, (embedding, 0), (f"{prefix}lm_head.weight", 0))
+    rows = names.size(default.vocab_size, (embedding, 0), (f"{prefix}lm_head.weight", 0))
     heads = head_count(width, overrides.decoder_heads, settings, phi3_hf.WIDTH_TO_HEADS, "--decoder-heads")
     qkv_heads = names.size(3 * width, (qkv, 0)) // (width // heads)
     kv_heads = (qkv_heads - heads) // 2
@@ -125,9 +125,9 @@ def _decoder(names: TensorShapes, prefix: str, settings: Settings, overrides: Ov
     _check_rotary(settings)
     window = settings.get("sliding_window", default.window_size)
     return Phi3Config(
-        vocab_rows=rows,
-        initial_len=settings.get("initial_tokenizer_len", phi3_hf.RELEASED_IDS.get(rows, 0)),
-        additional=names.size(default.additional, (f"{prefix}{phi3_hf.ADDITIONAL}", 0)),
+        vocab_size=rows,
+        num_text_tokens=settings.get("initial_tokenizer_len", phi3_hf.RELEASED_IDS.get(rows, 0)),
+        num_extra_tokens=names.size(default.num_extra_tokens, (f"{prefix}{phi3_hf.ADDITIONAL}", 0)),
         width=width,
         hidden=names.size(default.hidden, (f"{layer}mlp.down_proj.weight", 1)),
         layers=names.layers(f"{prefix}model.layers.", default.layers),
@@ -137,7 +137,7 @@ def _decoder(names: TensorShapes, prefix: str, settings: Settings, overrides: Ov
         epsilon=settings.get("rms_norm_eps", default.epsilon),
         # transformers' versions disagree on what the size means; training saw window + 1 keys
         # (docs/reference/xgenmm.md#sliding-window).
-        window=Window.W_PLUS_1 if window else Window.NONE,
+        window=WindowConvention.W_PLUS_1 if window else WindowConvention.NONE,
         window_size=window or default.window_size,
         init_std=settings.get("initializer_range", default.init_std),
     )

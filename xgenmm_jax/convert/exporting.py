@@ -21,7 +21,7 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 
 Layout = Literal["xgenmm", "siglip", "phi3"]
@@ -78,13 +78,13 @@ def _refuse_clip(vision: ViTConfig) -> None:
 def _differences(config: VLMConfig) -> tuple[str, ...]:
     """What the official code would do otherwise than the run."""
     notes = []
-    if config.sampling is Sampling.CROPS:
+    if config.token_sampling is TokenSampling.CROPS:
         notes.append(
-            "This run resamples each crop, the official code strips across them (config.sampling): where a picture's "
-            "grid has more than one column it sees vision tokens that the run was not trained on."
+            "This run resamples each crop, the official code strips across them (config.token_sampling): where a "
+            "picture's grid has more than one column it sees vision tokens that the run was not trained on."
         )
-    elif config.sampling is not Sampling.STRIPS:
-        notes.append(f"The official code must be told the run's sampling, {config.sampling.value}.")
+    elif config.token_sampling is not TokenSampling.STRIPS:
+        notes.append(f"The official code must be told the run's token sampling, {config.token_sampling.value}.")
     connector = config.connector
     assert isinstance(connector, ResamplerConfig)
     default = ResamplerConfig()

@@ -13,9 +13,9 @@ from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, STRIPS_RIGH
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.ops.attention import Window
+from xgenmm_jax.ops.masks import WindowConvention
 
 TRANSFORMERS = "4.41.1"
 """The version of the release."""
@@ -98,7 +98,7 @@ def siglip_config(config: ViTConfig) -> dict[str, Any]:
 
 def special_ids(config: Phi3Config) -> tuple[int, int, int]:
     """`<|endoftext|>`, `<|end|>` and `<pad>`: 32000, 32007 and 32011 in the release. `<pad>` is the last id."""
-    pad = config.initial_len - 1
+    pad = config.num_text_tokens - 1
     return max(pad - 11, 0), max(pad - 4, 0), pad
 
 
@@ -126,11 +126,11 @@ def phi3_config(config: Phi3Config) -> dict[str, Any]:
         "rms_norm_eps": config.epsilon,
         "rope_scaling": None,
         "rope_theta": config.rope_theta,
-        "sliding_window": None if config.window is Window.NONE else config.window_size,
+        "sliding_window": None if config.window is WindowConvention.NONE else config.window_size,
         "tie_word_embeddings": False,
         "transformers_version": TRANSFORMERS,
         "use_cache": True,
-        "vocab_size": config.vocab_rows,
+        "vocab_size": config.vocab_size,
     }
 
 
@@ -140,9 +140,9 @@ def xgenmm_config(config: VLMConfig, torch_dtype: str, anyres: AnyRes) -> dict[s
     assert isinstance(connector, ResamplerConfig)
     decoder, vision = config.decoder, config.vision
     text = {
-        "initial_tokenizer_len": decoder.initial_len,
+        "initial_tokenizer_len": decoder.num_text_tokens,
         "model_type": "phi3",
-        "sliding_window": None if decoder.window is Window.NONE else decoder.window_size,
+        "sliding_window": None if decoder.window is WindowConvention.NONE else decoder.window_size,
         # The release says bfloat16 whatever its tensors are; transformers since 4.46 would then round them.
         "torch_dtype": torch_dtype,
     }
@@ -150,8 +150,8 @@ def xgenmm_config(config: VLMConfig, torch_dtype: str, anyres: AnyRes) -> dict[s
         text = {**phi3_config(decoder), **text}
     # "pad" with patch sampling crashes in the official code; the base release, which sees one view, says anyres too.
     encoder = {
-        "anyres_patch_sampling": config.sampling in (Sampling.STRIPS, Sampling.CROPS),
-        "image_aspect_ratio": "pad" if config.sampling is Sampling.FIXED_RESOLUTION else "anyres",
+        "anyres_patch_sampling": config.token_sampling in (TokenSampling.STRIPS, TokenSampling.CROPS),
+        "image_aspect_ratio": "pad" if config.token_sampling is TokenSampling.FIXED_RESOLUTION else "anyres",
         "model_type": "xgenmm_vision_encoder",
     }
     grids = pixel_grids(anyres)

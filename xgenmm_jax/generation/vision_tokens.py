@@ -20,8 +20,8 @@ from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.data.rows import build
 from xgenmm_jax.generation import buckets
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
-from xgenmm_jax.models.mlp_connector import MLPConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.ops.partitioning import constrain
 
 CHUNK_CROPS = 64
@@ -88,7 +88,7 @@ class VisionTable:
         Raises ValueError where fixed sampling would not read all of its crops.
         """
         check_view(self.config, view)
-        return 1 if self.config.sampling is Sampling.FIXED_SAMPLING else view.layout.crops
+        return 1 if self.config.token_sampling is TokenSampling.FIXED_SAMPLING else view.layout.crops
 
     def tokens(self, view: View) -> int:
         return self.groups(view) * self.config.tokens_per_group
@@ -181,7 +181,7 @@ def _digest(view: View, pixels: np.ndarray) -> _Digest:
 
 def instruction_tokens(config: VLMConfig) -> int:
     """How many of a prompt's text tokens the connector reads."""
-    return 0 if isinstance(config.connector, MLPConfig) else config.connector.instruction_tokens
+    return 0 if isinstance(config.connector, MLPConnectorConfig) else config.connector.instruction_tokens
 
 
 def picture_batch(views: Sequence[View], pixels: Sequence[np.ndarray], rows: int, text: int) -> Batch:

@@ -12,13 +12,13 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.layers import Dtype, normalize_pixels, shard_batch
-from xgenmm_jax.models.mlp_connector import MLPConfig, MLPConnector, pooled_side
-from xgenmm_jax.models.phi3 import Cache, Phi3, Phi3Config
+from xgenmm_jax.models.mlp_connector import MLPConnector, MLPConnectorConfig, pooled_side
+from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling, group_crops, group_images, group_strips
+from xgenmm_jax.models.token_sampling import TokenSampling, group_crops, group_images, group_strips
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.ops.partitioning import on_one_gpu
-from xgenmm_jax.ops.valid_only import on_real_crops
+from xgenmm_jax.ops.valid_only import on_valid_crops
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class VLMConfig:
     """
 
     vision: ViTConfig
-    connector: ResamplerConfig | MLPConfig
+    connector: ResamplerConfig | MLPConnectorConfig
     decoder: Phi3Config
-    sampling: Sampling = Sampling.CROPS
+    token_sampling: TokenSampling = TokenSampling.CROPS
     max_image_crops: int = 5
     dtype: Dtype = "float32"
 
@@ -47,9 +47,12 @@ class VLMConfig:
                 f"connector.out_width: got {self.connector.out_width}, the decoder takes {self.decoder.width}; "
                 "make them equal."
             )
-        if isinstance(self.connector, MLPConfig) and self.sampling in (Sampling.STRIPS, Sampling.FIXED_SAMPLING):
+        if isinstance(self.connector, MLPConnectorConfig) and self.token_sampling in (
+            TokenSampling.STRIPS,
+            TokenSampling.FIXED_SAMPLING,
+        ):
             raise ValueError(
-                f"sampling: got {self.sampling.value} with the MLP connector, which pools square crops; "
+                f"token_sampling: got {self.token_sampling.value} with the MLP connector, which pools square crops; "
                 "choose crops or fixed_resolution, or a resampler."
             )
         heads, kv_heads = self.decoder.heads, self.decoder.kv_heads
@@ -68,7 +71,7 @@ class VLMConfig:
 
         whose: the sentence's subject, "a picture of 800 x 600 px takes".
         """
-        if self.sampling is Sampling.FIXED_SAMPLING and crops > self.max_image_crops:
+        if self.token_sampling is TokenSampling.FIXED_SAMPLING and crops > self.max_image_crops:
             raise ValueError(
                 f"model.max_image_crops: got {self.max_image_crops}, and {whose} {crops} crops, global view included: "
                 f"fixed sampling would lose {crops - self.max_image_crops}; raise it to {crops} or leave large grids "
@@ -78,13 +81,13 @@ class VLMConfig:
     @property
     def tokens_per_group(self) -> int:
         """Q: vision tokens of one crop or strip, or of one image with FIXED_SAMPLING."""
-        if isinstance(self.connector, MLPConfig):
+        if isinstance(self.connector, MLPConnectorConfig):
             return pooled_side(self.vision.grid, self.connector.pool) ** 2
         return self.connector.queries
 
 
 class VLM(nn.Module):
-    """`hidden` and `logits` for training, `prefill` and `decode` for generation, `encode_images` for their pictures."""
+    """`hidden` and `logits` for training; generation runs the parts, `encode_images` and `decoder`, by themselves."""
 
     config: VLMConfig
     trains_vision: bool = False
@@ -93,7 +96,7 @@ class VLM(nn.Module):
     def setup(self):
         config = self.config
         self.vision = ViT(config.vision, config.dtype)
-        if isinstance(config.connector, MLPConfig):
+        if isinstance(config.connector, MLPConnectorConfig):
             self.connector = MLPConnector(config.connector, config.dtype)
         else:
             self.connector = Resampler(config.connector, config.dtype)
@@ -123,7 +126,7 @@ class VLM(nn.Module):
         else:
             variables = self.vision.variables
             tower = ViT(self.config.vision, self.config.dtype, parent=None)
-            features = on_real_crops(
+            features = on_valid_crops(
                 lambda pixels: tower.apply(variables, self.normalize(pixels)), pixels, batch.crop_image.reshape(-1) >= 0
             )
         if not self.trains_vision:
@@ -138,13 +141,13 @@ class VLM(nn.Module):
         """Vision tokens from features, so that features of a frozen tower can be computed once and kept."""
         config = self.config
         rows = features.shape[0]
-        if isinstance(config.connector, MLPConfig):
+        if isinstance(config.connector, MLPConnectorConfig):
             tokens = self.connector(features.reshape(-1, *features.shape[2:]))
             return tokens.reshape(rows, -1, tokens.shape[-1])
         grid = config.vision.grid
-        if config.sampling is Sampling.STRIPS:
+        if config.token_sampling is TokenSampling.STRIPS:
             groups, mask = group_strips(features, batch, grid)
-        elif config.sampling is Sampling.FIXED_SAMPLING:
+        elif config.token_sampling is TokenSampling.FIXED_SAMPLING:
             groups, mask = group_images(features, batch, grid, config.max_image_crops)
         else:
             groups, mask = group_crops(features, batch, grid)
@@ -159,7 +162,7 @@ class VLM(nn.Module):
     def _instruction(self, batch: Batch) -> tuple[Float[Array, "n U D"], Bool[Array, "n U"]]:
         """Embeddings of the prompt of each group's segment: its first U text tokens that are not targets."""
         segments = batch.crop_segment
-        if self.config.sampling is Sampling.FIXED_SAMPLING:
+        if self.config.token_sampling is TokenSampling.FIXED_SAMPLING:
             # An image's segment is that of its crops; 0 where the image does not exist.
             image = jnp.arange(batch.image_grid.shape[1], dtype=jnp.int32)[None, :, None]
             segments = jnp.max(jnp.where(batch.crop_image[:, None] == image, segments[:, None], 0), axis=-1)
@@ -183,25 +186,6 @@ class VLM(nn.Module):
     def logits(self, hidden: Float[Array, "*n D"]) -> Float[Array, "*n V"]:
         """Float32 logits of states."""
         return self.decoder.logits(hidden)
-
-    def prefill(self, batch: Batch, cache: Cache) -> tuple[Float[Array, "B V"], Cache]:
-        """Logits after the last position of left-padded prompts, one segment a row, and the cache with them at 0..T."""
-        hidden, cache = self.decoder.extend(self.embed(batch), batch.segment_ids, batch.positions, cache, 0)
-        return self.logits(hidden[:, -1]), cache
-
-    def decode(
-        self,
-        token_ids: Int32[Array, " B"],
-        segment_ids: Int32[Array, " B"],
-        positions: Int32[Array, " B"],
-        cache: Cache,
-        place: Int32[Array, ""],
-    ) -> tuple[Float[Array, "B V"], Cache]:
-        """Logits after one more token a row, written into the cache at `place` (T, T + 1, ... after the prefill)."""
-        hidden, cache = self.decoder.extend(
-            self.decoder.embed(token_ids[:, None]), segment_ids[:, None], positions[:, None], cache, place
-        )
-        return self.logits(hidden[:, 0]), cache
 
 
 def splice(

@@ -18,12 +18,11 @@ import numpy as np
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.models.mlp_connector import MLPConfig
+from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.ops.attention import Causal
 
 
 class Flops(NamedTuple):
@@ -86,8 +85,8 @@ def workload_of(batch: Batch, model: VLMConfig) -> Workload:
 def visible_pairs(lengths: Int[np.ndarray, " n"], decoder: Phi3Config) -> int:
     """Pairs of query and key inside causal segments of these lengths, within the window."""
     lengths = np.asarray(lengths, np.int64)
-    reach = Causal.of(decoder.window, decoder.window_size).reach
-    most = lengths if reach is None else np.minimum(lengths, reach + 1)
+    left = decoder.sliding_window.left
+    most = lengths if left is None else np.minimum(lengths, left + 1)
     return int((most * (most + 1) // 2 + (lengths - most) * most).sum())
 
 
@@ -125,10 +124,10 @@ def vision_flops(config: ViTConfig) -> int:
 
 def _connector_flops(model: VLMConfig, work: Workload) -> int:
     connector, patches = model.connector, model.vision.patches
-    if isinstance(connector, MLPConfig):
+    if isinstance(connector, MLPConnectorConfig):
         widths = linear(connector.width, connector.out_width) + linear(connector.out_width, connector.out_width)
         return work.crops * patches * widths
-    groups = work.images if model.sampling is Sampling.FIXED_SAMPLING else work.crops
+    groups = work.images if model.token_sampling is TokenSampling.FIXED_SAMPLING else work.crops
     return resampler_flops(connector, groups, work.crops * patches)
 
 
@@ -155,7 +154,7 @@ def model_flops(model: VLMConfig, work: Workload, freeze: tuple[str, ...], refer
 def features_flops(model: VLMConfig, work: Workload) -> int:
     """FLOPs of one pass of the connector's maps whose input is the tower's features."""
     connector = model.connector
-    if isinstance(connector, MLPConfig):
+    if isinstance(connector, MLPConnectorConfig):
         per_feature = linear(connector.width, connector.out_width)
     else:
         per_feature = connector.layers * linear(connector.width, 2 * connector.heads * connector.head_width)

@@ -1,17 +1,16 @@
-"""Parts that every model shares: linear maps and norms with named parameter axes, scanned layers, pixel scaling.
+"""Layers that every model shares: linear maps and norms with named parameter axes, pixel scaling.
 
 Parameters are float32 and carry logical axis names; `training/sharding.py` maps the names to mesh axes.
 """
 
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from xgenmm_jax.ops import matmul
-from xgenmm_jax.ops.matmul import Affine, normed_product, product
+from xgenmm_jax.ops.matmul import Affine, matmul, norm_matmul
 from xgenmm_jax.ops.partitioning import constrain
 
 LOGICAL_AXES = {
@@ -33,98 +32,7 @@ Dtype = Literal["float32", "bfloat16"]
 Logits in bfloat16 differ from float32's by 3e-3 to 4e-3 of the largest one (root mean square), the worst of some ten
 thousand by 2e-2 as a rule and by 4e-2 at most: docs/design.md, Precision."""
 
-LAYER_NAMES = {
-    "layer_input": "the stream that enters the layer",
-    "qkv": "queries, keys and values as they leave their linear maps",
-    "context": "attention's result, and the sums of its softmax where a kernel gives them",
-    "out_proj": "the linear map behind attention",
-    "mlp_in": "the linear maps into the feed-forward, before the activation",
-    matmul.NAME: "the result of every linear map",
-}
-"""What a rematerialisation policy can name; every block that is scanned marks all of them (`checkpoint_name`). The
-feed-forward's result has no name of its own: no backward pass needs it, only the sum that enters the next layer."""
-
-Remat = Literal[
-    "none",
-    "minimal_with_context",
-    "minimal",
-    "save_dot_with_context_except_mlp",
-    "save_dot_except_mlp",
-    "save_qkv_proj",
-    "save_out_proj",
-    "full",
-    "minimal_offloaded",
-    "qkv_offloaded",
-    "inputs_offloaded",
-]
-"""What the backward pass keeps of a layer, from most memory and least time to the reverse; then what goes to the host's
-memory meanwhile. none: everything. minimal: results of linear maps (not attention's products);
-minimal_with_context: attention's too. full: the layer's input alone. The others: see KEPT. The ladder and its names are
-MaxText's (published: minimal on v5p, full on v5e, inputs_offloaded on v6e)."""
-
-KEPT: dict[str, tuple[str, ...]] = {
-    "save_dot_with_context_except_mlp": ("qkv", "context", "out_proj"),
-    "save_dot_except_mlp": ("qkv", "out_proj"),
-    "save_qkv_proj": ("qkv",),
-    "save_out_proj": ("out_proj",),
-}
-"""Policies that keep named results on the device."""
-
-OFFLOADED: dict[str, tuple[str, ...]] = {
-    "minimal_offloaded": ("qkv", "out_proj", "mlp_in"),
-    "qkv_offloaded": ("qkv",),
-    "inputs_offloaded": ("layer_input", "qkv", "out_proj"),
-}
-"""Policies that move named results to the host's memory and back."""
-
-UNROLLED_LAYERS = 4
-"""Stacks of at most so many layers, nano's, are unrolled in the compiled program; their parameters stay stacked.
-Unrolled layers of full size run no faster and compile for long."""
-
 Initializer = jax.nn.initializers.Initializer
-
-
-def remat_policy(remat: str) -> Any:
-    """The jax.checkpoint policy of a name. None keeps nothing ('full'); do not call it for 'none'.
-
-    Raises ValueError that lists the names where there is no such policy.
-    """
-    policies = jax.checkpoint_policies
-    if remat == "full":
-        return None
-    if remat == "minimal":
-        return policies.save_only_these_names(matmul.NAME)
-    if remat == "minimal_with_context":
-        return policies.save_only_these_names(matmul.NAME, "context")
-    if remat in KEPT:
-        return policies.save_only_these_names(*KEPT[remat])
-    if remat in OFFLOADED:
-        return policies.save_and_offload_only_these_names(
-            names_which_can_be_saved=[],
-            names_which_can_be_offloaded=list(OFFLOADED[remat]),
-            offload_src="device",
-            offload_dst="pinned_host",
-        )
-    raise ValueError(f"remat: got {remat!r}, wanted one of {', '.join(get_args(Remat))}; choose one of these.")
-
-
-def scan_layers(block: type[nn.Module], layers: int, remat: Remat, *, scanned_inputs: int = 0, broadcast_inputs: int):
-    """`block` repeated `layers` times, its parameters stacked on a leading axis named "layers".
-
-    block's call is (carry, *scanned, *broadcast) -> (carry, output); scanned inputs and outputs are stacked by layer.
-    """
-    if remat != "none":
-        block = nn.remat(block, policy=remat_policy(remat), prevent_cse=False)
-    return nn.scan(
-        block,
-        variable_axes={"params": 0, "intermediates": 0, "attention": 0},
-        split_rngs={"params": True},
-        in_axes=(0,) * scanned_inputs + (nn.broadcast,) * broadcast_inputs,
-        length=layers,
-        # A loop of few small layers costs more in copies than it saves in compilation: 20 to 30 % of a nano step.
-        unroll=layers if layers <= UNROLLED_LAYERS else 1,
-        metadata_params={nn.PARTITION_NAME: "layers"},
-    )
 
 
 def torch_linear_init(in_axis: int | tuple[int, ...] = 0, out_axis: int | tuple[int, ...] = -1) -> Initializer:
@@ -156,15 +64,15 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."], norm: Affine | None = None) -> Float[Array, "..."]:
-        """norm: of the layer norm before, where x is only standardized (`normed_product`)."""
+        """norm: of the layer norm before, where x is only standardized (`norm_matmul`)."""
         kernel = self.param(
             "kernel", nn.with_logical_partitioning(self.kernel_init, self.axes), (*self.inputs, *self.outputs)
         )
         count = len(self.inputs)
         if norm is None:
-            y = product(x.astype(self.dtype), kernel.astype(self.dtype), count)
+            y = matmul(x.astype(self.dtype), kernel.astype(self.dtype), count)
         else:
-            y = normed_product(x, norm, kernel.astype(self.dtype))
+            y = norm_matmul(x, norm, kernel.astype(self.dtype))
         if self.bias_init is None:
             return y
         # A width that no table cuts in activations ("embed", "vision_embed") stays whole in the small bias.

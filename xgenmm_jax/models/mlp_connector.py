@@ -12,7 +12,7 @@ from xgenmm_jax.models.layers import Dtype, Linear, symmetric_uniform, torch_lin
 
 
 @dataclass(frozen=True)
-class MLPConfig:
+class MLPConnectorConfig:
     """width is the tower's, out_width the decoder's and the hidden one. pool: cells along a side that become one."""
 
     width: int = 1152
@@ -23,7 +23,7 @@ class MLPConfig:
 class MLPConnector(nn.Module):
     """Linear, GELU, Linear on each patch, then max pooling over the grid."""
 
-    config: MLPConfig
+    config: MLPConnectorConfig
     dtype: Dtype = "float32"
 
     @nn.compact

@@ -5,7 +5,7 @@ IDEFICS' decoupled layers).
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -13,40 +13,27 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from xgenmm_jax.models.layers import (
-    Dtype,
-    Linear,
-    Remat,
-    RMSNorm,
-    scan_layers,
-    shard_batch,
-    symmetric_uniform,
-)
-from xgenmm_jax.ops.attention import (
-    Causal,
-    Implementation,
-    Sight,
-    Window,
-    attend,
-    causal_mask,
-    keep_attention,
-    packed_rows,
-)
-from xgenmm_jax.ops.matmul import product
+from xgenmm_jax.models.kv_cache import Cache
+from xgenmm_jax.models.layers import Dtype, Linear, RMSNorm, shard_batch, symmetric_uniform
+from xgenmm_jax.models.remat import Remat, scan_layers
+from xgenmm_jax.ops.attention import attend, sow_attention_weights
+from xgenmm_jax.ops.attention_choice import Implementation
+from xgenmm_jax.ops.masks import AttentionMask, SlidingWindow, WindowConvention, causal_mask, packed_causal_mask
+from xgenmm_jax.ops.matmul import matmul
 
 
 @dataclass(frozen=True)
 class Phi3Config:
     """Defaults are Phi-3-mini-4k-instruct as in the released 4B.
 
-    vocab_rows: rows of embedding and head; the first initial_len are the tokenizer's, the rest is never used.
-    additional: ids from initial_len on, with embedding rows and head columns of their own.
+    vocab_size: rows of embedding and head, padded; the first num_text_tokens are the tokenizer's, the rest is unused.
+    num_extra_tokens: ids from num_text_tokens on, with embedding rows and head columns of their own.
     attention: what computes packed rows; with a cache it is XLA always.
     """
 
-    vocab_rows: int = 32064
-    initial_len: int = 32012
-    additional: int = 3
+    vocab_size: int = 32064
+    num_text_tokens: int = 32012
+    num_extra_tokens: int = 3
     width: int = 3072
     hidden: int = 8192
     layers: int = 32
@@ -54,7 +41,7 @@ class Phi3Config:
     kv_heads: int = 32
     rope_theta: float = 10000.0
     epsilon: float = 1e-5
-    window: Window = Window.W_PLUS_1
+    window: WindowConvention = WindowConvention.W_PLUS_1
     window_size: int = 2047
     init_std: float = 0.02
     embedding_std: float | None = None
@@ -63,8 +50,8 @@ class Phi3Config:
     attention: Implementation = "auto"
 
     @property
-    def causal(self) -> Causal:
-        return Causal.of(self.window, self.window_size)
+    def sliding_window(self) -> SlidingWindow:
+        return SlidingWindow.of(self.window, self.window_size)
 
     @property
     def head_width(self) -> int:
@@ -72,40 +59,8 @@ class Phi3Config:
 
     @property
     def logits(self) -> int:
-        """Width of the logits: initial_len + additional."""
-        return self.initial_len + self.additional
-
-
-class Cache(NamedTuple):
-    """Keys and values of the tokens so far. Every leaf carries the batch on axis 1, so rows can be reordered.
-
-    While tokens are written one by one, `layers_apart`, keys and values are tuples of L arrays [1 B S K H].
-    """
-
-    key: Float[Array, "L B S K H"]
-    """Already rotated."""
-    value: Float[Array, "L B S K H"]
-    segment_ids: Int32[Array, "1 B S"]
-    """0: nothing there (left padding, or not written yet)."""
-    positions: Int32[Array, "1 B S"]
-
-
-def empty_cache(config: Phi3Config, batch: int, capacity: int, dtype: Dtype) -> Cache:
-    """A cache of `capacity` places for `batch` rows."""
-    shape = (config.layers, batch, capacity, config.kv_heads, config.head_width)
-    places = jnp.zeros((1, batch, capacity), jnp.int32)
-    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), places, places)
-
-
-def layers_apart(params: Any, cache: Cache) -> tuple[tuple[Any, ...], Cache]:
-    """Each layer's parameters and cache by themselves, from the decoder's params and a stacked cache.
-
-    A loop over tokens that reads stacked layers copies each before it multiplies: three times the memory traffic.
-    """
-    count = cache.key.shape[0]
-    layers = tuple(jax.tree.map(lambda leaf, n=n: leaf[n], params["layers"]) for n in range(count))
-    keys, values = (tuple(leaf[n : n + 1] for n in range(count)) for leaf in (cache.key, cache.value))
-    return layers, cache._replace(key=keys, value=values)
+        """Width of the logits: num_text_tokens + num_extra_tokens."""
+        return self.num_text_tokens + self.num_extra_tokens
 
 
 def rotary_angles(
@@ -140,10 +95,10 @@ class DecoderBlock(nn.Module):
         layer: Int32[Array, ""],
         cos: Float[Array, "B T 1 H"],
         sin: Float[Array, "B T 1 H"],
-        sight: Sight,
-        place: Int32[Array, ""] | int,
+        mask: AttentionMask,
+        start: Int32[Array, ""] | int,
     ) -> tuple[tuple[Float[Array, "B T D"], tuple[Array, Array] | None], None]:
-        """carry: the stream and, while decoding, keys and values of all layers, written in place at `place`."""
+        """carry: the stream and, while decoding, keys and values of all layers, updated from index `start` on."""
         config = self.config
         x, cached = carry
         x = checkpoint_name(x, "layer_input")
@@ -165,18 +120,18 @@ class DecoderBlock(nn.Module):
         key = rotate(qkv[..., group, :], cos, sin)
         value = qkv[..., group + 1, :]
         if cached is not None:
-            start = (layer, 0, place, 0, 0)
+            corner = (layer, 0, start, 0, 0)
             cached = tuple(
-                jax.lax.dynamic_update_slice(all_layers, new[None].astype(all_layers.dtype), start)
+                jax.lax.dynamic_update_slice(all_layers, new[None].astype(all_layers.dtype), corner)
                 for all_layers, new in zip(cached, (key, value), strict=True)
             )
-            written = sight.mask.shape[2]
+            written = mask.dense.shape[2]
             key, value = (
                 jax.lax.dynamic_index_in_dim(a, layer, keepdims=False)[:, :written].astype(self.dtype) for a in cached
             )
-        # Prompts at a place that is known when this is compiled: nothing is written behind them.
-        causal = config.causal if cached is None or written < cached[0].shape[2] else None
-        keep_attention(self, query, key, sight, causal)
+        # A prompt at an index known at compile time: the mask ends with it, so its queries are the last of the keys.
+        window = config.sliding_window if cached is None or written < cached[0].shape[2] else None
+        sow_attention_weights(self, query, key, mask, window)
         out = Linear(
             inputs=(config.heads, head_width),
             outputs=(width,),
@@ -184,7 +139,7 @@ class DecoderBlock(nn.Module):
             kernel_init=init,
             dtype=self.dtype,
             name="o_proj",
-        )(attend(query, key, value, sight, causal, config.attention))
+        )(attend(query, key, value, mask, window, config.attention))
         x = x + checkpoint_name(out, "out_proj")
 
         gate_up = Linear(
@@ -216,21 +171,21 @@ class Phi3(nn.Module):
         words = nn.initializers.normal(embedding_std)
         rows = nn.with_logical_partitioning(words, ("vocab", "embed"))
         more = nn.with_logical_partitioning(words, (None, "embed"))
-        self.embedding = self.param("embedding", rows, (config.vocab_rows, config.width))
-        self.additional_embedding = self.param("additional_embedding", more, (config.additional, config.width))
+        self.embedding = self.param("embedding", rows, (config.vocab_size, config.width))
+        self.additional_embedding = self.param("additional_embedding", more, (config.num_extra_tokens, config.width))
         self.head_kernel = self.param(
-            "head_kernel", nn.with_logical_partitioning(normal, ("embed", "vocab")), (config.width, config.vocab_rows)
+            "head_kernel", nn.with_logical_partitioning(normal, ("embed", "vocab")), (config.width, config.vocab_size)
         )
         self.head_bias = self.param(
-            "head_bias", nn.with_logical_partitioning(zero_centered, ("vocab",)), (config.vocab_rows,)
+            "head_bias", nn.with_logical_partitioning(zero_centered, ("vocab",)), (config.vocab_size,)
         )
         self.additional_head_kernel = self.param(
             "additional_head_kernel",
             nn.with_logical_partitioning(normal, ("embed", None)),
-            (config.width, config.additional),
+            (config.width, config.num_extra_tokens),
         )
         self.additional_head_bias = self.param(
-            "additional_head_bias", nn.with_logical_partitioning(zero_centered, (None,)), (config.additional,)
+            "additional_head_bias", nn.with_logical_partitioning(zero_centered, (None,)), (config.num_extra_tokens,)
         )
         self.layers = scan_layers(DecoderBlock, config.layers, config.remat, scanned_inputs=1, broadcast_inputs=4)(
             config, self.dtype
@@ -247,11 +202,11 @@ class Phi3(nn.Module):
         return self.logits(self.hidden(self.embed(token_ids), segment_ids, positions))
 
     def embed(self, token_ids: Int32[Array, "*n"]) -> Float[Array, "*n D"]:
-        """Ids from initial_len on take the additional rows."""
-        first = self.config.initial_len
+        """Ids from num_text_tokens on take the rows of the extra tokens."""
+        first = self.config.num_text_tokens
         rows = self.embedding[jnp.minimum(token_ids, first - 1)]
         # A choice per row and no second gather: its gradient is three sums instead of a scatter over all positions.
-        for number in range(self.config.additional):
+        for number in range(self.config.num_extra_tokens):
             is_row = (token_ids == first + number)[..., None]
             row = self.additional_embedding[number].reshape((1,) * token_ids.ndim + (-1,))
             rows = jnp.where(is_row, row, rows)
@@ -266,11 +221,11 @@ class Phi3(nn.Module):
         """States after the last norm. Positions see earlier ones of their own segment, within the window.
 
         Positions count up one by one inside a segment, else windows differ between implementations of attention
-        (`packed_rows`).
+        (`packed_causal_mask`).
         """
         config = self.config
-        sight = packed_rows(segment_ids, positions, config.causal, config.attention)
-        return self._run(embeddings, None, positions, sight, 0)[0]
+        mask = packed_causal_mask(segment_ids, positions, config.sliding_window, config.attention)
+        return self._run(embeddings, None, positions, mask, 0)[0]
 
     def extend(
         self,
@@ -278,48 +233,49 @@ class Phi3(nn.Module):
         segment_ids: Int32[Array, "B T"],
         positions: Int32[Array, "B T"],
         cache: Cache,
-        place: Int32[Array, ""] | int,
+        start: Int32[Array, ""] | int,
         layers: tuple[Any, ...] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache]:
-        """States of T new tokens that see the cache and themselves, and the cache with them at place..place + T.
+        """States of T new tokens that see the cache and themselves, and the cache with them at start..start + T.
 
-        layers: each layer's parameters by itself, with a cache of `layers_apart`; else the module's own, stacked.
+        layers: each layer's parameters by itself, with a cache of `unstack_layers`; else the module's own, stacked.
 
-        Prefill is T = prompt at place 0 of an empty cache, one decoding step T = 1. Rows are left-padded: padding has
+        Prefill is T = prompt at start 0 of an empty cache, one decoding step T = 1. Rows are left-padded: padding has
         segment 0, and the tokens of a row one segment and positions counted from its first token.
 
-        Padding is seen by nobody but sees what is before it, turned as position 1: left padding never matters, and
-        a prompt that ends in pad ids is continued from the last of them, as by Hugging Face's generate.
+        No query attends to padding, but padding attends to what is before it, rotated as position 1: left padding never
+        matters, and a prompt that ends in pad ids is continued from the last of them, as by Hugging Face's generate.
         """
         config = self.config
-        start = (0, 0, place)
+        corner = (0, 0, start)
         cache = cache._replace(
-            segment_ids=jax.lax.dynamic_update_slice(cache.segment_ids, segment_ids[None], start),
-            positions=jax.lax.dynamic_update_slice(cache.positions, positions[None], start),
+            segment_ids=jax.lax.dynamic_update_slice(cache.segment_ids, segment_ids[None], corner),
+            positions=jax.lax.dynamic_update_slice(cache.positions, positions[None], corner),
         )
         length, written = segment_ids.shape[1], cache.segment_ids.shape[2]
-        if isinstance(place, int) and length > 1:
-            written = place + length
-        mask = causal_mask(
+        if isinstance(start, int) and length > 1:
+            written = start + length
+        dense = causal_mask(
             jnp.maximum(segment_ids, 1),
             positions,
             cache.segment_ids[0, :, :written],
             cache.positions[0, :, :written],
-            config.causal,
+            config.sliding_window.left,
         )
-        turned = jnp.where(segment_ids > 0, positions, 1)
+        mask = AttentionMask(dense)
+        rotated_positions = jnp.where(segment_ids > 0, positions, 1)
         if layers is None:
-            hidden, key_value = self._run(embeddings, (cache.key, cache.value), turned, Sight(mask), place)
+            hidden, key_value = self._run(embeddings, (cache.key, cache.value), rotated_positions, mask, start)
             return hidden, Cache(*key_value, cache.segment_ids, cache.positions)
-        cos, sin = rotary_angles(turned, config.head_width, config.rope_theta)
+        cos, sin = rotary_angles(rotated_positions, config.head_width, config.rope_theta)
         block = DecoderBlock(config, self.dtype, parent=None)
-        x, written = embeddings.astype(self.dtype), []
+        x, layer_caches = embeddings.astype(self.dtype), []
         for params, *cached in zip(layers, cache.key, cache.value, strict=True):
             carry = (x, tuple(cached))
-            # The only layer of its cache.
-            (x, cached), _ = block.apply({"params": params}, carry, jnp.int32(0), cos, sin, Sight(mask), place)
-            written.append(cached)
-        keys, values = zip(*written, strict=True)
+            # Layer 0: the only one of its cache.
+            (x, cached), _ = block.apply({"params": params}, carry, jnp.int32(0), cos, sin, mask, start)
+            layer_caches.append(cached)
+        keys, values = zip(*layer_caches, strict=True)
         return self.norm(x), Cache(keys, values, cache.segment_ids, cache.positions)
 
     def _run(
@@ -327,23 +283,23 @@ class Phi3(nn.Module):
         embeddings: Float[Array, "B T D"],
         cached: tuple[Array, Array] | None,
         positions: Int32[Array, "B T"],
-        sight: Sight,
-        place: Int32[Array, ""] | int,
+        mask: AttentionMask,
+        start: Int32[Array, ""] | int,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
         config = self.config
         cos, sin = rotary_angles(positions, config.head_width, config.rope_theta)
-        numbers = jnp.arange(config.layers, dtype=jnp.int32)
+        layers = jnp.arange(config.layers, dtype=jnp.int32)
         x = shard_batch(embeddings.astype(self.dtype))
-        (x, cached), _ = self.layers((x, cached), numbers, cos, sin, sight, place)
+        (x, cached), _ = self.layers((x, cached), layers, cos, sin, mask, start)
         return self.norm(x), cached
 
     def logits(self, hidden: Float[Array, "*n D"]) -> Float[Array, "*n V"]:
-        """Float32 logits of any hidden states, of wanted positions alone for instance: initial_len, then 3 more."""
-        count, total = self.config.initial_len, self.config.logits
+        """Float32 logits of any hidden states, of selected positions for instance: text tokens, then the extra ones."""
+        count, total = self.config.num_text_tokens, self.config.logits
 
         def columns(kernel: Array, bias: Array, before: int) -> Array:
             """Of columns that begin at `before`, among `total` of them."""
-            out = product(hidden, kernel.astype(self.dtype), 1, jnp.float32)
+            out = matmul(hidden, kernel.astype(self.dtype), 1, jnp.float32)
             out += bias.reshape((1,) * (out.ndim - 1) + bias.shape)
             behind = max(total - before - out.shape[-1], 0)
             return jnp.pad(out, ((0, 0),) * (out.ndim - 1) + ((before, behind),))[..., :total]

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, smallest_batch, splice
-from xgenmm_jax.models.mlp_connector import MLPConfig
+from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from xgenmm_jax.ops.partitioning import unboxed
 
 EMBEDDINGS = "embeddings"
@@ -39,7 +39,7 @@ class Forward(NamedTuple):
 
 def connector_name(config: VLMConfig) -> str:
     """What names call the connector."""
-    return "projector" if isinstance(config.connector, MLPConfig) else "resampler"
+    return "mlp_connector" if isinstance(config.connector, MLPConnectorConfig) else "resampler"
 
 
 @functools.partial(jax.jit, static_argnames=("config", "probe"))

@@ -17,14 +17,15 @@ from xgenmm_jax.models.layers import (
     Dtype,
     LayerNorm,
     Linear,
-    Remat,
-    scan_layers,
     shard_batch,
     standardize,
     symmetric_uniform,
     torch_linear_init,
 )
-from xgenmm_jax.ops.attention import Implementation, Sight, attend, keep_attention, seen_keys
+from xgenmm_jax.models.remat import Remat, scan_layers
+from xgenmm_jax.ops.attention import attend, sow_attention_weights
+from xgenmm_jax.ops.attention_choice import Implementation
+from xgenmm_jax.ops.masks import AttentionMask, key_padding_mask
 
 EPSILON = 1e-5
 
@@ -59,9 +60,9 @@ class ResamplerBlock(nn.Module):
         self,
         latents: Float[Array, "n Q E"],
         media: Float32[Array, "n S E"],
-        sight: Sight,
+        mask: AttentionMask,
     ) -> tuple[Float[Array, "n Q E"], None]:
-        """media: standardized. sight: of the latents on the S media and then on themselves, S + Q keys."""
+        """media: standardized. mask: of the latents on the S media and then on themselves, S + Q keys."""
         config = self.config
         width, heads, head_width = config.width, config.heads, config.head_width
         latents = checkpoint_name(latents, "layer_input")
@@ -86,7 +87,7 @@ class ResamplerBlock(nn.Module):
         key_value = jnp.concatenate([to_kv(media, norm_media), to_kv(normed)], axis=1)
         query, key_value = checkpoint_name((query, key_value), "qkv")
         key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
-        keep_attention(self, query, key, sight)
+        sow_attention_weights(self, query, key, mask)
         out = Linear(
             inputs=(heads, head_width),
             outputs=(width,),
@@ -94,7 +95,7 @@ class ResamplerBlock(nn.Module):
             kernel_init=torch_linear_init(in_axis=(0, 1)),
             dtype=self.dtype,
             name="to_out",
-        )(attend(query, key, value, sight, implementation=config.attention))
+        )(attend(query, key, value, mask, implementation=config.attention))
         latents = latents + checkpoint_name(out, "out_proj")
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm_ff")(latents)
         up = Linear(
@@ -143,10 +144,10 @@ class Resampler(nn.Module):
                 )
             x = jnp.concatenate([x, self.project_instruction(instruction)], axis=1)
             query_mask = jnp.concatenate([query_mask, instruction_mask], axis=1)
-        sight = seen_keys(jnp.concatenate([media_mask, query_mask], axis=1), x.shape[1], config.attention)
+        mask = key_padding_mask(jnp.concatenate([media_mask, query_mask], axis=1), x.shape[1], config.attention)
 
         block = scan_layers(ResamplerBlock, config.layers, config.remat, broadcast_inputs=2)
-        x, _ = block(config, self.dtype, name="layers")(x, standardize(media, EPSILON), sight)
+        x, _ = block(config, self.dtype, name="layers")(x, standardize(media, EPSILON), mask)
         x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x[:, : config.queries])
         return Linear(
             inputs=(config.width,),

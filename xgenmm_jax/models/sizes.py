@@ -8,7 +8,7 @@ from dataclasses import replace
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import CLIP_MEAN, CLIP_STD, ViTConfig
 
 NANO_VISION = ViTConfig(image_size_px=64, patch_px=8, width=96, hidden=384, layers=4, heads=4)
@@ -34,20 +34,20 @@ PHI3_MINI = Phi3Config(remat="minimal")
 PHI3_MEDIUM = Phi3Config(width=5120, hidden=17920, layers=40, heads=40, kv_heads=10, remat="full")
 
 
-def nano(vocab_rows: int = 1024, initial_len: int = 1012) -> VLMConfig:
+def nano(vocab_size: int = 1024, num_text_tokens: int = 1012) -> VLMConfig:
     """About 2 million parameters: 64 px views of 8 x 8 patches, 16 vision tokens a crop."""
     return VLMConfig(
         vision=NANO_VISION,
         connector=ResamplerConfig(width=96, layers=3, heads=4, head_width=24, hidden=384, queries=16, out_width=128),
-        decoder=nano_decoder(vocab_rows, initial_len),
+        decoder=nano_decoder(vocab_size, num_text_tokens),
     )
 
 
-def nano_decoder(vocab_rows: int = 1024, initial_len: int = 1012) -> Phi3Config:
+def nano_decoder(vocab_size: int = 1024, num_text_tokens: int = 1012) -> Phi3Config:
     """The language model of nano, for its own pre-training."""
     return Phi3Config(
-        vocab_rows=vocab_rows,
-        initial_len=initial_len,
+        vocab_size=vocab_size,
+        num_text_tokens=num_text_tokens,
         width=128,
         hidden=352,
         layers=4,
@@ -61,20 +61,20 @@ def nano_decoder(vocab_rows: int = 1024, initial_len: int = 1012) -> Phi3Config:
     )
 
 
-def micro(vocab_rows: int = 1024, initial_len: int = 1012) -> VLMConfig:
+def micro(vocab_size: int = 1024, num_text_tokens: int = 1012) -> VLMConfig:
     """About ten times nano: the same views, 32 vision tokens a crop."""
     return VLMConfig(
         vision=MICRO_VISION,
         connector=ResamplerConfig(width=256, layers=4, heads=8, head_width=32, hidden=1024, queries=32, out_width=384),
-        decoder=micro_decoder(vocab_rows, initial_len),
+        decoder=micro_decoder(vocab_size, num_text_tokens),
     )
 
 
-def micro_decoder(vocab_rows: int = 1024, initial_len: int = 1012) -> Phi3Config:
+def micro_decoder(vocab_size: int = 1024, num_text_tokens: int = 1012) -> Phi3Config:
     """The language model of micro."""
     return Phi3Config(
-        vocab_rows=vocab_rows,
-        initial_len=initial_len,
+        vocab_size=vocab_size,
+        num_text_tokens=num_text_tokens,
         width=384,
         hidden=1024,
         layers=6,
@@ -88,12 +88,12 @@ def micro_decoder(vocab_rows: int = 1024, initial_len: int = 1012) -> Phi3Config
 B4 = VLMConfig(
     vision=SO400M, connector=ResamplerConfig(remat="full"), decoder=PHI3_MINI, max_image_crops=13, dtype="bfloat16"
 )
-"""so400m and Phi-3-mini, crops as the paper has them; `with_strips` gives the released weights' grouping."""
+"""so400m and Phi-3-mini, crops as the paper has them; `with_strips` gives the released weights' token sampling."""
 
 B14 = replace(B4, connector=ResamplerConfig(out_width=5120, remat="full"), decoder=PHI3_MEDIUM)
 """so400m and Phi-3-medium; never released."""
 
 
 def with_strips(config: VLMConfig) -> VLMConfig:
-    """The grouping that the released v1.5 instruct weights were trained with (at most 4 crops and the global view)."""
-    return replace(config, sampling=Sampling.STRIPS, max_image_crops=5)
+    """Strips, which the released v1.5 instruct weights were trained with (at most 4 crops and the global view)."""
+    return replace(config, token_sampling=TokenSampling.STRIPS, max_image_crops=5)

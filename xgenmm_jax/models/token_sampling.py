@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from xgenmm_jax.batch import Batch
 
 
-class Sampling(Enum):
+class TokenSampling(Enum):
     """How the vision tokens of an image are sampled from its features.
 
     CROPS: each crop is resampled by itself (the paper).

@@ -13,8 +13,10 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers, shard_batch
-from xgenmm_jax.ops.attention import Implementation, attend, keep_attention
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, shard_batch
+from xgenmm_jax.models.remat import Remat, scan_layers
+from xgenmm_jax.ops.attention import attend, sow_attention_weights
+from xgenmm_jax.ops.attention_choice import Implementation
 
 EPSILON = 1e-6
 KERNEL_INIT = nn.initializers.xavier_uniform()
@@ -90,7 +92,7 @@ class SelfAttention(nn.Module):
         )(x)
         qkv = checkpoint_name(qkv, "qkv")
         query, key, value = qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
-        keep_attention(self, query, key)
+        sow_attention_weights(self, query, key)
         context = attend(query, key, value, implementation=self.implementation)
         out = Linear(
             inputs=(self.heads, head_width),

@@ -12,9 +12,11 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear
+from xgenmm_jax.models.remat import Remat, scan_layers
 from xgenmm_jax.models.vit import EPSILON, FeedForward
-from xgenmm_jax.ops.attention import Sight, attend
+from xgenmm_jax.ops.attention import attend
+from xgenmm_jax.ops.masks import AttentionMask
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class CaptionerConfig:
     hidden: int
     layers: int
     heads: int
-    vocab_rows: int
+    vocab_size: int
     max_positions: int
     remat: Remat = "none"
 
@@ -41,7 +43,7 @@ class Attention(nn.Module):
         self,
         x: Float[Array, "n T D"],
         memory: Float[Array, "n S E"],
-        sight: Sight,
+        mask: AttentionMask,
     ) -> Float[Array, "n T D"]:
         head_width = self.width // self.heads
         zeros = nn.initializers.zeros
@@ -64,7 +66,7 @@ class Attention(nn.Module):
             name="key_value",
         )(memory)
         query, key_value = checkpoint_name((query, key_value), "qkv")
-        context = attend(query, key_value[..., 0, :, :], key_value[..., 1, :, :], sight)
+        context = attend(query, key_value[..., 0, :, :], key_value[..., 1, :, :], mask)
         out = Linear(
             inputs=(self.heads, head_width),
             outputs=(self.width,),
@@ -89,15 +91,15 @@ class CaptionerBlock(nn.Module):
         self,
         x: Float[Array, "n T D"],
         features: Float[Array, "n P E"],
-        sight: Sight,
+        mask: AttentionMask,
     ) -> tuple[Float[Array, "n T D"], None]:
         width, heads = self.config.width, self.config.heads
         x = checkpoint_name(x, "layer_input")
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm1")(x)
-        x = x + Attention(width, width, heads, self.dtype, name="self_attention")(normed, normed, sight)
+        x = x + Attention(width, width, heads, self.dtype, name="self_attention")(normed, normed, mask)
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm2")(x)
         x = x + Attention(width, self.feature_width, heads, self.dtype, name="cross_attention")(
-            normed, features, Sight()
+            normed, features, AttentionMask()
         )
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm3")(x)
         return x + FeedForward(width, self.config.hidden, self.dtype, name="mlp")(normed), None
@@ -129,7 +131,7 @@ class Captioner(nn.Module):
                 f"captioner: got {length} tokens, wanted at most {config.max_positions}; raise max_positions."
             )
         embedding_init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
-        table = self.param("embedding", embedding_init, (config.vocab_rows, config.width))
+        table = self.param("embedding", embedding_init, (config.vocab_size, config.width))
         rows_init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "embed"))
         start, masked = self.param("start_and_mask", rows_init, (2, config.width))
         positions = self.param("position_embedding", rows_init, (config.max_positions, config.width))
@@ -139,14 +141,14 @@ class Captioner(nn.Module):
         shifted = jnp.where(is_start, start[None, None], table[shifted_ids])
         x = jnp.where(parallel[:, None, None], masked[None, None], shifted) + positions[None, :length]
         causal = jnp.tril(jnp.ones((length, length), bool))
-        sight = Sight(mask=causal[None] | parallel[:, None, None])
+        mask = AttentionMask(dense=causal[None] | parallel[:, None, None])
 
         block = scan_layers(CaptionerBlock, config.layers, config.remat, broadcast_inputs=2)
-        x, _ = block(config, features.shape[-1], self.dtype, name="layers")(x.astype(self.dtype), features, sight)
+        x, _ = block(config, features.shape[-1], self.dtype, name="layers")(x.astype(self.dtype), features, mask)
         x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x)
         head = Linear(
             inputs=(config.width,),
-            outputs=(config.vocab_rows,),
+            outputs=(config.vocab_size,),
             axes=("embed", "vocab"),
             kernel_init=nn.initializers.normal(config.width**-0.5),
             bias_init=nn.initializers.zeros,

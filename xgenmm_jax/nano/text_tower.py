@@ -10,10 +10,11 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, Remat, scan_layers
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear
+from xgenmm_jax.models.remat import Remat, scan_layers
 from xgenmm_jax.models.vit import EPSILON, FeedForward
 from xgenmm_jax.nano.captioner import Attention
-from xgenmm_jax.ops.attention import Sight, seen_keys
+from xgenmm_jax.ops.masks import AttentionMask, key_padding_mask
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class TextTowerConfig:
     hidden: int
     layers: int
     heads: int
-    vocab_rows: int
+    vocab_size: int
     max_positions: int
     out_width: int
     scale: float = 10.0
@@ -47,11 +48,11 @@ class TextBlock(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n T D"], sight: Sight) -> tuple[Float[Array, "n T D"], None]:
+    def __call__(self, x: Float[Array, "n T D"], mask: AttentionMask) -> tuple[Float[Array, "n T D"], None]:
         width = self.config.width
         x = checkpoint_name(x, "layer_input")
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm1")(x)
-        x = x + Attention(width, width, self.config.heads, self.dtype, name="attention")(normed, normed, sight)
+        x = x + Attention(width, width, self.config.heads, self.dtype, name="attention")(normed, normed, mask)
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm2")(x)
         return x + FeedForward(width, self.config.hidden, self.dtype, name="mlp")(normed), None
 
@@ -72,7 +73,7 @@ class TextTower(nn.Module):
                 f"text tower: got {length} tokens, wanted at most {config.max_positions}; raise max_positions."
             )
         table_init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
-        table = self.param("embedding", table_init, (config.vocab_rows, config.width))
+        table = self.param("embedding", table_init, (config.vocab_size, config.width))
         position_init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, "embed"))
         positions = self.param("position_embedding", position_init, (config.max_positions, config.width))
         log_scale = self.param("log_scale", nn.initializers.constant(math.log(config.scale)), ())
@@ -81,9 +82,9 @@ class TextTower(nn.Module):
             bias = self.param("bias", nn.initializers.constant(config.bias), ())
 
         x = (table[token_ids] + positions[None, :length]).astype(self.dtype)
-        sight = seen_keys(valid, length, "auto")
+        mask = key_padding_mask(valid, length, "auto")
         block = scan_layers(TextBlock, config.layers, config.remat, broadcast_inputs=1)
-        x, _ = block(config, self.dtype, name="layers")(x, sight)
+        x, _ = block(config, self.dtype, name="layers")(x, mask)
         x = LayerNorm(config.width, EPSILON, name="norm")(x)
         weight = valid[..., None].astype(jnp.float32)
         mean = (x * weight).sum(1) / jnp.maximum(weight.sum(1), 1)

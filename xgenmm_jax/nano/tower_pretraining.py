@@ -195,14 +195,14 @@ def caption_batches(
 
 def _check(config: CaptionData, model: TowerConfig, tokenizer: Tokenizer) -> None:
     """Raises ValueError where data and model do not fit each other."""
-    rows, positions = model.captioner.vocab_rows, model.captioner.max_positions
+    rows, positions = model.captioner.vocab_size, model.captioner.max_positions
     if config.image_size_px != model.vision.image_size_px:
         raise ValueError(
             f"data.image_size_px: got {config.image_size_px}, the tower takes {model.vision.image_size_px}; "
             "make them equal."
         )
-    if len(tokenizer) > min(rows, model.text.vocab_rows):
-        raise ValueError(f"captioner.vocab_rows: got {rows} for {len(tokenizer)} ids; raise it, and text.vocab_rows.")
+    if len(tokenizer) > min(rows, model.text.vocab_size):
+        raise ValueError(f"captioner.vocab_size: got {rows} for {len(tokenizer)} ids; raise it, and text.vocab_size.")
     if config.tokens > min(positions, model.text.max_positions):
         raise ValueError(f"data.tokens: got {config.tokens}, the model has {positions} positions; lower it.")
 
@@ -270,6 +270,6 @@ def tower_flops(model: TowerConfig, parallel: float, rows: TowerBatch) -> float:
     # All layers, the maps around them, and the similarities of contrast; backward costs twice the forward.
     forward = pictures * (vision_flops(vision) + pooling)
     forward += text.layers * text_layer + pictures * linear(text.width, text.out_width)
-    forward += captioner.layers * caption_layer + tokens * linear(captioner.width, captioner.vocab_rows)
+    forward += captioner.layers * caption_layer + tokens * linear(captioner.width, captioner.vocab_size)
     forward += pictures * linear(text.out_width, pictures)
     return 3.0 * forward

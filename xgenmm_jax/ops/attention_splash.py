@@ -32,13 +32,13 @@ def splash_attention(
     key_segments: Int32[Array, "B S"],
     *,
     causal: bool,
-    reach: int | None,
+    left: int | None,
     checkpoint_name: str,
     interpret: bool,
 ) -> Float[Array, "B T N H"]:
     """softmax(query key^T / sqrt(H)) value over the keys of a query's own segment, segment 0 being one of them.
 
-    causal: only keys that are not later; of these the `reach` before the query and its own, or all where it is None.
+    causal: only keys that are not later; of these the `left` before the query and its own, or all where it is None.
     Both count rows of the array. checkpoint_name: what a remat policy calls the result. interpret: run on a CPU.
 
     Rows of any length: they are padded to whole blocks, and the padding is segment 0.
@@ -48,10 +48,10 @@ def splash_attention(
     block_kv, padded_kv = blocks(key.shape[1])
     if not causal:
         mask = splash.FullMask((padded_q, padded_kv))
-    elif reach is None or reach >= length:
+    elif left is None or left >= length:
         mask = splash.CausalMask((padded_q, padded_kv))
     else:
-        mask = splash.LocalMask((padded_q, padded_kv), (reach, 0), 0)
+        mask = splash.LocalMask((padded_q, padded_kv), (left, 0), 0)
     kernel = splash.make_splash_mha(
         splash.MultiHeadMask([mask] * heads),
         block_sizes=_block_sizes(block_q, block_kv, padded_kv),

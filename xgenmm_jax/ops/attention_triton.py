@@ -67,18 +67,18 @@ def flash_attention(
     key_segments: Int32[Array, "B S"],
     *,
     causal: bool,
-    reach: int | None,
+    left: int | None,
     checkpoint_name: str,
     interpret: bool,
 ) -> Float[Array, "B T N H"]:
     """softmax(query key^T / sqrt(H)) value over the keys of a query's own segment; segment 0 sees and is seen by none.
 
-    causal: only keys that are not later; of these the `reach` before the query and its own, or all where it is None.
+    causal: only keys that are not later; of these the `left` before the query and its own, or all where it is None.
     Both count rows of the array. A query without keys gets 0 and passes back no gradient. checkpoint_name: what a
     remat policy calls the result. interpret: run on a CPU. Scores, softmax and sums are float32.
     """
     length = query.shape[1]
-    order = Order(least=-reach if causal and reach is not None else None, most=0 if causal else None)
+    order = Order(least=-left if causal and left is not None else None, most=0 if causal else None)
     arrays = [_padded(x) for x in (query, key, value, query_segments, key_segments)]
     return _flash(*arrays, _Options(order, checkpoint_name, interpret))[:, :length]
 

@@ -1,8 +1,8 @@
-"""A vector times a matrix on an NVIDIA GPU, at the speed of its memory: what decoding at batch 1 is made of.
+"""Vector times matrix (GEMV) on an NVIDIA GPU, bound by memory bandwidth: what decoding at batch 1 is made of.
 
-Every number of the matrix is read once and used once, so all that counts is how many loads are under way. The rows of
-the matrix are cut into parts as well as its columns, so that narrow matrices keep every multiprocessor busy; the parts'
-sums are float32 and added in a fixed order.
+Every number of the matrix is read once and used once, so speed depends on how many loads are in flight. The rows of the
+matrix are split into parts as well as its columns (split-K), so that narrow matrices keep every multiprocessor busy;
+the parts' sums are float32 and added in a fixed order.
 """
 
 import functools
@@ -25,7 +25,7 @@ def is_possible(rows: int, columns: int) -> bool:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def matvec(
+def gemv(
     vector: Float[Array, " K"], matrix: Float[Array, "K N"], interpret: bool = False
 ) -> Float32[Array, " N"]:
     """vector @ matrix, summed in float32. interpret: run on a CPU."""
@@ -41,17 +41,17 @@ def matvec(
         out_shape=jax.ShapeDtypeStruct((PARTS, width), jnp.float32),
         compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=STAGES),
         interpret=interpret,
-        name="matvec",
+        name="gemv",
     )(vector, matrix)
     return jnp.sum(sums, axis=0)
 
 
-@matvec.defjvp
+@gemv.defjvp
 def _tangent(interpret, primals, tangents):
-    # XLA's products: nobody differentiates decoding, but a batch of one position may be trained on.
+    # XLA's products: decoding is never differentiated, but a batch of one position may be trained on.
     (vector, matrix), (d_vector, d_matrix) = primals, tangents
     product = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
-    return matvec(vector, matrix, interpret), product(d_vector, matrix) + product(vector, d_matrix)
+    return gemv(vector, matrix, interpret), product(d_vector, matrix) + product(vector, d_matrix)
 
 
 def _kernel(vector_ref, matrix_ref, sums_ref, *, steps: int):

@@ -1,6 +1,7 @@
-"""Products with kernels, and the gradients that suit them: what every linear map is made of.
+"""Matrix products with a layer's kernel and gradients of our own for them: what every linear map is made of.
 
-JAX derives a kernel's gradient as (dy^T x)^T; a CPU copies what is turned, so here it is x^T dy where x is narrower.
+JAX derives a kernel's gradient as (dy^T x)^T; a CPU copies the transposed result, so here it is x^T dy where x is the
+narrower of the two.
 Forward-mode differentiation (`jax.jvp`) does not go through such rules: JAX says so when it is tried.
 """
 
@@ -18,12 +19,12 @@ from jaxtyping import Array, Float, Float32
 from xgenmm_jax.ops import gemv
 from xgenmm_jax.ops.partitioning import on_one_gpu
 
-NAME = "product"
-"""Of every product, for rematerialisation: policies that go by `dot_general` do not see into rules of our own."""
+MATMUL = "matmul"
+"""Checkpoint name of every matrix product: JAX's policies by `dot_general` do not see into custom gradients."""
 
 
 class Affine(NamedTuple):
-    """What a layer norm does to what it has standardized."""
+    """Scale and bias of a layer norm, applied to its standardized input."""
 
     scale: Float32[Array, " E"]
     bias: Float32[Array, " E"]
@@ -33,61 +34,61 @@ class Affine(NamedTuple):
         return x * self.scale.reshape(shape) + self.bias.reshape(shape)
 
 
-def product(
+def matmul(
     x: Float[Array, "..."], kernel: Float[Array, "..."], count: int, dtype: DTypeLike | None = None
 ) -> Float[Array, "..."]:
-    """The last `count` axes of x with the first of the kernel. dtype: of the result, by default x's.
+    """Contracts the last `count` axes of x with the first `count` of the kernel. dtype: of the result, by default x's.
 
-    One vector alone, decoding at batch 1, goes through a kernel of its own on an NVIDIA GPU.
+    A single vector (decoding at batch 1) goes through `gemv` on an NVIDIA GPU.
     """
     rows, columns = math.prod(kernel.shape[:count]), math.prod(kernel.shape[count:])
     if x.size == rows and on_one_gpu() and gemv.is_possible(rows, columns):
-        y = gemv.matvec(x.reshape(rows), kernel.reshape(rows, columns))
+        y = gemv.gemv(x.reshape(rows), kernel.reshape(rows, columns))
         return y.reshape(*x.shape[: x.ndim - count], *kernel.shape[count:]).astype(dtype or x.dtype)
-    return checkpoint_name(_product(x, kernel, count, dtype), NAME)
+    return checkpoint_name(_matmul(x, kernel, count, dtype), MATMUL)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _product(
+def _matmul(
     x: Float[Array, "..."], kernel: Float[Array, "..."], count: int, dtype: DTypeLike | None
 ) -> Float[Array, "..."]:
     axes = tuple(range(x.ndim - count, x.ndim)), tuple(range(count))
     return dot_general(x, kernel, (axes, ((), ())), preferred_element_type=dtype)
 
 
-def _product_forward(x, kernel, count, dtype):
-    return _product(x, kernel, count, dtype), (x, kernel)
+def _matmul_forward(x, kernel, count, dtype):
+    return _matmul(x, kernel, count, dtype), (x, kernel)
 
 
-def _product_gradients(count, dtype, operands, dy):
+def _matmul_gradients(count, dtype, operands, dy):
     x, kernel = operands
     dx = _times_transposed(dy, kernel, count, dtype).astype(x.dtype)
     return dx, _transposed_times(x, dy, count, dtype).astype(kernel.dtype)
 
 
-_product.defvjp(_product_forward, _product_gradients)
+_matmul.defvjp(_matmul_forward, _matmul_gradients)
 
 
-def normed_product(x: Float32[Array, "*n E"], norm: Affine, kernel: Float[Array, "E ..."]) -> Float[Array, "..."]:
+def norm_matmul(x: Float32[Array, "*n E"], norm: Affine, kernel: Float[Array, "E ..."]) -> Float[Array, "..."]:
     """A layer norm's second half and a linear map: norm(x), rounded to the kernel's dtype, times the kernel.
 
-    x is standardized. The gradients of norm and kernel both come from x^T dy, so where x needs none, features of a
-    frozen tower, nothing is ever multiplied with the kernel's transpose: a third of the map's training; and x is all
-    that is kept, once for any number of norms and kernels.
+    x is standardized. The gradients of norm and kernel both come from x^T dy. Where x needs no gradient (features of a
+    frozen tower), the product with the kernel's transpose, a third of the map's training, is never computed. Of the
+    forward pass only x is saved, once for any number of norms and kernels.
     """
-    return checkpoint_name(_normed(x, norm, kernel), NAME)
+    return checkpoint_name(_norm_matmul(x, norm, kernel), MATMUL)
 
 
 @jax.custom_vjp
-def _normed(x: Float32[Array, "*n E"], norm: Affine, kernel: Float[Array, "E ..."]) -> Float[Array, "..."]:
-    return _product(norm(x).astype(kernel.dtype), kernel, 1, None)
+def _norm_matmul(x: Float32[Array, "*n E"], norm: Affine, kernel: Float[Array, "E ..."]) -> Float[Array, "..."]:
+    return _matmul(norm(x).astype(kernel.dtype), kernel, 1, None)
 
 
-def _normed_forward(x, norm, kernel):
-    return _normed(x, norm, kernel), (x, norm, kernel)
+def _norm_matmul_forward(x, norm, kernel):
+    return _norm_matmul(x, norm, kernel), (x, norm, kernel)
 
 
-def _normed_gradients(operands, dy):
+def _norm_matmul_gradients(operands, dy):
     x, norm, kernel = operands
     width = kernel.shape[0]
     columns = kernel.astype(jnp.float32).reshape(width, -1)
@@ -95,12 +96,12 @@ def _normed_gradients(operands, dy):
     of_shift = jnp.sum(dy, axis=tuple(range(x.ndim - 1)), dtype=jnp.float32).reshape(-1)
     d_norm = Affine(jnp.sum(of_scaled * columns, axis=1), columns @ of_shift)
     d_kernel = norm.scale[:, None] * of_scaled + norm.bias[:, None] * of_shift[None]
-    # Where nobody asks for it, the compiler leaves it out.
+    # The compiler leaves this product out where x's gradient is not used.
     dx = _times_transposed(dy, kernel, 1, jnp.float32) * norm.scale.reshape((1,) * (x.ndim - 1) + (width,))
     return dx, d_norm, d_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
 
-_normed.defvjp(_normed_forward, _normed_gradients)
+_norm_matmul.defvjp(_norm_matmul_forward, _norm_matmul_gradients)
 
 
 def _times_transposed(dy: Array, kernel: Array, count: int, dtype: DTypeLike | None) -> Array:
@@ -116,6 +117,6 @@ def _transposed_times(x: Array, dy: Array, count: int, dtype: DTypeLike | None) 
     axes = ((rows, rows), ((), ()))
     if x.size <= dy.size:
         return dot_general(x, dy, axes, preferred_element_type=dtype)
-    turned = dot_general(dy, x, axes, preferred_element_type=dtype)
+    transposed = dot_general(dy, x, axes, preferred_element_type=dtype)
     outputs = dy.ndim - len(rows)
-    return turned.transpose(*range(outputs, turned.ndim), *range(outputs))
+    return transposed.transpose(*range(outputs, transposed.ndim), *range(outputs))

@@ -17,8 +17,8 @@ Rules = Mapping[str, tuple[str, ...]]
 """Logical axis to the mesh axes that cut it, ()  for none."""
 
 
-class Placement(NamedTuple):
-    """Where activations lie."""
+class ShardingContext(NamedTuple):
+    """A mesh and the rules by which activations are cut over it."""
 
     mesh: Mesh
     rules: Rules
@@ -43,10 +43,10 @@ def spec(names: Sequence[str | None], shape: Sequence[int], rules: Rules, sizes:
         raise ValueError(f"got axis names {tuple(names)} for shape {tuple(shape)}; name every axis once.")
     used: set[str] = set()
     entries = []
-    for place, (name, size) in enumerate(zip(names, shape, strict=True)):
+    for index, (name, size) in enumerate(zip(names, shape, strict=True)):
         if name is not None and name not in rules:
             raise ValueError(f"got the axis name '{name}', wanted one of {', '.join(rules)}; or add it to the table.")
-        if name is not None and name in names[:place]:
+        if name is not None and name in names[:index]:
             raise ValueError(f"got the axis name '{name}' twice in {tuple(names)}; name the one that is cut.")
         axes = tuple(axis for axis in rules[name] if axis not in used) if name is not None else ()
         if not axes or size % math.prod(sizes[axis] for axis in axes):

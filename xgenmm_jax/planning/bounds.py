@@ -18,9 +18,9 @@ from xgenmm_jax.models.flops import (
     visible_pairs,
     vision_flops,
 )
-from xgenmm_jax.models.layers import KEPT, OFFLOADED
+from xgenmm_jax.models.remat import OFFLOADED_NAMES, SAVED_NAMES
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.planning.collectives import Traffic
 from xgenmm_jax.planning.topology import Topology
 from xgenmm_jax.training.config import TrainConfig
@@ -81,7 +81,7 @@ def kept_products(remat: str) -> set[str]:
         return set(PRODUCTS)
     if remat == "minimal":
         return set(PRODUCTS) - {"context"}
-    return set({**KEPT, **OFFLOADED}.get(remat, ())) & set(PRODUCTS)
+    return set({**SAVED_NAMES, **OFFLOADED_NAMES}.get(remat, ())) & set(PRODUCTS)
 
 
 def _repeated(model: VLMConfig, load: Workload, forward: Flops, frozen: set[str]) -> Flops:
@@ -103,7 +103,7 @@ def _repeated(model: VLMConfig, load: Workload, forward: Flops, frozen: set[str]
         of_vision = load.crops * vision_flops(dataclasses.replace(vision, hidden=vision.hidden // 2))
     is_reached = not {"vision", "connector"} <= frozen
     if is_reached and isinstance(connector, ResamplerConfig) and connector.remat == "full":
-        groups = load.images if model.sampling is Sampling.FIXED_SAMPLING else load.crops
+        groups = load.images if model.token_sampling is TokenSampling.FIXED_SAMPLING else load.crops
         layers = dataclasses.replace(connector, hidden=connector.hidden // 2, out_width=0)
         of_connector = resampler_flops(layers, groups, load.crops * vision.patches)
     return Flops(

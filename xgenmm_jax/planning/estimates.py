@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 
-from xgenmm_jax.models.layers import OFFLOADED
+from xgenmm_jax.models.remat import OFFLOADED_NAMES
 from xgenmm_jax.ops.partitioning import is_box, spec, unboxed
 from xgenmm_jax.planning.bounds import kept_products
 from xgenmm_jax.planning.collectives import Traffic
@@ -106,7 +106,7 @@ def estimated_bytes(config: TrainConfig, costs: Held) -> float:
     width, hidden = decoder.width, decoder.hidden
     heads, kv_heads = decoder.heads * decoder.head_width, decoder.kv_heads * decoder.head_width
     widths = {"qkv": heads + 2 * kv_heads, "context": heads, "out_proj": width, "mlp_in": 2 * hidden}
-    on_host = OFFLOADED.get(decoder.remat, ())
+    on_host = OFFLOADED_NAMES.get(decoder.remat, ())
     kept = sum(widths[name] for name in kept_products(decoder.remat) if name not in on_host)
     kept += {"none": 2 * hidden + 4 * width, "minimal": width, "minimal_with_context": width}.get(decoder.remat, 0)
     layer = width + kept / mesh.tensor

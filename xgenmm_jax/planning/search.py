@@ -13,14 +13,14 @@ import typing
 from typing import NamedTuple
 
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.models.layers import OFFLOADED, Remat
+from xgenmm_jax.models.remat import OFFLOADED_NAMES, Remat
 from xgenmm_jax.planning import bounds, estimates
 from xgenmm_jax.planning.plan import Plan, make_plan
 from xgenmm_jax.planning.topology import Topology
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.sharding import MeshConfig
 
-REMATS = tuple(remat for remat in typing.get_args(Remat) if remat not in OFFLOADED)
+REMATS = tuple(remat for remat in typing.get_args(Remat) if remat not in OFFLOADED_NAMES)
 """Without those that use the host's memory: the bound does not know what that way costs."""
 TENSORS = (1, 2, 4, 8)
 REPLICAS = (1, 2, 4, 8)

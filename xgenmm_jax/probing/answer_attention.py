@@ -15,7 +15,6 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.vision_tokens import View, instruction_tokens, picture_batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, splice
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.reporting.maps import on_canvas
 
 ROW_MULTIPLE = 256
@@ -37,7 +36,7 @@ class AnswerAttention(NamedTuple):
 
 def has_spatial_queries(config: VLMConfig) -> bool:
     """Whether there is a resampler, and each group of its queries reads one crop or strip of the picture."""
-    return isinstance(config.connector, ResamplerConfig) and config.sampling is not Sampling.FIXED_SAMPLING
+    return isinstance(config.connector, ResamplerConfig) and config.token_sampling is not TokenSampling.FIXED_SAMPLING
 
 
 def answer_attention(
@@ -50,7 +49,7 @@ def answer_attention(
     if not has_spatial_queries(config) or len(prompt.pictures) != 1:
         raise ValueError(
             f"attention: got {len(prompt.pictures)} pictures and a {type(config.connector).__name__}, "
-            f"{config.sampling.value}; wanted one picture and a resampler of crops or strips."
+            f"{config.token_sampling.value}; wanted one picture and a resampler of crops or strips."
         )
     # The views through tower and resampler.
     ids = np.asarray(prompt.token_ids, np.int32)
@@ -75,7 +74,7 @@ def answer_attention(
     base = weights_CQP[0].reshape(-1, side, side)
     crops = None
     if layout.crops > 1:
-        crops = on_canvas(weights_CQP[1:], layout.grid, side, config.sampling is Sampling.STRIPS)
+        crops = on_canvas(weights_CQP[1:], layout.grid, side, config.token_sampling is TokenSampling.STRIPS)
     return AnswerAttention(base, crops, weight / max(weight.sum(), 1e-12))
 
 
@@ -123,7 +122,7 @@ def _token_weights(
     """|gradient times input| of each vision token, for the answer's log-likelihood."""
     positions = jnp.arange(token_ids.shape[1], dtype=jnp.int32)[None]
     # Answers never hold the decoupled ids, and below them ids are columns of the logits.
-    target = jnp.minimum(token_ids, config.decoder.initial_len - 1)[:, 1:, None]
+    target = jnp.minimum(token_ids, config.decoder.num_text_tokens - 1)[:, 1:, None]
 
     def log_likelihood(vision: Float[Array, "1 M D"]) -> Float[Array, ""]:
         def forward(model: VLM) -> Float[Array, "1 t V"]:

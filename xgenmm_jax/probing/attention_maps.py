@@ -11,7 +11,7 @@ from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import Image
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.records import Crops, Picture
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.probing.answer_attention import has_spatial_queries
 from xgenmm_jax.probing.figures import figure, show_image, to_picture
 from xgenmm_jax.reporting.maps import canvas_to_picture, enlarged, on_canvas, spotlight
@@ -67,7 +67,7 @@ def query_heat(lmm: LMM, image: Image, layer: int | None = None, crops: bool = F
     weights_CQP = weights.mean(0) if layer is None else weights[layer]
     if not crops:
         return Heat(weights_CQP[0].reshape(-1, side, side), True)
-    strips = lmm.config.sampling is Sampling.STRIPS
+    strips = lmm.config.token_sampling is TokenSampling.STRIPS
     return Heat(on_canvas(weights_CQP[1:], layout.grid, side, strips), False)
 
 

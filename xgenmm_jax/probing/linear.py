@@ -13,7 +13,6 @@ from xgenmm_jax.api.processor import Image
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.models import probes
-from xgenmm_jax.models.token_sampling import Sampling
 from xgenmm_jax.probing.attention_maps import decoded
 from xgenmm_jax.probing.extra import imported
 from xgenmm_jax.probing.figures import curves, figure, to_picture
@@ -75,7 +74,7 @@ def layer_states(
         batch = [lmm.processor.picture(image) for image in images[start : start + BATCH]]
         out = lmm.forward([[lmm.tokenizer.image_id]] * len(batch), [[image] for image in batch], probe=probe)
         crops = _first_crops(lmm, batch)
-        groups = np.arange(len(batch)) if lmm.config.sampling is Sampling.FIXED_SAMPLING else crops
+        groups = np.arange(len(batch)) if lmm.config.token_sampling is TokenSampling.FIXED_SAMPLING else crops
         for name, (part, layer) in sources.items():
             if part == PIXELS:
                 parts[name].append(np.stack([_mean_color(lmm, image) for image in batch]))

@@ -71,7 +71,7 @@ class StepTracker:
         data_after: State,
         skipped: dict[str, int],
     ) -> None:
-        """A step was dispatched. counts, flops: of this host's rows. skipped: figures of what the run left out so far."""
+        """After a dispatch. counts, flops: of this host's rows. skipped: figures of what the run left out so far."""
         hosts, before = self._hosts, self.progress  # a host counts its own rows; the others' are about as full
         self.progress = Progress(
             data=data_after,

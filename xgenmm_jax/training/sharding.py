@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from xgenmm_jax.ops import partitioning
-from xgenmm_jax.ops.partitioning import Placement, is_box
+from xgenmm_jax.ops.partitioning import ShardingContext, is_box
 from xgenmm_jax.training.optimizer import path_name
 
 AXES = ("replica", "fsdp", "tensor")
@@ -89,18 +89,18 @@ def _over_slices(devices: Sequence[jax.Device], sizes: Sequence[int], slices: in
     )
 
 
-def placement(mesh: Mesh) -> Placement:
+def sharding_context(mesh: Mesh) -> ShardingContext:
     """The mesh with this table, as generation takes it."""
-    return Placement(mesh, RULES)
+    return ShardingContext(mesh, RULES)
 
 
 def axis_rules() -> AbstractContextManager:
-    """Context in which `models.partitioning.constrain` uses this table."""
+    """Context in which `ops.partitioning.constrain` uses this table."""
     return nn.logical_axis_rules([(name, axes or None) for name, axes in RULES.items()])
 
 
 def spec(mesh: Mesh, names: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
-    """Mesh axes of an array's axes (`models.partitioning.spec` says how)."""
+    """Mesh axes of an array's axes (`ops.partitioning.spec` says how)."""
     return partitioning.spec(names, shape, RULES, mesh.shape)
 
 

@@ -33,7 +33,7 @@ def texts():
 
 
 def test_vocabulary_is_phi3s(phi3):
-    assert (phi3.initial_len, phi3.vocab_rows, len(phi3)) == (32012, 32064, 32015)
+    assert (phi3.num_text_tokens, phi3.vocab_size, len(phi3)) == (32012, 32064, 32015)
     assert (phi3.eos_id, phi3.end_id, phi3.pad_id) == (32000, 32007, 32011)
     assert (phi3.image_id, phi3.placeholder_id, phi3.end_of_chunk_id) == (32012, 32013, 32014)
     assert (phi3.system_id, phi3.user_id, phi3.assistant_id) == (32006, 32010, 32001)
@@ -45,7 +45,7 @@ def test_special_strings_are_those_of_phi3s_files(phi3):
     decoder = json.loads((folder / "tokenizer_config.json").read_text())["added_tokens_decoder"]
     listed = {token["content"]: int(id_) for id_, token in decoder.items()}
     added = json.loads((folder / "added_tokens.json").read_text())
-    ours = {name: id_ for name, id_ in phi3.special_ids.items() if id_ < phi3.initial_len}
+    ours = {name: id_ for name, id_ in phi3.special_ids.items() if id_ < phi3.num_text_tokens}
     assert ours == listed | added
     assert {token["content"] for token in decoder.values() if token["rstrip"]} == STRIPS_RIGHT
 
@@ -86,15 +86,17 @@ def test_role_tokens_swallow_whitespace_behind_them(phi3):
 
 def test_digits_and_capitals_are_single_pieces(small):
     """A string that training saw often becomes one token, and reading it becomes guessing it."""
-    pieces = [small.piece(id_) for id_ in range(3 + 256, small.initial_len - 12)]
+    pieces = [small.piece(id_) for id_ in range(3 + 256, small.num_text_tokens - 12)]
     assert any(len(piece) > 4 for piece in pieces)
     assert not [piece for piece in pieces if len(piece) > 1 and any(c.isupper() or c.isdigit() for c in piece)]
     assert [small.piece(id_) for id_ in small.encode("<|assistant|>\nAB12")][2:] == ["A", "B", "1", "2"]
 
 
 def test_small_model_follows_the_same_layout(small, tmp_path):
-    assert small.initial_len <= 450 + 12 and small.vocab_rows % 64 == 0 and small.vocab_rows >= small.initial_len
-    assert small.image_id == small.initial_len and len(small) == small.initial_len + 3
+    assert (
+        small.num_text_tokens <= 450 + 12 and small.vocab_size % 64 == 0 and small.vocab_size >= small.num_text_tokens
+    )
+    assert small.image_id == small.num_text_tokens and len(small) == small.num_text_tokens + 3
     again = train_tokenizer(texts(), tmp_path / "again.model", pieces=450)
     small.save(tmp_path / "saved.model")
     assert (tmp_path / "saved.model").read_bytes() == (tmp_path / "again.model").read_bytes()

@@ -12,7 +12,7 @@ from xgenmm_jax.generation.text import beam, decode
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 
-CONFIG = Phi3Config(vocab_rows=16, initial_len=11, width=16, hidden=32, layers=2, heads=2, kv_heads=1)
+CONFIG = Phi3Config(vocab_size=16, num_text_tokens=11, width=16, hidden=32, layers=2, heads=2, kv_heads=1)
 DECODER = Phi3(CONFIG)
 PAD = 10
 LENGTH = 24

@@ -24,7 +24,7 @@ from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 
 GRIDS = AnyRes(grids=((2, 1), (1, 2)), view_px=16, view_cells=2)
@@ -38,7 +38,7 @@ def words(tmp_path_factory) -> tokenizer.Tokenizer:
     return tokenizer.train_tokenizer(["the red circle"] * 3, tmp_path_factory.mktemp("words") / "tokenizer.model", 400)
 
 
-def model_config(words: tokenizer.Tokenizer, sampling: Sampling, instruction_tokens: int = 0) -> VLMConfig:
+def model_config(words: tokenizer.Tokenizer, token_sampling: TokenSampling, instruction_tokens: int = 0) -> VLMConfig:
     return VLMConfig(
         vision=ViTConfig(image_size_px=16, patch_px=8, width=16, hidden=32, layers=1, heads=2),
         connector=ResamplerConfig(
@@ -46,10 +46,10 @@ def model_config(words: tokenizer.Tokenizer, sampling: Sampling, instruction_tok
             instruction_tokens=instruction_tokens,
         ),
         decoder=Phi3Config(
-            vocab_rows=words.vocab_rows, initial_len=words.initial_len, width=32, hidden=64, layers=2, heads=4,
+            vocab_size=words.vocab_size, num_text_tokens=words.num_text_tokens, width=32, hidden=64, layers=2, heads=4,
             kv_heads=2, init_std=0.3,
         ),
-        sampling=sampling,
+        token_sampling=token_sampling,
         max_image_crops=3,
     )  # fmt: skip
 
@@ -100,7 +100,7 @@ def by_the_whole_model(config: VLMConfig, prompt: Prompt, words: tokenizer.Token
     """Greedy ids of one prompt, without cache: its text embedded by hand, its pictures encoded one by one."""
     params = parameters(config)
     table = np.concatenate([params["decoder"][f"{name}embedding"] for name in ("", "additional_")])
-    table = np.delete(table, slice(words.initial_len, words.vocab_rows), axis=0)
+    table = np.delete(table, slice(words.num_text_tokens, words.vocab_size), axis=0)
     read = config.connector.instruction_tokens
     instruction = tuple(i for i in prompt.token_ids if i != words.image_id)[:read]
     left = list(prompt.pictures)
@@ -124,16 +124,16 @@ def by_the_whole_model(config: VLMConfig, prompt: Prompt, words: tokenizer.Token
 
 
 @pytest.mark.parametrize(
-    ("sampling", "instruction_tokens", "views"),
+    ("token_sampling", "instruction_tokens", "views"),
     [
-        (Sampling.CROPS, 0, GRIDS),
-        (Sampling.STRIPS, 0, GRIDS),
-        (Sampling.FIXED_SAMPLING, 0, GRIDS),
-        (Sampling.CROPS, 4, BASE),
+        (TokenSampling.CROPS, 0, GRIDS),
+        (TokenSampling.STRIPS, 0, GRIDS),
+        (TokenSampling.FIXED_SAMPLING, 0, GRIDS),
+        (TokenSampling.CROPS, 4, BASE),
     ],
 )
-def test_generated_is_the_argmax_of_the_whole_model(words, sampling, instruction_tokens, views):
-    config = model_config(words, sampling, instruction_tokens)
+def test_generated_is_the_argmax_of_the_whole_model(words, token_sampling, instruction_tokens, views):
+    config = model_config(words, token_sampling, instruction_tokens)
     generator = Generator(config, parameters(config), words, views)
     got = generator.generate(prompts(words), GREEDY)
     assert got == reference(config, prompts(words), words, views)
@@ -147,7 +147,7 @@ def reference(config: VLMConfig, asked: list[Prompt], words: tokenizer.Tokenizer
 
 @pytest.fixture(scope="module")
 def config(words) -> VLMConfig:
-    return model_config(words, Sampling.CROPS)
+    return model_config(words, TokenSampling.CROPS)
 
 
 def test_a_prompt_alone_is_answered_as_in_a_batch(words, config):
@@ -329,7 +329,7 @@ def test_equal_pictures_are_encoded_once(words, config, monkeypatch):
 )
 def test_crops_that_fixed_sampling_would_lose_are_refused(words, grids, size, crops):
     """Only pictures that lose some: one that needs three crops is answered by the same model."""
-    config = model_config(words, Sampling.FIXED_SAMPLING)
+    config = model_config(words, TokenSampling.FIXED_SAMPLING)
     views = replace(BASE, grids=grids)
     generator = Generator(config, parameters(config), words, views)
     asked = [Prompt(tuple(words.encode("<image>red")), (picture(0, size),))]

@@ -57,8 +57,8 @@ def model(tmp_path_factory):
         vision=ViTConfig(image_size_px=16, patch_px=8, width=16, hidden=32, layers=1, heads=2),
         connector=ResamplerConfig(width=16, layers=2, heads=2, head_width=8, hidden=32, queries=3, out_width=16),
         decoder=Phi3Config(
-            vocab_rows=tokenizer.vocab_rows, initial_len=tokenizer.initial_len, width=16, hidden=32, layers=1, heads=2,
-            kv_heads=1,
+            vocab_size=tokenizer.vocab_size, num_text_tokens=tokenizer.num_text_tokens, width=16, hidden=32, layers=1,
+            heads=2, kv_heads=1,
         ),
     )  # fmt: skip
     return config, nn.unbox(jax.jit(blip3.initialize, static_argnums=0)(config, jax.random.key(0))), tokenizer

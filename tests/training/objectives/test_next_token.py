@@ -17,7 +17,7 @@ from xgenmm_jax.data.rows import build
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.rows.window import open_sources, plan_window
 from xgenmm_jax.data.text.tokenizer import Tokenizer
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.nano.symbolic_images import SymbolicImages
 from xgenmm_jax.training.loop import train
@@ -66,12 +66,12 @@ def without(rows: list[list[Sample]], gone: set[int]) -> list[list[Sample]]:
     return [[one(sample) for sample in row] for row in rows]
 
 
-@pytest.mark.parametrize("sampling", [Sampling.CROPS, Sampling.STRIPS, Sampling.FIXED_SAMPLING])
-def test_a_sample_that_is_left_out_of_its_row_adds_nothing_and_moves_nothing(tmp_path, sampling):
+@pytest.mark.parametrize("token_sampling", [TokenSampling.CROPS, TokenSampling.STRIPS, TokenSampling.FIXED_SAMPLING])
+def test_a_sample_that_is_left_out_of_its_row_adds_nothing_and_moves_nothing(tmp_path, token_sampling):
     """Loss, weight and gradients are those of the other samples; a row of nothing is no NaN."""
     path = tiny_run.tokenizer(tmp_path)
     config = tiny_run.config(path)
-    per = "image" if sampling is Sampling.FIXED_SAMPLING else "crop"
+    per = "image" if token_sampling is TokenSampling.FIXED_SAMPLING else "crop"
     data = dataclasses.replace(
         config.data,
         mixture=tuple((Synthetic(family, 40), 1.0) for family in ("caption", "interleaved")),
@@ -79,7 +79,7 @@ def test_a_sample_that_is_left_out_of_its_row_adds_nothing_and_moves_nothing(tmp
         anyres=AnyRes(grids=((2, 1), (1, 2)), view_px=32, view_cells=4),
         window=8,
     )
-    model = dataclasses.replace(config.model, sampling=sampling, max_image_crops=3)
+    model = dataclasses.replace(config.model, token_sampling=token_sampling, max_image_crops=3)
     config = dataclasses.replace(config, data=data, model=model)
     tokenizer = Tokenizer.load(path)
     rows = plan_window(data, open_sources(data), tokenizer, seed=0, window=0).rows
@@ -130,19 +130,19 @@ def test_crops_that_fixed_sampling_would_lose_are_told_before_a_step(tmp_path, l
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("sampling", [Sampling.CROPS, Sampling.STRIPS, Sampling.FIXED_SAMPLING])
-def test_rows_lay_out_the_vision_tokens_that_the_model_makes(tmp_path, sampling):
+@pytest.mark.parametrize("token_sampling", [TokenSampling.CROPS, TokenSampling.STRIPS, TokenSampling.FIXED_SAMPLING])
+def test_rows_lay_out_the_vision_tokens_that_the_model_makes(tmp_path, token_sampling):
     """Rows of one image's tokens beside a model that gives each crop its own read the first crops alone."""
     config = fixed_sampling_config(tmp_path, ((1, 2),), 3)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, sampling=sampling))
-    right, wrong = ("image", "crop") if sampling is Sampling.FIXED_SAMPLING else ("crop", "image")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, token_sampling=token_sampling))
+    right, wrong = ("image", "crop") if token_sampling is TokenSampling.FIXED_SAMPLING else ("crop", "image")
     for per in (right, wrong):
         row = dataclasses.replace(config.data.row, vision_tokens_per=per)
         made = dataclasses.replace(config, data=dataclasses.replace(config.data, row=row))
         if per == right:
             Bound.of(made)
             continue
-        sentence = rf"vision_tokens_per: got '{wrong}', .*'{sampling.value}'.*make it '{right}'"
+        sentence = rf"vision_tokens_per: got '{wrong}', .*'{token_sampling.value}'.*make it '{right}'"
         with pytest.raises(ValueError, match=sentence):
             Bound.of(made)
 
@@ -151,5 +151,5 @@ def fixed_sampling_config(tmp_path, grids, crops):
     config = tiny_run.config(tiny_run.tokenizer(tmp_path))
     row = RowConfig(length=64, crops=crops, images=1, vision_tokens=4, vision_tokens_per="image")
     data = dataclasses.replace(config.data, row=row, anyres=AnyRes(grids=grids, view_px=32, view_cells=4))
-    model = dataclasses.replace(config.model, sampling=Sampling.FIXED_SAMPLING, max_image_crops=crops)
+    model = dataclasses.replace(config.model, token_sampling=TokenSampling.FIXED_SAMPLING, max_image_crops=crops)
     return dataclasses.replace(config, data=data, model=model)

@@ -2,7 +2,7 @@
 
 Ids: the SentencePiece pieces, Phi-3's eleven special strings, `<pad>`, then the three decoupled rows `<image>`,
 `<image placeholder>` and `<|endofchunk|>`. For Phi-3: 32000 pieces, `<|endoftext|>` 32000, `<pad>` 32011,
-`initial_len` 32012, `<image>` 32012, `<|endofchunk|>` 32014.
+`num_text_tokens` 32012, `<image>` 32012, `<|endofchunk|>` 32014.
 """
 
 from collections.abc import Iterable, Iterator
@@ -68,8 +68,8 @@ class Tokenizer:
         self.image_id = self.special_ids["<image>"]
         self.placeholder_id = self.special_ids["<image placeholder>"]
         self.end_of_chunk_id = self.special_ids["<|endofchunk|>"]
-        self.initial_len = self.pad_id + 1
-        self.vocab_rows = -(-self.initial_len // ROWS_MULTIPLE) * ROWS_MULTIPLE
+        self.num_text_tokens = self.pad_id + 1
+        self.vocab_size = -(-self.num_text_tokens // ROWS_MULTIPLE) * ROWS_MULTIPLE
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
@@ -90,7 +90,7 @@ class Tokenizer:
 
     def __len__(self) -> int:
         """Ids in use: pieces, special strings, `<pad>` and the decoupled rows."""
-        return self.initial_len + len(DECOUPLED)
+        return self.num_text_tokens + len(DECOUPLED)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text that is trusted: special strings in it become their single ids, as in Hugging Face's tokenizer.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from xgenmm_jax.generation.text import decode
 from xgenmm_jax.generation.text.cache import sharded
-from xgenmm_jax.models import phi3
+from xgenmm_jax.models import kv_cache, phi3
 
 _NEVER = -1e9
 """Score of beams that are copies of the first, before the first token: no candidate of theirs is ever taken."""
@@ -55,7 +55,7 @@ def beam_rows(
     last, cache = decode.prefill(decoder, params, rows, vision_table, prefix, capacity, settings.prefill_positions)
     cache = sharded(jax.tree.map(lambda leaf: jnp.repeat(leaf, number, axis=1), cache))
     start = cache.key.shape[2] - capacity
-    layers, cache = phi3.layers_apart(params, cache)
+    layers, cache = kv_cache.unstack_layers(params, cache)
     positions = jnp.repeat(rows.positions[:, -1] + 1, number)
     blank = jnp.full((batch, number, capacity), settings.pad_id, jnp.int32)
     # Only the first beam has a score at first: the others are copies of it.

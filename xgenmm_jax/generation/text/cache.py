@@ -3,7 +3,7 @@
 import jax
 from jaxtyping import PyTree
 
-from xgenmm_jax.models.phi3 import Cache
+from xgenmm_jax.models.kv_cache import Cache
 from xgenmm_jax.ops.partitioning import constrain
 
 AXES = Cache(

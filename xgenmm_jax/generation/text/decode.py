@@ -12,7 +12,7 @@ from xgenmm_jax.batch import ArrayLike
 from xgenmm_jax.generation.text import sampling
 from xgenmm_jax.generation.text.cache import sharded
 from xgenmm_jax.generation.text.decoding import Decoding
-from xgenmm_jax.models import phi3
+from xgenmm_jax.models import kv_cache, phi3
 from xgenmm_jax.models.blip3 import splice
 
 
@@ -78,7 +78,7 @@ def left_pad(
 def prefix_cache(decoder: phi3.Phi3, params: PyTree, token_ids: Int32[Array, " P"]) -> phi3.Cache:
     """Keys and values of a text that many prompts begin with, one row."""
     length = token_ids.shape[0]
-    cache = phi3.empty_cache(decoder.config, 1, length, decoder.dtype)
+    cache = kv_cache.empty_cache(decoder.config, 1, length, decoder.dtype)
     positions = jnp.arange(length, dtype=jnp.int32)[None]
     variables = {"params": params}
     embeddings = decoder.apply(variables, token_ids[None], method="embed")
@@ -106,7 +106,7 @@ def prefill(
 
     def block_of(rows: PromptRows) -> tuple[Float[Array, "b D"], phi3.Cache]:
         block = rows.token_ids.shape[0]
-        cache = sharded(phi3.empty_cache(decoder.config, block, start + length + capacity, decoder.dtype))
+        cache = sharded(kv_cache.empty_cache(decoder.config, block, start + length + capacity, decoder.dtype))
         if prefix is not None:
             cache = jax.tree.map(_broadcast_into, cache, prefix)
         embeddings = decoder.apply(variables, rows.token_ids, method="embed")
@@ -133,7 +133,7 @@ def extend_by_one(
     cache: phi3.Cache,
     offset: Int32[Array, ""],
 ) -> tuple[Float[Array, "B D"], phi3.Cache]:
-    """States after one more token a row, and the cache with it at `offset`. layers, cache: of `phi3.layers_apart`."""
+    """States after one more token a row, and the cache with it at `offset`. layers, cache: of `unstack_layers`."""
     variables = {"params": params}
     embeddings = decoder.apply(variables, ids[:, None], method="embed")
     positions = positions[:, None]
@@ -159,7 +159,7 @@ class State(NamedTuple):
     """Of the first token of each answer."""
     keys: Key[Array, " B"]
     cache: phi3.Cache
-    """Of `phi3.layers_apart`."""
+    """Of `kv_cache.unstack_layers`."""
 
 
 def _begin(
@@ -180,7 +180,7 @@ def _begin(
     first = sampling.choose(logits, sampling.step_keys(keys, zero), settings.decoding)
     answers = jnp.full((len(first), capacity), settings.pad_id, jnp.int32).at[:, 0].set(first)
     done = is_stop(first, settings) | ~rows.exists
-    layers, cache = phi3.layers_apart(params, cache)
+    layers, cache = kv_cache.unstack_layers(params, cache)
     return layers, State(zero + 1, done, answers, rows.positions[:, -1] + 1, keys, cache)
 
 

@@ -20,7 +20,7 @@ from xgenmm_jax.generation.text.schedule import ExpandedPrompt, Limits, PromptBa
 from xgenmm_jax.generation.vision_tokens import View, VisionTable, instruction_tokens
 from xgenmm_jax.models import phi3
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.ops.partitioning import Placement
+from xgenmm_jax.ops.partitioning import ShardingContext
 from xgenmm_jax.seeds import random_key
 
 _IN_FLIGHT = 2
@@ -35,8 +35,8 @@ class Generator:
 
     params: {vision, connector, decoder}, as in checkpoints. anyres: how pictures are cut; `generate` can take another.
     stop_ids: ends of an answer, one or several; by default `<|end|>`, `<|endofchunk|>` and `<|endoftext|>`; of none,
-    `()`, only the limit ends it. placement: the mesh over which params lie and the table by which caches and crops are
-    cut over it; by default one device's.
+    `()`, only the limit ends it. sharding_context: the mesh over which params lie and the table by which caches and
+    crops are cut over it; by default one device's.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Generator:
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         stop_ids: Any = None,
-        placement: Placement | None = None,
+        sharding_context: ShardingContext | None = None,
     ):
         if anyres.view_px != config.vision.image_size_px:
             raise ValueError(
@@ -59,7 +59,7 @@ class Generator:
         self.tokenizer = tokenizer
         self.anyres = anyres
         self._limits = limits
-        self._placed = placement or contextlib.nullcontext
+        self._placed = sharding_context or contextlib.nullcontext
         self._params = jax.tree.map(jnp.asarray, params)
         self._decoder = phi3.Phi3(config.decoder, config.dtype)
         if stop_ids is None:

@@ -12,7 +12,7 @@ from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import flops
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, initialize, splice
-from xgenmm_jax.models.token_sampling import Sampling
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.training.objectives.base import Counts, Objective, Params
 from xgenmm_jax.training.objectives.losses import token_log_probs
 
@@ -22,11 +22,11 @@ class PackedRows(Objective):
 
     def check(self, model: VLMConfig, data: DataConfig) -> None:
         """Raises ValueError where rows have other vision tokens than the model makes, or more crops than it reads."""
-        per = "image" if model.sampling is Sampling.FIXED_SAMPLING else "crop"
+        per = "image" if model.token_sampling is TokenSampling.FIXED_SAMPLING else "crop"
         if data.row.vision_tokens_per != per:
             raise ValueError(
-                f"data.row.vision_tokens_per: got '{data.row.vision_tokens_per}', and with model.sampling "
-                f"'{model.sampling.value}' the resampler's tokens are those of one {per}; make it '{per}'."
+                f"data.row.vision_tokens_per: got '{data.row.vision_tokens_per}', and with model.token_sampling "
+                f"'{model.token_sampling.value}' the resampler's tokens are those of one {per}; make it '{per}'."
             )
         model.check_crops(data.anyres.max_crops, "data.anyres cuts a picture into up to")
 
