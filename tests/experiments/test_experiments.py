@@ -17,8 +17,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 import xgenmm_jax
+from xgenmm_jax.cli.experiment_files import import_experiment, load_experiment, run_names
 from xgenmm_jax.cli.options import parse_overrides
-from xgenmm_jax.cli.train import import_experiment, load_experiment, run_names
 from xgenmm_jax.data.records import Conversation, Preference
 from xgenmm_jax.data.rows.loader import DataConfig
 from xgenmm_jax.ops.partitioning import unboxed
@@ -96,7 +96,7 @@ def test_configs_survive_json(file):
 @pytest.mark.parametrize("file", FILES)
 def test_command_line_overrides_a_field_and_keeps_the_rest(file):
     config = runs(file)["config"]
-    changed = parse_overrides(config, ["--optimizer.peak-lr", "3e-4", "--steps", "7000"], "xgenmm train")
+    changed = parse_overrides(TrainConfig, config, ["--optimizer.peak-lr", "3e-4", "--steps", "7000"], "train")
     optimizer = dataclasses.replace(config.optimizer, peak_lr=3e-4)
     assert changed == dataclasses.replace(config, optimizer=optimizer, steps=7000)
 
@@ -287,7 +287,7 @@ def test_files_load_from_any_folder(tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "xgenmm_jax").symlink_to(ROOT / "xgenmm_jax")
     code = (
-        "import sys; from pathlib import Path; from xgenmm_jax.cli.train import load_experiment\n"
+        "import sys; from pathlib import Path; from xgenmm_jax.cli.experiment_files import load_experiment\n"
         "for path in sys.argv[1:]: print(load_experiment(Path(path)).name)"
     )
     relative = [os.path.relpath(EXPERIMENTS / file, tmp_path) for file in FILES]

@@ -92,7 +92,7 @@ def load_stages(experiments: Path, workdir: Path) -> list[Stage]:
 
     Raises ValueError where a file is missing or gives no TrainConfig.
     """
-    from xgenmm_jax.cli.train import load_experiment
+    from xgenmm_jax.cli.experiment_files import load_experiment
 
     if not experiments.is_dir():
         names = ", ".join(f"{name}.py" for name in STAGES)
