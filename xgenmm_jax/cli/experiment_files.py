@@ -61,7 +61,7 @@ def import_experiment(path: Path) -> ModuleType:
     if not os.access(path, os.R_OK):
         raise ValueError(f"experiment: '{path}' may not be read by you; change its rights (chmod).")
     given, path = path, path.resolve()
-    # Wherever the user stands, `import common` finds a neighbour and `import experiments.nano.common` the tree.
+    # Wherever the user stands, `import common` finds a neighbour and `import experiments.nano.recipes` the tree.
     tree = _tree(path)
     for folder in (tree.parent if tree.name == "experiments" else tree, path.parent):
         if str(folder) not in sys.path:
