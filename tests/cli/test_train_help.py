@@ -64,7 +64,7 @@ def test_help_fits_a_narrow_terminal(printed, columns):
     assert "--optimizer.peak-lr" in page and max(map(len, page.splitlines())) <= columns
 
 
-@pytest.mark.parametrize("file", ["stage1.py", "nano/vision_tower.py"])
+@pytest.mark.parametrize("file", ["stage1.py", "nano/starting_weights/vision_tower.py"])
 def test_every_option_of_the_page_is_one_of_all(printed, file):
     """The page is written by hand: an option that was renamed since would be advertised and refused."""
     page = printed(100, str(EXPERIMENTS / file), "-h")
