@@ -22,13 +22,13 @@ demo: $(STAMP)
 
 # One size up, for one GPU: starting weights first, then the same five stages.
 micro: $(STAMP)
-	$(BIN)/xgenmm train experiments/micro/vision_tower.py --workdir runs/micro/vision_tower
-	$(BIN)/xgenmm train experiments/micro/vision_tower_reading.py --workdir runs/micro/vision_tower_reading
-	$(BIN)/xgenmm train experiments/micro/vision_tower_small_text.py --workdir runs/micro/vision_tower_small_text
-	$(BIN)/xgenmm train experiments/micro/language_model.py --workdir runs/micro/language_model
-	$(BIN)/xgenmm train experiments/micro/language_model_finding.py --workdir runs/micro/language_model_finding
-	$(BIN)/xgenmm train experiments/micro/language_model_naming.py --workdir runs/micro/language_model_naming
-	$(BIN)/xgenmm demo experiments/micro --workdir runs/micro
+	$(BIN)/xgenmm train experiments/micro.py:vision_tower --workdir runs/micro/vision_tower
+	$(BIN)/xgenmm train experiments/micro.py:vision_tower_reading --workdir runs/micro/vision_tower_reading
+	$(BIN)/xgenmm train experiments/micro.py:vision_tower_small_text --workdir runs/micro/vision_tower_small_text
+	$(BIN)/xgenmm train experiments/micro.py:language_model --workdir runs/micro/language_model
+	$(BIN)/xgenmm train experiments/micro.py:language_model_finding --workdir runs/micro/language_model_finding
+	$(BIN)/xgenmm train experiments/micro.py:language_model_naming --workdir runs/micro/language_model_naming
+	$(BIN)/xgenmm demo experiments/micro.py --workdir runs/micro
 
 test: $(TEST_STAMP) lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
@@ -41,13 +41,13 @@ setup: $(STAMP)
 
 # Three to four hours on 2 cores; interrupted, the same command continues.
 starting-weights: $(STAMP)
-	$(BIN)/xgenmm train experiments/nano/vision_tower.py --workdir runs/weights/vision_tower
-	$(BIN)/xgenmm train experiments/nano/vision_tower_reading.py --workdir runs/weights/vision_tower_reading
-	$(BIN)/xgenmm train experiments/nano/vision_tower_small_text.py --workdir runs/weights/vision_tower_small_text
+	$(BIN)/xgenmm train experiments/nano/starting_weights/vision_tower.py --workdir runs/weights/vision_tower
+	$(BIN)/xgenmm train experiments/nano/starting_weights/vision_tower_reading.py --workdir runs/weights/vision_tower_reading
+	$(BIN)/xgenmm train experiments/nano/starting_weights/vision_tower_small_text.py --workdir runs/weights/vision_tower_small_text
 	$(BIN)/python tools/export_starting_weights.py runs/weights/vision_tower_small_text vision
-	$(BIN)/xgenmm train experiments/nano/language_model.py --workdir runs/weights/language_model
-	$(BIN)/xgenmm train experiments/nano/language_model_finding.py --workdir runs/weights/language_model_finding
-	$(BIN)/xgenmm train experiments/nano/language_model_naming.py --workdir runs/weights/language_model_naming
+	$(BIN)/xgenmm train experiments/nano/starting_weights/language_model.py --workdir runs/weights/language_model
+	$(BIN)/xgenmm train experiments/nano/starting_weights/language_model_finding.py --workdir runs/weights/language_model_finding
+	$(BIN)/xgenmm train experiments/nano/starting_weights/language_model_naming.py --workdir runs/weights/language_model_naming
 	$(BIN)/python tools/export_starting_weights.py runs/weights/language_model_naming decoder
 
 $(STAMP): setup.cfg pyproject.toml requirements.txt

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.workloads import random_picture, text_ids
-from experiments.nano import common as nano_common
+from experiments.nano import recipes as nano_recipes
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
@@ -14,12 +14,12 @@ from xgenmm_jax.models.blip3 import VLMConfig
 
 def tokenizer_of(model: VLMConfig) -> Tokenizer:
     """The small tokenizer; larger models take its ids too, and the others as random text."""
-    return Tokenizer.load(nano_common.TOKENIZER)
+    return Tokenizer.load(nano_recipes.TOKENIZER)
 
 
 def anyres_of(model: VLMConfig) -> AnyRes:
     """The global view alone."""
-    return replace(nano_common.ONE_VIEW, view_px=model.vision.image_size_px, view_cells=model.vision.grid)
+    return replace(nano_recipes.ONE_VIEW, view_px=model.vision.image_size_px, view_cells=model.vision.grid)
 
 
 def decoding_prompts(model: VLMConfig, rows: int, tokens: int) -> list[Prompt]:

@@ -33,7 +33,7 @@ from benchmarks.our_training import OurTraining
 from benchmarks.report import print_table, show
 from benchmarks.rounds import Make, Side, SideError, short_of_memory
 from benchmarks.train_step import not_together, state_bytes
-from experiments.nano import common as nano_common
+from experiments.nano import recipes as nano_recipes
 from experiments.nano import stage1 as nano_stage1
 from xgenmm_jax import files
 from xgenmm_jax.batch import Batch
@@ -233,7 +233,7 @@ def config_of(model: VLMConfig, sweep: Sweep, value: int) -> TrainConfig:
 def batch_of(model: VLMConfig, sweep: Sweep, value: int) -> Batch:
     """A row that is full: pictures first in each sample, then text, half of it supervised."""
     row, anyres = row_of(model, sweep, value), anyres_of(model, sweep, value)
-    tokenizer, rng = Tokenizer.load(nano_common.TOKENIZER), np.random.default_rng(0)
+    tokenizer, rng = Tokenizer.load(nano_recipes.TOKENIZER), np.random.default_rng(0)
     size_px = (max(value - 1, 1) * anyres.view_px, anyres.view_px) if sweep == "crops" else (anyres.view_px,) * 2
     positions = row.length // row.images
     text = positions - row.vision_tokens * (row.crops // row.images)

@@ -13,11 +13,8 @@ import itertools
 import numpy as np
 import PIL.Image
 
-from experiments import sft_single, stage1, stage2
-from experiments.micro import sft_single as micro_sft_single
-from experiments.micro import stage1 as micro_stage1
-from experiments.micro import stage2 as micro_stage2
-from experiments.nano import common as nano_common
+from experiments import micro, sft_single, stage1, stage2
+from experiments.nano import recipes as nano_recipes
 from experiments.nano import sft_single as nano_sft_single
 from experiments.nano import stage1 as nano_stage1
 from experiments.nano import stage2 as nano_stage2
@@ -52,11 +49,11 @@ MID = VLMConfig(
 """69 million parameters: the largest that two processor cores step in seconds."""
 
 STAGES = {
-    "nano": {"stage1": nano_stage1, "stage2": nano_stage2, "sft_single": nano_sft_single},
-    "micro": {"stage1": micro_stage1, "stage2": micro_stage2, "sft_single": micro_sft_single},
+    "nano": {"stage1": nano_stage1.config, "stage2": nano_stage2.config, "sft_single": nano_sft_single.config},
+    "micro": {"stage1": micro.stage1, "stage2": micro.stage2, "sft_single": micro.sft_single},
     # Mid reads micro's rows, at 96 px.
-    "mid": {"stage1": micro_stage1, "stage2": micro_stage2, "sft_single": micro_sft_single},
-    "4b": {"stage1": stage1, "stage2": stage2, "sft_single": sft_single},
+    "mid": {"stage1": micro.stage1, "stage2": micro.stage2, "sft_single": micro.sft_single},
+    "4b": {"stage1": stage1.config, "stage2": stage2.config, "sft_single": sft_single.config},
 }
 SIZES = tuple(STAGES)
 STAGE_NAMES = ("stage1", "stage2", "sft_single", "uniform")
@@ -87,7 +84,7 @@ PRETRAINING = (Statistics(0.5, 60, 1.0, 1.0), Statistics(0.5, 830, 2.5, 1.0))
 STATISTICS = {
     "stage1": PRETRAINING,
     "stage2": PRETRAINING,
-    # One picture of about seven crops, 1200 positions (experiments/common.py), half of the text answers.
+    # One picture of about seven crops, 1200 positions (experiments/recipes.py), half of the text answers.
     "sft_single": (Statistics(1.0, 290, 1.0, 0.5),),
 }
 PICTURE_SIZES_PX = {
@@ -109,12 +106,12 @@ class Workload:
 
 def model(size: str) -> VLMConfig:
     """The model of a size."""
-    return MID if size == "mid" else STAGES[size]["stage1"].config().model
+    return MID if size == "mid" else STAGES[size]["stage1"]().model
 
 
 def workload(size: str, stage: str, rows: int, batches: int, dtype: Dtype) -> Workload:
     """The stage's own experiment at a size, random weights, AdamW. dtype: of computation; parameters are float32."""
-    config = STAGES[size]["stage1" if stage == "uniform" else stage].config()
+    config = STAGES[size]["stage1" if stage == "uniform" else stage]()
     model, data = config.model, replace(config.data, batch_rows=rows, loader=LoaderConfig())
     if size == "mid":
         model = MID
@@ -145,7 +142,7 @@ def synthetic(data: DataConfig, count: int) -> list[Batch]:
 def generated(config: TrainConfig, stage: str, count: int) -> list[Batch]:
     """Random samples with the stage's statistics, packed best fit as in training; full rows are taken first."""
     data, rng = config.data, np.random.default_rng(0)
-    tokenizer = Tokenizer.load(nano_common.TOKENIZER)
+    tokenizer = Tokenizer.load(nano_recipes.TOKENIZER)
     rows = count * data.batch_rows
     samples: list[Sample] = []
     positions = 0
@@ -162,7 +159,7 @@ def generated(config: TrainConfig, stage: str, count: int) -> list[Batch]:
 def uniform(config: TrainConfig, count: int) -> list[Batch]:
     """Rows of one sample each: as many single views as take half of the positions, then text, half of it supervised."""
     data, rng = config.data, np.random.default_rng(0)
-    tokenizer = Tokenizer.load(nano_common.TOKENIZER)
+    tokenizer = Tokenizer.load(nano_recipes.TOKENIZER)
     row = data.row
     pictures = max(1, min(row.crops, row.images, row.length // 2 // row.vision_tokens))
     text = row.length - pictures * row.vision_tokens

@@ -6,7 +6,7 @@ Command: xgenmm train experiments/dpo.py               14B: xgenmm train experim
          xgenmm train experiments/dpo.py:safety        then, from runs/4b/dpo
 Starts from: runs/4b/sft_multi.
 Hardware: 16 TPU v5p chips (4B), 64 (14B).
-Hours: about 0.5 (4B), 0.4 (14B); safety a few minutes; estimates, see common.py.
+Hours: about 0.5 (4B), 0.4 (14B); safety a few minutes; estimates, see recipes.py.
 Expected: VLGuard attack success from 56.6 to 5.2; fewer hallucinations.
 
 Published: VLFeedback's 80k prompts, the completion of highest mean score against that of lowest, 62.6k pairs, one
@@ -18,8 +18,8 @@ from files like the rest.
 
 from dataclasses import replace
 
-from experiments import common, sft_single
-from experiments.common import B4, B14, Size
+from experiments import mixtures, recipes
+from experiments.recipes import B4, B14, Size
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.training.config import Initialize, TrainConfig
@@ -36,27 +36,27 @@ BATCH_PAIRS = 64
 
 def config(size: Size = B4) -> TrainConfig:
     data = DataConfig(
-        mixture=common.mixture({"vlfeedback": 1.0}),
-        tokenizer=common.TOKENIZER,
+        mixture=mixtures.mixture(mixtures.PAIRS),
+        tokenizer=recipes.TOKENIZER,
         # A pair shows its picture twice in positions and once in crops: 4 of average size take 8,400 and 22. Some 61
         # pairs a step of at most 64 (`python tools/step_sizes.py dpo`).
         row=RowConfig(length=12_288, crops=36, images=4, vision_tokens=128, segments=8, too_long="drop"),
-        anyres=common.HIGH_RESOLUTION,
+        anyres=recipes.HIGH_RESOLUTION,
         batch_rows=BATCH_PAIRS // 4,
-        loader=common.LOADER,
+        loader=recipes.LOADER,
     )
     return TrainConfig(
         name=f"{size.name}/dpo",
         model=size.model,
         data=data,
-        objective=DPO(beta=0.1, chunk=common.CHUNK),
+        objective=DPO(beta=0.1, chunk=recipes.CHUNK),
         steps=PAIRS // BATCH_PAIRS,
         optimizer=OptimizerConfig(peak_lr=5e-7, warmup_steps=100),
         initialize=Initialize(run=size.run("sft_multi")),
         # LoRA touched the language model alone.
         freeze=("vision", "connector"),
-        checkpoint=common.CHECKPOINTS,
-        watchdog_seconds=common.WATCHDOG_SECONDS,
+        checkpoint=recipes.CHECKPOINTS,
+        watchdog_seconds=recipes.WATCHDOG_SECONDS,
     )
 
 
@@ -67,24 +67,21 @@ def config_14b() -> TrainConfig:
 def noised_as_well() -> TrainConfig:
     """As many pairs again, whose rejected answer was generated from a noised picture."""
     base = config()
-    pairs = common.mixture({"vlfeedback": 1.0, "vlfeedback_noised": 1.0})
+    pairs = mixtures.mixture(mixtures.PAIRS_AND_NOISED)
     return replace(base, name="4b/dpo_noised", steps=2 * base.steps, data=replace(base.data, mixture=pairs))
 
 
 def safety(size: Size = B4) -> TrainConfig:
     guarded = VLGUARD * VLGUARD_EPOCHS
-    single = sft_single.mixture()
-    total = sum(weight for _, weight in single)
-    replayed = tuple((source, weight / total * REPLAYED) for source, weight in single)
     return TrainConfig(
         name=f"{size.name}/safety",
         model=size.model,
-        data=common.fine_tuning((*common.mixture({"vlguard": float(guarded)}), *replayed)),
-        objective=NextToken(common.CHUNK),
-        steps=(guarded + REPLAYED) // common.BATCH_SAMPLES,
+        data=recipes.fine_tuning(mixtures.safety(guarded, REPLAYED)),
+        objective=NextToken(recipes.CHUNK),
+        steps=(guarded + REPLAYED) // recipes.BATCH_SAMPLES,
         optimizer=OptimizerConfig(peak_lr=5e-6, warmup_steps=20),
         initialize=Initialize(run=size.run("dpo")),
         freeze=("vision", "connector"),
-        checkpoint=common.CHECKPOINTS,
-        watchdog_seconds=common.WATCHDOG_SECONDS,
+        checkpoint=recipes.CHECKPOINTS,
+        watchdog_seconds=recipes.WATCHDOG_SECONDS,
     )

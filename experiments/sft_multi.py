@@ -4,7 +4,7 @@ Paper: section 5.2, table 2 (BLINK, Q-Bench, MuirBench, Mantis-Eval).
 Command: xgenmm train experiments/sft_multi.py             14B: xgenmm train experiments/sft_multi.py:config_14b
 Starts from: runs/4b/sft_single.
 Hardware: 16 TPU v5p chips (4B), 64 (14B).
-Hours: about 7 (4B), 6 (14B); estimates, see common.py.
+Hours: about 7 (4B), 6 (14B); estimates, see recipes.py.
 Expected (4B): BLINK 47.1, Q-Bench 69.6, MuirBench 38.0, Mantis-Eval 56.2; before this stage 42.9, 51.9, 35.0, 49.3.
 
 Published: Mantis and MMDU mixed with a subset of the single-image questions, any resolution as before.
@@ -15,22 +15,10 @@ out when the files are converted: Mantis calls its turns `conversation` and MMDU
 neither is LLaVA's form.
 """
 
-from experiments import common, sft_single
-from experiments.common import B4, B14, Mixture, Size
+from experiments import mixtures, recipes
+from experiments.recipes import B4, B14, Size
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.next_token import NextToken
-
-MULTI_IMAGE = {"mantis": 721_000, "mmdu": 45_000}
-"""Conversations of Mantis-Instruct and MMDU-45k, from their names and papers."""
-
-
-def mixture(single_share: float = 0.5) -> Mixture:
-    """Multi-image conversations, and the single-image mixture at `single_share` of the samples."""
-    single, multi = sft_single.mixture(), common.mixture(MULTI_IMAGE)
-    parts = ((single, single_share), (multi, 1 - single_share))
-    return tuple(
-        (source, weight / sum(w for _, w in part) * share) for part, share in parts if share for source, weight in part
-    )
 
 
 def config(size: Size = B4) -> TrainConfig:
@@ -38,13 +26,13 @@ def config(size: Size = B4) -> TrainConfig:
         name=f"{size.name}/sft_multi",
         model=size.model,
         # Four pictures of 13 crops are 52 crops and 6656 vision tokens: such a conversation fills a row alone.
-        data=common.fine_tuning(mixture(), length=8192, crops=56),
-        objective=NextToken(common.CHUNK),
-        steps=2 * sum(MULTI_IMAGE.values()) // common.BATCH_SAMPLES,
-        optimizer=common.FINE_TUNING,
+        data=recipes.fine_tuning(mixtures.multi_image(), length=8192, crops=56),
+        objective=NextToken(recipes.CHUNK),
+        steps=2 * sum(mixtures.MULTI_IMAGE.values()) // recipes.BATCH_SAMPLES,
+        optimizer=recipes.FINE_TUNING,
         initialize=Initialize(run=size.run("sft_single")),
-        checkpoint=common.CHECKPOINTS,
-        watchdog_seconds=common.WATCHDOG_SECONDS,
+        checkpoint=recipes.CHECKPOINTS,
+        watchdog_seconds=recipes.WATCHDOG_SECONDS,
     )
 
 

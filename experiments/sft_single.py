@@ -5,64 +5,39 @@ Command: xgenmm train experiments/sft_single.py             14B: xgenmm train ex
          xgenmm train experiments/sft_single.py:one_pass    about one epoch of the mixture that is public
 Starts from: runs/4b/stage2.
 Hardware: 16 TPU v5p chips or 8 H100 (4B), 64 TPU v5p chips (14B).
-Hours: about 11 on the TPU, 12 on the GPUs (4B), 8 (14B), a quarter of that for one_pass; estimates, see common.py.
+Hours: about 11 on the TPU, 12 on the GPUs (4B), 8 (14B), a quarter of that for one_pass; estimates, see recipes.py.
 Expected (4B single-image): 59 on average over the 12 benchmarks.
 
 Published: 3M public samples, one epoch; by the released script AdamW (0.9, 0.999) at 2e-5, warmup 2000, cosine to 0,
 no weight decay, clipping at 1, 64 samples a step, SigLIP frozen. The 3M samples themselves are not: only an example
 mixture of 816,639, "not for reproducing", whose files and counts stand below. `config` draws from it in its
-proportions; replace `mixture` with your own for the real thing.
-Differs: at most 12 crops, as the paper says (the script: 4), and packed rows (common.fine_tuning). A step holds at most
-64 samples, some 60 by `python tools/step_sizes.py sft_single`: the 3M / 64 steps see 2.8M, 3.5 passes, and one_pass
-0.95 of one. `samples` in metrics.jsonl counts them.
+proportions; replace `mixtures.single_image` with your own for the real thing.
+Differs: at most 12 crops, as the paper says (the script: 4), and packed rows (recipes.fine_tuning). A step holds at
+most 64 samples, some 60 by `python tools/step_sizes.py sft_single`: the 3M / 64 steps see 2.8M, 3.5 passes, and
+one_pass 0.95 of one. `samples` in metrics.jsonl counts them.
 """
 
 from dataclasses import replace
 
-from experiments import common
-from experiments.common import B4, B14, Mixture, Size
-from xgenmm_jax.data.readers.llava import LlavaJson
+from experiments import mixtures, recipes
+from experiments.recipes import B4, B14, Size
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.next_token import NextToken
 
 SAMPLES = 3_000_000
-EXAMPLE = {
-    "sharegpt4v_mix665k": 665_058,
-    "som_qa_coco20k": 20_160,
-    "som_listing_coco10k": 10_000,
-    "python_code_23k": 10_000,
-    "gsm8k": 7_473,
-    "slimorca": 10_000,
-    "orca_math": 10_000,
-    "lima": 5_000,  # of 1030: drawn with replacement
-    "ai2d": 10_000,  # of 2482: the same
-    "dvqa": 20_000,
-    "docvqa": 20_649,
-    "chartqa_augmented": 20_901,
-    "chartqa_human": 7_398,
-}
-"""Files of the released example_data_config.yaml, and how many samples of each."""
-
-
-def mixture() -> Mixture:
-    """The example mixture: each file's draw, seen in proportion to its size."""
-    return tuple(
-        (LlavaJson(f"data/sft/{name}.json", "data/sft/images", samples=count), float(count))
-        for name, count in EXAMPLE.items()
-    )
 
 
 def config(size: Size = B4) -> TrainConfig:
     return TrainConfig(
         name=f"{size.name}/sft_single",
         model=size.model,
-        data=common.fine_tuning(mixture()),
-        objective=NextToken(common.CHUNK),
-        steps=SAMPLES // common.BATCH_SAMPLES,
-        optimizer=common.FINE_TUNING,
+        data=recipes.fine_tuning(mixtures.single_image()),
+        objective=NextToken(recipes.CHUNK),
+        steps=SAMPLES // recipes.BATCH_SAMPLES,
+        optimizer=recipes.FINE_TUNING,
         initialize=Initialize(run=size.run("stage2")),
-        checkpoint=common.CHECKPOINTS,
-        watchdog_seconds=common.WATCHDOG_SECONDS,
+        checkpoint=recipes.CHECKPOINTS,
+        watchdog_seconds=recipes.WATCHDOG_SECONDS,
     )
 
 
@@ -82,6 +57,6 @@ def short(base: TrainConfig, name: str, start: str | None = None) -> TrainConfig
     return replace(
         base,
         name=name,
-        steps=sum(EXAMPLE.values()) // common.BATCH_SAMPLES,
+        steps=sum(mixtures.SINGLE_IMAGE.values()) // recipes.BATCH_SAMPLES,
         initialize=base.initialize if start is None else Initialize(run=start),
     )

@@ -3,17 +3,17 @@
 Paper: section 5.1, figure 3 (mixture), table 1 (few-shot scores of the base model).
 Command: xgenmm train experiments/stage1.py             14B: xgenmm train experiments/stage1.py:config_14b
 Hardware: 64 TPU v5p chips (4B), 256 (14B).
-Hours: about 57 (4B), 45 (14B); estimates, see common.py.
+Hours: about 57 (4B), 45 (14B); estimates, see recipes.py.
 Expected, 4-shot of the released 4B base: VQAv2 66.3, TextVQA 54.2, OK-VQA 48.9, COCO 107.6.
 
 Published: the mixture, the budget, 384 px, one view, 128 vision tokens a picture, SigLIP frozen (the released code
-never trains it). Not published, so ours: rate and schedule (common.PRETRAINING), batch, row length, packing, whether
+never trains it). Not published, so ours: rate and schedule (recipes.PRETRAINING), batch, row length, packing, whether
 the ratios count samples (ours) or tokens, and whether pictures are squashed (ours, the released base model's default)
 or padded. OCR captions are those without boxes, filler phrases removed (ablations/ocr_filler.py).
 """
 
-from experiments import common
-from experiments.common import B4, B14, Size
+from experiments import mixtures, recipes
+from experiments.recipes import B4, B14, Size
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.next_token import NextToken
 
@@ -23,18 +23,18 @@ TOKENS = 100e9
 def config(size: Size = B4) -> TrainConfig:
     # 16 crops a row: a caption and a document together take about 4 crops and 1450 positions on average, by the lengths
     # of tools/step_sizes.py; rows are 0.96 full then.
-    data = common.pretraining(common.mixture(common.STAGE1), common.BASE_RESOLUTION, crops=16)
+    data = recipes.pretraining(mixtures.stage1(), recipes.BASE_RESOLUTION, crops=16)
     return TrainConfig(
         name=f"{size.name}/stage1",
         model=size.model,
         data=data,
-        objective=NextToken(common.CHUNK),
+        objective=NextToken(recipes.CHUNK),
         prompt="few_shot",
-        steps=common.steps_of(TOKENS),
-        optimizer=common.PRETRAINING,
-        initialize=Initialize(vision=common.SIGLIP, decoder=size.decoder),
-        checkpoint=common.CHECKPOINTS,
-        watchdog_seconds=common.WATCHDOG_SECONDS,
+        steps=recipes.steps_of(TOKENS),
+        optimizer=recipes.PRETRAINING,
+        initialize=Initialize(vision=recipes.SIGLIP, decoder=size.decoder),
+        checkpoint=recipes.CHECKPOINTS,
+        watchdog_seconds=recipes.WATCHDOG_SECONDS,
     )
 
 

@@ -5,7 +5,7 @@ Command: xgenmm train experiments/stage2.py             14B: xgenmm train experi
          xgenmm train experiments/stage2.py:new_at_10   the other reading of the mixture
 Starts from: runs/4b/stage1.
 Hardware: 64 TPU v5p chips (4B), 256 (14B).
-Hours: about 6 (4B), 5 (14B); estimates, see common.py.
+Hours: about 6 (4B), 5 (14B); estimates, see recipes.py.
 Expected: 65 to 67 on the OCR benchmarks after fine-tuning, against 64.6 without this stage (table 4).
 
 Published: any resolution with at most 12 crops, longer side at most 1536 px, and the changes to the mixture:
@@ -17,8 +17,8 @@ Not published, so ours: the budget (a tenth of stage 1), rate and schedule (stag
 
 from dataclasses import replace
 
-from experiments import common
-from experiments.common import B4, B14, Size
+from experiments import mixtures, recipes
+from experiments.recipes import B4, B14, Size
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.next_token import NextToken
 
@@ -28,18 +28,18 @@ TOKENS = 10e9
 def config(size: Size = B4) -> TrainConfig:
     # 24 crops a row: with about 5 crops a picture, seven tenths of the positions are vision tokens, and both run out at
     # once: 0.93 of a row's positions and 0.91 of its crops (`python tools/step_sizes.py stage2`).
-    data = common.pretraining(common.stage2_normalized(), common.HIGH_RESOLUTION, crops=24)
+    data = recipes.pretraining(mixtures.stage2_normalized(), recipes.HIGH_RESOLUTION, crops=24)
     return TrainConfig(
         name=f"{size.name}/stage2",
         model=size.model,
         data=data,
-        objective=NextToken(common.CHUNK),
+        objective=NextToken(recipes.CHUNK),
         prompt="few_shot",
-        steps=common.steps_of(TOKENS),
-        optimizer=common.PRETRAINING,
+        steps=recipes.steps_of(TOKENS),
+        optimizer=recipes.PRETRAINING,
         initialize=Initialize(run=size.run("stage1")),
-        checkpoint=common.CHECKPOINTS,
-        watchdog_seconds=common.WATCHDOG_SECONDS,
+        checkpoint=recipes.CHECKPOINTS,
+        watchdog_seconds=recipes.WATCHDOG_SECONDS,
     )
 
 
@@ -49,4 +49,4 @@ def config_14b() -> TrainConfig:
 
 def new_at_10() -> TrainConfig:
     base = config()
-    return replace(base, name="4b/stage2_new_at_10", data=replace(base.data, mixture=common.stage2_new_at_10()))
+    return replace(base, name="4b/stage2_new_at_10", data=replace(base.data, mixture=mixtures.stage2_new_at_10()))

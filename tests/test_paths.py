@@ -248,7 +248,8 @@ def test_an_experiment_that_may_not_be_read_is_one_sentence(tmp_path):
     (tmp_path / "mine.py").chmod(0)
     # The folders above may be closed to others: the file is opened from where the process stands.
     program = (
-        "import os, sys; from xgenmm_jax.cli.train import load_experiment; from pathlib import Path; os.setuid(54321)\n"
+        "import os; from pathlib import Path; from xgenmm_jax.cli.experiment_files import load_experiment\n"
+        "os.setuid(54321)\n"
         "try:\n    load_experiment(Path('mine.py'))\nexcept ValueError as error:\n    print(error)"
     )
     environment = {**os.environ, "PYTHONPATH": str(TRAINING_TESTS.parents[1])}

@@ -5,7 +5,7 @@ Command: xgenmm train experiments/ablations/connector.py:resampler    then :resa
          xgenmm train experiments/ablations/connector.py:mlp          then :mlp_sft
          and queries_64, queries_196, queries_256, each with its _sft; the same with nano_ before the names
 Hardware: 64 TPU v5p chips for stage 1, 16 for fine-tuning; nano: 2 CPU cores.
-Hours: 6 a stage 1, 3 a fine-tuning (estimates, experiments/common.py); nano: minutes.
+Hours: 6 a stage 1, 3 a fine-tuning (estimates, experiments/recipes.py); nano: minutes.
 Expected, general / OCR / science and maths / hallucination: resampler 63.1 / 70.4 / 43.4 / 62.2;
 MLP 61.7 / 72.2 / 41.8 / 62.7. The text says that the resampler is lower on OCR and better elsewhere; its table has it
 lower on hallucination too.
@@ -19,7 +19,7 @@ the connector alone.
 
 from dataclasses import replace
 
-from experiments import common, sft_single, stage1
+from experiments import recipes, sft_single, stage1
 from experiments.nano import sft_single as nano_sft_single
 from experiments.nano import stage1 as nano_stage1
 from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
@@ -36,7 +36,7 @@ def config() -> TrainConfig:
 
 
 def resampler() -> TrainConfig:
-    return replace(stage1.config(), name=f"4b/{NAME}/resampler", steps=common.steps_of(TOKENS))
+    return replace(stage1.config(), name=f"4b/{NAME}/resampler", steps=recipes.steps_of(TOKENS))
 
 
 def queries_64() -> TrainConfig:

@@ -6,7 +6,7 @@ Command: xgenmm train experiments/ablations/data_scale.py               one run,
          xgenmm train experiments/ablations/data_scale.py:tokens_10b    a run of its own, its schedule ends at 10B
          xgenmm train experiments/ablations/data_scale.py:nano_10       at nano: 10 percent of the steps
 Hardware: 64 TPU v5p chips; nano: 2 CPU cores.
-Hours: 57 for the long run and for 100B, 1.1 for 2B (estimates, experiments/common.py); nano: minutes.
+Hours: 57 for the long run and for 100B, 1.1 for 2B (estimates, experiments/recipes.py); nano: minutes.
 Expected: CIDEr rises with the logarithm of tokens and flattens after 60B.
 
 The paper does not say whether its points are one run's checkpoints or runs of their own; checkpoints of the long run
@@ -16,7 +16,7 @@ are handicapped by a rate that has not fallen yet, so both are here. All that di
 
 from dataclasses import replace
 
-from experiments import common, stage1
+from experiments import recipes, stage1
 from experiments.nano import stage1 as nano_stage1
 from xgenmm_jax.training.config import CheckpointConfig, TrainConfig
 
@@ -24,7 +24,7 @@ NAME = "ablations/data_scale"
 
 
 def config() -> TrainConfig:
-    every = common.steps_of(2e9)
+    every = recipes.steps_of(2e9)
     return replace(
         stage1.config(),
         name=f"4b/{NAME}/long",
@@ -57,7 +57,7 @@ def tokens_100b() -> TrainConfig:
 
 
 def _own(billions: int) -> TrainConfig:
-    return replace(stage1.config(), name=f"4b/{NAME}/{billions}b", steps=common.steps_of(billions * 1e9))
+    return replace(stage1.config(), name=f"4b/{NAME}/{billions}b", steps=recipes.steps_of(billions * 1e9))
 
 
 def nano() -> TrainConfig:

@@ -5,7 +5,7 @@ Command: xgenmm train experiments/ablations/instruction_aware.py:without    and 
          xgenmm train experiments/ablations/instruction_aware.py:nano_without    and :nano_with_instruction
 Starts from: runs/4b/stage1; nano: runs/demo/stage1. The instruction's projection is new and starts from random weights.
 Hardware: 16 TPU v5p chips; nano: 2 CPU cores.
-Hours: 3 each (estimates, experiments/common.py); nano: minutes.
+Hours: 3 each (estimates, experiments/recipes.py); nano: minutes.
 Expected: equal within noise on OCR benchmarks; the figure gives no numbers.
 
 As in the first release: up to 256 of the prompt's token embeddings, projected to the tower's width, stand beside the
@@ -16,7 +16,7 @@ stated; about 1M samples as elsewhere in the section.
 from dataclasses import replace
 
 from experiments import sft_single
-from experiments.nano import common as nano_common
+from experiments.nano import recipes as nano_recipes
 from experiments.nano import sft_single as nano_sft_single
 from xgenmm_jax.training.config import TrainConfig
 
@@ -39,7 +39,7 @@ def with_instruction() -> TrainConfig:
 
 
 def nano_without() -> TrainConfig:
-    return replace(nano_sft_single.config(), name=f"nano/{NAME}/without", initialize=nano_common.after("stage1"))
+    return replace(nano_sft_single.config(), name=f"nano/{NAME}/without", initialize=nano_recipes.after("stage1"))
 
 
 def nano_with_instruction() -> TrainConfig:

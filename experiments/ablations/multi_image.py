@@ -5,7 +5,7 @@ Command: xgenmm train experiments/ablations/multi_image.py:multi_alone    after 
          evaluate runs/4b/stage2 (before), runs/4b/sft_single (single), runs/4b/sft_multi (multi) and multi_alone
          at nano: runs/demo/{stage2,sft_single,sft_multi}, and :nano_multi_alone
 Hardware: 16 TPU v5p chips; nano: 2 CPU cores.
-Hours: 7 for multi_alone (estimates, experiments/common.py), the stages' own as in their files; nano: minutes.
+Hours: 7 for multi_alone (estimates, experiments/recipes.py), the stages' own as in their files; nano: minutes.
 Expected, BLINK / Q-Bench / MuirBench / Mantis-Eval: single 42.9 / 51.9 / 35.0 / 49.3; multi 47.1 / 69.6 / 38.0 / 56.2.
 
 `before`, `single` and `multi` are the stages' own runs: naming them here trains nothing twice. `multi_alone` asks for
@@ -15,7 +15,7 @@ images, none over one.
 
 from dataclasses import replace
 
-from experiments import sft_multi, sft_single, stage2
+from experiments import mixtures, sft_multi, sft_single, stage2
 from experiments.nano import sft_multi as nano_sft_multi
 from experiments.nano import sft_single as nano_sft_single
 from experiments.nano import stage2 as nano_stage2
@@ -43,7 +43,7 @@ def multi() -> TrainConfig:
 
 def multi_alone() -> TrainConfig:
     base = multi()
-    data = replace(base.data, mixture=sft_multi.mixture(single_share=0.0))
+    data = replace(base.data, mixture=mixtures.multi_image(single_share=0.0))
     return replace(base, name=f"4b/{NAME}/multi_alone", data=data)
 
 

@@ -5,7 +5,7 @@ OCR-related benchmarks", without figures.
 Command: xgenmm train experiments/ablations/ocr_filler.py:removed    and :kept
          xgenmm train experiments/ablations/ocr_filler.py:nano_removed    and :nano_kept
 Hardware: 64 TPU v5p chips; nano: 2 CPU cores.
-Hours: 6 each (estimates, experiments/common.py); nano: minutes.
+Hours: 6 each (estimates, experiments/recipes.py); nano: minutes.
 Expected: TextVQA of the base model, 4 shots, higher when removed; no figure is published.
 
 Stage 1 with one source exchanged: BLIP3-OCR-200M as `"NY", "BURGER"`, which the released boxes and texts give without
@@ -15,8 +15,8 @@ phrases and the budget are not published; 10B tokens as in table 3.
 
 from dataclasses import replace
 
-from experiments import common, stage1
-from experiments.nano import common as nano_common
+from experiments import mixtures, recipes, stage1
+from experiments.nano import recipes as nano_recipes
 from experiments.nano import stage1 as nano_stage1
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.training.config import TrainConfig
@@ -30,12 +30,12 @@ def config() -> TrainConfig:
 
 
 def removed() -> TrainConfig:
-    return replace(stage1.config(), name=f"4b/{NAME}/removed", steps=common.steps_of(TOKENS))
+    return replace(stage1.config(), name=f"4b/{NAME}/removed", steps=recipes.steps_of(TOKENS))
 
 
 def kept() -> TrainConfig:
     return _exchanged(
-        removed(), f"4b/{NAME}/kept", common.files("blip3_ocr_200m"), common.files("blip3_ocr_200m_with_filler")
+        removed(), f"4b/{NAME}/kept", mixtures.files("blip3_ocr_200m"), mixtures.files("blip3_ocr_200m_with_filler")
     )
 
 
@@ -44,7 +44,7 @@ def nano_removed() -> TrainConfig:
 
 
 def nano_kept() -> TrainConfig:
-    ocr = nano_common.family("ocr")
+    ocr = nano_recipes.family("ocr")
     return _exchanged(nano_removed(), f"nano/{NAME}/kept", ocr, replace(ocr, filler=True))
 
 

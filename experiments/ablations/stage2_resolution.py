@@ -8,7 +8,7 @@ Command: xgenmm train experiments/ablations/stage2_resolution.py:stage2_4    the
          the same with nano_ before the names
 Starts from: runs/4b/stage1; nano: runs/demo/stage1.
 Hardware: 64 TPU v5p chips for stage 2, 16 for fine-tuning; nano: 2 CPU cores.
-Hours: 3 a stage 2, 3 a fine-tuning (estimates, experiments/common.py); nano: minutes.
+Hours: 3 a stage 2, 3 a fine-tuning (estimates, experiments/recipes.py); nano: minutes.
 Expected, OCR / general VQA: none 64.6 / 63.5; up to 2x2, 1x3, 3x1 65.3 / 63.2; up to 3x4, 4x3 67.2 / 63.3.
 
 Fine-tuning always sees 12 crops and the global view, so the grid of stage 2 is all that differs. At nano pages have 2x2
@@ -18,7 +18,7 @@ crops or strips of 1x3, so the smaller grid is 1x2 and 2x1, and half of the stag
 from dataclasses import replace
 
 from experiments import sft_single, stage2
-from experiments.nano import common as nano_common
+from experiments.nano import recipes as nano_recipes
 from experiments.nano import sft_single as nano_sft_single
 from experiments.nano import stage2 as nano_stage2
 from xgenmm_jax.data.anyres import GRIDS_12, GRIDS_RELEASED, Grid
@@ -61,7 +61,7 @@ def nano_stage2_4() -> TrainConfig:
 
 
 def nano_sft_none() -> TrainConfig:
-    return replace(nano_sft_single.config(), name=f"nano/{NAME}/sft_none", initialize=nano_common.after("stage1"))
+    return replace(nano_sft_single.config(), name=f"nano/{NAME}/sft_none", initialize=nano_recipes.after("stage1"))
 
 
 def nano_sft_2() -> TrainConfig:

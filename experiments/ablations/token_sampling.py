@@ -5,7 +5,7 @@ Command: xgenmm train experiments/ablations/token_sampling.py:crops    and :fixe
          the same with nano_ before the names
 Starts from: runs/4b/stage1; nano: runs/demo/stage1.
 Hardware: 16 TPU v5p chips; nano: 2 CPU cores.
-Hours: 3 each, static shapes cost the same (estimates, experiments/common.py); nano: minutes.
+Hours: 3 each, static shapes cost the same (estimates, experiments/recipes.py); nano: minutes.
 Expected: each crop by itself above fixed sampling above fixed resolution; the figure gives no numbers.
 
 Fixed resolution keeps the aspect ratio: one view, padded to a square. Fixed sampling reads all crops of a picture
@@ -16,7 +16,7 @@ set is not stated; about 1M samples as elsewhere in the section.
 from dataclasses import replace
 
 from experiments import sft_single
-from experiments.nano import common as nano_common
+from experiments.nano import recipes as nano_recipes
 from experiments.nano import sft_single as nano_sft_single
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.training.config import TrainConfig
@@ -45,7 +45,7 @@ def fixed_resolution() -> TrainConfig:
 
 
 def nano_crops() -> TrainConfig:
-    return replace(nano_sft_single.config(), name=f"nano/{NAME}/crops", initialize=nano_common.after("stage1"))
+    return replace(nano_sft_single.config(), name=f"nano/{NAME}/crops", initialize=nano_recipes.after("stage1"))
 
 
 def nano_strips() -> TrainConfig:

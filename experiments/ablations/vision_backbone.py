@@ -4,21 +4,21 @@ Paper: table 3, stage 1 with 10B tokens, 4 and 8 shots.
 Command: xgenmm train experiments/ablations/vision_backbone.py:siglip    and :dfn
          at nano first :nano_tower_sigmoid and :nano_tower_softmax, then :nano_sigmoid and :nano_softmax
 Hardware: 64 TPU v5p chips; nano: 2 CPU cores.
-Hours: 6 each (estimates, experiments/common.py); nano: an hour a tower, minutes for stage 1.
+Hours: 6 each (estimates, experiments/recipes.py); nano: an hour a tower, minutes for stage 1.
 Expected, 4 / 8 shots:     TextVQA        OK-VQA         COCO            TextCaps
                  DFN       41.1 / 41.9    48.4 / 49.5    107.2 / 109.4   78.2 / 79.9
                  SigLIP    49.1 / 50.5    48.4 / 48.9    108.7 / 110.2   84.7 / 88.6
 
 At 4B the towers differ in loss, data, size and resolution at once, and in form: CLIP's has a class token, a norm
-before its layers and another GELU. `xgenmm convert` reads both (experiments/common.py); DFN in open_clip's layout. The
+before its layers and another GELU. `xgenmm convert` reads both (experiments/recipes.py); DFN in open_clip's layout. The
 nano towers differ in the contrastive loss alone, which the paper's pair does not.
 """
 
 from dataclasses import replace
 
-from experiments import common, stage1
+from experiments import recipes, stage1
 from experiments.nano import stage1 as nano_stage1
-from experiments.nano import vision_tower
+from experiments.nano.starting_weights import vision_tower
 from xgenmm_jax.models import sizes
 from xgenmm_jax.training.config import TrainConfig
 
@@ -32,7 +32,7 @@ def config() -> TrainConfig:
 
 
 def siglip() -> TrainConfig:
-    return replace(stage1.config(), name=f"4b/{NAME}/siglip", steps=common.steps_of(TOKENS))
+    return replace(stage1.config(), name=f"4b/{NAME}/siglip", steps=recipes.steps_of(TOKENS))
 
 
 def dfn() -> TrainConfig:

@@ -9,13 +9,13 @@ than 0.1 does (docs/log/preference_tuning.md#a-larger-beta-forgets-less).
 
 from dataclasses import replace
 
-from experiments.nano import common
+from experiments.nano import recipes
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.objectives.dpo import DPO
 
 
 def config() -> TrainConfig:
-    mixture = ((common.family("preference"), 0.35), (common.family("safety"), 0.65))
-    data = common.data(mixture, common.ANY_RES, length=320, crops=5, batch_rows=6)
-    config = common.stage("dpo", data, steps=110, peak_lr=6e-4, initialize=common.after("sft_multi"), warmup_steps=20)
+    mixture = ((recipes.family("preference"), 0.35), (recipes.family("safety"), 0.65))
+    data = recipes.data(mixture, recipes.ANY_RES, length=320, crops=5, batch_rows=6)
+    config = recipes.stage("dpo", data, steps=110, peak_lr=6e-4, initialize=recipes.after("sft_multi"), warmup_steps=20)
     return replace(config, objective=DPO(beta=0.5, chosen_weight=2.0))

@@ -3,18 +3,18 @@
 Command: xgenmm train experiments/nano/sft_single.py --workdir runs/demo/sft_single (about 6 minutes on 2 cores).
 """
 
-from experiments.nano import common
+from experiments.nano import recipes
 from xgenmm_jax.training.config import TrainConfig
 
 
 def config() -> TrainConfig:
-    pages = common.family("page_questions")
+    pages = recipes.family("page_questions")
     mixture = (
-        (common.family("questions"), 0.60),
-        (common.family("lookups"), 0.11),
+        (recipes.family("questions"), 0.60),
+        (recipes.family("lookups"), 0.11),
         (pages, 0.20),
-        (common.single_views(pages), 0.05),
-        (common.family("text_chat"), 0.04),
+        (recipes.single_views(pages), 0.05),
+        (recipes.family("text_chat"), 0.04),
     )
-    data = common.data(mixture, common.ANY_RES, length=320, crops=8, batch_rows=6)
-    return common.stage("sft_single", data, steps=650, peak_lr=3e-3, initialize=common.after("stage2"))
+    data = recipes.data(mixture, recipes.ANY_RES, length=320, crops=8, batch_rows=6)
+    return recipes.stage("sft_single", data, steps=650, peak_lr=3e-3, initialize=recipes.after("stage2"))

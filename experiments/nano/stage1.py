@@ -8,7 +8,7 @@ the paper's it asks questions as well: captions alone undo what the language mod
 (docs/log/language_model.md#captions-alone-undo-lookup).
 """
 
-from experiments.nano import common
+from experiments.nano import recipes
 from xgenmm_jax.nano.connector_start import pooling_start
 from xgenmm_jax.nano.starting_weights import DECODER, VISION
 from xgenmm_jax.training.config import Initialize, TrainConfig
@@ -16,15 +16,15 @@ from xgenmm_jax.training.config import Initialize, TrainConfig
 
 def config() -> TrainConfig:
     mixture = (
-        (common.family("caption"), 0.22),
-        (common.family("dense"), 0.20),
-        (common.family("ocr"), 0.20),
-        (common.family("lookups"), 0.22),
-        (common.family("grounding"), 0.02),
-        (common.family("interleaved"), 0.10),
-        (common.family("text"), 0.03),
-        (common.family("glossary"), 0.03),
+        (recipes.family("caption"), 0.22),
+        (recipes.family("dense"), 0.20),
+        (recipes.family("ocr"), 0.20),
+        (recipes.family("lookups"), 0.22),
+        (recipes.family("grounding"), 0.02),
+        (recipes.family("interleaved"), 0.10),
+        (recipes.family("text"), 0.03),
+        (recipes.family("glossary"), 0.03),
     )
-    data = common.data(mixture, common.ONE_VIEW, length=320, crops=8, batch_rows=6)
+    data = recipes.data(mixture, recipes.ONE_VIEW, length=320, crops=8, batch_rows=6)
     start = Initialize(vision=VISION, decoder=DECODER, connector_start=pooling_start)
-    return common.stage("stage1", data, steps=340, peak_lr=3e-3, initialize=start, prompt="few_shot")
+    return recipes.stage("stage1", data, steps=340, peak_lr=3e-3, initialize=start, prompt="few_shot")

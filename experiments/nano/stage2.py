@@ -5,24 +5,24 @@ As in the paper, OCR at high resolution replaces OCR at base resolution and capt
 Unlike the paper's it asks questions as well, as stage 1 does.
 """
 
-from experiments.nano import common
+from experiments.nano import recipes
 from xgenmm_jax.training.config import TrainConfig
 
 
 def config() -> TrainConfig:
-    ocr_hd, pages = common.family("ocr_hd"), common.family("pages")
+    ocr_hd, pages = recipes.family("ocr_hd"), recipes.family("pages")
     mixture = (
-        (common.family("caption"), 0.14),
-        (common.family("dense"), 0.12),
-        (common.family("lookups"), 0.14),
+        (recipes.family("caption"), 0.14),
+        (recipes.family("dense"), 0.12),
+        (recipes.family("lookups"), 0.14),
         (ocr_hd, 0.18),
         (pages, 0.20),
-        (common.single_views(pages), 0.08),
-        (common.family("grounding"), 0.02),
-        (common.family("interleaved"), 0.09),
-        (common.family("text"), 0.02),
-        (common.family("glossary"), 0.02),
+        (recipes.single_views(pages), 0.08),
+        (recipes.family("grounding"), 0.02),
+        (recipes.family("interleaved"), 0.09),
+        (recipes.family("text"), 0.02),
+        (recipes.family("glossary"), 0.02),
     )
-    data = common.data(mixture, common.ANY_RES, length=320, crops=12, batch_rows=6)
-    start = common.after("stage1")
-    return common.stage("stage2", data, steps=130, peak_lr=2e-3, initialize=start, prompt="few_shot")
+    data = recipes.data(mixture, recipes.ANY_RES, length=320, crops=12, batch_rows=6)
+    start = recipes.after("stage1")
+    return recipes.stage("stage2", data, steps=130, peak_lr=2e-3, initialize=start, prompt="few_shot")

@@ -28,7 +28,7 @@ def config():
 
 def environment(**changes: str) -> dict[str, str]:
     given = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "XLA_FLAGS")}
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "fixtures")])
     return {**given, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": "", **changes}
 
 

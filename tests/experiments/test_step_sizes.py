@@ -32,8 +32,8 @@ def samples_a_step(data, windows) -> float:
     ("stage", "told_in", "told"),
     [
         ("sft_single", "experiments/sft_single.py", r"some (\d+) by `python tools/step_sizes.py sft_single`"),
-        ("sft_single", "experiments/common.py", r"some (\d+) of one picture"),
-        ("sft_multi", "experiments/common.py", r"and some (\d+) where half\s+have two to four"),
+        ("sft_single", "experiments/recipes.py", r"some (\d+) of one picture"),
+        ("sft_multi", "experiments/recipes.py", r"and some (\d+) where half\s+have two to four"),
         ("sft_multi", "experiments/sft_multi.py", r"holds some (\d+), `python tools/step_sizes.py sft_multi`"),
         ("dpo", "experiments/dpo.py", r"Some (\d+)\s+# pairs a step"),
     ],
@@ -48,15 +48,15 @@ def test_samples_of_a_step_are_those_that_the_head_tells(tool, stage, told_in, t
 
 @pytest.mark.parametrize(("stage", "positions", "crops"), [("stage1", 0.96, 0.66), ("stage2", 0.93, 0.91)])
 def test_rows_of_pretraining_are_as_full_as_the_budget_assumes(tool, stage, positions, crops):
-    """Steps are counted from common.FILL: emptier rows would end a run short of its tokens."""
+    """Steps are counted from recipes.FILL: emptier rows would end a run short of its tokens."""
     data = importlib.import_module(f"experiments.{stage}").config().data
     windows = tool.assumed_windows(stage, data)
     rows = sum(count for _, count in windows)
     used = [sum(getattr(size, name) for sizes, _ in windows for size in sizes) for name in ("positions", "crops")]
     assert used[0] / rows / data.row.length == pytest.approx(positions, abs=0.02)
     assert used[1] / rows / data.row.crops == pytest.approx(crops, abs=0.02)
-    common = importlib.import_module("experiments.common")
-    assert used[0] / rows / data.row.length == pytest.approx(common.FILL, abs=0.025)
+    recipes = importlib.import_module("experiments.recipes")
+    assert used[0] / rows / data.row.length == pytest.approx(recipes.FILL, abs=0.025)
 
 
 def test_nanos_steps_are_counted_from_their_own_data(tool):
@@ -73,7 +73,7 @@ def test_nanos_steps_are_counted_from_their_own_data(tool):
 
 def test_captions_of_the_nano_tower_are_cut_as_rarely_as_it_says(tool):
     """It said one in twenty."""
-    config = importlib.import_module("experiments.nano.vision_tower").config()
+    config = importlib.import_module("experiments.nano.starting_weights.vision_tower").config()
     words = Tokenizer.load(config.data.tokenizer)
     longer = []
     for source, weight in config.data.mixture:

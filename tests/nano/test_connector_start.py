@@ -8,7 +8,7 @@ from jax import numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.nano import common
+from experiments.nano import recipes
 from xgenmm_jax.models.layers import normalize_pixels
 from xgenmm_jax.models.resampler import Resampler
 from xgenmm_jax.models.vit import ViT
@@ -23,7 +23,7 @@ from xgenmm_jax.training.runs.initialize import load_weights
 @pytest.fixture(scope="module")
 def started():
     """Tower features of real training pictures, the random connector, the started one."""
-    model = common.model()
+    model = recipes.model()
     tower = ViT(model.vision, "float32")
     init = functools.partial(tower.init, method=tower.features_and_pooled)
     abstract = unboxed(jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
@@ -45,7 +45,7 @@ WORD_SIZE = 0.7
 
 def attention(params, features) -> np.ndarray:
     """First layer's, mean over pictures and heads: [Q, P + Q]."""
-    _, state = Resampler(common.model().connector).apply(
+    _, state = Resampler(recipes.model().connector).apply(
         {"params": params}, features, jnp.ones(features.shape[:2], bool), mutable=["attention"]
     )
     return np.asarray(jax.tree.leaves(state)[0])[0].mean((0, 1))
@@ -66,7 +66,7 @@ def test_tokens_differ_by_picture(started):
 
     def share(params) -> float:
         """Of the tokens' variance, what is not the same for all pictures."""
-        tokens = Resampler(common.model().connector).apply(
+        tokens = Resampler(recipes.model().connector).apply(
             {"params": params}, features, jnp.ones(features.shape[:2], bool)
         )
         return float(tokens.var(0).mean() / tokens.reshape(-1, tokens.shape[-1]).var(0).mean())
@@ -77,7 +77,7 @@ def test_tokens_differ_by_picture(started):
 def test_tokens_are_as_large_as_words_added(started):
     features, random, params = started
     seen = jnp.ones(features.shape[:2], bool)
-    resampler = Resampler(common.model().connector)
+    resampler = Resampler(recipes.model().connector)
     size, before = (float(resampler.apply({"params": p}, features, seen).std()) for p in (params, random))
     assert size == pytest.approx(TOKEN_SIZE * WORD_SIZE, rel=0.15)
     assert before < 0.7
@@ -96,7 +96,7 @@ def test_cells():
 
 
 def test_heads_too_narrow():
-    model = common.model()
+    model = recipes.model()
     narrow = replace(model.connector, queries=25)
     with pytest.raises(ValueError, match="at least 25"):
         start_as_pooling({}, {}, jnp.zeros((0, 128)), model.vision, narrow, 0)

@@ -8,7 +8,8 @@ from jax import numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.nano import common, language_model
+from experiments.nano import recipes
+from experiments.nano.starting_weights import language_model
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLM
@@ -22,7 +23,7 @@ def run():
     """The objective of the language model, parameters, two rows."""
     config = language_model.config()
     data = replace(config.data, batch_rows=2, window=128)
-    objective = Bound(SymbolicImages(common.TOKENIZER, noise=0.0), config.model, data, config.freeze)
+    objective = Bound(SymbolicImages(recipes.TOKENIZER, noise=0.0), config.model, data, config.freeze)
     batch, _, _ = next(objective.batches(0, State(), 0, 1))
     params = unboxed(jax.jit(objective.init)(jax.random.key(0)))
     return objective, params, jax.tree.map(jnp.asarray, batch)
@@ -30,12 +31,12 @@ def run():
 
 def test_a_cell_is_the_sum_of_its_words(run):
     _, params, batch = run
-    tokenizer = Tokenizer.load(common.TOKENIZER)
+    tokenizer = Tokenizer.load(recipes.TOKENIZER)
     pieces = pieces_of_words(tokenizer)
     pixels = np.zeros((1, 1, 64, 64, 3), np.uint8)
     pixels[0, 0, 16, 32:34, 0] = WORDS.index("red"), WORDS.index("star")
     batch = batch._replace(pixels=jnp.asarray(pixels))
-    cells = VLM(common.model()).apply({"params": params}, method=lambda vlm: embed_words(vlm.decoder, pieces, batch))
+    cells = VLM(recipes.model()).apply({"params": params}, method=lambda vlm: embed_words(vlm.decoder, pieces, batch))
     red_star = tokenizer.encode("red star")
     assert len(red_star) == 2
     expected = np.asarray(params["decoder"]["embedding"])[red_star].sum(0)
@@ -56,7 +57,7 @@ def test_the_loss_sees_the_words_and_trains_the_decoder_alone(run):
 
 
 def test_every_word_has_its_pieces():
-    pieces = pieces_of_words(Tokenizer.load(common.TOKENIZER))
+    pieces = pieces_of_words(Tokenizer.load(recipes.TOKENIZER))
     rows = [tuple(row[row >= 0]) for row in pieces]
     assert rows[0] == () and all(rows[1:])
     assert len(set(rows)) == len(rows)
@@ -66,4 +67,4 @@ def test_models_that_do_not_fit():
     config = language_model.config()
     odd = replace(config.model, connector=replace(config.model.connector, queries=12))
     with pytest.raises(ValueError, match="multiple of 16"):
-        SymbolicImages(common.TOKENIZER).check(odd, config.data)
+        SymbolicImages(recipes.TOKENIZER).check(odd, config.data)

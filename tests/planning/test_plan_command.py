@@ -12,7 +12,7 @@ pytest.importorskip("libtpu")
 ROOT = Path(__file__).parents[2]
 SMALL = """
 from dataclasses import replace
-from experiments.nano import common, stage1
+from experiments.nano import recipes, stage1
 from xgenmm_jax.training.optimizer import OptimizerConfig
 
 def config():

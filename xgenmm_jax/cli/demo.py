@@ -26,7 +26,7 @@ class Arguments:
     """Trains all stages of a folder of experiments and writes report.html and report.json. Run again, it continues."""
 
     experiments: tyro.conf.Positional[UserPath] = Path("experiments/nano")
-    """A folder with stage1.py, stage2.py, sft_single.py, sft_multi.py and dpo.py."""
+    """A folder with stage1.py, stage2.py, sft_single.py, sft_multi.py and dpo.py, or a file with these functions."""
     workdir: RunPath = Path("runs/demo")
     """Where the stages' run folders and the report go."""
 
@@ -56,19 +56,20 @@ def main(argv: Sequence[str]) -> int:
 
 
 def load_stages(experiments: Path, workdir: Path) -> list["Stage"]:
-    """The stages of a folder of experiments, each but the first starting from the one before.
+    """The stages of a folder of experiments, or of one file, each but the first starting from the one before.
 
     Raises ValueError where a file is missing or gives no TrainConfig.
     """
-    from xgenmm_jax.cli.train import load_experiment
+    from xgenmm_jax.cli.experiment_files import load_experiment
     from xgenmm_jax.nano.demo import Stage
 
-    if not experiments.is_dir():
+    if not experiments.is_dir() and experiments.suffix != ".py":
         names = ", ".join(f"{name}.py" for name in STAGES)
         raise ValueError(f"demo: no folder '{experiments}'; give one that holds {names}.")
     stages: list[Stage] = []
     for name in STAGES:
-        config = load_experiment(experiments / f"{name}.py")
+        is_file = experiments.suffix == ".py"
+        config = load_experiment(Path(f"{experiments}:{name}") if is_file else experiments / f"{name}.py")
         if stages:
             # Absolute, so that a run goes on from whatever folder the user stands in.
             before = str((workdir / stages[-1].name).absolute())

@@ -75,12 +75,13 @@ def run(command: str, rest: list[str]) -> int:
         print(f"xgenmm: no command '{command}'; {nearest(command, COMMANDS)}.", file=sys.stderr)
         return 2
     try:
-        if not {"-h", "--help"} & set(rest):
+        if not {"-h", "--help", "--help-all"} & set(rest):
             keep_compilations()
         pass_over_libtpu()
         if command in COMPUTING:
             keep_memory()
-        return int(importlib.import_module(f"xgenmm_jax.cli.{command}").main(rest) or 0)
+        module = "xgenmm_jax.nano.demo" if command == "demo" else f"xgenmm_jax.cli.{command}"
+        return int(importlib.import_module(module).main(rest) or 0)
     except KeyboardInterrupt:
         print(f"xgenmm {command}: interrupted.", file=sys.stderr)
         return interrupts.EXIT_CODE

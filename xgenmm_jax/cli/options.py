@@ -1,24 +1,26 @@
 """A dataclass out of the command line; what is mistyped is one sentence on stderr and exit code 2."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 from pathlib import Path
 import re
 import sys
-from typing import Annotated, Any, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from xgenmm_jax.cli.errors import nearest_option
+from xgenmm_jax.cli.errors import MOST
 from xgenmm_jax.paths import run_path, user_path
 
 T = TypeVar("T")
+_UNKNOWN = "Unrecognized options: "
 _POSITIONAL = tyro.conf.Positional[Any].__metadata__[0]
-_WITHOUT_PREFIX = tyro.conf.OmitArgPrefixes[Any].__metadata__[0]
 
 
 class _Typed(type(Path())):
@@ -55,7 +57,7 @@ def parse(kind: type[T], argv: Sequence[str], program: str) -> T:
     Exits with code 2 and one sentence on stderr for an unknown option, a missing value or one of another type. Raises
     ValueError for an empty path.
     """
-    parsed = _parse(kind, tyro.MISSING_NONPROP, argv, program, option_names(kind))
+    parsed = parse_overrides(kind, tyro.MISSING_NONPROP, argv, program)
     values = {field.name: _read(getattr(parsed, field.name), field) for field in dataclasses.fields(parsed)}
     return dataclasses.replace(parsed, **values)
 
@@ -73,95 +75,74 @@ def _is_positional(field: dataclasses.Field) -> bool:
     return _POSITIONAL in getattr(field.type, "__metadata__", ())
 
 
-def parse_overrides(config: T, argv: Sequence[str], program: str, beside: Sequence[str] = ()) -> T:
-    """The config with the command line's changes, typed by its dataclasses.
+def parse_overrides(
+    kind: type[T],
+    default: Any,
+    argv: Sequence[str],
+    program: str,
+    other_names: Mapping[str, str] = MappingProxyType({}),
+) -> T:
+    """`default`, of type `kind`, with the command line's changes. Exits as `parse`; --help is tyro's.
 
-    beside: options that the command takes off before, to suggest. Exits as `parse`.
+    other_names: options of other programs, "--learning-rate", and what they are called here.
     """
-    return _parse(type(config), config, argv, program, [*option_names(config), *beside])
+    parsed, box = _tyro(kind, default, argv, program)
+    if box is None:
+        return parsed
+    positionals = ["-" for field in dataclasses.fields(kind) if _is_positional(field)]
+    for word in argv[: argv.index("--")] if "--" in argv else argv:
+        # Alone, as tyro tells of a positional argument that an unknown option stands before, not of the option.
+        if re.match("--?[a-zA-Z]", word):
+            _, told = _tyro(kind, default, [*positionals, word.split("=")[0]], program)
+            if told is not None and one_sentence(told).startswith(_UNKNOWN):
+                _leave(_unknown(word.split("=")[0], told, other_names))
+    sentence = one_sentence(box)
+    if sentence.startswith(_UNKNOWN):
+        word = sentence.removeprefix(_UNKNOWN).split(", ")[0]
+        _leave(f"'{word}' belongs to no option; a text of several words goes in quotes, --help lists all")
+    _leave(sentence)
 
 
-def _parse(kind: type[T], default: Any, argv: Sequence[str], program: str, options: Sequence[str]) -> T:
-    text = io.StringIO()
+def _tyro(kind: type[T], default: Any, argv: Sequence[str], program: str) -> tuple[T | Any, str | None]:
+    """What tyro makes of the command line, or the box in which it tells what is wrong."""
+    box = io.StringIO()
     try:
-        with contextlib.redirect_stderr(text):
-            parsed, unknown = tyro.cli(
-                kind,
-                default=default,
-                args=list(argv),
-                prog=program,
-                config=(tyro.conf.AvoidSubcommands,),
-                return_unknown_args=True,
-            )
+        with contextlib.redirect_stderr(box):
+            config = (tyro.conf.AvoidSubcommands,)
+            return tyro.cli(kind, default=default, args=list(argv), prog=program, config=config), None
     except SystemExit as exit_:
-        if exit_.code != 2:  # help; or nobody reads it
+        if exit_.code != 2:  # help; or the reader of the output has left
             raise
-        # An unknown option takes no value, so that something else may seem wrong.
-        before_text = argv[: argv.index("--")] if "--" in argv else argv
-        _refuse_unknown([word for word in before_text if _is_option(word) and not _is_known(word, options)], options)
-        _leave(_first_sentence(text.getvalue()))
-    _refuse_unknown([word for word in unknown if _is_option(word)], options)
-    if unknown:
-        _leave(f"'{unknown[0]}' belongs to no option; a text of several words goes in quotes, --help lists all")
-    return parsed
+        return None, box.getvalue()
+    except ValueError as error:  # of a dataclass whose options have no prefix; tyro boxes those of all others
+        return None, f"Value error\n  {error}"
 
 
-def _is_option(word: str) -> bool:
-    return re.match("--?[a-zA-Z]", word) is not None
+def _unknown(name: str, box: str, other_names: Mapping[str, str]) -> str:
+    """The sentence about an unknown option, with the near ones that tyro lists, one a line, above their help."""
+    near = re.findall(r"^ {4}(--[^\s,]+)", "\n".join(_contents(box)), re.MULTILINE)[:MOST]
+    if name in other_names:
+        near = [other_names[name]]
+    # Only questions and paths begin with one dash, or have spaces.
+    is_text = not near and (not name.startswith("--") or " " in name)
+    suggestion = f"did you mean {' or '.join(near)}; " if near else ""
+    remedy = "what begins with a dash and is none goes behind --; " if is_text else ""
+    return f"no option {name}; {suggestion}{remedy}--help lists all"
 
 
-def _is_known(word: str, options: Sequence[str]) -> bool:
-    name = word.split("=")[0].replace("_", "-")
-    return name in ("-h", "--help", *options) or re.sub(r"(--|\.)no-", r"\1", name) in options
+def one_sentence(box: str) -> str:
+    """The error out of tyro's box: what stands above the first rule or empty line; wrapped lines are joined."""
+    lines = itertools.takewhile(lambda line: not set(line) <= set("─-"), _contents(box))
+    sentence = " ".join(line.strip() for line in lines).rstrip(".")
+    sentence = re.sub(r"no type matching (.+) could be instantiated from \[(.*)\]", r"got \2, wanted \1", sentence)
+    # What a config's own check says begins with the field; tyro names its class or its index before.
+    return re.sub(r"^Error parsing ((?!-)[^:]*: (?=[\w.]+: ))?", "", sentence)
 
 
-def _refuse_unknown(words: Sequence[str], options: Sequence[str]) -> None:
-    if words:
-        name = words[0].split("=")[0]
-        near = nearest_option(name, options)
-        # Only questions and paths begin with one dash, or have spaces.
-        is_text = not near and (not name.startswith("--") or " " in name)
-        behind = "what begins with a dash and is none goes behind --; " if is_text else ""
-        _leave(f"no option {name}; {near}{behind}--help lists all")
-
-
-def option_names(value: Any, prefix: str = "--") -> list[str]:
-    """Every option that gives a field, "--optimizer.peak-lr", of a config or of a command's dataclass."""
-    names = []
-    if dataclasses.is_dataclass(value):
-        fields = [f for f in dataclasses.fields(value) if not _is_positional(f)]
-        items = []
-        for field in filter(lambda field: field.init, fields):
-            if _WITHOUT_PREFIX in getattr(field.type, "__metadata__", ()):
-                names.extend(option_names(getattr(value, field.name), prefix))
-            else:
-                items.append((field.name, getattr(value, field.name, None)))
-    else:
-        items = [(str(number), item) for number, item in enumerate(value)]
-    for name, item in items:
-        option = f"{prefix}{name.replace('_', '-')}"
-        is_nested = isinstance(item, tuple) and any(dataclasses.is_dataclass(i) or isinstance(i, tuple) for i in item)
-        if dataclasses.is_dataclass(item) or is_nested:
-            names.extend(option_names(item, f"{option}."))
-        else:
-            names.append(option)
-    return names
-
-
-def _first_sentence(box: str) -> str:
-    """The error out of tyro's box: what stands between its title and the next rule; wrapped lines are joined."""
-    lines = [line.strip(" │") for line in box.splitlines()[1:]]
-    sentence: list[str] = []
-    for line in lines:
-        if set(line) <= set("─-╰╯"):
-            if sentence:
-                break
-        else:
-            sentence.append(line)
-    said = " ".join(sentence).rstrip(".") or box.strip()
-    said = re.sub(r"no type matching (.+) could be instantiated from \[(.*)\]", r"got \2, wanted \1", said)
-    # What a config's own check says begins with the field; tyro names its class or its place before.
-    return re.sub(r"^Error parsing ((?!-)[^:]*: (?=[\w.]+: ))?", "", said)
+def _contents(box: str) -> list[str]:
+    """The lines below the title, without the frame, which is ASCII where the terminal's encoding is not UTF-8."""
+    lines = [line[2:].rstrip(" │") for line in box.splitlines()[1:]]
+    return lines[1:] if lines and set(lines[0]) <= set("-") else lines
 
 
 def refuse_file(folder: Path) -> None:
@@ -180,6 +161,6 @@ def refuse_no_file(path: Path, option: str) -> None:
         raise ValueError(f"{option}: '{path.parent}' may not be written to by you; give a file in another folder.")
 
 
-def _leave(sentence: str) -> None:
+def _leave(sentence: str) -> NoReturn:
     print(f"xgenmm: {sentence}.", file=sys.stderr)
     raise SystemExit(2)

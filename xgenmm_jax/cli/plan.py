@@ -57,15 +57,16 @@ def main(argv: Sequence[str]) -> int:
     # Imported here: --help does not wait for JAX, which reads the environment when it is imported.
     import jax
 
-    from xgenmm_jax.cli.train import load_experiment
+    from xgenmm_jax.cli.experiment_files import load_experiment
     from xgenmm_jax.planning.plan import make_plan, to_json
     from xgenmm_jax.planning.program import check_options
     from xgenmm_jax.planning.search import search, settings
     from xgenmm_jax.planning.topology import find_topology
+    from xgenmm_jax.training.config import TrainConfig
 
     jax.config.update("jax_enable_compilation_cache", False)  # its programs cannot be loaded where no TPU is
     command = f"xgenmm plan {arguments.experiment}"
-    config = parse_overrides(load_experiment(experiment), overrides, command)
+    config = parse_overrides(TrainConfig, load_experiment(experiment), overrides, command)
     with _quiet():
         topology = find_topology(arguments.topology, arguments.slices)
     check_options(topology.devices[0], options)

@@ -15,6 +15,7 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.vision_tokens import View, instruction_tokens, picture_batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, splice
 from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.reporting.maps import on_canvas
 
 ROW_MULTIPLE = 256

@@ -13,6 +13,7 @@ from xgenmm_jax.api.processor import Image
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.models import probes
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.probing.attention_maps import decoded
 from xgenmm_jax.probing.extra import imported
 from xgenmm_jax.probing.figures import curves, figure, to_picture

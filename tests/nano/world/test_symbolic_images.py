@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from experiments.nano import common
+from experiments.nano import recipes
 from xgenmm_jax.data.records import Picture, pictures_of
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.source import Mapped
@@ -51,7 +51,7 @@ def test_words_survive_as_a_picture(family):
 
 
 def test_the_records_are_those_of_the_source():
-    config = common.family("questions")
+    config = recipes.family("questions")
     seen, worded = config.open().record(5, RNG), Mapped(config, Symbolic()).open().record(5, RNG)
     assert seen.turns == worded.turns and seen.id == worded.id
     assert [p.size_px for p in seen.pictures] == [p.size_px for p in worded.pictures]
@@ -59,8 +59,8 @@ def test_the_records_are_those_of_the_source():
 
 def test_rows_hold_the_words_unchanged():
     """Cutting, packing and batching change no byte."""
-    config = Mapped(common.family("lookups"), Symbolic())
-    data = common.data(((config, 1.0),), common.ONE_VIEW, length=320, crops=12, batch_rows=2)
+    config = Mapped(recipes.family("lookups"), Symbolic())
+    data = recipes.data(((config, 1.0),), recipes.ONE_VIEW, length=320, crops=12, batch_rows=2)
     batch, ids, _ = next(loader.batches(data, 0))
     crops = np.asarray(batch.pixels)
     numbers = [int(id_.split("/")[-1]) for id_ in ids[0].split(" + ")]

@@ -1,7 +1,8 @@
 """The language model that nano starts from: the world's language, with pictures in words, from random weights.
 
 Command: make starting-weights, or
-xgenmm train experiments/nano/language_model.py --workdir runs/weights/language_model (about 23 minutes on 2 cores).
+xgenmm train experiments/nano/starting_weights/language_model.py --workdir runs/weights/language_model
+(about 23 minutes on 2 cores).
 `language_model_finding` continues, then `language_model_naming`.
 No pixel is seen: each cell of a picture is the sum of the names of what lies in it (`data.synthetic.word_pictures`).
 Text alone taught this model its words and never to look anything up
@@ -10,7 +11,7 @@ Text alone taught this model its words and never to look anything up
 
 from dataclasses import replace
 
-from experiments.nano import common
+from experiments.nano import recipes
 from xgenmm_jax.data.source import Mapped
 from xgenmm_jax.nano.sources import Symbolic
 from xgenmm_jax.nano.symbolic_images import SymbolicImages
@@ -44,9 +45,9 @@ def from_words(
 ) -> TrainConfig:
     """A run on families with their pictures in words, and on `text`, which has none."""
     mixture = (
-        *((Mapped(common.family(family, RECORDS), Symbolic()), weight) for family, weight in seen),
-        *((common.family(family, RECORDS), weight) for family, weight in text),
+        *((Mapped(recipes.family(family, RECORDS), Symbolic()), weight) for family, weight in seen),
+        *((recipes.family(family, RECORDS), weight) for family, weight in text),
     )
-    data = common.data(mixture, common.ONE_VIEW, length=320, crops=12, batch_rows=12)
-    config = common.stage(name, data, steps=steps, peak_lr=3e-3, initialize=initialize, warmup_steps=100)
-    return replace(config, objective=SymbolicImages(common.TOKENIZER), freeze=("vision", "connector"), log_every=50)
+    data = recipes.data(mixture, recipes.ONE_VIEW, length=320, crops=12, batch_rows=12)
+    config = recipes.stage(name, data, steps=steps, peak_lr=3e-3, initialize=initialize, warmup_steps=100)
+    return replace(config, objective=SymbolicImages(recipes.TOKENIZER), freeze=("vision", "connector"), log_every=50)

@@ -1,10 +1,4 @@
-"""What the paper's stages share: sizes, where data and weights lie, mixtures, rows, budgets.
-
-Data. A name below is a folder: "obelics" is read from `data/obelics/*.array_record`, relative to where the command is
-typed. These are files in this project's container (`write_records` of `xgenmm_jax/data/readers/records.py`): pictures
-beside their text, and a `shards.json` that says how many records each file holds. Fine-tuning data in LLaVA's JSON form
-is read as it is. Of public forms, the readers of parquet, tar and url lists are not part of this version, so those
-datasets are converted first; BLIP3-OCR-HD-30M was never released.
+"""What the paper's stages share: sizes, where weights lie, rows, optimizers, budgets. The data are in mixtures.py.
 
 Weights. Folders under `weights/` that `xgenmm convert` makes of SigLIP (Hugging Face or big_vision), Phi-3-mini and
 Phi-3-medium: `xgenmm convert DOWNLOADED weights/siglip_so400m_384`. Phi-3's `tokenizer.model` comes along.
@@ -13,20 +7,16 @@ Hours in the stages' heads are estimates, not measurements: 25.3 GFLOP a positio
 TFLOP a crop (tower forward, resampler trained), at half of a TPU v5p's 459 TFLOP/s and 0.4 of an H100's 989 TFLOP/s.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from experiments.mixtures import Mixture
 from xgenmm_jax.data.anyres import GRIDS_12, AnyRes
-from xgenmm_jax.data.readers.records import RecordFiles
 from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
 from xgenmm_jax.data.rows.packing import RowConfig
-from xgenmm_jax.data.source import Source
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.training.config import CheckpointConfig
 from xgenmm_jax.training.optimizer import OptimizerConfig
-
-Mixture = tuple[tuple[Source, float], ...]
 
 TOKENIZER = "weights/phi3_mini_4k/tokenizer.model"
 SIGLIP = "weights/siglip_so400m_384"
@@ -48,42 +38,6 @@ class Size:
 
 B4 = Size("4b", sizes.B4, "weights/phi3_mini_4k")
 B14 = Size("14b", sizes.B14, "weights/phi3_medium_4k")
-
-# Pre-training. Percent of samples: the paper says "sampling ratios" and not of what (figure 3;
-# docs/reference/training.md#stage-1-mixture).
-INTERLEAVED = {"obelics": 17.5, "mint1t_html": 17.5, "mint1t_pdf": 12.5, "mint1t_arxiv": 2.5}
-WEB_CAPTIONS = {"cc12m": 1.25, "cc3m": 1.25, "sbu": 1.25, "visual_genome": 1.25}
-STAGE1 = {
-    **INTERLEAVED,
-    "blip3_kale": 25.0,
-    "datacomp_1b": 10.0,
-    "blip3_grounding_50m": 5.0,
-    "blip3_ocr_200m": 5.0,
-    **WEB_CAPTIONS,
-}
-STAGE2_NEW = {"blip3_ocr_hd_30m": 10.0, "idl": 10.0}
-STAGE2_KEPT = {**INTERLEAVED, "blip3_kale": 10.0, "datacomp_1b": 2.5, "blip3_grounding_50m": 2.5, **WEB_CAPTIONS}
-"""With STAGE2_NEW the paper's numbers of section 5.1, which sum to 90."""
-
-
-def files(name: str) -> RecordFiles:
-    return RecordFiles(f"data/{name}/*.array_record")
-
-
-def mixture(weights: Mapping[str, float]) -> Mixture:
-    """Sources with relative weights; they need not sum to 100."""
-    return tuple((files(name), weight) for name, weight in weights.items())
-
-
-def stage2_normalized() -> Mixture:
-    """The paper's 90 percent as relative weights: each source grows by 100 / 90, OCR-HD and IDL to 11.1 percent."""
-    return mixture({**STAGE2_KEPT, **STAGE2_NEW})
-
-
-def stage2_new_at_10() -> Mixture:
-    """OCR-HD and IDL "each making up 10 percent of the total", the rest scaled by 80 / 70."""
-    return mixture({**{name: weight * 80 / 70 for name, weight in STAGE2_KEPT.items()}, **STAGE2_NEW})
-
 
 # Rows. 4096 positions, 512 rows and 16 pictures a row are MM1's (arXiv 2403.09611); the paper publishes none of these.
 ROW_LENGTH = 4096

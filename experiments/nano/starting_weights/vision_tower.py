@@ -1,12 +1,12 @@
 """The vision tower that nano starts from: sigmoid contrast with captions, a captioning decoder beside it (as SigLIP 2).
 
 Command: make starting-weights, or
-xgenmm train experiments/nano/vision_tower.py --workdir runs/weights/vision_tower
+xgenmm train experiments/nano/starting_weights/vision_tower.py --workdir runs/weights/vision_tower
 The softmax loss of CLIP and DFN: --objective.contrast softmax. Half of the captions are predicted in parallel, from the
 picture alone: reading starts earlier than with next-token prediction only. `vision_tower_reading` continues.
 """
 
-from experiments.nano import common
+from experiments.nano import recipes
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.sizes import NANO_VISION
 from xgenmm_jax.nano.captioner import CaptionerConfig
@@ -20,7 +20,7 @@ TOKENS = 32
 
 
 def config() -> TrainConfig:
-    rows = Tokenizer.load(common.TOKENIZER).vocab_size
+    rows = Tokenizer.load(recipes.TOKENIZER).vocab_size
     model = TowerConfig(
         vision=NANO_VISION,
         text=TextTowerConfig(
@@ -29,8 +29,8 @@ def config() -> TrainConfig:
         captioner=CaptionerConfig(width=96, hidden=256, layers=2, heads=4, vocab_size=rows, max_positions=TOKENS),
     )
     data = CaptionData(
-        mixture=((common.family("dense", 4_000_000), 0.85), (common.family("caption", 4_000_000), 0.15)),
-        tokenizer=common.TOKENIZER,
+        mixture=((recipes.family("dense", 4_000_000), 0.85), (recipes.family("caption", 4_000_000), 0.15)),
+        tokenizer=recipes.TOKENIZER,
         image_size_px=NANO_VISION.image_size_px,
         batch_rows=64,
         tokens=TOKENS,

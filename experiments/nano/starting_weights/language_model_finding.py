@@ -1,11 +1,11 @@
 """The language model goes on with what it learns late: what is there and what is not, and which picture.
 
 Command: make starting-weights, or
-xgenmm train experiments/nano/language_model_finding.py --workdir runs/weights/language_model_finding (about 13 minutes
-on 2 cores). `language_model_naming` continues.
+xgenmm train experiments/nano/starting_weights/language_model_finding.py --workdir runs/weights/language_model_finding
+(about 13 minutes on 2 cores). `language_model_naming` continues.
 """
 
-from experiments.nano import language_model
+from experiments.nano.starting_weights import language_model
 from xgenmm_jax.training.config import Initialize, TrainConfig
 
 

@@ -1,0 +1,107 @@
+"""The data mixtures of the paper's stages, by name, with the tables that they come from.
+
+Data. A name below is a folder: "obelics" is read from `data/obelics/*.array_record`, relative to where the command is
+typed. These are files in this project's container (`write_records` of `xgenmm_jax/data/readers/records.py`): pictures
+beside their text, and a `shards.json` that says how many records each file holds. Fine-tuning data in LLaVA's JSON form
+is read as it is. Of public forms, the readers of parquet, tar and url lists are not part of this version, so those
+datasets are converted first; BLIP3-OCR-HD-30M was never released.
+"""
+
+from collections.abc import Mapping
+
+from xgenmm_jax.data.readers.llava import LlavaJson
+from xgenmm_jax.data.readers.records import RecordFiles
+from xgenmm_jax.data.source import Source
+
+Mixture = tuple[tuple[Source, float], ...]
+
+DATA_ROOT = "data"
+"""Where all of the paper's data lie, relative to where the command is typed."""
+
+# Pre-training. Percent of samples: the paper says "sampling ratios" and not of what (figure 3;
+# docs/reference/training.md#stage-1-mixture).
+INTERLEAVED = {"obelics": 17.5, "mint1t_html": 17.5, "mint1t_pdf": 12.5, "mint1t_arxiv": 2.5}
+WEB_CAPTIONS = {"cc12m": 1.25, "cc3m": 1.25, "sbu": 1.25, "visual_genome": 1.25}
+STAGE1 = {
+    **INTERLEAVED,
+    "blip3_kale": 25.0,
+    "datacomp_1b": 10.0,
+    "blip3_grounding_50m": 5.0,
+    "blip3_ocr_200m": 5.0,
+    **WEB_CAPTIONS,
+}
+STAGE2_NEW = {"blip3_ocr_hd_30m": 10.0, "idl": 10.0}
+STAGE2_KEPT = {**INTERLEAVED, "blip3_kale": 10.0, "datacomp_1b": 2.5, "blip3_grounding_50m": 2.5, **WEB_CAPTIONS}
+"""With STAGE2_NEW the paper's numbers of section 5.1, which sum to 90."""
+
+
+SINGLE_IMAGE = {
+    "sharegpt4v_mix665k": 665_058,
+    "som_qa_coco20k": 20_160,
+    "som_listing_coco10k": 10_000,
+    "python_code_23k": 10_000,
+    "gsm8k": 7_473,
+    "slimorca": 10_000,
+    "orca_math": 10_000,
+    "lima": 5_000,  # of 1030: drawn with replacement
+    "ai2d": 10_000,  # of 2482: the same
+    "dvqa": 20_000,
+    "docvqa": 20_649,
+    "chartqa_augmented": 20_901,
+    "chartqa_human": 7_398,
+}
+"""Files of the released example_data_config.yaml, and how many samples of each."""
+
+MULTI_IMAGE = {"mantis": 721_000, "mmdu": 45_000}
+"""Conversations of Mantis-Instruct and MMDU-45k, from their names and papers."""
+
+PAIRS = {"vlfeedback": 1.0}
+PAIRS_AND_NOISED = {"vlfeedback": 1.0, "vlfeedback_noised": 1.0}
+"""As many pairs again, whose rejected answer was generated from a noised picture."""
+
+
+def files(name: str) -> RecordFiles:
+    return RecordFiles(f"{DATA_ROOT}/{name}/*.array_record")
+
+
+def mixture(weights: Mapping[str, float]) -> Mixture:
+    """Sources with relative weights; they need not sum to 100."""
+    return tuple((files(name), weight) for name, weight in weights.items())
+
+
+def stage1() -> Mixture:
+    return mixture(STAGE1)
+
+
+def stage2_normalized() -> Mixture:
+    """The paper's 90 percent as relative weights: each source grows by 100 / 90, OCR-HD and IDL to 11.1 percent."""
+    return mixture({**STAGE2_KEPT, **STAGE2_NEW})
+
+
+def stage2_new_at_10() -> Mixture:
+    """OCR-HD and IDL "each making up 10 percent of the total", the rest scaled by 80 / 70."""
+    return mixture({**{name: weight * 80 / 70 for name, weight in STAGE2_KEPT.items()}, **STAGE2_NEW})
+
+
+def single_image() -> Mixture:
+    """The example mixture: each file's draw, seen in proportion to its size."""
+    return tuple(
+        (LlavaJson(f"{DATA_ROOT}/sft/{name}.json", f"{DATA_ROOT}/sft/images", samples=count), float(count))
+        for name, count in SINGLE_IMAGE.items()
+    )
+
+
+def multi_image(single_share: float = 0.5) -> Mixture:
+    """Multi-image conversations, and the single-image mixture at `single_share` of the samples."""
+    single, multi = single_image(), mixture(MULTI_IMAGE)
+    parts = ((single, single_share), (multi, 1 - single_share))
+    return tuple(
+        (source, weight / sum(w for _, w in part) * share) for part, share in parts if share for source, weight in part
+    )
+
+
+def safety(guarded: int, replayed: int) -> Mixture:
+    """`guarded` samples of VLGuard to `replayed` of the single-image mixture."""
+    single = single_image()
+    total = sum(weight for _, weight in single)
+    return (*mixture({"vlguard": float(guarded)}), *((source, weight / total * replayed) for source, weight in single))

@@ -1,0 +1,99 @@
+"""Experiment files: Python by path, from any folder; what goes wrong in one is a sentence with its line."""
+
+from collections.abc import Iterator
+import contextlib
+import importlib.util
+import inspect
+import os
+from pathlib import Path
+import sys
+import traceback
+from types import ModuleType
+
+from xgenmm_jax.cli.errors import MOST, nearest
+from xgenmm_jax.training.config import TrainConfig
+
+
+def load_experiment(path: Path) -> TrainConfig:
+    """What `config()` of an experiment file returns; of "FILE:RUN", what RUN() of it returns.
+
+    Raises ValueError where the file is missing, fails or gives no TrainConfig.
+    """
+    name = "config"
+    if not path.is_file() and ":" in path.name:
+        file, _, name = path.name.rpartition(":")
+        path = path.with_name(file)
+    module = import_experiment(path)
+    if not inspect.isfunction(getattr(module, name, None)):
+        runs = run_names(module)
+        remedy = nearest(name, runs) if runs else "it must return a TrainConfig"
+        raise ValueError(f"experiment: '{path}' has no function {name}(); {remedy}.")
+    with _naming_the_line(path):
+        config = getattr(module, name)()
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"experiment: {name}() of '{path}' returns a {type(config).__name__}, wanted a TrainConfig.")
+    return config
+
+
+def run_names(module: ModuleType) -> list[str]:
+    """The functions of an experiment file that give a TrainConfig and need no argument, in their order."""
+    return [
+        name
+        for name, function in vars(module).items()
+        if not name.startswith("_")
+        and inspect.isfunction(function)
+        and function.__module__ == module.__name__
+        and (signature := inspect.signature(function)).return_annotation is TrainConfig
+        and all(parameter.default is not parameter.empty for parameter in signature.parameters.values())
+    ]
+
+
+def import_experiment(path: Path) -> ModuleType:
+    """The module of an experiment file. Raises ValueError where it is missing or fails."""
+    if path.is_dir():
+        files = sorted(file.name for file in path.glob("*.py"))
+        inside = f": {', '.join(files[:MOST])}{' ...' if len(files) > MOST else ''}" if files else ""
+        raise ValueError(f"experiment: '{path}' is a folder; give a Python file in it{inside}.")
+    if not path.is_file():
+        files = sorted(file.name for file in path.parent.glob("*.py"))
+        near = nearest(path.name, files) if files else ""
+        raise ValueError(f"experiment: no file '{path}'{'; ' + near if near else ''}.")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"experiment: '{path}' may not be read by you; change its rights (chmod).")
+    given, path = path, path.resolve()
+    # Wherever the user stands, `import common` finds a neighbour and `import experiments.nano.recipes` the tree.
+    tree = _tree(path)
+    for folder in (tree.parent if tree.name == "experiments" else tree, path.parent):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"experiment: '{given}' is no Python file; give one whose name ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    with _naming_the_line(path):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _naming_the_line(path: Path) -> Iterator[None]:
+    """What an experiment, or a neighbour that it imports, raises becomes a ValueError with its file and line."""
+    try:
+        yield
+    except Exception as error:
+        tree = f"{_tree(path.resolve())}{os.sep}"
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(tree)]
+        file, line = (frames[-1].filename, frames[-1].lineno) if frames else (str(path), None)
+        said = f"{type(error).__name__}: {error}; correct it there"
+        if isinstance(error, SyntaxError):
+            file, line, said = error.filename or file, error.lineno, f"{error.msg}; correct it there"
+        elif isinstance(error, ValueError):
+            said = str(error).rstrip(".")
+        at = "" if line is None else f" line {line}"
+        raise ValueError(f"experiment: '{os.path.relpath(file)}'{at}: {said}.") from error
+
+
+def _tree(path: Path) -> Path:
+    """The folder "experiments" that a file lies in, or just its folder."""
+    return next((folder for folder in path.parents if folder.name == "experiments"), path.parent)
