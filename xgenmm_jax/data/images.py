@@ -2,7 +2,7 @@
 
 It is read in one of two ways. A user's photo is turned upright and transparency lies on white: what a person sees.
 `official=True` reads as the released code does, which training and comparisons with it need: orientation is ignored and
-alpha dropped. Deeper numbers than bytes are scaled in both (`picture_pixels.py`).
+alpha dropped. Deeper numbers than bytes are scaled in both (`image_pixels.py`).
 """
 
 from collections.abc import Callable

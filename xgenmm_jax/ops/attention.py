@@ -1,9 +1,9 @@
 """Attention for every model: one function, and who sees whom in packed, causal, windowed rows.
 
 What computes it follows from the platform of the devices of the mesh in force (`jax.set_mesh`), not from the process's
-default, so a program compiled for a TPU on a machine without one has the TPU's kernel: splash on a TPU (`splash.py`),
-flash on an NVIDIA GPU (`flash.py`), XLA's own operations elsewhere (`xla_attention.py`, `long_rows.py` for long rows).
-Configs can name one.
+default, so a program compiled for a TPU on a machine without one has the TPU's kernel: splash on a TPU
+(`attention_splash.py`), flash on an NVIDIA GPU (`attention_triton.py`), XLA's own operations elsewhere
+(`attention_xla.py`, `attention_blockwise.py` for long rows). Configs can name one.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Attention of one new token a row over a cache, on an NVIDIA GPU: one kernel where XLA needs seven.
 
 At batch 1 a decoding step is some hundred kernels of microseconds, so their number is what it costs; at larger batches
-the cache is read once, in the layout that it has. Source: as `flash.py`, with sums of products in place of tensor
-cores, which want 16 queries.
+the cache is read once, in the layout that it has. Source: as `attention_triton.py`, with sums of products in
+place of tensor cores, which want 16 queries.
 """
 
 import functools

@@ -1,4 +1,6 @@
-"""Bodies of the flash kernels (`flash.py` calls them): one program is a block of rows of one head of one batch row.
+"""Bodies of the flash kernels: one program is a block of rows of one head of one batch row.
+
+`attention_triton.py` calls them.
 
 Refs hold one batch row. Triton wants powers of two, so a head's width goes in parts, 96 as 64 + 32, and each product of
 matrices is a sum over them: no arithmetic is done on padding but for a remainder below 16.
