@@ -19,7 +19,7 @@ PLACEHOLDERS = ("docs/log/FILE.md", "docs/reference/FILE.md", "docs/guides/optim
 """Ways to cite, and a page of MaxText."""
 
 DOCUMENT = re.compile(
-    r"(?<![\w/])(?P<file>docs/[\w/.-]+\.(?:md|png|svg))(?:#(?P<anchor>[\w-]+))?(?:, (?P<title>[A-Z]\w+))?"
+    r"(?<![\w/])(?P<file>docs/[\w/.-]+\.(?:md|png|svg))(?:#(?P<anchor>[\w-]+))?(?:`?, (?P<title>[A-Z]\w+))?"
 )
 LINK = re.compile(r"\]\((?P<file>[^)#:\s]*)(?:#(?P<anchor>[\w-]+))?\)")
 SPEC = re.compile(r"(?<![\w/.])spec[ /](?:[\w.]*\d[\w.]*|\w+\.md)")

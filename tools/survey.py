@@ -48,10 +48,10 @@ _LOG_PROBS = (
 _ROWS = (
     f"{_DATA}/records.py:Caption",
     f"{_DATA}/text/chat.py:sample",
-    f"{_DATA}/rows/loader.py:_sample",
-    f"{_DATA}/rows/loader.py:plan",
+    f"{_DATA}/rows/window.py:_sample",
+    f"{_DATA}/rows/window.py:plan_window",
     f"{_DATA}/rows/loader.py:_BatchSource",
-    f"{_DATA}/rows/packing.py:build_rows",
+    f"{_DATA}/rows/build.py:build_rows",
     f"{_DATA}/rows/loader.py:_BatchSource",
     f"{_DATA}/rows/loader.py:batches",
     f"{_OBJECTIVES}/packed_rows.py:PackedRows",
@@ -137,9 +137,20 @@ WAYS_D833A01 = {
 }
 """The same at commit d833a01, where an objective was a dataclass of closures."""
 
+MOVED = {
+    f"{_DATA}/rows/window.py:_sample": f"{_DATA}/rows/loader.py:_sample",
+    f"{_DATA}/rows/window.py:plan_window": f"{_DATA}/rows/loader.py:plan",
+    f"{_DATA}/rows/build.py:build_rows": f"{_DATA}/rows/packing.py:build_rows",
+}
+"""Where a definition was while loader and packing were a file each."""
+
 
 def ways_of(root: Path) -> dict[str, tuple[str, ...]]:
-    return WAYS if (root / _OBJECTIVES).is_dir() else WAYS_D833A01
+    """The ways of a checkout, by the files that it has."""
+    if not (root / _OBJECTIVES).is_dir():
+        return WAYS_D833A01
+    moved = {} if (root / _DATA / "rows" / "window.py").is_file() else MOVED
+    return {title: tuple(moved.get(step, step) for step in steps) for title, steps in WAYS.items()}
 
 
 def walk(root: Path, steps: tuple[str, ...]) -> tuple[int, int]:
