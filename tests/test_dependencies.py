@@ -31,7 +31,7 @@ for path in sorted(package.rglob("*.py")):
 STAGE1 = """
 import dataclasses, io, pathlib, sys
 import PIL.Image
-from experiments import common, stage1
+from experiments import mixtures, recipes, stage1
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import Caption
 from xgenmm_jax.data.readers.records import write_records
@@ -41,7 +41,7 @@ from xgenmm_jax.models import sizes
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.loop import train
 
-names = list(common.STAGE1)
+names = list(mixtures.STAGE1)
 for number, name in enumerate(names):
     image = io.BytesIO()
     PIL.Image.new("RGB", (80, 64), (20 * number, 100, 200)).save(image, "PNG")
@@ -53,7 +53,7 @@ for number, name in enumerate(names):
 train_tokenizer([f"picture {number} of {name}" for number in range(8) for name in names], pathlib.Path("t.model"), 400)
 
 # Three tokens more than the vocabulary: an image's and a turn's.
-size = common.Size("nano", sizes.nano(512, len(Tokenizer.load("t.model")) - 3), "weights/none")
+size = recipes.Size("nano", sizes.nano(512, len(Tokenizer.load("t.model")) - 3), "weights/none")
 config = stage1.config(size)
 data = dataclasses.replace(
     config.data,
