@@ -121,16 +121,16 @@ def test_probed_intermediates_are_the_official_ones(lmm):
 def official_names(lmm: LMM, tree) -> dict[str, np.ndarray]:
     """A tree of our form, gradients for instance, by the released names."""
     flat = {optimizer.path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    found = {}
+    gradients = {}
     for rule in xgenmm.trained_rules(lmm.config, ""):
         for layer in rule.slices():
             leaf = flat[rule.ours] if layer is None else flat[rule.ours][layer]
             pieces = rule.pieces(layer)
-            found |= {
+            gradients |= {
                 piece.name: np.asarray(part)
                 for piece, part in zip(pieces, rule.transform.back(leaf, len(pieces)), strict=True)
             }
-    return found
+    return gradients
 
 
 def test_gradients(lmm):
@@ -211,9 +211,9 @@ def test_bfloat16_forward(lmm):
     for name in ("anyres", "anyres_masked"):
         golden = tiny28.golden(name)
         out = half.forward(golden["input_ids"], pictures_of(golden))
-        wanted, got = golden["logits"][out.attend_mask], out.logits[out.attend_mask]
-        allowed = 2e-2 * np.abs(wanted).max()
-        assert np.abs(got - wanted).max() < allowed, name
-        best = np.sort(wanted, axis=-1)
+        expected, got = golden["logits"][out.attend_mask], out.logits[out.attend_mask]
+        allowed = 2e-2 * np.abs(expected).max()
+        assert np.abs(got - expected).max() < allowed, name
+        best = np.sort(expected, axis=-1)
         sure = best[:, -1] - best[:, -2] > allowed
-        assert sure.any() and (got.argmax(-1) == wanted.argmax(-1))[sure].all()
+        assert sure.any() and (got.argmax(-1) == expected.argmax(-1))[sure].all()

@@ -47,25 +47,25 @@ def nothing_runs(monkeypatch):
 
 def test_ids_and_numbers_of_every_kind_are_taken(lmm, unchecked_signatures):
     asked = {"max_new_tokens": 3}
-    wanted = lmm.generate_ids([[5, 6, 7]], **asked)
+    expected = lmm.generate_ids([[5, 6, 7]], **asked)
     for prompts in (
         np.array([[5, 6, 7]]), [np.array([5, 6, 7], np.uint16)], jnp.array([[5, 6, 7]]), ((5, 6, 7),),
         [[np.int64(5), 6, 7]], [Prompt((5, 6, 7), ())], iter([[5, 6, 7]]),
     ):  # fmt: skip
-        assert lmm.generate_ids(prompts, None, Decoding(num_beams=np.int8(1)), max_new_tokens=np.int32(3)) == wanted
+        assert lmm.generate_ids(prompts, None, Decoding(num_beams=np.int8(1)), max_new_tokens=np.int32(3)) == expected
     assert lmm.generate_ids([], **asked) == lmm.generate_ids([], [], **asked) == lmm.generate([]) == []
 
 
 def test_pictures_of_a_single_prompt_may_lie_flat(lmm, tmp_path):
     PIL.Image.fromarray(PICTURE).save(tmp_path / "a.png")
-    wanted = lmm.generate_ids([[5, IMAGE, 6]], [[PIL.Image.fromarray(PICTURE)]], max_new_tokens=2)
+    expected = lmm.generate_ids([[5, IMAGE, 6]], [[PIL.Image.fromarray(PICTURE)]], max_new_tokens=2)
     name = str(tmp_path / "a.png")
     for images in (name, [name], [[name]], [PICTURE], PICTURE, [[PICTURE]], [(tmp_path / "a.png").read_bytes()]):
-        assert lmm.generate_ids([[5, IMAGE, 6]], images, max_new_tokens=2) == wanted
+        assert lmm.generate_ids([[5, IMAGE, 6]], images, max_new_tokens=2) == expected
         flat, nested = (lmm.batch([[5, IMAGE, 6]], given) for given in (images, [[PICTURE]]))
         np.testing.assert_array_equal(flat.pixels, nested.pixels)
     several = lmm.generate_ids([[5, IMAGE, 6], [7]], [[name], None], max_new_tokens=2)
-    assert several[:1] == wanted
+    assert several[:1] == expected
     with pytest.raises(ValueError, match="in place of a list of pictures; give each prompt its own list"):
         lmm.generate_ids([[5, IMAGE], [IMAGE]], [name, name])
     with pytest.raises(ValueError, match="prompt 0 has its pictures already; give none beside it"):
@@ -129,10 +129,10 @@ def test_stop_ids_of_every_kind(lmm):
     asked = {"max_new_tokens": 6}
     free = lmm.generate_ids([[5, 6]], stop_ids=(), **asked)[0]
     end = free[2]
-    wanted = free[: free.index(end)]
+    expected = free[: free.index(end)]
     before = set(lmm._generators)
     for stops in (end, [end], (end,), {end}, np.array([end]), np.int64(end), [end, end]):
-        assert lmm.generate_ids([[5, 6]], stop_ids=stops, **asked)[0] == wanted
+        assert lmm.generate_ids([[5, 6]], stop_ids=stops, **asked)[0] == expected
     assert len(free) == 6 and set(lmm._generators) - before == {(end,)}
     for stops in (LAST + 1, -1, "<|end|>", [1.5], [None]):
         with pytest.raises(ValueError, match="generation: stop_ids "):
@@ -245,8 +245,8 @@ def test_numbers_of_the_wrong_kind_are_told_to_users(tmp_path):
     command = [sys.executable, "-c", UNCHECKED, str(tiny28.FOLDER), json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert len(told) == 2 * len(settings)
-    for number, sentence in enumerate(told):
+    errors = json.loads(done.stdout.splitlines()[-1])
+    assert len(errors) == 2 * len(settings)
+    for number, sentence in enumerate(errors):
         name = next(iter(settings[number // 2]))
         assert "give" in sentence and "\n" not in sentence and (name in sentence or name == "images"), sentence

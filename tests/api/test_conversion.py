@@ -41,14 +41,14 @@ def abstract_of(config, mesh=None):
 def test_released_settings_are_the_run_folders(tmp_path):
     with open_source(TINY28) as source:
         import_run(source, tmp_path / "run")
-        wanted = read_tree(source)
+        expected = read_tree(source)
     config = load_config(tmp_path / "run")
     assert isinstance(config.model, VLMConfig) and config.model.token_sampling.value == "strips"
     assert config.data.anyres.grids == ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
     assert (config.data.anyres.view_px, config.data.anyres.view_cells) == (28, 2)
     assert config.model.decoder.window.value == "w_plus_1" and config.data.chat.system.startswith("A chat between")
     restored = checkpoints.restore_params(tmp_path / "run", abstract_of(config.model))
-    jax.tree.map(np.testing.assert_array_equal, restored, wanted)
+    jax.tree.map(np.testing.assert_array_equal, restored, expected)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_base_model_sees_one_view(tmp_path, processor, base, grids):
 def test_a_tower_alone_serves_as_part_and_answers_no_question(tmp_path):
     with open_source(GOLDENS / "big_vision_scanned/siglip.npz") as source:
         import_run(source, tmp_path / "tower")
-        wanted, config = read_tree(source), source.config
+        expected, config = read_tree(source), source.config
     restored = checkpoints.restore_params(tmp_path / "tower", abstract_of(config))
-    jax.tree.map(np.testing.assert_array_equal, restored, wanted)
+    jax.tree.map(np.testing.assert_array_equal, restored, expected)
     with pytest.raises(ValueError, match="holds a ViT alone, which answers no questions"):
         api.load(tmp_path / "tower")
 
@@ -125,8 +125,8 @@ def test_released_folder_onto_a_mesh(dtype):
     config, params = load_params(TINY28, dtype, mesh)
     with open_source(TINY28) as source:
         assert config == source.config
-        wanted = read_tree(source, np.dtype(jax.numpy.dtype(dtype)))
-    jax.tree.map(np.testing.assert_array_equal, params, wanted)
+        expected = read_tree(source, np.dtype(jax.numpy.dtype(dtype)))
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
     jax.tree.map(lambda leaf, like: leaf.sharding == like.sharding or pytest.fail(), params, abstract_of(config, mesh))
     assert len(params["decoder"]["layers"]["qkv_proj"]["kernel"].addressable_shards[0].data.devices()) == 1
 

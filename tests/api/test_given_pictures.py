@@ -249,22 +249,22 @@ CROPS = Crops(np.zeros((1, 16, 16, 3), np.float32), (7, 5))
 def test_the_pictures_of_a_single_prompt_may_lie_flat(one):
     """A list of names was taken for lists of letters: no file 'a'."""
     for images, count in ((one, 1), ([one], 1), ([[one]], 1), ((one, one), 2), ([(one, one)], 2)):
-        (own,) = pictures.lists(images, 1, "generate", "prompts and")
-        assert len(own) == count and all(found is one for found in own)
+        (listed,) = pictures.per_prompt(images, 1, "generate", "prompts and")
+        assert len(listed) == count and all(picture is one for picture in listed)
 
 
 @pytest.mark.parametrize("nothing", [None, [], [None], [[]], [()]])
 def test_no_pictures_for_a_single_prompt(nothing):
-    assert pictures.lists(nothing, 1, "generate", "prompts and") == [[]]
+    assert pictures.per_prompt(nothing, 1, "generate", "prompts and") == [[]]
 
 
 def test_several_prompts_have_lists_of_their_own():
-    assert pictures.lists(None, 3, "generate", "prompts and") == [[], [], []]
-    assert pictures.lists([None, ["a"], ()], 3, "generate", "prompts and") == [[], ["a"], []]
-    assert pictures.lists([], 0, "generate", "prompts and") == []
+    assert pictures.per_prompt(None, 3, "generate", "prompts and") == [[], [], []]
+    assert pictures.per_prompt([None, ["a"], ()], 3, "generate", "prompts and") == [[], ["a"], []]
+    assert pictures.per_prompt([], 0, "generate", "prompts and") == []
     stack = np.zeros((2, 4, 4, 3), np.uint8)
-    assert [len(own) for own in pictures.lists([stack, None], 2, "generate", "prompts and")] == [2, 0]
-    assert len(pictures.lists(stack, 1, "generate", "prompts and")[0]) == 2
+    assert [len(listed) for listed in pictures.per_prompt([stack, None], 2, "generate", "prompts and")] == [2, 0]
+    assert len(pictures.per_prompt(stack, 1, "generate", "prompts and")[0]) == 2
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_several_prompts_have_lists_of_their_own():
 )
 def test_lists_that_leave_it_open_are_told(images, prompts, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
-        pictures.lists(images, prompts, "generate", "prompts and")
+        pictures.per_prompt(images, prompts, "generate", "prompts and")
     assert "\n" not in str(error.value)
 
 

@@ -157,8 +157,8 @@ def test_calls_of_like_size_share_a_compilation(released):
 
 def test_default_targets_are_the_text(released):
     ids = [5, IMAGE, 6, 7, 299]
-    wanted = released.forward([ids], [[noise(28, 28)]], labels=[[-100, -100, 6, 7, -100]]).loss
-    assert released.forward([ids], [[noise(28, 28)]]).loss == wanted > 0
+    expected = released.forward([ids], [[noise(28, 28)]], labels=[[-100, -100, 6, 7, -100]]).loss
+    assert released.forward([ids], [[noise(28, 28)]]).loss == expected > 0
 
 
 def test_errors_of_forward(released):

@@ -1,4 +1,4 @@
-"""Checkpoints of other layouts as run folders, run folders as theirs, and theirs straight onto devices."""
+"""Released checkpoints into run folders, run folders into released layouts, and released weights onto devices."""
 
 from collections.abc import Iterator
 import contextlib
@@ -41,31 +41,31 @@ def import_run(
     tokenizer: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Path | None:
-    """Makes the run folder `destination` of an opened checkpoint; gives the tokenizer that it found.
+    """Makes the run folder `destination` from an opened checkpoint; gives the tokenizer.model that it copied, if any.
 
-    It is what `xgenmm train` leaves: config.json, commit, tokenizer.model, checkpoints/0. A tower or a language model
-    alone gives a folder for `Initialize(vision=...)` or `Initialize(decoder=...)`.
+    The folder is that of `xgenmm train`: config.json, commit, tokenizer.model, checkpoints/0. A tower or a language
+    model alone gives a folder for `Initialize(vision=...)` or `Initialize(decoder=...)`.
 
     dtype: of the stored parameters. base: the base model, which saw every picture as one view, by default where
     preprocessor_config.json says so. tokenizer: a tokenizer.model; by default the one beside the tensors.
 
     Raises ValueError where the destination exists, or the tokenizer is another model's. Nothing half-written stays.
     """
-    found = tokenizer or source.folder / TOKENIZER_FILE
-    if tokenizer is None and not found.is_file():
-        found = None
-    if found is not None:
-        _check_tokenizer(found, source)
+    tokenizer_file = tokenizer or source.folder / TOKENIZER_FILE
+    if tokenizer is None and not tokenizer_file.is_file():
+        tokenizer_file = None
+    if tokenizer_file is not None:
+        _check_tokenizer(tokenizer_file, source)
     with whole_folder(destination) as folder:
         step = folder / FOLDER / "0"
         step.mkdir(parents=True)
         importing.write_parameters(source, step / "params", np.dtype(jax.numpy.dtype(dtype)), progress)
-        if found is not None:
-            shutil.copyfile(found, folder / TOKENIZER_FILE)
+        if tokenizer_file is not None:
+            shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
         (folder / COMMIT_FILE).write_text(commit() + "\n", encoding="utf-8")
-        # Where the folder will be, not where it grows.
+        # The tokenizer's path in the destination, not in the partial folder.
         save_config(run_config(source, base, str(destination / TOKENIZER_FILE)), folder / CONFIG_FILE)
-    return found
+    return tokenizer_file
 
 
 def _check_tokenizer(path: Path, source: Source) -> None:
@@ -81,7 +81,7 @@ def _check_tokenizer(path: Path, source: Source) -> None:
 
 @contextlib.contextmanager
 def whole_folder(destination: Path) -> Iterator[Path]:
-    """A folder beside the destination that becomes it at the end, and goes away where something fails.
+    """A folder beside the destination, renamed to it at the end and deleted where something fails.
 
     Raises ValueError where the destination exists.
     """
@@ -97,7 +97,7 @@ def whole_folder(destination: Path) -> Iterator[Path]:
 
 
 def refuse_existing(destination: Path) -> None:
-    """Raises ValueError where the destination, or what is left of an earlier attempt at it, exists."""
+    """Raises ValueError where the destination exists, or the partial folder of an earlier attempt."""
     if destination.exists():
         raise ValueError(f"convert: '{destination}' exists; give a new folder, or delete it.")
     partial = _partial(destination)
@@ -159,7 +159,7 @@ def _exported(model: Any, run: Path) -> VLMConfig | ViTConfig | Phi3Config:
 
 
 def run_config(source: Source, base: bool | None, tokenizer: str) -> TrainConfig:
-    """The config of an imported folder. It has no data: it is asked, evaluated or started from, not trained on."""
+    """The config of an imported folder. It has no data: the run answers, is evaluated or initializes others."""
     model, data = source.config, None
     if isinstance(model, VLMConfig):
         anyres = AnyRes(
@@ -200,11 +200,11 @@ def load_params(
     overrides: Overrides = NO_OVERRIDES,
     progress: Progress = lambda _: None,
 ) -> tuple[VLMConfig, Any]:
-    """A released xGen-MM checkpoint straight onto the devices: its config and parameters.
+    """Config and parameters of a released xGen-MM checkpoint, read onto the devices without a run folder.
 
-    The host holds a slice of a leaf at a time. mesh: of `make_mesh`; all devices by default.
+    The host has a slice of a leaf in memory at a time. mesh: of `make_mesh`; all devices by default.
 
-    Raises ValueError where the checkpoint is none, or does not fit.
+    Raises ValueError where the path is no checkpoint of a whole model, or its tensors do not fit.
     """
     with importing.open_source(Path(source), overrides) as opened:
         config = opened.config

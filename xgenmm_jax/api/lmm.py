@@ -1,4 +1,4 @@
-"""A loaded model: its parts, what it computes and what it answers."""
+"""A loaded model: its parts, its forward pass with probes, and its answers."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ from xgenmm_jax.training.sharding import axis_rules, put_rows, row_sharding, sha
 Rows = Sequence[Ids] | np.ndarray | object
 """A row may be a list or an array of any integers."""
 Images = Sequence[Sequence[Image] | None] | Sequence[Image] | None | object
-"""For each row or prompt its pictures; for a single one they may stand in the list themselves (`pictures.lists`)."""
+"""For each row or prompt its pictures; for a single one also a flat list of them (`pictures.per_prompt`)."""
 Prompts = Sequence[str | Ids | Prompt] | np.ndarray | object
 """Questions, ids with one `<image>` id a picture, or what `LMM.prompt` gives."""
 StopIds = Sequence[int] | int | None | object
@@ -53,7 +53,7 @@ class Output:
     attend_mask: Bool[np.ndarray, "B T"]
     """False for pads."""
     token_ids: Int32[np.ndarray, "B T"]
-    """As they were read; vision tokens stand as `<image>`."""
+    """The decoder's input; vision tokens have the id of `<image>`."""
     slot: Int32[np.ndarray, "B T"]
     """Which vision token of its row's crops a position takes, -1 for text."""
     probed: dict[str, np.ndarray]
@@ -119,6 +119,7 @@ class LMM:
         on_devices = put_rows((batch, targets), row_sharding(self.mesh))
         with jax.set_mesh(self.mesh), axis_rules():
             result = probes.forward(self.config, self.params, *on_devices, probe)
+        # Rows, positions, crops and groups that only fill the batch are dropped on the host.
         rows, length = extent.rows, extent.length
         host = jax.device_get(result)
         return Output(
@@ -157,16 +158,16 @@ class LMM:
         Raises ValueError where pictures and `<image>` differ in number, a prompt is empty or has an id that the model
         has not, or decoding means nothing; before anything is computed.
         """
-        made = self._prompts(prompts, images, chat_template)
+        converted = self._prompts(prompts, images, chat_template)
         generator, decoding = self._generator(stop_ids), _decoding(decoding, max_new_tokens)
         if not stream:
-            return generator.generate(made, decoding)
-        if len(made) != 1 or decoding.num_beams != 1:
+            return generator.generate(converted, decoding)
+        if len(converted) != 1 or decoding.num_beams != 1:
             raise ValueError(
-                f"generate: got stream=True with {len(made)} prompts and {decoding.num_beams} beams; a stream has one "
-                "prompt and no beams."
+                f"generate: got stream=True with {len(converted)} prompts and {decoding.num_beams} beams; a stream has "
+                "one prompt and no beams."
             )
-        return generator.stream(made[0], decoding)
+        return generator.stream(converted[0], decoding)
 
     def generate_ids(
         self,
@@ -183,24 +184,24 @@ class LMM:
         return self._generator(stop_ids).generate_ids(prompts, _decoding(decoding, max_new_tokens))
 
     def generator(self, limits: Limits = Limits(), stop_ids: StopIds = None) -> Generator:  # noqa: B008 - frozen
-        """What `generate` stands on, for many prompts; pictures are cut as in training."""
+        """A `Generator` of this model, for many prompts under other limits; pictures are cut as in training."""
         return Generator(
             self.config, self.params, self.tokenizer, self.processor.anyres, limits=limits, stop_ids=stop_ids,
             sharding_context=sharding_context(self.mesh),
         )  # fmt: skip
 
     def is_tuned(self) -> bool:
-        """Whether it is asked in the chat template, as its run says; else it is a base model."""
+        """Whether its run trained on the chat template; else it is a base model."""
         return self.run.prompt == "chat"
 
     def prompt(
         self, question: str | object, images: Sequence[Image] | Image | None = (), chat_template: bool | None = None
     ) -> Prompt:
-        """A question about pictures, as the model was trained to be asked.
+        """A question about pictures, in the form that the model was trained on.
 
-        chat_template: True: a user's turn. False: text that the model goes on with. None: a user's turn where it was
-        trained on conversations; a base model reads "<image>Question:how many? Short answer:", as the evaluation suite
-        asks it, and goes on with a text that has `<image>` of its own.
+        chat_template: True: a user's turn. False: a text that the model continues. None: a user's turn for a model that
+        was trained on conversations; a base model continues "<image>Question:how many? Short answer:", the prompt of
+        the evaluation suite, or the text itself where it has an `<image>`.
 
         Raises ValueError where a file is no picture.
         """
@@ -214,20 +215,20 @@ class LMM:
         if isinstance(prompts, str):
             raise ValueError(f"generate: got the text {prompts[:30]!r}; give a list of prompts, [{prompts[:30]!r}].")
         listed = listed_rows(prompts, "generate", "a list of prompts")
-        count, made = self.config.decoder.logits, []
-        for number, (prompt, own) in enumerate(
-            zip(listed, pictures.lists(images, len(listed), "generate", "prompts and"), strict=True)
+        count, converted = self.config.decoder.logits, []
+        for number, (prompt, prompt_images) in enumerate(
+            zip(listed, pictures.per_prompt(images, len(listed), "generate", "prompts and"), strict=True)
         ):
             if isinstance(prompt, str):
-                made.append(self.prompt(prompt, own, chat_template))
+                converted.append(self.prompt(prompt, prompt_images, chat_template))
             elif isinstance(prompt, Prompt):
-                if own:
+                if prompt_images:
                     raise ValueError(f"generate: prompt {number} has its pictures already; give none beside it.")
-                made.append(prompt)
+                converted.append(prompt)
             else:
                 ids = arguments.token_ids(prompt, count, f"generate: prompt {number}")
-                made.append(Prompt(tuple(ids.tolist()), self.processor.pictures(own)))
-        return made
+                converted.append(Prompt(tuple(ids.tolist()), self.processor.pictures(prompt_images)))
+        return converted
 
     def _generator(self, stop_ids: StopIds) -> Generator:
         stops = None if stop_ids is None else arguments.stop_ids(stop_ids, self.config.decoder.logits)
@@ -239,10 +240,11 @@ class LMM:
         listed = listed_rows(token_ids, "forward", "a list of rows of ids")
         if not listed:
             raise ValueError("forward: got no rows; give a list of rows of ids, [[1, 2, 3]].")
-        own = [self.processor.pictures(row) for row in pictures.lists(images, len(listed), "forward", "rows of ids,")]
+        per_row = pictures.per_prompt(images, len(listed), "forward", "rows of ids,")
+        row_pictures = [self.processor.pictures(row) for row in per_row]
         shards = self.mesh.shape["replica"] * self.mesh.shape["fsdp"]
         return make_rows(
-            listed, own, labels, self.config, self.processor.anyres, self.tokenizer, row_multiple=shards
+            listed, row_pictures, labels, self.config, self.processor.anyres, self.tokenizer, row_multiple=shards
         )
 
 

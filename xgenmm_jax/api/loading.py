@@ -27,7 +27,7 @@ from xgenmm_jax.training.runs import checkpoints, run_folder
 from xgenmm_jax.training.sharding import AXES, MeshConfig, make_mesh, param_shardings
 
 TENSORS = ("*.safetensors", "*.index.json", "*.npz", "*.pt", "*.bin")
-"""What a released folder holds; the last two are refused with a sentence."""
+"""Tensor files of a released folder; the last two are refused with an error."""
 
 
 def load(
@@ -46,15 +46,15 @@ def load(
     dtype: of parameters and computation; by default the run's computation in float32 parameters, and float32 for
     released weights; bfloat16 moves logits by up to 4e-2 of the largest (docs/design.md, Precision). mesh: of
     `training.sharding.make_mesh`; by default all devices, parameters cut over them.
-    official_images: pictures that are handed over are read as in the released code and in training, `Processor`.
-    Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights, without which ids alone
-    go in and out; base: whether it is the base model, which sees one view of a picture, by default as
-    preprocessor_config.json tells; overrides: numbers of heads that the files do not tell.
+    official_images: read pictures as in the released code and in training, see `Processor`.
+    Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights; without one, prompts and
+    answers are ids. base: whether it is the base model, which sees one view of a picture, by default by
+    preprocessor_config.json. overrides: numbers of heads, where the files do not have them.
 
     Released tensors stream to the devices a layer at a time; nothing is written.
 
-    Raises ValueError where the folder is neither, its model is no whole vision-language model, or a tensor is missing,
-    spare or misshapen.
+    Raises ValueError where the folder is neither of these, its model is no whole vision-language model, or a tensor is
+    missing, spare or misshapen.
     """
     path = run_path(path, "load")
     if not path.exists():
@@ -62,6 +62,7 @@ def load(
             f"run folder: no file or folder '{path}'; nothing is downloaded: give the folder of a run or of released "
             "weights that is here."
         )
+    # Everything that a caller can get wrong, before devices are touched.
     dtype = _checked_dtype(dtype)
     if not isinstance(overrides, Overrides):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What may be given as a picture, or as lists of them, in the few forms that reading goes on from."""
+"""Pictures that users pass in, of any form, and lists of them: checked and brought into a few forms."""
 
 from collections.abc import Iterable
 import io
@@ -16,23 +16,23 @@ from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.paths import user_path
 
 Image = PIL.Image.Image | Crops | Picture | str | os.PathLike | bytes | bytearray | np.ndarray | io.IOBase | object
-"""What may be given as a picture.
+"""What users may pass as a picture.
 
 A PIL image; a file's name; the bytes of a file, or one that is open in binary mode; pixels, as an array of any library:
 [h w], [h w 1], [h w 3] or [h w 4], whole numbers of 0 to 255 or floats of 0 to 1; `Crops`, which are cut already.
 """
 
-WANTED = "give a PIL image, a file's name, a file's bytes or an array of pixels [h w 3]"
+REMEDY = "give a PIL image, a file's name, a file's bytes or an array of pixels [h w 3]"
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/|data:|//")
 _CHANNELS = (1, 2, 3, 4)
 """Grey, grey and alpha, RGB, RGBA."""
 
 
-def given(image: Image) -> Picture | Crops | PIL.Image.Image | Path | bytes:
-    """A picture in one of the forms that it is read from.
+def readable(image: Image) -> Picture | Crops | PIL.Image.Image | Path | bytes:
+    """The picture in a form that it can be read from: a file's path, its bytes, a PIL image, or decoded already.
 
     Raises ValueError for a URL, which is not fetched; for a file that is closed; for pixels in another order or range;
-    and for everything else.
+    and for everything else that is no `Image`.
     """
     if isinstance(image, Picture):
         return image
@@ -48,7 +48,7 @@ def given(image: Image) -> Picture | Crops | PIL.Image.Image | Path | bytes:
         return _read(image)
     if hasattr(image, "__array__") or hasattr(image, "__array_interface__"):
         return from_array(image)
-    raise ValueError(f"picture: got {shown(image)}; {WANTED}.")
+    raise ValueError(f"picture: got {shown(image)}; {REMEDY}.")
 
 
 def _checked_crops(crops: Crops) -> Crops:
@@ -87,12 +87,12 @@ def _read(file: Any) -> bytes:
     """All bytes of an open file, from its beginning where it has one; it stays open, and where it was."""
     name = f"the open file {getattr(file, 'name', '')}".rstrip()
     try:
-        place = file.tell() if file.seekable() else None
-        if place is not None:
+        position = file.tell() if file.seekable() else None
+        if position is not None:
             file.seek(0)
         data = file.read()
-        if place is not None:
-            file.seek(place)
+        if position is not None:
+            file.seek(position)
     except (ValueError, OSError, AttributeError, TypeError) as error:
         what = "is closed" if getattr(file, "closed", False) else "cannot be read"
         raise ValueError(f"picture: {name} {what} ({error}); open it for reading, in binary mode.") from error
@@ -102,7 +102,7 @@ def _read(file: Any) -> bytes:
 
 
 def from_array(image: Any) -> PIL.Image.Image:
-    """Pixels of any library's array as an image of their own.
+    """A PIL image of the pixels in any library's array, copied.
 
     Raises ValueError where the shape or the numbers are none of a picture's.
     """
@@ -139,8 +139,8 @@ def _bytes_of(array: np.ndarray) -> np.ndarray:
         return array.astype(np.uint8) * np.uint8(255)
     is_float = jnp.issubdtype(array.dtype, jnp.floating)  # bfloat16, too
     if not is_float and array.dtype.kind not in "iu":
-        wanted = "whole numbers of 0 to 255, or floats of 0 to 1"
-        raise ValueError(f"picture: got an array of {array.dtype}; give {wanted}.")
+        allowed_values = "whole numbers of 0 to 255, or floats of 0 to 1"
+        raise ValueError(f"picture: got an array of {array.dtype}; give {allowed_values}.")
     array = array.astype(np.float32) if is_float else array
     least, most, allowed = array.min(), array.max(), 1 if is_float else 255
     if not (least >= 0 and most <= allowed):  # nan is neither
@@ -152,41 +152,41 @@ def _bytes_of(array: np.ndarray) -> np.ndarray:
     return np.rint(array * 255).astype(np.uint8) if is_float else array.astype(np.uint8)
 
 
-def is_one(value: Any) -> bool:
+def is_picture(value: Any) -> bool:
     """Whether this is a picture, and no list of them: a text is a name, an array of three axes is pixels."""
     if isinstance(value, PIL.Image.Image | Picture | Crops | str | os.PathLike | bytes | bytearray | memoryview):
         return True
     return hasattr(value, "read") or getattr(value, "ndim", 0) in (2, 3)
 
 
-def listed(images: Any) -> list[Any]:
+def as_list(images: Any) -> list[Any]:
     """The pictures of one prompt: of a list, an array of several, one picture alone, or None for none.
 
     Raises ValueError for what is no list.
     """
     if images is None:
         return []
-    if is_one(images):
+    if is_picture(images):
         return [images]
     if not isinstance(images, Iterable) or isinstance(images, dict | set | frozenset):
         raise ValueError(f"pictures: got {shown(images)}; give a list of them.")
     return list(images)
 
 
-def lists(images: Any, prompts: int, caller: str, rows: str) -> list[list[Any]]:
+def per_prompt(images: Any, prompts: int, caller: str, rows: str) -> list[list[Any]]:
     """The pictures of each prompt.
 
-    For a single prompt its pictures may stand in `images` itself, which need not be a list of one list. For several
-    prompts as many pictures are refused: whether each has one, or all of them have all, is not to be told.
-    rows: the prompts in words, for errors.
+    The pictures of a single prompt may also be a flat list: ["a.png"] is [["a.png"]]. With several prompts a flat list
+    is refused, since it could mean one picture for each prompt or all pictures for all. caller, rows: the function and
+    its prompts in words, for errors.
 
     Raises ValueError where there are not as many lists as prompts.
     """
     if images is None:
         return [[] for _ in range(prompts)]
-    outer = listed(images)
-    bare = [entry for entry in outer if is_one(entry)]
-    if prompts == 1 and (is_one(images) or len(bare) == len(outer)):
+    outer = as_list(images)
+    bare = [entry for entry in outer if is_picture(entry)]
+    if prompts == 1 and (is_picture(images) or len(bare) == len(outer)):
         return [outer]
     if bare:
         raise ValueError(
@@ -195,4 +195,4 @@ def lists(images: Any, prompts: int, caller: str, rows: str) -> list[list[Any]]:
         )
     if len(outer) != prompts:
         raise ValueError(f"{caller}: got {prompts} {rows} {len(outer)} lists of pictures; give one for each.")
-    return [listed(entry) for entry in outer]
+    return [as_list(entry) for entry in outer]

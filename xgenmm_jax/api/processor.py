@@ -1,4 +1,4 @@
-"""Pictures and text as one model takes them."""
+"""From pictures and text to prompts of a model."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,8 +24,9 @@ class Processor:
     """How a model's inputs are made.
 
     anyres: how pictures are cut into views. chat: how conversations are written. pixel_mean, pixel_std: of pixels in
-    0..1, as the tower has them. official_images: pictures as the released code reads them, a photo as the camera held
-    it and transparency dropped; by default it is turned upright, and transparency lies on white.
+    0..1, those of the tower's config. official_images: read pictures as the released code does, without the rotation
+    in a photo's EXIF and with transparency dropped; by default a photo is rotated upright and transparency is blended
+    with white.
     """
 
     tokenizer: Tokenizer
@@ -46,10 +47,10 @@ class Processor:
     def picture(self, image: Image) -> Picture | Crops:
         """The picture in a file, its bytes, a PIL image or an array, not cut yet; what is cut already stays as it is.
 
-        A PIL image is taken as it is now, its frame included. Raises ValueError where it is no picture
-        (`pictures.given`).
+        A PIL image is read at its current frame. Raises ValueError where it is no picture
+        (`pictures.readable`).
         """
-        image = pictures.given(image)
+        image = pictures.readable(image)
         if isinstance(image, Picture | Crops):
             return image
         if isinstance(image, Path):
@@ -60,15 +61,15 @@ class Processor:
 
     def pictures(self, images: Sequence[Image] | Image | None) -> tuple[Picture | Crops, ...]:
         """Those of one prompt: of a list, of one picture alone, or of None, which is none."""
-        return tuple(map(self.picture, pictures.listed(images)))
+        return tuple(map(self.picture, pictures.as_list(images)))
 
     def prompt(
         self, text: str | object, images: Sequence[Image] | Image | None = (), chat_template: bool = True
     ) -> Prompt:
         """A question about pictures, for `generate`.
 
-        chat_template: the text is a user's turn and the model's answer follows; False: the model goes on writing it.
-        Where the text has no `<image>` of its own, all pictures come first.
+        chat_template: the text is a user's turn that the model answers; False: the model continues the text. Where the
+        text has no `<image>`, all pictures come first.
 
         Raises ValueError where `<image>` and pictures differ in number.
         """
@@ -98,7 +99,7 @@ def _text(question: Any) -> str:
 
 
 class IdsOnly(Tokenizer):
-    """Stands for the tokenizer of a folder that has none: special ids by their place, and no text.
+    """In place of the tokenizer of a folder that has none: special ids by their order, and no text.
 
     num_text_tokens: ids before the decoupled ones; above them the order is Phi-3's (`data/text/tokenizer.py`).
     """

@@ -1,4 +1,4 @@
-"""What may be asked of generation: every limit, setting and id, checked before anything runs."""
+"""Checks of numbers and ids that users pass, before anything runs."""
 
 import math
 import operator
@@ -35,45 +35,45 @@ def real(name: str, value: Any) -> float:
     return number
 
 
-def token_ids(given: Any, count: int, what: str) -> Int32[np.ndarray, " n"]:
+def token_ids(ids: Any, count: int, what: str) -> Int32[np.ndarray, " n"]:
     """A row of ids: a list or an array of any kind of integers.
 
     count: of the model's ids. what: the row in words, for errors, as "generation: prompt 2".
 
     Raises ValueError where it is no row, holds no id, or one outside of 0 .. count - 1.
     """
-    wanted = f"give a list of ids, whole numbers from 0 to {count - 1}"
+    remedy = f"give a list of ids, whole numbers from 0 to {count - 1}"
     try:
-        array = np.asarray(given)
+        array = np.asarray(ids)
     except (TypeError, ValueError, RuntimeError) as error:  # rows of unequal length; another library's refusal
-        raise ValueError(f"{what} is {shown(given)}; {wanted}.") from error
+        raise ValueError(f"{what} is {shown(ids)}; {remedy}.") from error
     if array.ndim != 1:
-        raise ValueError(f"{what} is {shown(given)}; {wanted}.")
+        raise ValueError(f"{what} is {shown(ids)}; {remedy}.")
     if not array.size:
         raise ValueError(f"{what} is empty; give one token or more.")
     if array.dtype.kind not in "iu":  # Python's integers of any size are objects
         bad = [id_ for id_ in array.tolist() if not isinstance(id_, int) or isinstance(id_, bool)]
         if bad:
-            raise ValueError(f"{what} holds {shown(bad[0])}; {wanted}.")
+            raise ValueError(f"{what} holds {shown(bad[0])}; {remedy}.")
     outside = np.flatnonzero((array < 0) | (array >= count))
     if outside.size:
-        place = outside[0]
-        raise ValueError(f"{what} has the id {array[place]} at {place}; the model's ids are 0 to {count - 1}.")
+        index = outside[0]
+        raise ValueError(f"{what} has the id {array[index]} at {index}; the model's ids are 0 to {count - 1}.")
     return array.astype(np.int32)
 
 
-def stop_ids(given: Any, count: int) -> tuple[int, ...]:
+def stop_ids(ids: Any, count: int) -> tuple[int, ...]:
     """The ids that end an answer, each once: of one id, or of several or none.
 
     Raises ValueError for what is no id of the model.
     """
-    if isinstance(given, set | frozenset | tuple | list):
-        given = list(given)
-        if not given:
+    if isinstance(ids, set | frozenset | tuple | list):
+        ids = list(ids)
+        if not ids:
             return ()
-    elif not isinstance(given, str) and getattr(given, "ndim", 0) == 0:
-        given = [given]
-    return tuple(dict.fromkeys(token_ids(given, count, "generation: stop_ids").tolist()))
+    elif not isinstance(ids, str) and getattr(ids, "ndim", 0) == 0:
+        ids = [ids]
+    return tuple(dict.fromkeys(token_ids(ids, count, "generation: stop_ids").tolist()))
 
 
 def shown(value: Any) -> str:

@@ -63,7 +63,7 @@ def check_view(config: VLMConfig, view: View) -> None:
 
 
 _Digest = tuple[bytes, tuple[int, int], AnyRes, tuple[int, ...]]
-"""Views that show a model the same: hash of the crops, size before cutting, way of cutting, instruction."""
+"""Equal for views that give a model the same input: hash of the crops, size before cutting, anyres, instruction."""
 
 
 class VisionTable:
@@ -102,19 +102,19 @@ class VisionTable:
         return self._table
 
     def index(self, view: View) -> Int32[np.ndarray, " m"]:
-        """Where a loaded view's tokens stand in `table`: slot * Q + q."""
+        """Indices of a loaded view's tokens in `table`, flattened to [slots * Q, D]: slot * Q + q."""
         tokens = self.config.tokens_per_group
         slots = self._slots_of[self._digest_of[view]]
         return (slots[:, None] * tokens + np.arange(tokens, dtype=np.int32)).reshape(-1)
 
     def load(self, views: Iterable[View]) -> None:
-        """Encodes what is not there yet. Afterwards all these views, and as many others as fit, are in the table."""
-        wanted = dict.fromkeys(views)
-        need = sum(map(self.groups, wanted))
-        if need > self.slots:
-            self._resize(1 << (need - 1).bit_length())
+        """Encodes the views that are not in the table yet; as many earlier ones as fit stay in it."""
+        unique = dict.fromkeys(views)
+        needed = sum(map(self.groups, unique))
+        if needed > self.slots:
+            self._resize(1 << (needed - 1).bit_length())
         missing: dict[tuple[int, bool], list[View]] = {}
-        for view in wanted:
+        for view in unique:
             if self._digest_of.get(view) in self._slots_of:
                 self._touch(view, self._digest_of[view])
             else:
@@ -127,7 +127,7 @@ class VisionTable:
             self._digest_of.popitem(last=False)
 
     def _load_alike(self, views: list[View], crops: int) -> None:
-        """Views of as many crops each: those that turn out to be new are encoded in full chunks."""
+        """Views of as many crops each: those whose pixels are new are encoded in full chunks."""
         most = max(1, CHUNK_CROPS // crops)
         chunk: list[tuple[View, np.ndarray, np.ndarray]] = []
         full = self._full_chunks
@@ -161,7 +161,7 @@ class VisionTable:
         self._free = list(range(slots))
         width = self.config.decoder.width
         table = jnp.zeros((slots, self.config.tokens_per_group, width), self.config.dtype)
-        # Where the encoder leaves it, or the second chunk would be compiled anew.
+        # The sharding of the encoder's output, or the second chunk would be compiled anew.
         placed = jax.tree.leaves(self._params)[0].sharding
         whole = NamedSharding(placed.mesh, jax.P()) if isinstance(placed, NamedSharding) else placed
         self._table = jax.device_put(table, whole)
@@ -206,7 +206,7 @@ def _encode_into(
     table: Float[Array, "slots Q D"],
     slots: Int32[Array, " n"],
 ) -> Float[Array, "slots Q D"]:
-    """The table with the batch's groups at `slots`; a slot behind the end is not written."""
+    """The table with the batch's groups at `slots`; a slot past its end is not written."""
     tokens = VLM(config).apply({"params": params}, batch, method="encode_images")
     table = table.at[slots].set(tokens.reshape(-1, *table.shape[1:]).astype(table.dtype), mode="drop")
-    return constrain(table, (None, None, None))  # whole on every device: any row may read any slot
+    return constrain(table, (None, None, None))  # replicated: any row may read any slot

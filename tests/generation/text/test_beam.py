@@ -30,8 +30,8 @@ def parameters() -> dict:
 
 @jax.jit
 def log_probabilities(token_ids, length):
-    places = jnp.broadcast_to(jnp.arange(LENGTH, dtype=jnp.int32), token_ids.shape)
-    logits = DECODER.apply({"params": parameters()}, token_ids, (places < length).astype(jnp.int32), places)
+    positions = jnp.broadcast_to(jnp.arange(LENGTH, dtype=jnp.int32), token_ids.shape)
+    logits = DECODER.apply({"params": parameters()}, token_ids, (positions < length).astype(jnp.int32), positions)
     return jax.nn.log_softmax(logits[:, length - 1], axis=-1)
 
 
@@ -52,7 +52,7 @@ class Hypotheses:
         if len(self.beams) < self.number or score > self.worst:
             self.beams.append((score, ids))
             if len(self.beams) > self.number:
-                ordered = sorted((score, place) for place, (score, _) in enumerate(self.beams))
+                ordered = sorted((score, index) for index, (score, _) in enumerate(self.beams))
                 del self.beams[ordered[0][1]]
                 self.worst = ordered[1][0]
             else:
@@ -65,19 +65,19 @@ class Hypotheses:
 def by_the_book(prompt: list[int], number: int, penalty: float, stops: tuple[int, ...], limit: int):
     """One prompt's best answer, its stop id with it, and its score before."""
     hypotheses = Hypotheses(number, penalty)
-    beams = [(0.0 if place == 0 else -1e9, []) for place in range(number)]
+    beams = [(0.0 if index == 0 else -1e9, []) for index in range(number)]
     for step in range(1, limit + 1):
         scores = next_scores([prompt + ids for _, ids in beams])
         totals = (np.array([total for total, _ in beams])[:, None] + scores).reshape(-1)
         order = np.argsort(-totals, kind="stable")[: max(2, 1 + len(stops)) * number]
         going_on = []
-        for rank, place in enumerate(order):
-            ids = [*beams[place // scores.shape[1]][1], int(place % scores.shape[1])]
+        for rank, index in enumerate(order):
+            ids = [*beams[index // scores.shape[1]][1], int(index % scores.shape[1])]
             if ids[-1] in stops:
                 if rank < number:
-                    hypotheses.add(ids, totals[place], step)
+                    hypotheses.add(ids, totals[index], step)
             else:
-                going_on.append((totals[place], ids))
+                going_on.append((totals[index], ids))
             if len(going_on) == number:
                 break
         beams = going_on
@@ -112,8 +112,8 @@ def test_answers_and_scores_are_those_of_transformers(number, penalty, stops):
     )
     assert answers.shape == (ROWS + 1, 16)
     for prompt, answer, score in zip(prompts, np.asarray(answers), np.asarray(scores), strict=False):
-        wanted_score, wanted = by_the_book(prompt.tolist(), number, penalty, stops, limit)
-        assert answer.tolist() == wanted + [PAD] * (16 - len(wanted))
-        np.testing.assert_allclose(score, wanted_score, rtol=0, atol=1e-4)
-        stopped += wanted[-1] in stops
+        expected_score, expected = by_the_book(prompt.tolist(), number, penalty, stops, limit)
+        assert answer.tolist() == expected + [PAD] * (16 - len(expected))
+        np.testing.assert_allclose(score, expected_score, rtol=0, atol=1e-4)
+        stopped += expected[-1] in stops
     assert stopped

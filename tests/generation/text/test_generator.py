@@ -86,8 +86,9 @@ LENGTH = 96
 @functools.partial(jax.jit, static_argnums=0)
 def next_token(config: VLMConfig, params, embeddings, length):
     """The likeliest token behind the first `length` embeddings, run without cache; what follows them is padding."""
-    model, place = VLM(config), jnp.arange(LENGTH, dtype=jnp.int32)[None]
-    run = lambda m: m.logits(m.decoder.hidden(embeddings[None], (place < length).astype(jnp.int32), place))  # noqa: E731
+    model, positions = VLM(config), jnp.arange(LENGTH, dtype=jnp.int32)[None]
+    segment_ids = (positions < length).astype(jnp.int32)
+    run = lambda m: m.logits(m.decoder.hidden(embeddings[None], segment_ids, positions))  # noqa: E731
     return jnp.argmax(model.apply({"params": params}, method=run)[0, length - 1])
 
 
@@ -158,13 +159,13 @@ def test_a_prompt_alone_is_answered_as_in_a_batch(words, config):
 
 
 def test_answers_depend_on_no_bucket_nor_on_how_many_are_asked_together(words, config, monkeypatch):
-    wanted = reference(config, prompts(words), words)
+    expected = reference(config, prompts(words), words)
     small = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=2))
-    assert small.generate(prompts(words), GREEDY) == wanted
+    assert small.generate(prompts(words), GREEDY) == expected
     monkeypatch.setattr(buckets, "PROMPT_BUCKETS", (72,))
     monkeypatch.setattr(buckets, "NEW_TOKEN_BUCKETS", (20,))
     large = Generator(config, parameters(config), words, GRIDS, limits=Limits(rows=16, prefill_positions=300))
-    assert large.generate(prompts(words) * 3, GREEDY) == wanted * 3
+    assert large.generate(prompts(words) * 3, GREEDY) == expected * 3
 
 
 def test_few_shapes_change_no_answer_and_compile_less(words, config, monkeypatch):
@@ -176,13 +177,13 @@ def test_few_shapes_change_no_answer_and_compile_less(words, config, monkeypatch
         return generate_rows(*args, **kwargs)
 
     monkeypatch.setattr(decode, "generate_rows", noted)
-    for few, wanted in ((True, {(4, 32), (4, 64)}), (False, {(1, 16), (1, 32), (1, 48)})):
+    for few, expected in ((True, {(4, 32), (4, 64)}), (False, {(1, 16), (1, 32), (1, 48)})):
         shapes.clear()
         limits = Limits(rows=4, few_shapes=few)
         generator = Generator(config, parameters(config), words, GRIDS, limits=limits)
         for prompt in prompts(words):
             assert generator.generate([prompt], GREEDY) == reference(config, [prompt], words)
-        assert shapes == wanted
+        assert shapes == expected
 
 
 def test_a_shared_prefix_changes_nothing(words, config):
@@ -196,12 +197,12 @@ def test_a_shared_prefix_changes_nothing(words, config):
 
 def test_a_table_too_small_for_all_pictures_grows_or_is_filled_again(words, config):
     many = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in range(5)]
-    wanted = reference(config, many, words, BASE)
+    expected = reference(config, many, words, BASE)
     small = Generator(config, parameters(config), words, BASE, limits=Limits(rows=2, vision_mib=0))
     assert small._vision.slots == 1
-    assert small.generate(many, GREEDY) == wanted
+    assert small.generate(many, GREEDY) == expected
     assert small._vision.slots == 2
-    assert small.generate(many, GREEDY) == wanted
+    assert small.generate(many, GREEDY) == expected
 
 
 def test_one_view_of_a_picture_is_another_than_its_crops(words, config):

@@ -22,7 +22,7 @@ def frequencies(decoding: Decoding) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "decoding, kept",
+    "decoding, possible",
     [
         (Decoding(temperature=1.0), [0, 1, 2, 3]),
         (Decoding(temperature=0.5), [0, 1, 2, 3]),
@@ -37,14 +37,14 @@ def frequencies(decoding: Decoding) -> np.ndarray:
         (Decoding(temperature=0.5, top_k=3, top_p=0.99), [0, 1, 3]),
     ],
 )
-def test_draws_follow_the_distribution_that_is_left(decoding, kept):
+def test_draws_follow_the_distribution_that_is_left(decoding, possible):
     weights = np.zeros(4)
-    weights[kept] = PROBABILITIES[kept] ** (1 / decoding.temperature)
-    wanted = weights / weights.sum()
+    weights[possible] = PROBABILITIES[possible] ** (1 / decoding.temperature)
+    expected = weights / weights.sum()
     drawn = frequencies(decoding)
-    assert set(np.flatnonzero(drawn)) == set(kept)
+    assert set(np.flatnonzero(drawn)) == set(possible)
     # Four standard deviations of the mean.
-    np.testing.assert_array_less(np.abs(drawn - wanted), 4 * np.sqrt(wanted * (1 - wanted) / DRAWS) + 1e-12)
+    np.testing.assert_array_less(np.abs(drawn - expected), 4 * np.sqrt(expected * (1 - expected) / DRAWS) + 1e-12)
 
 
 def test_the_likeliest_of_one_is_greedy_among_equals_too():

@@ -47,11 +47,12 @@ def beam_rows(
 ) -> tuple[Int32[Array, "B U"], Float[Array, " B"]]:
     """The best answer of each row, as `decode.generate_rows` gives them, and its score; `settings.decoding` has W.
 
-    A row is done when its W finished answers are all better than its best candidate is now; those that the limit cuts
-    compete unfinished. Prompts are computed once and their keys and values copied for each beam.
+    A row is done when its W finished answers all have a higher score than its best candidate. At the limit, unfinished
+    answers compete with the finished ones.
     """
     batch, length = rows.token_ids.shape
     number, penalty = settings.decoding.num_beams, settings.decoding.length_penalty
+    # Prompts once, then a copy of keys and values for each beam.
     last, cache = decode.prefill(decoder, params, rows, vision_table, prefix, capacity, settings.prefill_positions)
     cache = sharded(jax.tree.map(lambda leaf: jnp.repeat(leaf, number, axis=1), cache))
     start = cache.key.shape[2] - capacity
@@ -85,6 +86,7 @@ def beam_rows(
         return select(state._replace(cache=cache), hidden)
 
     state = jax.lax.while_loop(unfinished, advance, select(state, jnp.repeat(last, number, axis=0)))
+    # Rows that the limit ended.
     cut = jnp.where(state.done[:, None], -jnp.inf, state.scores / state.step.astype(jnp.float32) ** penalty)
     finished, scores = _best(state, state.answers, cut)
     return finished[:, 0], scores[:, 0]

@@ -116,6 +116,7 @@ def prefill(
         )
         return hidden[:, -1], cache
 
+    # One block, or several one after the other.
     blocks = _blocks(batch, length, positions_together)
     if blocks == 1:
         return block_of(rows)

@@ -24,10 +24,10 @@ from xgenmm_jax.ops.partitioning import ShardingContext
 from xgenmm_jax.seeds import random_key
 
 _IN_FLIGHT = 2
-"""Batches whose answers are not fetched yet: the host lays out the next while the device works."""
+"""Batches whose answers are not fetched yet: the host prepares the next while the device works."""
 
 _STREAM_STEPS = 4
-"""Tokens between two looks of a stream at its answer: a word or two, so that the device seldom waits for the host."""
+"""Tokens that a stream writes at once: a word or two, so that the device seldom waits for the host."""
 
 
 class Generator:
@@ -67,6 +67,7 @@ class Generator:
         stops = arguments.stop_ids(stop_ids, config.decoder.logits)
         together = limits.prefill_positions or (1024 if jax.default_backend() == "cpu" else 32768)
         self._settings = decode.Settings(stops, tokenizer.pad_id, prefill_positions=together)
+        # As many vision tokens as the limit allows, on the device for as long as the generator.
         bytes_per_slot = config.tokens_per_group * config.decoder.width * jnp.dtype(config.dtype).itemsize
         slots = max((limits.vision_mib << 20) // bytes_per_slot, 1)
         self._vision = VisionTable(config, self._params, min(slots, 4096), full_chunks=limits.few_shapes)
@@ -165,18 +166,23 @@ class Generator:
     def _texts(
         self, layers: tuple[PyTree, ...], state: decode.State, max_new_tokens: int, settings: decode.Settings
     ) -> Iterator[str]:
-        """The answer so far, again and again until it ends."""
+        """The answer so far, after its first token and then after every _STREAM_STEPS more, until it ends."""
         params = self._params["decoder"]
         for until in (*range(1, max_new_tokens, _STREAM_STEPS), max_new_tokens):
             if until > 1:
                 with self._placed():
-                    reached = jnp.int32(until)
-                    state = decode.continue_rows(self._decoder, params, layers, state, reached, settings=settings)
+                    state = decode.continue_rows(
+                        self._decoder, params, layers, state, jnp.int32(until), settings=settings
+                    )
             yield self.tokenizer.decode(self._until_stop(np.asarray(state.answers[0])), keep_special=False)
             if bool(state.done[0]):
                 return
 
     def _expand(self, number: int, prompt: Prompt, shared: int, anyres: AnyRes) -> ExpandedPrompt:
+        """The prompt with room for its vision tokens, without its first `shared` ids.
+
+        Raises ValueError where its ids or pictures are refused, see `generate`.
+        """
         ids = arguments.token_ids(prompt.token_ids, self.config.decoder.logits, f"generation: prompt {number}")
         if np.all(ids == self.tokenizer.pad_id):
             raise ValueError(f"generation: prompt {number} is nothing but pads, which nobody reads; give a token.")
