@@ -31,7 +31,7 @@ def test_no_tokens_are_not_asked_for(value):
     "value", [1.0, 2.5, "3", b"3", None, True, [4], {}, math.nan, np.float64(2), np.array([1]), 1j]
 )
 @pytest.mark.parametrize("name", ["max_new_tokens", "num_beams", "top_k", "seed"])
-def test_what_is_no_whole_number_is_told(name, value):
+def test_what_is_no_whole_number_is_refused(name, value):
     """A float of tokens ended in jax, a None in a comparison."""
     with pytest.raises(ValueError, match=f"generation: got {name} .*; give a whole number") as error:
         Decoding(**{name: value})
@@ -40,7 +40,7 @@ def test_what_is_no_whole_number_is_told(name, value):
 
 @pytest.mark.parametrize("value", ["1", b"1", None, True, [1.0], {}, 1j, np.ones(1), math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["temperature", "top_p", "length_penalty"])
-def test_what_is_no_finite_number_is_told(name, value):
+def test_what_is_no_finite_number_is_refused(name, value):
     with pytest.raises(ValueError, match=f"generation: got {name} .*; give a (finite )?number"):
         Decoding(**{name: value})
 
@@ -61,7 +61,7 @@ def test_what_is_no_finite_number_is_told(name, value):
         ({"temperature": 1, "top_p": -1}, "top_p -1.0; give more than 0 and at most 1"),
     ],
 )
-def test_settings_that_mean_nothing_are_told(settings, sentence):
+def test_settings_that_mean_nothing_are_refused(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         Decoding(**settings)
 

@@ -98,7 +98,7 @@ def test_pictures_of_a_single_prompt_may_lie_flat(lmm, tmp_path):
         (Prompt((5,), ()), "got a Prompt; give a list of prompts"),
     ],
 )
-def test_prompts_that_are_none_are_told_before_anything_runs(lmm, nothing_runs, prompts, sentence):
+def test_prompts_that_are_none_are_refused_before_anything_runs(lmm, nothing_runs, prompts, sentence):
     """Ids above the vocabulary were read as its last one, an empty prompt was answered, a float was cut."""
     for decoding in (Decoding(2), Decoding(2, num_beams=2), Decoding(2, temperature=1.0)):
         with pytest.raises(ValueError, match=sentence):
@@ -175,7 +175,7 @@ def test_seeds_of_any_size_draw_answers_of_their_own(lmm, unchecked_signatures):
         ([[5, 6]], {"probe": ["embeddings", None]}, "probe: got a list that begins with 'embeddings'; give names"),
     ],
 )
-def test_rows_that_are_none_are_told_before_anything_runs(lmm, nothing_runs, rows, options, sentence):
+def test_rows_that_are_none_are_refused_before_anything_runs(lmm, nothing_runs, rows, options, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
         lmm.forward(rows, **options)
     assert "\n" not in str(error.value)
@@ -205,7 +205,7 @@ def test_one_intermediate_may_be_named_by_itself(lmm):
         (tiny28.FOLDER, {"tokenizer": "nowhere.model"}, "tokenizer: no file 'nowhere.model'"),
     ],
 )
-def test_what_cannot_be_loaded_is_told(path, options, sentence):
+def test_what_cannot_be_loaded_is_refused(path, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         xgenmm_jax.load(path, **options)
 
@@ -233,7 +233,7 @@ print(json.dumps(told))
 """
 
 
-def test_numbers_of_the_wrong_kind_are_told_to_users(tmp_path):
+def test_numbers_of_the_wrong_kind_are_refused_for_users(tmp_path):
     """Without the tests' own check of signatures, as users have it."""
     settings = [
         {"max_new_tokens": "5"}, {"max_new_tokens": 2.5}, {"max_new_tokens": None}, {"num_beams": 2.0}, {"top_k": "a"},

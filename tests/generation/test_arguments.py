@@ -47,7 +47,7 @@ def test_ids_of_every_kind_are_a_row(given):
         ((number for number in [1]), "row 3 is a generator"),
     ],
 )
-def test_what_is_no_row_of_the_models_ids_is_told(given, sentence):
+def test_what_is_no_row_of_the_models_ids_is_refused(given, sentence):
     """Ids above the vocabulary were read as its last, floats were cut, a batch of rows was one long row."""
     with pytest.raises(ValueError, match=f"^{sentence}") as error:
         arguments.token_ids(given, 10, "row 3")
@@ -66,7 +66,7 @@ def test_stop_ids_are_one_or_several(given, ids):
 @pytest.mark.parametrize(
     "given", [10, -1, [3, 10], "<|end|>", ["<|end|>"], 2.0, [[1]], {"a": 1}, True, np.ones((2, 2))]
 )
-def test_stop_ids_that_no_token_has_are_told(given):
+def test_stop_ids_that_no_token_has_are_refused(given):
     """They ended nothing; a list ended in an unhashable type."""
     with pytest.raises(ValueError, match="generation: stop_ids "):
         arguments.stop_ids(given, 10)
@@ -76,7 +76,7 @@ def test_stop_ids_that_no_token_has_are_told(given):
     "limits, name", [({"rows": 0}, "rows"), ({"rows": -4}, "rows"), ({"cache_mib": -1}, "cache_mib"),
                      ({"vision_mib": -1}, "vision_mib"), ({"prefill_positions": 0}, "prefill_positions")],
 )  # fmt: skip
-def test_limits_below_anything_are_told(limits, name):
+def test_limits_below_anything_are_refused(limits, name):
     with pytest.raises(ValueError, match=f"got limits.{name} -?[014]; give [01] or more"):
         Limits(**limits)
     assert Limits(vision_mib=0, cache_mib=0).rows == 64

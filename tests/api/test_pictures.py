@@ -1,4 +1,4 @@
-"""Everything that may be given as a picture, or as lists of them, and what is told of the rest."""
+"""Everything that users may pass as a picture, or as lists of them, and the errors for everything else."""
 
 import io
 import os
@@ -141,7 +141,7 @@ def test_what_becomes_of_an_array_later_does_not_matter(processor):
         (Waiting(), "the Waiting gives no array .*detach.*cpu"),
     ],
 )
-def test_arrays_that_are_no_pixels_are_told(processor, array, sentence):
+def test_arrays_that_are_no_pixels_are_refused(processor, array, sentence):
     with pytest.raises(ValueError, match=f"^picture: .*{sentence}") as error:
         processor.picture(array)
     assert "\n" not in str(error.value)
@@ -285,7 +285,7 @@ def test_several_prompts_have_lists_of_their_own():
         ([3, 4], 2, "got 3; give a list of them"),
     ],
 )
-def test_lists_that_leave_it_open_are_told(images, prompts, sentence):
+def test_lists_that_leave_it_open_are_refused(images, prompts, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
         pictures.per_prompt(images, prompts, "generate", "prompts and")
     assert "\n" not in str(error.value)
@@ -301,7 +301,7 @@ def test_a_prompt_takes_a_picture_by_itself(processor):
 
 
 @pytest.mark.parametrize("question", [None, 3, b"a", ["a"], Path("a")])
-def test_a_question_that_is_no_text_is_told(processor, question):
+def test_a_question_that_is_no_text_is_refused(processor, question):
     for ask in (processor.prompt, processor.question_prompt):
         with pytest.raises(ValueError, match="prompt: got .*; give a question, as text"):
             ask(question)
