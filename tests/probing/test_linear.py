@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.probing import labeled_images, linear
+from xgenmm_jax.probing import figures, labeled_images, linear
 
 
 def test_ridge_reads_what_is_linear_and_nothing_else():
@@ -92,3 +92,10 @@ def test_a_missing_library_is_named_with_its_extra(library, use, monkeypatch):
     monkeypatch.setattr(importlib, "import_module", without)
     with pytest.raises(ValueError, match=rf"{library} is missing; `pip install xgenmm_jax\[probing\]`"):
         use()
+
+
+def test_every_line_of_a_chart_is_drawn():
+    """The fifth of five models was left out, for want of a fifth color."""
+    _, axes = figures.figure(4.0, 3.0)
+    figures.curves(axes[0, 0], {str(n): [0.1 * n, 0.5] for n in range(6)}, ["a", "b"], "", [0.1 * n for n in range(6)])
+    assert len(axes[0, 0].lines) == 12

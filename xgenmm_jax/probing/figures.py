@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import io
+import itertools
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,9 @@ def curves(
     baselines: Sequence[float] = (),
 ) -> None:
     """Lines over named ticks, in percent. baselines: of each line, dotted; equal ones are drawn once."""
-    for (name, line), color in zip(values.items(), LINES, strict=False):
+    for (name, line), color in zip(values.items(), itertools.cycle(LINES), strict=False):
         axis.plot(range(len(line)), 100 * np.asarray(line), marker="o", markersize=3, color=color, label=name)
-    levels = dict(zip(baselines, LINES, strict=False))
+    levels = dict(zip(baselines, itertools.cycle(LINES), strict=False))
     for number, (level, color) in enumerate(levels.items()):
         color, label = QUIET if len(levels) == 1 else color, "" if number else "commonest label"
         axis.axhline(100 * level, color=color, linewidth=1, linestyle=":", label=label)
