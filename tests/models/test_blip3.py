@@ -202,7 +202,9 @@ def test_mlp_connector_pools_each_crop():
     config = replace(CONFIG, connector=MLPConnectorConfig(width=8, out_width=16))
     assert config.tokens_per_group == 4
     params = nn.unbox(jax.jit(lambda key: initialize(config, key))(jax.random.key(1)))
-    logits = logits_of(config, params, smallest_batch(config))
+    row = jnp.ones((1, 5), jnp.int32)
+    batch = smallest_batch(config)._replace(slot=jnp.cumsum(row, axis=1, dtype=jnp.int32) - 2, segment_ids=row)
+    logits = logits_of(config, params, batch)
     assert logits.shape == (1, 5, 23) and np.isfinite(logits).all()
 
 

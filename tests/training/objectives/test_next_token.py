@@ -38,7 +38,7 @@ def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_pat
     )
     config = dataclasses.replace(config, data=data)
     tokenizer = Tokenizer.load(path)
-    rows = plan_window(data, open_sources(data), tokenizer, seed=0, window=0).rows
+    rows = plan_window(data, open_sources(data), tokenizer, seed=0, number=0).rows
     samples = [[sample] for row in rows for sample in row]
     assert len(rows) < len(samples)
     rows += [[]] * (len(samples) - len(rows))  # both of one shape, compiled once
@@ -82,7 +82,7 @@ def test_a_sample_that_is_left_out_of_its_row_adds_nothing_and_moves_nothing(tmp
     model = dataclasses.replace(config.model, token_sampling=token_sampling, max_image_crops=3)
     config = dataclasses.replace(config, data=data, model=model)
     tokenizer = Tokenizer.load(path)
-    rows = plan_window(data, open_sources(data), tokenizer, seed=0, window=0).rows
+    rows = plan_window(data, open_sources(data), tokenizer, seed=0, number=0).rows
     count = sum(map(len, rows))
     objective = Bound.of(config)
     params = random_parameters(objective.init)

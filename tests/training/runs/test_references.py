@@ -83,9 +83,9 @@ def test_dpo_goes_on_bit_for_bit_when_the_run_that_it_started_from_has_trained_o
                     signal.raise_signal(signal.SIGTERM)
                 yield batch
 
-        monkeypatch.setattr(packed_rows.pipeline, "batches", interrupted)
+        monkeypatch.setattr(packed_rows.loader, "batches", interrupted)
         assert train(config, folder, devices=ONE).step == step
-        monkeypatch.setattr(packed_rows.pipeline, "batches", batches)
+        monkeypatch.setattr(packed_rows.loader, "batches", batches)
 
     stopped(config, tmp_path / "sft", 3)
     data = tiny_run.data(tokenizer, ((Synthetic("preference", 400), 1.0),), rows=4)
