@@ -42,6 +42,8 @@ class Options:
 
     workdir: str | None
     """The run folder. By default runs/ and the name of the run. A folder with checkpoints is continued."""
+    at: str | None
+    """nano or micro: an ablation's arm on the stages of that size instead of the paper's."""
     distributed: Distributed
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
 
@@ -59,12 +61,13 @@ def main(argv: Sequence[str]) -> int:
     if workdir is not None and "://" in workdir:
         raise ValueError(f"--workdir: got '{workdir}', wanted a folder; mount the bucket (docs/launch.md).")
     rest, hosts = take_hosts(rest)
-    config = load_experiment(experiment)
+    rest, at = take_option(rest, "--at")
+    config = load_experiment(experiment, at)
     if {"-h", "--help"} & set(rest):
         print(train_help.text(config, path))
         return 0
-    # tyro knows --workdir and --distributed.* as well, to list and to suggest them: their values are taken off above.
-    options = Options(None, Distributed(), config)
+    # tyro knows the options that are taken off above too, to list and to suggest them.
+    options = Options(None, None, Distributed(), config)
     rest = ["--help" if word == "--help-all" else word for word in rest]
     config = parse_overrides(Options, options, rest, f"xgenmm train {path}", OTHER_NAMES).config
     folder = run_path(Path("runs") / config.name if workdir is None else workdir, "--workdir")
