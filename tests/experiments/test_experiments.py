@@ -210,6 +210,7 @@ def test_budgets_are_those_published():
 
 
 QUERIES = {"model.connector", "data.row.vision_tokens"}
+CONNECTORS = ("resampler", "queries_half", "queries_as_mlp", "queries_double", "mlp")
 STAGES = ("before", "single", "multi", "nano_before", "nano_single", "nano_multi")
 ARMS = {
     "data_scale": [
@@ -230,12 +231,12 @@ ARMS = {
         ("nano_sft_none nano_sft_fewer nano_sft_all", {"initialize.run"}),
     ],
     "connector": [
-        (f"{size}resampler {size}queries_half {size}queries_as_mlp {size}queries_double {size}mlp", QUERIES)
+        (" ".join(f"{size}{arm}" for arm in CONNECTORS), QUERIES)
         for size in ("", "nano_")
     ]
     + [
         (
-            " ".join(f"{size}{arm}_sft" for arm in ("resampler", "queries_half", "queries_as_mlp", "queries_double", "mlp")),
+            " ".join(f"{size}{arm}_sft" for arm in CONNECTORS),
             {*QUERIES, "initialize.run"},
         )
         for size in ("", "nano_")

@@ -115,13 +115,13 @@ def _naming_the_line(path: Path) -> Iterator[None]:
         tree = f"{_tree(path.resolve())}{os.sep}"
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(tree)]
         file, line = (frames[-1].filename, frames[-1].lineno) if frames else (str(path), None)
-        said = f"{type(error).__name__}: {error}; correct it there"
+        sentence = f"{type(error).__name__}: {error}; correct it there"
         if isinstance(error, SyntaxError):
-            file, line, said = error.filename or file, error.lineno, f"{error.msg}; correct it there"
+            file, line, sentence = error.filename or file, error.lineno, f"{error.msg}; correct it there"
         elif isinstance(error, ValueError):
-            said = str(error).rstrip(".")
+            sentence = str(error).rstrip(".")
         at = "" if line is None else f" line {line}"
-        raise ValueError(f"experiment: '{os.path.relpath(file)}'{at}: {said}.") from error
+        raise ValueError(f"experiment: '{os.path.relpath(file)}'{at}: {sentence}.") from error
 
 
 def _tree(path: Path) -> Path:

@@ -21,6 +21,7 @@ USAGE = (
     "usage: xgenmm train FILE[:RUN] [overrides] [--workdir DIR]\n"
     "xgenmm train FILE --help lists the options that are used most, --help-all every one.\n"
     "RUN is a function of the file, config by default: xgenmm train experiments/ablations/connector.py:mlp\n"
+    "Where it takes a stage, --at nano (or micro) gives it the stage of that size.\n"
     "Several hosts: the same command on each. A TPU pod is found; elsewhere add --distributed.coordinator HOST:PORT\n"
     "--distributed.processes N --distributed.process I, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and\n"
     "JAX_PROCESS_ID. --distributed.processes 1: this host alone, also on a TPU."
@@ -115,5 +116,5 @@ def take_hosts(argv: list[str]) -> tuple[list[str], Distributed]:
     argv, processes = take_option(argv, "--distributed.processes")
     argv, process = take_option(argv, "--distributed.process")
     given = {distributed.COORDINATOR: coordinator, distributed.PROCESSES: processes, distributed.PROCESS: process}
-    said = {name: value for name, value in given.items() if value is not None}
-    return argv, distributed.from_environment(said or os.environ)
+    variables = {name: value for name, value in given.items() if value is not None}
+    return argv, distributed.from_environment(variables or os.environ)
