@@ -7,15 +7,18 @@ Hours in the stages' heads are estimates, not measurements: 25.3 GFLOP a positio
 TFLOP a crop (tower forward, resampler trained), at half of a TPU v5p's 459 TFLOP/s and 0.4 of an H100's 989 TFLOP/s.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from experiments import mixtures
 from experiments.mixtures import Mixture
 from xgenmm_jax.data.anyres import GRIDS_12, AnyRes
 from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.training.config import CheckpointConfig
+from xgenmm_jax.training.config import CheckpointConfig, Initialize, TrainConfig
 from xgenmm_jax.training.optimizer import OptimizerConfig
 
 TOKENIZER = "weights/phi3_mini_4k/tokenizer.model"
@@ -109,3 +112,25 @@ def fine_tuning(mixture: Mixture, anyres: AnyRes = HIGH_RESOLUTION, length: int 
         batch_rows=BATCH_SAMPLES // 4,
         loader=LOADER,
     )
+
+
+# Ablations. Their arms take the stage that they change, `def mlp(base=stage1.config)`; `--at nano` gives nano's.
+Base = Callable[[], TrainConfig]
+FINE_TUNED_SAMPLES = sum(mixtures.SINGLE_IMAGE.values())
+"""The public 816,639: the section's "about 1M samples"."""
+
+
+def arm(base: TrainConfig, name: str) -> TrainConfig:
+    """The base as an ablation's arm of its size: "4b/stage1" becomes "4b/ablations/connector/mlp"."""
+    return replace(base, name=f"{base.name.partition('/')[0]}/ablations/{name}")
+
+
+def at_most(base: TrainConfig, steps: int) -> TrainConfig:
+    """The base, ended earlier where it is longer; nano's stages are shorter than any budget of the paper's."""
+    return replace(base, steps=min(base.steps, steps))
+
+
+def fine_tuned(base: TrainConfig, name: str) -> TrainConfig:
+    """The ablations' fine-tuning: one pass over the public mixture, from the stage 1 beside the base's start."""
+    start = Initialize(run=str(Path(base.initialize.run or "").with_name("stage1")))
+    return replace(at_most(arm(base, name), FINE_TUNED_SAMPLES // BATCH_SAMPLES), initialize=start)

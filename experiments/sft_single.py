@@ -46,17 +46,5 @@ def config_14b() -> TrainConfig:
 
 
 def one_pass() -> TrainConfig:
-    return short(config(), "4b/sft_single_one_pass")
-
-
-def short(base: TrainConfig, name: str, start: str | None = None) -> TrainConfig:
-    """The fine-tuning of the ablations, "about 1M samples": one pass over the public 816,639, were every row full.
-
-    start: the run folder to start from, where not the base's own.
-    """
-    return replace(
-        base,
-        name=name,
-        steps=sum(mixtures.SINGLE_IMAGE.values()) // recipes.BATCH_SAMPLES,
-        initialize=base.initialize if start is None else Initialize(run=start),
-    )
+    """About 1M samples, as the ablations: one pass over the public 816,639, were every row full."""
+    return replace(config(), name="4b/sft_single_one_pass", steps=recipes.FINE_TUNED_SAMPLES // recipes.BATCH_SAMPLES)

@@ -3,7 +3,7 @@
 Paper: table 5: both from stage 1, then a smaller fine-tuning on single images.
 Command: xgenmm train experiments/ablations/connector.py:resampler    then :resampler_sft
          xgenmm train experiments/ablations/connector.py:mlp          then :mlp_sft
-         and queries_64, queries_196, queries_256, each with its _sft; the same with nano_ before the names
+         and queries_half, queries_as_mlp, queries_double, each with its _sft; all with --at nano too
 Hardware: 64 TPU v5p chips for stage 1, 16 for fine-tuning; nano: 2 CPU cores.
 Hours: 6 a stage 1, 3 a fine-tuning (estimates, experiments/recipes.py); nano: minutes.
 Expected, general / OCR / science and maths / hallucination: resampler 63.1 / 70.4 / 43.4 / 62.2;
@@ -12,21 +12,20 @@ lower on hallucination too.
 
 The paper compares 128 queries a crop (729 / 128 = 5.7) with an MLP after which 2x2 max pooling leaves 196, an odd
 last row and column kept (729 / 196 = 3.7, the paper's 4): connector and number of tokens differ at once.
-`queries_196` has as many as the MLP; 64 and 256 are half and twice the paper's. The budget of stage 1 is not stated;
+`queries_as_mlp` has 196 too; 64 and 256 are half and twice the paper's. The budget of stage 1 is not stated;
 10B tokens as in table 3. At nano 8x8 patches pool to 16 tokens, as many as nano's queries: there the pair differs in
-the connector alone.
+the connector alone, and `queries_as_mlp` is the resampler. Unlike nano's stage 1 every arm begins with a random
+connector, as no other start exists for all of them.
 """
 
 from dataclasses import replace
 
 from experiments import recipes, sft_single, stage1
-from experiments.nano import sft_single as nano_sft_single
-from experiments.nano import stage1 as nano_stage1
 from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
+from experiments.recipes import Base
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.training.config import Initialize, TrainConfig
 
-NAME = "ablations/connector"
 TOKENS = 10e9
 Connector = ResamplerConfig | MLPConnectorConfig
 
@@ -35,89 +34,52 @@ def config() -> TrainConfig:
     return resampler()
 
 
-def resampler() -> TrainConfig:
-    return replace(stage1.config(), name=f"4b/{NAME}/resampler", steps=recipes.steps_of(TOKENS))
+def resampler(base: Base = stage1.config) -> TrainConfig:
+    arm = recipes.at_most(recipes.arm(base(), "connector/resampler"), recipes.steps_of(TOKENS))
+    return replace(arm, initialize=replace(arm.initialize, connector_start=None))
 
 
-def queries_64() -> TrainConfig:
-    return _with_queries(resampler(), 64)
+def queries_half(base: Base = stage1.config) -> TrainConfig:
+    return _with_queries(resampler(base), base().model.connector.queries // 2)
 
 
-def queries_196() -> TrainConfig:
-    return _with_queries(resampler(), 196)
+def queries_as_mlp(base: Base = stage1.config) -> TrainConfig:
+    return _with_queries(resampler(base), mlp(base).model.tokens_per_group)
 
 
-def queries_256() -> TrainConfig:
-    return _with_queries(resampler(), 256)
+def queries_double(base: Base = stage1.config) -> TrainConfig:
+    return _with_queries(resampler(base), base().model.connector.queries * 2)
 
 
-def mlp() -> TrainConfig:
-    return _with_mlp(resampler())
+def mlp(base: Base = stage1.config) -> TrainConfig:
+    arm = resampler(base)
+    connector = MLPConnectorConfig(width=arm.model.connector.width, out_width=arm.model.connector.out_width)
+    return _with(arm, connector, arm.name.replace("resampler", "mlp"))
 
 
-def resampler_sft() -> TrainConfig:
-    return _fine_tuned(resampler())
+def resampler_sft(base: Base = stage1.config, tuning: Base = sft_single.config) -> TrainConfig:
+    return _fine_tuned(resampler(base), tuning())
 
 
-def queries_64_sft() -> TrainConfig:
-    return _fine_tuned(queries_64())
+def queries_half_sft(base: Base = stage1.config, tuning: Base = sft_single.config) -> TrainConfig:
+    return _fine_tuned(queries_half(base), tuning())
 
 
-def queries_196_sft() -> TrainConfig:
-    return _fine_tuned(queries_196())
+def queries_as_mlp_sft(base: Base = stage1.config, tuning: Base = sft_single.config) -> TrainConfig:
+    return _fine_tuned(queries_as_mlp(base), tuning())
 
 
-def queries_256_sft() -> TrainConfig:
-    return _fine_tuned(queries_256())
+def queries_double_sft(base: Base = stage1.config, tuning: Base = sft_single.config) -> TrainConfig:
+    return _fine_tuned(queries_double(base), tuning())
 
 
-def mlp_sft() -> TrainConfig:
-    return _fine_tuned(mlp())
-
-
-def nano_resampler() -> TrainConfig:
-    """Unlike nano's stage 1 from a random connector: the other arms have no other start."""
-    base = nano_stage1.config()
-    return replace(base, name=f"nano/{NAME}/resampler", initialize=replace(base.initialize, connector_start=None))
-
-
-def nano_queries_8() -> TrainConfig:
-    return _with_queries(nano_resampler(), 8)
-
-
-def nano_queries_32() -> TrainConfig:
-    return _with_queries(nano_resampler(), 32)
-
-
-def nano_mlp() -> TrainConfig:
-    return _with_mlp(nano_resampler())
-
-
-def nano_resampler_sft() -> TrainConfig:
-    return _nano_fine_tuned(nano_resampler())
-
-
-def nano_queries_8_sft() -> TrainConfig:
-    return _nano_fine_tuned(nano_queries_8())
-
-
-def nano_queries_32_sft() -> TrainConfig:
-    return _nano_fine_tuned(nano_queries_32())
-
-
-def nano_mlp_sft() -> TrainConfig:
-    return _nano_fine_tuned(nano_mlp())
+def mlp_sft(base: Base = stage1.config, tuning: Base = sft_single.config) -> TrainConfig:
+    return _fine_tuned(mlp(base), tuning())
 
 
 def _with_queries(base: TrainConfig, queries: int) -> TrainConfig:
     connector = replace(base.model.connector, queries=queries)
-    return _with(base, connector, f"{base.name.removesuffix('resampler')}queries_{queries}")
-
-
-def _with_mlp(base: TrainConfig) -> TrainConfig:
-    old = base.model.connector
-    connector = MLPConnectorConfig(width=old.width, out_width=old.out_width)
-    return _with(base, connector, f"{base.name.removesuffix('resampler')}mlp")
+    return _with(base, connector, base.name.replace("resampler", f"queries_{queries}"))
 
 
 def _with(base: TrainConfig, connector: Connector, name: str) -> TrainConfig:
@@ -127,11 +89,7 @@ def _with(base: TrainConfig, connector: Connector, name: str) -> TrainConfig:
     return replace(base, name=name, model=model, data=replace(base.data, row=row))
 
 
-def _fine_tuned(base: TrainConfig) -> TrainConfig:
-    tuned = sft_single.short(sft_single.config(), base.name, f"runs/{base.name}")
-    return _with(tuned, base.model.connector, f"{base.name}_sft")
-
-
-def _nano_fine_tuned(base: TrainConfig) -> TrainConfig:
-    tuned = replace(nano_sft_single.config(), initialize=Initialize(run=f"runs/{base.name}"))
-    return _with(tuned, base.model.connector, f"{base.name}_sft")
+def _fine_tuned(stage1_arm: TrainConfig, tuning: TrainConfig) -> TrainConfig:
+    start = Initialize(run=f"runs/{stage1_arm.name}")
+    tuned = replace(recipes.fine_tuned(tuning, "connector"), initialize=start)
+    return _with(tuned, stage1_arm.model.connector, f"{stage1_arm.name}_sft")

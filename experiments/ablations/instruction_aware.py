@@ -2,7 +2,7 @@
 
 Paper: figure 7b: no significant difference.
 Command: xgenmm train experiments/ablations/instruction_aware.py:without    and :with_instruction
-         xgenmm train experiments/ablations/instruction_aware.py:nano_without    and :nano_with_instruction
+         both with --at nano too
 Starts from: runs/4b/stage1; nano: runs/demo/stage1. The instruction's projection is new and starts from random weights.
 Hardware: 16 TPU v5p chips; nano: 2 CPU cores.
 Hours: 3 each (estimates, experiments/recipes.py); nano: minutes.
@@ -15,14 +15,10 @@ stated; about 1M samples as elsewhere in the section.
 
 from dataclasses import replace
 
-from experiments import sft_single
-from experiments.nano import recipes as nano_recipes
-from experiments.nano import sft_single as nano_sft_single
+from experiments import recipes, sft_single
+from experiments.recipes import Base
 from xgenmm_jax.training.config import TrainConfig
 
-NAME = "ablations/instruction_aware"
-TOKENS = 256
-NANO_TOKENS = 32
 NEW_PARAMETERS = ("connector/text_projection1", "connector/text_projection2")
 
 
@@ -30,27 +26,16 @@ def config() -> TrainConfig:
     return without()
 
 
-def without() -> TrainConfig:
-    return sft_single.short(sft_single.config(), f"4b/{NAME}/without", "runs/4b/stage1")
+def without(base: Base = sft_single.config) -> TrainConfig:
+    return recipes.fine_tuned(base(), "instruction_aware/without")
 
 
-def with_instruction() -> TrainConfig:
-    return _aware(without(), f"4b/{NAME}/with", TOKENS)
-
-
-def nano_without() -> TrainConfig:
-    return replace(nano_sft_single.config(), name=f"nano/{NAME}/without", initialize=nano_recipes.after("stage1"))
-
-
-def nano_with_instruction() -> TrainConfig:
-    return _aware(nano_without(), f"nano/{NAME}/with", NANO_TOKENS)
-
-
-def _aware(base: TrainConfig, name: str, tokens: int) -> TrainConfig:
-    connector = replace(base.model.connector, instruction_tokens=tokens)
+def with_instruction(base: Base = sft_single.config) -> TrainConfig:
+    """Twice as many of the instruction's tokens as there are queries: 256 at 4B, 32 at nano."""
+    arm = recipes.arm(without(base), "instruction_aware/with")
+    connector = replace(arm.model.connector, instruction_tokens=2 * arm.model.connector.queries)
     return replace(
-        base,
-        name=name,
-        model=replace(base.model, connector=connector),
-        initialize=replace(base.initialize, fresh=NEW_PARAMETERS),
+        arm,
+        model=replace(arm.model, connector=connector),
+        initialize=replace(arm.initialize, fresh=NEW_PARAMETERS),
     )

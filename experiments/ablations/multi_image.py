@@ -3,7 +3,7 @@
 Paper: table 2; it offers the cause as "possibly" and has no row before fine-tuning.
 Command: xgenmm train experiments/ablations/multi_image.py:multi_alone    after the stages themselves:
          evaluate runs/4b/stage2 (before), runs/4b/sft_single (single), runs/4b/sft_multi (multi) and multi_alone
-         at nano: runs/demo/{stage2,sft_single,sft_multi}, and :nano_multi_alone
+         at nano: runs/demo/{stage2,sft_single,sft_multi}, and :multi_alone --at nano
 Hardware: 16 TPU v5p chips; nano: 2 CPU cores.
 Hours: 7 for multi_alone (estimates, experiments/recipes.py), the stages' own as in their files; nano: minutes.
 Expected, BLINK / Q-Bench / MuirBench / Mantis-Eval: single 42.9 / 51.9 / 35.0 / 49.3; multi 47.1 / 69.6 / 38.0 / 56.2.
@@ -15,55 +15,35 @@ images, none over one.
 
 from dataclasses import replace
 
-from experiments import mixtures, sft_multi, sft_single, stage2
-from experiments.nano import sft_multi as nano_sft_multi
-from experiments.nano import sft_single as nano_sft_single
-from experiments.nano import stage2 as nano_stage2
+from experiments import mixtures, recipes, sft_multi, sft_single, stage2
+from experiments.recipes import Base
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training.config import TrainConfig
 
-NAME = "ablations/multi_image"
+MULTI_IMAGE = tuple(mixtures.files(name) for name in mixtures.MULTI_IMAGE)
 
 
 def config() -> TrainConfig:
     return multi()
 
 
-def before() -> TrainConfig:
-    return stage2.config()
+def before(base: Base = stage2.config) -> TrainConfig:
+    return base()
 
 
-def single() -> TrainConfig:
-    return sft_single.config()
+def single(base: Base = sft_single.config) -> TrainConfig:
+    return base()
 
 
-def multi() -> TrainConfig:
-    return sft_multi.config()
+def multi(base: Base = sft_multi.config) -> TrainConfig:
+    return base()
 
 
-def multi_alone() -> TrainConfig:
-    base = multi()
-    data = replace(base.data, mixture=mixtures.multi_image(single_share=0.0))
-    return replace(base, name=f"4b/{NAME}/multi_alone", data=data)
-
-
-def nano_before() -> TrainConfig:
-    return nano_stage2.config()
-
-
-def nano_single() -> TrainConfig:
-    return nano_sft_single.config()
-
-
-def nano_multi() -> TrainConfig:
-    return nano_sft_multi.config()
-
-
-def nano_multi_alone() -> TrainConfig:
-    base = nano_multi()
+def multi_alone(base: Base = sft_multi.config) -> TrainConfig:
+    whole = base()
     mixture = tuple(
         (source, weight)
-        for source, weight in base.data.mixture
-        if isinstance(source, Synthetic) and source.family == "multi_image"
+        for source, weight in whole.data.mixture
+        if source in MULTI_IMAGE or (isinstance(source, Synthetic) and source.family == "multi_image")
     )
-    return replace(base, name=f"nano/{NAME}/multi_alone", data=replace(base.data, mixture=mixture))
+    return replace(recipes.arm(whole, "multi_image/multi_alone"), data=replace(whole.data, mixture=mixture))

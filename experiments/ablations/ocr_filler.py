@@ -3,7 +3,7 @@
 Paper: section 5.1: the loader removes phrases such as "the text" and keeps the text that was read; "improves
 OCR-related benchmarks", without figures.
 Command: xgenmm train experiments/ablations/ocr_filler.py:removed    and :kept
-         xgenmm train experiments/ablations/ocr_filler.py:nano_removed    and :nano_kept
+         both with --at nano too
 Hardware: 64 TPU v5p chips; nano: 2 CPU cores.
 Hours: 6 each (estimates, experiments/recipes.py); nano: minutes.
 Expected: TextVQA of the base model, 4 shots, higher when removed; no figure is published.
@@ -17,38 +17,27 @@ from dataclasses import replace
 
 from experiments import mixtures, recipes, stage1
 from experiments.nano import recipes as nano_recipes
-from experiments.nano import stage1 as nano_stage1
-from xgenmm_jax.data.source import Source
+from experiments.recipes import Base
 from xgenmm_jax.training.config import TrainConfig
 
-NAME = "ablations/ocr_filler"
 TOKENS = 10e9
+NANO_OCR = nano_recipes.family("ocr")
+WITH_FILLER = {
+    mixtures.files("blip3_ocr_200m"): mixtures.files("blip3_ocr_200m_with_filler"),
+    NANO_OCR: replace(NANO_OCR, filler=True),
+}
 
 
 def config() -> TrainConfig:
     return removed()
 
 
-def removed() -> TrainConfig:
-    return replace(stage1.config(), name=f"4b/{NAME}/removed", steps=recipes.steps_of(TOKENS))
+def removed(base: Base = stage1.config) -> TrainConfig:
+    return recipes.at_most(recipes.arm(base(), "ocr_filler/removed"), recipes.steps_of(TOKENS))
 
 
-def kept() -> TrainConfig:
-    return _exchanged(
-        removed(), f"4b/{NAME}/kept", mixtures.files("blip3_ocr_200m"), mixtures.files("blip3_ocr_200m_with_filler")
-    )
-
-
-def nano_removed() -> TrainConfig:
-    return replace(nano_stage1.config(), name=f"nano/{NAME}/removed")
-
-
-def nano_kept() -> TrainConfig:
-    ocr = nano_recipes.family("ocr")
-    return _exchanged(nano_removed(), f"nano/{NAME}/kept", ocr, replace(ocr, filler=True))
-
-
-def _exchanged(base: TrainConfig, name: str, old: Source, new: Source) -> TrainConfig:
-    mixture = tuple((new if source == old else source, weight) for source, weight in base.data.mixture)
-    assert mixture != base.data.mixture, f"{old} is no source of {base.name}"
-    return replace(base, name=name, data=replace(base.data, mixture=mixture))
+def kept(base: Base = stage1.config) -> TrainConfig:
+    arm = recipes.arm(removed(base), "ocr_filler/kept")
+    mixture = tuple((WITH_FILLER.get(source, source), weight) for source, weight in arm.data.mixture)
+    assert mixture != arm.data.mixture, f"{base().name} has no source of OCR captions"
+    return replace(arm, data=replace(arm.data, mixture=mixture))

@@ -2,10 +2,10 @@
 
 Paper: table 4: the 100B-token stage-1 model; no stage 2, or half the samples of a full one at two grids; then the same
 fine-tuning on about 1M samples with at most 13 image patches.
-Command: xgenmm train experiments/ablations/stage2_resolution.py:stage2_4    then :sft_4
-         xgenmm train experiments/ablations/stage2_resolution.py:stage2_12   then :sft_12
+Command: xgenmm train experiments/ablations/stage2_resolution.py:stage2_fewer    then :sft_fewer
+         xgenmm train experiments/ablations/stage2_resolution.py:stage2_all      then :sft_all
          xgenmm train experiments/ablations/stage2_resolution.py:sft_none
-         the same with nano_ before the names
+         all with --at nano too
 Starts from: runs/4b/stage1; nano: runs/demo/stage1.
 Hardware: 64 TPU v5p chips for stage 2, 16 for fine-tuning; nano: 2 CPU cores.
 Hours: 3 a stage 2, 3 a fine-tuning (estimates, experiments/recipes.py); nano: minutes.
@@ -17,67 +17,50 @@ crops or strips of 1x3, so the smaller grid is 1x2 and 2x1, and half of the stag
 
 from dataclasses import replace
 
-from experiments import sft_single, stage2
-from experiments.nano import recipes as nano_recipes
-from experiments.nano import sft_single as nano_sft_single
-from experiments.nano import stage2 as nano_stage2
+from experiments import recipes, sft_single, stage2
+from experiments.recipes import Base
 from xgenmm_jax.data.anyres import GRIDS_12, GRIDS_RELEASED, Grid
 from xgenmm_jax.training.config import Initialize, TrainConfig
 
-NAME = "ablations/stage2_resolution"
-NANO_GRIDS_2: tuple[Grid, ...] = ((1, 2), (2, 1))
+Grids = tuple[Grid, ...]
+FEWER: dict[Grids, Grids] = {GRIDS_12: GRIDS_RELEASED, GRIDS_RELEASED: ((1, 2), (2, 1))}
+"""From the grids of a stage 2, the paper's 12 crops or nano's 4, to those of 4 and of 2."""
 
 
 def config() -> TrainConfig:
-    return stage2_12()
+    return stage2_all()
 
 
-def stage2_4() -> TrainConfig:
-    return _half(stage2.config(), f"4b/{NAME}/stage2_4", GRIDS_RELEASED)
+def stage2_fewer(base: Base = stage2.config) -> TrainConfig:
+    whole = base()
+    return _half(whole, FEWER[whole.data.anyres.grids])
 
 
-def stage2_12() -> TrainConfig:
-    return _half(stage2.config(), f"4b/{NAME}/stage2_12", GRIDS_12)
+def stage2_all(base: Base = stage2.config) -> TrainConfig:
+    whole = base()
+    return _half(whole, whole.data.anyres.grids)
 
 
-def sft_none() -> TrainConfig:
-    return sft_single.short(sft_single.config(), f"4b/{NAME}/sft_none", "runs/4b/stage1")
+def sft_none(base: Base = sft_single.config) -> TrainConfig:
+    return recipes.fine_tuned(base(), "stage2_resolution/sft_none")
 
 
-def sft_4() -> TrainConfig:
-    return sft_single.short(sft_single.config(), f"4b/{NAME}/sft_4", f"runs/4b/{NAME}/stage2_4")
+def sft_fewer(base: Base = sft_single.config, before: Base = stage2.config) -> TrainConfig:
+    return _fine_tuned(base(), stage2_fewer(before))
 
 
-def sft_12() -> TrainConfig:
-    return sft_single.short(sft_single.config(), f"4b/{NAME}/sft_12", f"runs/4b/{NAME}/stage2_12")
+def sft_all(base: Base = sft_single.config, before: Base = stage2.config) -> TrainConfig:
+    return _fine_tuned(base(), stage2_all(before))
 
 
-def nano_stage2_2() -> TrainConfig:
-    return _half(nano_stage2.config(), f"nano/{NAME}/stage2_2", NANO_GRIDS_2)
-
-
-def nano_stage2_4() -> TrainConfig:
-    return _half(nano_stage2.config(), f"nano/{NAME}/stage2_4", GRIDS_RELEASED)
-
-
-def nano_sft_none() -> TrainConfig:
-    return replace(nano_sft_single.config(), name=f"nano/{NAME}/sft_none", initialize=nano_recipes.after("stage1"))
-
-
-def nano_sft_2() -> TrainConfig:
-    return _nano_sft(2)
-
-
-def nano_sft_4() -> TrainConfig:
-    return _nano_sft(4)
-
-
-def _half(base: TrainConfig, name: str, grids: tuple[Grid, ...]) -> TrainConfig:
+def _half(base: TrainConfig, grids: Grids) -> TrainConfig:
+    """Half of the stage at some grids, named by their crops: stage2_4."""
+    arm = recipes.arm(base, f"stage2_resolution/stage2_{max(rows * columns for rows, columns in grids)}")
     data = replace(base.data, anyres=replace(base.data.anyres, grids=grids))
     optimizer = replace(base.optimizer, warmup_steps=base.optimizer.warmup_steps // 2)
-    return replace(base, name=name, steps=base.steps // 2, data=data, optimizer=optimizer)
+    return replace(arm, steps=base.steps // 2, data=data, optimizer=optimizer)
 
 
-def _nano_sft(crops: int) -> TrainConfig:
-    start = Initialize(run=f"runs/nano/{NAME}/stage2_{crops}")
-    return replace(nano_sft_single.config(), name=f"nano/{NAME}/sft_{crops}", initialize=start)
+def _fine_tuned(base: TrainConfig, stage2_arm: TrainConfig) -> TrainConfig:
+    arm = recipes.fine_tuned(base, f"stage2_resolution/sft_{stage2_arm.name.rpartition('_')[2]}")
+    return replace(arm, initialize=Initialize(run=f"runs/{stage2_arm.name}"))

@@ -2,7 +2,7 @@
 
 Paper: figure 7a, OCR benchmarks after fine-tuning from the base-resolution stage-1 model.
 Command: xgenmm train experiments/ablations/token_sampling.py:crops    and :fixed_sampling, :fixed_resolution, :strips
-         the same with nano_ before the names
+         all with --at nano too
 Starts from: runs/4b/stage1; nano: runs/demo/stage1.
 Hardware: 16 TPU v5p chips; nano: 2 CPU cores.
 Hours: 3 each, static shapes cost the same (estimates, experiments/recipes.py); nano: minutes.
@@ -15,49 +15,30 @@ set is not stated; about 1M samples as elsewhere in the section.
 
 from dataclasses import replace
 
-from experiments import sft_single
-from experiments.nano import recipes as nano_recipes
-from experiments.nano import sft_single as nano_sft_single
 from xgenmm_jax.models.token_sampling import TokenSampling
+from experiments import recipes, sft_single
+from experiments.recipes import Base
 from xgenmm_jax.training.config import TrainConfig
-
-NAME = "ablations/token_sampling"
 
 
 def config() -> TrainConfig:
     return crops()
 
 
-def crops() -> TrainConfig:
-    return sft_single.short(sft_single.config(), f"4b/{NAME}/crops", "runs/4b/stage1")
+def crops(base: Base = sft_single.config) -> TrainConfig:
+    return recipes.fine_tuned(base(), "token_sampling/crops")
 
 
-def strips() -> TrainConfig:
-    return _sampled(crops(), TokenSampling.STRIPS)
+def strips(base: Base = sft_single.config) -> TrainConfig:
+    return _sampled(crops(base), TokenSampling.STRIPS)
 
 
-def fixed_sampling() -> TrainConfig:
-    return _sampled(crops(), TokenSampling.FIXED_SAMPLING)
+def fixed_sampling(base: Base = sft_single.config) -> TrainConfig:
+    return _sampled(crops(base), TokenSampling.FIXED_SAMPLING)
 
 
-def fixed_resolution() -> TrainConfig:
-    return _one_view(crops())
-
-
-def nano_crops() -> TrainConfig:
-    return replace(nano_sft_single.config(), name=f"nano/{NAME}/crops", initialize=nano_recipes.after("stage1"))
-
-
-def nano_strips() -> TrainConfig:
-    return _sampled(nano_crops(), TokenSampling.STRIPS)
-
-
-def nano_fixed_sampling() -> TrainConfig:
-    return _sampled(nano_crops(), TokenSampling.FIXED_SAMPLING)
-
-
-def nano_fixed_resolution() -> TrainConfig:
-    return _one_view(nano_crops())
+def fixed_resolution(base: Base = sft_single.config) -> TrainConfig:
+    return _one_view(crops(base))
 
 
 def _sampled(base: TrainConfig, token_sampling: TokenSampling) -> TrainConfig:

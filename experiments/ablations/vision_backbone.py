@@ -2,7 +2,7 @@
 
 Paper: table 3, stage 1 with 10B tokens, 4 and 8 shots.
 Command: xgenmm train experiments/ablations/vision_backbone.py:siglip    and :dfn
-         at nano first :nano_tower_sigmoid and :nano_tower_softmax, then :nano_sigmoid and :nano_softmax
+         at nano first :tower_sigmoid and :tower_softmax, then :sigmoid and :softmax (nano's own pair, so without --at)
 Hardware: 64 TPU v5p chips; nano: 2 CPU cores.
 Hours: 6 each (estimates, experiments/recipes.py); nano: an hour a tower, minutes for stage 1.
 Expected, 4 / 8 shots:     TextVQA        OK-VQA         COCO            TextCaps
@@ -48,19 +48,19 @@ def dfn() -> TrainConfig:
     )
 
 
-def nano_tower_sigmoid() -> TrainConfig:
+def tower_sigmoid() -> TrainConfig:
     return _nano_tower("sigmoid")
 
 
-def nano_tower_softmax() -> TrainConfig:
+def tower_softmax() -> TrainConfig:
     return _nano_tower("softmax")
 
 
-def nano_sigmoid() -> TrainConfig:
+def sigmoid() -> TrainConfig:
     return _nano("sigmoid")
 
 
-def nano_softmax() -> TrainConfig:
+def softmax() -> TrainConfig:
     return _nano("softmax")
 
 

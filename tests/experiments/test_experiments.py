@@ -1,5 +1,6 @@
 """Every experiment file: each of its runs builds abstractly at full size, and says what the paper says."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -39,9 +40,13 @@ HEAD = ("Command:", "Hardware:", "Hours:", "Paper:", "Expected")
 
 @functools.cache
 def runs(file: str) -> dict[str, TrainConfig]:
-    """Every run of a file, by the name of its function."""
+    """Every run of a file, by the name of its function; what `--at nano` makes of it as "nano_" and the name."""
     module = import_experiment(EXPERIMENTS / file)
-    return {name: getattr(module, name)() for name in run_names(module)}
+    configs = {name: getattr(module, name)() for name in run_names(module)}
+    for name in list(configs):
+        with contextlib.suppress(ValueError):  # takes no stage, as those of vision_backbone
+            configs[f"nano_{name}"] = load_experiment(Path(f"{EXPERIMENTS / file}:{name}"), at="nano")
+    return configs
 
 
 SHAPES = {}
@@ -205,31 +210,38 @@ def test_budgets_are_those_published():
 
 
 QUERIES = {"model.connector", "data.row.vision_tokens"}
+CONNECTORS = ("resampler", "queries_half", "queries_as_mlp", "queries_double", "mlp")
 STAGES = ("before", "single", "multi", "nano_before", "nano_single", "nano_multi")
 ARMS = {
     "data_scale": [
-        ("tokens_2b tokens_10b tokens_20b tokens_40b tokens_60b tokens_100b", {"steps"}),
-        ("config tokens_100b", {"checkpoint"}),
-        ("nano_2 nano_10 nano_20 nano_60 nano_100", {"steps"}),
-        ("nano nano_100", {"checkpoint", "optimizer"}),
+        ("percent_2 percent_10 percent_20 percent_40 percent_60 percent_100", {"steps"}),
+        ("config percent_100", {"checkpoint"}),
+        (" ".join(f"nano_percent_{percent}" for percent in (2, 10, 20, 40, 60, 100)), {"steps"}),
+        ("nano_config nano_percent_100", {"checkpoint", "optimizer"}),
     ],
     "vision_backbone": [
         ("config siglip dfn", {"model.vision", "model.connector", "data.anyres.view_px", "initialize.vision"}),
-        ("nano_tower_sigmoid nano_tower_softmax", {"objective.contrast"}),
-        ("nano_sigmoid nano_softmax", {"initialize.vision"}),
+        ("tower_sigmoid tower_softmax", {"objective.contrast"}),
+        ("sigmoid softmax", {"initialize.vision"}),
     ],
     "stage2_resolution": [
-        ("config stage2_4 stage2_12", {"data.anyres.grids"}),
-        ("sft_none sft_4 sft_12", {"initialize.run"}),
-        ("nano_stage2_2 nano_stage2_4", {"data.anyres.grids"}),
-        ("nano_sft_none nano_sft_2 nano_sft_4", {"initialize.run"}),
+        ("config stage2_fewer stage2_all", {"data.anyres.grids"}),
+        ("sft_none sft_fewer sft_all", {"initialize.run"}),
+        ("nano_stage2_fewer nano_stage2_all", {"data.anyres.grids"}),
+        ("nano_sft_none nano_sft_fewer nano_sft_all", {"initialize.run"}),
     ],
     "connector": [
-        ("config resampler queries_64 queries_196 queries_256 mlp", QUERIES),
-        ("resampler_sft queries_64_sft queries_196_sft queries_256_sft mlp_sft", {*QUERIES, "initialize.run"}),
-        ("nano_resampler nano_queries_8 nano_queries_32 nano_mlp", QUERIES),
-        ("nano_resampler_sft nano_queries_8_sft nano_queries_32_sft nano_mlp_sft", {*QUERIES, "initialize.run"}),
-    ],
+        (" ".join(f"{size}{arm}" for arm in CONNECTORS), QUERIES)
+        for size in ("", "nano_")
+    ]
+    + [
+        (
+            " ".join(f"{size}{arm}_sft" for arm in CONNECTORS),
+            {*QUERIES, "initialize.run"},
+        )
+        for size in ("", "nano_")
+    ]
+    + [("config resampler", set())],
     "token_sampling": [
         (
             f"{prefix}crops {prefix}strips {prefix}fixed_sampling {prefix}fixed_resolution",
@@ -268,7 +280,7 @@ def test_arms_differ_in_one_thing(question):
         found = {"checkpoint" if field.startswith("checkpoint") else field for field in found}
         found = {"optimizer" if field.startswith("optimizer") else field for field in found}
         assert found - {"name"} == allowed, names
-    assert set(arms) - asked <= set(STAGES if question == "multi_image" else ())
+    assert set(arms) - asked <= {"nano_config", *(STAGES if question == "multi_image" else ())}
 
 
 def test_every_question_of_the_paper_has_a_file():
@@ -306,6 +318,20 @@ def test_a_colon_picks_a_run():
         load_experiment(Path(f"{path}:mpl"))
     with pytest.raises(ValueError, match="did you mean connector.py"):
         load_experiment(Path(f"{path.with_name('conector.py')}:mlp"))
+
+
+def test_arms_take_the_stages_of_another_size():
+    """`--at nano`: what an arm changes is written once, and its base is that size's stage."""
+    arm = Path(f"{EXPERIMENTS / 'ablations' / 'connector.py'}:mlp_sft")
+    nano, micro = load_experiment(arm, "nano"), load_experiment(arm, "micro")
+    assert nano.name == "nano/ablations/connector/mlp_sft" and micro.name == "micro/ablations/connector/mlp_sft"
+    assert nano.initialize.run == "runs/nano/ablations/connector/mlp"
+    assert nano.data.mixture == runs("nano/sft_single.py")["config"].data.mixture
+    assert micro.model.vision == runs("micro.py")["config"].model.vision
+    with pytest.raises(ValueError, match=r"--at: dfn\(\) takes no stage .* leave --at away"):
+        load_experiment(EXPERIMENTS / "ablations" / "vision_backbone.py:dfn", "nano")
+    with pytest.raises(ValueError, match="--at: got 'huge', which has no stage1; wanted one of nano, micro"):
+        load_experiment(EXPERIMENTS / "ablations" / "data_scale.py", "huge")
 
 
 def test_instruction_aware_adds_what_it_calls_fresh():

@@ -70,11 +70,11 @@ def import_checkpoint(arguments: Arguments) -> None:
         if source.initialized:
             print(f"initialized, because the checkpoint has none: {', '.join(source.initialized)}")
         with bar("importing", count) as progress:
-            found = import_run(
+            tokenizer = import_run(
                 source, arguments.destination, arguments.dtype, arguments.base, arguments.tokenizer, progress
             )
     print(f"wrote {arguments.destination}, parameters in {arguments.dtype}")
-    if found is None and arguments.tokenizer is None and needs_tokenizer(source.config):
+    if tokenizer is None and arguments.tokenizer is None and needs_tokenizer(source.config):
         print(f"no tokenizer.model beside the tensors: copy Phi-3's to {arguments.destination}/tokenizer.model")
 
 

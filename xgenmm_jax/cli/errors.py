@@ -67,11 +67,11 @@ def _has_no_trace(record: logging.LogRecord) -> bool:
     return not record.exc_info
 
 
-def _pass_over_late_writes(hook: Callable[..., Any], *told: Any) -> None:
+def _pass_over_late_writes(hook: Callable[..., Any], *arguments: Any) -> None:
     """For both of Python's hooks: (type, error, trace), or an object with the error in it."""
-    error = told[1] if len(told) == 3 else told[0].exc_value
+    error = arguments[1] if len(arguments) == 3 else arguments[0].exc_value
     if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-        hook(*told)
+        hook(*arguments)
 
 
 def of_the_system(error: Exception) -> OSError | None:

@@ -1,7 +1,8 @@
 """Experiment files: Python by path, from any folder; what goes wrong in one is a sentence with its line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
+import importlib
 import importlib.util
 import inspect
 import os
@@ -14,10 +15,13 @@ from xgenmm_jax.cli.errors import MOST, nearest
 from xgenmm_jax.training.config import TrainConfig
 
 
-def load_experiment(path: Path) -> TrainConfig:
+def load_experiment(path: Path, at: str | None = None) -> TrainConfig:
     """What `config()` of an experiment file returns; of "FILE:RUN", what RUN() of it returns.
 
-    Raises ValueError where the file is missing, fails or gives no TrainConfig.
+    at: "nano" or "micro", for a function whose parameters are stages, `def mlp(base=stage1.config)`: each is given the
+    stage of that size instead of its default.
+
+    Raises ValueError where the file is missing, fails or gives no TrainConfig, or has no stages to exchange.
     """
     name = "config"
     if not path.is_file() and ":" in path.name:
@@ -28,11 +32,37 @@ def load_experiment(path: Path) -> TrainConfig:
         runs = run_names(module)
         remedy = nearest(name, runs) if runs else "it must return a TrainConfig"
         raise ValueError(f"experiment: '{path}' has no function {name}(); {remedy}.")
+    function = getattr(module, name)
+    stages = {} if at is None else _stages_at(function, at)
     with _naming_the_line(path):
-        config = getattr(module, name)()
+        config = function(**stages)
     if not isinstance(config, TrainConfig):
         raise ValueError(f"experiment: {name}() of '{path}' returns a {type(config).__name__}, wanted a TrainConfig.")
     return config
+
+
+def _stages_at(function: Callable[..., TrainConfig], at: str) -> dict[str, Callable[[], TrainConfig]]:
+    """The parameters of a function whose defaults are stages, each with the stage of another size.
+
+    `experiments.stage1.config` is at nano `experiments.nano.stage1.config`, and at micro, which is one file,
+    `experiments.micro.stage1`. Raises ValueError where there are none, or no such size has them.
+    """
+    defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+    stages = {name: default for name, default in defaults.items() if inspect.isfunction(default)}
+    if not stages:
+        raise ValueError(f"--at: {function.__name__}() takes no stage that '{at}' could replace; leave --at away.")
+    replaced = {}
+    for name, default in stages.items():
+        stage = default.__module__.rpartition(".")[2]
+        try:
+            size = importlib.import_module(f"experiments.{at}")
+            is_package = hasattr(size, "__path__")
+            replaced[name] = (
+                importlib.import_module(f"experiments.{at}.{stage}").config if is_package else getattr(size, stage)
+            )
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"--at: got '{at}', which has no {stage}; wanted one of nano, micro.") from error
+    return replaced
 
 
 def run_names(module: ModuleType) -> list[str]:
@@ -85,13 +115,13 @@ def _naming_the_line(path: Path) -> Iterator[None]:
         tree = f"{_tree(path.resolve())}{os.sep}"
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(tree)]
         file, line = (frames[-1].filename, frames[-1].lineno) if frames else (str(path), None)
-        said = f"{type(error).__name__}: {error}; correct it there"
+        sentence = f"{type(error).__name__}: {error}; correct it there"
         if isinstance(error, SyntaxError):
-            file, line, said = error.filename or file, error.lineno, f"{error.msg}; correct it there"
+            file, line, sentence = error.filename or file, error.lineno, f"{error.msg}; correct it there"
         elif isinstance(error, ValueError):
-            said = str(error).rstrip(".")
+            sentence = str(error).rstrip(".")
         at = "" if line is None else f" line {line}"
-        raise ValueError(f"experiment: '{os.path.relpath(file)}'{at}: {said}.") from error
+        raise ValueError(f"experiment: '{os.path.relpath(file)}'{at}: {sentence}.") from error
 
 
 def _tree(path: Path) -> Path:

@@ -129,8 +129,8 @@ def keep_compilations() -> None:
     else:
         os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
         if given is not None:
-            told = f"JAX_COMPILATION_CACHE_DIR: '{path}' cannot be written; programs are not kept."
-            print(f"xgenmm: {told}", file=sys.stderr)
+            warning = f"JAX_COMPILATION_CACHE_DIR: '{path}' cannot be written; programs are not kept."
+            print(f"xgenmm: {warning}", file=sys.stderr)
 
 
 def default_cache() -> str:
@@ -153,7 +153,7 @@ def writable(folder: Path) -> bool:
 
 def accelerators(devices: Path = Path("/dev")) -> list[Path]:
     """The nodes of GPUs and TPUs that this machine has."""
-    return sorted(found for name in (*ACCELERATORS, *OTHER_ACCELERATORS) for found in devices.glob(name))
+    return sorted(node for name in (*ACCELERATORS, *OTHER_ACCELERATORS) for node in devices.glob(name))
 
 
 def pass_over_libtpu(devices: Path = Path("/dev")) -> None:
@@ -179,7 +179,7 @@ def keep_memory() -> bool:
     if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return False
     platforms = os.environ.get("JAX_PLATFORMS", "")
-    if platforms != "cpu" and (platforms or any(found for name in ACCELERATORS for found in Path("/dev").glob(name))):
+    if platforms != "cpu" and (platforms or any(node for name in ACCELERATORS for node in Path("/dev").glob(name))):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

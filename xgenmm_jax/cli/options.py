@@ -93,9 +93,9 @@ def parse_overrides(
     for word in argv[: argv.index("--")] if "--" in argv else argv:
         # Alone, as tyro tells of a positional argument that an unknown option stands before, not of the option.
         if re.match("--?[a-zA-Z]", word):
-            _, told = _tyro(kind, default, [*positionals, word.split("=")[0]], program)
-            if told is not None and one_sentence(told).startswith(_UNKNOWN):
-                _leave(_unknown(word.split("=")[0], told, other_names))
+            _, error = _tyro(kind, default, [*positionals, word.split("=")[0]], program)
+            if error is not None and one_sentence(error).startswith(_UNKNOWN):
+                _leave(_unknown(word.split("=")[0], error, other_names))
     sentence = one_sentence(box)
     if sentence.startswith(_UNKNOWN):
         word = sentence.removeprefix(_UNKNOWN).split(", ")[0]

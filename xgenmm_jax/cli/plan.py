@@ -163,14 +163,14 @@ def prepare_environment() -> None:
 def _quiet() -> Iterator[None]:
     """Swallows what libtpu writes while it looks for the TPU that is not there; errors are exceptions."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _compiler_options(words: Sequence[str]) -> dict[str, str]:

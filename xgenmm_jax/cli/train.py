@@ -21,6 +21,7 @@ USAGE = (
     "usage: xgenmm train FILE[:RUN] [overrides] [--workdir DIR]\n"
     "xgenmm train FILE --help lists the options that are used most, --help-all every one.\n"
     "RUN is a function of the file, config by default: xgenmm train experiments/ablations/connector.py:mlp\n"
+    "Where it takes a stage, --at nano (or micro) gives it the stage of that size.\n"
     "Several hosts: the same command on each. A TPU pod is found; elsewhere add --distributed.coordinator HOST:PORT\n"
     "--distributed.processes N --distributed.process I, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and\n"
     "JAX_PROCESS_ID. --distributed.processes 1: this host alone, also on a TPU."
@@ -42,6 +43,8 @@ class Options:
 
     workdir: str | None
     """The run folder. By default runs/ and the name of the run. A folder with checkpoints is continued."""
+    at: str | None
+    """nano or micro: an ablation's arm on the stages of that size instead of the paper's."""
     distributed: Distributed
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
 
@@ -59,12 +62,13 @@ def main(argv: Sequence[str]) -> int:
     if workdir is not None and "://" in workdir:
         raise ValueError(f"--workdir: got '{workdir}', wanted a folder; mount the bucket (docs/launch.md).")
     rest, hosts = take_hosts(rest)
-    config = load_experiment(experiment)
+    rest, at = take_option(rest, "--at")
+    config = load_experiment(experiment, at)
     if {"-h", "--help"} & set(rest):
         print(train_help.text(config, path))
         return 0
-    # tyro knows --workdir and --distributed.* as well, to list and to suggest them: their values are taken off above.
-    options = Options(None, Distributed(), config)
+    # tyro knows the options that are taken off above too, to list and to suggest them.
+    options = Options(None, None, Distributed(), config)
     rest = ["--help" if word == "--help-all" else word for word in rest]
     config = parse_overrides(Options, options, rest, f"xgenmm train {path}", OTHER_NAMES).config
     folder = run_path(Path("runs") / config.name if workdir is None else workdir, "--workdir")
@@ -112,5 +116,5 @@ def take_hosts(argv: list[str]) -> tuple[list[str], Distributed]:
     argv, processes = take_option(argv, "--distributed.processes")
     argv, process = take_option(argv, "--distributed.process")
     given = {distributed.COORDINATOR: coordinator, distributed.PROCESSES: processes, distributed.PROCESS: process}
-    said = {name: value for name, value in given.items() if value is not None}
-    return argv, distributed.from_environment(said or os.environ)
+    variables = {name: value for name, value in given.items() if value is not None}
+    return argv, distributed.from_environment(variables or os.environ)

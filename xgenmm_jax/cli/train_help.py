@@ -25,6 +25,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "Run",
         (
             ("workdir", "Run folder, runs/NAME by default. One that holds checkpoints is continued."),
+            ("at", "nano or micro: an ablation's arm on the stages of that size instead of the paper's."),
             ("name", "Name of the run."),
             ("steps", "Optimizer steps of the whole run."),
             ("seed", "Of random starting weights and of the order of the data."),
@@ -94,7 +95,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 )
 """(title, (field of TrainConfig, text)); fields that a config does not have are left out."""
 
-BESIDE_CONFIG = ("workdir", "distributed.coordinator", "distributed.processes", "distributed.process")
+BESIDE_CONFIG = ("workdir", "at", "distributed.coordinator", "distributed.processes", "distributed.process")
 """Options that are no fields of the config."""
 
 
