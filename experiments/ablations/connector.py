@@ -21,8 +21,8 @@ connector, as no other start exists for all of them.
 from dataclasses import replace
 
 from experiments import recipes, sft_single, stage1
-from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from experiments.recipes import Base
+from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.training.config import Initialize, TrainConfig
 

@@ -15,9 +15,9 @@ set is not stated; about 1M samples as elsewhere in the section.
 
 from dataclasses import replace
 
-from xgenmm_jax.models.token_sampling import TokenSampling
 from experiments import recipes, sft_single
 from experiments.recipes import Base
+from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.training.config import TrainConfig
 
 
