@@ -1,6 +1,11 @@
-"""Preference tuning at nano: grounded against ungrounded answers, refusals against harmful ones.
+"""Preference tuning at nano: do pairs of grounded and ungrounded answers, and refusals, change what it says?
 
-Command: xgenmm train experiments/nano/dpo.py --workdir runs/demo/dpo (about 1 minute on 2 cores).
+Paper: the first version's post-training section (experiments/dpo.py).
+Command: xgenmm train experiments/nano/dpo.py --workdir runs/demo/dpo    (make demo runs all five)
+Hardware: 2 CPU cores.
+Hours: about 1 minute.
+Expected: no number of the paper's; the page of `make demo` shows its own.
+
 No model before has said a word of a refusal. The chosen answer's own loss teaches to pronounce it: with a quarter of
 its weight and 85 steps one refusal in six came out as "It that. It is that"
 (docs/log/preference_tuning.md#the-chosen-answer-has-to-be-taught). A beta of 0.5 keeps closer to what the model knew

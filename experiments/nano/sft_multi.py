@@ -1,6 +1,10 @@
-"""Fine-tuning on several pictures at nano, with single pictures mixed in so that they are not forgotten.
+"""Fine-tuning at nano: can it compare several pictures, with single ones mixed in so as not to be forgotten?
 
-Command: xgenmm train experiments/nano/sft_multi.py --workdir runs/demo/sft_multi (about 2 minutes on 2 cores).
+Paper: section 5.2, table 2 (experiments/sft_multi.py).
+Command: xgenmm train experiments/nano/sft_multi.py --workdir runs/demo/sft_multi    (make demo runs all five)
+Hardware: 2 CPU cores.
+Hours: about 2 minutes.
+Expected: no number of the paper's; the page of `make demo` shows its own.
 """
 
 from experiments.nano import recipes

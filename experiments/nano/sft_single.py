@@ -1,6 +1,10 @@
-"""Fine-tuning on single pictures at nano: conversations of several questions about one picture.
+"""Fine-tuning at nano: what does the model answer after conversations about single pictures?
 
-Command: xgenmm train experiments/nano/sft_single.py --workdir runs/demo/sft_single (about 6 minutes on 2 cores).
+Paper: section 5.2, table 1 (experiments/sft_single.py).
+Command: xgenmm train experiments/nano/sft_single.py --workdir runs/demo/sft_single    (make demo runs all five)
+Hardware: 2 CPU cores.
+Hours: about 6 minutes.
+Expected: no number of the paper's; the page of `make demo` shows its own.
 """
 
 from experiments.nano import recipes

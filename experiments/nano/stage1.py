@@ -1,6 +1,11 @@
-"""Stage 1 at nano: base-resolution pre-training on captions, OCR captions and interleaved documents.
+"""Stage 1 at nano: what does a frozen tower teach a small language model through captions and documents?
 
-Command: xgenmm train experiments/nano/stage1.py --workdir runs/demo/stage1 (about 4 minutes on 2 cores).
+Paper: section 5.1, figure 3 (its stage: experiments/stage1.py).
+Command: xgenmm train experiments/nano/stage1.py --workdir runs/demo/stage1    (make demo runs all five)
+Hardware: 2 CPU cores.
+Hours: about 4 minutes.
+Expected: no number of the paper's; the page of `make demo` shows its own.
+
 The paper's stage 1 (experiments/stage1.py) with the embedded data in place of its mixtures, and fewer interleaved
 documents than the paper's half: a picture in one teaches far less than a captioned one, and what is learned here
 goes by pictures (docs/log/connector_and_optimizer.md#neither-rate-nor-batch-nor-initialization-of-the-latents). Unlike

@@ -1,6 +1,11 @@
-"""Stage 2 at nano: high-resolution pre-training; pages of 2 x 2 crops and strips join the mixture.
+"""Stage 2 at nano: does high resolution, with pages of 2 x 2 crops and strips in the mixture, teach it to read?
 
-Command: xgenmm train experiments/nano/stage2.py --workdir runs/demo/stage2 (about 2 minutes on 2 cores).
+Paper: section 5.1, table 4 (experiments/stage2.py).
+Command: xgenmm train experiments/nano/stage2.py --workdir runs/demo/stage2    (make demo runs all five)
+Hardware: 2 CPU cores.
+Hours: about 2 minutes.
+Expected: no number of the paper's; the page of `make demo` shows its own.
+
 As in the paper, OCR at high resolution replaces OCR at base resolution and captions give way to documents.
 Unlike the paper's it asks questions as well, as stage 1 does.
 """
