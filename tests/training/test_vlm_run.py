@@ -30,10 +30,10 @@ def test_stopped_run_continues_bit_for_bit(tmp_path, monkeypatch):
                 signal.raise_signal(signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(packed_rows.pipeline, "batches", interrupted)
+    monkeypatch.setattr(packed_rows.loader, "batches", interrupted)
     stopped = train(config, tmp_path / "stopped", devices=ONE)
     assert (stopped.step, stopped.signal) == (3, signal.SIGTERM)
-    monkeypatch.setattr(packed_rows.pipeline, "batches", batches)
+    monkeypatch.setattr(packed_rows.loader, "batches", batches)
     resumed = train(load_config(tmp_path / "stopped"), tmp_path / "stopped", devices=ONE)
 
     rows = [read_metrics(tmp_path / name) for name in ("unbroken", "stopped")]
