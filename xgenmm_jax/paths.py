@@ -11,25 +11,25 @@ def home() -> Path | None:
 
     A container's user often has neither (`docker run --user 1234`).
     """
-    given = os.environ.get("HOME", "")
-    if not os.path.isabs(given):
+    value = os.environ.get("HOME", "")
+    if not os.path.isabs(value):
         try:
-            given = pwd.getpwuid(os.getuid()).pw_dir
+            value = pwd.getpwuid(os.getuid()).pw_dir
         except KeyError:
             return None
-    return Path(given) if os.path.isabs(given) else None
+    return Path(value) if os.path.isabs(value) else None
 
 
-def user_path(given: str | os.PathLike | object, what: str) -> Path:
+def user_path(value: str | os.PathLike | object, what: str) -> Path:
     """The path that a user gave, with their home folder for a `~` and another's for `~name`.
 
     what: what errors call it, as "--workdir". A `~name` of nobody is a file of that name; `./~` is always one.
 
     Raises ValueError where it is empty, holds a zero byte, or no home folder is known.
     """
-    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str):
-        raise ValueError(f"{what}: got a {type(given).__name__}, wanted a path, as text.")
+        raise ValueError(f"{what}: got a {type(value).__name__}, wanted a path, as text.")
     if not text.strip():
         raise ValueError(f"{what}: got the empty path {text!r}; give one (was a variable of the shell unset?).")
     if "\0" in text:
@@ -48,12 +48,12 @@ def user_path(given: str | os.PathLike | object, what: str) -> Path:
     return Path(text)
 
 
-def run_path(given: str | os.PathLike | object, what: str) -> Path:
+def run_path(value: str | os.PathLike | object, what: str) -> Path:
     """As `user_path`, for a folder that holds checkpoints or will: its name must be UTF-8, where files go by any bytes.
 
     Raises ValueError where it is not, with those of the folders that it lies in.
     """
-    path = user_path(given, what)
+    path = user_path(value, what)
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError as error:

@@ -201,7 +201,7 @@ def test_one_intermediate_may_be_named_by_itself(lmm):
         (tiny28.FOLDER, {"dtype": np.float64}, "load: got dtype 'float64'"),
         (tiny28.FOLDER, {"mesh": (1, 8)}, "load: got a tuple that begins with 1 for mesh; give one of training"),
         (tiny28.FOLDER, {"mesh": "cpu"}, "load: got 'cpu' for mesh"),
-        (tiny28.FOLDER, {"overrides": {"vision_heads": 2}}, "load: got a dict for overrides; give convert.t"),
+        (tiny28.FOLDER, {"overrides": {"vision_heads": 2}}, "load: got a dict for overrides; give convert.tensor"),
         (tiny28.FOLDER, {"tokenizer": "nowhere.model"}, "tokenizer: no file 'nowhere.model'"),
     ],
 )

@@ -66,7 +66,7 @@ def test_generation_stops_at_both_ends():
 
 def test_phi3_mini_is_the_released_config():
     config = files(Phi3Config(), "phi3")["config.json"]
-    wanted = {
+    expected = {
         "hidden_size": 3072,
         "intermediate_size": 8192,
         "num_hidden_layers": 32,
@@ -82,12 +82,12 @@ def test_phi3_mini_is_the_released_config():
         "pad_token_id": 32000,
         "tie_word_embeddings": False,
     }
-    assert {name: config[name] for name in wanted} == wanted
+    assert {name: config[name] for name in expected} == expected
 
 
 def test_siglip_so400m_is_the_released_config():
     config = files(ViTConfig(), "siglip")["config.json"]
-    wanted = {
+    expected = {
         "hidden_size": 1152,
         "intermediate_size": 4304,
         "num_hidden_layers": 27,
@@ -97,4 +97,4 @@ def test_siglip_so400m_is_the_released_config():
         "hidden_act": "gelu_pytorch_tanh",
         "layer_norm_eps": 1e-6,
     }
-    assert {name: config[name] for name in wanted} == wanted
+    assert {name: config[name] for name in expected} == expected

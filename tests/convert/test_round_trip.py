@@ -173,9 +173,9 @@ def test_phi3_comes_out_as_it_went_in(tmp_path):
     assert "no bias of the head" in notes[0] and notes[1:] == (NO_TOKENIZER,)
     with open_source(tmp_path / "out") as again:
         assert again.config == config
-        made = read_tree(again)["decoder"]
-    assert not made["head_bias"].any() and not made["additional_head_bias"].any()
-    assert 0.01 < made["additional_embedding"].std() < 0.03
+        initialized = read_tree(again)["decoder"]
+    assert not initialized["head_bias"].any() and not initialized["additional_head_bias"].any()
+    assert 0.01 < initialized["additional_embedding"].std() < 0.03
 
 
 def test_grouped_queries_stand_before_their_key_and_value():

@@ -32,10 +32,10 @@ def golden(folder):
 
 
 def test_big_vision_features_and_pooled():
-    wanted = golden(BIG_VISION)
-    features, pooled = outputs(BIG_VISION / "siglip.npz", wanted["pixels"], Overrides())
-    np.testing.assert_allclose(features, wanted["features"], **TOLERANCE)
-    np.testing.assert_allclose(pooled, wanted["pooled"], **TOLERANCE)
+    expected = golden(BIG_VISION)
+    features, pooled = outputs(BIG_VISION / "siglip.npz", expected["pixels"], Overrides())
+    np.testing.assert_allclose(features, expected["features"], **TOLERANCE)
+    np.testing.assert_allclose(pooled, expected["pooled"], **TOLERANCE)
 
 
 @pytest.mark.parametrize("root", ["img/", "params/", ""])
@@ -69,10 +69,10 @@ def test_big_vision_bfloat16(tmp_path):
 
 def test_open_clip_tokens_and_pooled():
     """Class token, norm before the layers, quick GELU, projection."""
-    wanted = golden(OPEN_CLIP)
-    tokens, pooled = outputs(OPEN_CLIP, wanted["pixels"].transpose(0, 2, 3, 1), FOUR_HEADS)
-    np.testing.assert_allclose(tokens, wanted["tokens"], **TOLERANCE)
-    np.testing.assert_allclose(pooled, wanted["pooled"], **TOLERANCE)
+    expected = golden(OPEN_CLIP)
+    tokens, pooled = outputs(OPEN_CLIP, expected["pixels"].transpose(0, 2, 3, 1), FOUR_HEADS)
+    np.testing.assert_allclose(tokens, expected["tokens"], **TOLERANCE)
+    np.testing.assert_allclose(pooled, expected["pooled"], **TOLERANCE)
 
 
 def test_open_clip_settings_name_the_activation(tmp_path):
@@ -94,5 +94,5 @@ def test_clip_pixels_are_normalised_with_its_mean_and_deviation():
     with open_source(OPEN_CLIP, FOUR_HEADS) as source:
         config = source.config
     values = normalize_pixels(jnp.full((1, 1, 3), 51, jnp.uint8), "float32", config.pixel_mean, config.pixel_std)
-    wanted = (0.2 - np.array([0.48145466, 0.4578275, 0.40821073])) / np.array([0.26862954, 0.26130258, 0.27577711])
-    np.testing.assert_allclose(values[0, 0], wanted, rtol=0, atol=1e-6)
+    expected = (0.2 - np.array([0.48145466, 0.4578275, 0.40821073])) / np.array([0.26862954, 0.26130258, 0.27577711])
+    np.testing.assert_allclose(values[0, 0], expected, rtol=0, atol=1e-6)

@@ -68,7 +68,7 @@ def test_siglip(tmp_path, seed):
     model.save_pretrained(tmp_path / "theirs")
     pixels = random.standard_normal((2, 3, image_px, image_px), np.float32)
     with torch.no_grad():
-        wanted = model(torch.from_numpy(pixels))
+        expected = model(torch.from_numpy(pixels))
     with open_source(tmp_path / "theirs") as source:
         assert source.config.image_size_px == image_px and source.config.heads == heads
         import_run(source, tmp_path / "run")
@@ -77,14 +77,14 @@ def test_siglip(tmp_path, seed):
     features, pooled = jax.jit(
         lambda params, pixels: tower.apply({"params": params}, pixels, method="features_and_pooled")
     )(params, jnp.asarray(pixels.transpose(0, 2, 3, 1)))
-    np.testing.assert_allclose(features, wanted.last_hidden_state.numpy(), **TOLERANCE)
-    np.testing.assert_allclose(pooled, wanted.pooler_output.numpy(), **TOLERANCE)
+    np.testing.assert_allclose(features, expected.last_hidden_state.numpy(), **TOLERANCE)
+    np.testing.assert_allclose(pooled, expected.pooler_output.numpy(), **TOLERANCE)
     # And back: transformers loads what we write.
     export_checkpoint(tmp_path / "run", tmp_path / "ours", "siglip")
     same_files(tmp_path / "theirs", tmp_path / "ours", "vision_model.")
     with torch.no_grad():
         again = SiglipVisionModel.from_pretrained(tmp_path / "ours").eval()(torch.from_numpy(pixels))
-    assert torch.equal(again.pooler_output, wanted.pooler_output)
+    assert torch.equal(again.pooler_output, expected.pooler_output)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -112,7 +112,7 @@ def test_phi3(tmp_path, seed):
     model.save_pretrained(tmp_path / "theirs", max_shard_size="20KB")
     ids = random.integers(0, rows, (2, length)).astype(np.int32)
     with torch.no_grad():
-        wanted = model(torch.from_numpy(ids).long()).logits.numpy()
+        expected = model(torch.from_numpy(ids).long()).logits.numpy()
     with open_source(tmp_path / "theirs") as source:
         assert source.config.kv_heads == kv_heads and source.config.window is WindowConvention.W_PLUS_1
         import_run(source, tmp_path / "run")
@@ -121,9 +121,9 @@ def test_phi3(tmp_path, seed):
         decoder = Phi3(replace(source.config, window=WindowConvention.W))
     positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32)[None], ids.shape)
     logits = jax.jit(decoder.apply)({"params": params}, jnp.asarray(ids), jnp.ones_like(positions), positions)
-    np.testing.assert_allclose(logits[..., :rows], wanted, **TOLERANCE)
+    np.testing.assert_allclose(logits[..., :rows], expected, **TOLERANCE)
     export_checkpoint(tmp_path / "run", tmp_path / "ours", "phi3")
     same_files(tmp_path / "theirs", tmp_path / "ours")
     with torch.no_grad():
         again = Phi3ForCausalLM.from_pretrained(tmp_path / "ours", attn_implementation="eager").eval()
-        assert np.array_equal(again(torch.from_numpy(ids).long()).logits.numpy(), wanted)
+        assert np.array_equal(again(torch.from_numpy(ids).long()).logits.numpy(), expected)

@@ -63,8 +63,8 @@ ENTRY %main.1 (state: f32[8]) -> f32[8] {
 
 
 def test_loops_multiply_and_overlapped_collectives_count_once():
-    found = traffic(TEXT, devices=4)
-    assert found == {
+    measured = traffic(TEXT, devices=4)
+    assert measured == {
         "all-gather": Traffic(32, 32 * 128 * 64 * 2 * 3 / 4, 0.0),
         "all-reduce": Traffic(33, 32 * 2 * 32 / 2 + 2 * 48 * 3 / 4, 0.0),
         "reduce-scatter": Traffic(1, 96 * 384 * 4 * 3 / 4, 0.0),
@@ -82,10 +82,10 @@ RECV = (
 IN_SLICES = TEXT.replace("mesh['axis_0'=4] {'axis_0'}", "{{0,1,2,3}}").replace("[1,4]<=[4]", "{{0,1,2,3}}")
 
 
-@pytest.mark.parametrize("place", ["", "{:S(2)}"])  # as jaxlib 0.10.2 and 0.12 write it
-def test_what_goes_through_the_hosts_to_other_slices_counts(place):
+@pytest.mark.parametrize("layout", ["", "{:S(2)}"])  # as jaxlib 0.10.2 and 0.12 write it
+def test_what_goes_through_the_hosts_to_other_slices_counts(layout):
     """Inside the loop 32 times; of two slices each chip receives the other's share of the sum, and of four the rest."""
-    text = IN_SLICES.replace("  %fusion.1 =", RECV.replace("u32[]", f"u32[]{place}") + "  %fusion.1 =")
+    text = IN_SLICES.replace("  %fusion.1 =", RECV.replace("u32[]", f"u32[]{layout}") + "  %fusion.1 =")
     one, two, four = traffic(TEXT, 4), traffic(text, 8, slices=2), traffic(text, 16, slices=4)
     share = 40 * 8 * 128 * 4
     assert two["all-reduce"].network_bytes == 32 * share and four["all-reduce"].network_bytes == 32 * 1.5 * share
@@ -105,14 +105,14 @@ def test_what_is_not_understood_is_told():
 
 def test_what_crosses_slices_goes_over_the_network():
     """Two slices of two chips: a group of all four halves its array inside the slice before it leaves it."""
-    found = traffic(TEXT, devices=4, slices=2)
-    assert found["all-gather"] == Traffic(32, 32 * 16384 / 2, 32 * 16384 / 2 / 2)
+    measured = traffic(TEXT, devices=4, slices=2)
+    assert measured["all-gather"] == Traffic(32, 32 * 16384 / 2, 32 * 16384 / 2 / 2)
     # {0, 1} lies in one slice: nothing of it leaves.
-    assert found["all-reduce"] == Traffic(33, 32 * 2 * 32 / 2 + 2 * 48 / 2, 2 * 48 / 2 / 2)
+    assert measured["all-reduce"] == Traffic(33, 32 * 2 * 32 / 2 + 2 * 48 / 2, 2 * 48 / 2 / 2)
 
 
 @pytest.mark.parametrize(
-    "written, wanted",
+    "written, expected",
     [
         ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", [0, 1, 2, 3]),
         ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}", [0, 4]),
@@ -123,5 +123,5 @@ def test_what_crosses_slices_goes_over_the_network():
         ("replica_groups={}, use", list(range(8))),
     ],
 )
-def test_groups_of_chips_in_every_notation(written, wanted):
-    np.testing.assert_array_equal(_group(written, 8), wanted)
+def test_groups_of_chips_in_every_notation(written, expected):
+    np.testing.assert_array_equal(_group(written, 8), expected)

@@ -48,12 +48,12 @@ def pod(kind="v5e", chips=256, slices=1):
 
 def made_plan(config, on, fits=True, **changes):
     mesh = {"replica": on.slices, "fsdp": len(on.devices) // on.slices // config.mesh.tensor}
-    made = plan.Plan(
+    planned = plan.Plan(
         config.name, on, mesh | {"tensor": config.mesh.tensor}, config, bounds.work(config), 1e9, 0.5, compile_s=1.0
     )
     memory = Memory(*(n * GIB for n in (1, 2, 0, 1, 0, 5, 0, 0, 9)))
     fitting = {"memory": memory, "traffic": {"all-gather": Traffic(64, 9e9, 0.0)}}
-    return replace(made, **((fitting if fits else {"failure": OutOfMemoryError(OOM)}) | changes))
+    return replace(planned, **((fitting if fits else {"failure": OutOfMemoryError(OOM)}) | changes))
 
 
 def with_remat(config, remat):
@@ -94,21 +94,21 @@ def test_times_are_those_of_the_chip(config):
 
 
 def test_stage_takes_tokens_by_speed(config):
-    made = made_plan(config, pod())
-    bound = made.step_tokens / made.times.bound
-    assert made.bound.days == pytest.approx(1e9 / bound / 86400)
-    assert made.chip_hours(made.bound) == pytest.approx(made.bound.days * 24 * 256)
+    planned = made_plan(config, pod())
+    bound = planned.step_tokens / planned.times.bound
+    assert planned.bound.days == pytest.approx(1e9 / bound / 86400)
+    assert planned.chip_hours(planned.bound) == pytest.approx(planned.bound.days * 24 * 256)
     # At half the peak by model FLOPs.
-    seconds = made.work.model.total / (256 * 197e12 * 0.5)
-    assert made.expected.tokens_per_second == pytest.approx(made.step_tokens / seconds)
-    report = json.loads(json.dumps(plan.to_json(made)))
+    seconds = planned.work.model.total / (256 * 197e12 * 0.5)
+    assert planned.expected.tokens_per_second == pytest.approx(planned.step_tokens / seconds)
+    report = json.loads(json.dumps(plan.to_json(planned)))
     assert report["fits"] and report["memory"]["peak"] == 9 * GIB and report["rows_per_chip"] == 2
-    assert report["expected"]["tokens_per_second_per_chip"] * 256 == pytest.approx(made.expected.tokens_per_second)
+    assert report["expected"]["tokens_per_second_per_chip"] * 256 == pytest.approx(planned.expected.tokens_per_second)
 
 
 def test_expected_is_never_faster_than_the_bound(config):
-    made = made_plan(config, pod(), traffic={"all-gather": Traffic(1, 1e15, 0.0)})
-    assert made.expected == made.bound
+    planned = made_plan(config, pod(), traffic={"all-gather": Traffic(1, 1e15, 0.0)})
+    assert planned.expected == planned.bound
 
 
 def test_what_does_not_fit_says_what_to_change(config):
@@ -150,8 +150,8 @@ def test_sizes_out_of_the_compilers_words(message, sizes):
 
 def test_options_that_a_chip_does_not_take_are_one_sentence():
     words = "FAILED_PRECONDITION: Continuation fusion is enabled on platform viperfish. Please disable it \n*** trace"
-    told = program._explained(jax.errors.JaxRuntimeError(words))
-    assert str(told) == (
+    error = program._explained(jax.errors.JaxRuntimeError(words))
+    assert str(error) == (
         "--compiler-option: libtpu refuses the step with what it was given: Continuation fusion is enabled on platform "
         "viperfish. Please disable it."
     )
@@ -190,23 +190,23 @@ def test_search_finds_the_best_that_fits_in_few_compilations(config, monkeypatch
     make, calls = made_up_compiler(lambda tried: scale * estimated[str(tried)])
     monkeypatch.setattr(search, "make_plan", make)
     lines = []
-    found = search.search("4b", config, on, {}, 0.5, 1e9, lines.append)
-    assert found.fits and len(lines) == len(calls) <= 5
+    result = search.search("4b", config, on, {}, 0.5, 1e9, lines.append)
+    assert result.fits and len(lines) == len(calls) <= 5
     best = next(c for c in search.ranked(config, on) if scale * c.bytes <= on.chip.hbm_bytes)
-    assert bounds.work(found.config).hardware.total <= bounds.work(best.config).hardware.total
-    assert found.config.data.batch_rows == 512 and found.config.steps == config.steps
+    assert bounds.work(result.config).hardware.total <= bounds.work(best.config).hardware.total
+    assert result.config.data.batch_rows == 512 and result.config.steps == config.steps
 
 
 def test_where_nothing_fits_the_one_that_needs_least_is_told(config, monkeypatch):
     """A failure that tells no size is not the least."""
-    made = iter([OutOfMemoryError("RESOURCE_EXHAUSTED: hbm"), OutOfMemoryError(OOM)])
+    planned = iter([OutOfMemoryError("RESOURCE_EXHAUSTED: hbm"), OutOfMemoryError(OOM)])
     on = pod("v5e", 256)
     monkeypatch.setattr(search, "MOST_COMPILATIONS", 2)
     monkeypatch.setattr(
-        search, "make_plan", lambda name, tried, *_: made_plan(tried, on, fits=False, failure=next(made))
+        search, "make_plan", lambda name, tried, *_: made_plan(tried, on, fits=False, failure=next(planned))
     )
-    found = search.search("4b", config, on, {}, 0.5, 1e9, lambda line: None)
-    assert found.failure.needed_bytes == pytest.approx(24.11 * GIB)
+    result = search.search("4b", config, on, {}, 0.5, 1e9, lambda line: None)
+    assert result.failure.needed_bytes == pytest.approx(24.11 * GIB)
 
 
 def test_search_gives_every_chip_a_row(config):

@@ -169,20 +169,20 @@ def test_a_run_goes_on_where_it_was_moved_to(config, tmp_path):
 def test_a_run_goes_on_from_a_copy_of_its_start_and_from_no_other(config, tmp_path):
     """Another seed's stage of the same name is another start; this run is of before started_with.json was kept."""
 
-    def stage(place, checksum):
-        folder = tmp_path / place / "sft_multi" / "checkpoints" / "3"
+    def stage(source, checksum):
+        folder = tmp_path / source / "sft_multi" / "checkpoints" / "3"
         (folder / "params").mkdir(parents=True)
         (folder / "params" / "_METADATA").write_text("{}")
         listed = {"params/_METADATA": {"bytes": 2, "crc32": checksum}}
         (folder / "files.json").write_text(json.dumps(listed))
-        return Initialize(run=str(tmp_path / place / "sft_multi"))
+        return Initialize(run=str(tmp_path / source / "sft_multi"))
 
     started, copied, other = stage("a", 1), stage("b", 1), stage("c", 2)
     prepare(dataclasses.replace(config, initialize=started), tmp_path / "run")
     assert check_same(dataclasses.replace(config, initialize=copied), tmp_path / "run")
-    for place in (other, Initialize(run=str(tmp_path / "nowhere" / "sft_multi"))):
+    for source in (other, Initialize(run=str(tmp_path / "nowhere" / "sft_multi"))):
         with pytest.raises(ValueError, match="initialize.run .* before"):
-            check_same(dataclasses.replace(config, initialize=place), tmp_path / "run")
+            check_same(dataclasses.replace(config, initialize=source), tmp_path / "run")
 
 
 def test_a_run_goes_on_with_the_memory_of_another_machine(config, tmp_path):

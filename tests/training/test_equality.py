@@ -43,8 +43,8 @@ def case(request, tmp_path_factory):
     batches = objective.batches(0, State(), 0, 1)
     rows = next(itertools.islice(batches, 1, None))[0]
     batches.close()
-    made = config, trainable, *jax.device_get((params, reference)), rows
-    return *made, gradient_on(*made, MeshConfig(), 1)
+    inputs = config, trainable, *jax.device_get((params, reference)), rows
+    return *inputs, gradient_on(*inputs, MeshConfig(), 1)
 
 
 def gradient_on(config, trainable, params, reference, rows, mesh_config, devices):
@@ -72,8 +72,8 @@ SLOW = ("fsdp", "fsdp and tensor")
 @pytest.mark.parametrize("mesh", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MESHES])
 def test_loss_and_gradient_are_those_of_one_device(case, mesh):
     """Within 1e-5 of the largest entry of each tensor's gradient, and of the loss."""
-    *made, (grads, loss, metrics) = case
-    got_grads, got_loss, got_metrics = gradient_on(*made, MESHES[mesh], 8)
+    *inputs, (grads, loss, metrics) = case
+    got_grads, got_loss, got_metrics = gradient_on(*inputs, MESHES[mesh], 8)
     assert abs(got_loss - loss) < 1e-5 * abs(loss)
     got_of = dict(jax.tree_util.tree_leaves_with_path(got_grads))
     for path, want in jax.tree_util.tree_leaves_with_path(grads):

@@ -13,13 +13,13 @@ def scalars(folder: Path) -> list[tuple[int, str, float]]:
     """(step, name, value) of the only event file in a folder, in order."""
     (file,) = folder.iterdir()
     data = file.read_bytes()  # frames of length, checksum, event, checksum
-    found = []
+    values = []
     while data:
         (length,) = struct.unpack("<Q", data[:8])
         event = Event.FromString(data[12 : 12 + length])
-        found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        values += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
         data = data[16 + length :]
-    return found
+    return values
 
 
 def test_tensorboard_holds_the_rows(tmp_path):

@@ -45,8 +45,8 @@ def test_a_run_leaves_a_trace_for_tensorboard(tmp_path, monkeypatch):
     monkeypatch.setattr(toy_run, "toy_batches", signalled)
     config = dataclasses.replace(toy_run.config(steps=10), profile=ProfileConfig(start_step=4, steps=2))
     train(config, tmp_path, devices=jax.devices()[:1])
-    found = sorted(path.relative_to(tmp_path / "profile").parts[0] for path in tmp_path.rglob("*.xplane.pb"))
-    assert found == ["step_4", "step_9"]
+    folders = sorted(path.relative_to(tmp_path / "profile").parts[0] for path in tmp_path.rglob("*.xplane.pb"))
+    assert folders == ["step_4", "step_9"]
 
 
 def test_senseless_profiles_are_refused():

@@ -73,9 +73,9 @@ def test_a_wrong_name_is_an_error_that_names_the_tensor(names, sentence):
 
 
 def fake(kind, **attributes):
-    made = NonCallableMock(spec=kind)
-    made.configure_mock(**attributes)
-    return made
+    device = NonCallableMock(spec=kind)
+    device.configure_mock(**attributes)
+    return device
 
 
 def fake_devices(slices, per_slice, per_host=4):

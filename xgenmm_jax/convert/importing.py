@@ -250,14 +250,14 @@ def load_tree(
             leaves[rule.ours] = _load_leaf(rule, tensors, shapes[rule.ours], shardings[rule.ours], dtype)
             progress(leaves[rule.ours].size)
     for path in source.initialized:
-        leaves[path] = _place(initial_leaf(path, shapes[path], dtype), shardings[path])
+        leaves[path] = _put(initial_leaf(path, shapes[path], dtype), shardings[path])
         progress(leaves[path].size)
     return leaves
 
 
 def _load_leaf(rule: Rule, tensors: Tensors, shape: Shape, sharding: NamedSharding, dtype: np.dtype) -> jax.Array:
     if not rule.layers:
-        return _place(read_slice(rule, tensors, None, dtype), sharding)
+        return _put(read_slice(rule, tensors, None, dtype), sharding)
     one_layer = NamedSharding(sharding.mesh, PartitionSpec(*tuple(sharding.spec)[1:]))
     leaf = jax.jit(functools.partial(jax.numpy.zeros, shape, dtype), out_shardings=sharding)()
     # One program for all layers: the layer's number is data.
@@ -267,14 +267,14 @@ def _load_leaf(rule: Rule, tensors: Tensors, shape: Shape, sharding: NamedShardi
         out_shardings=sharding,
     )
     for number in range(rule.layers):
-        layer = _place(read_slice(rule, tensors, number, dtype), one_layer)
+        layer = _put(read_slice(rule, tensors, number, dtype), one_layer)
         leaf = insert(leaf, layer, np.int32(number))
         # Else the host runs ahead of the devices, holding layer after layer.
         leaf.block_until_ready()
     return leaf
 
 
-def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 

@@ -54,10 +54,10 @@ class ParameterWriter:
         # Only this axis is cut, and those before it are 1 long: chunks are runs of memory.
         flat, run = array.reshape(-1).view(np.uint8), int(np.prod(rest)) * self._dtype.itemsize
         for number in range(max(1, -(-len(flat) // run))):
-            place = [0] * len(rest)
-            if place:
-                place[axis] = number
-            with open(folder / (".".join(map(str, [*first, *place])) or "0"), "wb", buffering=0) as file:
+            chunk_index = [0] * len(rest)
+            if chunk_index:
+                chunk_index[axis] = number
+            with open(folder / (".".join(map(str, [*first, *chunk_index])) or "0"), "wb", buffering=0) as file:
                 part = memoryview(flat[number * run : (number + 1) * run])
                 while len(part):
                     part = part[file.write(part) :]

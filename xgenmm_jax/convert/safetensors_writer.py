@@ -95,8 +95,8 @@ class SafetensorsWriter:
         assert kind is not None or not unwritten, f"export: never written whole: {unwritten[:3]}"
 
 
-def _write(descriptor: int, data: bytes | memoryview, place: int) -> None:
+def _write(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     view = memoryview(data)
     while len(view):
-        count = os.pwrite(descriptor, view[: 1 << 30], place)
-        view, place = view[count:], place + count
+        count = os.pwrite(descriptor, view[: 1 << 30], offset)
+        view, offset = view[count:], offset + count

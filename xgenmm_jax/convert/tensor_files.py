@@ -89,17 +89,17 @@ def open_tensors(path: Path) -> Tensors:
 def _open_folder(folder: Path) -> Tensors:
     present = sorted(path for path in folder.iterdir() if path.is_file())
     for ending in (INDEX, SAFETENSORS, NPZ):
-        found = [path for path in present if path.name.endswith(ending)]
+        matches = [path for path in present if path.name.endswith(ending)]
         # A folder that a library wrote twice, for itself and for transformers: the same tensors, so its own name.
-        preferred = [path for path in found if path.name.startswith("model.")]
-        if len(found) > 1 and len(preferred) == 1:
-            found = preferred
-        if len(found) == 1:
-            return open_tensors(found[0])
-        if found:
+        preferred = [path for path in matches if path.name.startswith("model.")]
+        if len(matches) > 1 and len(preferred) == 1:
+            matches = preferred
+        if len(matches) == 1:
+            return open_tensors(matches[0])
+        if matches:
             raise ValueError(
-                f"checkpoint: '{folder}' holds {len(found)} files {found[0].name}, {found[1].name} ... and no index; "
-                "add their model.safetensors.index.json, or give one file."
+                f"checkpoint: '{folder}' holds {len(matches)} files {matches[0].name}, {matches[1].name} ... and no "
+                "index; add their model.safetensors.index.json, or give one file."
             )
     pickles = [path for path in present if path.suffix in PICKLES]
     if pickles:
@@ -149,11 +149,11 @@ def _json_object(path: Path, text: str | bytes, what: str) -> dict[str, Any]:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
         raise ValueError(f"it names {_some(set(twice))} more than once")
-    return made
+    return mapping
 
 
 def _pickle_sentence(path: Path) -> str:
@@ -178,17 +178,17 @@ class SafetensorsFiles:
         self._files: dict[Path, int] = {}
         self._close = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            for file, wanted in names.items():
-                self._add(file, wanted, stack)
+            for file, expected in names.items():
+                self._add(file, expected, stack)
             self._close = stack.pop_all()
 
-    def _add(self, file: Path, wanted: set[str] | None, stack: contextlib.ExitStack) -> None:
+    def _add(self, file: Path, expected: set[str] | None, stack: contextlib.ExitStack) -> None:
         if not file.is_file():
             gone = f" (it is a link to '{os.readlink(file)}', which is gone)" if file.is_symlink() else ""
             raise ValueError(f"checkpoint: shard '{file}' is missing{gone}; the index names it: copy it too.")
         header, start, size = read_header(file)
-        if wanted is not None:
-            for what, names in (("lacks", wanted - header.keys()), ("holds beside", header.keys() - wanted)):
+        if expected is not None:
+            for what, names in (("lacks", expected - header.keys()), ("holds beside", header.keys() - expected)):
                 if names:
                     raise ValueError(
                         f"checkpoint: '{file}' {what} the index's tensors: {_some(names)}; copy shards and index again."

@@ -92,7 +92,7 @@ def _received(collective: _Collective) -> tuple[float, float]:
 
 
 def _computations(text: str, devices: int, slices: int) -> tuple[dict[str, _Computation], str]:
-    found: dict[str, _Computation] = {}
+    computations: dict[str, _Computation] = {}
     entry, name, lines = "", None, []
     for line in text.splitlines():
         start = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
@@ -100,11 +100,11 @@ def _computations(text: str, devices: int, slices: int) -> tuple[dict[str, _Comp
             name, lines = start[2], []
             entry = name if start[1] else entry
         elif line.rstrip() == "}" and name:  # a kernel's attributes go over lines that begin so
-            found[name] = _computation(name, lines, devices, slices)
+            computations[name] = _computation(name, lines, devices, slices)
             name = None
         else:
             lines.append(line)
-    return found, entry
+    return computations, entry
 
 
 def _computation(name: str, lines: list[str], devices: int, slices: int) -> _Computation:

@@ -65,7 +65,7 @@ def held(config: TrainConfig, parameters: Sequence[Parameter]) -> Held:
     copies = 4 + config.objective.needs_reference
     state = gathered = reduced = shares = 0.0
     for shape, names, trains in parameters:
-        cuts = {axis: place for place, axis in enumerate(spec(names, shape, RULES, sizes)) if axis is not None}
+        cuts = {axis: dimension for dimension, axis in enumerate(spec(names, shape, RULES, sizes)) if axis is not None}
         whole = 2 * math.prod(shape) / (mesh.tensor if "tensor" in cuts else 1)
         is_cut = "fsdp" in cuts and mesh.fsdp > 1
         mine = whole / mesh.fsdp if is_cut else whole
@@ -107,9 +107,9 @@ def estimated_bytes(config: TrainConfig, costs: Held) -> float:
     heads, kv_heads = decoder.heads * decoder.head_width, decoder.kv_heads * decoder.head_width
     widths = {"qkv": heads + 2 * kv_heads, "context": heads, "out_proj": width, "mlp_in": 2 * hidden}
     on_host = OFFLOADED_NAMES.get(decoder.remat, ())
-    kept = sum(widths[name] for name in kept_products(decoder.remat) if name not in on_host)
-    kept += {"none": 2 * hidden + 4 * width, "minimal": width, "minimal_with_context": width}.get(decoder.remat, 0)
-    layer = width + kept / mesh.tensor
+    saved = sum(widths[name] for name in kept_products(decoder.remat) if name not in on_host)
+    saved += {"none": 2 * hidden + 4 * width, "minimal": width, "minimal_with_context": width}.get(decoder.remat, 0)
+    layer = width + saved / mesh.tensor
     rows = config.data.batch_rows / config.accumulation / (mesh.fsdp * mesh.replica)
     positions = rows * config.data.row.length
     working = positions * (6 * width + 6 * hidden / mesh.tensor) * 2

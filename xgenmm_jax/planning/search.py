@@ -54,7 +54,7 @@ def search(
     compilation, in one line. The other arguments are `make_plan`'s.
     """
     untried, plans = ranked(config, topology), []
-    correction, best = 1.0, math.inf
+    correction, best = 1.0, math.inf  # of the estimates of memory; the fewest seconds a row among those that fit
     while len(plans) < MOST_COMPILATIONS:
         hopeful = (c for c in untried if c.bytes * correction <= topology.chip.hbm_bytes and c.row_seconds < best)
         candidate = next(hopeful, None)
@@ -62,6 +62,7 @@ def search(
             candidate = min(untried, key=lambda c: c.bytes)
         if candidate is None:
             break
+        # Compile it; the memory that it needs corrects the estimates of all others.
         untried.remove(candidate)
         plan = make_plan(name, candidate.config, topology, options, utilisation, tokens)
         plans.append(plan)
@@ -85,17 +86,17 @@ def ranked(config: TrainConfig, topology: Topology) -> list[Candidate]:
         raise ValueError(f"--search: got a {type(config.model).__name__}; only stages of the whole model are searched.")
     parameters = estimates.parameters_of(config)
     costs: dict[MeshConfig, estimates.Held] = {}
-    found = []
+    ranking = []
     for tried in candidates(config, topology):
         if tried.mesh not in costs:
             costs[tried.mesh] = estimates.held(tried, parameters)
         held, rows = costs[tried.mesh], tried.data.batch_rows
         traffic = estimates.estimated_traffic(tried, held, topology.slices)
         times = bounds.times(bounds.work(tried), traffic, topology)
-        found.append(Candidate(tried, times.bound / rows, estimates.estimated_bytes(tried, held)))
+        ranking.append(Candidate(tried, times.bound / rows, estimates.estimated_bytes(tried, held)))
     # Of equal bounds the simpler: fewer chips to a row, fewer micro-batches; then what needs least memory.
-    found.sort(key=lambda c: (c.row_seconds, c.config.mesh.tensor, c.config.accumulation, c.bytes))
-    return found
+    ranking.sort(key=lambda c: (c.row_seconds, c.config.mesh.tensor, c.config.accumulation, c.bytes))
+    return ranking
 
 
 def candidates(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]:
@@ -124,7 +125,7 @@ def candidates(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]
 
 
 def settings(config: TrainConfig) -> list[str]:
-    """The overrides that give a found run, as typed behind `xgenmm train EXPERIMENT`."""
+    """The overrides that give a run of the search, as typed behind `xgenmm train EXPERIMENT`."""
     mesh = config.mesh
     return [
         f"--mesh.replica={mesh.replica}",

@@ -49,9 +49,9 @@ class Initialize:
 
     def __post_init__(self):
         for name in ("run", "vision", "connector", "decoder"):
-            given = getattr(self, name)
-            path = None if given is None else user_path(given, f"initialize.{name}")
-            if str(given).startswith("~"):
+            value = getattr(self, name)
+            path = None if value is None else user_path(value, f"initialize.{name}")
+            if str(value).startswith("~"):
                 object.__setattr__(self, name, str(path))
         if self.connector_start is not None and (self.run or self.connector):
             raise ValueError("initialize.connector_start: the connector comes from a run or a file; leave it None.")
@@ -158,8 +158,8 @@ def read_settings(file: Path, remedy: str) -> dict[str, Any]:
     )
 
 
-def read_object(file: Path, wanted: Mapping[str, type | types.UnionType], remedy: str) -> dict[str, Any]:
-    """The JSON object in a file. wanted: keys that it has, at least, and the types of their values.
+def read_object(file: Path, required: Mapping[str, type | types.UnionType], remedy: str) -> dict[str, Any]:
+    """The JSON object in a file. required: keys that it has, at least, and the types of their values.
 
     Raises ValueError, which names the file, what it holds and the remedy, where it holds something else.
     """
@@ -168,8 +168,8 @@ def read_object(file: Path, wanted: Mapping[str, type | types.UnionType], remedy
         value = json.loads(files.read_text(file))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"'{file}' is not JSON ({error}); {remedy}.") from error
-    if not isinstance(value, dict) or not all(isinstance(value.get(key), kind) for key, kind in wanted.items()):
-        keys = f" with {', '.join(wanted)}" if wanted else ""
+    if not isinstance(value, dict) or not all(isinstance(value.get(key), kind) for key, kind in required.items()):
+        keys = f" with {', '.join(required)}" if required else ""
         raise ValueError(f"'{file}' holds {brief(value, 70)}, wanted an object{keys}; {remedy}.")
     return value
 

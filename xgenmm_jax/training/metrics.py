@@ -33,13 +33,13 @@ class MetricsLog:
         self._file = self._events = None
         if jax.process_index() > 0:
             return  # the first host writes for all
-        kept = keep_rows(self._path, _is_row, start_step)
+        rows = keep_rows(self._path, _is_row, start_step)
         self._file = self._path.open("a", encoding="utf-8")
         # Written anew from the rows that stay, so TensorBoard shows one line and no doubles.
         make_room(run / TENSORBOARD_FOLDER, for_folder=True)
         shutil.rmtree(run / TENSORBOARD_FOLDER, ignore_errors=True)
         self._events = tensorboardX.SummaryWriter(str(run / TENSORBOARD_FOLDER))
-        for row in kept:
+        for row in rows:
             self._write_events(row)
 
     def write(self, row: Row) -> None:

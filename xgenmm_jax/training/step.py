@@ -94,8 +94,8 @@ def make_step(
         healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         old = state._replace(healthy=jnp.zeros((), bool))
         state = jax.tree.map(lambda a, b: jnp.where(healthy, a, b), new, old)
-        own = {"loss": loss, "learning_rate": rate, "grad_norm": grad_norm, "healthy": healthy}
-        return state, {name: jnp.asarray(value, jnp.float32) for name, value in (own | metrics).items()}
+        common = {"loss": loss, "learning_rate": rate, "grad_norm": grad_norm, "healthy": healthy}
+        return state, {name: jnp.asarray(value, jnp.float32) for name, value in (common | metrics).items()}
 
     def traced(state, reference, rows, rate):
         with axis_rules():

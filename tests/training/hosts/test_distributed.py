@@ -127,10 +127,10 @@ def unbroken(folder: Path) -> list[dict]:
     return read_metrics(folder)
 
 
-def assert_same_curve(rows: list[dict], wanted: list[dict]) -> None:
-    assert [row["step"] for row in rows] == [row["step"] for row in wanted]
+def assert_same_curve(rows: list[dict], expected: list[dict]) -> None:
+    assert [row["step"] for row in rows] == [row["step"] for row in expected]
     for name in ("loss", "grad_norm", "error"):
-        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in wanted], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=1e-5, err_msg=name)
 
 
 def test_one_of_two_processes_is_killed_and_the_run_ends_on_one(tmp_path):
@@ -144,9 +144,9 @@ def test_one_of_two_processes_is_killed_and_the_run_ends_on_one(tmp_path):
 
     (alone,) = run_hosts(tmp_path, 1)
     assert alone.returncode == 0, alone.stderr
-    wanted = unbroken(tmp_path / "unbroken")
-    assert_same_curve(before, wanted[: len(before)])
-    assert_same_curve(read_metrics(tmp_path / "run"), wanted)
+    expected = unbroken(tmp_path / "unbroken")
+    assert_same_curve(before, expected[: len(before)])
+    assert_same_curve(read_metrics(tmp_path / "run"), expected)
     assert checkpoint_files.steps(tmp_path / "run" / "checkpoints") == [12, 10]
 
 
@@ -189,9 +189,9 @@ def test_the_real_model_learns_the_same_on_two_hosts(tmp_path, mesh):
     assert [process.returncode for process in ended] == [0, 0], ended
     config = dataclasses.replace(tiny_run.config(tmp_path / "small.model", steps=4), mesh=MeshConfig())
     train(config, tmp_path / "alone", devices=jax.devices()[:1])
-    rows, wanted = read_metrics(tmp_path / "run"), read_metrics(tmp_path / "alone")
+    rows, expected = read_metrics(tmp_path / "run"), read_metrics(tmp_path / "alone")
     for name in ("loss", "grad_norm"):
-        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in wanted], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow
@@ -208,10 +208,10 @@ def test_the_real_model_goes_on_alone_when_a_host_was_killed(tmp_path):
     config = tiny_run.config(tmp_path / "small.model", steps=24)
     config = dataclasses.replace(config, log_every=1, mesh=MeshConfig())
     train(config, tmp_path / "unbroken", devices=jax.devices()[:1])
-    rows, wanted = read_metrics(tmp_path / "run"), read_metrics(tmp_path / "unbroken")
-    assert [row["step"] for row in rows] == [row["step"] for row in wanted]
+    rows, expected = read_metrics(tmp_path / "run"), read_metrics(tmp_path / "unbroken")
+    assert [row["step"] for row in rows] == [row["step"] for row in expected]
     for name in ("loss", "grad_norm"):
-        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in wanted], rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=1e-4, err_msg=name)
 
 
 @pytest.mark.slow

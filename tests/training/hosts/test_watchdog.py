@@ -18,9 +18,9 @@ def clock():
 
 
 def watchdog(folder, clock, ended, timeout_s=100.0, **hosts):
-    made = Watchdog(folder, timeout_s, clock=clock, end=ended.append, **hosts)
-    made.interval_s = 0.001
-    return made
+    dog = Watchdog(folder, timeout_s, clock=clock, end=ended.append, **hosts)
+    dog.interval_s = 0.001
+    return dog
 
 
 def test_it_ends_the_process_when_nothing_moves_for_so_long(tmp_path, clock, capfd):
@@ -58,8 +58,8 @@ def test_hosts_tell_what_they_do(tmp_path, clock):
     assert (beat.step, beat.doing) == (7, "saving") and beat.count >= 1
 
 
-def beats(*places):
-    return {host: Beat(count, step, doing) for host, (count, step, doing) in enumerate(places)}
+def beats(*states):
+    return {host: Beat(count, step, doing) for host, (count, step, doing) in enumerate(states)}
 
 
 WAITING = "waiting for the devices"
@@ -94,4 +94,4 @@ WAITING = "waiting for the devices"
     ],
 )
 def test_the_host_that_holds_up_the_others_is_named(first, later, sentence):
-    assert describe(first, later, hosts=3, own=0) == sentence
+    assert describe(first, later, hosts=3, this_host=0) == sentence

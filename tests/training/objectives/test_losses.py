@@ -91,9 +91,9 @@ def test_places_without_picture_and_text_add_nothing_to_a_contrast(contrast, emp
         assert got == 0 and not any(np.asarray(leaf).any() for leaf in gradients)
         return
     nothing = jnp.zeros((len(there), len(there)), bool)
-    want, wanted = jax.value_and_grad(loss, (0, 1))(image[there], text[there], nothing)
+    want, expected_gradients = jax.value_and_grad(loss, (0, 1))(image[there], text[there], nothing)
     np.testing.assert_allclose(got, want, rtol=1e-5)
-    for one, other in zip(gradients, wanted, strict=True):
+    for one, other in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(one[there], other, rtol=1e-4, atol=1e-6)
         assert not np.asarray(one)[empty].any()
 

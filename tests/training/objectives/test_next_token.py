@@ -138,13 +138,13 @@ def test_rows_lay_out_the_vision_tokens_that_the_model_makes(tmp_path, token_sam
     right, wrong = ("image", "crop") if token_sampling is TokenSampling.FIXED_SAMPLING else ("crop", "image")
     for per in (right, wrong):
         row = dataclasses.replace(config.data.row, vision_tokens_per=per)
-        made = dataclasses.replace(config, data=dataclasses.replace(config.data, row=row))
+        changed = dataclasses.replace(config, data=dataclasses.replace(config.data, row=row))
         if per == right:
-            Bound.of(made)
+            Bound.of(changed)
             continue
         sentence = rf"vision_tokens_per: got '{wrong}', .*'{token_sampling.value}'.*make it '{right}'"
         with pytest.raises(ValueError, match=sentence):
-            Bound.of(made)
+            Bound.of(changed)
 
 
 def fixed_sampling_config(tmp_path, grids, crops):

@@ -102,11 +102,12 @@ def test_dpo_goes_on_bit_for_bit_when_the_run_that_it_started_from_has_trained_o
     assert figures(tmp_path / "dpo")[-1]["reward_chosen"] != 0
 
     # What is frozen is not there twice, and its files are listed as a checkpoint's.
-    kept = tmp_path / "dpo" / references.FOLDER
-    listed = json.loads((kept / checkpoint_files.LIST_FILE).read_text())
+    reference_folder = tmp_path / "dpo" / references.FOLDER
+    listed = json.loads((reference_folder / checkpoint_files.LIST_FILE).read_text())
     assert all(entry["crc32"] is not None for entry in listed.values())
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), unbroken.params)
     with pytest.raises(ValueError, match="vision/.* is missing"):
-        restore_params(kept, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), unbroken.params))
+        restore_params(reference_folder, shapes)
 
 
 @pytest.mark.parametrize("became", ["trained on", "gone", "another of more steps"])
@@ -142,13 +143,13 @@ def harm(folder):
 @pytest.mark.parametrize("lack", ["gone", "damaged", "half written"])
 def test_a_lost_reference_is_written_again_from_what_has_not_changed(tmp_path, measured, lack, caplog):
     config, unbroken = measured
-    kept = tmp_path / "run" / references.FOLDER
+    reference_folder = tmp_path / "run" / references.FOLDER
     if lack == "damaged":
-        harm(kept)
+        harm(reference_folder)
     elif lack == "gone":
-        shutil.rmtree(kept)
+        shutil.rmtree(reference_folder)
     else:
-        kept.rename(kept.with_name(f"{kept.name}{checkpoint_files.UNFINISHED}"))
+        reference_folder.rename(reference_folder.with_name(f"{reference_folder.name}{checkpoint_files.UNFINISHED}"))
     assert_same(train(config, tmp_path / "run"), unbroken)
     assert ("damaged" in caplog.text) == (lack == "damaged")
     assert references.is_whole(tmp_path / "run")

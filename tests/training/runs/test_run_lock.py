@@ -232,9 +232,9 @@ def test_what_is_no_lock_is_nobodys(text):
 
 
 def test_this_process_lives_and_another_machines_is_not_judged():
-    own = RunLock(Path("never"))._own
-    assert is_living(own) and is_living(own._replace(machine="another")) is None
-    assert is_living(own._replace(started="0")) is False and is_living(own._replace(started="")) is None
+    holder = RunLock(Path("never"))._own
+    assert is_living(holder) and is_living(holder._replace(machine="another")) is None
+    assert is_living(holder._replace(started="0")) is False and is_living(holder._replace(started="")) is None
 
 
 def test_training_takes_the_folder_before_it_writes_and_gives_it_back(tmp_path, monkeypatch):

@@ -57,8 +57,8 @@ class OnRealRows(Objective):
         return Sum(jnp.sum(error), jnp.sum(rows.mask).astype(jnp.float32)), {}
 
     def batches(self, model, data, seed, state, host_index, host_count):
-        made = loader.batches(data, seed, state, host_index, host_count)
-        for number, (batch, ids, after) in enumerate(made, start=1):
+        loaded = loader.batches(data, seed, state, host_index, host_count)
+        for number, (batch, ids, after) in enumerate(loaded, start=1):
             if state == State() and number in EVENTS:
                 signal.raise_signal(EVENTS[number])
             yield Rows(batch.token_ids, batch.loss_mask.astype(np.float32)), ids, after
@@ -151,11 +151,11 @@ def test_figures_of_a_run_are_those_of_the_samples_that_are_left(tmp_path):
     for folder, damaged in zip(folders, ({7: "cut.jpg"}, {}), strict=True):
         folder.mkdir()
         train(config_of(folder, damaged, steps=4), folder / "run")
-    rows, wanted = (figures(folder / "run") for folder in folders)
-    lost = [one["samples"] - other["samples"] for one, other in zip(wanted, rows, strict=True)]
-    assert all(one["fill"] <= other["fill"] for one, other in zip(rows, wanted, strict=True)) and lost[-1] == 0
+    rows, expected = (figures(folder / "run") for folder in folders)
+    lost = [one["samples"] - other["samples"] for one, other in zip(expected, rows, strict=True)]
+    assert all(one["fill"] <= other["fill"] for one, other in zip(rows, expected, strict=True)) and lost[-1] == 0
     steps = {line["step"] for line in read_skipped(folders[0] / "run" / "skipped.jsonl")}
-    assert {one["step"] for one, other in zip(rows, wanted, strict=True) if one["fill"] != other["fill"]} == steps
+    assert {one["step"] for one, other in zip(rows, expected, strict=True) if one["fill"] != other["fill"]} == steps
 
 
 def test_the_progress_line_says_how_many(capsys):

@@ -177,12 +177,12 @@ def test_a_run_to_start_from_may_train_on_and_may_not_become_another(tmp_path, e
 def test_a_run_of_before_goes_on_and_its_data_are_kept_from_then_on(tmp_path, events, caplog):
     config = dataclasses.replace(toy_run.config(), data=MixedData(((llava(tmp_path / "data.json", 5), 1.0),)))
     run = stopped(config, tmp_path / "run", events)
-    kept = (run / STARTED_WITH_FILE).read_bytes()
+    before = (run / STARTED_WITH_FILE).read_bytes()
     (run / STARTED_WITH_FILE).unlink()
     with caplog.at_level(logging.WARNING):
         stopped(config, run, events, step=7)
     assert f"'{run}' is of before {STARTED_WITH_FILE} was kept, which is written now" in caplog.text
-    assert (run / STARTED_WITH_FILE).read_bytes() == kept
+    assert (run / STARTED_WITH_FILE).read_bytes() == before
     llava(tmp_path / "data.json", 6)
     refused(config, run, "5 records before, 6 now")
 

@@ -30,13 +30,13 @@ class Distributed:
     process: int | None = None
 
     def __post_init__(self):
-        given = (self.coordinator is not None, self.processes is not None, self.process is not None)
-        if any(given) and not all(given) and self.processes != 1:
+        are_set = (self.coordinator is not None, self.processes is not None, self.process is not None)
+        if any(are_set) and not all(are_set) and self.processes != 1:
             raise ValueError(
                 f"distributed: got coordinator {self.coordinator}, processes {self.processes}, process {self.process}; "
                 "give all three, or none."
             )
-        if all(given) and not 0 <= self.process < self.processes:
+        if all(are_set) and not 0 <= self.process < self.processes:
             raise ValueError(
                 f"distributed.process: got {self.process} of {self.processes} processes; wanted 0 to "
                 f"{self.processes - 1}."
@@ -112,13 +112,13 @@ def ending_together(watchdog: Watchdog, last: Callable[[], object] = lambda: Non
     except Exception as error:
         if jax.process_count() == 1:
             raise
-        own = f"host {jax.process_index()} of {jax.process_count()}"
-        print(f"xgenmm: {own}: {first_line(error)}", file=sys.stderr, flush=True)
+        this_host = f"host {jax.process_index()} of {jax.process_count()}"
+        print(f"xgenmm: {this_host}: {first_line(error)}", file=sys.stderr, flush=True)
         gone = watchdog.silent_hosts()
         if gone:
             print(
-                f"xgenmm: {own} ends: {say_silent(gone)}. Start all hosts again, or as many as are left: the run goes "
-                "on from its newest checkpoint.",
+                f"xgenmm: {this_host} ends: {say_silent(gone)}. Start all hosts again, or as many as are left: the run "
+                "goes on from its newest checkpoint.",
                 file=sys.stderr,
             )
         else:

@@ -154,22 +154,22 @@ def read_beats(folder: Path) -> dict[int, Beat]:
     return beats
 
 
-def silent(first: Beats, later: Beats, hosts: int, own: int) -> dict[int, Beat | None]:
+def silent(first: Beats, later: Beats, hosts: int, this_host: int) -> dict[int, Beat | None]:
     """Hosts that never beat, and those but this one whose count stood still between two looks."""
     return {
         host: later.get(host)
         for host in range(hosts)
-        if host not in later or (host != own and (host not in first or first[host].count == later[host].count))
+        if host not in later or (host != this_host and (host not in first or first[host].count == later[host].count))
     }
 
 
-def describe(first: Beats, later: Beats, hosts: int, own: int) -> str:
+def describe(first: Beats, later: Beats, hosts: int, this_host: int) -> str:
     """One clause that names the hosts which hold up the run.
 
-    Those without a sign of life; else those at the earliest place, by step and by what they do for it; else the
-    devices.
+    Those without a sign of life; else those that are furthest behind, by step and by what they do for it; else
+    the devices.
     """
-    quiet = silent(first, later, hosts, own)
+    quiet = silent(first, later, hosts, this_host)
     if quiet:
         return say_silent(quiet)
     if hosts == 1:
@@ -183,8 +183,8 @@ def describe(first: Beats, later: Beats, hosts: int, own: int) -> str:
         return f"all hosts have reached step {latest} and live: the devices or the network between them hang"
     (step, doing), behind = min(groups.items(), key=lambda group: (group[0][0], DOING.index(group[0][1])))
     named = f"host {behind[0]} is" if len(behind) == 1 else f"hosts {', '.join(map(str, behind))} are"
-    place = "" if latest == step else f" at step {latest}"
-    return f"{named} {doing} for step {step} while others wait for it{place}"
+    at_step = "" if latest == step else f" at step {latest}"
+    return f"{named} {doing} for step {step} while others wait for it{at_step}"
 
 
 def say_silent(quiet: Mapping[int, Beat | None]) -> str:

@@ -25,13 +25,13 @@ def token_log_probs(
     of them at a time go through the head, which the backward pass computes again. Chunks that no row fills are
     skipped, so the head costs what is supervised and no more; nothing is dropped.
 
-    Example: loss_mask [0 0 1 1] reads the states at positions 1 and 2 and fills places 2 and 3 of the result.
+    Example: loss_mask [0 0 1 1] reads the states at positions 1 and 2 and fills positions 2 and 3 of the result.
     """
     rows, length = token_ids.shape
     # Shifted: the state at t predicts the token at t + 1.
-    is_wanted = jnp.pad(loss_mask[:, 1:], ((0, 0), (0, 1)))
+    is_supervised = jnp.pad(loss_mask[:, 1:], ((0, 0), (0, 1)))
     target_ids = jnp.pad(token_ids[:, 1:], ((0, 0), (0, 1)))
-    order = jnp.argsort(~is_wanted, axis=1, stable=True).astype(jnp.int32)
+    order = jnp.argsort(~is_supervised, axis=1, stable=True).astype(jnp.int32)
 
     chunk = min(chunk, length)
     chunks = -(-length // chunk)
@@ -40,23 +40,23 @@ def token_log_probs(
         x = jnp.pad(x, ((0, 0), (0, chunks * chunk - length)) + ((0, 0),) * (x.ndim - 2))
         return x.reshape(rows, chunks, chunk, *x.shape[2:]).swapaxes(0, 1)
 
-    def of_chunk(states, ids, wanted):
+    def of_chunk(states, ids, supervised):
         logits = logits_of(states).astype(jnp.float32)
         # A masked sum, not a gather: it stays local where the vocabulary is cut over devices.
         vocabulary = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2)
         chosen = jnp.sum(jnp.where(vocabulary == ids[..., None], logits, 0.0), axis=-1)
-        return jnp.where(wanted, chosen - jax.nn.logsumexp(logits, axis=-1), 0.0)
+        return jnp.where(supervised, chosen - jax.nn.logsumexp(logits, axis=-1), 0.0)
 
     @jax.checkpoint
     def step(_, chunk_inputs):
-        _, _, wanted = chunk_inputs
+        _, _, supervised = chunk_inputs
         log_probs = jax.lax.cond(
-            jnp.any(wanted), of_chunk, lambda states, ids, wanted: jnp.zeros(wanted.shape, jnp.float32), *chunk_inputs
+            jnp.any(supervised), of_chunk, lambda states, ids, mask: jnp.zeros(mask.shape, jnp.float32), *chunk_inputs
         )
         return None, log_probs
 
     sorted_states = jnp.take_along_axis(hidden, order[..., None], axis=1)
-    inputs = (sorted_states, jnp.take_along_axis(target_ids, order, 1), jnp.take_along_axis(is_wanted, order, 1))
+    inputs = (sorted_states, jnp.take_along_axis(target_ids, order, 1), jnp.take_along_axis(is_supervised, order, 1))
     _, log_probs = jax.lax.scan(step, None, jax.tree.map(cut, inputs))
     log_probs = log_probs.swapaxes(0, 1).reshape(rows, chunks * chunk)[:, :length]
     back = jnp.take_along_axis(log_probs, jnp.argsort(order, axis=1), axis=1)
@@ -68,7 +68,7 @@ def pair_sums(
 ) -> tuple[Float[Array, "B pairs"], Float[Array, "B pairs"]]:
     """Sums over the segments of preference rows: (chosen, rejected), pair k being segments 2k + 1 and 2k + 2.
 
-    There are T // 2 + 1 places for pairs, more than any row can hold; those without a pair are 0.
+    There are T // 2 + 1 entries for pairs, more than any row can hold; those without a pair are 0.
     """
     rows, length = values.shape
     pairs = length // 2 + 1
@@ -93,7 +93,7 @@ def sigmoid_contrast(
 ) -> Float[Array, ""]:
     """SigLIP's loss (arXiv 2303.15343), summed over pictures: each pair is a yes-no question.
 
-    ignored: pairs that are no question; on the diagonal only those of a place without picture and text.
+    ignored: pairs that are no question; on the diagonal only those of an entry without picture and text.
     """
     count = image.shape[0]
     logits = scale * image @ text.T + bias
@@ -110,13 +110,13 @@ def softmax_contrast(
 ) -> Float[Array, ""]:
     """CLIP's loss, summed over pictures: cross entropy over texts and over pictures, halved. The bias cancels out.
 
-    ignored: as for `sigmoid_contrast`; a place without picture and text adds nothing.
+    ignored: as for `sigmoid_contrast`; an entry without picture and text adds nothing.
     """
     logits = jnp.where(ignored, jnp.finfo(jnp.float32).min, scale * image @ text.T + bias)
-    # Such a place finds itself with certainty: the lowest number added to itself would be -inf, and its difference NaN.
+    # Such an entry matches itself with certainty: the lowest number twice would be -inf, and its difference NaN.
     logits = jnp.where(ignored & jnp.eye(image.shape[0], dtype=bool), 0.0, logits)
-    own = jnp.diagonal(logits)
-    return 0.5 * jnp.sum(jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0) - 2 * own)
+    matching = jnp.diagonal(logits)
+    return 0.5 * jnp.sum(jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0) - 2 * matching)
 
 
 def same_captions(token_ids: Int32[Array, "n T"]) -> Bool[Array, "n n"]:
@@ -130,7 +130,7 @@ def same_captions(token_ids: Int32[Array, "n T"]) -> Bool[Array, "n n"]:
 def caption_log_probs(
     logits: Float[Array, "n T V"], token_ids: Int32[Array, "n T"], valid: Bool[Array, "n T"]
 ) -> Float[Array, "n T"]:
-    """Log-probability of each token from logits at its own place; 0 where not valid."""
+    """Log-probability of each token from the logits at its own position; 0 where not valid."""
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     chosen = jnp.take_along_axis(log_probs, token_ids[..., None], axis=-1)[..., 0]
     return jnp.where(valid, chosen, 0.0)

@@ -54,11 +54,11 @@ class Checkpoints:
         self._folder = run.absolute() / FOLDER
         for path in checkpoint_files.unfinished(self._folder):
             LOG.warning("checkpoint: '%s' was not written to its end and is left out", path)
-        kept = [checkpoint_managers.LatestN(keep)]
+        policies = [checkpoint_managers.LatestN(keep)]
         if keep_every:
-            kept.append(checkpoint_managers.EveryNSteps(keep_every))
+            policies.append(checkpoint_managers.EveryNSteps(keep_every))
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(kept),
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
             create=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
@@ -224,12 +224,12 @@ def param_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def check_params(folder: Path, abstract: Params) -> None:
-    """Raises ValueError where the checkpoint does not hold every parameter at the wanted shape."""
+    """Raises ValueError where the checkpoint does not hold every parameter at the expected shape."""
     have = param_shapes(folder)
     parts = set(abstract)
     have = {name: shape for name, shape in have.items() if name.split("/")[0] in parts}
-    wanted = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
-    problems = differences(have, wanted)
+    expected = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+    problems = differences(have, expected)
     if problems:
         more = f" and {len(problems) - 2} more" if len(problems) > 2 else ""
         raise SizeError(
@@ -238,13 +238,17 @@ def check_params(folder: Path, abstract: Params) -> None:
         )
 
 
-def differences(have: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+def differences(have: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
     """What keeps two sets of named shapes from being the same, a phrase each: misshapen, missing, spare."""
-    both = sorted(wanted.keys() & have.keys())
+    both = sorted(expected.keys() & have.keys())
     return [
-        *(f"{name} has {_shape(have[name])} for {_shape(wanted[name])}" for name in both if have[name] != wanted[name]),
-        *(f"{name} is missing" for name in sorted(wanted.keys() - have.keys())),
-        *(f"{name} is spare" for name in sorted(have.keys() - wanted.keys())),
+        *(
+            f"{name} has {_shape(have[name])} for {_shape(expected[name])}"
+            for name in both
+            if have[name] != expected[name]
+        ),
+        *(f"{name} is missing" for name in sorted(expected.keys() - have.keys())),
+        *(f"{name} is spare" for name in sorted(have.keys() - expected.keys())),
     ]
 
 

@@ -58,21 +58,21 @@ def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[Params], Par
     for prefix in fresh:
         if not any(f"{name}/".startswith(f"{prefix}/") for name in drawn):
             raise ValueError(f"initialize.fresh: '{prefix}' names no parameter of the model; leave it away.")
-    wanted = unflatten_dict({name: leaf for name, leaf in flat.items() if name not in drawn}, sep="/")
-    restored = checkpoints.restore_params(run, wanted)
+    to_restore = unflatten_dict({name: leaf for name, leaf in flat.items() if name not in drawn}, sep="/")
+    restored = checkpoints.restore_params(run, to_restore)
     if not drawn:
         return restored
     random = draw(unflatten_dict({name: flat[name] for name in drawn}, sep="/"))
     return unflatten_dict(flatten_dict(restored, sep="/") | flatten_dict(random, sep="/"), sep="/")
 
 
-def random_params(init: Callable[[Array], Params], seed: int, wanted: Params) -> Params:
-    """The parameters that `wanted` names, drawn from the seed and laid out over the devices as it says.
+def random_params(init: Callable[[Array], Params], seed: int, abstract: Params) -> Params:
+    """The parameters that `abstract` names, drawn from the seed and laid out over the devices as it says.
 
     Each is what it would be if all were drawn, but the compiler has nothing to do with the others: on a CPU it takes
     as long over a nano model's random numbers as over a training step.
     """
-    names = flatten_dict(wanted, sep="/")
+    names = flatten_dict(abstract, sep="/")
 
     def draw(key: Key[Array, ""]) -> dict[str, Array]:
         drawn = flatten_dict(unboxed(init(key)), sep="/")
@@ -115,13 +115,13 @@ def load_weights(path: Path, part: str, abstract: Params) -> Params:
 
     Raises ValueError that names every missing, spare and misshapen tensor.
     """
-    wanted = {
+    expected = {
         f"{part}/{path_name(key)}": leaf for key, leaf in jax.tree_util.tree_leaves_with_path(abstract)
     }
     try:
         with safe_open(path, "numpy") as file:
             have = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-            problems = checkpoints.differences(have, {name: leaf.shape for name, leaf in wanted.items()})
+            problems = checkpoints.differences(have, {name: leaf.shape for name, leaf in expected.items()})
             if problems:
                 raise ValueError(
                     f"initialize.{part}: '{path}' does not fit the model: {', '.join(problems)}. "
@@ -129,7 +129,7 @@ def load_weights(path: Path, part: str, abstract: Params) -> Params:
                 )
             leaves = {
                 name: jax.device_put(file.get_tensor(name).astype(leaf.dtype), leaf.sharding)
-                for name, leaf in wanted.items()
+                for name, leaf in expected.items()
             }
     except SafetensorError as error:
         raise ValueError(f"initialize.{part}: '{path}' is no safetensors file ({error}); copy it again.") from error

@@ -91,8 +91,8 @@ def check_same(config: TrainConfig, folder: Path) -> bool:
 
 def _tokenizer_of(config: TrainConfig) -> Path | None:
     """The tokenizer.model that a run's data are read with; None where they need none."""
-    given = getattr(config.data, "tokenizer", None)
-    return None if given is None else user_path(given, "data.tokenizer")
+    tokenizer = getattr(config.data, "tokenizer", None)
+    return None if tokenizer is None else user_path(tokenizer, "data.tokenizer")
 
 
 def commit() -> str:
@@ -114,7 +114,7 @@ def commit() -> str:
 def _changes(old, new, name: str, is_kept: bool):
     """Dotted names of what differs, with both values.
 
-    A checkout and its runs may be moved or copied together: of the tokenizer and of what a run began with the places do
+    A checkout and its runs may be moved or copied together: of the tokenizer and of what a run began with the paths do
     not count. is_kept: the bytes of that are in started_with.json, and `started_with.compare` looks at them.
     """
     if isinstance(old, dict) and isinstance(new, dict):
@@ -137,14 +137,14 @@ def _changes(old, new, name: str, is_kept: bool):
 
 
 def _same_start(before, after) -> bool:
-    """Whether two places hold the same weights: files or checkpoints of the same bytes; or the first is gone, and the
+    """Whether two paths hold the same weights: files or checkpoints of the same bytes; or the first is gone, and the
     second has its name."""
     if not _same_name(before, after):
         return False
     if not Path(before).exists():
         return True
     try:
-        lists = [_list_of(Path(place)) for place in (before, after)]
+        lists = [_list_of(Path(path)) for path in (before, after)]
     except ValueError:  # no checkpoint
         return False
     return all(path.is_file() for path in lists) and filecmp.cmp(*lists, shallow=False)
@@ -154,6 +154,6 @@ def _same_name(before, after) -> bool:
     return isinstance(before, str) and isinstance(after, str) and Path(before).name == Path(after).name
 
 
-def _list_of(place: Path) -> Path:
+def _list_of(path: Path) -> Path:
     """A file itself; of a run folder the newest checkpoint's list of files and checksums."""
-    return place if place.is_file() else newest(place) / LIST_FILE
+    return path if path.is_file() else newest(path) / LIST_FILE

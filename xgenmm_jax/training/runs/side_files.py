@@ -25,9 +25,9 @@ def keep_rows(path: Path, is_row: Callable[[Any], bool], last_step: int) -> list
     lines = [line for line in files.read_lines(path, errors="replace") if line.strip()] if path.is_file() else []
     if len(lines) > len(rows):
         LOG.warning("'%s': %d of %d lines are no rows and are left out", path, len(lines) - len(rows), len(lines))
-    kept = [row for row in rows if row["step"] <= last_step]
-    files.write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
-    return kept
+    remaining = [row for row in rows if row["step"] <= last_step]
+    files.write_whole(path, "".join(json.dumps(row) + "\n" for row in remaining))
+    return remaining
 
 
 def has_step(value: Any) -> bool:

@@ -27,12 +27,12 @@ class SkippedLog:
 
     def __init__(self, run: Path, start_step: int):
         self._path = run / skipped_file(jax.process_index())
-        kept = [row for row in read_skipped(self._path) if row["step"] <= start_step]
+        rows = [row for row in read_skipped(self._path) if row["step"] <= start_step]
         if self._path.is_file():
-            write_whole(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._opened = [row for row in kept if row["step"] == 0]
+            write_whole(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._opened = [row for row in rows if row["step"] == 0]
         self._counts: Counter[str] = Counter()
-        for row in kept:
+        for row in rows:
             self._count(row)
 
     @property

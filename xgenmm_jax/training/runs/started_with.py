@@ -40,7 +40,7 @@ def started_with(config: TrainConfig) -> dict[str, Any]:
 
     Raises ValueError where data do not open.
     """
-    prints = {field: _print_of(field, place) for field, place in _places(config.initialize).items()}
+    prints = {field: _print_of(field, source) for field, source in _sources_of(config.initialize).items()}
     weights = {field: value for field, value in prints.items() if value is not None}
     return {"data": identity(getattr(config.data, "mixture", ())), "initialize": weights}
 
@@ -100,8 +100,8 @@ def weights_of(config: TrainConfig, run: Path) -> Initialize:
     """Where the weights that a run began with are read again: of a run that has trained on, the checkpoint of then."""
     if config.initialize.run is None or not (run / STARTED_WITH_FILE).is_file():
         return config.initialize
-    found = _checkpoint_of_then(_read(run)["initialize"].get("run"), config.initialize.run)
-    return config.initialize if found is None else dataclasses.replace(config.initialize, run=str(found))
+    checkpoint = _checkpoint_of_then(_read(run)["initialize"].get("run"), config.initialize.run)
+    return config.initialize if checkpoint is None else dataclasses.replace(config.initialize, run=str(checkpoint))
 
 
 def _read(run: Path) -> dict[str, Any]:
@@ -118,14 +118,14 @@ def _has(value: Any, **kinds: type) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
 
 
-def _places(config: Initialize) -> dict[str, str]:
+def _sources_of(config: Initialize) -> dict[str, str]:
     return {field: getattr(config, field) for field in ("run", *PARTS) if getattr(config, field) is not None}
 
 
-def _print_of(field: str, place: str) -> Print | None:
+def _print_of(field: str, source: str) -> Print | None:
     """None where nothing is there."""
     try:
-        path = Path(place) if field == "run" else find_weights(place, field)
+        path = Path(source) if field == "run" else find_weights(source, field)
         return fingerprint(path) if path.is_file() else _print_of_checkpoint(newest(path))
     except ValueError:
         return None
@@ -148,10 +148,10 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], config: Initiali
         text = _data_change(was, is_)
         if text is not None:
             yield Change("data", f"'{is_['source']}': {text}")
-    for field, place in _places(config).items():
+    for field, source in _sources_of(config).items():
         was, is_ = before["initialize"].get(field), now["initialize"].get(field)
         if was is not None and (is_ is None or not _are_same(was, is_)):
-            yield Change(f"initialize.{field}", f"'{place}': {_difference(was, is_)}", was, is_)
+            yield Change(f"initialize.{field}", f"'{source}': {_difference(was, is_)}", was, is_)
 
 
 def _data_change(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -184,9 +184,9 @@ def _has_trained_on(was: Print, now: Print) -> bool:
     return all(step.isdigit() for step in steps) and int(steps[0]) < int(steps[1])
 
 
-def _checkpoint_of_then(was: Print | None, place: str) -> Path | None:
+def _checkpoint_of_then(was: Print | None, source: str) -> Path | None:
     """The checkpoint that weights were read from, where it still lies in its run with the same bytes."""
     if was is None or not str(was.get("checkpoint")).isdigit():
         return None
-    folder = Path(place) / FOLDER / was["checkpoint"]
+    folder = Path(source) / FOLDER / was["checkpoint"]
     return folder if (folder / "params").is_dir() and _are_same(was, _print_of_checkpoint(folder)) else None
