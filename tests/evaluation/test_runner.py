@@ -7,6 +7,7 @@ import pytest
 
 from xgenmm_jax.evaluation import runner
 from xgenmm_jax.evaluation.runner import evaluate, predict
+from xgenmm_jax.generation.text.decoding import Decoding
 
 
 def number(prompt):
@@ -59,7 +60,7 @@ def test_answers_to_other_words_or_under_another_limit_are_asked_anew(tmp_path):
     file = tmp_path / "a.jsonl"
     task = counting("a", 2)
     predict(Answering(number), [task], file)
-    longer = dataclasses.replace(task, max_new_tokens=9)
+    longer = dataclasses.replace(task, decoding=Decoding(9))
     reworded = dataclasses.replace(
         task, prompt=lambda example, tokenizer: dataclasses.replace(task.prompt(example, tokenizer), token_ids=(7,))
     )

@@ -38,9 +38,9 @@ class _Request:
 
     @property
     def key(self) -> str:
-        """Equal for the same example of the same task, asked in the same words and answered under the same limits."""
+        """Equal for the same example of the same task, asked in the same words and decoded alike."""
         parts = (
-            self.task.name, self.example.id, self.prompt.token_ids, self.task.max_new_tokens, repr(self.task.anyres)
+            self.task.name, self.example.id, self.prompt.token_ids, repr(self.task.decoding), repr(self.task.anyres)
         )  # fmt: skip
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -67,10 +67,12 @@ def evaluate(generator: Generator, tasks: Sequence[Task], unfinished: Path | Non
 def predict(generator: Generator, tasks: Sequence[Task], unfinished: Path | None = None) -> tuple[Prediction, ...]:
     """A prediction for every example, in the order of tasks and examples.
 
-    Tasks that share a limit and a way to cut images are asked together.
+    Tasks that share decoding and a way to cut images are asked together.
 
     unfinished: predictions are added to this file after every CHUNK prompts, and those that it already holds are not
-    asked again. Give every model, and every state of its training, a file of its own.
+    asked again. Give every model, and every state of its training, another file.
+    The predictions are those of an unbroken run, unless answers are sampled: what is drawn depends on how many prompts
+    are asked in one call.
     """
     requests = list(_requests(generator, tasks))
     predictions: dict[int, Prediction] = {}
@@ -79,15 +81,15 @@ def predict(generator: Generator, tasks: Sequence[Task], unfinished: Path | None
         predictions = {r.index: r.predict(known[r.key].text) for r in requests if r.key in known}
 
     # One call of the generator for each pair of settings: a call for each task would leave batches half empty.
-    groups: dict[tuple[int, AnyRes | None], list[_Request]] = {}
+    groups: dict[tuple[Decoding, AnyRes | None], list[_Request]] = {}
     for request in requests:
         if request.index not in predictions:
-            groups.setdefault((request.task.max_new_tokens, request.task.anyres), []).append(request)
-    for (max_new_tokens, anyres), group in groups.items():
+            groups.setdefault((request.task.decoding, request.task.anyres), []).append(request)
+    for (decoding, anyres), group in groups.items():
         step = len(group) if unfinished is None else CHUNK
         for start in range(0, len(group), step):
             chunk = group[start : start + step]
-            texts = generator.generate([request.prompt for request in chunk], Decoding(max_new_tokens), anyres=anyres)
+            texts = generator.generate([request.prompt for request in chunk], decoding, anyres=anyres)
             new = {request.index: request.predict(text) for request, text in zip(chunk, texts, strict=True)}
             if unfinished is not None:
                 append_predictions(unfinished, {request.key: new[request.index] for request in chunk})

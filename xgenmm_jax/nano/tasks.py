@@ -19,6 +19,7 @@ from xgenmm_jax.evaluation.runner import Evaluation, evaluate
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.prompts import ChatPrompt, FewShotPrompt
 from xgenmm_jax.evaluation.tasks.task import BuildPrompt, Score, Task
+from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.nano import scoring
 from xgenmm_jax.nano.world import documents, draw
@@ -38,9 +39,9 @@ QUESTION_KINDS: dict[str, ItemKind] = {
 }  # fmt: skip
 """Of `questions/mean`, which always holds all of them: the metric's word and the data's."""
 
-SHORT_ANSWER = 12
-"""Most new tokens of a word, a string, a position, a yes or no."""
-LONG_ANSWER = 48
+SHORT_ANSWER = Decoding(max_new_tokens=12)
+"""Of a word, a string, a position, a yes or no."""
+LONG_ANSWER = Decoding(max_new_tokens=48)
 """Of a caption, a box, or a number or a yes or no behind its evidence."""
 
 ItemsOf = Callable[[ItemKind], Sequence[Item]]
@@ -125,7 +126,7 @@ def suite(config: SuiteConfig, anyres: AnyRes, style: ChatStyle = ChatStyle()) -
         "shots": lambda: _shots(items_of("shots")),
         "hallucination": lambda: task(
             "hallucination", "hallucination", scoring.verdict_score,
-            max_new_tokens=LONG_ANSWER, summarize=scoring.hallucination_metrics,
+            decoding=LONG_ANSWER, summarize=scoring.hallucination_metrics,
             constant_answers=scoring.yes_or_no,
         ),
         "safety": lambda: [
@@ -135,11 +136,11 @@ def suite(config: SuiteConfig, anyres: AnyRes, style: ChatStyle = ChatStyle()) -
         ],
         "grounding": lambda: task(
             "grounding/iou", "grounding", scoring.box_score,
-            max_new_tokens=LONG_ANSWER, constant_answers=scoring.one_box,
+            decoding=LONG_ANSWER, constant_answers=scoring.one_box,
         ),
         "caption": lambda: task(
             "caption/exact", "caption", prompt=caption_prompt,
-            max_new_tokens=LONG_ANSWER, summarize=scoring.caption_metrics, constant_answers=scoring.one_caption,
+            decoding=LONG_ANSWER, summarize=scoring.caption_metrics, constant_answers=scoring.one_caption,
         ),
     }  # fmt: skip
     groups = [group for group in config.groups if group not in NOT_FOR[config.style]]
@@ -152,7 +153,7 @@ def _task(
     prompt: BuildPrompt,
     score: Score,
     images: Sequence[tuple[Picture, ...]] | None = None,
-    max_new_tokens: int = SHORT_ANSWER,
+    decoding: Decoding = SHORT_ANSWER,
     **options: Any,
 ) -> Task:
     """images: of each item, by default its own."""
@@ -161,7 +162,7 @@ def _task(
         Example(item.id, seen, item.question, item.answers, fields=_fields(item))
         for item, seen in zip(shown, images, strict=True)
     )
-    return Task(name, examples, prompt, score, max_new_tokens, **options)
+    return Task(name, examples, prompt, score, decoding, **options)
 
 
 def _fields(item: Item) -> dict[str, str]:
@@ -172,18 +173,18 @@ def _questions(items_of: ItemsOf, prompt: BuildPrompt) -> list[Task]:
     """Each kind with its images and with those of other items."""
     tasks = []
     for word, kind in QUESTION_KINDS.items():
-        shown, score, most = items_of(kind), scoring.vqa_score, SHORT_ANSWER
+        shown, score, decoding = items_of(kind), scoring.vqa_score, SHORT_ANSWER
         if kind == "read":
             score = scoring.reading_score
         elif kind in WITH_EVIDENCE:
-            score, most = scoring.verdict_score, LONG_ANSWER
-        right = _task(f"questions/{word}", shown, prompt, score, max_new_tokens=most, summarize=scoring.with_majority)
+            score, decoding = scoring.verdict_score, LONG_ANSWER
+        right = _task(f"questions/{word}", shown, prompt, score, decoding=decoding, summarize=scoring.with_majority)
         tasks.append(right)
         # An item whose answer all others share has no wrong image.
         with_wrong = [item for item in shown if item.wrong_pictures]
         if with_wrong:
             wrong = [item.wrong_pictures for item in with_wrong]
-            tasks.append(_task(f"questions_wrong_image/{word}", with_wrong, prompt, score, wrong, max_new_tokens=most))
+            tasks.append(_task(f"questions_wrong_image/{word}", with_wrong, prompt, score, wrong, decoding=decoding))
     return tasks
 
 

@@ -15,6 +15,7 @@ from xgenmm_jax.evaluation.scorers import vqa
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.prompts import ChatPrompt, FewShotPrompt
 from xgenmm_jax.evaluation.tasks.task import Task
+from xgenmm_jax.generation.text.decoding import Decoding
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_multiple_choice_in_rotated_order_is_a_task(words):
         for k in range(3)
     ]
     letter = lambda text, example: float(text in example.answers)  # noqa: E731
-    task = Task("mmbench", examples, ChatPrompt(text=options), letter, 16, summarize=by_group)
+    task = Task("mmbench", examples, ChatPrompt(text=options), letter, Decoding(16), summarize=by_group)
     asked = Answering(lambda prompt: "A")
     asked.tokenizer = words
     assert evaluate(asked, [task]).metrics == {"mmbench/circular": 0.0}
@@ -90,7 +91,7 @@ def test_few_shot_vqa_with_ten_answers_is_a_task(words):
         return vqa.vqa_accuracy(fewshot.cut_answer(text), example.answers)
 
     example = Example("val/0", (image(),), "What is it?", ("Stop",) * 2 + ("halt",) * 8)
-    task = Task("textvqa", [example], FewShotPrompt(demonstrations), score, 10)
+    task = Task("textvqa", [example], FewShotPrompt(demonstrations), score, Decoding(10))
     model = Answering(lambda prompt: "stop Question:What is")
     model.tokenizer = words
     evaluation = evaluate(model, [task])

@@ -8,6 +8,7 @@ from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.evaluation.predictions import Metrics, Prediction
 from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.generation.text.decoding import Decoding
 
 BuildPrompt = Callable[[Example, Tokenizer], Prompt]
 """How a model is asked an example: `prompts.ChatPrompt`, `prompts.FewShotPrompt`."""
@@ -39,7 +40,7 @@ class Task:
     examples: Iterable[Example]
     prompt: BuildPrompt
     score: Score
-    max_new_tokens: int
+    decoding: Decoding
     anyres: AnyRes | None = None
     summarize: Summarize = mean_score
     constant_answers: ConstantAnswers | None = None
