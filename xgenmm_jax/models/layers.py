@@ -50,12 +50,11 @@ def symmetric_uniform(bound: float) -> Initializer:
 
 
 class Linear(nn.Module):
-    """A linear map from the last `len(inputs)` axes to `len(outputs)` new ones.
+    """A linear map from the last axes of its input, as many as `axes` names before the outputs, to `outputs`.
 
-    axes: logical names, inputs then outputs. bias: its initializer, or None for no bias.
+    axes: logical names, inputs then outputs. bias_init: None for no bias.
     """
 
-    inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     axes: tuple[str | None, ...]
     kernel_init: Initializer
@@ -65,10 +64,9 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "..."], norm: Affine | None = None) -> Float[Array, "..."]:
         """norm: of the layer norm before, where x is only standardized (`norm_matmul`)."""
-        kernel = self.param(
-            "kernel", nn.with_logical_partitioning(self.kernel_init, self.axes), (*self.inputs, *self.outputs)
-        )
-        count = len(self.inputs)
+        count = len(self.axes) - len(self.outputs)
+        shape = (*x.shape[x.ndim - count :], *self.outputs)
+        kernel = self.param("kernel", nn.with_logical_partitioning(self.kernel_init, self.axes), shape)
         if norm is None:
             y = matmul(x.astype(self.dtype), kernel.astype(self.dtype), count)
         else:

@@ -31,7 +31,6 @@ class MLPConnector(nn.Module):
         """features: a square grid in raster order. An odd last row and column are kept: 27 x 27 gives 14 x 14 = 196."""
         width, out = self.config.width, self.config.out_width
         x = Linear(
-            (width,),
             (out,),
             ("vision_embed", "mlp"),
             torch_linear_init(),
@@ -40,7 +39,6 @@ class MLPConnector(nn.Module):
             name="fc1",
         )(features)
         x = Linear(
-            (out,),
             (out,),
             ("mlp", "embed"),
             torch_linear_init(),

@@ -108,7 +108,6 @@ class DecoderBlock(nn.Module):
 
         # Each key-value head stands behind its queries, so that cutting "heads" never parts a group.
         qkv = Linear(
-            inputs=(width,),
             outputs=(kv_heads, group + 2, head_width),
             axes=("embed", "heads", None, "kv"),
             kernel_init=init,
@@ -133,7 +132,6 @@ class DecoderBlock(nn.Module):
         window = config.sliding_window if cached is None or written < cached[0].shape[2] else None
         sow_attention_weights(self, query, key, mask, window)
         out = Linear(
-            inputs=(config.heads, head_width),
             outputs=(width,),
             axes=("heads", "kv", "embed"),
             kernel_init=init,
@@ -143,7 +141,6 @@ class DecoderBlock(nn.Module):
         x = x + checkpoint_name(out, "out_proj")
 
         gate_up = Linear(
-            inputs=(width,),
             outputs=(2, config.hidden),
             axes=("embed", None, "mlp"),
             kernel_init=init,
@@ -151,7 +148,7 @@ class DecoderBlock(nn.Module):
             name="gate_up_proj",
         )(RMSNorm(width, config.epsilon, name="post_attention_norm")(x))
         gate_up = checkpoint_name(gate_up, "mlp_in")
-        x = x + Linear((config.hidden,), (width,), ("mlp", "embed"), init, dtype=self.dtype, name="down_proj")(
+        x = x + Linear((width,), ("mlp", "embed"), init, dtype=self.dtype, name="down_proj")(
             gate_up[..., 1, :] * jax.nn.silu(gate_up[..., 0, :])
         )
         return (shard_batch(x), cached), None

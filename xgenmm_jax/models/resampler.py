@@ -69,7 +69,6 @@ class ResamplerBlock(nn.Module):
         norm_media = LayerNorm(width, EPSILON, self.dtype, name="norm_media").affine
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm_latents")(latents)
         query = Linear(
-            inputs=(width,),
             outputs=(heads, head_width),
             axes=("vision_embed", "heads", "kv"),
             kernel_init=torch_linear_init(out_axis=(1, 2)),
@@ -77,7 +76,6 @@ class ResamplerBlock(nn.Module):
             name="to_q",
         )(normed)
         to_kv = Linear(
-            inputs=(width,),
             outputs=(2, heads, head_width),
             axes=("vision_embed", None, "heads", "kv"),
             kernel_init=torch_linear_init(out_axis=(1, 2, 3)),
@@ -89,7 +87,6 @@ class ResamplerBlock(nn.Module):
         key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
         sow_attention_weights(self, query, key, mask)
         out = Linear(
-            inputs=(heads, head_width),
             outputs=(width,),
             axes=("heads", "kv", "vision_embed"),
             kernel_init=torch_linear_init(in_axis=(0, 1)),
@@ -98,12 +95,12 @@ class ResamplerBlock(nn.Module):
         )(attend(query, key, value, mask, implementation=config.attention))
         latents = latents + checkpoint_name(out, "out_proj")
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm_ff")(latents)
-        up = Linear(
-            (width,), (config.hidden,), ("vision_embed", "mlp"), torch_linear_init(), dtype=self.dtype, name="ff1"
-        )(normed)
-        down = Linear(
-            (config.hidden,), (width,), ("mlp", "vision_embed"), torch_linear_init(), dtype=self.dtype, name="ff2"
-        )(jax.nn.gelu(checkpoint_name(up, "mlp_in"), approximate=False))
+        up = Linear((config.hidden,), ("vision_embed", "mlp"), torch_linear_init(), dtype=self.dtype, name="ff1")(
+            normed
+        )
+        down = Linear((width,), ("mlp", "vision_embed"), torch_linear_init(), dtype=self.dtype, name="ff2")(
+            jax.nn.gelu(checkpoint_name(up, "mlp_in"), approximate=False)
+        )
         return shard_batch(latents + down), None
 
 
@@ -150,7 +147,6 @@ class Resampler(nn.Module):
         x, _ = block(config, self.dtype, name="layers")(x, standardize(media, EPSILON), mask)
         x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x[:, : config.queries])
         return Linear(
-            inputs=(config.width,),
             outputs=(config.out_width,),
             axes=("vision_embed", "embed"),
             kernel_init=torch_linear_init(),
@@ -163,7 +159,6 @@ class Resampler(nn.Module):
         """Linear, GELU, Linear, from the decoder's width to the tower's."""
         out, width = self.config.out_width, self.config.width
         x = Linear(
-            (out,),
             (width,),
             ("embed", "vision_embed"),
             torch_linear_init(),
@@ -172,7 +167,6 @@ class Resampler(nn.Module):
             name="text_projection1",
         )(instruction)
         return Linear(
-            (width,),
             (width,),
             ("vision_embed", None),
             torch_linear_init(),

@@ -82,7 +82,6 @@ class SelfAttention(nn.Module):
     def __call__(self, x: Float[Array, "n P E"]) -> Float[Array, "n P E"]:
         head_width = self.width // self.heads
         qkv = Linear(
-            inputs=(self.width,),
             outputs=(3, self.heads, head_width),
             axes=("vision_embed", None, "heads", "kv"),
             kernel_init=nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,)),
@@ -95,7 +94,6 @@ class SelfAttention(nn.Module):
         sow_attention_weights(self, query, key)
         context = attend(query, key, value, implementation=self.implementation)
         out = Linear(
-            inputs=(self.heads, head_width),
             outputs=(self.width,),
             axes=("heads", "kv", "vision_embed"),
             kernel_init=nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2),
@@ -123,12 +121,10 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "... E"]) -> Float[Array, "... E"]:
         bias_init = nn.initializers.normal(1e-6)
-        up = Linear(
-            (self.width,), (self.hidden,), ("vision_embed", "mlp"), KERNEL_INIT, bias_init, self.dtype, name="fc1"
-        )(x)
-        return Linear(
-            (self.hidden,), (self.width,), ("mlp", "vision_embed"), KERNEL_INIT, bias_init, self.dtype, name="fc2"
-        )(activate(checkpoint_name(up, "mlp_in"), self.activation))
+        up = Linear((self.hidden,), ("vision_embed", "mlp"), KERNEL_INIT, bias_init, self.dtype, name="fc1")(x)
+        return Linear((self.width,), ("mlp", "vision_embed"), KERNEL_INIT, bias_init, self.dtype, name="fc2")(
+            activate(checkpoint_name(up, "mlp_in"), self.activation)
+        )
 
 
 class EncoderBlock(nn.Module):
@@ -167,9 +163,8 @@ class PoolingHead(nn.Module):
         axes = ("vision_embed", "heads", "kv")
         init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2))
         zeros = nn.initializers.zeros
-        query = Linear((width,), (heads, head_width), axes, init, zeros, self.dtype, name="query")(query_in)
+        query = Linear((heads, head_width), axes, init, zeros, self.dtype, name="query")(query_in)
         key_value = Linear(
-            (width,),
             (2, heads, head_width),
             ("vision_embed", None, "heads", "kv"),
             nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,)),
@@ -179,7 +174,6 @@ class PoolingHead(nn.Module):
         )(features)
         context = attend(query, key_value[..., 0, :, :], key_value[..., 1, :, :])
         x = Linear(
-            (heads, head_width),
             (width,),
             ("heads", "kv", "vision_embed"),
             nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2),
@@ -203,7 +197,6 @@ class ViT(nn.Module):
         config = self.config
         # fan-in scaling over all pixels of a patch, as a convolution would have it
         self.patch_embedding = Linear(
-            inputs=(config.patch_px, config.patch_px, 3),
             outputs=(config.width,),
             axes=(None, None, None, "vision_embed"),
             kernel_init=nn.initializers.lecun_normal(in_axis=(0, 1, 2)),
@@ -227,7 +220,6 @@ class ViT(nn.Module):
         )
         self.pre_norm = LayerNorm(config.width, config.epsilon, self.dtype)
         self.projection = Linear(
-            inputs=(config.width,),
             outputs=(config.projection,),
             axes=("vision_embed", None),
             kernel_init=nn.initializers.normal(config.width**-0.5),

@@ -48,7 +48,6 @@ class Attention(nn.Module):
         head_width = self.width // self.heads
         zeros = nn.initializers.zeros
         query = Linear(
-            inputs=(self.width,),
             outputs=(self.heads, head_width),
             axes=("embed", "heads", "kv"),
             kernel_init=nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2)),
@@ -57,7 +56,6 @@ class Attention(nn.Module):
             name="query",
         )(x)
         key_value = Linear(
-            inputs=(self.memory_width,),
             outputs=(2, self.heads, head_width),
             axes=("embed", None, "heads", "kv"),
             kernel_init=nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,)),
@@ -68,7 +66,6 @@ class Attention(nn.Module):
         query, key_value = checkpoint_name((query, key_value), "qkv")
         context = attend(query, key_value[..., 0, :, :], key_value[..., 1, :, :], mask)
         out = Linear(
-            inputs=(self.heads, head_width),
             outputs=(self.width,),
             axes=("heads", "kv", "embed"),
             kernel_init=nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2),
@@ -147,7 +144,6 @@ class Captioner(nn.Module):
         x, _ = block(config, features.shape[-1], self.dtype, name="layers")(x.astype(self.dtype), features, mask)
         x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x)
         head = Linear(
-            inputs=(config.width,),
             outputs=(config.vocab_size,),
             axes=("embed", "vocab"),
             kernel_init=nn.initializers.normal(config.width**-0.5),

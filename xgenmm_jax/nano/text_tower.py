@@ -89,7 +89,6 @@ class TextTower(nn.Module):
         weight = valid[..., None].astype(jnp.float32)
         mean = (x * weight).sum(1) / jnp.maximum(weight.sum(1), 1)
         text = Linear(
-            inputs=(config.width,),
             outputs=(config.out_width,),
             axes=("embed", "vision_embed"),
             kernel_init=nn.initializers.normal(config.width**-0.5),
