@@ -25,7 +25,7 @@ from experiments.nano.starting_weights import language_model_naming as nano_lang
 from experiments.nano.starting_weights import vision_tower as nano_vision_tower
 from experiments.nano.starting_weights import vision_tower_reading as nano_vision_tower_reading
 from experiments.nano.starting_weights import vision_tower_small_text as nano_vision_tower_small_text
-from xgenmm_jax.data.rows.loader import LoaderConfig
+from xgenmm_jax.data.rows.config import LoaderConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.blip3 import VLMConfig

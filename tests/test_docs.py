@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from experiments.nano import (
+from experiments.nano.starting_weights import (
     language_model,
     language_model_finding,
     language_model_naming,

@@ -118,7 +118,7 @@ def make_rows(
     for number, (one, mask, row_views) in enumerate(zip(expanded, masks, views, strict=True)):
         out = build.row_of(batch, number)
         is_text = one.token_ids != tokenizer.pad_id
-        build.write_text(out, 0, one.token_ids, one.slot, mask[one.source], 1, is_text)
+        build.add_text(out, 0, one.token_ids, one.slot, mask[one.source], 1, is_text)
         _write_images(out, row_views, config)
     groups = batch.image_size_px[..., 0] > 0 if per_image else batch.crop_image >= 0
     return batch, Extent(len(token_rows), length, batch.crop_image >= 0, groups)
@@ -148,5 +148,5 @@ def _write_images(out: Batch, views: Sequence[View], config: VLMConfig) -> None:
         view_shape = (config.vision.image_size_px,) * 2 + (3,)
         if pixels.shape[1:] != view_shape:
             raise ValueError(f"forward: got crops of {pixels.shape[1:]}, the tower takes {view_shape}; resize them.")
-        build.write_image(out, crop, image, pixels, layout, view.picture.size_px, segment=1)
+        build.add_image(out, crop, image, pixels, layout, view.picture.size_px, segment=1)
         crop += layout.crops

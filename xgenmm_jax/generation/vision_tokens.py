@@ -193,8 +193,8 @@ def picture_batch(views: Sequence[View], pixels: Sequence[np.ndarray], rows: int
     batch = Batch.empty(rows, max(text, 1), crops, 1, size_px, pixel_dtype=pixels[0].dtype)
     for number, (view, view_pixels) in enumerate(zip(views, pixels, strict=True)):
         out = build.row_of(batch, number)
-        build.write_text(out, 0, np.array(view.instruction, np.int32), slot=-1, is_target=False, segment=1)
-        build.write_image(out, 0, 0, view_pixels, view.layout, view.picture.size_px, segment=1)
+        build.add_text(out, 0, np.array(view.instruction, np.int32), slot=-1, is_target=False, segment=1)
+        build.add_image(out, 0, 0, view_pixels, view.layout, view.picture.size_px, segment=1)
     return batch
 
 

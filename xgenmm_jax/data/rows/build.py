@@ -1,7 +1,7 @@
 """Rows as arrays: the one module that writes into a `Batch`.
 
-`Batch.empty` gives rows of padding; `write` lays a sample into one of them, its text with `write_text` and its images
-with `write_image`, which callers without samples (`api/rows.py`, `generation/vision_tokens.py`) use by themselves.
+`Batch.empty` gives rows of padding; `write` lays a sample into one of them, its text with `add_text` and its images
+with `add_image`, which callers without samples (`api/rows.py`, `generation/vision_tokens.py`) use by themselves.
 """
 
 from collections.abc import Sequence
@@ -81,15 +81,15 @@ def write(
     start = used.positions
     for number, (token_ids, loss_mask) in enumerate(members):
         expanded = expand(token_ids, layouts, row, image_id, used.crops, used.images)
-        write_text(out, start, expanded.token_ids, expanded.slot, loss_mask[expanded.source], segment + number)
+        add_text(out, start, expanded.token_ids, expanded.slot, loss_mask[expanded.source], segment + number)
         start += len(expanded.token_ids)
     crop = used.crops
     for image, (picture, layout, pixels) in enumerate(zip(sample.pictures, layouts, crops, strict=True), used.images):
-        write_image(out, crop, image, pixels, layout, picture.size_px, segment)
+        add_image(out, crop, image, pixels, layout, picture.size_px, segment)
         crop += layout.crops
 
 
-def write_text(
+def add_text(
     out: Batch,
     start: int,
     token_ids: Int32[np.ndarray, " n"],
@@ -114,7 +114,7 @@ def write_text(
     out.loss_mask[start] = False
 
 
-def write_image(
+def add_image(
     out: Batch, crop: int, image: int, pixels: CropPixels, layout: Layout, size_px: tuple[int, int], segment: int
 ) -> None:
     """Writes an image of a row and its crops.
