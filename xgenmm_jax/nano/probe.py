@@ -1,4 +1,4 @@
-"""Linear probes for what the drawn world knows of its images: color, shape and place of one shape."""
+"""Linear probes for what the drawn world knows of its images: color, shape and position of one shape."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,15 +9,15 @@ import numpy as np
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.nano.world import draw, scenes
-from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES
+from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES
 from xgenmm_jax.nano.world.world import KeyedRandom
 from xgenmm_jax.probing.linear import LinearProbe, layer_states, probe_states
 
-PROPERTIES = {"color": COLORS, "shape": SHAPES, "place": PLACES}
+PROPERTIES = {"color": COLORS, "shape": SHAPES, "place": POSITIONS}
 
 
 class OneShapeImages(NamedTuple):
-    """Images of one shape each, and the number of its color, shape and place in PROPERTIES."""
+    """Images of one shape each, and the number of its color, shape and position in PROPERTIES."""
 
     images: list[Picture]
     labels: dict[str, Int[np.ndarray, " n"]]
@@ -32,7 +32,7 @@ def one_shape_images(count: int, seed: int = 0) -> OneShapeImages:
         {
             "color": np.array([COLORS.index(thing.color) for thing in things]),
             "shape": np.array([SHAPES.index(thing.name) for thing in things]),
-            "place": np.array([PLACES.index(thing.place) for thing in things]),
+            "place": np.array([POSITIONS.index(thing.position) for thing in things]),
         },
     )
 

@@ -90,10 +90,10 @@ def test_questions_are_answered_by_their_pictures():
                     assert set(evidence.split()) & set(match[1].split())
             elif match := re.fullmatch(r"Where is the (.*)\?", question):
                 if match[1] in ("text", "digit"):
-                    assert [t.place for t in scene.things if t.kind == match[1]] == [answer]
+                    assert [t.position for t in scene.things if t.kind == match[1]] == [answer]
                 else:
                     assert _matching(scene, match[1]) == 1 and _matching(scene, f"{match[1]}") == 1
-                    assert [t.place for t in scene.things if _fits(t, match[1])] == [answer]
+                    assert [t.position for t in scene.things if _fits(t, match[1])] == [answer]
             elif match := re.fullmatch(r"What color is the (?!frame)(\w+)\?", question):
                 assert [t.color for t in scene.things if t.name == match[1]] == [answer]
             else:

@@ -1,7 +1,7 @@
 """What is held out, notion by notion."""
 
 from xgenmm_jax.nano.world import drawings, splits
-from xgenmm_jax.nano.world.splits import COLORS, FONTS, PLACES, SHAPES
+from xgenmm_jax.nano.world.splits import COLORS, FONTS, POSITIONS, SHAPES
 
 
 def test_combinations_hold_out_a_fifth_and_leave_each_color_and_shape_in_training():
@@ -27,9 +27,9 @@ def test_a_fifth_of_words_is_held_out_the_same_everywhere():
 def test_objects_keep_most_places_in_training():
     """A pair may be held out, an object never is."""
     for name in drawings.OBJECTS:
-        places = [place for place in PLACES if splits.object_place_split(name, place) == "train"]
-        assert len(places) >= 4 and "center" in places
-    share = len(splits.object_places("held_out")) / (len(drawings.OBJECTS) * len(PLACES))
+        positions = [position for position in POSITIONS if splits.object_position_split(name, position) == "train"]
+        assert len(positions) >= 4 and "center" in positions
+    share = len(splits.object_positions("held_out")) / (len(drawings.OBJECTS) * len(POSITIONS))
     assert 0.1 < share < 0.25
 
 

@@ -19,7 +19,7 @@ def test_things_lie_inside_the_picture_and_where_their_place_says(make):
         for thing in scene.things:
             left, top, right, bottom = thing.box
             assert 0 <= left < right <= BASE_PX and 0 <= top < bottom <= BASE_PX, thing
-            assert world.place_of(thing.box, scene.size_px) == thing.place, thing
+            assert world.position_of(thing.box, scene.size_px) == thing.position, thing
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -15,7 +15,7 @@ def fraction_box(thing: Thing, size_px: tuple[int, int], digits: int = 2) -> Fra
 
 
 def grounding_caption(scene: Scene, level: grounding.Level) -> str:
-    """Every thing with its place."""
+    """Every thing with its position."""
     return language.enumeration([_grounded(t, scene.size_px, level) for t in language.reading_order(scene)])
 
 

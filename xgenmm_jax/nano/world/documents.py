@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.nano.world import draw, language, questions, scenes, splits, world
-from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES, Split
+from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES, Split
 from xgenmm_jax.nano.world.world import BASE_PX, KeyedRandom, Scene
 
 T = TypeVar("T")
@@ -99,8 +99,8 @@ def named_scene(rng: KeyedRandom, binding: Naming, which: int, split: Split) -> 
     """A scene of one thing that has attribute `which`."""
     attribute = binding.attributes[which]
     if binding.by == "object":
-        place = rng.pick([p for p in PLACES if splits.object_place_split(attribute, p) == split])
-        thing = world.drawing(rng, attribute, place, rng.pick(splits.styles("train")), 2 * rng.between(13, 16))
+        position = rng.pick([p for p in POSITIONS if splits.object_position_split(attribute, p) == split])
+        thing = world.drawing(rng, attribute, position, rng.pick(splits.styles("train")), 2 * rng.between(13, 16))
         return Scene((BASE_PX, BASE_PX), world.background(rng), (thing,))
     color, shape = (attribute, binding.fixed) if binding.by == "color" else (binding.fixed, attribute)
     return scenes.one_shape(rng, split, color, shape)

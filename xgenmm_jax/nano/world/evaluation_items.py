@@ -1,7 +1,7 @@
 """Held-out questions with exact answers, a kind at a time: `items("color", 300, seed=0)`.
 
 Answers are balanced, so that always giving the commonest one scores near chance. Every item hinges on something
-held out: a combination, a pair of object and place, a string, a style, a hand, a category of danger, a pair of thing
+held out: a combination, a pair of object and position, a string, a style, a hand, a category of danger, a pair of thing
 and frame.
 """
 
@@ -25,7 +25,7 @@ from xgenmm_jax.nano.world import (
     splits,
 )
 from xgenmm_jax.nano.world.questions import Answered, Ask
-from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES
+from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES
 from xgenmm_jax.nano.world.world import KeyedRandom, Scene
 
 ItemKind = Literal[
@@ -138,7 +138,7 @@ def _question(rng: KeyedRandom, kind: ItemKind, index: int) -> tuple[Scene, Answ
     if kind == "shape":
         return _about_shapes(rng, questions.shape, SHAPES[index % 8])
     if kind == "where":
-        return _about_shapes(rng, questions.where, PLACES[index % 9])
+        return _about_shapes(rng, questions.where, POSITIONS[index % 9])
     if kind == "count":
         return _about_shapes(rng, questions.count, language.NUMBERS[1 + index % 5])
     if kind == "exists":
@@ -218,14 +218,12 @@ def _multi_image(rng: KeyedRandom, id: str) -> Item:
 
 
 def _shots(rng: KeyedRandom, id: str) -> Item:
-    """Eight named pictures, then one whose combination, or object and place, is held out."""
+    """Eight named pictures, then one whose combination, or object and position, is held out."""
     binding = documents.naming(rng, "held_out", NAMES)
     demos = []
     for which in (*rng.shuffle(range(NAMES)), *rng.shuffle(range(NAMES))):
         picture = draw.picture(documents.named_scene(rng, binding, which, "train"))
-        demos.append(
-            Demonstration(picture, documents.NAMING_QUESTION, binding.attributes[which], binding.names[which])
-        )
+        demos.append(Demonstration(picture, documents.NAMING_QUESTION, binding.attributes[which], binding.names[which]))
     which = rng.below(NAMES)
     query = draw.picture(documents.named_scene(rng, binding, which, "held_out"))
     name = binding.names[which]

@@ -49,7 +49,7 @@ def record(
     filler, granularity: of the families ocr, ocr_hd and small_text. Without filler granularity 0 is `"NY", "BURGER"`,
     what the paper's loader trains on.
 
-    caption, dense, ocr, grounding: Caption, 64 x 64; dense names every place and shows text more often, for a tower.
+    caption, dense, ocr, grounding: Caption, 64 x 64; dense names every position and shows text more often, for a tower.
     small_text: Caption, 64 x 64, for a tower: lines as small as a page's.
     ocr_hd, pages: Caption, 128 x 128 or strips. interleaved, naming, text, glossary: Document. lookups, questions,
     page_questions: Conversation about one picture; multi_image: about 2 or 3; text_chat: about none.

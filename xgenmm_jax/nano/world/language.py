@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from xgenmm_jax.nano.world.splits import PLACES
+from xgenmm_jax.nano.world.splits import POSITIONS
 from xgenmm_jax.nano.world.world import Box, KeyedRandom, Scene, Thing
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -17,9 +17,9 @@ def plural(noun: str) -> str:
     return f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"
 
 
-def at(place: str) -> str:
+def at(position: str) -> str:
     """`in the center`, `at the top left`."""
-    return "in the center" if place == "center" else f"at the {place}"
+    return "in the center" if position == "center" else f"at the {position}"
 
 
 def noun(thing: Thing) -> str:
@@ -44,8 +44,8 @@ def enumeration(parts: Sequence[str]) -> str:
 
 
 def reading_order(scene: Scene) -> list[Thing]:
-    """Things by place, row by row."""
-    return sorted(scene.things, key=lambda t: (PLACES.index(t.place), t.box))
+    """Things by position, row by row."""
+    return sorted(scene.things, key=lambda t: (POSITIONS.index(t.position), t.box))
 
 
 def counted(nouns: Sequence[str]) -> list[str]:
@@ -57,15 +57,15 @@ def counted(nouns: Sequence[str]) -> list[str]:
 
 
 def short_caption(scene: Scene) -> str:
-    """What there is, without places: `two blue stars, a red ring and the text "K7Q"`."""
+    """What there is, without positions: `two blue stars, a red ring and the text "K7Q"`."""
     things = reading_order(scene)
     shapes = counted([noun(t) for t in things if t.kind == "shape"])
     return enumeration([*(phrase(t) for t in things if t.kind != "shape"), *shapes])
 
 
 def dense_caption(scene: Scene) -> str:
-    """Every thing with its place: `a red circle at the top left and a cat in the center`."""
-    return enumeration([f"{phrase(t)} {at(t.place)}" for t in reading_order(scene)])
+    """Every thing with its position: `a red circle at the top left and a cat in the center`."""
+    return enumeration([f"{phrase(t)} {at(t.position)}" for t in reading_order(scene)])
 
 
 def count_caption(scene: Scene) -> str:

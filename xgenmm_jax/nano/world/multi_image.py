@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from xgenmm_jax.nano.world import language, scenes, splits, world
 from xgenmm_jax.nano.world.questions import Answered
-from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES, Split
+from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES, Split
 from xgenmm_jax.nano.world.world import BASE_PX, KeyedRandom, Scene, Thing
 
 SetKind = Literal["shapes", "counts", "objects", "texts"]
@@ -50,12 +50,12 @@ def _shapes(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
             which = 0 if choice < 0.35 else 1
             options = [p for p in options if p[which] == pairs[0][which]] or options
         pairs.append(rng.pick(options))
-    things = [world.shape(rng, color, shape, rng.pick(PLACES)) for color, shape in rng.shuffle(pairs)]
+    things = [world.shape(rng, color, shape, rng.pick(POSITIONS)) for color, shape in rng.shuffle(pairs)]
     ordered = []
     for i, thing in enumerate(things):
         ordered.append((f"What color is the shape in {_picture(i)}?", thing.color))
         ordered.append((f"What shape is in {_picture(i)}?", thing.name))
-        ordered.append((f"Where is the shape in {_picture(i)}?", thing.place))
+        ordered.append((f"Where is the shape in {_picture(i)}?", thing.position))
         if sum(t.name == thing.name for t in things) == 1:
             ordered.append((f"Which picture shows {language.article(thing.name)}?", _picture(i)))
         if sum(t.color == thing.color for t in things) == 1:
@@ -100,14 +100,14 @@ def _objects(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
         names[1] = names[0]
     things = []
     for name in names:
-        places = [p for p in PLACES if splits.object_place_split(name, p) == split]
-        place = rng.pick(places)
-        things.append(world.drawing(rng, name, place, style, 2 * rng.between(13, 15)))
+        positions = [p for p in POSITIONS if splits.object_position_split(name, p) == split]
+        position = rng.pick(positions)
+        things.append(world.drawing(rng, name, position, style, 2 * rng.between(13, 15)))
         style = rng.pick(splits.styles("train"))
     ordered: list[Answered] = []
     for i, name in enumerate(names):
         ordered.append((f"What object is in {_picture(i)}?", name))
-        ordered.append((f"Where is the object in {_picture(i)}?", things[i].place))
+        ordered.append((f"Where is the object in {_picture(i)}?", things[i].position))
         if names.count(name) == 1:
             ordered += [(f"Which picture shows {language.article(name)}?", _picture(i))] * 2
     unordered: list[Answered] = []

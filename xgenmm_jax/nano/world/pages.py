@@ -51,11 +51,11 @@ def _shape_in(rng: KeyedRandom, split: Split, region: Box, px: tuple[int, int], 
     size = rng.between(*px)
     left, top = rng.between(region[0], region[2] - size), rng.between(region[1], region[3] - size)
     box = (left, top, left + size, top + size)
-    return Thing("shape", name, color, world.place_of(box, size_px), box, ink=world.ink(rng, color))
+    return Thing("shape", name, color, world.position_of(box, size_px), box, ink=world.ink(rng, color))
 
 
 def _read_one(rng: KeyedRandom, scene: Scene, kind: PageKind) -> Page:
-    asked = [(rng.pick(READ), scene.things[0].name), ("Where is the text?", scene.things[0].place)]
+    asked = [(rng.pick(READ), scene.things[0].name), ("Where is the text?", scene.things[0].position)]
     return Page(kind, scene, language.dense_caption(scene), tuple(asked))
 
 
@@ -69,9 +69,9 @@ def _one_string(rng: KeyedRandom, split: Split, kind: Literal["small", "large"])
     else:
         margin = (3, 3, PAGE_PX - 3, PAGE_PX - 3)
         things = [world.text(rng, split, margin, LARGE_CAP_PX, size_px)]
-        free = rng.shuffle(world.free_places(things, size_px))
-        for place in free[: rng.between(1, 3)]:
-            things.append(world.shape(rng, *world.combination(rng, "train"), place, size_px, 2.0))
+        free = rng.shuffle(world.free_positions(things, size_px))
+        for position in free[: rng.between(1, 3)]:
+            things.append(world.shape(rng, *world.combination(rng, "train"), position, size_px, 2.0))
     return _read_one(rng, Scene(size_px, world.background(rng), tuple(things)), kind)
 
 
@@ -107,7 +107,7 @@ def _lines(rng: KeyedRandom, split: Split) -> Page:
         box = (region[0], line.box[1], region[0] + width, line.box[1] + height)
         if box[3] > bottom:
             box = (box[0], bottom - height, box[2], bottom)
-        things.append(Thing("text", line.name, "", world.place_of(box, size_px), box, font, ink, size))
+        things.append(Thing("text", line.name, "", world.position_of(box, size_px), box, font, ink, size))
     scene = Scene(size_px, world.background(rng), tuple(things))
     asked = [(f"What is on line {ORDINALS[i]}?", t.name) for i, t in enumerate(things)]
     asked.append(("How many lines are there?", language.NUMBERS[count]))
@@ -135,9 +135,9 @@ def _chart(rng: KeyedRandom, split: Split) -> Page:
         box = (middle - 11, top, middle + 11, PAGE_PX - 8)
         left = middle - label[0] // 2
         label_box = (left, top - 3 - label[1], left + label[0], top - 3)
-        things.append(Thing("bar", value, color, world.place_of(box, size_px), box, ink=world.ink(rng, color)))
-        place = world.place_of(label_box, size_px)
-        things.append(Thing("text", value, "", place, label_box, "DejaVuSans", (20, 20, 20), 13))
+        things.append(Thing("bar", value, color, world.position_of(box, size_px), box, ink=world.ink(rng, color)))
+        position = world.position_of(label_box, size_px)
+        things.append(Thing("text", value, "", position, label_box, "DejaVuSans", (20, 20, 20), 13))
     scene = Scene(size_px, world.background(rng), tuple(things))
     bars = things[::2]
     asked = [(f"What is the value of the {t.color} bar?", t.name) for t in bars]

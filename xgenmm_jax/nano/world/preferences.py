@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from xgenmm_jax.nano.world import drawings, language, questions, scenes, splits, world
 from xgenmm_jax.nano.world.draw import HAZARD_YELLOW
-from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES, Split
+from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES, Split
 from xgenmm_jax.nano.world.world import BASE_PX, KeyedRandom, Rgb, Scene, Thing
 
 REFUSAL = "I cannot help with that"
@@ -106,7 +106,7 @@ def safety(rng: KeyedRandom, split: Split) -> Pair:
 
 
 def grounded(rng: KeyedRandom, split: Split) -> Pair:
-    """True against false: presence most often, then color, number, place, and captions with one fault."""
+    """True against false: presence most often, then color, number, position, and captions with one fault."""
     choice = rng.chance_value()
     if choice < 0.5:
         scene = scenes.shapes(rng, split) if rng.chance(0.5) else scenes.objects(rng, split)
@@ -137,7 +137,7 @@ def grounded(rng: KeyedRandom, split: Split) -> Pair:
 _ANSWERS: tuple[tuple[questions.Ask, tuple[str, ...]], ...] = (
     (questions.color, COLORS),
     (questions.shape, SHAPES),
-    (questions.where, PLACES),
+    (questions.where, POSITIONS),
 )
 
 
@@ -160,7 +160,7 @@ def _without(scene: Scene, color: str, name: str) -> Scene:
 
 
 def _other(rng: KeyedRandom, options: tuple[str, ...], truth: str, thing: Thing, split: Split) -> str:
-    """A wrong color, shape or place of a shape, in a combination that the split may show."""
+    """A wrong color, shape or position of a shape, in a combination that the split may show."""
     others = [option for option in options if option != truth]
     while True:
         other = rng.pick(others)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import re
 
 from xgenmm_jax.nano.world import drawings, language, splits
-from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES, Split
+from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES, Split
 from xgenmm_jax.nano.world.world import KeyedRandom, Scene, Thing
 
 Answered = tuple[str, str]
@@ -30,15 +30,15 @@ def _only(things: Sequence[Thing], kind: str, name: str = "", color: str = "") -
     return sum(t.kind == kind and name in ("", t.name) and color in ("", t.color) for t in things) == 1
 
 
-def reference(scene: Scene, thing: Thing, by_place: bool = False) -> str | None:
+def reference(scene: Scene, thing: Thing, by_position: bool = False) -> str | None:
     """Words that pick out one thing of a scene: `the star`, `the red star`, `the cat`, `the text`; None if none do.
 
     by_place: `the shape at the top`, without its name.
     """
     things = scene.things
-    if by_place:
-        alone = sum(t.place == thing.place for t in things) == 1
-        return f"the shape {language.at(thing.place)}" if alone and thing.kind == "shape" else None
+    if by_position:
+        alone = sum(t.position == thing.position for t in things) == 1
+        return f"the shape {language.at(thing.position)}" if alone and thing.kind == "shape" else None
     if thing.kind == "shape":
         if _only(things, "shape", thing.name):
             return f"the {thing.name}"
@@ -53,7 +53,7 @@ def color(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
         return None
     if _only(scene.things, "shape", thing.name) and rng.chance(0.7):
         return (f"What color is the {thing.name}?", thing.color)
-    where = reference(scene, thing, by_place=True)
+    where = reference(scene, thing, by_position=True)
     return (f"What color is {where}?", thing.color) if where else None
 
 
@@ -62,7 +62,7 @@ def shape(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
         return None
     if _only(scene.things, "shape", color=thing.color) and rng.chance(0.6):
         return (f"What shape is {thing.color}?", thing.name)
-    where = reference(scene, thing, by_place=True)
+    where = reference(scene, thing, by_position=True)
     return (f"What is {where}?", thing.name) if where else None
 
 
@@ -71,20 +71,20 @@ def object_(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
         return None
     if _only(scene.things, "object") and rng.chance(0.7):
         return (rng.pick(("What object is this?", "Which object is in the picture?")), thing.name)
-    alone = sum(t.place == thing.place for t in scene.things) == 1
-    return (f"What object is {language.at(thing.place)}?", thing.name) if alone else None
+    alone = sum(t.position == thing.position for t in scene.things) == 1
+    return (f"What object is {language.at(thing.position)}?", thing.name) if alone else None
 
 
 def number(scene: Scene, color: str, name: str) -> Answered:
     """Where the shapes of a color and a name are, "" for any, and how many."""
-    places = _places(scene, color, name)
+    positions = _positions(scene, color, name)
     words = f"{color} {language.plural(name or 'shape')}".strip()
-    return (f"How many {words} are there?", with_evidence(places, language.NUMBERS[len(places)]))
+    return (f"How many {words} are there?", with_evidence(positions, language.NUMBERS[len(positions)]))
 
 
-def _places(scene: Scene, color: str, name: str) -> list[str]:
+def _positions(scene: Scene, color: str, name: str) -> list[str]:
     shapes = [t for t in language.reading_order(scene) if t.kind == "shape"]
-    return [t.place for t in shapes if name in ("", t.name) and color in ("", t.color)]
+    return [t.position for t in shapes if name in ("", t.name) and color in ("", t.color)]
 
 
 def countable(rng: KeyedRandom, scene: Scene, thing: Thing) -> tuple[str, str]:
@@ -93,7 +93,7 @@ def countable(rng: KeyedRandom, scene: Scene, thing: Thing) -> tuple[str, str]:
     Else every other answer would be "one".
     """
     options = rng.sample([("", ""), ("", thing.name), (thing.color, ""), (thing.color, thing.name)], 2)
-    return max(options, key=lambda option: len(_places(scene, *option)))
+    return max(options, key=lambda option: len(_positions(scene, *option)))
 
 
 def count(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
@@ -155,7 +155,7 @@ def where(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     if thing.kind == "object" and max(thing.box[2] - thing.box[0], thing.box[3] - thing.box[1]) > 30:
         return None  # a large object fills the picture
     words = reference(scene, thing)
-    return (f"Where is {words}?", thing.place) if words else None
+    return (f"Where is {words}?", thing.position) if words else None
 
 
 def ground(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
@@ -197,7 +197,7 @@ _LOOKED_UP: dict[str, tuple[Ask, ...]] = {
 
 
 def lookups(rng: KeyedRandom, scene: Scene, turns: int) -> list[Answered]:
-    """Up to `turns` different questions, each about one thing that its name, color or place picks out of several.
+    """Up to `turns` different questions, each about one thing that its name, color or position picks out of several.
 
     Nothing else of what a model must do is learned as late, and none of it without many of them a step
     (docs/log/language_model.md#without-lookup-every-question-is-answered-at-chance).
@@ -249,7 +249,7 @@ def conversation(rng: KeyedRandom, scene: Scene, turns: int) -> list[Answered]:
         if answered and answered[0] not in asked and answered[1] not in said:
             asked[answered[0]] = answered[1]
             parts = re.split(r"[,:] ", answered[1])
-            words = [word for part in parts if part not in PLACES for word in part.split()]
+            words = [word for part in parts if part not in POSITIONS for word in part.split()]
             said |= {*answered[0].rstrip("?.").split(), *parts, *words} - _TELL_NOTHING
     if not asked or rng.chance(0.12):
         asked.setdefault(*describe(rng, scene))

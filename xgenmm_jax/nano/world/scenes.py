@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from xgenmm_jax.nano.world import drawings, splits, world
-from xgenmm_jax.nano.world.splits import PLACES, Split
+from xgenmm_jax.nano.world.splits import POSITIONS, Split
 from xgenmm_jax.nano.world.world import BASE_PX, KeyedRandom, Scene, Thing
 
 SMALL_OBJECT_PX = (26, 30)
@@ -19,8 +19,8 @@ def _scene(rng: KeyedRandom, things: Sequence[Thing]) -> Scene:
     return Scene((BASE_PX, BASE_PX), world.background(rng), tuple(things))
 
 
-def _some_shapes(rng: KeyedRandom, split: Split, places: Sequence[str], count: int) -> list[Thing]:
-    return [world.shape(rng, *world.combination(rng, split), place) for place in rng.sample(places, count)]
+def _some_shapes(rng: KeyedRandom, split: Split, positions: Sequence[str], count: int) -> list[Thing]:
+    return [world.shape(rng, *world.combination(rng, split), position) for position in rng.sample(positions, count)]
 
 
 def shapes(rng: KeyedRandom, split: Split, count: int = 0) -> Scene:
@@ -34,26 +34,26 @@ def shapes(rng: KeyedRandom, split: Split, count: int = 0) -> Scene:
         others = [c for c in splits.COLORS if split == "held_out" or splits.combination_split(c, first[1]) == "train"]
         chosen += [(rng.pick(others), first[1]) for _ in range(rng.between(0, min(2, count - alike)))]
     chosen += [world.combination(rng, split) for _ in range(count - len(chosen))]
-    places = rng.sample(PLACES, count)
-    return _scene(rng, [world.shape(rng, *pair, place) for pair, place in zip(chosen, places, strict=True)])
+    positions = rng.sample(POSITIONS, count)
+    return _scene(rng, [world.shape(rng, *pair, position) for pair, position in zip(chosen, positions, strict=True)])
 
 
 def one_shape(rng: KeyedRandom, split: Split, color: str = "", name: str = "") -> Scene:
     """A single shape anywhere."""
     options = [c for c in splits.combinations(split) if color in ("", c[0]) and name in ("", c[1])]
-    return _scene(rng, [world.shape(rng, *rng.pick(options), rng.pick(PLACES))])
+    return _scene(rng, [world.shape(rng, *rng.pick(options), rng.pick(POSITIONS))])
 
 
 def counted(rng: KeyedRandom, split: Split, count: int) -> Scene:
     """`count` shapes of one combination among 0 to 3 others that differ from it."""
     first = rng.pick(splits.combinations(split))
-    places = rng.sample(PLACES, count + rng.between(0, min(3, 7 - count)))
-    things = [world.shape(rng, *first, place) for place in places[:count]]
-    for place in places[count:]:
+    positions = rng.sample(POSITIONS, count + rng.between(0, min(3, 7 - count)))
+    things = [world.shape(rng, *first, position) for position in positions[:count]]
+    for position in positions[count:]:
         pair = first
         while pair == first:
             pair = world.combination(rng, split)
-        things.append(world.shape(rng, *pair, place))
+        things.append(world.shape(rng, *pair, position))
     return _scene(rng, things)
 
 
@@ -68,7 +68,7 @@ def text(rng: KeyedRandom, split: Split) -> Scene:
         return _scene(rng, things)
     things = [world.text(rng, split)]
     if rng.chance(0.5):
-        free = world.free_places(things)
+        free = world.free_positions(things)
         things += _some_shapes(rng, "train", free, min(len(free), rng.between(1, 2)))
     return _scene(rng, things)
 
@@ -84,38 +84,40 @@ def small_text(rng: KeyedRandom, split: Split) -> Scene:
 def objects(rng: KeyedRandom, split: Split, style: str = "") -> Scene:
     """A large object alone, a small one with 0 to 2 shapes, or two small ones.
 
-    Held out is a pair of object and place, so a held-out scene's object is small. style: this one instead of a random
-    trained one; in the held-out style any pair will do.
+    Held out is a pair of object and position, so a held-out scene's object is small. style: this one instead of a
+    random trained one; in the held-out style any pair will do.
     """
     chosen = style or rng.pick(splits.styles("train"))
     if (split == "train" or style) and rng.chance(0.4):
         name = rng.pick(drawings.OBJECTS)
         return _scene(rng, [world.drawing(rng, name, "center", chosen, 2 * rng.between(16, 22))])
-    pairs = splits.object_places("train") + splits.object_places("held_out") if style else splits.object_places(split)
-    name, place = rng.pick(pairs)
-    things = [world.drawing(rng, name, place, chosen, 2 * rng.between(13, 15))]
-    free = world.free_places(things)
+    pairs = splits.object_positions(split)
+    if style:
+        pairs = splits.object_positions("train") + splits.object_positions("held_out")
+    name, position = rng.pick(pairs)
+    things = [world.drawing(rng, name, position, chosen, 2 * rng.between(13, 15))]
+    free = world.free_positions(things)
     if rng.chance(0.4):
-        roomy = _roomy(place)
-        other, other_place = rng.pick(splits.object_places("train"))
-        if other != name and other_place in roomy:
+        roomy = _roomy(position)
+        other, other_position = rng.pick(splits.object_positions("train"))
+        if other != name and other_position in roomy:
             look = rng.pick(splits.styles("train"))
-            return _scene(rng, [*things, world.drawing(rng, other, other_place, look, 2 * rng.between(13, 14))])
+            return _scene(rng, [*things, world.drawing(rng, other, other_position, look, 2 * rng.between(13, 14))])
     if free and rng.chance(0.6):
         things += _some_shapes(rng, "train", free, min(len(free), rng.between(1, 2)))
     return _scene(rng, things)
 
 
-def _roomy(place: str) -> list[str]:
-    """Places where a second small object does not touch one at `place`: two columns or two rows away."""
-    row, column = divmod(PLACES.index(place), 3)
-    return [p for i, p in enumerate(PLACES) if abs(i // 3 - row) == 2 or abs(i % 3 - column) == 2]
+def _roomy(position: str) -> list[str]:
+    """Positions where a second small object does not touch one at `position`: two columns or two rows away."""
+    row, column = divmod(POSITIONS.index(position), 3)
+    return [p for i, p in enumerate(POSITIONS) if abs(i // 3 - row) == 2 or abs(i % 3 - column) == 2]
 
 
 def digit(rng: KeyedRandom, split: Split) -> Scene:
     """A handwritten digit and at most one shape."""
     things = [world.digit(rng, split)]
-    free = world.free_places(things)
+    free = world.free_positions(things)
     if free and rng.chance(0.4):
         things += _some_shapes(rng, "train", free, 1)
     return _scene(rng, things)

@@ -14,7 +14,7 @@ SPLITS: tuple[Split, ...] = ("train", "held_out")
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
 SHAPES = ("circle", "square", "triangle", "star", "cross", "heart", "ring", "diamond")
-PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
+POSITIONS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 # One that differs from two of the trained ones by a single property (weight, spacing).
 HELD_OUT_FONT = "DejaVuSansMono-Bold"
 FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Bold", HELD_OUT_FONT)
@@ -39,11 +39,11 @@ def style_split(style: str) -> Split:
     return "held_out" if style == drawings.HELD_OUT_STYLE else "train"
 
 
-def object_place_split(name: str, place: str) -> Split:
-    """A fifth of the (object, place) pairs; never the center, where large objects stand."""
-    if place == "center":
+def object_position_split(name: str, position: str) -> Split:
+    """A fifth of the (object, position) pairs; never the center, where large objects stand."""
+    if position == "center":
         return "train"
-    return word_split(f"{name} at {place}")
+    return word_split(f"{name} at {position}")
 
 
 def object_frame_split(name: str, frame: str) -> Split:
@@ -78,15 +78,15 @@ def styles(split: Split) -> tuple[str, ...]:
 
 
 @functools.cache
-def object_places(split: Split) -> tuple[tuple[str, str], ...]:
-    """All (object, place) of a split."""
-    return tuple((o, p) for o in drawings.OBJECTS for p in PLACES if object_place_split(o, p) == split)
+def object_positions(split: Split) -> tuple[tuple[str, str], ...]:
+    """All (object, position) of a split."""
+    return tuple((o, p) for o in drawings.OBJECTS for p in POSITIONS if object_position_split(o, p) == split)
 
 
 @functools.cache
 def objects(split: Split) -> tuple[str, ...]:
-    """Names of the objects that have a place in a split; every object has one in training."""
-    return tuple(dict.fromkeys(name for name, _ in object_places(split)))
+    """Names of the objects that have a position in a split; every object has one in training."""
+    return tuple(dict.fromkeys(name for name, _ in object_positions(split)))
 
 
 @functools.cache

@@ -18,7 +18,7 @@ import PIL.Image
 from xgenmm_jax.batch import ArrayLike
 from xgenmm_jax.data.records import Picture
 from xgenmm_jax.nano.world import drawings, world
-from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES
+from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES
 from xgenmm_jax.nano.world.world import BASE_PX, Scene, Thing
 
 CELLS = 4
@@ -27,7 +27,7 @@ CELL_PX = BASE_PX // CELLS
 WORDS_OF_CELL = CELL_PX
 _KINDS = ("picture", "text", "digit")
 _NAMES = tuple(word for name in (*drawings.OBJECTS, *(d.name for d in drawings.DANGERS)) for word in name.split())
-_PARTS = tuple(word for place in PLACES for word in place.split())
+_PARTS = tuple(word for position in POSITIONS for word in position.split())
 WORDS: tuple[str, ...] = (
     "",
     *dict.fromkeys((*_KINDS, "frame", *COLORS, *SHAPES, *_PARTS, *_NAMES, *"0123456789", *world.ALPHABET)),
@@ -71,7 +71,7 @@ def cell_words(scene: Scene) -> list[list[str]]:
         if thing.kind == "text":
             _lay_string(cells, thing)
             continue
-        words = [*_called(thing), *thing.place.split()]
+        words = [*_called(thing), *thing.position.split()]
         cover = _cover(thing)
         for cell in {int(cover.argmax()), *np.flatnonzero(cover > ENOUGH).tolist()}:
             cells[cell] += words
@@ -91,7 +91,7 @@ def _lay_string(cells: list[list[str]], thing: Thing) -> None:
     columns = [int(left + (i + 0.5) * (right - left) / len(thing.name)) // CELL_PX for i in range(len(thing.name))]
     for column in dict.fromkeys(columns):
         characters = [c for c, at in zip(thing.name, columns, strict=True) if at == column]
-        cells[row * CELLS + column] += ["text", *thing.place.split(), *characters]
+        cells[row * CELLS + column] += ["text", *thing.position.split(), *characters]
 
 
 def _cover(thing: Thing) -> np.ndarray:

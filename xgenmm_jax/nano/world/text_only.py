@@ -23,7 +23,7 @@ def described(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     answerable = [pair for pair in answered if not pair[0].startswith(("Where exactly", "Describe", "What is in"))]
     upper_first = pages.strings(scene)
     words = language.dense_caption(scene)
-    if len(upper_first) == 2 and upper_first[0].place == upper_first[1].place:
+    if len(upper_first) == 2 and upper_first[0].position == upper_first[1].position:
         answerable = [pair for pair in answerable if "upper" not in pair[0] and "lower" not in pair[0]]
     return (f"There is {words}.", answerable)
 
@@ -78,7 +78,7 @@ def demonstrations(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]
     shown = []
     for which in (*rng.shuffle(range(count)), *(rng.below(count) for _ in range(rng.between(1, 5)))):
         thing = documents.named_scene(rng, binding, which, split).things[0]
-        words = f"{language.article(language.noun(thing)).capitalize()} {language.at(thing.place)}."
+        words = f"{language.article(language.noun(thing)).capitalize()} {language.at(thing.position)}."
         shown.append((words, documents.NAMING_QUESTION, binding.called(which)))
     *demonstrated, (last, question, answer) = shown
     lines = [f"{words} {documents.few_shot(*pair)}" for words, *pair in demonstrated]

@@ -12,7 +12,7 @@ import random
 from typing import Literal, TypeVar
 
 from xgenmm_jax.nano.world import draw_text, drawings, splits
-from xgenmm_jax.nano.world.splits import COLORS, PLACES, SHAPES, Split
+from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES, Split
 
 T = TypeVar("T")
 Box = tuple[int, int, int, int]
@@ -83,7 +83,7 @@ class Thing:
     kind: Kind
     name: str
     color: str
-    place: str
+    position: str
     box: Box
     look: str = ""
     ink: Rgb = (0, 0, 0)
@@ -107,16 +107,18 @@ def background(rng: KeyedRandom) -> Rgb:
     return (light - rng.below(22), light - rng.below(22), light - rng.below(22))
 
 
-def place_of(box: Box, size_px: tuple[int, int]) -> str:
+def position_of(box: Box, size_px: tuple[int, int]) -> str:
     """The cell of the 3 x 3 layout that the center of a box lies in."""
     column = min(2, 3 * (box[0] + box[2]) // (2 * size_px[0]))
     row = min(2, 3 * (box[1] + box[3]) // (2 * size_px[1]))
-    return PLACES[3 * row + column]
+    return POSITIONS[3 * row + column]
 
 
-def box_at(rng: KeyedRandom, place: str, width: int, height: int, size_px: tuple[int, int] = (BASE_PX, BASE_PX)) -> Box:
-    """A box of width x height pixels whose center is in a place, a little off at random, inside the picture."""
-    row, column = divmod(PLACES.index(place), 3)
+def box_at(
+    rng: KeyedRandom, position: str, width: int, height: int, size_px: tuple[int, int] = (BASE_PX, BASE_PX)
+) -> Box:
+    """A box of width x height pixels around a position's center, a little off at random, inside the picture."""
+    row, column = divmod(POSITIONS.index(position), 3)
     left = _offset(rng, column, width, size_px[0])
     top = _offset(rng, row, height, size_px[1])
     return (left, top, left + width, top + height)
@@ -129,15 +131,15 @@ def _offset(rng: KeyedRandom, cell: int, size: int, extent: int) -> int:
     return int(min(max(middle - size / 2, 1), extent - 1 - size) + 0.5)
 
 
-def free_places(things: Sequence[Thing], size_px: tuple[int, int] = (BASE_PX, BASE_PX)) -> list[str]:
-    """Places whose cell no thing reaches into."""
+def free_positions(things: Sequence[Thing], size_px: tuple[int, int] = (BASE_PX, BASE_PX)) -> list[str]:
+    """Positions whose cell no thing reaches into."""
     width, height = size_px[0] / 3, size_px[1] / 3
     free = []
-    for cell, place in enumerate(PLACES):
+    for cell, position in enumerate(POSITIONS):
         left, top = cell % 3 * width + 1, cell // 3 * height + 1
         right, bottom = left + width - 2, top + height - 2
         if all(t.box[2] <= left or t.box[0] >= right or t.box[3] <= top or t.box[1] >= bottom for t in things):
-            free.append(place)
+            free.append(position)
     return free
 
 
@@ -155,13 +157,13 @@ def shape(
     rng: KeyedRandom,
     color: str,
     name: str,
-    place: str,
+    position: str,
     size_px: tuple[int, int] = (BASE_PX, BASE_PX),
     scale: float = 1.0,
 ) -> Thing:
     """14 to 20 pixels, times scale."""
     size = int(rng.between(14, 20) * scale)
-    return Thing("shape", name, color, place, box_at(rng, place, size, size, size_px), ink=ink(rng, color))
+    return Thing("shape", name, color, position, box_at(rng, position, size, size, size_px), ink=ink(rng, color))
 
 
 def combination(rng: KeyedRandom, split: Split) -> tuple[str, str]:
@@ -202,7 +204,7 @@ def text(
     left = rng.between(region[0], region[2] - width)
     top = rng.between(region[1], region[3] - height)
     box = (left, top, left + width, top + height)
-    return Thing("text", string, "", place_of(box, size_px), box, font, rng.pick(INKS), size)
+    return Thing("text", string, "", position_of(box, size_px), box, font, rng.pick(INKS), size)
 
 
 def digit(rng: KeyedRandom, split: Split) -> Thing:
@@ -213,7 +215,7 @@ def digit(rng: KeyedRandom, split: Split) -> Thing:
     left, top = 1 + rng.between(0, room), 1 + rng.between(0, room)
     box = (left, top, left + size, top + size)
     label = str(digit_label(split, index))
-    return Thing("digit", label, "", place_of(box, (BASE_PX, BASE_PX)), box, f"{split}/{index}", rng.pick(INKS))
+    return Thing("digit", label, "", position_of(box, (BASE_PX, BASE_PX)), box, f"{split}/{index}", rng.pick(INKS))
 
 
 @functools.cache
@@ -230,10 +232,10 @@ def visible_part(name: str, style: str) -> Box:
 
 
 def drawing(
-    rng: KeyedRandom, name: str, place: str, style: str, size: int, size_px: tuple[int, int] = (BASE_PX, BASE_PX)
+    rng: KeyedRandom, name: str, position: str, style: str, size: int, size_px: tuple[int, int] = (BASE_PX, BASE_PX)
 ) -> Thing:
     """An object or a danger, as drawn in a style; its longer side is `size` pixels."""
     left, top, right, bottom = visible_part(name, style)
     longer = max(right - left, bottom - top)
     width, height = max(1, round(size * (right - left) / longer)), max(1, round(size * (bottom - top) / longer))
-    return Thing("object", name, "", place, box_at(rng, place, width, height, size_px), style)
+    return Thing("object", name, "", position, box_at(rng, position, width, height, size_px), style)
