@@ -4,7 +4,7 @@ import importlib
 from types import ModuleType
 
 
-def imported(name: str) -> ModuleType:
+def import_extra(name: str) -> ModuleType:
     """The module. Raises ValueError that names the extra where its library is not installed."""
     try:
         return importlib.import_module(name)

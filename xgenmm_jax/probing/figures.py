@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from xgenmm_jax.probing.extra import imported
+from xgenmm_jax.probing.extra import import_extra
 
 DPI = 72
 INK, QUIET = "#1d2333", "#7a8194"
@@ -17,14 +17,14 @@ LINES = ("#2f5bd0", "#d05a2f", "#2f9e62", "#8a4bc0")
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1):
     """A figure of width x height inches and its axes [rows, columns]."""
-    drawn = imported("matplotlib.figure").Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    drawn = import_extra("matplotlib.figure").Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     return drawn, drawn.subplots(rows, columns, squeeze=False)
 
 
 def to_picture(drawn: Any) -> PIL.Image.Image:
     """The figure as a picture. In full color: a palette of few turns an orange star beside yellow ones yellow."""
     buffer = io.BytesIO()
-    imported("matplotlib.backends.backend_agg").FigureCanvasAgg(drawn).print_png(buffer)
+    import_extra("matplotlib.backends.backend_agg").FigureCanvasAgg(drawn).print_png(buffer)
     return PIL.Image.open(buffer).convert("RGB")
 
 

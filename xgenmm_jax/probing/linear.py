@@ -15,7 +15,7 @@ from xgenmm_jax.data.records import Crops, Picture
 from xgenmm_jax.models import probes
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.probing.attention_maps import decoded
-from xgenmm_jax.probing.extra import imported
+from xgenmm_jax.probing.extra import import_extra
 from xgenmm_jax.probing.figures import curves, figure, to_picture
 from xgenmm_jax.probing.labeled_images import LabeledImages
 
@@ -144,7 +144,7 @@ def ridge_predictions(
     train: Float[np.ndarray, "n w"], labels: np.ndarray, test: Float[np.ndarray, "m w"]
 ) -> np.ndarray:
     """Labels of `test` by scikit-learn's ridge classifier, its strength chosen by leaving one row of `train` out."""
-    linear_model, preprocessing = imported("sklearn.linear_model"), imported("sklearn.preprocessing")
+    linear_model, preprocessing = import_extra("sklearn.linear_model"), import_extra("sklearn.preprocessing")
     scaler = preprocessing.StandardScaler().fit(train.astype(np.float64))
     scaled = scaler.transform(train.astype(np.float64))
     alphas = np.array(RIDGES) * max(float(np.square(scaled).sum(1).mean()), 1e-12)

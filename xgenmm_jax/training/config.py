@@ -246,11 +246,11 @@ def default_of(reference: str | None, name: str) -> Any:
     return None if default is dataclasses.MISSING else to_json(default)
 
 
-def places_of(reference: str | None) -> tuple[str, ...]:
-    """Fields of a source, by the name of its class, that say where its files lie: its `PLACES`."""
+def path_fields_of(reference: str | None) -> tuple[str, ...]:
+    """Fields of a source, by the name of its class, that say where its files lie: its `PATH_FIELDS`."""
     if reference is None or not reference.startswith(PACKAGE):
         return ()
-    return getattr(_resolve(reference), "PLACES", ())
+    return getattr(_resolve(reference), "PATH_FIELDS", ())
 
 
 def brief(value: Any, most: int = 40) -> str:

@@ -45,7 +45,7 @@ class LlavaJson:
     samples: int | None = None
     max_images: int = 4
 
-    PLACES = ("path", "folder")
+    PATH_FIELDS = ("path", "folder")
     """Fields that say where files lie."""
 
     def open(self) -> Records:

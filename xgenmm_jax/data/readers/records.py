@@ -116,7 +116,7 @@ class RecordFiles:
 
     pattern: str
 
-    PLACES = ("pattern",)
+    PATH_FIELDS = ("pattern",)
     """Fields that say where files lie."""
 
     def open(self) -> Records:

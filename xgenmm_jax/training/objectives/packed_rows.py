@@ -44,9 +44,9 @@ class PackedRows(Objective):
             ("data.anyres.view_px", data.anyres.view_px, "model.vision.image_size_px", model.vision.image_size_px),
             ("data.anyres.view_cells", data.anyres.view_cells, "model.vision's patches a side", model.vision.grid),
         ]
-        for name, got, wanted_name, wanted in fits:
-            if got != wanted:
-                raise ValueError(f"{name}: got {got}, {wanted_name}: {wanted}; make them equal.")
+        for name, got, expected_name, expected in fits:
+            if got != expected:
+                raise ValueError(f"{name}: got {got}, {expected_name}: {expected}; make them equal.")
         return loader.batches(data, seed, state, host_index, host_count)
 
     def count(self, rows: Batch) -> Counts:

@@ -17,7 +17,7 @@ from xgenmm_jax.training.config import (
     TrainConfig,
     brief,
     default_of,
-    places_of,
+    path_fields_of,
     read_settings,
     save_config,
     to_json,
@@ -125,8 +125,8 @@ def _changes(old, new, name: str, is_kept: bool):
             # A field that a later version added had its default before.
             before = old[key] if key in old else default_of(new.get("class"), key)
             after = new.get(key)
-            is_place = is_start or key in places_of(new.get("class"))
-            if is_place and is_kept and _same_name(before, after) or is_start and _same_start(before, after):
+            is_path = is_start or key in path_fields_of(new.get("class"))
+            if is_path and is_kept and _same_name(before, after) or is_start and _same_start(before, after):
                 continue
             yield from _changes(before, after, f"{name}.{key}".lstrip("."), is_kept)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
