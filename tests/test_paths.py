@@ -58,7 +58,7 @@ def started(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "typed, wanted",
+    "typed, expected",
     [
         ("~", "/home/me"),
         ("~/", "/home/me"),
@@ -72,10 +72,10 @@ def started(monkeypatch, tmp_path):
         ("/a/../b", "/a/../b"),
     ],
 )
-def test_a_tilde_that_begins_a_path_is_home(monkeypatch, typed, wanted):
+def test_a_tilde_that_begins_a_path_is_home(monkeypatch, typed, expected):
     """In quotes, behind an equals sign and in configs the shell leaves it; a folder `~` was made."""
     monkeypatch.setenv("HOME", "/home/me")
-    assert paths.user_path(typed, "--workdir") == Path(wanted)
+    assert paths.user_path(typed, "--workdir") == Path(expected)
 
 
 def test_anothers_home_is_that_of_the_list_of_users():

@@ -70,9 +70,7 @@ def run(tmp_path_factory, mesh):
     run_folder.prepare(TrainConfig("toy", model, data, NextToken(), steps=1), folder / "toy")
     with Checkpoints(folder / "toy", keep=1) as checkpoints:
         zero = jax.numpy.zeros(())
-        checkpoints.save(
-            TrainState(jax.numpy.int32(1), params, {"count": zero}, jax.numpy.ones((), bool)), Progress()
-        )
+        checkpoints.save(TrainState(jax.numpy.int32(1), params, {"count": zero}, jax.numpy.ones((), bool)), Progress())
     return xgenmm_jax.load(folder / "toy", mesh=mesh)
 
 
@@ -96,9 +94,9 @@ def test_an_imported_run_and_the_released_folder_are_the_same_model(released, tm
         import_run(source, tmp_path / "run")
     words = train_tokenizer(["a b"] * 3, tmp_path / "run/tokenizer.model", 400)
     assert isinstance(words, Tokenizer)
-    imported = xgenmm_jax.load(tmp_path / "run", mesh=mesh)
-    assert imported.config == released.config and imported.processor.anyres == released.processor.anyres
-    jax.tree.map(np.testing.assert_array_equal, imported.params, released.params)
+    run_lmm = xgenmm_jax.load(tmp_path / "run", mesh=mesh)
+    assert run_lmm.config == released.config and run_lmm.processor.anyres == released.processor.anyres
+    jax.tree.map(np.testing.assert_array_equal, run_lmm.params, released.params)
 
 
 def test_rows_over_a_mesh_give_what_one_device_gives(released):

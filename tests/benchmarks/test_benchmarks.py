@@ -62,17 +62,19 @@ def test_points_that_do_not_fit_together_are_measured_apart(tmp_path):
 def test_memory_decides_whether_points_stand_apart(size, gigabytes, apart, monkeypatch):
     device = machine.Device("gpu", "NVIDIA H200", gigabytes * 10**9, 16)
     monkeypatch.setattr(scaling, "find_device", lambda: device)
-    found = []
-    monkeypatch.setattr(scaling, "timed", lambda makes, sweep, rounds, apart: found.append(apart) or [[1.0], [2.0]])
+    apart_values = []
+    monkeypatch.setattr(
+        scaling, "timed", lambda makes, sweep, rounds, apart: apart_values.append(apart) or [[1.0], [2.0]]
+    )
     assert scaling.main(["--size", size, "--sweeps", "crops", "--most-crops", "3"]) == 0
-    assert found == [apart]
+    assert apart_values == [apart]
 
 
 def test_ratios_are_paired_by_round():
     """A machine that was half as fast in round two does not widen the spread."""
     ours, peer = rounds.Timed((1.0, 2.0, 1.0), {}), rounds.Timed((3.0, 6.0, 4.0), {})
-    found = rounds.ratio(peer, ours)
-    assert (found.median, found.least, found.most) == (3.0, 3.0, 4.0)
+    ratio = rounds.ratio(peer, ours)
+    assert (ratio.median, ratio.least, ratio.most) == (3.0, 3.0, 4.0)
 
 
 @pytest.mark.parametrize("stage", ["stage1", "sft_single"])
@@ -98,10 +100,10 @@ def test_picture_patches_are_those_that_the_model_sees():
     work = nano("sft_single")
     (batch,), grid = work.batches, work.config.model.vision.grid
     features = jnp.zeros((*batch.crop_image.shape, grid**2, 1))
-    _, wanted = group_crops(features, Batch(*map(jnp.asarray, batch)), grid)
+    _, expected = group_crops(features, Batch(*map(jnp.asarray, batch)), grid)
     is_crop = batch.crop_image >= 0
     ours = np.stack([picture_patches(batch, row, grid) for row in range(len(is_crop))])
-    assert np.array_equal(ours[is_crop], np.asarray(wanted)[is_crop])
+    assert np.array_equal(ours[is_crop], np.asarray(expected)[is_crop])
 
 
 def test_flops_of_the_released_sizes():
@@ -119,9 +121,7 @@ def test_flops_are_those_of_a_training_run(size, stage, rows):
     """Part by part: MFU in a benchmark's table and in a run's metrics is of the same work."""
     work = nano(stage) if size == "nano" else workloads.workload(size, stage, rows, 1, "bfloat16")
     (batch,), config = work.batches, work.config
-    run = model_flops(
-        config.model, workload_of(batch, config.model), config.freeze, config.objective.needs_reference
-    )
+    run = model_flops(config.model, workload_of(batch, config.model), config.freeze, config.objective.needs_reference)
     assert flops.step_flops(config.model, [batch]) == run._asdict()
 
 
@@ -138,12 +138,12 @@ def test_padding_counts_no_flops():
 def test_large_batches_have_the_statistics_of_their_stage(stage):
     """4b: part of the positions that are vision tokens, as the experiments' files count on; uniform rows are full."""
     model = workloads.model("4b")
-    small = replace(workloads.STAGES["4b"]["stage1"].config(), model=model)
-    wanted = {"stage1": (0.2, 0.5), "stage2": (0.5, 0.85), "sft_single": (0.65, 0.9), "uniform": (0.4, 0.6)}[stage]
+    small = replace(workloads.STAGES["4b"]["stage1"](), model=model)
+    share_range = {"stage1": (0.2, 0.5), "stage2": (0.5, 0.85), "sft_single": (0.65, 0.9), "uniform": (0.4, 0.6)}[stage]
     work = workloads.workload("4b", stage, rows=4, batches=1, dtype="bfloat16")
     (batch,) = work.batches
     real = batch.segment_ids > 0
-    assert wanted[0] < (batch.slot >= 0).sum() / real.sum() < wanted[1]
+    assert share_range[0] < (batch.slot >= 0).sum() / real.sum() < share_range[1]
     assert real.mean() == 1.0 if stage == "uniform" else real.mean() > 0.75
     assert batch.token_ids.max() < small.model.decoder.num_text_tokens
 

@@ -49,9 +49,11 @@ def test_checkpointing_follows_what_was_asked_and_torchs_lack_of_memory():
     makes = train_step.sides(work, [], device, "eager", checkpointed=())
     asked = train_step.sides(work, [], device, "both", checkpointed=(train_step.EAGER,))
     smaller = train_step.smaller_peers(makes, device)
-    found = [made[train_step.EAGER].keywords for made in (makes, smaller, asked)]
-    assert [keywords["checkpointing"] for keywords in found] == [False, True, True]
-    assert found[0] | {"checkpointing": True} == found[1] and asked[train_step.COMPILED].keywords["compiled"]
+    keyword_sets = [made[train_step.EAGER].keywords for made in (makes, smaller, asked)]
+    assert [keywords["checkpointing"] for keywords in keyword_sets] == [False, True, True]
+    assert (
+        keyword_sets[0] | {"checkpointing": True} == keyword_sets[1] and asked[train_step.COMPILED].keywords["compiled"]
+    )
     assert rounds.short_of_memory(torch.cuda.OutOfMemoryError.__name__)
 
 

@@ -85,10 +85,10 @@ def pictures(tmp_path):
 def test_generate_prints_the_answer_to_a_question_about_pictures(run, pictures, capsys):
     loaded = api.load(run)
     image = str(pictures / "red.png")
-    wanted = loaded.generator().generate([loaded.prompt("What is this?", [image, image])], Decoding(5))[0]
+    expected = loaded.generator().generate([loaded.prompt("What is this?", [image, image])], Decoding(5))[0]
     words = ["generate", str(run), "--image", image, "--image", image, "What is this?", "--max-new-tokens", "5"]
     assert cli.main(words) == 0
-    assert capsys.readouterr().out.strip() == wanted
+    assert capsys.readouterr().out.strip() == expected
     assert cli.main(["generate", str(run), "Who are you?", "--max-new-tokens", "5"]) == 0
 
 

@@ -37,8 +37,8 @@ def test_freed_memory_is_kept_where_the_cpu_computes(variables, keeps):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env={**given, **variables}, capture_output=True, text=True, check=True
     )
-    kept, faults = done.stdout.split()
-    assert kept == str(keeps)
+    keeps_memory, faults = done.stdout.split()
+    assert keeps_memory == str(keeps)
     assert int(faults) < PAGES / 10 if keeps else int(faults) > PAGES / 2
 
 

@@ -83,16 +83,16 @@ CACHES = [
 ]
 
 
-@pytest.mark.parametrize("given, wanted", CACHES)
-def test_programs_are_kept_where_something_can_be_written(nobody, monkeypatch, tmp_path, capsys, given, wanted):
+@pytest.mark.parametrize("given, expected", CACHES)
+def test_programs_are_kept_where_something_can_be_written(nobody, monkeypatch, tmp_path, capsys, given, expected):
     """Without a home every command ended in a traceback, even --help; even where a folder was named."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     for name, value in given.items():
         monkeypatch.setenv(name, value.format(here=tmp_path))
     cli.keep_compilations()
-    assert os.environ.get("JAX_COMPILATION_CACHE_DIR") == (wanted and wanted.format(here=tmp_path))
-    is_told = wanted is None and "JAX_COMPILATION_CACHE_DIR" in given
+    assert os.environ.get("JAX_COMPILATION_CACHE_DIR") == (expected and expected.format(here=tmp_path))
+    is_told = expected is None and "JAX_COMPILATION_CACHE_DIR" in given
     assert capsys.readouterr().err.count("cannot be written; programs are not kept.\n") == is_told
 
 

@@ -230,10 +230,7 @@ ARMS = {
         ("nano_stage2_fewer nano_stage2_all", {"data.anyres.grids"}),
         ("nano_sft_none nano_sft_fewer nano_sft_all", {"initialize.run"}),
     ],
-    "connector": [
-        (" ".join(f"{size}{arm}" for arm in CONNECTORS), QUERIES)
-        for size in ("", "nano_")
-    ]
+    "connector": [(" ".join(f"{size}{arm}" for arm in CONNECTORS), QUERIES) for size in ("", "nano_")]
     + [
         (
             " ".join(f"{size}{arm}_sft" for arm in CONNECTORS),
@@ -276,10 +273,10 @@ def test_arms_differ_in_one_thing(question):
     for names, allowed in ARMS[question]:
         first, *others = names.split()
         asked |= {first, *others}
-        found = set().union(*(differences(arms[first], arms[other]) for other in others))
-        found = {"checkpoint" if field.startswith("checkpoint") else field for field in found}
-        found = {"optimizer" if field.startswith("optimizer") else field for field in found}
-        assert found - {"name"} == allowed, names
+        differing = set().union(*(differences(arms[first], arms[other]) for other in others))
+        differing = {"checkpoint" if field.startswith("checkpoint") else field for field in differing}
+        differing = {"optimizer" if field.startswith("optimizer") else field for field in differing}
+        assert differing - {"name"} == allowed, names
     assert set(arms) - asked <= {"nano_config", *(STAGES if question == "multi_image" else ())}
 
 
@@ -289,10 +286,10 @@ def test_every_question_of_the_paper_has_a_file():
 
 def test_ocr_filler_changes_captions_and_nothing_else():
     arms = runs("ablations/ocr_filler.py")
-    removed, kept = (dict(arms[name].data.mixture) for name in ("nano_removed", "nano_kept"))
-    assert sorted(removed.values()) == sorted(kept.values())
-    assert [source.filler for source in removed] == [False] * len(removed)
-    assert [source.family for source in kept if source.filler] == ["ocr"]
+    without_filler, with_filler = (dict(arms[name].data.mixture) for name in ("nano_removed", "nano_kept"))
+    assert sorted(without_filler.values()) == sorted(with_filler.values())
+    assert [source.filler for source in without_filler] == [False] * len(without_filler)
+    assert [source.family for source in with_filler if source.filler] == ["ocr"]
 
 
 def test_files_load_from_any_folder(tmp_path):

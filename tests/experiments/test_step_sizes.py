@@ -41,9 +41,9 @@ def samples_a_step(data, windows) -> float:
 def test_samples_of_a_step_are_those_that_the_head_tells(tool, stage, told_in, told):
     """The heads said that a step is nearly always the published 64: rows of three or two samples were not counted."""
     data = importlib.import_module(f"experiments.{stage}").config().data
-    found = samples_a_step(data, tool.assumed_windows(stage, data))
+    samples = samples_a_step(data, tool.assumed_windows(stage, data))
     said = re.search(told, (ROOT / told_in).read_text(encoding="utf-8"))
-    assert said and abs(found - int(said[1])) < 1 and found < 64
+    assert said and abs(samples - int(said[1])) < 1 and samples < 64
 
 
 @pytest.mark.parametrize(("stage", "positions", "crops"), [("stage1", 0.96, 0.66), ("stage2", 0.93, 0.91)])

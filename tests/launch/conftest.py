@@ -50,9 +50,11 @@ def make_pod(folder, checkout) -> Pod:
     cloud = {"states": ["ACTIVE"], "created": ["ACTIVE"], "plan": [], "workers": 2, "nodes": {}}
     (folder / "cloud.json").write_text(json.dumps(cloud))
     (folder / "tmp").mkdir()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TPU_")}
-    path = f"{folder / 'bin'}:{kept['PATH']}"
-    pod = Pod(folder, checkout, {**kept, **CONFIG, "PATH": path, "STUB": str(folder), "TMPDIR": str(folder / "tmp")})
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TPU_")}
+    path = f"{folder / 'bin'}:{environment['PATH']}"
+    pod = Pod(
+        folder, checkout, {**environment, **CONFIG, "PATH": path, "STUB": str(folder), "TMPDIR": str(folder / "tmp")}
+    )
     pod.behave("run")
     return pod
 
