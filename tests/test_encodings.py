@@ -73,8 +73,8 @@ def test_what_depends_on_the_locale_is_found(code, is_bad):
 def test_every_place_says_how_text_is_encoded():
     """`read_text()` takes the locale's encoding: files with any accent were unreadable under LC_ALL=C."""
     assert len(SOURCES) > 100
-    found = {str(path.relative_to(ROOT)): locale_dependent(path.read_text(encoding="utf-8")) for path in SOURCES}
-    assert {name: lines for name, lines in found.items() if lines} == {}
+    lines_of = {str(path.relative_to(ROOT)): locale_dependent(path.read_text(encoding="utf-8")) for path in SOURCES}
+    assert {name: lines for name, lines in lines_of.items() if lines} == {}
 
 
 def in_the_c_locale(code: str, folder: Path) -> str:
@@ -96,20 +96,21 @@ def test_runs_and_checkpoints_are_read_and_written_in_the_c_locale(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
     printed = in_the_c_locale(
         "from xgenmm_jax.training.config import read_object\n"
-        "from xgenmm_jax.training.spikes import Spikes, read_spikes\n"
+        "from xgenmm_jax.training.runs.side_files import has_step, read_rows\n"
+        "from xgenmm_jax.training.spikes import Spikes\n"
         "from xgenmm_jax.convert.importing import read_settings\n"
         "from xgenmm_jax.nano.world import drawings\n"
         "print(ascii(read_object(where / 'config.json', {'name': str}, 'copy it')['name']))\n"
         "print(ascii(read_settings(where)['name']))\n"
-        "print(ascii(read_spikes(where / 'spikes.jsonl'))); Spikes(where, 5)._keep({'step': 3, 'figure': 'loss',"
-        " 'value': 1.0, 'median': 0.1, 'samples': ['\\xe9']})\n"
+        "print(ascii(read_rows(where / 'spikes.jsonl', has_step)))\n"
+        "Spikes(where, 5)._keep({'step': 3, 'figure': 'loss', 'value': 1.0, 'median': 0.1, 'samples': ['\\xe9']})\n"
         "print(len(drawings.OBJECTS) > 0, drawings.sprite(drawings.OBJECTS[0], drawings.STYLES[0]).size[0] > 0)\n",
         tmp_path,
     ).split("\n")
     name = ascii("Größe/データ")
     assert printed[:4] == [name, name, ascii([{"step": 1, "samples": ["\u2028é"]}]), "True True"]
-    kept = (tmp_path / "spikes.jsonl").read_text(encoding="utf-8").split("\n")
-    assert [json.loads(line)["samples"] for line in kept[:-1]] == [["\u2028é"], ["é"]]
+    lines = (tmp_path / "spikes.jsonl").read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line)["samples"] for line in lines[:-1]] == [["\u2028é"], ["é"]]
 
 
 def test_reports_and_figures_are_written_in_the_c_locale(tmp_path):

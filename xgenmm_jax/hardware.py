@@ -16,14 +16,13 @@ class Chip:
     """One accelerator chip.
 
     peak_flops: bfloat16 FLOP/s. hbm_bytes: what a program may use, by the compiler's own limit where it is known.
-    hbm_bandwidth, link_bandwidth (one link of the chip network, one way) and network_bandwidth (between slices): B/s.
+    link_bandwidth (one link of the chip network, one way) and network_bandwidth (between slices): B/s.
     links: of a chip on a torus, each of them one way. 0 where the plan does not apply.
     kinds: `jax.Device.device_kind` of its devices.
     """
 
     peak_flops: float
     hbm_bytes: float
-    hbm_bandwidth: float
     kinds: tuple[str, ...]
     link_bandwidth: float = 0.0
     links: int = 0
@@ -31,12 +30,12 @@ class Chip:
 
 
 CHIPS = {
-    "v4": Chip(275e12, 30.75 * GIB, 1.2e12, ("TPU v4",), 4.5e10, 6, 6.25e9),
-    "v5e": Chip(197e12, 15.75 * GIB, 8.1e11, ("TPU v5 lite", "TPU v5e"), 4.5e10, 4, 3.125e9),
-    "v5p": Chip(459e12, 95.73 * GIB, 2.8e12, ("TPU v5", "TPU v5p"), 9e10, 6, 6.25e9),
-    "v6e": Chip(918e12, 31.24 * GIB, 1.64e12, ("TPU v6 lite", "TPU v6e"), 9e10, 4, 1.25e10),
-    "h100": Chip(989e12, 80e9, 3.35e12, ("NVIDIA H100 80GB HBM3", "NVIDIA H100")),
-    "h200": Chip(989e12, 141e9, 4.8e12, ("NVIDIA H200",)),
+    "v4": Chip(275e12, 30.75 * GIB, ("TPU v4",), 4.5e10, 6, 6.25e9),
+    "v5e": Chip(197e12, 15.75 * GIB, ("TPU v5 lite", "TPU v5e"), 4.5e10, 4, 3.125e9),
+    "v5p": Chip(459e12, 95.73 * GIB, ("TPU v5", "TPU v5p"), 9e10, 6, 6.25e9),
+    "v6e": Chip(918e12, 31.24 * GIB, ("TPU v6 lite", "TPU v6e"), 9e10, 4, 1.25e10),
+    "h100": Chip(989e12, 80e9, ("NVIDIA H100 80GB HBM3", "NVIDIA H100")),
+    "h200": Chip(989e12, 141e9, ("NVIDIA H200",)),
 }
 """By the name that stands before the colon of a topology."""
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from released_parameters import read_tree
 
 from xgenmm_jax import api
 from xgenmm_jax.api.conversion import export_checkpoint, import_run, load_params, run_config
 from xgenmm_jax.convert import trees
-from xgenmm_jax.convert.importing import open_source, read_tree
+from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.convert.tensor_shapes import Overrides
 from xgenmm_jax.data.anyres import GRIDS_RELEASED
 from xgenmm_jax.models.blip3 import VLMConfig

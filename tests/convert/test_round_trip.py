@@ -8,12 +8,13 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from released_parameters import read_tree
 from safetensors.numpy import load_file
 
 from xgenmm_jax.api.conversion import export_checkpoint, import_run
 from xgenmm_jax.convert.exporting import NO_TOKENIZER, OFFICIAL_CODE, SMALL_PICTURES
 from xgenmm_jax.convert.formats import phi3_hf, siglip_hf
-from xgenmm_jax.convert.importing import open_source, read_tree
+from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.convert.parameter_store import ParameterReader
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.phi3 import Phi3Config
@@ -22,7 +23,7 @@ from xgenmm_jax.models.vit import ViTConfig
 PHI3_TOKENIZER = TINY28.parent / "phi3_tokenizer"
 
 
-def imported(source, folder, dtype="float32", **options):
+def import_into(source, folder, dtype="float32", **options):
     with open_source(source, **options) as opened:
         import_run(opened, folder, dtype)
     return folder
@@ -34,7 +35,7 @@ def read_all(folder):
 
 
 def test_released_layout_comes_out_as_it_went_in(tmp_path):
-    run = imported(TINY28, tmp_path / "run")
+    run = import_into(TINY28, tmp_path / "run")
     notes = export_checkpoint(run, tmp_path / "out", "xgenmm")
     same_bytes(tiny28(), load_file(tmp_path / "out" / "model.safetensors"))
     assert notes == (OFFICIAL_CODE, NO_TOKENIZER)
@@ -49,7 +50,7 @@ def test_released_layout_comes_out_as_it_went_in(tmp_path):
 
 def test_small_pictures_kept_whole_are_told(tmp_path):
     """The official code lays them on a grid all the same."""
-    run = imported(TINY28, tmp_path / "run")
+    run = import_into(TINY28, tmp_path / "run")
     config = (run / "config.json").read_text()
     assert config.count('"single_view_up_to_px": 0') == 1
     (run / "config.json").write_text(config.replace('"single_view_up_to_px": 0', '"single_view_up_to_px": 28'))
@@ -60,19 +61,19 @@ def test_small_pictures_kept_whole_are_told(tmp_path):
 def test_bfloat16_comes_out_as_it_went_in_and_is_float32_in_between(tmp_path):
     tensors = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in tiny28().items()}
     source = write(tmp_path / "half", tensors, tiny28_settings())
-    run = imported(source, tmp_path / "run")
+    run = import_into(source, tmp_path / "run")
     assert ParameterReader(run / "checkpoints/0/params").read("decoder/norm/scale").dtype == np.float32
     export_checkpoint(run, tmp_path / "out", "xgenmm", "bfloat16")
     same_bytes(tensors, load_file(tmp_path / "out" / "model.safetensors"))
     assert json.loads((tmp_path / "out/config.json").read_text())["torch_dtype"] == "bfloat16"
     # Kept as bfloat16 if asked.
-    half_run = imported(source, tmp_path / "half_run", "bfloat16")
+    half_run = import_into(source, tmp_path / "half_run", "bfloat16")
     export_checkpoint(half_run, tmp_path / "again", "xgenmm", "bfloat16")
     same_bytes(tensors, load_file(tmp_path / "again" / "model.safetensors"))
 
 
 def test_shards_and_their_index(tmp_path):
-    run = imported(TINY28, tmp_path / "run")
+    run = import_into(TINY28, tmp_path / "run")
     limit = 2_000_000
     export_checkpoint(run, tmp_path / "out", "xgenmm", shard_bytes=limit)
     files = sorted(file.name for file in (tmp_path / "out").glob("*.safetensors"))
@@ -110,7 +111,7 @@ def test_training_checkpoint_with_a_tower_from_elsewhere_is_the_whole_model(tmp_
 
 
 def test_siglip_export_is_the_tower(tmp_path):
-    run = imported(TINY28, tmp_path / "run")
+    run = import_into(TINY28, tmp_path / "run")
     export_checkpoint(run, tmp_path / "siglip", "siglip")
     tower = {
         f"vision_model.{name.removeprefix('vlm.vision_encoder.')}": tensor
@@ -129,7 +130,7 @@ def test_siglip_comes_out_as_it_went_in(tmp_path):
     tensors = random_tensors(siglip_hf.vision_rules(config, "vision_model."), config)
     beside = {"text_model.encoder.layers.0.layer_norm1.weight": np.ones(24, np.float32), "logit_scale": np.ones(1)}
     settings = '{"model_type": "siglip", "vision_config": {"num_attention_heads": 3}}'
-    run = imported(write(tmp_path / "siglip", tensors | beside, settings), tmp_path / "run")
+    run = import_into(write(tmp_path / "siglip", tensors | beside, settings), tmp_path / "run")
     assert export_checkpoint(run, tmp_path / "out", "siglip") == ()
     same_bytes(tensors, load_file(tmp_path / "out" / "model.safetensors"))
 
@@ -137,7 +138,7 @@ def test_siglip_comes_out_as_it_went_in(tmp_path):
 def test_float16_is_read_exactly(tmp_path):
     """Every float16 is a float32."""
     tensors = {name: tensor.astype(np.float16) for name, tensor in tiny28().items()}
-    run = imported(write(tmp_path / "half", tensors, tiny28_settings()), tmp_path / "run")
+    run = import_into(write(tmp_path / "half", tensors, tiny28_settings()), tmp_path / "run")
     export_checkpoint(run, tmp_path / "out", "xgenmm")
     wide = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
     same_bytes(wide, load_file(tmp_path / "out" / "model.safetensors"))
@@ -151,10 +152,10 @@ def test_no_whole_leaf_stands_in_memory(tmp_path):
     source = write(tmp_path / "phi3", tensors, '{"num_attention_heads": 4}')
     del tensors
     # What JAX and Python keep of the first time is not counted.
-    export_checkpoint(imported(source, tmp_path / "warm"), tmp_path / "warm_out", "phi3")
+    export_checkpoint(import_into(source, tmp_path / "warm"), tmp_path / "warm_out", "phi3")
     tracemalloc.start()
     try:
-        run = imported(source, tmp_path / "run")
+        run = import_into(source, tmp_path / "run")
         export_checkpoint(run, tmp_path / "out", "phi3")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -167,7 +168,7 @@ def test_phi3_comes_out_as_it_went_in(tmp_path):
     config = Phi3Config(vocab_size=50, num_text_tokens=50, width=24, hidden=20, layers=3, heads=6, kv_heads=2)
     tensors = random_tensors(phi3_hf.decoder_rules(config, ""), config)
     source = write(tmp_path / "phi3", tensors, '{"model_type": "phi3", "num_attention_heads": 6}')
-    run = imported(source, tmp_path / "run")
+    run = import_into(source, tmp_path / "run")
     notes = export_checkpoint(run, tmp_path / "out", "phi3")
     same_bytes(tensors, load_file(tmp_path / "out" / "model.safetensors"))
     assert "no bias of the head" in notes[0] and notes[1:] == (NO_TOKENIZER,)
@@ -197,7 +198,7 @@ def test_tokenizer_files_are_those_of_phi3(tmp_path):
 
 
 def test_a_part_alone_is_not_a_released_model(tmp_path):
-    run = imported(TINY28.parent / "big_vision_scanned/siglip.npz", tmp_path / "tower")
+    run = import_into(TINY28.parent / "big_vision_scanned/siglip.npz", tmp_path / "tower")
     with pytest.raises(ValueError, match="a part of a model; choose --to siglip"):
         export_checkpoint(run, tmp_path / "out", "xgenmm")
     with pytest.raises(ValueError, match="no language model"):

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from released_parameters import read_tree
 
-from xgenmm_jax.convert.importing import open_source, read_tree
+from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.convert.tensor_shapes import Overrides
 from xgenmm_jax.models.layers import normalize_pixels
 from xgenmm_jax.models.vit import ViT

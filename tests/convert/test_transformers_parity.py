@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from released_parameters import read_tree
 from safetensors.numpy import load_file
 
 from xgenmm_jax.api.conversion import export_checkpoint, import_run
-from xgenmm_jax.convert.importing import open_source, read_tree
+from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.models.phi3 import Phi3
 from xgenmm_jax.models.vit import ViT
 from xgenmm_jax.ops.masks import WindowConvention

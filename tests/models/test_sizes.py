@@ -4,8 +4,8 @@ import pytest
 
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.blip3 import initialize
-from xgenmm_jax.models.layers import LOGICAL_AXES
 from xgenmm_jax.models.token_sampling import TokenSampling
+from xgenmm_jax.training.sharding import RULES
 
 
 def shapes(config):
@@ -41,7 +41,7 @@ def test_every_parameter_axis_has_a_listed_name():
     for leaf in jax.tree.leaves(shapes(sizes.B4), is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned)):
         assert isinstance(leaf, nn.LogicallyPartitioned)
         assert len(leaf.names) == leaf.value.ndim
-        assert {name for name in leaf.names if name is not None} <= set(LOGICAL_AXES)
+        assert {name for name in leaf.names if name is not None} <= set(RULES)
 
 
 def test_strips_are_one_call_away():

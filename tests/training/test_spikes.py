@@ -6,7 +6,8 @@ import numpy as np
 import toy_run
 
 from xgenmm_jax.training.loop import train
-from xgenmm_jax.training.spikes import Spikes, read_spikes, spikes_file
+from xgenmm_jax.training.runs.side_files import has_step, read_rows
+from xgenmm_jax.training.spikes import Spikes, spikes_file
 
 
 def judged(tmp_path, losses, grad_norms=None):
@@ -14,7 +15,7 @@ def judged(tmp_path, losses, grad_norms=None):
     for step, loss in enumerate(losses, start=1):
         norm = 1.0 if grad_norms is None else grad_norms[step - 1]
         spikes.judge(step, {"loss": loss, "grad_norm": norm}, [f"sample {step}"])
-    return [(row["step"], row["figure"]) for row in read_spikes(tmp_path / spikes_file(0))]
+    return [(row["step"], row["figure"]) for row in read_rows(tmp_path / spikes_file(0), has_step)]
 
 
 def test_a_leap_is_kept_and_does_not_hide_the_next(tmp_path):
@@ -37,9 +38,9 @@ def test_the_loop_finds_a_leap_between_two_lines_of_metrics(tmp_path, monkeypatc
     monkeypatch.setattr(toy_run, "EVENTS", toy_run.Events(leap_at=33))
     config = dataclasses.replace(toy_run.config(steps=40), log_every=10)
     train(config, tmp_path)
-    rows = read_spikes(tmp_path / "spikes.jsonl")
+    rows = read_rows(tmp_path / "spikes.jsonl", has_step)
     assert {row["step"] for row in rows} == {33} and {row["figure"] for row in rows} >= {"loss"}
     assert rows[0]["samples"][2] == "toy/33/2" and len(rows[0]["samples"]) == 16
     assert "step 33: loss" in caplog.text and "toy/33/0" in caplog.text
     Spikes(tmp_path, 32)
-    assert read_spikes(tmp_path / "spikes.jsonl") == []
+    assert read_rows(tmp_path / "spikes.jsonl", has_step) == []

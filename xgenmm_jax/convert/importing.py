@@ -26,7 +26,6 @@ from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.models.vit import ViTConfig
 
 READABLE = ("F32", "BF16", "F16", "float32", "bfloat16", "float16")
-FLOAT32 = np.dtype(np.float32)
 CONFIG_FILES = ("config.json", "open_clip_config.json")
 PROCESSOR_FILE = "preprocessor_config.json"
 THREADS = 2
@@ -149,9 +148,7 @@ def _check(path: Path, detected: Detected, tensors: Tensors, shapes: Mapping[str
         )
 
 
-def _problems(
-    expected: Mapping[str, Shape], have: Mapping[str, Shape], ignored: Callable[[str], bool]
-) -> list[str]:
+def _problems(expected: Mapping[str, Shape], have: Mapping[str, Shape], ignored: Callable[[str], bool]) -> list[str]:
     """What keeps a checkpoint from being read: misshapen, missing, spare; a phrase each, layers alike in one."""
     layers_of: dict[tuple[str, str], list[str]] = {}
     for name, shape in expected.items():
@@ -288,14 +285,3 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[last] = leaf
     return tree
-
-
-def read_tree(source: Source, dtype: np.dtype = FLOAT32) -> dict[str, Any]:
-    """All leaves in the host's memory, for checkpoints that fit there."""
-    leaves = {}
-    for rules, tensors in source.pieces:
-        for rule in rules:
-            parts: Sequence[np.ndarray] = [read_slice(rule, tensors, layer, dtype) for layer in rule.slices()]
-            leaves[rule.ours] = np.stack(parts) if rule.layers else parts[0]
-    shapes = trees.shapes(source.config)
-    return unflatten(leaves | {path: initial_leaf(path, shapes[path], dtype) for path in source.initialized})

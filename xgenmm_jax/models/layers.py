@@ -13,19 +13,6 @@ from jaxtyping import Array, Float, UInt8
 from xgenmm_jax.ops.matmul import Affine, matmul, norm_matmul
 from xgenmm_jax.ops.partitioning import constrain
 
-LOGICAL_AXES = {
-    "batch": "rows of the batch, or their crops; on activations only",
-    "layers": "layers stacked by the scan",
-    "embed": "decoder width D",
-    "mlp": "hidden width F of a feed-forward, in decoder, tower and resampler alike",
-    "heads": "attention heads; in the decoder's fused kernel the key-value heads K, each with its queries",
-    "kv": "width H of one head",
-    "vocab": "rows of the vocabulary",
-    "vision_embed": "width E of tower and resampler",
-    "norm": "scales and biases of norms, biases of linear maps that are not mlp, heads or vocab",
-}
-"""Every name that a parameter axis can carry. Axes that are never worth cutting carry None."""
-
 Dtype = Literal["float32", "bfloat16"]
 """Compute dtype. Norms, softmax, rotary angles, logits and losses are float32 whatever it is.
 

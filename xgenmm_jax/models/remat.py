@@ -1,6 +1,15 @@
 """Rematerialisation: what a layer saves for the backward pass, and layers repeated by a scan.
 
-All else is computed again in the backward pass.
+All else is computed again in the backward pass. Every block that is scanned marks these results (`checkpoint_name`):
+
+    layer_input   the stream that enters the layer
+    qkv           queries, keys and values as they leave their linear maps
+    context       attention's result, and the sums of its softmax where a kernel gives them
+    out_proj      the linear map behind attention
+    mlp_in        the linear maps into the feed-forward, before the activation
+    MATMUL        the result of every linear map
+
+The feed-forward's result has no name of its own: no backward pass needs it, only the sum that enters the next layer.
 """
 
 from typing import Any, Literal, get_args
@@ -9,17 +18,6 @@ from flax import linen as nn
 import jax
 
 from xgenmm_jax.ops.matmul import MATMUL
-
-LAYER_NAMES = {
-    "layer_input": "the stream that enters the layer",
-    "qkv": "queries, keys and values as they leave their linear maps",
-    "context": "attention's result, and the sums of its softmax where a kernel gives them",
-    "out_proj": "the linear map behind attention",
-    "mlp_in": "the linear maps into the feed-forward, before the activation",
-    MATMUL: "the result of every linear map",
-}
-"""What a rematerialisation policy can name; every block that is scanned marks all of them (`checkpoint_name`). The
-feed-forward's result has no name of its own: no backward pass needs it, only the sum that enters the next layer."""
 
 Remat = Literal[
     "none",

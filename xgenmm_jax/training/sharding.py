@@ -22,17 +22,17 @@ from xgenmm_jax.training.optimizer import path_name
 AXES = ("replica", "fsdp", "tensor")
 
 RULES: dict[str, tuple[str, ...]] = {
-    "batch": ("replica", "fsdp"),
-    "layers": (),
-    "embed": ("fsdp",),
-    "vision_embed": ("fsdp",),
-    "mlp": ("tensor",),
-    "heads": ("tensor",),
-    "kv": (),
-    "vocab": ("tensor",),
-    "norm": (),
+    "batch": ("replica", "fsdp"),  # rows of the batch, or their crops; on activations only
+    "layers": (),  # layers stacked by the scan
+    "embed": ("fsdp",),  # decoder width D
+    "vision_embed": ("fsdp",),  # width E of tower and resampler
+    "mlp": ("tensor",),  # hidden width F of a feed-forward, in decoder, tower and resampler alike
+    "heads": ("tensor",),  # in the decoder's fused kernel the key-value heads K, each with its queries
+    "kv": (),  # width H of one head
+    "vocab": ("tensor",),  # rows of the vocabulary
+    "norm": (),  # scales and biases of norms, biases of linear maps that are not mlp, heads or vocab
 }
-"""Logical axis to mesh axes. `models/layers.py` says what each name is.
+"""Logical axis to mesh axes: every name that a parameter's axis can carry. Axes never worth cutting carry None.
 
 A mesh axis cuts at most one axis of a tensor: the first that claims it. ("vision_embed", "embed") is cut on its inputs.
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from xgenmm_jax.training.runs.side_files import has_step, keep_rows, read_rows
+from xgenmm_jax.training.runs.side_files import has_step, keep_rows
 
 LOG = logging.getLogger(__name__)
 
@@ -70,8 +70,3 @@ def threshold(history: deque[float]) -> tuple[float, float] | None:
     median = statistics.median(history)
     deviation = statistics.median(abs(value - median) for value in history)
     return median, median + max(DEVIATIONS * deviation, abs(median))
-
-
-def read_spikes(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of spikes, oldest first; lines that are none, as of a kill or a disk, are left out."""
-    return read_rows(path, has_step)

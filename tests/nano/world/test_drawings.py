@@ -39,7 +39,7 @@ def test_names_are_single_words_none_within_another():
 def test_boxes_tile_the_sheet_without_overlap(facts):
     boxes = [tuple(s["box"]) for s in facts["sprites"]]
     assert len(set(boxes)) == len(boxes)
-    side = drawings.SIZE_PX
+    side = 48
     assert all(r - left == b - t == side and left % side == t % side == 0 for left, t, r, b in boxes)
 
 

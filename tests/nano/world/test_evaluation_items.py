@@ -6,7 +6,7 @@ from held_out_scan import frame_of
 import pytest
 
 from xgenmm_jax.nano.world import draw, evaluation_items, preferences
-from xgenmm_jax.nano.world.evaluation_items import ITEM_KINDS, MAX_SHOTS, ON_SIGNS, items
+from xgenmm_jax.nano.world.evaluation_items import ITEM_KINDS, NAMES, ON_SIGNS, items
 from xgenmm_jax.nano.world.splits import danger_split
 from xgenmm_jax.nano.world.world import KeyedRandom
 
@@ -45,7 +45,7 @@ def test_shuffled_orders_leave_no_picture_in_place():
 
 def test_every_four_demonstrations_hold_each_name_once_behind_what_decides_it():
     for item in items("shots", 50, seed=0):
-        assert len(item.demos) == MAX_SHOTS
+        assert len(item.demos) == 2 * NAMES
         first, last = item.demos[:4], item.demos[4:]
         assert len({demo.name for demo in first}) == 4 and item.answers[0] in {demo.name for demo in first}
         assert {(demo.attribute, demo.name) for demo in first} == {(demo.attribute, demo.name) for demo in last}

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from xgenmm_jax.data.captions import ocr
 from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
 from xgenmm_jax.nano.world import documents, draw, drawings, families, language, preferences, questions
-from xgenmm_jax.nano.world.splits import SPLITS
+from xgenmm_jax.nano.world.splits import Split
 from xgenmm_jax.nano.world.world import ALPHABET, KeyedRandom, Scene
 
 DANGERS = dict(drawings.DANGERS)
@@ -26,7 +27,7 @@ def pictures_of(record: Record) -> tuple[Picture, ...]:
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", get_args(Split))
 def test_a_record_depends_on_seed_and_index_alone(family: families.Family, split):
     """Any host makes any record without the others."""
     forwards = [families.record(family, index, seed=1, split=split) for index in range(20)]
@@ -131,7 +132,7 @@ def test_preferences_differ_and_refuse_dangers_only():
 
 
 @pytest.mark.parametrize("family", ["safety", "questions"])
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", get_args(Split))
 def test_frames_tell_nothing_of_what_stands_in_them(family: families.Family, split):
     """All dangers stood in hazard stripes and nothing else did, so a model need not look at the thing."""
     seen: dict[bool, list[str]] = {True: [], False: []}

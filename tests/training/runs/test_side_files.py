@@ -11,7 +11,7 @@ from xgenmm_jax.training.hosts.watchdog import Beat, read_beats
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.profiling import ProfileConfig
-from xgenmm_jax.training.spikes import read_spikes
+from xgenmm_jax.training.runs.side_files import has_step, read_rows
 
 ROW = b'{"step": 2, "loss": 1.5, "tokens": 7}\n'
 FOREIGN = {
@@ -70,7 +70,7 @@ def test_a_line_that_is_no_row_is_left_out_and_told(stopped, config, caplog, kin
 def test_spikes_are_read_as_far_as_they_are_rows(stopped, config, content):
     (stopped / "spikes.jsonl").write_bytes(content)
     train(config, stopped)
-    assert [row["step"] for row in read_spikes(stopped / "spikes.jsonl")] == ([2] if b"step" in content else [])
+    assert [row["step"] for row in read_rows(stopped / "spikes.jsonl", has_step)] == ([2] if b"step" in content else [])
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "spikes.jsonl", "tensorboard", "heartbeats", "profile"])

@@ -101,16 +101,8 @@ def at_opening(sources: Sequence[object]) -> list[Skip]:
     return [skip for source in sources for skip in getattr(source, "left_out", ())]
 
 
-def counts_of(skipped: Iterable[Skip]) -> Counter[tuple[str, str]]:
-    """How many, by source and reason."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for skip in skipped:
-        counts[skip.source, skip.reason] += skip.count
-    return counts
-
-
 def in_words(skipped: Iterable[Skip]) -> str:
-    """"2 unreadable record (first: a/7: no file 'x.png'), 1 too long for a row (...)"."""
+    """ "2 unreadable record (first: a/7: no file 'x.png'), 1 too long for a row (...)"."""
     first: dict[str, Skip] = {}
     counts: Counter[str] = Counter()
     for skip in skipped:

@@ -17,7 +17,6 @@ NONCE = (
     *("lorp", "mido", "nax", "pimwit", "rull", "sarn", "tulver", "vem"),
 )
 NAMING_QUESTION = "What is this called?"
-ORDINALS = ("one", "two", "three", "four")
 NamedBy = Literal["color", "shape", "object"]
 
 

@@ -29,7 +29,6 @@ STYLES: tuple[str, ...] = ("noto", "twemoji", "fluent_flat", "fluent_color")
 # The two Fluent styles share outlines, so one held out would leave its twin in training. Twemoji is the one style
 # by other hands whose manner (flat fills, no gradients) is still trained on, by fluent_flat: new shapes, known paint.
 HELD_OUT_STYLE = "twemoji"
-SIZE_PX = 48  # width and height of a sprite
 
 OBJECTS: tuple[str, ...] = (
     *("cat", "dog", "fish", "frog", "pig", "elephant", "panda", "penguin", "turtle", "bee", "butterfly", "crab", "owl"),
@@ -85,7 +84,7 @@ def _cell(name: str, style: str) -> PIL.Image.Image:
 
 
 def sprite(name: str, style: str) -> PIL.Image.Image:
-    """An RGBA image of SIZE_PX x SIZE_PX whose longer visible side fills it: a copy, the caller's to draw on.
+    """An RGBA image of 48 x 48 pixels whose longer visible side fills it: a copy, the caller's to draw on.
 
     For a tight box of the other side: `sprite(...).getbbox()`.
 

@@ -34,7 +34,6 @@ ItemKind = Literal[
     "unsafe_known",
 ]  # fmt: skip
 ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
-QUESTION_KINDS: tuple[ItemKind, ...] = ("color", "shape", "object", "count", "exists", "where", "read")
 WITH_EVIDENCE: tuple[ItemKind, ...] = ("count", "exists", "hallucination")
 """Kinds whose answers give their evidence first; the conclusion alone is scored."""
 ON_SIGNS: tuple[ItemKind, ...] = ("unsafe", "unsafe_known", "benign")
@@ -42,7 +41,6 @@ ON_SIGNS: tuple[ItemKind, ...] = ("unsafe", "unsafe_known", "benign")
 categories that are never trained on, those of "unsafe_known" of trained ones, in frames that they never stood in."""
 NAMES = 4
 """Of one item of shots."""
-MAX_SHOTS = 2 * NAMES
 _TRIES = 1000
 
 

@@ -28,10 +28,6 @@ Family = Literal[
 FAMILIES: tuple[Family, ...] = get_args(Family)
 SPOKEN = tuple(family for family in FAMILIES if family not in ("small_text", "glossary"))
 """Families whose words a tokenizer learns; the rest has no word that these do not have."""
-CONVERSATIONS: tuple[Family, ...] = (
-    "lookups", "questions", "page_questions", "multi_image", "text_chat", "preference", "safety",
-)  # fmt: skip
-"""Families of conversations and preferences; the others are captions and documents."""
 
 
 def record(

@@ -6,8 +6,6 @@ from xgenmm_jax.nano.world import drawings, splits, world
 from xgenmm_jax.nano.world.splits import POSITIONS, Split
 from xgenmm_jax.nano.world.world import BASE_PX, KeyedRandom, Scene, Thing
 
-SMALL_OBJECT_PX = (26, 30)
-LARGE_OBJECT_PX = (32, 44)
 SMALL_CAP_PX = (8, 12)
 EVEN = (0.39, 0.27, 0.22)
 """Shares of shapes, text and objects that captions and questions use."""

@@ -10,7 +10,6 @@ from typing import Literal
 from xgenmm_jax.nano.world import drawings
 
 Split = Literal["train", "held_out"]
-SPLITS: tuple[Split, ...] = ("train", "held_out")
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
 SHAPES = ("circle", "square", "triangle", "star", "cross", "heart", "ring", "diamond")

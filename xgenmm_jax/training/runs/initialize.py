@@ -115,9 +115,7 @@ def load_weights(path: Path, part: str, abstract: Params) -> Params:
 
     Raises ValueError that names every missing, spare and misshapen tensor.
     """
-    expected = {
-        f"{part}/{path_name(key)}": leaf for key, leaf in jax.tree_util.tree_leaves_with_path(abstract)
-    }
+    expected = {f"{part}/{path_name(key)}": leaf for key, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
     try:
         with safe_open(path, "numpy") as file:
             have = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
@@ -134,9 +132,3 @@ def load_weights(path: Path, part: str, abstract: Params) -> Params:
     except SafetensorError as error:
         raise ValueError(f"initialize.{part}: '{path}' is no safetensors file ({error}); copy it again.") from error
     return jax.tree_util.tree_map_with_path(lambda key, _: leaves[f"{part}/{path_name(key)}"], abstract)
-
-
-def weights_metadata(path: Path) -> dict[str, str]:
-    """What `save_weights` kept in the file's head."""
-    with safe_open(path, "numpy") as file:
-        return dict(file.metadata() or {})
