@@ -1,5 +1,6 @@
 """Text files mean the same on every machine."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -60,6 +61,23 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         files.write_whole(tmp_path / "a", fail)
     assert files.read_text(tmp_path / "a") == "old é"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path, replace):
+    """And what another process has there is replaced where that is asked for alone."""
+    path = tmp_path / "a"
+    with pytest.raises(OSError, match="disk full"), files.whole_folder(path, replace) as folder:
+        raise OSError("disk full")
+    assert list(tmp_path.iterdir()) == []
+    with files.whole_folder(path, replace) as folder:
+        (folder / "old").touch()
+    files.partial_folder(path).mkdir()
+    with contextlib.nullcontext() if replace else pytest.raises(FileExistsError):
+        with files.whole_folder(path, replace) as folder:
+            (folder / "new").touch()
+    assert [file.name for file in path.iterdir()] == ["new" if replace else "old"]
+    assert files.partial_folder(path).exists() is not replace
 
 
 def test_a_device_is_written_to_and_not_replaced(tmp_path):

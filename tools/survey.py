@@ -204,8 +204,15 @@ def _assembles_step(name: str, tree: ast.Module) -> list[str]:
     return [name] if any(isinstance(n, ast.Call) and _called(n) == "make_step" for n in ast.walk(tree)) else []
 
 
+LOCK = f"{PACKAGE}/training/runs/run_lock.py"
+"""Another mechanism: a hard link that one of several processes can make, and a replacement that looks once more at
+what it replaces."""
+
+
 def _renames(name: str, tree: ast.Module) -> list[str]:
-    """Modules that write beside a file's or folder's place and rename into it."""
+    """Modules that write beside a file's or folder's path and rename to it."""
+    if name == LOCK:
+        return []
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and str(node.value).endswith((".part", ".partial")):
             calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]

@@ -1,13 +1,15 @@
-"""Text files read alike on every machine, and files that appear whole or not at all.
+"""Text files read alike on every machine, and files and folders that appear whole or not at all.
 
 Nothing here depends on the locale: text is UTF-8, with or without a byte order mark, and a line ends at a newline alone
 (`str.splitlines` also cuts at U+2028, U+0085 and form feeds, which stand inside JSON strings).
 """
 
 from collections.abc import Callable, Iterator
+import contextlib
 import json
 import os
 from pathlib import Path
+import shutil
 import threading
 from typing import Any
 
@@ -125,3 +127,29 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], Any]) -> Non
             beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path, replace: bool = False) -> Iterator[Path]:
+    """A new folder beside a path, renamed to it at the end and deleted where something fails.
+
+    replace: what lies at the path, and what a kill left beside it, is deleted. Otherwise the path must be free, and a
+    folder beside it raises FileExistsError: another process may be writing into it.
+    """
+    partial = partial_folder(path)
+    if replace:
+        shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def partial_folder(path: Path) -> Path:
+    """Where `whole_folder` writes."""
+    return path.with_name(path.name + ".partial")

@@ -1,7 +1,5 @@
 """Released checkpoints into run folders, run folders into released layouts, and released weights onto devices."""
 
-from collections.abc import Iterator
-import contextlib
 import dataclasses
 from pathlib import Path
 import shutil
@@ -19,6 +17,7 @@ from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.files import partial_folder, whole_folder
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config
@@ -56,6 +55,7 @@ def import_run(
         tokenizer_file = None
     if tokenizer_file is not None:
         _check_tokenizer(tokenizer_file, source)
+    refuse_existing(destination)
     with whole_folder(destination) as folder:
         step = folder / FOLDER / "0"
         step.mkdir(parents=True)
@@ -79,34 +79,13 @@ def _check_tokenizer(path: Path, source: Source) -> None:
         )
 
 
-@contextlib.contextmanager
-def whole_folder(destination: Path) -> Iterator[Path]:
-    """A folder beside the destination, renamed to it at the end and deleted where something fails.
-
-    Raises ValueError where the destination exists.
-    """
-    refuse_existing(destination)
-    partial = _partial(destination)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.rename(destination)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
 def refuse_existing(destination: Path) -> None:
     """Raises ValueError where the destination exists, or the partial folder of an earlier attempt."""
     if destination.exists():
         raise ValueError(f"convert: '{destination}' exists; give a new folder, or delete it.")
-    partial = _partial(destination)
+    partial = partial_folder(destination)
     if partial.exists():
         raise ValueError(f"convert: '{partial}' is left of a conversion that was killed, or one runs now; delete it.")
-
-
-def _partial(destination: Path) -> Path:
-    return destination.with_name(destination.name + ".partial")
 
 
 def export_checkpoint(
@@ -129,6 +108,7 @@ def export_checkpoint(
     file = run / TOKENIZER_FILE
     tokenizer = Tokenizer.load(file) if file.is_file() else None
     anyres = config.data.anyres if isinstance(config.data, DataConfig) else AnyRes()
+    refuse_existing(destination)
     with whole_folder(destination) as folder:
         return exporting.export(
             params,

@@ -3,11 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-import functools
 import json
 import os
 from pathlib import Path
-import shutil
 from typing import Any
 
 from xgenmm_jax import files
@@ -98,14 +96,15 @@ def write_predictions(predictions: Iterable[Prediction], folder: Path, examples:
     A line whose images were kept names them under "pictures", MOST_IMAGES at most. What an earlier evaluation left is
     replaced when all is written.
     """
-    images = folder / "examples.partial"
-    shutil.rmtree(images, ignore_errors=True)  # of a run that was killed
-    images.mkdir(parents=True)
-    write = functools.partial(_write_lines, predictions, images, examples // 2)
+
+    def write(path: Path) -> None:
+        with files.whole_folder(folder / "examples", replace=True) as images:
+            _write_lines(predictions, path, images, examples // 2)
+
     files.write_whole(folder / "answers.jsonl", write)
 
 
-def _write_lines(predictions: Iterable[Prediction], images: Path, examples: int, path: Path) -> None:
+def _write_lines(predictions: Iterable[Prediction], path: Path, images: Path, examples: int) -> None:
     """examples: as many right and as many wrong ones of each task keep their images."""
     with path.open("w", encoding="utf-8") as file:
         shown: Counter[tuple[str, bool]] = Counter()
@@ -117,8 +116,6 @@ def _write_lines(predictions: Iterable[Prediction], images: Path, examples: int,
                 stem = f"{prediction.task.replace('/', '-')}-{'right' if key[1] else 'wrong'}-{shown[key]}"
                 line["pictures"] = _save_images(prediction, images, stem)
             file.write(json.dumps(line) + "\n")
-    shutil.rmtree(path.parent / "examples", ignore_errors=True)
-    images.replace(path.parent / "examples")
 
 
 def _save_images(prediction: Prediction, folder: Path, stem: str) -> Sequence[str]:

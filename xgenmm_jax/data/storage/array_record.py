@@ -30,7 +30,7 @@ from xgenmm_jax.files import read_json, write_whole
 
 NOTE_FILE = "shards.json"
 UNFINISHED = (".part", ".partial")
-"""Ends of names of files that are being written."""
+"""Ends of names of files that are being written, or that a kill left half-written."""
 
 # One record a group: reading one decompresses no neighbours. What is stored here is compressed already.
 WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -51,9 +51,10 @@ def write_blobs(path: str | Path, blobs: Iterable[bytes]) -> int:
 
     Raises SourceError where it cannot be written, or does not hold what was written.
     """
-    beside = Path(f"{path}.{os.getpid()}-{threading.get_ident()}.part")
     count = 0
-    try:
+
+    def write(beside: Path) -> None:
+        nonlocal count
         writer = _written(path, ArrayRecordWriter, str(beside), WRITER_OPTIONS)
         for blob in blobs:
             _written(path, writer.write, blob)
@@ -62,9 +63,8 @@ def write_blobs(path: str | Path, blobs: Iterable[bytes]) -> int:
         readable = len(BlobReader(beside))
         if readable != count:
             raise SourceError(f"data: '{path}' holds {readable} of the {count} records written; is the disk full?")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+
+    write_whole(Path(path), write)
     return count
 
 
