@@ -11,8 +11,7 @@ class MetricName:
     """A row of the table.
 
     control: the metric of the same model with something taken away (wrong picture, other order, other answers), shown
-    small beside it, and what was taken away. baseline: the metric that needs no model. chance: the same as words where
-    no metric says it.
+    small beside it, and what was taken away.
     """
 
     title: str
@@ -20,8 +19,6 @@ class MetricName:
     better: Better = "higher"
     control: str | None = None
     control_words: str = ""
-    baseline: str | None = None
-    chance: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,8 @@ _KINDS = {
 }
 
 QUESTIONS = tuple(f"questions/{kind}" for kind in _KINDS)
+MAJORITIES = ("questions_majority/mean", *(f"questions_majority/{kind}" for kind in _KINDS))
+"""Metrics without a row: the questions' baselines say the same."""
 
 METRICS: dict[str, MetricName] = {
     "questions/mean": MetricName(
@@ -49,7 +48,6 @@ METRICS: dict[str, MetricName] = {
         "the mean of the rows below",
         control="questions_wrong_image/mean",
         control_words="wrong picture",
-        baseline="questions_majority/mean",
     ),
     **{
         f"questions/{kind}": MetricName(
@@ -57,27 +55,25 @@ METRICS: dict[str, MetricName] = {
             meaning,
             control=f"questions_wrong_image/{kind}",
             control_words="wrong picture",
-            baseline=f"questions_majority/{kind}",
         )
         for kind, meaning in _KINDS.items()
     },
     "new_style": MetricName(
-        "Objects in an unseen style", "everyday objects by illustrators whose drawings were never trained on",
-        chance="2.2",
+        "Objects in an unseen style", "everyday objects by illustrators whose drawings were never trained on"
     ),
     "handwriting": MetricName(
-        "Handwritten digits", "scanned digits by people whose digits were never trained on", chance="10.0"
+        "Handwritten digits", "scanned digits by people whose digits were never trained on"
     ),
     "reading/anyres": MetricName(
-        "Small text, in crops", "text that is small beside the page, the page cut into a grid of crops", chance="0.0"
+        "Small text, in crops", "text that is small beside the page, the page cut into a grid of crops"
     ),
     "reading/base": MetricName(
-        "Small text, one view", "the same pages squeezed into the base view alone", chance="0.0"
+        "Small text, one view", "the same pages squeezed into the base view alone"
     ),
     "reading_large/anyres": MetricName(
-        "Large text, in crops", "text large enough for both ways of looking", chance="0.0"
+        "Large text, in crops", "text large enough for both ways of looking"
     ),
-    "reading_large/base": MetricName("Large text, one view", "the same pages in the base view alone", chance="0.0"),
+    "reading_large/base": MetricName("Large text, one view", "the same pages in the base view alone"),
     "multi_image": MetricName(
         "Several pictures at once",
         "questions that name a picture by its place in the order",
@@ -99,9 +95,9 @@ METRICS: dict[str, MetricName] = {
     ),
     "caption/exact": MetricName("Captions, word for word", "captions equal to a reference"),
     "hallucination/f1": MetricName(
-        "Present or absent, F1", "yes/no questions about objects, half of them not there", chance="66.7"
+        "Present or absent, F1", "yes/no questions about objects, half of them not there"
     ),
-    "hallucination/accuracy": MetricName("Present or absent, accuracy", "the same, answered right", chance="50.0"),
+    "hallucination/accuracy": MetricName("Present or absent, accuracy", "the same, answered right"),
     "hallucination/recall": MetricName(
         "Present or absent, recall", "of those that are there, how many it says are there"
     ),
@@ -178,11 +174,11 @@ SECTIONS = (
 def sections(present: set[str]) -> list[tuple[Section, list[tuple[str, MetricName]]]]:
     """The table's sections with those of their metrics that some stage has; a metric without a row comes last.
 
-    Controls and baselines stand inside other rows.
+    Controls stand inside other rows.
     """
     shown = {name for section in SECTIONS for name in section.metrics}
-    beside = {name for metric in METRICS.values() for name in (metric.control, metric.baseline) if name}
-    others = sorted(present - shown - beside)
+    controls = {metric.control for metric in METRICS.values() if metric.control}
+    others = sorted(present - shown - controls - set(MAJORITIES))
     rest = Section("Finer measures", "Under the names of report.json.", tuple(others))
     result = []
     for section in (*SECTIONS, rest):

@@ -150,10 +150,7 @@ def _row(content: ReportContent, name: str, metric: MetricName) -> dict[str, Any
                 "control": None if control is None else as_text(name, control),
             }
         )
-    majorities = [stage.metrics[metric.baseline] for stage in content.stages if metric.baseline in stage.metrics]
-    baseline, baseline_words = metric.chance, "chance" if metric.chance else ""
-    if majorities:
-        baseline, baseline_words = as_text(name, majorities[-1]), "commonest"
+    baseline = baseline_words = ""
     for stage in content.stages:
         if constant := baseline_of(stage.baselines, name):
             baseline, baseline_words = as_text(name, constant[1]), constant[0]
