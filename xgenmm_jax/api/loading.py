@@ -71,6 +71,7 @@ def load(
     if mesh is not None and getattr(mesh, "axis_names", None) != AXES:
         raise ValueError(f"load: got {shown(mesh)} for mesh; give one of training.sharding.make_mesh.")
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
+    # A folder with tensors and no config of a run is a released one.
     if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
         loaded = _load_released(path, dtype, mesh, tokenizer, base, overrides)
     else:

@@ -69,6 +69,7 @@ def make_rows(
     Raises ValueError where a row has fewer pictures than `<image>` ids, a label is not the row's token, or fixed
     sampling would not read all crops of a picture.
     """
+    # Arguments as rows of ids, labels and views, as many of each.
     ids_of = config.decoder.logits
     token_rows = [arguments.token_ids(row, ids_of, f"forward: row {number}") for number, row in enumerate(token_ids)]
     labels = None if labels is None else listed_rows(labels, "forward", "a row of labels for every row of ids")
@@ -80,10 +81,12 @@ def make_rows(
     views = [[View(picture, anyres, ()) for picture in pictures] for pictures in images]
     for view in itertools.chain.from_iterable(views):
         check_view(config, view)
+    # What the loss counts: the labels' targets, by default every token that is none of the decoupled ids.
     masks = [
         ids < tokenizer.pad_id if labels is None else _targets(number, ids, labels[number])
         for number, ids in enumerate(token_rows)
     ]
+    # The row has room for the crops of the call's largest row, rounded up to a bucket.
     per_image = config.token_sampling is TokenSampling.FIXED_SAMPLING
     crops = max((sum(view.layout.crops for view in row) for row in views), default=0)
     crops = bucket(crops, CROP_BUCKETS, "crops of a row") if crops else 0
@@ -94,6 +97,7 @@ def make_rows(
         vision_tokens=config.tokens_per_group,
         vision_tokens_per="image" if per_image else "crop",
     )
+    # Each `<image>` id becomes as many positions as its picture has vision tokens.
     expanded = []
     for number, (ids, row_views) in enumerate(zip(token_rows, views, strict=True)):
         used = int(np.sum(ids == tokenizer.image_id))
@@ -102,6 +106,7 @@ def make_rows(
                 f"forward: row {number} has {used} <image> ids and {len(row_views)} pictures; give a picture for each."
             )
         expanded.append(build.expand(ids, [view.layout for view in row_views[:used]], row, tokenizer.image_id))
+    # Shapes from buckets, so that calls of like sizes share a compilation; rows are a multiple of the mesh's.
     length = max(len(one.token_ids) for one in expanded)
     count = -(-max(len(token_rows), 1) // row_multiple)
     rows = row_multiple * (1 << (count - 1).bit_length())
@@ -115,11 +120,13 @@ def make_rows(
         tokenizer.pad_id,
         np.float32 if is_float else np.uint8,
     )
+    # Text, slots and pictures of each sample into its row.
     for number, (one, mask, row_views) in enumerate(zip(expanded, masks, views, strict=True)):
         out = build.row_of(batch, number)
         is_text = one.token_ids != tokenizer.pad_id
         build.add_text(out, 0, one.token_ids, one.slot, mask[one.source], 1, is_text)
         _write_images(out, row_views, config)
+    # Which crops and groups of vision tokens are real, for the caller to cut the results.
     groups = batch.image_size_px[..., 0] > 0 if per_image else batch.crop_image >= 0
     return batch, Extent(len(token_rows), length, batch.crop_image >= 0, groups)
 

@@ -75,6 +75,7 @@ def run(command: str, rest: list[str]) -> int:
         print(f"xgenmm: no command '{command}'; {nearest(command, COMMANDS)}.", file=sys.stderr)
         return 2
     try:
+        # What must be set before a command imports JAX.
         if not {"-h", "--help", "--help-all"} & set(rest):
             keep_compilations()
         pass_over_libtpu()
@@ -88,9 +89,11 @@ def run(command: str, rest: list[str]) -> int:
     except OSError:
         raise
     except Exception as error:
+        # A library's error may be the system's: a full disk, a file that is not there.
         system = errors.of_the_system(error)
         if system is not None:
             raise system from error
+        # Errors of users are one line; any other is a bug and keeps its traceback.
         sentence = say(error)
         if sentence is None:
             raise

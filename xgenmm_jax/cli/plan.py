@@ -68,10 +68,12 @@ def main(argv: Sequence[str]) -> int:
     command = f"xgenmm plan {arguments.experiment}"
     config = parse_overrides(TrainConfig, load_experiment(experiment), overrides, command)
     with _quiet():
+        # The chips, which need not be there: the compiler knows them by name.
         topology = find_topology(arguments.topology, arguments.slices)
     check_options(topology.devices[0], options)
     tokens = arguments.tokens or float(config.steps * config.data.batch_rows * config.data.row.length)
     common = (config.name, config, topology, options, arguments.utilisation, tokens)
+    # The plan of the config as it is, or of the fastest settings that fit.
     plan = search(*common, show=_show) if arguments.search else make_plan(*common)
     print_plan(plan)
     if arguments.search and plan.fits:

@@ -58,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
         return 0 if is_help else 2
     path, *rest = argv
     experiment = user_path(path, "experiment")
+    # Options of the command itself, taken off before tyro sees the config's.
     rest, workdir = take_option(rest, "--workdir")
     if workdir is not None and "://" in workdir:
         raise ValueError(f"--workdir: got '{workdir}', wanted a folder; mount the bucket (docs/launch.md).")
@@ -71,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
     options = Options(None, None, Distributed(), config)
     rest = ["--help" if word == "--help-all" else word for word in rest]
     config = parse_overrides(Options, options, rest, f"xgenmm train {path}", OTHER_NAMES).config
+    # Where the run lies is checked before JAX is told of the other hosts.
     folder = run_path(Path("runs") / config.name if workdir is None else workdir, "--workdir")
     refuse_file(folder)
     distributed.start(hosts)

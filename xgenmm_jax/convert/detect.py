@@ -65,6 +65,7 @@ def _xgenmm(
             "checkpoint: this is xGen-MM v1 (vision_tokenizer.text_projection reads the prompt); only v1.5 is "
             "converted: take a checkpoint whose name ends in v1.5."
         )
+    # The tower: in the file, or given beside a training checkpoint, which has none.
     has_tower = any(name.startswith(vision) for name in names.shapes)
     if not has_tower and tower is None:
         raise ValueError(
@@ -75,6 +76,7 @@ def _xgenmm(
     if has_tower:
         tower = detect_towers.siglip_config(names, vision, encoder.get("siglip_vision_config", {}), overrides)
     assert tower is not None
+    # The resampler, by the shapes of its tensors; the width of a head is in the settings alone.
     default = ResamplerConfig()
     layer = f"{connector}layers.0."
     tokenizer = settings.get("vision_tokenizer_config", {})
@@ -94,6 +96,7 @@ def _xgenmm(
         queries=names.size(default.queries, (f"{connector}latents", 0)),
         out_width=names.size(default.out_width, (f"{connector}projection.bias", 0)),
     )
+    # The language model, and how many rows of its embedding are ids.
     language = _decoder(names, decoder, settings.get("text_config", {}), overrides)
     if not language.num_text_tokens:
         raise ValueError(

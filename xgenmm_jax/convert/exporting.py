@@ -115,6 +115,7 @@ def export(
 
     Raises ValueError where the layout has no room for the model, or the checkpoint is of another size.
     """
+    # The checkpoint must hold what its config says: found out before anything is written.
     planned = plan(config, layout)
     reader = ParameterReader(source)
     whole = trees.shapes(planned.config)
@@ -124,11 +125,13 @@ def export(
     if wrong:
         bad = [f"{path} has {have.get(path, 'nothing')} for {shape}" for path, shape in wrong.items()]
         raise ValueError(f"export: '{source}' is of another size than its config.json: {'; '.join(bad)}.")
+    # Tensors, then the config files of the layout, then the tokenizer.
     write_tensors(reader, planned.rules, shapes, folder, dtype, shard_bytes, progress)
     for name, text in file_formats.config_files(planned.config, layout, NAMES[dtype], tokenizer, anyres).items():
         (folder / name).write_text(text, encoding="utf-8")
     if tokenizer is not None and layout != "siglip":
         tokenizer.save(folder / "tokenizer.model")
+    # What the layout cannot say, for the user to know.
     missing = () if tokenizer is not None or layout == "siglip" else (NO_TOKENIZER,)
     uncut = (SMALL_PICTURES,) if layout == "xgenmm" and anyres.grids and anyres.single_view_up_to_px else ()
     return (*uncut, *planned.notes, *missing)

@@ -84,6 +84,7 @@ def open_source(path: Path, overrides: Overrides = NO_OVERRIDES, vision: Path | 
 
     Raises ValueError that names every missing, spare and misshapen tensor.
     """
+    # The tower first: the model's size follows from its config.
     tower = open_source(vision, overrides) if vision is not None else None
     if tower is not None and not isinstance(tower.config, ViTConfig):
         tower.close()
@@ -105,6 +106,7 @@ def open_source(path: Path, overrides: Overrides = NO_OVERRIDES, vision: Path | 
         if tower is not None:
             tower.close()
         raise
+    # Each piece: rules, and the tensors that they read.
     pieces = ((detected.rules, tensors), *(() if tower is None else tower.pieces))
     dtypes = tuple(sorted({_dtype(tensors, rule) for rules, tensors in pieces for rule in rules}))
     return Source(path, detected.family, detected.config, pieces, settings, detected.initialized, dtypes)

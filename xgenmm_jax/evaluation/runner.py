@@ -74,6 +74,7 @@ def predict(generator: Generator, tasks: Sequence[Task], unfinished: Path | None
     The predictions are those of an unbroken run, unless answers are sampled: what is drawn depends on how many prompts
     are asked in one call.
     """
+    # What an earlier, broken evaluation wrote is not asked again.
     requests = list(_requests(generator, tasks))
     predictions: dict[int, Prediction] = {}
     if unfinished is not None:
@@ -86,6 +87,7 @@ def predict(generator: Generator, tasks: Sequence[Task], unfinished: Path | None
         if request.index not in predictions:
             groups.setdefault((request.task.decoding, request.task.anyres), []).append(request)
     for (decoding, anyres), group in groups.items():
+        # In chunks only where they are kept, so that a kill loses one chunk at most.
         step = len(group) if unfinished is None else CHUNK
         for start in range(0, len(group), step):
             chunk = group[start : start + step]

@@ -79,6 +79,7 @@ def run_demo(
         print(f"xgenmm demo: open {page} now, it fills up while the stages train.", flush=True)
         for stage in stages:
             folder = workdir / stage.name
+            # The gallery is written last: where it is, the stage is done.
             if (folder / GALLERY_FILE).is_file():
                 continue
             with reporter.doing(stage.name, "training"):
@@ -89,6 +90,7 @@ def run_demo(
             with reporter.doing(stage.name, "evaluation"):
                 gallery = evaluate(folder)
                 _write_json(folder / GALLERY_FILE, gallery)
+            # One line a stage, with the metric that stands first on the page.
             mean = gallery["metrics"].get("questions/mean")
             right = "" if mean is None else f"  questions {100 * mean:.1f} %"
             print(f"xgenmm demo: {stage.name} done in {minutes(reporter.seconds(stage.name).total)}{right}", flush=True)

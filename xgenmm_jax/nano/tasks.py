@@ -105,6 +105,7 @@ def suite(config: SuiteConfig, anyres: AnyRes, style: ChatStyle = ChatStyle()) -
     def items_of(kind: ItemKind) -> Sequence[Item]:
         return items(kind, config.shot_items if kind == "shots" else config.items, seed=config.seed)
 
+    # Base models are asked by few-shot prompts, tuned ones by their chat template.
     few_shot = config.style == "few_shot"
     prompt = FewShotPrompt() if few_shot else ChatPrompt(style)
     caption_prompt = FewShotPrompt(caption=True) if few_shot else prompt
@@ -117,6 +118,7 @@ def suite(config: SuiteConfig, anyres: AnyRes, style: ChatStyle = ChatStyle()) -
     def safety(name: str, kind: ItemKind, score: Score) -> list[Task]:
         return task(name, kind, score, summarize=scoring.by_frame, constant_answers=scoring.refuse_or_comply)
 
+    # A function a group: items are drawn for the groups that are asked alone.
     make: dict[Group, Callable[[], list[Task]]] = {
         "questions": lambda: _questions(items_of, prompt),
         "reading": lambda: _reading(items_of, prompt, anyres),

@@ -172,10 +172,12 @@ def caption_batches(
     sources = [source.open() for source, _ in config.mixture]
     tokenizer = Tokenizer.load(config.tokenizer)
     _check(config, model, tokenizer)
+    # Rows are made ahead by threads; each host makes its own share of every batch.
     share = config.batch_rows // host_count
     pool = ThreadPoolExecutor(config.threads, "captions")
     waiting: deque = deque()
     skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(max(share, 64))
+    # What sources left out when they were opened is told once, with the first batch.
     opened = quarantine.at_opening(sources) if host_index == 0 else []
     start = State(*state).row
     try:
@@ -219,6 +221,7 @@ def _make(
     valid = np.zeros((count, config.tokens), bool)
     ids, skipped = [], []
     for number, draw in enumerate(order.draws(weights, lengths, seed, start, count)):
+        # `reason` follows the record through its stages, for what is told of one that fails.
         source, record_id, reason = sources[draw.component], f"record {draw.record}", quarantine.UNREADABLE
         try:
             record = source.record(draw.record, draw.rng(seed))
@@ -237,6 +240,7 @@ def _make(
             skipped.append(quarantine.skip_of(error, source.name, getattr(error, "record", record_id), reason))
             ids.append("")
             continue
+        # Written when all of the record could be read: the row of a skipped one stays empty.
         token_ids[number, : len(tokens)] = tokens
         valid[number, : len(tokens)] = True
         ids.append(record.id)

@@ -177,6 +177,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "compile_s": plan.compile_s,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
     }
+    # A plan that does not fit has no program to measure: how much is missing is all there is.
     if not plan.fits:
         return report | {"needed_bytes": plan.failure.needed_bytes, "available_bytes": plan.failure.available_bytes}
     return report | {

@@ -56,6 +56,7 @@ def search(
     untried, plans = ranked(config, topology), []
     correction, best = 1.0, math.inf  # of the estimates of memory; the fewest seconds a row among those that fit
     while len(plans) < MOST_COMPILATIONS:
+        # The first of the ranking that should fit and be faster; where none should fit, the smallest is tried.
         hopeful = (c for c in untried if c.bytes * correction <= topology.chip.hbm_bytes and c.row_seconds < best)
         candidate = next(hopeful, None)
         if candidate is None and not plans:

@@ -20,6 +20,7 @@ def curve(
     Points that are not finite are left out. end: where the horizontal axis ends; it begins at 0. label: what a screen
     reader says.
     """
+    # Axes that end at a tick, from the values that are shown.
     points = [(float(at), float(value)) for at, value in points if math.isfinite(value)]
     smooth = running_mean(points)
     low, high = _range([value for _, value in points], [value for _, value in smooth])

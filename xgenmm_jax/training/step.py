@@ -82,14 +82,17 @@ def make_step(
     """
 
     def step(state: TrainState, reference: Params | None, rows: Rows, rate: Float32[Array, ""]):
+        # The gradient of the global batch, with respect to the trained parameters alone.
         trained, frozen = split(state.params, trainable)
         key = jax.random.fold_in(random_key(config.seed), state.step)
         grads, loss, metrics = gradient(config, trained, frozen, reference, rows, key, mesh)
+        # The optimizer gives directions without the rate, which is an argument of the step.
         directions, opt_state = optimizer.update(grads, state.opt_state, trained)
         updates = jax.tree.map(lambda direction: rate * direction, directions)
         new = TrainState(
             state.step + 1, merge(optax.apply_updates(trained, updates), frozen), opt_state, jnp.ones((), bool)
         )
+        # A step that is not finite changes nothing but `healthy`, which stays false from then on.
         grad_norm = optax.tree.norm(grads)
         healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         old = state._replace(healthy=jnp.zeros((), bool))
@@ -101,6 +104,7 @@ def make_step(
         with axis_rules():
             return step(state, reference, rows, rate)
 
+    # Where everything lies is fixed, so that no host compiles another program.
     state_shardings = shardings_of(abstract)
     reference_shardings = split(state_shardings.params, trainable)[0] if config.objective.needs_reference else None
     return jax.jit(
@@ -151,11 +155,13 @@ def gradient(
 
         micro_rows = jax.tree.map(micro, rows)
         first = jax.tree.map(lambda leaf: leaf[0], micro_rows)
+        # Totals of nothing, in the shapes and dtypes of what a micro-batch gives.
         zeros = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(grad, trained, first, key)
         )
         numbers = jnp.arange(accumulation, dtype=jnp.int32)
         (grads, (total, metrics)), _ = jax.lax.scan(body, zeros, (micro_rows, numbers))
+    # Totals become means once, over the weight of the whole batch.
     weight = jnp.maximum(total.weight, 1.0)
     grads = jax.tree.map(lambda leaf: leaf / weight, grads)
     means = {name: mean(value) for name, value in metrics.items()}

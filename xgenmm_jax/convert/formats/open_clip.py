@@ -18,6 +18,7 @@ def vision_rules(config: ViTConfig, prefix: str = PREFIX) -> tuple[Rule, ...]:
     fused = {"three": 3, **heads}
     block, ours = f"{prefix}transformer.resblocks.{{i}}", "vision/layers"
     return (
+        # Class token, positions, the projection of the pooled token, patches.
         rule("vision/class_embedding", f"{prefix}{CLASS}"),
         rule("vision/position_embedding", f"{prefix}positional_embedding"),
         rule("vision/projection/kernel", f"{prefix}proj"),
@@ -26,6 +27,7 @@ def vision_rules(config: ViTConfig, prefix: str = PREFIX) -> tuple[Rule, ...]:
         *norm_rules(f"{ours}/norm1", f"{block}.ln_1", count),
         rule(
             f"{ours}/attention/qkv/kernel",
+            # Queries, keys and values are one map there too.
             f"{block}.attn.in_proj_weight",
             pattern="(three n h) e -> e three n h",
             sizes=fused,

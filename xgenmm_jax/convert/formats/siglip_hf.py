@@ -23,11 +23,13 @@ def vision_rules(config: ViTConfig, prefix: str) -> tuple[Rule, ...]:
     layer, ours = f"{prefix}encoder.layers.{{i}}", "vision/layers"
     attention, head = f"{layer}.self_attn", f"{prefix}head"
     return (
+        # Patches and positions.
         rule("vision/patch_embedding/kernel", f"{prefix}{PATCH}", pattern="e c h w -> h w c e"),
         rule("vision/patch_embedding/bias", f"{prefix}embeddings.patch_embedding.bias"),
         rule("vision/position_embedding", f"{prefix}embeddings.position_embedding.weight"),
         rule(
             f"{ours}/attention/qkv/kernel",
+            # Three maps there, one with an axis of three here.
             *(f"{attention}.{x}_proj.weight" for x in "qkv"),
             pattern="three (n h) e -> e three n h",
             sizes=heads,
@@ -52,6 +54,7 @@ def vision_rules(config: ViTConfig, prefix: str) -> tuple[Rule, ...]:
         *linear_rules(f"{ours}/mlp/fc1", f"{layer}.mlp.fc1", count),
         *linear_rules(f"{ours}/mlp/fc2", f"{layer}.mlp.fc2", count),
         *norm_rules(f"{ours}/norm2", f"{layer}.layer_norm2", count),
+        # Behind the layers: the norm, and the pooled head, which has one query, the probe.
         *norm_rules("vision/post_norm", f"{prefix}post_layernorm"),
         rule("vision/head/probe", f"{head}.probe", pattern="one q e -> (one q) e", sizes={"one": 1}),
         *fused_attention_rules("vision/head", f"{head}.attention", config.heads),

@@ -46,6 +46,7 @@ def connector_rules(config: ResamplerConfig, prefix: str) -> tuple[Rule, ...]:
         *linear_rules("connector/projection", f"{prefix}projection"),
         *norm_rules(f"{ours}/norm_media", f"{attention}.norm_media", count),
         *norm_rules(f"{ours}/norm_latents", f"{attention}.norm_latents", count),
+        # Queries come from the latents, keys and values from both.
         rule(f"{ours}/to_q/kernel", f"{attention}.to_q.weight", pattern="(n h) e -> e n h", sizes=heads, layers=count),
         rule(
             f"{ours}/to_kv/kernel",

@@ -66,6 +66,7 @@ def batches(
     Raises ValueError, at the batch that it concerns, for what no single record is to blame for; also where nothing at
     all can be decoded of as many samples as a window has.
     """
+    # Each host makes its own rows; threads, or processes with threads, are grain's.
     if config.batch_rows % host_count or not 0 <= host_index < host_count:
         raise ValueError(
             f"data: host {host_index} of {host_count} cannot share {config.batch_rows} rows; "
@@ -167,6 +168,7 @@ class _BatchSource:
                 f"data: state ({window}, {row}) lies beyond the {self._count(window)} rows of its window; "
                 "resume with the data config that the run had."
             )
+        # As if all windows were one: the row that the batch begins with, counted from the window of the first state.
         row += number * self._config.batch_rows
         rows: list[tuple[int, int]] = []
         begun: list[int] = []
@@ -176,6 +178,7 @@ class _BatchSource:
             if row == 0:
                 begun.append(window)
             if row >= count:
+                # Past this window's rows. Windows without any row are counted: data that gives none is an error.
                 empty = [] if count else [*empty, *self._skips(window)]
                 if len(empty) >= LEAST_TRIED:
                     raise SourceError(

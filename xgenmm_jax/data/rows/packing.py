@@ -87,6 +87,7 @@ def fit(sample: Sample, config: AnyRes, row: RowConfig, tokenizer: Tokenizer) ->
     size = measure(sample, layouts, row)
     if all(need <= have for need, have in zip(size, room, strict=True)):
         return sample
+    # Where it may be cut: behind the last supervised end that fits, or, of documents, anywhere.
     cut = 0
     if sample.rejected_ids is None:
         used = _used_after(sample.token_ids, layouts, row, tokenizer)
@@ -99,6 +100,7 @@ def fit(sample: Sample, config: AnyRes, row: RowConfig, tokenizer: Tokenizer) ->
             cut = int(cuts[-1])
         elif tokenizer.end_id not in sample.token_ids:
             cut = longest
+    # The cut sample keeps the pictures whose `<image>` it keeps; it must have a target.
     if cut and sample.loss_mask[:cut].any():
         pictures = int(np.sum(sample.token_ids[:cut] == tokenizer.image_id))
         return dataclasses.replace(

@@ -190,6 +190,7 @@ def open_shards(pattern: str | Path) -> list[BlobReader]:
     paths = sorted(path for path in glob.glob(literal_first(pattern)) if _is_shard(path))
     parent, name_pattern = os.path.split(literal_first(pattern))
     notes = {folder: read_note(folder) for folder in glob.glob(parent or ".") if os.path.isdir(folder)}
+    # Files against the note of their folder: each one noted, and of the size that is noted.
     readers, problems = [], []
     for path in paths:
         if os.path.isdir(path):
@@ -201,6 +202,7 @@ def open_shards(pattern: str | Path) -> list[BlobReader]:
         elif noted is not None and (size := os.path.getsize(path)) != noted.bytes:
             problems.append(f"'{path}' has {size:,} bytes for {noted.bytes:,}")
         readers.append((path, noted))
+    # And the other way round: noted files that the pattern matches must be there.
     for folder, note in notes.items():
         present = {os.path.basename(path) for path in paths if (os.path.dirname(path) or ".") == folder}
         for name in sorted((note or {}).keys() - present):

@@ -117,6 +117,7 @@ class Tokenizer:
             segments += rest
         if not any(segments):
             return []
+        # sentencepiece's own space begins the text, as in Llama's tokenizer.
         segments = [without_surrogates(segment).replace(SPACE, " ") for segment in segments]
         segments[0] = SPACE + segments[0]
         ids: list[int] = []
@@ -181,6 +182,7 @@ def train_tokenizer(texts: Iterable[str], path: str | Path, pieces: int = 2000) 
     fewest = 3 + 256 + len(string.printable.strip()) + 2
     if pieces < fewest:
         raise ValueError(f"tokenizer: {pieces} pieces are fewer than {fewest}, the bytes and ASCII; ask for more.")
+    # One thread and no sampling: the same texts give the same file.
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_training_lines(texts),

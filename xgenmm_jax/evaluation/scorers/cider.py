@@ -60,18 +60,21 @@ def best_constant(references: Mapping[str, Sequence[str]]) -> str:
         for sentences in tokens.values()
         for sentence in sentences
     ]
+    # N-gram -> the references that contain it.
     containing: defaultdict[NGram, list[int]] = defaultdict(list)
     for index, (truth, _) in enumerate(truths):
         for gram in {gram for order in truth.weights for gram in order}:
             containing[gram].append(index)
 
     def total(guess: _Vectors) -> float:
+        # Clipped products with the references that share an n-gram; with all others they are 0.
         dots: defaultdict[int, list[float]] = defaultdict(lambda: [0.0] * MAX_NGRAM)
         for n, order in enumerate(guess.weights):
             for gram, weight in order.items():
                 for index in containing[gram] if weight else ():
                     other = truths[index][0].weights[n][gram]
                     dots[index][n] += min(weight, other) * other
+        # Cosines by length of n-gram, and the penalty for another length.
         result = 0.0
         for index, products in dots.items():
             truth, share = truths[index]

@@ -109,11 +109,13 @@ def _select(
     stops = decode.is_stop(ids, settings)
     divisor = (state.step + 1).astype(jnp.float32) ** penalty
 
+    # Candidates that stop compete with the answers that are finished already.
     ended = stops[:, :number] & ~state.done[:, None]
     ended_scores = jnp.where(ended, candidates[:, :number] / divisor, -jnp.inf)
     written = _write(state, beam[:, :number], ids[:, :number])
     finished, finished_scores = _best(state, written, ended_scores)
 
+    # The W best of the others go on, each with its own beam's cache.
     going_on = jnp.argsort(stops, axis=-1, stable=True)[:, :number]
     beam, ids, scores = (jnp.take_along_axis(x, going_on, axis=1) for x in (beam, ids, candidates))
     # -inf among the finished ones: fewer than W are there.

@@ -119,6 +119,7 @@ class Generator:
         answers: list[list[int]] = [[] for _ in prompts]
         in_flight: deque[tuple[PromptBatch, Array]] = deque()
         with self._placed():
+            # Pictures of a wave of batches are encoded together, before its batches are dispatched.
             for wave in schedule.waves(scheduler.batches(expanded), self._vision):
                 self._vision.load(view for batch in wave for view in batch.views)
                 for batch in wave:

@@ -117,6 +117,7 @@ def _look(generator: Generator, params: Any, answer: Prediction) -> dict[str, An
     def lit(heat, squashed: bool, size=target) -> str:
         return jpeg_uri(spotlight(image, canvas_to_picture(heat, image.size, size, squashed)))
 
+    # The base view as all queries see it, and as the answer weighs the queries; then the grid of crops alike.
     views = [
         {"label": "View: all queries", "picture": lit(seen.base.mean(0), True)},
         {"label": "View: as the answer weighs them", "picture": lit(_weighted(seen.base, seen.weight[:queries]), True)},
@@ -127,6 +128,7 @@ def _look(generator: Generator, params: Any, answer: Prediction) -> dict[str, An
             {"label": "Crops: all queries", "picture": lit(seen.crops.mean(0), False)},
             {"label": "Crops: as the answer weighs them", "picture": lit(weighted, False)},
         ]
+    # The sixteen queries that the answer looks at most, each with its own spotlight.
     thumb = enlarged(image.size, _QUERY_PX)
     order = sorted(range(queries), key=lambda q: -seen.weight[q])[:16]
     share = max(float(seen.weight[:queries].sum()), 1e-12)

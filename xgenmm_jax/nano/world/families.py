@@ -56,6 +56,7 @@ def record(
     """
     rng = KeyedRandom(seed, family, split, index)
     id = f"{family}/{split}/{seed}/{index}"
+    # Captions of one scene: a sentence, every thing with its position, the strings, or boxes.
     if family == "caption":
         scene = scenes.mixed(rng, split)
         return Caption(id, draw.picture(scene), language.caption(rng, scene))
@@ -68,8 +69,10 @@ def record(
         return Caption(id, draw.picture(scene), ocr.caption(entries, granularity, filler))
     if family == "grounding":
         scene = scenes.mixed(rng, split)
+        # Of grounding's three levels of detail the finest is drawn three times in five.
         level = cast(Literal[0, 1, 2], rng.pick((0, 1, 2, 2, 2)))
         return Caption(id, draw.picture(scene), annotation.grounding_caption(scene, level))
+    # Documents: several pictures and texts, invented names, or definitions alone.
     if family == "interleaved":
         parts, separator = documents.document(rng, split)
         return Document(id, parts, separator)
@@ -80,6 +83,7 @@ def record(
     if family == "pages":
         page = pages.page(rng, split)
         return Caption(id, draw.picture(page.scene), page.caption)
+    # Conversations about one picture; a few ask how a thing is used.
     if family == "questions":
         if rng.chance(0.08):
             scene, answered = preferences.used(rng, split)
@@ -89,6 +93,7 @@ def record(
         return Conversation(id, (draw.picture(scene),), turns(answered, pictures=1))
     if family == "lookups":
         scene = scenes.mixed(rng, split)
+        # Looking one thing up among others needs two.
         while len(scene.things) < 2:
             scene = scenes.mixed(rng, split)
         answered = questions.lookups(rng, scene, rng.between(4, 8))
@@ -97,12 +102,14 @@ def record(
         page = pages.page(rng, split)
         return Conversation(id, (draw.picture(page.scene),), turns(page.answered[:4], pictures=1))
     if family == "multi_image":
+        # About two or three pictures, which the questions name by their order.
         shown = multi_image.picture_set(rng, split)
         pictures = tuple(draw.picture(scene) for scene in shown.scenes)
         answered = multi_image.conversation(rng, shown, rng.between(2, 4))
         return Conversation(id, pictures, turns(answered, pictures=len(pictures)))
     if family in ("text", "text_chat"):
         text, answered = text_only.exercise(rng, split)
+        # Of a described scene sometimes no question is left: another exercise then.
         while not answered:
             text, answered = text_only.exercise(rng, split)
         if family == "text_chat":
@@ -111,6 +118,7 @@ def record(
         shots = " ".join(documents.few_shot(*pair) for pair in answered)
         return Document(id, (f"{text} {shots}".strip(),))
     if family in ("preference", "safety"):
+        # Pairs for DPO: one question, a better and a worse answer.
         pair = preferences.grounded(rng, split) if family == "preference" else preferences.safety(rng, split)
         prompt = (Turn("user", f"<image>\n{pair.question}"),)
         return Preference(id, (draw.picture(pair.scene),), prompt, pair.chosen, pair.rejected)

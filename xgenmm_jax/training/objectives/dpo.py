@@ -57,16 +57,19 @@ class DPO(PackedRows):
         features = None
         if not vlm.trains_vision and rows.pixels.shape[1]:
             features = vlm.apply({"params": params}, rows, method="features")  # one pass serves both
+        # Log-probabilities of every token under the policy and under the reference.
         log_probs = batch_log_probs(vlm, params, rows, self.chunk, features)
         # `reference` lacks the frozen parameters: those of the policy serve it.
         reference_params = jax.lax.stop_gradient(merge(reference, params))
         reference_log_probs = batch_log_probs(vlm, reference_params, rows, self.chunk, features)
 
+        # Sums over both answers of each pair; a row's unused pairs have no tokens and do not count.
         chosen, rejected = pair_sums(log_probs, rows.segment_ids)
         reference_chosen, reference_rejected = pair_sums(reference_log_probs, rows.segment_ids)
         chosen_tokens, rejected_tokens = pair_sums(rows.loss_mask.astype(jnp.float32), rows.segment_ids)
         is_pair = (chosen_tokens > 0) & (rejected_tokens > 0)
 
+        # The preference loss, and the likelihood of the chosen answer per token.
         losses = preference_loss(chosen - rejected, reference_chosen - reference_rejected, self.beta)
         losses = losses - self.chosen_weight * chosen / jnp.maximum(chosen_tokens, 1)
         pairs = jnp.sum(is_pair).astype(jnp.float32)
@@ -74,6 +77,7 @@ class DPO(PackedRows):
         def over_pairs(values):
             return Sum(jnp.sum(jnp.where(is_pair, values, 0.0)), pairs)
 
+        # Implicit rewards, to be looked at.
         reward_chosen = self.beta * (chosen - reference_chosen)
         reward_rejected = self.beta * (rejected - reference_rejected)
         return over_pairs(losses), {

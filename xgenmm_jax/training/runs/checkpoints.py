@@ -127,8 +127,10 @@ class Checkpoints:
         steps = checkpoint_files.steps(self._folder)
         for step in steps:
             folder = self._folder / str(step)
+            # Checksums first: each host reads its share of the files.
             cause = checkpoint_files.damage(folder, ITEMS, (jax.process_index(), jax.process_count()))
             if not anyone(cause is not None):
+                # Whole files, or a checkpoint without checksums: read it, and let the hosts agree on how that went.
                 restored, error = None, None
                 try:
                     restored = self._read(folder, step, abstract)
@@ -139,6 +141,7 @@ class Checkpoints:
                 if not anyone(error is not None):
                     return restored
                 cause = first_line(error) if error is not None else None
+                # Not damage, or whole by its checksums: to go on from an older one would lose steps for nothing.
                 is_other = error is not None and not _tells_damage(error)
                 if anyone(is_other or checkpoint_files.has_checksums(folder)):
                     raise ValueError(
@@ -146,6 +149,7 @@ class Checkpoints:
                         "that it is damaged; it stays as it is. Give the run more memory or chips, or mend the file "
                         "system, and start again."
                     ) from error
+            # Damaged: put aside, so that the step can be written again, and the one before it is tried.
             self._put_aside(folder, cause or "another host tells why")
         if steps:
             raise ValueError(
