@@ -81,8 +81,7 @@ def run(command: str, rest: list[str]) -> int:
         pass_over_libtpu()
         if command in COMPUTING:
             keep_memory()
-        module = "xgenmm_jax.nano.demo" if command == "demo" else f"xgenmm_jax.cli.{command}"
-        return int(importlib.import_module(module).main(rest) or 0)
+        return int(importlib.import_module(f"xgenmm_jax.cli.{command}").main(rest) or 0)
     except KeyboardInterrupt:
         print(f"xgenmm {command}: interrupted.", file=sys.stderr)
         return interrupts.EXIT_CODE
