@@ -83,7 +83,10 @@ def rotate(
 
 
 class DecoderBlock(nn.Module):
-    """Pre-norm: x += attention(norm(x)); x += down(up * silu(gate)) of norm(x). No biases."""
+    """Pre-norm: x += attention(norm(x)); x += down(up * silu(gate)) of norm(x). No biases.
+
+    No `MultiHeadAttention`: between the linear maps stand rotary embedding and cache, and heads are grouped.
+    """
 
     config: Phi3Config
     dtype: Dtype

@@ -50,7 +50,11 @@ class ResamplerConfig:
 
 
 class ResamplerBlock(nn.Module):
-    """Latents attend to media and to themselves, then a feed-forward without biases."""
+    """Latents attend to media and to themselves, then a feed-forward without biases.
+
+    No `MultiHeadAttention`: keys come from two inputs through one kernel, which takes over the media's norm, and the
+    maps have open_flamingo's names, draws and no biases.
+    """
 
     config: ResamplerConfig
     dtype: Dtype
