@@ -30,8 +30,9 @@ def xla_attention(
     contexts = []
     for start in range(0, length, chunk):
         end = min(start + chunk, length)
-        seen = None if mask is None else mask[:, start:end, : before + end]
-        contexts.append(dense_attention(query[:, start:end], key[:, : before + end], value[:, : before + end], seen))
+        chunk_mask = None if mask is None else mask[:, start:end, : before + end]
+        key_chunk, value_chunk = key[:, : before + end], value[:, : before + end]
+        contexts.append(dense_attention(query[:, start:end], key_chunk, value_chunk, chunk_mask))
     return jnp.concatenate(contexts, axis=1)
 
 

@@ -79,7 +79,7 @@ def constrain(x: Array, names: Sequence[str | None]) -> Array:
 def platform() -> str:
     """Platform (cpu, gpu, tpu) of the devices of the mesh in force; without a mesh that of the only device.
 
-    Without a mesh and with several devices it says cpu: nothing tells how arrays lie on them, and only XLA finds out.
+    Without a mesh and with several devices it is cpu: how arrays are sharded is unknown then, and only XLA takes any.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is not None:
