@@ -31,7 +31,7 @@ class Cache(NamedTuple):
     """Already rotated."""
     value: Float[Array, "L B S K H"]
     segment_ids: Int32[Array, "1 B S"]
-    """0: nothing there (left padding, or not written yet)."""
+    """0: no token (left padding, or not written yet)."""
     positions: Int32[Array, "1 B S"]
 
 

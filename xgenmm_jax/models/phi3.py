@@ -218,7 +218,7 @@ class Phi3(nn.Module):
         segment_ids: Int32[Array, "B T"],
         positions: Int32[Array, "B T"],
     ) -> Float[Array, "B T D"]:
-        """States after the last norm. Positions see earlier ones of their own segment, within the window.
+        """States after the last norm. Positions attend to earlier ones of their segment, within the window.
 
         Positions count up one by one inside a segment, else windows differ between implementations of attention
         (`packed_causal_mask`).
@@ -236,7 +236,7 @@ class Phi3(nn.Module):
         start: Int32[Array, ""] | int,
         layers: tuple[Any, ...] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache]:
-        """States of T new tokens that see the cache and themselves, and the cache with them at start..start + T.
+        """States of T new tokens that attend to the cache and themselves, and the cache with them at start..start + T.
 
         layers: each layer's parameters by itself, with a cache of `unstack_layers`; else the module's own, stacked.
 

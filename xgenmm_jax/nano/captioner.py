@@ -68,8 +68,8 @@ class Captioner(nn.Module):
         """Float32 logits; those at t predict token_ids[:, t].
 
         token_ids: the caption from its first token, ended by an end token, padded at will (mask the loss there).
-        parallel: False: position t is fed token t - 1 (a start vector at t = 0) and sees what is not later. True:
-        every position is fed the same mask vector and sees all, so only the picture tells what the tokens are.
+        parallel: False: position t is fed token t - 1 (a start vector at t = 0) and attends to itself and earlier
+        ones. True: every position is fed the same mask vector and attends to all: only the picture tells the tokens.
         """
         config = self.config
         length = token_ids.shape[1]
