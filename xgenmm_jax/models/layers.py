@@ -28,7 +28,7 @@ LOGICAL_AXES = {
     "vision_embed": "width E of tower and resampler",
     "norm": "scales and biases of norms, biases of linear maps that are not mlp, heads or vocab",
 }
-"""Every name that a parameter axis can carry. Axes that are never worth cutting carry None."""
+"""Every name that a parameter axis can carry. Axes that are never worth sharding carry None."""
 
 Dtype = Literal["float32", "bfloat16"]
 """Compute dtype. Norms, softmax, rotary angles, logits and losses are float32 whatever it is.
@@ -77,7 +77,7 @@ class Linear(nn.Module):
             y = norm_matmul(x, norm, kernel.astype(self.dtype))
         if self.bias_init is None:
             return y
-        # A width that no table cuts in activations ("embed", "vision_embed") stays whole in the small bias.
+        # A width that no table shards in activations ("embed", "vision_embed") is not sharded in the small bias.
         axes = tuple("norm" if axis in ("embed", "vision_embed") else axis for axis in self.axes[count:])
         bias = self.param("bias", nn.with_logical_partitioning(self.bias_init, axes), self.outputs)
         return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
@@ -180,9 +180,9 @@ class MultiHeadAttention(nn.Module):
 
 
 def shard_batch(x: Array) -> Array:
-    """x, kept cut along its first axis as the batch is. Without axis rules (`nn.logical_axis_rules`) or mesh: x.
+    """x, its first axis sharded as the batch is. Without axis rules (`nn.logical_axis_rules`) or mesh: x.
 
-    Without it, the compiler may follow a parameter's cut instead and gather activations where it should gather weights.
+    Without it, the compiler may follow a parameter's sharding and gather activations where it should gather weights.
     """
     return constrain(x, ("batch",) + (None,) * (x.ndim - 1))
 

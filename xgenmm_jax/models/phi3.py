@@ -109,7 +109,7 @@ class DecoderBlock(nn.Module):
         group = config.heads // kv_heads
         init = nn.initializers.normal(config.init_std)
 
-        # Each key-value head stands behind its queries, so that cutting "heads" never parts a group.
+        # Each key-value head follows its queries, so that sharding "heads" never splits a group.
         qkv = Linear(
             outputs=(kv_heads, group + 2, head_width),
             axes=("embed", "heads", None, "kv"),

@@ -37,7 +37,7 @@ ROW_MULTIPLE = 128
 
 @dataclass(frozen=True)
 class Tile:
-    """How a kernel is cut: rows that a program keeps, rows of the other side that it takes at a time, its warps and the
+    """Tiling of a kernel: rows that a program holds, rows of the other side that it takes at a time, its warps and the
     depth of its pipeline of loads."""
 
     rows: int
@@ -72,7 +72,7 @@ def flash_attention(
     checkpoint_name: str,
     interpret: bool,
 ) -> Float[Array, "B T N H"]:
-    """softmax(query key^T / sqrt(H)) value over the keys of a query's own segment; segment 0 is padding: no keys.
+    """softmax(query key^T / sqrt(H)) value over the keys of a query's own segment; segment 0 is padding, without keys.
 
     causal: only keys that are not later; of these the `left` before the query and its own, or all where it is None.
     Both count rows of the array. A query without keys gets 0 and passes back no gradient. checkpoint_name: what a
