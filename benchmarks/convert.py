@@ -54,7 +54,7 @@ class Cost:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="made, filled and deleted")
+    parser.add_argument("--folder", type=Path, required=True, help="created, filled and deleted")
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--decoder-layers", type=int, default=Phi3Config().layers)
     parser.add_argument("--vision-layers", type=int, default=ViTConfig().layers)
@@ -93,11 +93,11 @@ def main() -> None:
         files.write_whole(arguments.json, json.dumps(figures, indent=2) + "\n")
 
 
-def check_room(folder: Path, wanted: int) -> None:
+def check_room(folder: Path, needed: int) -> None:
     """Exits with a sentence where the disk is too small."""
     free = shutil.disk_usage(folder).free
-    if free < wanted * 1.05:
-        raise SystemExit(f"convert: {wanted * 1.05 / 1e9:.0f} GB are needed in {folder}, {free / 1e9:.0f} are free.")
+    if free < needed * 1.05:
+        raise SystemExit(f"convert: {needed * 1.05 / 1e9:.0f} GB are needed in {folder}, {free / 1e9:.0f} are free.")
 
 
 def make_apart(folder: Path, shapes: dict[str, Shape], dtype: np.dtype, shard_bytes: int) -> None:
@@ -110,7 +110,7 @@ def make_apart(folder: Path, shapes: dict[str, Shape], dtype: np.dtype, shard_by
 
 
 def make(folder: Path, shapes: dict[str, Shape], dtype: np.dtype, shard_bytes: int) -> None:
-    """Random tensors: windows into one pool of random numbers, each begun at another place."""
+    """Random tensors: windows into one pool of random numbers, each from another offset."""
     folder.mkdir()
     largest = max(map(math.prod, shapes.values()))
     pool = np.random.default_rng(0).standard_normal(largest + len(shapes), np.float32).astype(dtype)

@@ -129,8 +129,8 @@ def bytes_a_step(work: Work) -> float:
     width = 2 if work.model.dtype == "bfloat16" else 4
     attention = decoder.width * decoder.head_width * (2 * decoder.heads + 2 * decoder.kv_heads)
     weights = decoder.layers * (attention + 3 * decoder.width * decoder.hidden) + decoder.width * decoder.logits
-    seen = min(work.prompt_tokens + work.new_tokens / 2, decoder.window_size + 1)
-    cache = work.rows * seen * decoder.layers * 2 * decoder.kv_heads * decoder.head_width
+    visible = min(work.prompt_tokens + work.new_tokens / 2, decoder.window_size + 1)
+    cache = work.rows * visible * decoder.layers * 2 * decoder.kv_heads * decoder.head_width
     return width * (weights + cache)
 
 

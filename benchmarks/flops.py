@@ -2,7 +2,7 @@
 
 A matrix product of [a b] and [b c] is 2abc. Attention is counted causally: half. The frozen tower runs forward only,
 what is trained costs three times its forward, but twice where the resampler reads the tower's features. Padding, and
-what is computed again, count nothing.
+what is computed again, count 0.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def decoder_weights(decoder: Phi3Config) -> int:
 
 
 def causal_attention_flops(decoder: Phi3Config, length: int) -> float:
-    """Forward, all layers: each position sees those before it and itself, at most a window of them."""
-    seen = min(length, decoder.window_size + 1)
-    pairs = seen * (seen + 1) / 2 + (length - seen) * seen
+    """Forward, all layers: each position attends to those before it and itself, at most a window of them."""
+    visible = min(length, decoder.window_size + 1)
+    pairs = visible * (visible + 1) / 2 + (length - visible) * visible
     return decoder.layers * 4 * decoder.width * pairs

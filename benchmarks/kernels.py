@@ -4,7 +4,7 @@
     python -m benchmarks.kernels --tiles --json tiles.json    # and with each of some tiles, the fastest first
 
 Rows of 4096 hold five samples, as stage 1 packs them; "whole" is one causal sample, which cuDNN takes too. FLOP/s count
-pairs of query and key that are seen; a backward pass is two and a half forward ones. Bytes are the matrix's. Errors are
+visible pairs of query and key; a backward pass is two and a half forward ones. Bytes are the matrix's. Errors are
 |ours - XLA's in float32| / |XLA's|. Needs a GPU; about two minutes, compilation included.
 """
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def attention_figures() -> Iterator[Figures]:
-    """Decoder and tower, ours and cuDNN's; a side that fails is told and left out."""
+    """Decoder and tower, ours and cuDNN's; a side that fails is reported and left out."""
     segments, positions = packed()
     heads = random_heads(ROWS, LENGTH, HEADS, WIDTH)
     ones = jnp.ones((ROWS, LENGTH), jnp.int32)
@@ -94,8 +94,8 @@ def attention_figures() -> Iterator[Figures]:
     ours = value_and_gradients(heads, mask, "flash")
     with jax.default_matmul_precision("highest"):
         exact = tuple(x.astype(jnp.float32) for x in heads)
-        wanted = value_and_gradients(exact, packed_causal_mask(segments, positions, WINDOW, "xla"), "xla")
-    errors = " ".join(f"{distance(a, b):.1e}" for a, b in zip(ours, wanted, strict=True))
+        expected = value_and_gradients(exact, packed_causal_mask(segments, positions, WINDOW, "xla"), "xla")
+    errors = " ".join(f"{distance(a, b):.1e}" for a, b in zip(ours, expected, strict=True))
     show(f"context, d_query, d_key, d_value of packed rows: {errors} from XLA's")
 
 
@@ -106,15 +106,15 @@ def gemv_figures() -> Iterator[Figures]:
         size = COPIES * 2 * shape[0] * shape[1] / 1e12
         ours = jax.random.normal(jax.random.key(1), (shape[0],), jnp.bfloat16)
         error = distance(gemv.gemv(ours, matrices[0]), ours.astype(jnp.float32) @ matrices[0].astype(jnp.float32))
-        for name, product in (("ours", gemv.gemv), ("XLA", lambda v, m: v[None] @ m)):
-            made = figure(
+        for name, multiply in (("ours", gemv.gemv), ("XLA", lambda v, m: v[None] @ m)):
+            measured = figure(
                 f"{shape[0]} x {shape[1]}: {name}",
-                lambda v, ms, f=product: [f(v, m) for m in ms],
+                lambda v, ms, f=multiply: [f(v, m) for m in ms],
                 (vector, matrices),
                 size,
                 "TB/s",
             )
-            yield {**made, "error": f"{error:.1e}" if name == "ours" else ""}
+            yield {**measured, "error": f"{error:.1e}" if name == "ours" else ""}
 
 
 def tile_figures() -> list[Figures]:
@@ -130,12 +130,12 @@ def tile_figures() -> list[Figures]:
         "QUERY_GRADIENT": (lambda: attention_triton._query_gradient(*head, *tail, options), 6),
         "KEY_VALUE_GRADIENT": (lambda: attention_triton._key_value_gradients(*head, *tail, options), 8),
     }
-    found = []
-    for name, (kernel, products) in kernels.items():
-        flops, usual = products * WIDTH * pairs() / 1e12, getattr(attention_triton, name)
-        found += tried(attention_triton, (name,), [(tile,) for tile in TILES], kernel, (), flops, "TFLOP/s")
+    figures = []
+    for name, (kernel, matmuls) in kernels.items():
+        flops, usual = matmuls * WIDTH * pairs() / 1e12, getattr(attention_triton, name)
+        figures += tried(attention_triton, (name,), [(tile,) for tile in TILES], kernel, (), flops, "TFLOP/s")
         setattr(attention_triton, name, usual)
-    return found
+    return figures
 
 
 def block_figures() -> list[Figures]:
@@ -153,10 +153,10 @@ def block_figures() -> list[Figures]:
     for block in BLOCKS:
         gemv.COLUMNS, gemv.ROWS, gemv.PARTS = block[:3]
         fitting += [block] if all(gemv.is_possible(*shape) for shape in MATRICES) else []
-    found = tried(gemv, names, fitting, all_of_them, (vectors, matrices), size, "TB/s")
+    figures = tried(gemv, names, fitting, all_of_them, (vectors, matrices), size, "TB/s")
     for name, value in zip(names, usual, strict=True):
         setattr(gemv, name, value)
-    return found
+    return figures
 
 
 def tried(
@@ -169,17 +169,17 @@ def tried(
     unit: str,
 ) -> list[Figures]:
     """`figure` with the module's constants `names` at each of the settings, the fastest first."""
-    found = []
+    figures = []
     for values in settings:
         for name, value in zip(names, values, strict=True):
             setattr(module, name, value)
         try:
             label = f"{names[0]} {values[0] if len(values) == 1 else values}"
             # A new function each time: jit knows nothing of the constants.
-            found.append(figure(label, lambda *x: function(*x), inputs, work, unit))
+            figures.append(figure(label, lambda *x: function(*x), inputs, work, unit))
         except Exception as error:
             show(f"{names[0]} {values} failed: {str(error).strip().splitlines()[0][:100]}")
-    return sorted(found, key=lambda one: one["ms"])
+    return sorted(figures, key=lambda one: one["ms"])
 
 
 def figure(name: str, function: Callable, inputs: tuple, work: float, unit: str, repeats: int = 10) -> Figures:
@@ -208,7 +208,7 @@ def packed() -> tuple[jax.Array, jax.Array]:
 
 
 def pairs() -> float:
-    """Queries and keys of the packed rows that see each other, over all heads."""
+    """Queries and keys of the packed rows that attend to each other, over all heads."""
     return ROWS * HEADS * sum(length * (length + 1) / 2 for length in SAMPLES)
 
 
@@ -232,9 +232,9 @@ def value_and_gradients(
     return context, *gradients
 
 
-def distance(got: jax.Array, wanted: jax.Array) -> float:
-    got, wanted = (x.astype(jnp.float32).ravel() for x in (got, wanted))
-    return float(jnp.linalg.norm(got - wanted) / jnp.linalg.norm(wanted))
+def distance(got: jax.Array, expected: jax.Array) -> float:
+    got, expected = (x.astype(jnp.float32).ravel() for x in (got, expected))
+    return float(jnp.linalg.norm(got - expected) / jnp.linalg.norm(expected))
 
 
 if __name__ == "__main__":

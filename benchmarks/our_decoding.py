@@ -22,7 +22,7 @@ NO_STOP = ()
 
 
 class OurDecoding:
-    """Random weights in the compute dtype, made on the device."""
+    """Random weights in the compute dtype, drawn on the device."""
 
     def __init__(self, model: VLMConfig, rows: int, prompt_tokens: int, new_tokens: int):
         initialize = functools.partial(blip3.initialize, model)
@@ -33,8 +33,8 @@ class OurDecoding:
         # All rows in one batch, whatever their cache takes.
         limits = Limits(rows=rows, cache_mib=1 << 20)
         tokenizer = tokenizer_of(model)
-        made = jax.jit(params)(jax.random.key(0))
-        self.generator = Generator(model, made, tokenizer, anyres_of(model), limits=limits, stop_ids=NO_STOP)
+        drawn = jax.jit(params)(jax.random.key(0))
+        self.generator = Generator(model, drawn, tokenizer, anyres_of(model), limits=limits, stop_ids=NO_STOP)
         self.prompts = decoding_prompts(model, rows, prompt_tokens)
         self.new_tokens = new_tokens
         self.one_token_s: list[float] = []

@@ -62,13 +62,13 @@ class OurProfile(OurTraining):
         with jax.set_mesh(self.mesh), axis_rules():
             tower, resample = jax.jit(features), backward(connect, argnums=0)
             decode, predict = backward(hidden, argnums=(0, 1)), backward(log_probs, argnums=(0, 1))
-            seen = tower(params["vision"])
-            embeddings = jax.jit(embed)(decoder, jax.jit(connect)(params["connector"], seen))
+            vision_features = tower(params["vision"])
+            embeddings = jax.jit(embed)(decoder, jax.jit(connect)(params["connector"], vision_features))
             states = jax.jit(hidden)(decoder, embeddings)
             calls = {
                 "tower": lambda: tower(params["vision"]),
                 # Features of a frozen tower need no gradient.
-                "resampler": lambda: resample(params["connector"], seen),
+                "resampler": lambda: resample(params["connector"], vision_features),
                 "decoder": lambda: decode(decoder, embeddings),
                 "head": lambda: predict(head, states, decoder),
             }
@@ -120,14 +120,14 @@ class OurProfile(OurTraining):
 
 
 def backward(function: Callable, argnums: int | tuple[int, ...]) -> Callable:
-    """Forward and backward; the result is weighed by itself, so that nothing cancels."""
+    """Forward and backward; the result is squared, so that nothing cancels."""
     return jax.jit(jax.grad(lambda *given: jnp.sum(jnp.square(function(*given).astype(jnp.float32))), argnums))
 
 
 def operation_names(hlo: str) -> dict[str, str]:
     """Instruction to a short form of where it comes from."""
-    found = (OPERATION.search(line) for line in hlo.splitlines())
-    return {match[1]: short_name(match[3]) for match in found if match}
+    matches = (OPERATION.search(line) for line in hlo.splitlines())
+    return {match[1]: short_name(match[3]) for match in matches if match}
 
 
 def short_name(op_name: str) -> str:

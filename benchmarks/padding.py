@@ -33,16 +33,16 @@ def padded(batch: Batch, queries: int, grid: int) -> Padded:
     for row in range(len(batch.token_ids)):
         valid = picture_patches(batch, row, grid)
         for segment in range(1, int(batch.segment_ids[row].max()) + 1):
-            places = batch.segment_ids[row] == segment
+            is_segment = batch.segment_ids[row] == segment
             # This segment's crops come after all crops so far.
-            own = np.flatnonzero(batch.crop_segment[row] == segment)
-            slot = batch.slot[row][places]
-            shift = (len(crops) - (own[0] if len(own) else 0)) * queries
+            segment_crops = np.flatnonzero(batch.crop_segment[row] == segment)
+            slot = batch.slot[row][is_segment]
+            shift = (len(crops) - (segment_crops[0] if len(segment_crops) else 0)) * queries
             index = np.where(slot >= 0, slot + shift, -1)
-            ids = batch.token_ids[row][places]
-            samples.append((ids, np.where(batch.loss_mask[row][places], ids, IGNORED), index))
-            crops.extend(batch.pixels[row][own])
-            masks.extend(valid[own])
+            ids = batch.token_ids[row][is_segment]
+            samples.append((ids, np.where(batch.loss_mask[row][is_segment], ids, IGNORED), index))
+            crops.extend(batch.pixels[row][segment_crops])
+            masks.extend(valid[segment_crops])
     length = max(len(ids) for ids, _, _ in samples)
     return Padded(
         token_ids=_right_padded([ids for ids, _, _ in samples], length, 0),

@@ -66,9 +66,9 @@ class PerceiverResampler(nn.Module):
         self.checkpointing = False
 
     def forward(self, media: Tensor, picture_mask: Tensor) -> Tensor:
-        """media: [m P E]; picture_mask: [m P], True where seen. Gives [m Q D]."""
+        """media: [m P E]; picture_mask: [m P], True where attended to. Gives [m Q D]."""
         latents = self.latents.expand(len(media), -1, -1)
-        # Latents see themselves always.
+        # Latents always attend to themselves.
         mask = F.pad(picture_mask, (0, len(self.latents)), value=True)[:, None, None]
         for attention, feed_forward in self.layers:
             if self.checkpointing:

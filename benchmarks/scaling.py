@@ -168,12 +168,12 @@ def measure(model: VLMConfig, sweep: Sweep, values: Sequence[int], rounds: int, 
     return [
         Point(
             value,
-            statistics.median(own),
-            tuple(own),
+            statistics.median(times),
+            tuple(times),
             tokens=int((batch.segment_ids > 0).sum()),
             crops=int((batch.crop_image >= 0).sum()),
         )
-        for value, own, batch in zip(values, seconds, batches, strict=True)
+        for value, times, batch in zip(values, seconds, batches, strict=True)
     ]
 
 

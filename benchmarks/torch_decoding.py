@@ -13,7 +13,7 @@ from xgenmm_jax.models.blip3 import VLMConfig
 
 
 class TorchDecoding:
-    """Random weights in the compute dtype. Vision tokens are random too: what they say costs nothing.
+    """Random weights in the compute dtype. Vision tokens are random too: their values do not change the cost.
 
     static_cache: transformers' cache of fixed size, which lets it compile the decoding step.
     """
@@ -30,8 +30,8 @@ class TorchDecoding:
         longest = max(lengths)
         self.embeddings = torch.randn(rows, longest, model.decoder.width, device=device, dtype=dtype) * 0.02
         # Left-padded, as generate wants it.
-        places = torch.arange(longest, device=device)
-        self.mask = (places[None] >= longest - torch.tensor(lengths, device=device)[:, None]).long()
+        positions = torch.arange(longest, device=device)
+        self.mask = (positions[None] >= longest - torch.tensor(lengths, device=device)[:, None]).long()
         self.device, self.new_tokens = device, new_tokens
         self.cache = "static" if static_cache else "dynamic"
         self.one_token_s: list[float] = []

@@ -85,7 +85,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", choices=workloads.SIZES, default="mid")
     parser.add_argument("--stage", choices=workloads.STAGE_NAMES, default="stage1")
     parser.add_argument("--rows", type=int, help="rows of a batch; by default what the size is meant for")
-    parser.add_argument("--remat", choices=get_args(Remat), help="what ours keeps of a decoder layer; the size's own")
+    parser.add_argument("--remat", choices=get_args(Remat), help="what ours saves of a layer; by default the size's")
     parser.add_argument("--batches", type=int, default=2, help="different batches, taken in turns")
     parser.add_argument("--steps", type=int, default=2, help="times that a round takes each batch")
     parser.add_argument("--rounds", type=int, default=5)
@@ -110,14 +110,14 @@ def sides(
     checkpointed: Collection[str],
     profiled: bool = False,
 ) -> dict[str, Make]:
-    """Ours and the peers that are wanted and installed.
+    """Ours and the peers that are asked for and installed.
 
     checkpointed: names of peers that compute layers again. profiled: sides that can tell their parts.
     """
     ours = OurProfile if profiled else OurTraining
     makes: dict[str, Make] = {OURS: functools.partial(ours, work.config, work.batches)}
-    wanted = {"both": (EAGER, COMPILED), "eager": (EAGER,), "compile": (COMPILED,), "none": ()}[peer]
-    if not wanted:
+    names = {"both": (EAGER, COMPILED), "eager": (EAGER,), "compile": (COMPILED,), "none": ()}[peer]
+    if not names:
         return makes
     if not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")):
         show('train_step: torch and transformers are not installed, so ours runs alone; pip install -e ".[parity]".')
@@ -126,7 +126,7 @@ def sides(
     from benchmarks.torch_profile import TorchProfile
     from benchmarks.torch_training import TorchTraining
 
-    for name in wanted:
+    for name in names:
         makes[name] = functools.partial(
             TorchProfile if profiled else TorchTraining,
             work.config.model,
@@ -209,7 +209,7 @@ def figures(
 
 def describe(work: Workload, plain: list[Padded], tokens: float) -> dict[str, float]:
     """Of a batch, averages. places: positions that are computed."""
-    places = work.batches[0].token_ids.size
+    positions = work.batches[0].token_ids.size
     return {
         "rows": len(work.batches[0].token_ids),
         "row_length": work.batches[0].token_ids.shape[1],
@@ -217,7 +217,7 @@ def describe(work: Workload, plain: list[Padded], tokens: float) -> dict[str, fl
         "tokens": tokens,
         "crops": float(np.mean([len(batch.pixels) for batch in plain])),
         "supervised": float(np.mean([batch.loss_mask.sum() for batch in work.batches])),
-        "places": places,
+        "places": positions,
         "places_of_peer": float(np.mean([batch.token_ids.size for batch in plain])),
         "crops_of_ours": work.batches[0].crop_image.size,
     }

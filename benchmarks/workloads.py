@@ -127,16 +127,16 @@ def workload(size: str, stage: str, rows: int, batches: int, dtype: Dtype) -> Wo
         initialize=Initialize(),
     )
     if stage == "uniform":
-        made = uniform(config, batches)
+        batches_of_stage = uniform(config, batches)
     else:
-        made = generated(config, stage, batches) if size == "4b" else synthetic(data, batches)
-    return Workload(config, tuple(made))
+        batches_of_stage = generated(config, stage, batches) if size == "4b" else synthetic(data, batches)
+    return Workload(config, tuple(batches_of_stage))
 
 
 def synthetic(data: DataConfig, count: int) -> list[Batch]:
     """The first batches of the run."""
     with contextlib.closing(loader.batches(data, seed=0)) as batches:
-        return [made.batch for made in itertools.islice(batches, count)]
+        return [packed.batch for packed in itertools.islice(batches, count)]
 
 
 def generated(config: TrainConfig, stage: str, count: int) -> list[Batch]:
@@ -146,7 +146,7 @@ def generated(config: TrainConfig, stage: str, count: int) -> list[Batch]:
     rows = count * data.batch_rows
     samples: list[Sample] = []
     positions = 0
-    # Packing leaves some rows half empty; a third more than is needed fills the wanted ones.
+    # Packing leaves some rows half empty; a third more than is needed fills the rows that are asked for.
     while positions < rows * data.row.length * 4 / 3:
         sample = random_sample(rng, stage, config.model.decoder.num_text_tokens, tokenizer, str(len(samples)))
         size = packing.measure(sample, packing.layouts_of(sample.pictures, data.anyres), data.row)
@@ -199,11 +199,11 @@ def random_sample(rng: np.random.Generator, stage: str, vocabulary: int, tokeniz
     sizes, weights = zip(*PICTURE_SIZES_PX[stage], strict=True)
     drawn = [sizes[number] for number in rng.choice(len(sizes), count, p=weights)]
     ids = text_ids(rng, text, vocabulary, tokenizer)
-    places = np.sort(rng.integers(0, max(1, int(text * (1 - kind.supervised)) or text), count))
-    places[0] = 0
+    image_positions = np.sort(rng.integers(0, max(1, int(text * (1 - kind.supervised)) or text), count))
+    image_positions[0] = 0
     loss_mask = np.arange(text) >= text * (1 - kind.supervised)
-    ids = np.insert(ids, places, tokenizer.image_id)
-    loss_mask = np.insert(loss_mask, places, False)
+    ids = np.insert(ids, image_positions, tokenizer.image_id)
+    loss_mask = np.insert(loss_mask, image_positions, False)
     loss_mask[0] = False
     return Sample(name, ids, loss_mask, tuple(random_picture(size, int(rng.integers(2**31))) for size in drawn))
 
@@ -215,7 +215,7 @@ def text_ids(rng: np.random.Generator, count: int, vocabulary: int, tokenizer: T
 
 
 def random_picture(size_px: tuple[int, int], seed: int) -> Picture:
-    """Noise, made when it is asked for."""
+    """Noise, drawn when it is read."""
     return Picture(size_px, functools.partial(_noise, size_px, seed))
 
 

@@ -164,7 +164,7 @@ def test_prefill_and_decode_are_the_whole_row():
     """A left-padded prompt with its picture, then the answer's tokens one by one."""
     params = {"params": parameters(CONFIG)}
     _, (batch, _) = two_samples()
-    wanted = jax.jit(VLM(CONFIG).apply)(params, batch)[0]
+    expected = jax.jit(VLM(CONFIG).apply)(params, batch)[0]
     prompt, pad, length = 9, 2, 11
     left = batch._replace(
         **{
@@ -189,12 +189,12 @@ def test_prefill_and_decode_are_the_whole_row():
         return model.logits(hidden[:, 0]), cache
 
     logits, cache = jax.jit(lambda *arguments: VLM(CONFIG).apply(params, *arguments, method=prefill))(left, cache)
-    np.testing.assert_allclose(logits[0], wanted[prompt - 1], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits[0], expected[prompt - 1], rtol=0, atol=1e-5)
     decode = jax.jit(lambda *arguments: VLM(CONFIG).apply(params, *arguments, method=decode_one))
     for t in range(prompt, length):
         one = [np.asarray(x, np.int32) for x in (batch.token_ids[:, t : t + 1], [[1]], [[t]])]
         logits, cache = decode(*one, cache, np.int32(pad + t))
-        np.testing.assert_allclose(logits[0], wanted[t], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(logits[0], expected[t], rtol=0, atol=1e-5)
 
 
 def test_mlp_connector_pools_each_crop():

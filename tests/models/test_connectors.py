@@ -30,9 +30,9 @@ def test_masked_features_are_absent_features():
     masked = apply(params, media(), mask)
     absent = apply(params, media()[:, :4], mask[:, :4])
     np.testing.assert_allclose(masked, absent, rtol=0, atol=1e-5)
-    nothing = apply(params, media(), jnp.zeros_like(mask))
-    assert np.isfinite(nothing).all()
-    np.testing.assert_allclose(nothing[0], nothing[1], rtol=0, atol=1e-5)
+    without_media = apply(params, media(), jnp.zeros_like(mask))
+    assert np.isfinite(without_media).all()
+    np.testing.assert_allclose(without_media[0], without_media[1], rtol=0, atol=1e-5)
 
 
 def test_instruction_changes_the_tokens_and_its_padding_does_not():

@@ -57,12 +57,12 @@ def test_cached_decoding_is_uncached(window, apart):
     pads = np.asarray([0, 2])
     segments = (np.arange(total)[None] >= pads[:, None]).astype(np.int32)
     positions = np.maximum(np.arange(total)[None] - pads[:, None], 0).astype(np.int32)
-    wanted = logits_of(config, params, ids, segments, positions)
+    expected = logits_of(config, params, ids, segments, positions)
 
     model = Phi3(config)
 
-    def extend(model, ids, segments, positions, cache, place, layers=None):
-        hidden, cache = model.extend(model.embed(ids), segments, positions, cache, place, layers)
+    def extend(model, ids, segments, positions, cache, offset, layers=None):
+        hidden, cache = model.extend(model.embed(ids), segments, positions, cache, offset, layers)
         return model.logits(hidden), cache
 
     apply = jax.jit(lambda *arguments: model.apply(params, *arguments, method=extend))
@@ -76,11 +76,11 @@ def test_cached_decoding_is_uncached(window, apart):
         got, cache = apply(ids[:, one], segments[:, one], positions[:, one], cache, np.int32(t), layers)
         parts.append(got)
     valid = segments > 0
-    np.testing.assert_allclose(np.concatenate(parts, axis=1)[valid], wanted[valid], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(parts, axis=1)[valid], expected[valid], rtol=0, atol=1e-5)
 
 
-def test_a_prompt_at_a_known_place_is_the_same_in_chunks():
-    """Behind a prefix of 16 tokens, longer than a chunk of queries; the spare places are not read at all."""
+def test_a_prompt_at_a_known_offset_is_the_same_in_chunks():
+    """Behind a prefix of 16 tokens, longer than a chunk of queries; the spare room is not read at all."""
     params, length, before = parameters(), 150, 16
     ids = random_ids((2, before + length))
     pads = np.asarray([0, 20])
@@ -88,17 +88,17 @@ def test_a_prompt_at_a_known_place_is_the_same_in_chunks():
     segments[:, before:] = np.arange(length)[None] >= pads[:, None]
     positions = (np.cumsum(segments, axis=1) - 1).astype(np.int32)
 
-    def states(model, ids, segments, positions, place):
+    def states(model, ids, segments, positions, offset):
         cache = empty_cache(CONFIG, 2, before + length + 10, "float32")
         start, prompt = slice(None, before), slice(before, None)
         _, cache = model.extend(model.embed(ids[:, start]), segments[:, start], positions[:, start], cache, 0)
-        if isinstance(place, int):
+        if isinstance(offset, int):
             cache = cache._replace(value=cache.value.at[:, :, before + length :].set(jnp.nan))
-        return model.extend(model.embed(ids[:, prompt]), segments[:, prompt], positions[:, prompt], cache, place)[0]
+        return model.extend(model.embed(ids[:, prompt]), segments[:, prompt], positions[:, prompt], cache, offset)[0]
 
     known, traced = (
-        Phi3(CONFIG).apply(params, *map(jnp.asarray, (ids, segments, positions)), place, method=states)
-        for place in (before, jnp.int32(before))
+        Phi3(CONFIG).apply(params, *map(jnp.asarray, (ids, segments, positions)), offset, method=states)
+        for offset in (before, jnp.int32(before))
     )
     np.testing.assert_allclose(known, traced, rtol=0, atol=1e-5)
 

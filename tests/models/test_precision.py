@@ -96,17 +96,17 @@ def test_bfloat16_moves_logits_no_further_than_said(size):
         jax.jit(lambda params, batch, config=config: VLM(config).apply({"params": params}, batch))
         for config in (config, replace(config, dtype="bfloat16"))
     )
-    found = {"both": [], "computation": [], "parameters": []}
+    differences = {"both": [], "computation": [], "parameters": []}
     for seed in range(SEEDS):
         params, batch = parameters(config, seed), rows(config, seed)
-        wanted = full(params, batch)
-        found["both"].append(half(rounded(params), batch) - wanted)
-        found["computation"].append(half(params, batch) - wanted)
-        found["parameters"].append(full(rounded(params, jnp.float32), batch) - wanted)
-        for errors in found.values():
-            errors[-1] = np.asarray(errors[-1] / jnp.abs(wanted).max(), np.float64)
-    mean_square = {name: np.sqrt(np.mean(np.square(errors))) for name, errors in found.items()}
-    assert all(np.abs(errors).max() < 4e-2 for errors in found.values())
+        expected = full(params, batch)
+        differences["both"].append(half(rounded(params), batch) - expected)
+        differences["computation"].append(half(params, batch) - expected)
+        differences["parameters"].append(full(rounded(params, jnp.float32), batch) - expected)
+        for errors in differences.values():
+            errors[-1] = np.asarray(errors[-1] / jnp.abs(expected).max(), np.float64)
+    mean_square = {name: np.sqrt(np.mean(np.square(errors))) for name, errors in differences.items()}
+    assert all(np.abs(errors).max() < 4e-2 for errors in differences.values())
     assert mean_square["computation"] < mean_square["both"] < 5e-3
     # More than half of the error is there before anything is computed in bfloat16.
     assert mean_square["both"] < 1.7 * mean_square["parameters"]

@@ -100,15 +100,15 @@ def test_crops_keep_their_features_and_get_their_part_of_the_mask():
 
 @pytest.mark.parametrize("max_crops", [10, 12])
 def test_images_hold_their_global_view_and_valid_cells(max_crops):
-    """The kept features of each image are the official ones, as a set."""
+    """The valid features of each image are the official ones, as a set."""
     features, batch = features_of(ROWS), batch_of(ROWS)
     apply = jax.jit(group_images, static_argnums=(2, 3))
     grouped, mask = jax.tree.map(np.asarray, apply(features, batch, GRID, max_crops))
-    seen = np.zeros(mask.shape[:2], bool)
+    is_checked = np.zeros(mask.shape[:2], bool)
     for row, number, first, columns, lines, valid in images_with_first(ROWS):
         canvas = canvas_of(features[row], first, columns, lines)[valid_of(columns, lines, valid)]
-        wanted = np.concatenate([features[row, first], canvas])
-        kept = grouped[row, number][mask[row, number]]
-        np.testing.assert_array_equal(np.sort(kept, axis=0), np.sort(wanted, axis=0))
-        seen[row, number] = True
-    assert not mask[~seen].any()
+        expected = np.concatenate([features[row, first], canvas])
+        group = grouped[row, number][mask[row, number]]
+        np.testing.assert_array_equal(np.sort(group, axis=0), np.sort(expected, axis=0))
+        is_checked[row, number] = True
+    assert not mask[~is_checked].any()

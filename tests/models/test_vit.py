@@ -17,7 +17,7 @@ def test_patches_are_a_valid_convolution():
     params = random_parameters(model.init, pixels, method="features_and_pooled")
     kernel, bias = (params["params"]["patch_embedding"][name] for name in ("kernel", "bias"))
     assert kernel.shape == (7, 7, 3, 12)
-    wanted = jax.lax.conv_general_dilated(
+    expected = jax.lax.conv_general_dilated(
         pixels, kernel, (7, 7), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     ).reshape(2, 4, 12) + bias.reshape(1, 1, 12)
 
@@ -25,7 +25,7 @@ def test_patches_are_a_valid_convolution():
         whole = pixels[:, :14, :14].reshape(2, 2, 7, 2, 7, 3).swapaxes(2, 3)
         return model.patch_embedding(whole.reshape(2, 4, 7, 7, 3))
 
-    np.testing.assert_allclose(model.apply(params, pixels, method=patches), wanted, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(model.apply(params, pixels, method=patches), expected, rtol=0, atol=1e-5)
     edge = pixels.at[:, 14:].set(9.0).at[:, :, 14:].set(-9.0)
     apply = jax.jit(model.apply)
     np.testing.assert_array_equal(apply(params, pixels), apply(params, edge))

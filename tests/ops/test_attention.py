@@ -45,10 +45,10 @@ def test_attention_is_softmax_of_scores(length, heads, kv_heads):
     segments, positions = row([1] * third + [2] * (length - third))
     window = SlidingWindow.of(WindowConvention.W, 20)
     mask = causal_mask(segments, positions, segments, positions, window.left)
-    wanted = reference(query, key, value, np.asarray(mask))
+    expected = reference(query, key, value, np.asarray(mask))
     for order in (None, window):
         got = jax.jit(attend, static_argnames="window")(query, key, value, AttentionMask(mask), window=order)
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
 def test_rows_without_keys_are_finite_and_have_finite_gradients():
@@ -74,13 +74,13 @@ def test_weights_are_those_that_attend_uses():
 def test_windows_count_inside_a_segment():
     """Window 2 in a row of two segments and padding: w + 1, w, and all keys."""
     segments, positions = row([1, 1, 1, 1, 2, 2, 0])
-    seen = {
+    masks = {
         convention: np.asarray(
             causal_mask(segments, positions, segments, positions, SlidingWindow.of(convention, 2).left)
         )[0]
         for convention in WindowConvention
     }
-    assert seen[WindowConvention.W_PLUS_1].sum(-1).tolist() == [1, 2, 3, 3, 1, 2, 0]
-    assert seen[WindowConvention.W].sum(-1).tolist() == [1, 2, 2, 2, 1, 2, 0]
-    assert seen[WindowConvention.NONE].sum(-1).tolist() == [1, 2, 3, 4, 1, 2, 0]
-    assert not seen[WindowConvention.NONE][4:, :4].any()
+    assert masks[WindowConvention.W_PLUS_1].sum(-1).tolist() == [1, 2, 3, 3, 1, 2, 0]
+    assert masks[WindowConvention.W].sum(-1).tolist() == [1, 2, 2, 2, 1, 2, 0]
+    assert masks[WindowConvention.NONE].sum(-1).tolist() == [1, 2, 3, 4, 1, 2, 0]
+    assert not masks[WindowConvention.NONE][4:, :4].any()

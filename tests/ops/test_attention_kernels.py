@@ -64,10 +64,10 @@ def value_and_gradients(query, key, value, grad, mask, window, implementation, i
 
 
 def assert_equal_to_xla(heads, make_mask, window, implementation, is_read):
-    wanted, got = (
+    expected, got = (
         value_and_gradients(*heads, make_mask(name), window, name, is_read) for name in ("xla", implementation)
     )
-    for name, a, b in zip(("context", "d_query", "d_key", "d_value"), wanted, got, strict=True):
+    for name, a, b in zip(("context", "d_query", "d_key", "d_value"), expected, got, strict=True):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-5, err_msg=f"{implementation} {name}")
 
 
@@ -220,13 +220,13 @@ def test_flash_on_a_gpu_equals_xla(dtype, atol, heads, kv_heads, width):
     arrays = random_heads(2, 2048, 2048, heads, kv_heads, width, dtype)
     # XLA's own products of float32 are TF32 by default.
     with jax.default_matmul_precision("highest"):
-        wanted, got = (
+        expected, got = (
             value_and_gradients(
                 *arrays, packed_causal_mask(segments, positions, window, name), window, name, segments > 0
             )
             for name in ("xla", "flash")
         )
-    for a, b in zip(wanted, got, strict=True):
+    for a, b in zip(expected, got, strict=True):
         a, b = (np.asarray(x, np.float32) for x in (a, b))
         np.testing.assert_allclose(b, a, rtol=0, atol=atol * max(1.0, np.abs(a).max()))
 
@@ -253,8 +253,8 @@ def test_blockwise_attention_equals_a_dense_mask(monkeypatch, lengths, left):
     by_blocks = functools.partial(
         attention_blockwise.blockwise_attention, segment_ids=segments, positions=positions, left=left
     )
-    for got, wanted in zip(run(by_blocks), run(whole), strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+    for got, expected in zip(run(by_blocks), run(whole), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
 def test_long_rows_have_no_mask_of_all_pairs(monkeypatch):
@@ -269,5 +269,5 @@ def test_long_rows_have_no_mask_of_all_pairs(monkeypatch):
     np.testing.assert_array_equal(dense_mask(mask, window), dense)
     query, key, value, _ = random_heads(1, 512, 512, 2, 1, 16)
     got = jax.jit(attend, static_argnames=("window", "implementation"))(query, key, value, mask, window, "xla")
-    wanted = attend(query, key, value, AttentionMask(dense=dense), window, "xla")
-    np.testing.assert_allclose(got[:, :450], wanted[:, :450], rtol=0, atol=1e-5)
+    expected = attend(query, key, value, AttentionMask(dense=dense), window, "xla")
+    np.testing.assert_allclose(got[:, :450], expected[:, :450], rtol=0, atol=1e-5)

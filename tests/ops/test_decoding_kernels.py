@@ -15,15 +15,15 @@ from xgenmm_jax.ops.attention_xla import xla_attention
 
 @pytest.mark.parametrize("heads, kv_heads, width", [(4, 4, 96), (8, 2, 16)])
 def test_one_query_a_row_equals_xla(heads, kv_heads, width):
-    """Places that hold nothing, anywhere; a row that sees nothing is 0."""
+    """Empty positions of the cache, anywhere; a row without visible keys is 0."""
     shapes = [(3, 1, heads, width), *[(3, 80, kv_heads, width)] * 2]
     seeds = jax.random.split(jax.random.key(0), 3)
     query, key, value = (jax.random.normal(seed, shape) for seed, shape in zip(seeds, shapes, strict=True))
-    is_seen = np.random.default_rng(0).random((3, 1, 80)) < 0.6
-    is_seen[2] = False
-    got = attention_decode.decode_attention(query, key, value, jnp.asarray(is_seen), interpret=True)
-    wanted = xla_attention(query, key, value, jnp.asarray(is_seen), False)
-    np.testing.assert_allclose(got[:2], wanted[:2], rtol=0, atol=1e-5)
+    mask = np.random.default_rng(0).random((3, 1, 80)) < 0.6
+    mask[2] = False
+    got = attention_decode.decode_attention(query, key, value, jnp.asarray(mask), interpret=True)
+    expected = xla_attention(query, key, value, jnp.asarray(mask), False)
+    np.testing.assert_allclose(got[:2], expected[:2], rtol=0, atol=1e-5)
     np.testing.assert_array_equal(got[2], 0)
 
 
@@ -37,8 +37,8 @@ def test_a_vector_times_a_matrix_and_its_gradient():
     vector, matrix = jax.random.normal(jax.random.key(0), (1024,)), jax.random.normal(jax.random.key(1), (1024, 128))
     np.testing.assert_allclose(gemv.gemv(vector, matrix, True), vector @ matrix, rtol=0, atol=1e-4)
     got = jax.grad(lambda *x: jnp.sum(gemv.gemv(*x, True) ** 2), argnums=(0, 1))(vector, matrix)
-    wanted = jax.grad(lambda vector, matrix: jnp.sum((vector @ matrix) ** 2), argnums=(0, 1))(vector, matrix)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2), got, wanted)
+    expected = jax.grad(lambda vector, matrix: jnp.sum((vector @ matrix) ** 2), argnums=(0, 1))(vector, matrix)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2), got, expected)
 
 
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")

@@ -22,8 +22,8 @@ def test_gradients_of_a_product(rows, inputs, outputs):
     y, back = jax.vjp(lambda x, kernel: matmul(x, kernel, len(inputs)), x, kernel)
     expected, plain = jax.vjp(lambda x, kernel: jnp.tensordot(x, kernel, len(inputs)), x, kernel)
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
-    for got, wanted in zip(back(dy), plain(dy), strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+    for got, expected in zip(back(dy), plain(dy), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
 def test_gradients_of_a_bfloat16_product_keep_their_dtypes():

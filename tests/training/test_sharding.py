@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tiny_run
 
-from xgenmm_jax.generation.text import cache as caches
 from xgenmm_jax.models import blip3, kv_cache, sizes
 from xgenmm_jax.models.blip3 import VLM
 from xgenmm_jax.ops import partitioning
@@ -155,7 +154,7 @@ def test_every_device_sees_as_many_crops_and_no_pixel_travels(tiny):
 
 def test_a_cache_is_cut_by_the_table(tiny):
     decoder, context = tiny.decoder, sharding_context(make_mesh(EVERYTHING))
-    make = jax.jit(lambda rows: caches.sharded(kv_cache.empty_cache(decoder, rows, 16, "float32")), static_argnums=0)
+    make = jax.jit(lambda rows: kv_cache.sharded(kv_cache.empty_cache(decoder, rows, 16, "float32")), static_argnums=0)
     with context():
         cache, small = make(8), make(3)
     assert tuple(cache.key.sharding.spec) == (None, ("replica", "fsdp"), None, "tensor")

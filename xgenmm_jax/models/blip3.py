@@ -117,7 +117,7 @@ class VLM(nn.Module):
         return normalize_pixels(pixels, self.config.dtype, vision.pixel_mean, vision.pixel_std)
 
     def features(self, batch: Batch) -> Float[Array, "B C P E"]:
-        """The tower's features of every crop. Those of padding crops mean nothing."""
+        """The tower's features of every crop. Ignore those of padding crops."""
         rows, crops = batch.pixels.shape[:2]
         pixels = shard_batch(batch.pixels.reshape(rows * crops, *batch.pixels.shape[2:]))
         watched = any(map(self.is_mutable_collection, ("params", "intermediates", "attention")))
@@ -134,11 +134,11 @@ class VLM(nn.Module):
         return features.reshape(rows, crops, *features.shape[1:])
 
     def encode_images(self, batch: Batch) -> Float[Array, "B M D"]:
-        """Vision tokens of each row: M = C * Q, or I * Q with FIXED_SAMPLING. Those of padding crops mean nothing."""
+        """Vision tokens of each row: M = C * Q, or I * Q with FIXED_SAMPLING. Ignore those of padding crops."""
         return self.connect(self.features(batch), batch)
 
     def connect(self, features: Float[Array, "B C P E"], batch: Batch) -> Float[Array, "B M D"]:
-        """Vision tokens from features, so that features of a frozen tower can be computed once and kept."""
+        """Vision tokens from features, so that features of a frozen tower can be computed once and stored."""
         config = self.config
         rows = features.shape[0]
         if isinstance(config.connector, MLPConnectorConfig):
@@ -173,14 +173,14 @@ class VLM(nn.Module):
         return picked.reshape(rows * groups, length, -1), mask.reshape(rows * groups, length)
 
     def embed(self, batch: Batch) -> Float[Array, "B T D"]:
-        """The decoder's input: text embeddings with vision tokens in their places. A batch without crops is text."""
+        """The decoder's input: text embeddings with vision tokens at their positions. A batch without crops is text."""
         text = self.decoder.embed(batch.token_ids)
         if batch.pixels.shape[1] == 0:
             return text
         return splice(text, self.encode_images(batch), batch.slot)
 
     def hidden(self, batch: Batch) -> Float[Array, "B T D"]:
-        """The decoder's states after its last norm, for `logits` at the positions that are wanted."""
+        """The decoder's states after its last norm, for `logits` at selected positions."""
         return self.decoder.hidden(self.embed(batch), batch.segment_ids, batch.positions)
 
     def logits(self, hidden: Float[Array, "*n D"]) -> Float[Array, "*n V"]:

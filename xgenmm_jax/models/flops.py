@@ -53,7 +53,7 @@ class Workload(NamedTuple):
     tokens: int
     """Positions that are not padding."""
     pairs: int
-    """Pairs of query and key that the decoder's attention sees."""
+    """Pairs of query and key that the decoder's attention computes."""
     supervised: int
     """Targets of the loss."""
     crops: int
@@ -117,8 +117,8 @@ def attention(pairs: int, width: int) -> int:
 
 def vision_flops(config: ViTConfig) -> int:
     """FLOPs of one crop through the tower, without its pooling head, which the model does not run."""
-    width, seen = config.width, config.patches + config.class_token
-    layer = seen * (4 * linear(width, width) + 2 * linear(width, config.hidden)) + attention(seen**2, width)
+    width, tokens = config.width, config.patches + config.class_token
+    layer = tokens * (4 * linear(width, width) + 2 * linear(width, config.hidden)) + attention(tokens**2, width)
     return config.patches * linear(3 * config.patch_px**2, width) + config.layers * layer
 
 
@@ -134,10 +134,10 @@ def _connector_flops(model: VLMConfig, work: Workload) -> int:
 def resampler_flops(config: ResamplerConfig, groups: int, features: int) -> int:
     """FLOPs of one pass. groups: sets of queries. features: of all groups together."""
     width, inner = config.width, config.heads * config.head_width
-    own = config.queries + config.instruction_tokens
-    queries, keys = groups * own, features + groups * own
+    latents = config.queries + config.instruction_tokens
+    queries, keys = groups * latents, features + groups * latents
     layer = queries * (2 * linear(width, inner) + 2 * linear(width, config.hidden))
-    layer += keys * linear(width, 2 * inner) + attention(own * keys, inner)
+    layer += keys * linear(width, 2 * inner) + attention(latents * keys, inner)
     flops = config.layers * layer + groups * config.queries * linear(width, config.out_width)
     instruction = linear(config.out_width, width) + linear(width, width)
     return flops + groups * config.instruction_tokens * instruction

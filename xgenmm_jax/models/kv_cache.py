@@ -1,4 +1,4 @@
-"""The decoder's key-value cache: an empty one, and its layers by themselves for loops over tokens.
+"""The decoder's key-value cache: an empty one, its sharding, and its layers by themselves for loops over tokens.
 
 `Phi3.extend` writes into it.
 """
@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int32, PyTree
 
 from xgenmm_jax.models.layers import Dtype
+from xgenmm_jax.ops.partitioning import constrain
 
 
 @runtime_checkable
@@ -31,8 +32,17 @@ class Cache(NamedTuple):
     """Already rotated."""
     value: Float[Array, "L B S K H"]
     segment_ids: Int32[Array, "1 B S"]
-    """0: nothing there (left padding, or not written yet)."""
+    """0: no token (left padding, or not written yet)."""
     positions: Int32[Array, "1 B S"]
+
+
+AXES = Cache(
+    key=("layers", "batch", None, "heads", "kv"),
+    value=("layers", "batch", None, "heads", "kv"),
+    segment_ids=(None, "batch", None),
+    positions=(None, "batch", None),
+)
+"""Logical axes of a cache's leaves: rows and key-value heads are sharded, where they divide."""
 
 
 def empty_cache(decoder: DecoderSizes, batch: int, capacity: int, dtype: Dtype) -> Cache:
@@ -40,6 +50,15 @@ def empty_cache(decoder: DecoderSizes, batch: int, capacity: int, dtype: Dtype) 
     shape = (decoder.layers, batch, capacity, decoder.kv_heads, decoder.head_width)
     zeros = jnp.zeros((1, batch, capacity), jnp.int32)
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), zeros, zeros)
+
+
+def sharded(cache: Cache) -> Cache:
+    """The cache with the sharding of `AXES`, of layers stacked or in tuples; for use under jit."""
+
+    def shard(leaves: PyTree, names: tuple[str | None, ...]) -> PyTree:
+        return jax.tree.map(lambda leaf: constrain(leaf, names), leaves)
+
+    return Cache(*map(shard, cache, AXES))
 
 
 def unstack_layers(params: Any, cache: Cache) -> tuple[tuple[Any, ...], Cache]:

@@ -1,4 +1,4 @@
-"""Layers that every model shares: linear maps and norms with named parameter axes, pixel scaling.
+"""Layers that every model shares: linear maps, norms and attention with named parameter axes, pixel scaling.
 
 Parameters are float32 and carry logical axis names; `training/sharding.py` maps the names to mesh axes.
 """
@@ -7,9 +7,13 @@ from typing import Literal
 
 from flax import linen as nn
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from xgenmm_jax.ops.attention import attend, sow_attention_weights
+from xgenmm_jax.ops.attention_choice import Implementation
+from xgenmm_jax.ops.masks import AttentionMask
 from xgenmm_jax.ops.matmul import Affine, matmul, norm_matmul
 from xgenmm_jax.ops.partitioning import constrain
 
@@ -60,7 +64,7 @@ class Linear(nn.Module):
             y = norm_matmul(x, norm, kernel.astype(self.dtype))
         if self.bias_init is None:
             return y
-        # A width that no table cuts in activations ("embed", "vision_embed") stays whole in the small bias.
+        # A width that no table shards in activations ("embed", "vision_embed") is not sharded in the small bias.
         axes = tuple("norm" if axis in ("embed", "vision_embed") else axis for axis in self.axes[count:])
         bias = self.param("bias", nn.with_logical_partitioning(self.bias_init, axes), self.outputs)
         return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
@@ -114,10 +118,58 @@ class RMSNorm(nn.Module):
         return (normed * scale.reshape((1,) * (x.ndim - 1) + (self.width,))).astype(x.dtype)
 
 
-def shard_batch(x: Array) -> Array:
-    """x, kept cut along its first axis as the batch is. Without axis rules (`nn.logical_axis_rules`) or mesh: x.
+class MultiHeadAttention(nn.Module):
+    """Attention with biases, of a sequence to itself or to a memory.
 
-    Without it, the compiler may follow a parameter's cut instead and gather activations where it should gather weights.
+    Without memory, queries, keys and values come from one kernel `qkv` [D 3 N H]; with it, queries come from `query`
+    [D N H], keys and values from `key_value` [E 2 N H]. axis: logical name of the widths D and E.
+    """
+
+    width: int
+    heads: int
+    axis: str
+    dtype: Dtype = "float32"
+    implementation: Implementation = "auto"
+
+    @nn.compact
+    def __call__(
+        self,
+        query: Float[Array, "n T D"],
+        memory: Float[Array, "n S E"] | None = None,
+        mask: AttentionMask = AttentionMask(),  # noqa: B008
+    ) -> Float[Array, "n T D"]:
+        if memory is None:
+            qkv = checkpoint_name(self._several(3, "qkv")(query), "qkv")
+            query, key, value = (qkv[..., part, :, :] for part in range(3))
+        else:
+            query_init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2))
+            query = self._linear(self._heads, (self.axis, "heads", "kv"), query_init, "query")(query)
+            key_value = self._several(2, "key_value")(memory)
+            query, key_value = checkpoint_name((query, key_value), "qkv")
+            key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
+        sow_attention_weights(self, query, key, mask)
+        context = attend(query, key, value, mask, implementation=self.implementation)
+        out_init = nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2)
+        out = self._linear((self.width,), ("heads", "kv", self.axis), out_init, "out")(context)
+        return checkpoint_name(out, "out_proj")
+
+    @property
+    def _heads(self) -> tuple[int, int]:
+        return self.heads, self.width // self.heads
+
+    def _several(self, count: int, name: str) -> Linear:
+        """`count` maps to all heads in one kernel, each drawn as if it stood alone."""
+        init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,))
+        return self._linear((count, *self._heads), (self.axis, None, "heads", "kv"), init, name)
+
+    def _linear(self, outputs: tuple[int, ...], axes: tuple[str | None, ...], init: Initializer, name: str) -> Linear:
+        return Linear(outputs, axes, init, nn.initializers.zeros, self.dtype, name=name)
+
+
+def shard_batch(x: Array) -> Array:
+    """x, its first axis sharded as the batch is. Without axis rules (`nn.logical_axis_rules`) or mesh: x.
+
+    Without it, the compiler may follow a parameter's sharding and gather activations where it should gather weights.
     """
     return constrain(x, ("batch",) + (None,) * (x.ndim - 1))
 

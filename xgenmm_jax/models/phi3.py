@@ -83,7 +83,10 @@ def rotate(
 
 
 class DecoderBlock(nn.Module):
-    """Pre-norm: x += attention(norm(x)); x += down(up * silu(gate)) of norm(x). No biases."""
+    """Pre-norm: x += attention(norm(x)); x += down(up * silu(gate)) of norm(x). No biases.
+
+    No `MultiHeadAttention`: between the linear maps stand rotary embedding and cache, and heads are grouped.
+    """
 
     config: Phi3Config
     dtype: Dtype
@@ -106,7 +109,7 @@ class DecoderBlock(nn.Module):
         group = config.heads // kv_heads
         init = nn.initializers.normal(config.init_std)
 
-        # Each key-value head stands behind its queries, so that cutting "heads" never parts a group.
+        # Each key-value head follows its queries, so that sharding "heads" never splits a group.
         qkv = Linear(
             outputs=(kv_heads, group + 2, head_width),
             axes=("embed", "heads", None, "kv"),
@@ -215,7 +218,7 @@ class Phi3(nn.Module):
         segment_ids: Int32[Array, "B T"],
         positions: Int32[Array, "B T"],
     ) -> Float[Array, "B T D"]:
-        """States after the last norm. Positions see earlier ones of their own segment, within the window.
+        """States after the last norm. Positions attend to earlier ones of their segment, within the window.
 
         Positions count up one by one inside a segment, else windows differ between implementations of attention
         (`packed_causal_mask`).
@@ -233,7 +236,7 @@ class Phi3(nn.Module):
         start: Int32[Array, ""] | int,
         layers: tuple[Any, ...] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache]:
-        """States of T new tokens that see the cache and themselves, and the cache with them at start..start + T.
+        """States of T new tokens that attend to the cache and themselves, and the cache with them at start..start + T.
 
         layers: each layer's parameters by itself, with a cache of `unstack_layers`; else the module's own, stacked.
 

@@ -48,7 +48,7 @@ def forward(
 ) -> Forward:
     """Features, vision tokens, logits, loss over `targets`, and the intermediates that `probe` names (`check_names`).
 
-    Only what is named is kept: attention weights of other parts are never computed.
+    Only what is named is returned: attention weights of other parts are never computed.
     """
     modules = {_module_path(config, name) for name in probe if not _is_attention(name) and name != EMBEDDINGS}
     collections = ["intermediates"] * bool(modules) + [ATTENTION] * any(map(_is_attention, probe))
@@ -66,8 +66,8 @@ def forward(
     (features, tokens, embeddings, logits), state = result if collections else (result, {})
     probed = {name: embeddings if name == EMBEDDINGS else _find(config, state, name) for name in probe}
     losses = -_log_probs(logits[:, :-1], batch.token_ids[:, 1:])
-    wanted = targets[:, 1:]
-    loss = jnp.sum(jnp.where(wanted, losses, 0.0)) / jnp.maximum(jnp.sum(wanted), 1)
+    is_target = targets[:, 1:]
+    loss = jnp.sum(jnp.where(is_target, losses, 0.0)) / jnp.maximum(jnp.sum(is_target), 1)
     return Forward(logits, loss, features, tokens, probed)
 
 
@@ -103,12 +103,12 @@ def names(config: VLMConfig) -> tuple[str, ...]:
         VLM(config).apply, method=_outputs, mutable=["intermediates", ATTENTION], capture_intermediates=True
     )
     _, state = jax.eval_shape(lambda params, batch: apply({"params": params}, batch), params, batch)
-    found = {EMBEDDINGS}
+    known = {EMBEDDINGS}
     for path, _ in jax.tree_util.tree_leaves_with_path(state["intermediates"]):
         keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-        found.add("/".join([_part(config, keys[0]), *keys[1:-1]]))
-    found |= {f"{_part(config, part)}/{ATTENTION}" for part in state[ATTENTION]}
-    return tuple(sorted(found))
+        known.add("/".join([_part(config, keys[0]), *keys[1:-1]]))
+    known |= {f"{_part(config, part)}/{ATTENTION}" for part in state[ATTENTION]}
+    return tuple(sorted(known))
 
 
 def check_names(config: VLMConfig, probe: Iterable[str]) -> tuple[str, ...]:

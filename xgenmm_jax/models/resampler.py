@@ -50,7 +50,11 @@ class ResamplerConfig:
 
 
 class ResamplerBlock(nn.Module):
-    """Latents attend to media and to themselves, then a feed-forward without biases."""
+    """Latents attend to media and to themselves, then a feed-forward without biases.
+
+    No `MultiHeadAttention`: keys come from two inputs through one kernel, which takes over the media's norm, and the
+    maps have open_flamingo's names, draws and no biases.
+    """
 
     config: ResamplerConfig
     dtype: Dtype
@@ -118,10 +122,10 @@ class Resampler(nn.Module):
         instruction: Float[Array, "n U D"] | None = None,
         instruction_mask: Bool[Array, "n U"] | None = None,
     ) -> Float[Array, "n Q D"]:
-        """media_mask: True where a feature is seen; a group without any is fine, the latents see themselves.
+        """media_mask: True where a feature is attended to; a group may have none, the latents attend to themselves too.
 
         instruction: text embeddings; projected, they stand beside the latents as queries and keys, and only the
-        latents' outputs are kept. Unlike the v1 release, which computed this mask and forgot it, padding is not seen.
+        latents' outputs are returned. Padding is masked; the v1 release computed this mask and did not use it.
         """
         config = self.config
         groups = media.shape[0]

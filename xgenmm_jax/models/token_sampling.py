@@ -29,8 +29,8 @@ class TokenSampling(Enum):
     FIXED_RESOLUTION = "fixed_resolution"
 
 
-class CropPlace(NamedTuple):
-    """Where each crop of a row stands in its image."""
+class CropPosition(NamedTuple):
+    """Position of each crop of a row in its image."""
 
     image: Int32[Array, "B C"]
     """0 for padding crops."""
@@ -42,8 +42,8 @@ class CropPlace(NamedTuple):
     """Of the image's grid, at least 1."""
 
 
-def crop_places(batch: Batch) -> CropPlace:
-    """Places from crop_image and image_grid. A row of images with 3 and 1 crops: first 0 0 0 3, number 0 1 2 0."""
+def crop_positions(batch: Batch) -> CropPosition:
+    """Positions from crop_image and image_grid. A row of images with 3 and 1 crops: first 0 0 0 3, number 0 1 2 0."""
     crops = batch.crop_image.shape[1]
     index = jnp.broadcast_to(jnp.arange(crops, dtype=jnp.int32)[None], batch.crop_image.shape)
     previous = jnp.pad(batch.crop_image[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
@@ -51,59 +51,60 @@ def crop_places(batch: Batch) -> CropPlace:
     first = jax.lax.cummax(jnp.where(is_first, index, 0), axis=1)
     image = jnp.maximum(batch.crop_image, 0)
     columns = jnp.take_along_axis(batch.image_grid[..., 0], image, axis=1)
-    return CropPlace(image, first, index - first, jnp.maximum(columns, 1))
+    return CropPosition(image, first, index - first, jnp.maximum(columns, 1))
 
 
-def cells_of_crops(place: CropPlace, grid: int) -> tuple[Int32[Array, "B C P"], Int32[Array, "B C P"]]:
-    """Canvas row and column of each patch of each crop; those of global views mean nothing."""
-    crop = jnp.maximum(place.number - 1, 0)
+def cells_of_crops(position: CropPosition, grid: int) -> tuple[Int32[Array, "B C P"], Int32[Array, "B C P"]]:
+    """Canvas row and column of each patch of each crop; ignore those of global views."""
+    crop = jnp.maximum(position.number - 1, 0)
     patch = jnp.arange(grid * grid, dtype=jnp.int32)[None, None]
-    row = (crop // place.columns)[..., None] * grid + patch // grid
-    column = (crop % place.columns)[..., None] * grid + patch % grid
+    row = (crop // position.columns)[..., None] * grid + patch // grid
+    column = (crop % position.columns)[..., None] * grid + patch % grid
     return row, column
 
 
-def cells_of_strips(place: CropPlace, grid: int) -> tuple[Int32[Array, "B C P"], Int32[Array, "B C P"]]:
+def cells_of_strips(position: CropPosition, grid: int) -> tuple[Int32[Array, "B C P"], Int32[Array, "B C P"]]:
     """Canvas row and column of each cell of each strip: strip s holds cells s * P .. s * P + P of the raster.
 
     Two columns of 2 x 2 patches: strip 0 is canvas row 0 (4 cells wide), strip 1 is row 1.
     """
-    cell = jnp.maximum(place.number - 1, 0)[..., None] * grid**2 + jnp.arange(grid * grid, dtype=jnp.int32)[None, None]
-    canvas_width = (place.columns * grid)[..., None]
+    strip = jnp.maximum(position.number - 1, 0)
+    cell = strip[..., None] * grid**2 + jnp.arange(grid * grid, dtype=jnp.int32)[None, None]
+    canvas_width = (position.columns * grid)[..., None]
     return cell // canvas_width, cell % canvas_width
 
 
 def is_picture(
-    batch: Batch, place: CropPlace, row: Int32[Array, "B C P"], column: Int32[Array, "B C P"]
+    batch: Batch, position: CropPosition, row: Int32[Array, "B C P"], column: Int32[Array, "B C P"]
 ) -> Bool[Array, "B C P"]:
     """True for canvas cells inside image_valid, and for every cell of a global view."""
-    valid = jnp.take_along_axis(batch.image_valid, place.image[..., None], axis=1)[:, :, None]
+    valid = jnp.take_along_axis(batch.image_valid, position.image[..., None], axis=1)[:, :, None]
     inside = (row >= valid[..., 0]) & (row < valid[..., 1]) & (column >= valid[..., 2]) & (column < valid[..., 3])
-    return inside | (place.number == 0)[..., None]
+    return inside | (position.number == 0)[..., None]
 
 
 def group_crops(
     features: Float[Array, "B C P E"], batch: Batch, grid: int
 ) -> tuple[Float[Array, "B C P E"], Bool[Array, "B C P"]]:
     """Each crop by itself, and which of its patches are picture."""
-    place = crop_places(batch)
-    return features, is_picture(batch, place, *cells_of_crops(place, grid))
+    position = crop_positions(batch)
+    return features, is_picture(batch, position, *cells_of_crops(position, grid))
 
 
 def group_strips(
     features: Float[Array, "B C P E"], batch: Batch, grid: int
 ) -> tuple[Float[Array, "B C P E"], Bool[Array, "B C P"]]:
-    """Global views as they are; in the place of crop 1, 2, ... of an image, run 1, 2, ... of its canvas' raster."""
+    """Global views as they are; instead of crop 1, 2, ... of an image, run 1, 2, ... of its canvas' raster."""
     rows, crops, patches, width = features.shape
-    place = crop_places(batch)
-    row, column = cells_of_strips(place, grid)
-    crop = place.first[..., None] + 1 + (row // grid) * place.columns[..., None] + column // grid
+    position = crop_positions(batch)
+    row, column = cells_of_strips(position, grid)
+    crop = position.first[..., None] + 1 + (row // grid) * position.columns[..., None] + column // grid
     source = crop * patches + (row % grid) * grid + column % grid
-    own = (jnp.arange(crops, dtype=jnp.int32)[:, None] * patches + jnp.arange(patches, dtype=jnp.int32)[None])[None]
-    source = jnp.where((place.number == 0)[..., None], own, source)
+    same = (jnp.arange(crops, dtype=jnp.int32)[:, None] * patches + jnp.arange(patches, dtype=jnp.int32)[None])[None]
+    source = jnp.where((position.number == 0)[..., None], same, source)
     flat = features.reshape(rows, crops * patches, width)
     grouped = jnp.take_along_axis(flat, source.reshape(rows, crops * patches, 1), axis=1)
-    return grouped.reshape(features.shape), is_picture(batch, place, row, column)
+    return grouped.reshape(features.shape), is_picture(batch, position, row, column)
 
 
 def group_images(
@@ -121,9 +122,9 @@ def group_images(
     first = jnp.argmax(belongs, axis=-1)
     crop = first[..., None] + jnp.arange(max_crops)[None, None]
     taken = jnp.minimum(crop, crops - 1).reshape(rows, images * max_crops)
-    own = (crop < crops) & jnp.take_along_axis(belongs, jnp.minimum(crop, crops - 1), axis=2)
+    is_member = (crop < crops) & jnp.take_along_axis(belongs, jnp.minimum(crop, crops - 1), axis=2)
     grouped = jnp.take_along_axis(features, taken[..., None, None], axis=1)
     mask = jnp.take_along_axis(picture, taken[..., None], axis=1).reshape(rows, images, max_crops, patches)
-    mask &= own[..., None]
+    mask &= is_member[..., None]
     size = max_crops * patches
     return grouped.reshape(rows, images, size, width), mask.reshape(rows, images, size)

@@ -13,9 +13,8 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, shard_batch
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, MultiHeadAttention, shard_batch
 from xgenmm_jax.models.remat import Remat, scan_layers
-from xgenmm_jax.ops.attention import attend, sow_attention_weights
 from xgenmm_jax.ops.attention_choice import Implementation
 
 EPSILON = 1e-6
@@ -70,40 +69,6 @@ class ViTConfig:
         return self.grid**2
 
 
-class SelfAttention(nn.Module):
-    """Bidirectional attention with biases; q, k and v come from one kernel [E 3 N H]."""
-
-    width: int
-    heads: int
-    dtype: Dtype
-    implementation: Implementation
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n P E"]) -> Float[Array, "n P E"]:
-        head_width = self.width // self.heads
-        qkv = Linear(
-            outputs=(3, self.heads, head_width),
-            axes=("vision_embed", None, "heads", "kv"),
-            kernel_init=nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,)),
-            bias_init=nn.initializers.zeros,
-            dtype=self.dtype,
-            name="qkv",
-        )(x)
-        qkv = checkpoint_name(qkv, "qkv")
-        query, key, value = qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
-        sow_attention_weights(self, query, key)
-        context = attend(query, key, value, implementation=self.implementation)
-        out = Linear(
-            outputs=(self.width,),
-            axes=("heads", "kv", "vision_embed"),
-            kernel_init=nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2),
-            bias_init=nn.initializers.zeros,
-            dtype=self.dtype,
-            name="out",
-        )(context)
-        return checkpoint_name(out, "out_proj")
-
-
 def activate(x: Float[Array, "*n"], activation: Activation) -> Float[Array, "*n"]:
     if activation == "quick_gelu":
         return x * jax.nn.sigmoid(1.702 * x)
@@ -137,9 +102,9 @@ class EncoderBlock(nn.Module):
     def __call__(self, x: Float[Array, "n P E"]) -> tuple[Float[Array, "n P E"], None]:
         config = self.config
         x = checkpoint_name(x, "layer_input")
-        x = x + SelfAttention(config.width, config.heads, self.dtype, config.attention, name="attention")(
-            LayerNorm(config.width, config.epsilon, self.dtype, name="norm1")(x)
-        )
+        x = x + MultiHeadAttention(
+            config.width, config.heads, "vision_embed", self.dtype, config.attention, name="attention"
+        )(LayerNorm(config.width, config.epsilon, self.dtype, name="norm1")(x))
         x = x + FeedForward(config.width, config.hidden, self.dtype, config.activation, name="mlp")(
             LayerNorm(config.width, config.epsilon, self.dtype, name="norm2")(x)
         )
@@ -154,33 +119,15 @@ class PoolingHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "n P E"]) -> Float[Array, "n E"]:
-        width, heads = self.config.width, self.config.heads
-        head_width = width // heads
+        width = self.config.width
         probe = self.param(
             "probe", nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, "vision_embed")), (1, width)
         )
-        query_in = jnp.broadcast_to(probe.astype(self.dtype)[None], (features.shape[0], 1, width))
-        axes = ("vision_embed", "heads", "kv")
-        init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2))
-        zeros = nn.initializers.zeros
-        query = Linear((heads, head_width), axes, init, zeros, self.dtype, name="query")(query_in)
-        key_value = Linear(
-            (2, heads, head_width),
-            ("vision_embed", None, "heads", "kv"),
-            nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,)),
-            zeros,
-            self.dtype,
-            name="key_value",
-        )(features)
-        context = attend(query, key_value[..., 0, :, :], key_value[..., 1, :, :])
-        x = Linear(
-            (width,),
-            ("heads", "kv", "vision_embed"),
-            nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2),
-            zeros,
-            self.dtype,
-            name="out",
-        )(context)
+        query = jnp.broadcast_to(probe.astype(self.dtype)[None], (features.shape[0], 1, width))
+        attention = MultiHeadAttention(width, self.config.heads, "vision_embed", self.dtype)
+        # Its parameters stand beside the probe, without a level of their own.
+        nn.share_scope(self, attention)
+        x = attention(query, features)
         x = x + FeedForward(width, self.config.hidden, self.dtype, self.config.activation, name="mlp")(
             LayerNorm(width, self.config.epsilon, self.dtype, name="norm")(x)
         )

@@ -12,10 +12,9 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, MultiHeadAttention
 from xgenmm_jax.models.remat import Remat, scan_layers
 from xgenmm_jax.models.vit import EPSILON, FeedForward
-from xgenmm_jax.ops.attention import attend
 from xgenmm_jax.ops.masks import AttentionMask
 
 
@@ -30,57 +29,10 @@ class CaptionerConfig:
     remat: Remat = "none"
 
 
-class Attention(nn.Module):
-    """Attention with biases, from x to memory (x itself where they are the same)."""
-
-    width: int
-    memory_width: int
-    heads: int
-    dtype: Dtype
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "n T D"],
-        memory: Float[Array, "n S E"],
-        mask: AttentionMask,
-    ) -> Float[Array, "n T D"]:
-        head_width = self.width // self.heads
-        zeros = nn.initializers.zeros
-        query = Linear(
-            outputs=(self.heads, head_width),
-            axes=("embed", "heads", "kv"),
-            kernel_init=nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2)),
-            bias_init=zeros,
-            dtype=self.dtype,
-            name="query",
-        )(x)
-        key_value = Linear(
-            outputs=(2, self.heads, head_width),
-            axes=("embed", None, "heads", "kv"),
-            kernel_init=nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,)),
-            bias_init=zeros,
-            dtype=self.dtype,
-            name="key_value",
-        )(memory)
-        query, key_value = checkpoint_name((query, key_value), "qkv")
-        context = attend(query, key_value[..., 0, :, :], key_value[..., 1, :, :], mask)
-        out = Linear(
-            outputs=(self.width,),
-            axes=("heads", "kv", "embed"),
-            kernel_init=nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2),
-            bias_init=zeros,
-            dtype=self.dtype,
-            name="out",
-        )(context)
-        return checkpoint_name(out, "out_proj")
-
-
 class CaptionerBlock(nn.Module):
     """Pre-norm: self-attention, attention to the patch features, feed-forward."""
 
     config: CaptionerConfig
-    feature_width: int
     dtype: Dtype
 
     @nn.compact
@@ -93,11 +45,9 @@ class CaptionerBlock(nn.Module):
         width, heads = self.config.width, self.config.heads
         x = checkpoint_name(x, "layer_input")
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm1")(x)
-        x = x + Attention(width, width, heads, self.dtype, name="self_attention")(normed, normed, mask)
+        x = x + MultiHeadAttention(width, heads, "embed", self.dtype, name="self_attention")(normed, normed, mask)
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm2")(x)
-        x = x + Attention(width, self.feature_width, heads, self.dtype, name="cross_attention")(
-            normed, features, AttentionMask()
-        )
+        x = x + MultiHeadAttention(width, heads, "embed", self.dtype, name="cross_attention")(normed, features)
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm3")(x)
         return x + FeedForward(width, self.config.hidden, self.dtype, name="mlp")(normed), None
 
@@ -118,8 +68,8 @@ class Captioner(nn.Module):
         """Float32 logits; those at t predict token_ids[:, t].
 
         token_ids: the caption from its first token, ended by an end token, padded at will (mask the loss there).
-        parallel: False: position t is fed token t - 1 (a start vector at t = 0) and sees what is not later. True:
-        every position is fed the same mask vector and sees all, so only the picture tells what the tokens are.
+        parallel: False: position t is fed token t - 1 (a start vector at t = 0) and attends to itself and earlier
+        ones. True: every position is fed the same mask vector and attends to all: only the picture tells the tokens.
         """
         config = self.config
         length = token_ids.shape[1]
@@ -141,7 +91,7 @@ class Captioner(nn.Module):
         mask = AttentionMask(dense=causal[None] | parallel[:, None, None])
 
         block = scan_layers(CaptionerBlock, config.layers, config.remat, broadcast_inputs=2)
-        x, _ = block(config, features.shape[-1], self.dtype, name="layers")(x.astype(self.dtype), features, mask)
+        x, _ = block(config, self.dtype, name="layers")(x.astype(self.dtype), features, mask)
         x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x)
         head = Linear(
             outputs=(config.vocab_size,),

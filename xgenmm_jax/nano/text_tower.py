@@ -10,10 +10,9 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, MultiHeadAttention
 from xgenmm_jax.models.remat import Remat, scan_layers
 from xgenmm_jax.models.vit import EPSILON, FeedForward
-from xgenmm_jax.nano.captioner import Attention
 from xgenmm_jax.ops.masks import AttentionMask, key_padding_mask
 
 
@@ -52,7 +51,8 @@ class TextBlock(nn.Module):
         width = self.config.width
         x = checkpoint_name(x, "layer_input")
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm1")(x)
-        x = x + Attention(width, width, self.config.heads, self.dtype, name="attention")(normed, normed, mask)
+        attention = MultiHeadAttention(width, self.config.heads, "embed", self.dtype, name="attention")
+        x = x + attention(normed, normed, mask)
         normed = LayerNorm(width, EPSILON, self.dtype, name="norm2")(x)
         return x + FeedForward(width, self.config.hidden, self.dtype, name="mlp")(normed), None
 

@@ -66,27 +66,27 @@ def attend(
 
 
 def _decodes_by_kernel(query: Float[Array, "B T N H"], key: Float[Array, "B S K H"], implementation: str) -> bool:
-    """Whether one query a row goes through the GPU's decoding kernel. Over a mesh XLA decodes, which can be cut."""
+    """Whether one query a row goes through the GPU's decoding kernel. Over a mesh XLA decodes, which is sharded."""
     possible = attention_decode.is_possible(query.shape[2] // key.shape[2], key.shape[1])
     return possible and on_one_gpu() and implementation in ("auto", "flash")
 
 
 def _on_every_device(kernel, query, key, value, query_segments, key_segments) -> Float[Array, "B T N H"]:
-    """The kernel on each device's own rows and heads, by the axis rules in force: the compiler cannot cut a kernel."""
+    """The kernel on each device's rows and heads, by the axis rules in force: the compiler cannot shard a kernel."""
     mesh = jax.sharding.get_abstract_mesh()
     if on_one_device() or mesh.manual_axes:
         return kernel(query, key, value, query_segments, key_segments)
     batch = _mesh_axes(mesh, "batch", query.shape[0])
-    # Key-value heads and their queries are cut alike, or not at all.
+    # Key-value heads and their queries are sharded alike, or not at all.
     heads = jax.P(batch, None, _mesh_axes(mesh, "heads", key.shape[2]), None)
     row = jax.P(batch, None)
-    # Kernels say nothing of how their results vary over devices, which check_vma wants to know.
-    cut = jax.shard_map(kernel, in_specs=(heads, heads, heads, row, row), out_specs=heads, check_vma=False)
-    return cut(query, key, value, query_segments, key_segments)
+    # check_vma needs to know how results vary over devices, which kernels do not declare.
+    sharded = jax.shard_map(kernel, in_specs=(heads, heads, heads, row, row), out_specs=heads, check_vma=False)
+    return sharded(query, key, value, query_segments, key_segments)
 
 
 def _mesh_axes(mesh: jax.sharding.AbstractMesh, name: str, size: int) -> tuple[str, ...] | None:
-    """Mesh axes over which an axis of this logical name is cut; None where they do not divide it, as for parameters."""
+    """Mesh axes that shard an axis of this logical name; None where they do not divide it, as for parameters."""
     axes = dict(nn.get_logical_axis_rules()).get(name) or ()
     axes = (axes,) if isinstance(axes, str) else tuple(axes)
     return axes if axes and size % math.prod(mesh.shape[axis] for axis in axes) == 0 else None
@@ -99,9 +99,9 @@ def sow_attention_weights(
     mask: AttentionMask = AttentionMask(),  # noqa: B008
     window: SlidingWindow | None = None,
 ) -> None:
-    """Sows the weights [B N T S] under the module's "attention", where a caller has made that collection mutable.
+    """Sows the weights [B N T S] under the module's "attention", where that collection is mutable.
 
-    Layers of a scan stack theirs on a leading axis. XLA computes them, whatever computes `attend`.
+    Layers of a scan stack theirs on a leading axis. XLA computes them, whichever implementation `attend` takes.
     """
     # While initialising every collection is mutable.
     if module.is_mutable_collection("attention") and not module.is_initializing():

@@ -1,13 +1,13 @@
 """Attention on an NVIDIA GPU: flash attention in Pallas (Triton), with segments, causal order and windows.
 
-Blocks of keys that no query of a block sees are never read, so packed rows cost what their segments cost, not what
-the row costs. cuDNN's packed layout, the other way to that, is private in JAX, wants a most number of segments and
+Blocks of keys that a block of queries does not attend to are never read: packed rows cost what their segments cost, not
+what the row costs. cuDNN's packed layout, the other way to that, is private in JAX, wants a most number of segments and
 leaves padding unwritten; its public interface takes masks as a dense bias. This file uses JAX's public names alone.
 
 Source: FlashAttention-2 (arXiv 2307.08691). Backward is two kernels that add in a fixed order, so a resumed run has the
 losses of an unbroken one; cuDNN's adds atomically. On an H200 the kernels before widths went in parts and blocks that
-are seen whole lost their mask gave XLA's values and gradients; those here have met Pallas' interpreter, the lowering to
-Triton, and Triton's compiler for Hopper (wgmma, no spills), not a GPU
+are visible whole lost their mask gave XLA's values and gradients; those here have met Pallas' interpreter, the lowering
+to Triton, and Triton's compiler for Hopper (wgmma, no spills), not a GPU
 (docs/log/kernels_gpu.md#not-run-on-any-accelerator). `pytest -m gpu tests/models` is the check that remains. JAX 0.12
 warns that a future version drops Pallas' Triton backend; both pinned versions have it.
 """
@@ -34,9 +34,10 @@ from xgenmm_jax.ops.triton_kernels import (
 ROW_MULTIPLE = 128
 """Rows are padded to a multiple of this, which every block divides."""
 
+
 @dataclass(frozen=True)
 class Tile:
-    """How a kernel is cut: rows that a program keeps, rows of the other side that it takes at a time, its warps and the
+    """Tiling of a kernel: rows that a program holds, rows of the other side that it takes at a time, its warps and the
     depth of its pipeline of loads."""
 
     rows: int
@@ -71,7 +72,7 @@ def flash_attention(
     checkpoint_name: str,
     interpret: bool,
 ) -> Float[Array, "B T N H"]:
-    """softmax(query key^T / sqrt(H)) value over the keys of a query's own segment; segment 0 sees and is seen by none.
+    """softmax(query key^T / sqrt(H)) value over the keys of a query's own segment; segment 0 is padding, without keys.
 
     causal: only keys that are not later; of these the `left` before the query and its own, or all where it is None.
     Both count rows of the array. A query without keys gets 0 and passes back no gradient. checkpoint_name: what a
@@ -118,11 +119,11 @@ def block_ranges(
     column_block: int,
     order: Order,
 ) -> Int32[Array, "B r 4"]:
-    """Which blocks of columns a block of rows sees: the first, those from where to where it sees whole, and the end.
+    """Range of the blocks of columns that a block of rows reads: first, first whole, first behind the whole ones, end.
 
-    A row sees columns of its segment, those whose number minus its own `order` allows. Blocks outside of the range are
-    not seen, and of those inside some may not be. Whole: every row sees every column, so that no mask is needed; where
-    there is none, both bounds are the end. Segments 1 1 1 1 2 2 0 0, causal, blocks of 2: (0, 1, 1, 1), (0, 0, 1, 2),
+    A row attends to the columns of its segment whose offset from it `order` allows. Blocks outside of the range are
+    hidden, and some inside may be. Whole: every row attends to every column, so that no mask is needed; where no block
+    is whole, both bounds are the end. Segments 1 1 1 1 2 2 0 0, causal, blocks of 2: (0, 1, 1, 1), (0, 0, 1, 2),
     (2, 3, 3, 3), (0, 0, 0, 0).
     """
     row_low, row_high, row_whole = _segment_span(row_segments, row_block)
@@ -162,7 +163,7 @@ def _segment_span(
 
 
 class _Specs(NamedTuple):
-    """What a program sees of arrays [B R N H], [B R], [B N R], [B blocks 4]. Its place is (block, head, batch row)."""
+    """Blocks of arrays [B R N H], [B R], [B N R], [B blocks 4] for a program of the grid (block, head, batch row)."""
 
     heads: pl.BlockSpec
     row: pl.BlockSpec
@@ -170,8 +171,8 @@ class _Specs(NamedTuple):
     ranges: pl.BlockSpec
 
 
-def _own(block: int, width: int) -> _Specs:
-    """The program's own block of rows and own head."""
+def _block_specs(block: int, width: int) -> _Specs:
+    """The block of rows and the head that the program computes."""
     return _Specs(
         heads=pl.BlockSpec((None, block, None, padded_width(width)), lambda i, n, b: (b, i, n, 0)),
         row=pl.BlockSpec((None, block), lambda i, n, b: (b, i)),
@@ -189,7 +190,7 @@ def _context(query, key, value, query_segments, key_segments, options: _Options)
     block, step = FORWARD.rows, FORWARD.step
     (batch, length, heads, width), keys = query.shape, key.shape[1]
     group = heads // key.shape[2]
-    own = _own(block, width)
+    specs = _block_specs(block, width)
     key_head = pl.BlockSpec(
         (None, keys, None, padded_width(width)), lambda i, n, b: (b, 0, jax.lax.div(n, group), 0)
     )
@@ -197,8 +198,8 @@ def _context(query, key, value, query_segments, key_segments, options: _Options)
     return pl.pallas_call(
         functools.partial(forward_kernel, width=width, step=step, order=options.order),
         grid=(length // block, heads, batch),
-        in_specs=[own.heads, key_head, key_head, own.row, key_row, own.ranges],
-        out_specs=[own.heads, own.per_head],
+        in_specs=[specs.heads, key_head, key_head, specs.row, key_row, specs.ranges],
+        out_specs=[specs.heads, specs.per_head],
         out_shape=[
             jax.ShapeDtypeStruct(query.shape, value.dtype),
             jax.ShapeDtypeStruct((batch, heads, length), jnp.float32),
@@ -216,17 +217,17 @@ def _query_gradient(query, key, value, query_segments, key_segments, grad, log_t
     block, step = QUERY_GRADIENT.rows, QUERY_GRADIENT.step
     (batch, length, heads, width), keys = query.shape, key.shape[1]
     group = heads // key.shape[2]
-    own = _own(block, width)
+    specs = _block_specs(block, width)
     key_head = pl.BlockSpec(
         (None, keys, None, padded_width(width)), lambda i, n, b: (b, 0, jax.lax.div(n, group), 0)
     )
     key_row = pl.BlockSpec((None, keys), lambda i, n, b: (b, 0))
-    of_queries = [own.heads, own.per_head, own.per_head]
+    of_queries = [specs.heads, specs.per_head, specs.per_head]
     return pl.pallas_call(
         functools.partial(query_gradient_kernel, width=width, step=step, order=options.order),
         grid=(length // block, heads, batch),
-        in_specs=[own.heads, key_head, key_head, own.row, key_row, *of_queries, own.ranges],
-        out_specs=own.heads,
+        in_specs=[specs.heads, key_head, key_head, specs.row, key_row, *of_queries, specs.ranges],
+        out_specs=specs.heads,
         out_shape=jax.ShapeDtypeStruct(query.shape, query.dtype),
         compiler_params=_compiler_params(QUERY_GRADIENT),
         interpret=options.interpret,
@@ -241,7 +242,7 @@ def _key_value_gradients(query, key, value, query_segments, key_segments, grad, 
     block, step = KEY_VALUE_GRADIENT.rows, KEY_VALUE_GRADIENT.step
     (batch, keys, kv_heads, width), (length, heads) = key.shape, query.shape[1:3]
     group = heads // kv_heads
-    own = _own(block, width)
+    specs = _block_specs(block, width)
     query_group = pl.BlockSpec((None, length, group, padded_width(width)), lambda i, k, b: (b, 0, k, 0))
     query_row = pl.BlockSpec((None, length), lambda i, k, b: (b, 0))
     per_query = pl.BlockSpec((None, group, length), lambda i, k, b: (b, k, 0))
@@ -249,8 +250,8 @@ def _key_value_gradients(query, key, value, query_segments, key_segments, grad, 
     return pl.pallas_call(
         functools.partial(key_value_gradient_kernel, width=width, step=step, order=options.order),
         grid=(keys // block, kv_heads, batch),
-        in_specs=[query_group, own.heads, own.heads, query_row, own.row, *of_queries, own.ranges],
-        out_specs=[own.heads, own.heads],
+        in_specs=[query_group, specs.heads, specs.heads, query_row, specs.row, *of_queries, specs.ranges],
+        out_specs=[specs.heads, specs.heads],
         out_shape=[jax.ShapeDtypeStruct(key.shape, key.dtype), jax.ShapeDtypeStruct(value.shape, value.dtype)],
         compiler_params=_compiler_params(KEY_VALUE_GRADIENT),
         interpret=options.interpret,

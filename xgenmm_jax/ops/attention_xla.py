@@ -19,8 +19,8 @@ def xla_attention(
 ) -> Float[Array, "B T N H"]:
     """softmax(query key^T / sqrt(H)) value over the keys that `mask` shows; None shows all.
 
-    causal: the caller's word that the queries are the last of the keys and that its mask hides every later key, so
-    that those need not be computed. Scores and softmax are float32, the second product takes the values' dtype. A query
+    causal: True only where the queries are the last of the keys and the mask hides every later key; those are not
+    computed then. Scores and softmax are float32, the second product takes the values' dtype. A query
     without keys gets the mean of some values.
     """
     length, before = query.shape[1], key.shape[1] - query.shape[1]
@@ -30,8 +30,9 @@ def xla_attention(
     contexts = []
     for start in range(0, length, chunk):
         end = min(start + chunk, length)
-        seen = None if mask is None else mask[:, start:end, : before + end]
-        contexts.append(dense_attention(query[:, start:end], key[:, : before + end], value[:, : before + end], seen))
+        chunk_mask = None if mask is None else mask[:, start:end, : before + end]
+        key_chunk, value_chunk = key[:, : before + end], value[:, : before + end]
+        contexts.append(dense_attention(query[:, start:end], key_chunk, value_chunk, chunk_mask))
     return jnp.concatenate(contexts, axis=1)
 
 
@@ -63,7 +64,7 @@ def dense_attention(
 def group_heads(x: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B K R H"]:
     """Heads before positions, those of a group below each other: R is a group's heads times T.
 
-    Plain batched products then, 3 times faster on a CPU than the einsum "BTKGH,BSKH->BKGTS".
+    The einsums become plain batched products, 3 times faster on a CPU than "BTKGH,BSKH->BKGTS".
     """
     batch, length, heads, width = x.shape
     x = x.reshape(batch, length, kv_heads, heads // kv_heads, width).transpose(0, 2, 3, 1, 4)
@@ -71,7 +72,7 @@ def group_heads(x: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B K 
 
 
 def ungroup_heads(x: Float[Array, "B K R H"], heads: int) -> Float[Array, "B T N H"]:
-    """What `group_heads` began with."""
+    """The inverse of `group_heads`."""
     batch, kv_heads, _, width = x.shape
     x = x.reshape(batch, kv_heads, heads // kv_heads, -1, width).transpose(0, 3, 1, 2, 4)
     return x.reshape(batch, -1, heads, width)

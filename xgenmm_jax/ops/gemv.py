@@ -50,8 +50,8 @@ def gemv(
 def _tangent(interpret, primals, tangents):
     # XLA's products: decoding is never differentiated, but a batch of one position may be trained on.
     (vector, matrix), (d_vector, d_matrix) = primals, tangents
-    product = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
-    return gemv(vector, matrix, interpret), product(d_vector, matrix) + product(vector, d_matrix)
+    dot = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
+    return gemv(vector, matrix, interpret), dot(d_vector, matrix) + dot(vector, d_matrix)
 
 
 def _kernel(vector_ref, matrix_ref, sums_ref, *, steps: int):

@@ -1,6 +1,6 @@
 """Logical axis names to mesh axes, by shape; the table of names is `training/sharding.py`'s.
 
-Models and generation name the axes of their activations here and know no mesh: without one, nothing happens.
+Models and generation name the axes of their activations here and know no mesh; without one, nothing is sharded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
 Rules = Mapping[str, tuple[str, ...]]
-"""Logical axis to the mesh axes that cut it, ()  for none."""
+"""Logical axis to the mesh axes over which it is sharded, () for none."""
 
 
 class ShardingContext(NamedTuple):
-    """A mesh and the rules by which activations are cut over it."""
+    """A mesh and the rules by which activations are sharded over it."""
 
     mesh: Mesh
     rules: Rules
 
     def __call__(self) -> contextlib.ExitStack:
-        """Context in which what is traced is cut over the mesh. Enter it again for every call of a jitted function."""
+        """Context in which tracing shards over the mesh. Enter it again for every call of a jitted function."""
         stack = contextlib.ExitStack()
         stack.enter_context(jax.set_mesh(self.mesh))
         stack.enter_context(nn.logical_axis_rules([(name, axes or None) for name, axes in self.rules.items()]))
@@ -34,7 +34,7 @@ class ShardingContext(NamedTuple):
 def spec(names: Sequence[str | None], shape: Sequence[int], rules: Rules, sizes: Mapping[str, int]) -> PartitionSpec:
     """Mesh axes of an array's axes. sizes: of the mesh, by axis.
 
-    A mesh axis serves the first array axis that claims it, and an axis that does not divide evenly stays whole, so no
+    A mesh axis serves the first array axis that claims it, and an axis that does not divide evenly is not sharded. No
     mesh axis stands twice: ("vision_embed", "embed"), both on fsdp, gives ("fsdp", None).
 
     Raises ValueError where names and axes differ in number, a name is not in the rules, or stands twice.
@@ -63,12 +63,12 @@ def is_box(leaf: Any) -> bool:
 
 
 def unboxed(tree: Any) -> Any:
-    """The tree without boxes. Not `nn.unbox`, which under a mesh constrains the values, and so wants arrays."""
+    """The tree without boxes. Not `nn.unbox`, which under a mesh constrains the values, and so needs arrays."""
     return jax.tree.map(lambda leaf: leaf.value if is_box(leaf) else leaf, tree, is_leaf=is_box)
 
 
 def constrain(x: Array, names: Sequence[str | None]) -> Array:
-    """x, kept cut as its axis names say. Without rules (`nn.logical_axis_rules`) or mesh (`jax.set_mesh`): x."""
+    """x, sharded as its axis names say. Without rules (`nn.logical_axis_rules`) or mesh (`jax.set_mesh`): x."""
     rules = {name: tuple(axes) if isinstance(axes, tuple) else () for name, axes in nn.get_logical_axis_rules()}
     mesh = jax.sharding.get_abstract_mesh()
     if not rules or mesh.empty:
@@ -79,7 +79,7 @@ def constrain(x: Array, names: Sequence[str | None]) -> Array:
 def platform() -> str:
     """Platform (cpu, gpu, tpu) of the devices of the mesh in force; without a mesh that of the only device.
 
-    Without a mesh and with several devices it says cpu: nothing tells how arrays lie on them, and only XLA finds out.
+    Without a mesh and with several devices it is cpu: how arrays are sharded is unknown then, and only XLA takes any.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is not None:
@@ -88,11 +88,11 @@ def platform() -> str:
 
 
 def on_one_device() -> bool:
-    """Whether what is traced is cut over no mesh."""
+    """Whether traced functions run on one device: without a mesh, or over one of size 1."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.empty or mesh.size == 1
 
 
 def on_one_gpu() -> bool:
-    """Whether what is traced runs whole on an NVIDIA GPU, so that kernels may stand in it as they are."""
+    """Whether traced functions run on one NVIDIA GPU, so that they can call kernels without `shard_map`."""
     return on_one_device() and platform() == "gpu"

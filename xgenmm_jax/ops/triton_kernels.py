@@ -15,7 +15,7 @@ from jax.experimental.pallas import triton as plgpu
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-NOTHING = -1e30
+HIDDEN = -1e30
 """Score of a hidden key: finite, so that the difference of two of them is 0 and not NaN."""
 
 LOG2_E = math.log2(math.e)
@@ -26,13 +26,13 @@ SMALLEST_PART = 16
 
 @dataclass(frozen=True)
 class Order:
-    """Offsets of key minus query that are seen lie in [least, most]; None: no limit."""
+    """Keys whose offset from the query lies in [least, most] are visible; None: no limit."""
 
     least: int | None
     most: int | None
 
     def reversed(self) -> "Order":
-        """The same, seen from the keys: offsets of query minus key."""
+        """The same for offsets of the query from the key."""
         least, most = (None if offset is None else -offset for offset in (self.most, self.least))
         return Order(least, most)
 
@@ -56,14 +56,14 @@ def padded_width(width: int) -> int:
 
 def load_parts(ref, index, width: int) -> tuple:
     """A block [n h] of a ref, in parts; what lies beyond `width` is 0."""
-    found = []
+    parts = []
     for start, size, real in parts_of(width):
-        place = ref.at[(*index, pl.ds(start, size))]
+        part_ref = ref.at[(*index, pl.ds(start, size))]
         if real == size:
-            found.append(plgpu.load(place))
+            parts.append(plgpu.load(part_ref))
         else:
-            found.append(plgpu.load(place, mask=(jnp.arange(size) < real)[None, :], other=0.0))
-    return tuple(found)
+            parts.append(plgpu.load(part_ref, mask=(jnp.arange(size) < real)[None, :], other=0.0))
+    return tuple(parts)
 
 
 def store_parts(ref, values: tuple, width: int) -> None:
@@ -93,20 +93,20 @@ def zero_parts(rows: int, width: int) -> tuple:
     return tuple(jnp.zeros((rows, size), jnp.float32) for _, size, _ in parts_of(width))
 
 
-def _is_seen(query_segments, key_segments, query_start, key_start, order: Order) -> Bool[Array, "q k"]:
-    seen = (query_segments[:, None] == key_segments[None, :]) & (key_segments > 0)[None, :]
+def _visible(query_segments, key_segments, query_start, key_start, order: Order) -> Bool[Array, "q k"]:
+    mask = (query_segments[:, None] == key_segments[None, :]) & (key_segments > 0)[None, :]
     queries = query_start + jnp.arange(query_segments.shape[0], dtype=jnp.int32)
     keys = key_start + jnp.arange(key_segments.shape[0], dtype=jnp.int32)
     offset = keys[None, :] - queries[:, None]
     if order.least is not None:
-        seen &= offset >= order.least
+        mask &= offset >= order.least
     if order.most is not None:
-        seen &= offset <= order.most
-    return seen
+        mask &= offset <= order.most
+    return mask
 
 
 def _over_blocks(ranges_ref, body: Callable[[Any, Any, bool], Any], carry: Any) -> Any:
-    """body(block, carry, whole) over a program's blocks of columns; whole: every pair is seen, no mask is needed.
+    """body(block, carry, whole) over a program's blocks of columns; whole: every pair is visible, no mask is needed.
 
     ranges_ref: first block, first whole one, first behind the whole ones, and where the blocks end.
     """
@@ -131,18 +131,18 @@ def forward_kernel(
         rows = pl.ds(number * step, step)
         scores = _scores(query, load_parts(key_ref, (rows,), width)) * scale
         if not whole:
-            seen = _is_seen(query_segments, key_segment_ref[rows], query_start, number * step, order)
-            scores = jnp.where(seen, scores, NOTHING)
+            mask = _visible(query_segments, key_segment_ref[rows], query_start, number * step, order)
+            scores = jnp.where(mask, scores, HIDDEN)
         new_largest = jnp.maximum(largest, jnp.max(scores, axis=-1))
         weights = jnp.exp2(scores - new_largest[:, None])
         if not whole:
-            weights = jnp.where(seen, weights, 0.0)
+            weights = jnp.where(mask, weights, 0.0)
         shrink = jnp.exp2(largest - new_largest)
         context = tuple(part * shrink[:, None] for part in context)
         context = _add_product(context, weights, load_parts(value_ref, (rows,), width))
         return context, new_largest, total * shrink + jnp.sum(weights, axis=-1)
 
-    start = (zero_parts(block, width), jnp.full((block,), NOTHING, jnp.float32), jnp.zeros((block,), jnp.float32))
+    start = (zero_parts(block, width), jnp.full((block,), HIDDEN, jnp.float32), jnp.zeros((block,), jnp.float32))
     context, largest, total = _over_blocks(ranges_ref, body, start)
     total = jnp.where(total > 0, total, 1.0)
     store_parts(context_ref, tuple(part / total[:, None] for part in context), width)
@@ -155,17 +155,17 @@ def query_gradient_kernel(
 ):  # fmt: skip
     block = query_ref.shape[0]
     query_start = pl.program_id(0) * block
-    own = (pl.ds(0, block),)
-    query, grad = load_parts(query_ref, own, width), load_parts(grad_ref, own, width)
+    block_rows = (pl.ds(0, block),)
+    query, grad = load_parts(query_ref, block_rows, width), load_parts(grad_ref, block_rows, width)
     query_segments, log_total, delta = query_segment_ref[...], log_ref[...], delta_ref[...]
 
     def body(number, d_query, whole):
         rows = pl.ds(number * step, step)
         key, value = load_parts(key_ref, (rows,), width), load_parts(value_ref, (rows,), width)
-        seen = None
+        mask = None
         if not whole:
-            seen = _is_seen(query_segments, key_segment_ref[rows], query_start, number * step, order)
-        _, d_scores = _weights_and_gradient(query, key, value, grad, log_total, delta, seen, width)
+            mask = _visible(query_segments, key_segment_ref[rows], query_start, number * step, order)
+        _, d_scores = _weights_and_gradient(query, key, value, grad, log_total, delta, mask, width)
         return _add_product(d_query, d_scores, key)
 
     d_query = _over_blocks(ranges_ref, body, zero_parts(block, width))
@@ -179,8 +179,8 @@ def key_value_gradient_kernel(
     """query_ref and grad_ref [T G h], log_ref and delta_ref [G T] hold all queries that one key-value head serves."""
     block = key_ref.shape[0]
     key_start = pl.program_id(0) * block
-    own = (pl.ds(0, block),)
-    key, value = load_parts(key_ref, own, width), load_parts(value_ref, own, width)
+    block_rows = (pl.ds(0, block),)
+    key, value = load_parts(key_ref, block_rows, width), load_parts(value_ref, block_rows, width)
     key_segments = key_segment_ref[...]
 
     def of_head(head, carry):
@@ -188,11 +188,11 @@ def key_value_gradient_kernel(
             d_key, d_value = carry
             rows = pl.ds(number * step, step)
             query, grad = load_parts(query_ref, (rows, head), width), load_parts(grad_ref, (rows, head), width)
-            seen = None
+            mask = None
             if not whole:
-                seen = _is_seen(query_segment_ref[rows], key_segments, number * step, key_start, order)
+                mask = _visible(query_segment_ref[rows], key_segments, number * step, key_start, order)
             weights, d_scores = _weights_and_gradient(
-                query, key, value, grad, log_ref[head, rows], delta_ref[head, rows], seen, width
+                query, key, value, grad, log_ref[head, rows], delta_ref[head, rows], mask, width
             )
             return _add_product(d_key, d_scores.T, query), _add_product(d_value, weights.T, grad)
 
@@ -204,9 +204,9 @@ def key_value_gradient_kernel(
     store_parts(d_value_ref, d_value, width)
 
 
-def _weights_and_gradient(query, key, value, grad, log_total, delta, seen, width: int):
-    """Softmax weights [q k] and the loss's gradient by the scaled scores [q k], float32. seen: None where all are."""
+def _weights_and_gradient(query, key, value, grad, log_total, delta, mask, width: int):
+    """Softmax weights [q k] and the loss's gradient by the scaled scores [q k], float32. mask: None hides no pair."""
     weights = jnp.exp2(_scores(query, key) * (width**-0.5 * LOG2_E) - log_total[:, None])
-    if seen is not None:
-        weights = jnp.where(seen, weights, 0.0)
+    if mask is not None:
+        weights = jnp.where(mask, weights, 0.0)
     return weights, weights * (_scores(grad, value) - delta[:, None])

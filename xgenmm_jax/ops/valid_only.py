@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
 CHUNKS = 8
-"""Into how many parts crops are cut: on average half a part is computed for padding."""
+"""Number of parts that crops are split into: on average half a part is computed for padding."""
 
 
 def on_valid_crops(

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from xgenmm_jax.generation.text import decode
-from xgenmm_jax.generation.text.cache import sharded
 from xgenmm_jax.models import kv_cache, phi3
 
 _NEVER = -1e9
@@ -54,7 +53,7 @@ def beam_rows(
     number, penalty = settings.decoding.num_beams, settings.decoding.length_penalty
     # Prompts once, then a copy of keys and values for each beam.
     last, cache = decode.prefill(decoder, params, rows, vision_table, prefix, capacity, settings.prefill_positions)
-    cache = sharded(jax.tree.map(lambda leaf: jnp.repeat(leaf, number, axis=1), cache))
+    cache = kv_cache.sharded(jax.tree.map(lambda leaf: jnp.repeat(leaf, number, axis=1), cache))
     start = cache.key.shape[2] - capacity
     layers, cache = kv_cache.unstack_layers(params, cache)
     positions = jnp.repeat(rows.positions[:, -1] + 1, number)

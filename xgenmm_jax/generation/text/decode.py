@@ -10,7 +10,6 @@ import numpy as np
 
 from xgenmm_jax.batch import ArrayLike
 from xgenmm_jax.generation.text import sampling
-from xgenmm_jax.generation.text.cache import sharded
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.models import kv_cache, phi3
 from xgenmm_jax.models.blip3 import splice
@@ -106,7 +105,7 @@ def prefill(
 
     def block_of(rows: PromptRows) -> tuple[Float[Array, "b D"], phi3.Cache]:
         block = rows.token_ids.shape[0]
-        cache = sharded(kv_cache.empty_cache(decoder.config, block, start + length + capacity, decoder.dtype))
+        cache = kv_cache.sharded(kv_cache.empty_cache(decoder.config, block, start + length + capacity, decoder.dtype))
         if prefix is not None:
             cache = jax.tree.map(_broadcast_into, cache, prefix)
         embeddings = decoder.apply(variables, rows.token_ids, method="embed")
@@ -122,7 +121,7 @@ def prefill(
         return block_of(rows)
     in_blocks = jax.tree.map(lambda leaf: leaf.reshape(blocks, -1, *leaf.shape[1:]), rows)
     last, cache = jax.lax.map(block_of, in_blocks)
-    return last.reshape(batch, -1), sharded(jax.tree.map(_join_blocks, cache))
+    return last.reshape(batch, -1), kv_cache.sharded(jax.tree.map(_join_blocks, cache))
 
 
 def extend_by_one(
@@ -141,7 +140,7 @@ def extend_by_one(
     hidden, cache = decoder.apply(
         variables, embeddings, jnp.ones_like(positions), positions, cache, offset, layers, method="extend"
     )
-    return hidden[:, 0], sharded(cache)
+    return hidden[:, 0], kv_cache.sharded(cache)
 
 
 def is_stop(ids: Int32[Array, "*n"], settings: Settings) -> Bool[Array, "*n"]:
