@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import toy_run
 
-from xgenmm_jax.training import loop
+from xgenmm_jax.cli import main as cli
+from xgenmm_jax.training import device_memory, loop, setup
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.hosts.watchdog import Watchdog
 from xgenmm_jax.training.loop import NonFiniteLossError, train
@@ -131,6 +132,52 @@ def test_an_error_of_the_data_behind_a_loss_that_is_not_finite_tells_the_loss(tm
     with pytest.raises(NonFiniteLossError, match=f"nan .* at step {poison_at} of 12"):
         train(toy_run.config(), tmp_path / "run")
     assert newest(tmp_path / "run").name == str(poison_at - 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_memory"),
+    [
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 40000000000000 bytes.\n\tmore", True),
+        ("RESOURCE_EXHAUSTED: Failed to allocate request for 3.1GiB (3328599654B) on device ordinal 0", True),
+        ("RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM", True),
+        ("RESOURCE_EXHAUSTED: Received message larger than max", False),
+        ("RESOURCE_EXHAUSTED: Failed to allocate block [os_error_code='28']", False),
+        ("INTERNAL: a bug that names memory", False),
+    ],
+)
+def test_a_device_without_memory_is_one_sentence_with_the_remedies(tmp_path, monkeypatch, capsys, text, is_memory):
+    """It was a traceback through JAX. What the sentence names continues the run from its newest checkpoint."""
+    programs = []
+
+    def assemble(config, mesh):
+        program = setup.assemble(config, mesh)
+        programs.append(program)
+        return program._replace(step=step) if len(programs) == 1 else program
+
+    def step(state, *arguments):
+        if int(state.step) == 7:
+            raise jax.errors.JaxRuntimeError(text)
+        return programs[0].step(state, *arguments)
+
+    monkeypatch.setattr(loop, "assemble", assemble)
+    (tmp_path / "mine.py").write_text("import toy_run\n\n\ndef config():\n    return toy_run.config()\n")
+    words = ["train", str(tmp_path / "mine.py"), "--workdir", str(tmp_path / "run")]
+    if not is_memory:
+        with pytest.raises(jax.errors.JaxRuntimeError):
+            cli.run(words[0], words[1:])
+        return
+    assert cli.run(words[0], words[1:]) == 1
+    sentence = capsys.readouterr().err.strip().splitlines()[-1]
+    assert sentence.startswith(f"xgenmm train: memory: a device has too little for this run ({text[:30]}")
+    assert "--accumulation, now 1" in sentence and "--model.decoder.remat full" in sentence and "chips" in sentence
+    assert newest(tmp_path / "run").name == "5"
+    assert cli.run(words[0], [*words[1:], "--accumulation", "2"]) == 0
+
+
+def test_fewer_rows_are_named_where_the_data_have_rows():
+    config = dataclasses.replace(toy_run.config(), data=mock.Mock(batch_rows=64), accumulation=4)
+    with pytest.raises(ValueError, match=r"now 4.*--data.batch-rows, now 64"), device_memory.explained(config):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
 
 def test_an_error_of_the_first_batch_leaves_no_run_behind(tmp_path, events):

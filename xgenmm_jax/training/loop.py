@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.training import device_memory
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.hosts.distributed import anyone, ending_together, on_first_host
 from xgenmm_jax.training.hosts.signals import Signals
@@ -58,13 +59,15 @@ def train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | Non
     Raises:
         ValueError: another process is at work in the folder, it holds a run of another config or of data or weights
             that were others, a size does not fit, a file is missing.
+        DeviceMemoryError: a device's memory does not hold the run; with what to do.
         NonFiniteLossError: with the step, the batch's samples and what to do; the state before that step is saved.
         Exception: whatever the data raise in the middle of a run; alone, the host saves the steps before it first.
     """
     lock = RunLock(folder)
     try:
         on_first_host(lock.acquire)
-        return _train(config, folder, devices, lock)
+        with device_memory.explained(config):
+            return _train(config, folder, devices, lock)
     finally:
         lock.release()
 
@@ -99,6 +102,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         policy = config.checkpoint
         checkpoints = stack.enter_context(Checkpoints(folder, policy.keep, policy.keep_every))
         stack.enter_context(ending_together(watchdog, lock.release))
+        stack.enter_context(device_memory.explained(config))  # before one of several hosts ends with the error
         state, reference, progress = starting.first_state(config, folder, existing, program, checkpoints, params)
         del params
         first_step = int(state.step)

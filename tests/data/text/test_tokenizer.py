@@ -104,6 +104,16 @@ def test_small_model_follows_the_same_layout(small, tmp_path):
     assert again.encode(text) == small.encode(text) == pickle.loads(pickle.dumps(small)).encode(text)
 
 
+def test_only_newlines_end_a_line_of_training_text(tmp_path):
+    """U+2028, U+0085 and form feeds were cut out of the text, so that no tokenizer learned them."""
+    separators = ("\u2028", "\u0085", "\f", "\x1d")
+    words = [f"red{separator}ring" for separator in separators] + ["red\r\nring"]
+    tokenizer = train_tokenizer(words * 9, tmp_path / "lines.model", pieces=400)
+    pieces = {tokenizer.piece(id_) for id_ in range(3 + 256, tokenizer.num_text_tokens - 12)}
+    assert set(separators) <= {character for piece in pieces for character in piece}
+    assert not any("\r" in piece or "\n" in piece for piece in pieces)
+
+
 def test_errors_name_the_remedy(tmp_path, phi3):
     with pytest.raises(ValueError, match="no file"):
         Tokenizer.load(tmp_path / "none.model")

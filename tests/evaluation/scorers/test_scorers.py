@@ -1,8 +1,11 @@
 """Every scorer against what public implementations gave (tests/goldens/evaluation)."""
 
+import functools
 import json
 from pathlib import Path
 
+import hypothesis
+from hypothesis import strategies
 import pytest
 
 from xgenmm_jax.evaluation.scorers import anls, boxes, cider, vqa, yes_no
@@ -44,6 +47,43 @@ def test_word_accuracy_counts_edits_of_words():
     assert anls.word_accuracy("one two", "one two") == 1.0
     assert anls.word_accuracy("a b c d e", "x") == 0.0
     assert anls.word_accuracy("", "") == 1.0
+
+
+def edit_distance(a, b):
+    """Levenshtein's definition as it is written down, by the last element of both."""
+
+    @functools.cache
+    def distance(i, j):
+        if not i or not j:
+            return i + j
+        substituted = distance(i - 1, j - 1) + (a[i - 1] != b[j - 1])
+        return min(distance(i - 1, j) + 1, distance(i, j - 1) + 1, substituted)
+
+    return distance(len(a), len(b))
+
+
+# Cases that lengthen (sharp s, dotted I), characters of four bytes, words of one character and empty texts.
+TEXTS = strategies.lists(
+    strategies.sampled_from(["a", "b", "A", "ab", "\u00df", "\u0130", "\U0001f600", "3.5", " ", "\n"]), max_size=12
+).map("".join)
+
+
+@hypothesis.given(TEXTS, strategies.lists(TEXTS, min_size=1, max_size=3))
+def test_anls_is_the_definition_of_the_edit_distance(prediction, answers):
+    def similarity(answer):
+        longest = max(len(prediction.upper()), len(answer.upper()))
+        texts = (" ".join(text.lower().split()) for text in (prediction, answer))
+        return 1.0 - edit_distance(*texts) / longest if longest else 1.0
+
+    best = max(map(similarity, answers))
+    assert anls.anls(prediction, answers) == (best if best >= 0.5 else 0.0)
+
+
+@hypothesis.given(TEXTS, TEXTS)
+def test_word_accuracy_is_the_definition_over_words(prediction, truth):
+    words, predicted = truth.split(), prediction.split()
+    expected = max(0.0, 1.0 - edit_distance(words, predicted) / len(words)) if words else float(not predicted)
+    assert anls.word_accuracy(prediction, truth) == expected
 
 
 @pytest.mark.parametrize("case", cases("vqa_accuracy"), ids=lambda case: case["note"])

@@ -6,6 +6,7 @@ import html
 import html.parser
 import io
 import json
+import math
 import re
 import shlex
 
@@ -118,6 +119,16 @@ def test_the_page_loads_nothing_and_runs_nothing():
     assert "script" not in links.tags and "iframe" not in links.tags
     assert "http://" not in text and "https://" not in text
     assert "@import" not in text and "url(" not in text
+
+
+@pytest.mark.parametrize("row", [None, {"step": 2, "loss": 1.0}, {"step": 2, "loss": 1.0, "tokens": math.nan}])
+def test_a_curve_without_figures_does_not_end_the_report(row):
+    """metrics.jsonl may be empty, or damaged: it was a KeyError in the middle of a demo."""
+    stages = (StageContent("stage1", 5, state="training", curve=(row,) if row else ()),)
+    damaged = replace(content(), stages=stages, running=True)
+    assert "Training stage1" in page.render(damaged)
+    figures = report_json(damaged)["stages"]["stage1"]
+    assert (figures["tokens"], figures["samples"], figures["steps"]) == (0, 0, 2 if row else 0)
 
 
 def test_answers_cannot_write_markup():

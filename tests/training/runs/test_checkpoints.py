@@ -60,7 +60,21 @@ DAMAGE = {
     "optimizer state gone": (lambda step: shutil.rmtree(step / "opt_state"), "opt_state/_METADATA is missing"),
     "progress empty": (lambda step: (step / "progress" / "metadata").write_text(""), "progress/metadata has 0 of"),
     "list cut": (lambda step: (step / checkpoint_files.LIST_FILE).write_text('{"a'), "files.json is not JSON"),
+    "list of another type": (
+        lambda step: (step / checkpoint_files.LIST_FILE).write_text("[1]"),
+        "files.json holds a list, wanted an object",
+    ),
 }
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "7", "null", '{"a": 1}', '{"a": {"bytes": 1}}', '{"a": {"bytes": "1", "crc32": 1}}']
+)
+def test_a_list_of_another_form_is_damage(tmp_path, text):
+    """It was an AttributeError or a KeyError, which ended the run where an older checkpoint would have served."""
+    (tmp_path / checkpoint_files.LIST_FILE).write_text(text)
+    assert checkpoint_files.damage(tmp_path, ()).startswith("files.json ")
+    assert not checkpoint_files.has_checksums(tmp_path)
 
 
 # Reads that orbax has under way when one of them fails complain about its closed event loop.

@@ -211,6 +211,8 @@ _ANY_SPECIAL = re.compile("|".join(map(re.escape, (*PHI3_SPECIALS, "<pad>", *DEC
 
 def _training_lines(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        for line in _ANY_SPECIAL.sub("\n", text).splitlines():
+        # Not `splitlines`, which also cuts at U+2028, U+0085 and others, that data hold as characters.
+        for line in _ANY_SPECIAL.sub("\n", text).split("\n"):
+            line = line.removesuffix("\r")
             if line.strip():
                 yield _BOUNDARY + re.sub("([A-Z])", rf"{_BOUNDARY}\1{_BOUNDARY}", line)

@@ -1,18 +1,10 @@
 """Scores of reading: ANLS as in DocVQA, and word accuracy."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+
+from rapidfuzz.distance import Levenshtein
 
 ANLS_THRESHOLD = 0.5
-
-
-def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
-    """Fewest insertions, deletions and substitutions that turn one into the other (Levenshtein)."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, start=1):
-        above_left, row[0] = row[0], i
-        for j, y in enumerate(b, start=1):
-            above_left, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above_left + (x != y))
-    return row[-1]
 
 
 def anls(prediction: str, answers: Sequence[str]) -> float:
@@ -30,7 +22,8 @@ def _similarity(prediction: str, answer: str) -> float:
     longest = max(len(prediction.upper()), len(answer.upper()))
     if longest == 0:
         return 1.0
-    return 1.0 - edit_distance(" ".join(answer.lower().split()), " ".join(prediction.lower().split())) / longest
+    distance = Levenshtein.distance(" ".join(answer.lower().split()), " ".join(prediction.lower().split()))
+    return 1.0 - distance / longest
 
 
 def word_accuracy(prediction: str, truth: str) -> float:
@@ -41,4 +34,4 @@ def word_accuracy(prediction: str, truth: str) -> float:
     words = truth.split()
     if not words:
         return float(not prediction.split())
-    return max(0.0, 1.0 - edit_distance(words, prediction.split()) / len(words))
+    return max(0.0, 1.0 - Levenshtein.distance(words, prediction.split()) / len(words))

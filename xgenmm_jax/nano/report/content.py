@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+import math
 from typing import Any, Literal
 
 State = Literal["waiting", "training", "evaluating", "done"]
@@ -48,17 +49,22 @@ class StageContent:
     gallery: Mapping[str, Any] | None = None
     seconds: Seconds = Seconds()
 
+    def last(self, name: str) -> float | int:
+        """A figure of the curve's last row; 0 where there is no row, or it lacks the figure, as in a damaged file."""
+        value = self.curve[-1].get(name, 0) if self.curve else 0
+        return value if math.isfinite(value) else 0
+
     @property
     def step(self) -> int:
-        return int(self.curve[-1]["step"]) if self.curve else 0
+        return int(self.last("step"))
 
     @property
     def tokens(self) -> int:
-        return int(self.curve[-1]["tokens"]) if self.curve else 0
+        return int(self.last("tokens"))
 
     @property
     def samples(self) -> int:
-        return int(self.curve[-1]["samples"]) if self.curve else 0
+        return int(self.last("samples"))
 
     @property
     def metrics(self) -> Mapping[str, float]:

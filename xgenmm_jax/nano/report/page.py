@@ -90,9 +90,9 @@ def status(content: ReportContent) -> str:
         return f"Evaluating {at.name}"
     if not at.step:
         return f"Training {at.name}: compiling"
-    spent = at.curve[-1]["seconds"]
-    left = spent / at.step * (at.steps - at.step)
-    return f"Training {at.name}: step {at.step:,} of {at.steps:,}, about {minutes(left)} left in this stage"
+    left = at.last("seconds") / at.step * (at.steps - at.step)
+    time_left = f", about {minutes(left)} left in this stage" if left or at.step >= at.steps else ""
+    return f"Training {at.name}: step {at.step:,} of {at.steps:,}{time_left}"
 
 
 def tiles(content: ReportContent) -> list[dict[str, str]]:
@@ -206,7 +206,8 @@ def _latest_part(content: ReportContent, part: str) -> dict[str, Any] | None:
 
 def _stage(stage: StageContent) -> dict[str, Any]:
     title, subtitle, meaning = STAGE_TITLES.get(stage.name, (stage.name, "", ""))
-    rate = stage.tokens / stage.curve[-1]["seconds"] if stage.curve and stage.curve[-1].get("seconds") else None
+    seconds = stage.last("seconds")
+    rate = stage.tokens / seconds if seconds else None
     label = f"Loss of {stage.name} over {stage.steps} steps"
     return {
         "name": stage.name,

@@ -57,11 +57,11 @@ def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = N
         if not path.is_file() and item != "progress":
             return f"{item}/{_METADATA} is missing"
     try:
-        entries = files.parse_json(files.read_text(folder / LIST_FILE))
+        entries = _read_list(folder)
     except FileNotFoundError:
         return None
     except ValueError as error:
-        return f"{LIST_FILE} is not JSON ({error})"
+        return str(error)
     for number, (name, entry) in enumerate(sorted(entries.items())):
         path = folder / name
         if not path.is_file():
@@ -79,7 +79,7 @@ def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = N
 def has_checksums(folder: Path) -> bool:
     """Whether every file of a checkpoint was listed with its checksum: then `damage` sees whatever befell it."""
     try:
-        entries = files.parse_json(files.read_text(folder / LIST_FILE))
+        entries = _read_list(folder)
     except (OSError, ValueError):
         return False
     return all(entry["crc32"] is not None for entry in entries.values())
@@ -91,6 +91,21 @@ def put_aside(folder: Path) -> Path:
     aside = next(path for path in map(folder.with_name, names) if not path.exists())
     folder.rename(aside)
     return aside
+
+
+def _read_list(folder: Path) -> dict[str, dict[str, int | None]]:
+    """What `write_list` wrote. Raises FileNotFoundError, and ValueError where it is not such a list."""
+    try:
+        entries = files.parse_json(files.read_text(folder / LIST_FILE))
+    except ValueError as error:
+        raise ValueError(f"{LIST_FILE} is not JSON ({error})") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"{LIST_FILE} holds a {type(entries).__name__}, wanted an object with an entry for each file")
+    for name, entry in entries.items():
+        is_entry = isinstance(entry, dict) and entry.keys() >= {"bytes", "crc32"}
+        if not is_entry or type(entry["bytes"]) is not int or type(entry["crc32"]) not in (int, type(None)):
+            raise ValueError(f"{LIST_FILE} does not say bytes and crc32 of {name}")
+    return entries
 
 
 def _files(folder: Path) -> list[Path]:
