@@ -4,8 +4,8 @@
     python -m benchmarks.decode --size 4b                 # on an H100 or H200
     python -m benchmarks.decode --batch-sizes 1 8 32 --new-tokens 64 --json decode.json
 
-Prompts with one picture each, greedy, N new tokens whatever they are: no id ends an answer on either side. Ours is the
-`Generator` of `xgenmm generate`; its vision tokens are in its table, as pictures that come again are. The peer is
+Prompts with one image each, greedy, N new tokens whatever they are: no id ends an answer on either side. Ours is the
+`Generator` of `xgenmm generate`; its vision tokens are in its table, as images that come again are. The peer is
 transformers' generate of the same decoder from embeddings with the vision tokens in place, made before the clock
 starts, with its dynamic cache and, on a GPU, also with its static cache, which it compiles.
 

@@ -1,4 +1,4 @@
-"""Our side of decoding: the Generator, with pictures that are in its table."""
+"""Our side of decoding: the Generator, with images that are in its table."""
 
 import functools
 import statistics

@@ -23,15 +23,15 @@ class Padded(NamedTuple):
     labels: Int32[np.ndarray, "n T"]
     vision_index: Int32[np.ndarray, "n T"]
     pixels: UInt8[np.ndarray, "m h w 3"]
-    picture_mask: Bool[np.ndarray, "m P"]
-    """Patches that are picture and not padding."""
+    image_mask: Bool[np.ndarray, "m P"]
+    """Patches that are image and not padding."""
 
 
 def padded(batch: Batch, queries: int, grid: int) -> Padded:
     """queries: Q, vision tokens a crop. grid: patches along a side of a crop."""
     samples, crops, masks = [], [], []
     for row in range(len(batch.token_ids)):
-        valid = picture_patches(batch, row, grid)
+        valid = image_patches(batch, row, grid)
         for segment in range(1, int(batch.segment_ids[row].max()) + 1):
             is_segment = batch.segment_ids[row] == segment
             # This segment's crops come after all crops so far.
@@ -50,7 +50,7 @@ def padded(batch: Batch, queries: int, grid: int) -> Padded:
         labels=_right_padded([labels for _, labels, _ in samples], length, IGNORED),
         vision_index=_right_padded([index for _, _, index in samples], length, -1),
         pixels=np.stack(crops),
-        picture_mask=np.stack(masks),
+        image_mask=np.stack(masks),
     )
 
 
@@ -58,8 +58,8 @@ def _right_padded(rows: list[np.ndarray], length: int, filler: int) -> np.ndarra
     return np.stack([np.pad(row, (0, length - len(row)), constant_values=filler) for row in rows]).astype(np.int32)
 
 
-def picture_patches(batch: Batch, row: int, grid: int) -> Bool[np.ndarray, "C P"]:
-    """Patches of a row's crops that are picture: all of a global view, of a crop its cells inside image_valid."""
+def image_patches(batch: Batch, row: int, grid: int) -> Bool[np.ndarray, "C P"]:
+    """Patches of a row's crops that are image: all of a global view, of a crop its cells inside image_valid."""
     images = batch.crop_image[row]
     result = np.ones((len(images), grid, grid), bool)
     for image in range(images.max(initial=-1) + 1):

@@ -65,11 +65,11 @@ class PerceiverResampler(nn.Module):
         self.projection = nn.Linear(width, config.out_width)
         self.checkpointing = False
 
-    def forward(self, media: Tensor, picture_mask: Tensor) -> Tensor:
-        """media: [m P E]; picture_mask: [m P], True where attended to. Gives [m Q D]."""
+    def forward(self, media: Tensor, image_mask: Tensor) -> Tensor:
+        """media: [m P E]; image_mask: [m P], True where attended to. Gives [m Q D]."""
         latents = self.latents.expand(len(media), -1, -1)
         # Latents always attend to themselves.
-        mask = F.pad(picture_mask, (0, len(self.latents)), value=True)[:, None, None]
+        mask = F.pad(image_mask, (0, len(self.latents)), value=True)[:, None, None]
         for attention, feed_forward in self.layers:
             if self.checkpointing:
                 latents = checkpoint(self._layer, attention, feed_forward, media, latents, mask, use_reentrant=False)
@@ -91,7 +91,7 @@ class TorchBatch(NamedTuple):
     labels: Tensor
     vision_index: Tensor
     pixels: Tensor
-    picture_mask: Tensor
+    image_mask: Tensor
 
 
 def to_device(batch: Padded, device: str, dtype: torch.dtype) -> TorchBatch:
@@ -104,7 +104,7 @@ def to_device(batch: Padded, device: str, dtype: torch.dtype) -> TorchBatch:
         labels=tensors.labels.long(),
         vision_index=tensors.vision_index.long(),
         pixels=((pixels / 255 - 0.5) / 0.5).to(dtype).contiguous(),
-        picture_mask=tensors.picture_mask,
+        image_mask=tensors.image_mask,
     )
 
 
@@ -131,7 +131,7 @@ class Peer(nn.Module):
             return self.vision(batch.pixels).last_hidden_state
 
     def vision_tokens(self, batch: TorchBatch) -> Tensor:
-        return self.resampler(self.features(batch), batch.picture_mask)
+        return self.resampler(self.features(batch), batch.image_mask)
 
     def splice(self, vision_tokens: Tensor, batch: TorchBatch) -> Tensor:
         text = self.decoder.get_input_embeddings()(batch.token_ids)

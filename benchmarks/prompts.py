@@ -1,10 +1,10 @@
-"""Prompts for decoding: one picture each, random text of lengths that differ a little."""
+"""Prompts for decoding: one image each, random text of lengths that differ a little."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.workloads import random_picture, text_ids
+from benchmarks.workloads import random_image, text_ids
 from experiments.nano import recipes as nano_recipes
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.prompts import Prompt
@@ -23,15 +23,15 @@ def anyres_of(model: VLMConfig) -> AnyRes:
 
 
 def decoding_prompts(model: VLMConfig, rows: int, tokens: int) -> list[Prompt]:
-    """`<image>` and text, together up to `tokens` positions once the picture is expanded; the first is the longest.
+    """`<image>` and text, together up to `tokens` positions once the image is expanded; the first is the longest.
 
-    Raises ValueError where the picture alone takes them all.
+    Raises ValueError where the image alone takes them all.
     """
     tokenizer, rng = tokenizer_of(model), np.random.default_rng(0)
     text = tokens - model.tokens_per_group
     if text < 2:
         raise ValueError(
-            f"--prompt-tokens: got {tokens}, the picture alone takes {model.tokens_per_group}; give "
+            f"--prompt-tokens: got {tokens}, the image alone takes {model.tokens_per_group}; give "
             f"{model.tokens_per_group + 2} or more."
         )
     size = (model.vision.image_size_px,) * 2
@@ -40,5 +40,5 @@ def decoding_prompts(model: VLMConfig, rows: int, tokens: int) -> list[Prompt]:
         length = max(2, text - row % 8)
         ids = text_ids(rng, length, model.decoder.num_text_tokens, tokenizer)
         ids = np.where(ids == tokenizer.pad_id, 3, ids)
-        prompts.append(Prompt((tokenizer.image_id, *ids.tolist()), (random_picture(size, row),)))
+        prompts.append(Prompt((tokenizer.image_id, *ids.tolist()), (random_image(size, row),)))
     return prompts

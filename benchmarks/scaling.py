@@ -2,14 +2,14 @@
 
     python -m benchmarks.scaling                          # a small model, real numbers of tokens, on a processor
     python -m benchmarks.scaling --size 4b --rounds 2     # on an H100 or H200
-    python -m benchmarks.scaling --picture docs/pictures/scaling.png --json scaling.json
+    python -m benchmarks.scaling --image docs/pictures/scaling.png --json scaling.json
 
 The training step of `train`, whole and on one device. Three sweeps, every number of tokens the paper's: 729 patches and
 128 vision tokens a crop.
 
-- crops: one picture of 1 to 13 crops and 256 tokens of text; the row is as long as that.
-- images: rows of 4096 positions with 1 to 16 single-view pictures, samples of one picture each, the rest text.
-- length: rows of 2048 to 16384 positions, full of samples of one single-view picture and 384 tokens of text.
+- crops: one image of 1 to 13 crops and 256 tokens of text; the row is as long as that.
+- images: rows of 4096 positions with 1 to 16 single-view images, samples of one image each, the rest text.
+- length: rows of 2048 to 16384 positions, full of samples of one single-view image and 384 tokens of text.
 
 Points of a sweep are timed in turns and the median of the rounds counts. Where the device's memory does not hold them
 all (4b), each is started anew for its turn. Printed beside the line's slope and intercept: R^2, the largest deviation
@@ -114,8 +114,8 @@ def main(argv: list[str] | None = None) -> int:
         },
     }
     print_lines(result)
-    if arguments.picture:
-        draw(measured, lines, f"{device.kind}, {model.dtype}", arguments.picture)
+    if arguments.image:
+        draw(measured, lines, f"{device.kind}, {model.dtype}", arguments.image)
     if arguments.json:
         files.write_whole(arguments.json, json.dumps(result, indent=2) + "\n")
     return 0
@@ -129,7 +129,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--most-images", type=int)
     parser.add_argument("--most-length", type=int)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--picture", type=Path, help="where the plot goes, a PNG")
+    parser.add_argument("--image", type=Path, help="where the plot goes, a PNG")
     parser.add_argument("--json", type=Path, help="where the figures go")
     arguments = parser.parse_args(argv)
     most = {sweep: getattr(arguments, f"most_{sweep}") for sweep in POINTS}
@@ -217,7 +217,7 @@ def row_of(model: VLMConfig, sweep: Sweep, value: int) -> RowConfig:
 
 
 def anyres_of(model: VLMConfig, sweep: Sweep, value: int) -> AnyRes:
-    """crops: pictures are a line of value - 1 crops and the global view."""
+    """crops: images are a line of value - 1 crops and the global view."""
     grids = ((value - 1, 1),) if sweep == "crops" and value > 1 else ()
     return AnyRes(grids, model.vision.image_size_px, model.vision.grid)
 
@@ -231,7 +231,7 @@ def config_of(model: VLMConfig, sweep: Sweep, value: int) -> TrainConfig:
 
 
 def batch_of(model: VLMConfig, sweep: Sweep, value: int) -> Batch:
-    """A row that is full: pictures first in each sample, then text, half of it supervised."""
+    """A row that is full: images first in each sample, then text, half of it supervised."""
     row, anyres = row_of(model, sweep, value), anyres_of(model, sweep, value)
     tokenizer, rng = Tokenizer.load(nano_recipes.TOKENIZER), np.random.default_rng(0)
     size_px = (max(value - 1, 1) * anyres.view_px, anyres.view_px) if sweep == "crops" else (anyres.view_px,) * 2
@@ -241,8 +241,8 @@ def batch_of(model: VLMConfig, sweep: Sweep, value: int) -> Batch:
     for number in range(row.images):
         ids = workloads.text_ids(rng, text, model.decoder.num_text_tokens, tokenizer)
         ids = np.concatenate([[np.int32(tokenizer.image_id)], ids])
-        picture = workloads.random_picture(size_px, number)
-        samples.append(Sample(str(number), ids, np.arange(len(ids)) > text // 2, (picture,)))
+        image = workloads.random_image(size_px, number)
+        samples.append(Sample(str(number), ids, np.arange(len(ids)) > text // 2, (image,)))
     return build.build_rows([samples], row, anyres, tokenizer)
 
 

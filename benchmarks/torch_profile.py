@@ -20,12 +20,12 @@ class TorchProfile(TorchTraining):
         model, batch = self.model, self.batches[0]
         with torch.no_grad(), self.autocast():
             features = model.features(batch)
-            embeddings = model.splice(model.resampler(features, batch.picture_mask), batch)
+            embeddings = model.splice(model.resampler(features, batch.image_mask), batch)
             states = self._hidden(embeddings.detach(), batch).detach()
         embeddings, states = (x.detach().requires_grad_() for x in (embeddings, states))
         calls = {
             "tower": self._forward(lambda: model.features(batch)),
-            "resampler": self._backward(lambda: model.resampler(features, batch.picture_mask).float().square().sum()),
+            "resampler": self._backward(lambda: model.resampler(features, batch.image_mask).float().square().sum()),
             "decoder": self._backward(lambda: self._hidden(embeddings, batch).float().square().sum()),
             "head": self._backward(lambda: self._loss(states, batch)),
             "optimizer": self._update,

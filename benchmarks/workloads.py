@@ -19,7 +19,7 @@ from experiments.nano import sft_single as nano_sft_single
 from experiments.nano import stage1 as nano_stage1
 from experiments.nano import stage2 as nano_stage2
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data.records import Picture, Sample
+from xgenmm_jax.data.records import LazyImage, Sample
 from xgenmm_jax.data.rows import build, loader, packing
 from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
@@ -67,29 +67,29 @@ OPTIMIZER = OptimizerConfig(peak_lr=1e-4, schedule="constant", warmup_steps=0, w
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one kind of sample. Numbers of text tokens and pictures are drawn around their means.
+    """Of one kind of sample. Numbers of text tokens and images are drawn around their means.
 
-    share: of the samples. text: tokens besides the pictures'. pictures: mean number, at least 1. supervised: part of
+    share: of the samples. text: tokens besides the images'. images: mean number, at least 1. supervised: part of
     the text that is a target.
     """
 
     share: float
     text: int
-    pictures: float
+    images: float
     supervised: float
 
 
 PRETRAINING = (Statistics(0.5, 60, 1.0, 1.0), Statistics(0.5, 830, 2.5, 1.0))
-"""A caption and a document: together 3.5 pictures and 1340 positions, as experiments/stage1.py counts on."""
+"""A caption and a document: together 3.5 images and 1340 positions, as experiments/stage1.py counts on."""
 STATISTICS = {
     "stage1": PRETRAINING,
     "stage2": PRETRAINING,
-    # One picture of about seven crops, 1200 positions (experiments/recipes.py), half of the text answers.
+    # One image of about seven crops, 1200 positions (experiments/recipes.py), half of the text answers.
     "sft_single": (Statistics(1.0, 290, 1.0, 0.5),),
 }
-PICTURE_SIZES_PX = {
+IMAGE_SIZES_PX = {
     "stage1": (((500, 375), 1.0),),
-    # 3, 5 and 7 crops: about 5 a picture.
+    # 3, 5 and 7 crops: about 5 an image.
     "stage2": (((500, 375), 0.4), ((640, 480), 0.4), ((1024, 768), 0.2)),
     # 5, 7 and 13 crops: about 7.
     "sft_single": (((640, 480), 0.4), ((1024, 768), 0.4), ((1280, 960), 0.2)),
@@ -149,7 +149,7 @@ def generated(config: TrainConfig, stage: str, count: int) -> list[Batch]:
     # Packing leaves some rows half empty; a third more than is needed fills the rows that are asked for.
     while positions < rows * data.row.length * 4 / 3:
         sample = random_sample(rng, stage, config.model.decoder.num_text_tokens, tokenizer, str(len(samples)))
-        size = packing.measure(sample, packing.layouts_of(sample.pictures, data.anyres), data.row)
+        size = packing.measure(sample, packing.layouts_of(sample.images, data.anyres), data.row)
         if all(need <= have for need, have in zip(size, packing.budget(data.row), strict=True)):
             samples.append(sample)
             positions += size.positions
@@ -161,14 +161,14 @@ def uniform(config: TrainConfig, count: int) -> list[Batch]:
     data, rng = config.data, np.random.default_rng(0)
     tokenizer = Tokenizer.load(nano_recipes.TOKENIZER)
     row = data.row
-    pictures = max(1, min(row.crops, row.images, row.length // 2 // row.vision_tokens))
-    text = row.length - pictures * row.vision_tokens
+    images = max(1, min(row.crops, row.images, row.length // 2 // row.vision_tokens))
+    text = row.length - images * row.vision_tokens
 
     def sample(number: int) -> Sample:
         ids = text_ids(rng, text, config.model.decoder.num_text_tokens, tokenizer)
-        shown = tuple(random_picture((data.anyres.view_px,) * 2, number * pictures + k) for k in range(pictures))
-        ids = np.concatenate([np.full(pictures, tokenizer.image_id, np.int32), ids])
-        return Sample(str(number), ids, np.arange(len(ids)) >= pictures + text // 2, shown)
+        shown = tuple(random_image((data.anyres.view_px,) * 2, number * images + k) for k in range(images))
+        ids = np.concatenate([np.full(images, tokenizer.image_id, np.int32), ids])
+        return Sample(str(number), ids, np.arange(len(ids)) >= images + text // 2, shown)
 
     anyres = replace(data.anyres, grids=())
     rows = [[sample(number)] for number in range(count * data.batch_rows)]
@@ -180,7 +180,7 @@ def uniform(config: TrainConfig, count: int) -> list[Batch]:
 
 def pack(samples: Sequence[Sample], data: DataConfig, tokenizer: Tokenizer, rows: int, batch_rows: int) -> list[Batch]:
     """The fullest `rows` rows, in batches."""
-    sizes = [packing.measure(one, packing.layouts_of(one.pictures, data.anyres), data.row) for one in samples]
+    sizes = [packing.measure(one, packing.layouts_of(one.images, data.anyres), data.row) for one in samples]
     packed = packing.best_fit(sizes, packing.budget(data.row))
     packed.sort(key=lambda row: -sum(sizes[number].positions for number in row))
     chosen = [[samples[number] for number in row] for row in packed[:rows]]
@@ -191,12 +191,12 @@ def pack(samples: Sequence[Sample], data: DataConfig, tokenizer: Tokenizer, rows
 
 
 def random_sample(rng: np.random.Generator, stage: str, vocabulary: int, tokenizer: Tokenizer, name: str) -> Sample:
-    """Pictures first or between the text, then what is supervised."""
+    """Images first or between the text, then what is supervised."""
     kinds = STATISTICS[stage]
     kind = kinds[rng.choice(len(kinds), p=[kind.share for kind in kinds])]
     text = max(8, int(rng.gamma(4.0, kind.text / 4.0)))
-    count = 1 + rng.poisson(kind.pictures - 1.0)
-    sizes, weights = zip(*PICTURE_SIZES_PX[stage], strict=True)
+    count = 1 + rng.poisson(kind.images - 1.0)
+    sizes, weights = zip(*IMAGE_SIZES_PX[stage], strict=True)
     drawn = [sizes[number] for number in rng.choice(len(sizes), count, p=weights)]
     ids = text_ids(rng, text, vocabulary, tokenizer)
     image_positions = np.sort(rng.integers(0, max(1, int(text * (1 - kind.supervised)) or text), count))
@@ -205,7 +205,7 @@ def random_sample(rng: np.random.Generator, stage: str, vocabulary: int, tokeniz
     ids = np.insert(ids, image_positions, tokenizer.image_id)
     loss_mask = np.insert(loss_mask, image_positions, False)
     loss_mask[0] = False
-    return Sample(name, ids, loss_mask, tuple(random_picture(size, int(rng.integers(2**31))) for size in drawn))
+    return Sample(name, ids, loss_mask, tuple(random_image(size, int(rng.integers(2**31))) for size in drawn))
 
 
 def text_ids(rng: np.random.Generator, count: int, vocabulary: int, tokenizer: Tokenizer) -> np.ndarray:
@@ -214,9 +214,9 @@ def text_ids(rng: np.random.Generator, count: int, vocabulary: int, tokenizer: T
     return np.where(ids == tokenizer.image_id, ids - 1, ids)
 
 
-def random_picture(size_px: tuple[int, int], seed: int) -> Picture:
+def random_image(size_px: tuple[int, int], seed: int) -> LazyImage:
     """Noise, drawn when it is read."""
-    return Picture(size_px, functools.partial(_noise, size_px, seed))
+    return LazyImage(size_px, functools.partial(_noise, size_px, seed))
 
 
 def _noise(size_px: tuple[int, int], seed: int) -> PIL.Image.Image:

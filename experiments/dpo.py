@@ -10,7 +10,7 @@ Hours: about 0.5 (4B), 0.4 (14B); safety a few minutes; estimates, see recipes.p
 Expected: VLGuard attack success from 56.6 to 5.2; fewer hallucinations.
 
 Published: VLFeedback's 80k prompts, the completion of highest mean score against that of lowest, 62.6k pairs, one
-epoch with LoRA; a further rejected answer by the model itself when its picture is noised; then VLGuard's 2k (2,977
+epoch with LoRA; a further rejected answer by the model itself when its image is noised; then VLGuard's 2k (2,977
 conversations), 3 epochs, with 5k random fine-tuning samples. Not published, so ours: beta 0.1, rate, batch. There is
 no LoRA here: the decoder trains whole at a rate for whole models, and `noised_as_well` takes the model's own answers
 from files like the rest.
@@ -38,7 +38,7 @@ def config(size: Size = B4) -> TrainConfig:
     data = DataConfig(
         mixture=mixtures.mixture(mixtures.PAIRS),
         tokenizer=recipes.TOKENIZER,
-        # A pair shows its picture twice in positions and once in crops: 4 of average size take 8,400 and 22. Some 61
+        # A pair shows its image twice in positions and once in crops: 4 of average size take 8,400 and 22. Some 61
         # pairs a step of at most 64 (`python tools/step_sizes.py dpo`).
         row=RowConfig(length=12_288, crops=36, images=4, vision_tokens=128, segments=8, too_long="drop"),
         anyres=recipes.HIGH_RESOLUTION,
@@ -65,7 +65,7 @@ def config_14b() -> TrainConfig:
 
 
 def noised_as_well() -> TrainConfig:
-    """As many pairs again, whose rejected answer was generated from a noised picture."""
+    """As many pairs again, whose rejected answer was generated from a noised image."""
     base = config()
     pairs = mixtures.mixture(mixtures.PAIRS_AND_NOISED)
     return replace(base, name="4b/dpo_noised", steps=2 * base.steps, data=replace(base.data, mixture=pairs))

@@ -75,13 +75,13 @@ def vision_tower_reading() -> TrainConfig:
 
 
 def vision_tower_small_text() -> TrainConfig:
-    """The third part: lines of small text among the pictures."""
+    """The third part: lines of small text among the images."""
     start = Initialize(vision=f"{RUNS}/vision_tower_reading")
     return replace(larger_tower(nano_vision_tower_small_text.config(), steps=4_000), initialize=start)
 
 
 def language_model() -> TrainConfig:
-    """nano's exercises, pictures in words."""
+    """nano's exercises, images in words."""
     return larger(nano_language_model.config(), steps=2000, peak_lr=3e-3, initialize=Initialize(), rows=64)
 
 

@@ -1,7 +1,7 @@
 """The data mixtures of the paper's stages, by name, with the tables that they come from.
 
 Data. A name below is a folder: "obelics" is read from `data/obelics/*.array_record`, relative to where the command is
-typed. These are files in this project's container (`write_records` of `xgenmm_jax/data/readers/records.py`): pictures
+typed. These are files in this project's container (`write_records` of `xgenmm_jax/data/readers/records.py`): images
 beside their text, and a `shards.json` that says how many records each file holds. Fine-tuning data in LLaVA's JSON form
 is read as it is. Of public forms, the readers of parquet, tar and url lists are not part of this version, so those
 datasets are converted first; BLIP3-OCR-HD-30M was never released.
@@ -57,7 +57,7 @@ MULTI_IMAGE = {"mantis": 721_000, "mmdu": 45_000}
 
 PAIRS = {"vlfeedback": 1.0}
 PAIRS_AND_NOISED = {"vlfeedback": 1.0, "vlfeedback_noised": 1.0}
-"""As many pairs again, whose rejected answer was generated from a noised picture."""
+"""As many pairs again, whose rejected answer was generated from a noised image."""
 
 
 def files(name: str) -> RecordFiles:

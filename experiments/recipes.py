@@ -42,7 +42,7 @@ class Size:
 B4 = Size("4b", sizes.B4, "weights/phi3_mini_4k")
 B14 = Size("14b", sizes.B14, "weights/phi3_medium_4k")
 
-# Rows. 4096 positions, 512 rows and 16 pictures a row are MM1's (arXiv 2403.09611); the paper publishes none of these.
+# Rows. 4096 positions, 512 rows and 16 images a row are MM1's (arXiv 2403.09611); the paper publishes none of these.
 ROW_LENGTH = 4096
 ROWS = 512
 FILL = 0.95
@@ -69,7 +69,7 @@ def steps_of(tokens: float) -> int:
 
 
 def pretraining(mixture: Mixture, anyres: AnyRes, crops: int) -> DataConfig:
-    """Packed rows for stage 1 and 2. crops: of a row, where text and pictures run out together on average."""
+    """Packed rows for stage 1 and 2. crops: of a row, where text and images run out together on average."""
     return DataConfig(
         mixture=mixture,
         tokenizer=TOKENIZER,
@@ -98,7 +98,7 @@ def fine_tuning(mixture: Mixture, anyres: AnyRes = HIGH_RESOLUTION, length: int 
 
     The script trains unpacked rows of any length and cuts text at 2048 tokens; here 4 samples share a row and
     conversations are cut behind the last answer that fits. Room is ample for 4 of average size (6 crops, 1200
-    positions), but not for any 4: a step holds at most the published 64, some 60 of one picture and some 55 where half
+    positions), but not for any 4: a step holds at most the published 64, some 60 of one image and some 55 where half
     have two to four (`python tools/step_sizes.py`, which says what lengths it assumes). A run sees so much less than
     its steps times 64: raise `steps`, or `length` and `crops`, where that matters. No sample needs more than the
     decoder's window can carry: a position sees 2048 keys and the positions of a segment restart, so 6144 is no longer

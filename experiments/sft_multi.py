@@ -1,4 +1,4 @@
-"""Fine-tuning on many images: can a model that answers about one picture compare several, and keep what it knew?
+"""Fine-tuning on many images: can a model that answers about one image compare several, and keep what it knew?
 
 Paper: section 5.2, table 2 (BLINK, Q-Bench, MuirBench, Mantis-Eval).
 Command: xgenmm train experiments/sft_multi.py             14B: xgenmm train experiments/sft_multi.py:config_14b
@@ -10,8 +10,8 @@ Expected (4B): BLINK 47.1, Q-Bench 69.6, MuirBench 38.0, Mantis-Eval 56.2; befor
 Published: Mantis and MMDU mixed with a subset of the single-image questions, any resolution as before.
 Not published, so ours: the ratio (half single-image, half multi-image by what the two hold), the length (one pass
 over Mantis and MMDU at 64 samples a step; it holds some 55, `python tools/step_sizes.py sft_multi`, so 0.86 of a
-pass), the schedule (the stage before's). As the released code, conversations of more than 4 pictures are left
-out when the files are converted: Mantis calls its turns `conversation` and MMDU its pictures `<ImageHere>`, so
+pass), the schedule (the stage before's). As the released code, conversations of more than 4 images are left
+out when the files are converted: Mantis calls its turns `conversation` and MMDU its images `<ImageHere>`, so
 neither is LLaVA's form.
 """
 
@@ -25,7 +25,7 @@ def config(size: Size = B4) -> TrainConfig:
     return TrainConfig(
         name=f"{size.name}/sft_multi",
         model=size.model,
-        # Four pictures of 13 crops are 52 crops and 6656 vision tokens: such a conversation fills a row alone.
+        # Four images of 13 crops are 52 crops and 6656 vision tokens: such a conversation fills a row alone.
         data=recipes.fine_tuning(mixtures.multi_image(), length=8192, crops=56),
         objective=NextToken(recipes.CHUNK),
         steps=2 * sum(mixtures.MULTI_IMAGE.values()) // recipes.BATCH_SAMPLES,

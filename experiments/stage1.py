@@ -1,4 +1,4 @@
-"""Stage 1: what does a language model learn about pictures from 100B multimodal tokens at base resolution?
+"""Stage 1: what does a language model learn about images from 100B multimodal tokens at base resolution?
 
 Paper: section 5.1, figure 3 (mixture), table 1 (few-shot scores of the base model).
 Command: xgenmm train experiments/stage1.py             14B: xgenmm train experiments/stage1.py:config_14b
@@ -6,9 +6,9 @@ Hardware: 64 TPU v5p chips (4B), 256 (14B).
 Hours: about 57 (4B), 45 (14B); estimates, see recipes.py.
 Expected, 4-shot of the released 4B base: VQAv2 66.3, TextVQA 54.2, OK-VQA 48.9, COCO 107.6.
 
-Published: the mixture, the budget, 384 px, one view, 128 vision tokens a picture, SigLIP frozen (the released code
+Published: the mixture, the budget, 384 px, one view, 128 vision tokens an image, SigLIP frozen (the released code
 never trains it). Not published, so ours: rate and schedule (recipes.PRETRAINING), batch, row length, packing, whether
-the ratios count samples (ours) or tokens, and whether pictures are squashed (ours, the released base model's default)
+the ratios count samples (ours) or tokens, and whether images are squashed (ours, the released base model's default)
 or padded. OCR captions are those without boxes, filler phrases removed (ablations/ocr_filler.py).
 """
 

@@ -1,4 +1,4 @@
-"""Stage 2: does continuing at high resolution, on text-rich pictures, teach the base model to read?
+"""Stage 2: does continuing at high resolution, on text-rich images, teach the base model to read?
 
 Paper: section 5.1; table 4 (ablations/stage2_resolution.py asks the question itself).
 Command: xgenmm train experiments/stage2.py             14B: xgenmm train experiments/stage2.py:config_14b
@@ -26,7 +26,7 @@ TOKENS = 10e9
 
 
 def config(size: Size = B4) -> TrainConfig:
-    # 24 crops a row: with about 5 crops a picture, seven tenths of the positions are vision tokens, and both run out at
+    # 24 crops a row: with about 5 crops an image, seven tenths of the positions are vision tokens, and both run out at
     # once: 0.93 of a row's positions and 0.91 of its crops (`python tools/step_sizes.py stage2`).
     data = recipes.pretraining(mixtures.stage2_normalized(), recipes.HIGH_RESOLUTION, crops=24)
     return TrainConfig(

@@ -47,10 +47,10 @@ for number, name in enumerate(names):
     PIL.Image.new("RGB", (80, 64), (20 * number, 100, 200)).save(image, "PNG")
     folder = pathlib.Path("data") / name
     folder.mkdir(parents=True)
-    records = [(Caption(id=f"{name}/{index}", picture=None, text=f"picture {index} of {name}"), [image.getvalue()])
+    records = [(Caption(id=f"{name}/{index}", image=None, text=f"image {index} of {name}"), [image.getvalue()])
                for index in range(8)]
     write_records(folder / "part.array_record", records)
-train_tokenizer([f"picture {number} of {name}" for number in range(8) for name in names], pathlib.Path("t.model"), 400)
+train_tokenizer([f"image {number} of {name}" for number in range(8) for name in names], pathlib.Path("t.model"), 400)
 
 # Three tokens more than the vocabulary: an image's and a turn's.
 size = recipes.Size("nano", sizes.nano(512, len(Tokenizer.load("t.model")) - 3), "weights/none")

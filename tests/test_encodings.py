@@ -36,7 +36,7 @@ def locale_dependent(code: str) -> list[int]:
         if name in ("read_text", "write_text"):
             bad = not encoded and not (isinstance(of, ast.Name) and of.id == "files")
         elif name in ("open", "fdopen", "TemporaryFile", "NamedTemporaryFile"):
-            # A source or a picture has an `open` too: of methods, those that say a mode are of files.
+            # A source or an image has an `open` too: of methods, those that say a mode are of files.
             is_text = mode is not None and "b" not in mode or mode is None and of is None
             bad = is_text and not encoded
         else:

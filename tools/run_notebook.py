@@ -1,4 +1,4 @@
-"""Runs a notebook in place from top to bottom and keeps its pictures; what differs between machines is left away.
+"""Runs a notebook in place from top to bottom and keeps its images; what differs between machines is left away.
 
     python tools/run_notebook.py notebooks/probe.ipynb XGENMM_RUN=runs/demo/sft_multi XGENMM_BEFORE=runs/demo/stage1
 
@@ -27,7 +27,7 @@ def run(notebook: Path, variables: dict[str, str]) -> nbformat.NotebookNode:
         cell.metadata.clear()
         for output in cell.get("outputs", ()):
             if "data" in output:
-                # The text beside a picture holds an address in memory.
+                # The text beside an image holds an address in memory.
                 kinds = ("image/png",) if "image/png" in output["data"] else ("text/plain",)
                 output["data"] = {kind: output["data"][kind] for kind in kinds}
     made.metadata.pop("widgets", None)

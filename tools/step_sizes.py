@@ -4,7 +4,7 @@
     python tools/step_sizes.py sft_single   # one of them
 
 Nano's stages are packed from their own data. The paper's data are not here, so their samples' lengths are
-assumed, by LENGTHS and `_picture_px` below; the packing is the run's own. What a run really sees stands in its
+assumed, by LENGTHS and `_image_px` below; the packing is the run's own. What a run really sees stands in its
 metrics.jsonl, `samples` and `fill`.
 """
 
@@ -29,10 +29,10 @@ SYSTEM_TOKENS = 50
 
 
 class Drawn(NamedTuple):
-    """A sample without its pictures' sizes. text_tokens: of a pair, its prompt and chosen answer."""
+    """A sample without its images' sizes. text_tokens: of a pair, its prompt and chosen answer."""
 
     text_tokens: int
-    pictures: int = 1
+    images: int = 1
     rejected_tokens: int = 0
 
 
@@ -41,19 +41,19 @@ def _tokens(rng: np.random.Generator, median: float, width: float, most: int = 4
 
 
 def _pretraining(rng: np.random.Generator) -> Drawn:
-    """Half documents of some 650 tokens and three pictures, half captions of four lengths."""
+    """Half documents of some 650 tokens and three images, half captions of four lengths."""
     if rng.random() < 0.5:
         return Drawn(_tokens(rng, 650, 0.8), int(min(rng.geometric(0.33), 8)))
     return Drawn(_tokens(rng, rng.choice([90, 14, 160, 60], p=[0.5, 0.25, 0.15, 0.1]), 0.5))
 
 
-def _one_picture(rng: np.random.Generator) -> Drawn:
+def _one_image(rng: np.random.Generator) -> Drawn:
     return Drawn(SYSTEM_TOKENS + _tokens(rng, 300, 0.8, 2048))
 
 
-def _several_pictures(rng: np.random.Generator) -> Drawn:
-    """Half of the conversations have two to four pictures."""
-    return _one_picture(rng)._replace(pictures=1 if rng.random() < 0.5 else int(rng.integers(2, 5)))
+def _several_images(rng: np.random.Generator) -> Drawn:
+    """Half of the conversations have two to four images."""
+    return _one_image(rng)._replace(images=1 if rng.random() < 0.5 else int(rng.integers(2, 5)))
 
 
 def _pair(rng: np.random.Generator) -> Drawn:
@@ -62,12 +62,12 @@ def _pair(rng: np.random.Generator) -> Drawn:
 
 
 LENGTHS: dict[str, Callable[[np.random.Generator], Drawn]] = {
-    "stage1": _pretraining, "stage2": _pretraining, "sft_single": _one_picture, "sft_multi": _several_pictures,
+    "stage1": _pretraining, "stage2": _pretraining, "sft_single": _one_image, "sft_multi": _several_images,
     "dpo": _pair,
 }  # fmt: skip
 
 
-def _picture_px(rng: np.random.Generator) -> tuple[int, int]:
+def _image_px(rng: np.random.Generator) -> tuple[int, int]:
     """Some 550 px wide, a little wider than high."""
     width = np.clip(rng.lognormal(np.log(550), 0.5), 64, 4000)
     return round(width), max(1, round(width / np.exp(rng.normal(0.15, 0.35))))
@@ -92,9 +92,9 @@ def assumed_windows(stage: str, data: DataConfig) -> list[tuple[list[Size], int]
         sizes = []
         for _ in range(data.window):
             drawn = LENGTHS[stage](rng)
-            crops = [anyres.layout(_picture_px(rng), data.anyres).crops for _ in range(drawn.pictures)]
+            crops = [anyres.layout(_image_px(rng), data.anyres).crops for _ in range(drawn.images)]
             while crops and not _fits(size := _size(drawn, crops, data.row.vision_tokens), room):
-                # A document is cut behind a picture, roughly as `packing.fit` does it; a pair is given up.
+                # A document is cut behind an image, roughly as `packing.fit` does it; a pair is given up.
                 kept = 0 if drawn.rejected_tokens else len(crops) - 1
                 drawn = drawn._replace(text_tokens=drawn.text_tokens * kept // len(crops))
                 crops = crops[:kept]
@@ -111,7 +111,7 @@ def own_windows(data: DataConfig) -> list[tuple[list[Size], int]]:
     for window in range(WINDOWS):
         rows = plan_window(data, sources, tokenizer, 0, window).rows
         samples = [sample for row in rows for sample in row]
-        layouts = [packing.layouts_of(sample.pictures, data.anyres) for sample in samples]
+        layouts = [packing.layouts_of(sample.images, data.anyres) for sample in samples]
         sizes = [packing.measure(one, its, data.row) for one, its in zip(samples, layouts, strict=True)]
         windows.append((sizes, len(rows)))
     return windows

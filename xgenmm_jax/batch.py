@@ -15,7 +15,7 @@ ArrayLike = Array | np.ndarray
 
 
 class Batch(NamedTuple):
-    """Packed rows of pictures and text at static shapes.
+    """Packed rows of images and text at static shapes.
 
     Example, Q = 2 vision tokens a crop, a row of two samples, `<image>` a b and c `<image>`, and one padded position:
 
@@ -42,9 +42,9 @@ class Batch(NamedTuple):
     image_grid: Int32[ArrayLike, "B I 2"]
     """(columns, rows) of crops beside the global view; (0, 0): global view alone, or no image."""
     image_size_px: Int32[ArrayLike, "B I 2"]
-    """(width, height) of the picture before resizing; (0, 0): no image."""
+    """(width, height) of the image before resizing; (0, 0): no image."""
     image_valid: Int32[ArrayLike, "B I 4"]
-    """(top, bottom, left, right): canvas cells in [top, bottom) x [left, right) are picture, the rest padding."""
+    """(top, bottom, left, right): canvas cells in [top, bottom) x [left, right) are image, the rest padding."""
 
     @classmethod
     def empty(

@@ -1,7 +1,7 @@
 """How much stage-1 data does the base model need?
 
 Paper: figure 5: few-shot captions of COCO and TextCaps gain much from 2B to 60B tokens and moderately from 60B to
-100B. The points stand in a picture; there is no fine-tuning.
+100B. The points stand in an image; there is no fine-tuning.
 Command: xgenmm train experiments/ablations/data_scale.py               one run, a checkpoint every 2B tokens
          xgenmm train experiments/ablations/data_scale.py:percent_10    a run of its own, its schedule ends at 10B
          percent_2, _10, _20, _40, _60, _100: of stage 1's budget, which at 4B is 100B tokens; all with --at nano too

@@ -8,7 +8,7 @@ Hardware: 16 TPU v5p chips; nano: 2 CPU cores.
 Hours: 3 each, static shapes cost the same (estimates, experiments/recipes.py); nano: minutes.
 Expected: each crop by itself above fixed sampling above fixed resolution; the figure gives no numbers.
 
-Fixed resolution keeps the aspect ratio: one view, padded to a square. Fixed sampling reads all crops of a picture
+Fixed resolution keeps the aspect ratio: one view, padded to a square. Fixed sampling reads all crops of an image
 into the tokens of one. `strips` is what the released weights did in the place of crops. The size of the fine-tuning
 set is not stated; about 1M samples as elsewhere in the section.
 """

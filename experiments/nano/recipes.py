@@ -59,7 +59,7 @@ def stage(
 ) -> TrainConfig:
     """A stage that predicts the next token with the tower frozen.
 
-    With Muon where the paper has AdamW: together with the pooling start, a third of the pictures for the same loss
+    With Muon where the paper has AdamW: together with the pooling start, a third of the images for the same loss
     (docs/log/connector_and_optimizer.md#pooling-start-and-muon).
     """
     return TrainConfig(
@@ -87,7 +87,7 @@ def after(name: str) -> Initialize:
 
 
 def single_views(config: Source) -> Source:
-    """The same records with every picture squashed to the base view."""
+    """The same records with every image squashed to the base view."""
     return Mapped(config, Squash(ANY_RES.view_px))
 
 

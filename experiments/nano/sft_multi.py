@@ -1,4 +1,4 @@
-"""Fine-tuning at nano: can it compare several pictures, with single ones mixed in so as not to be forgotten?
+"""Fine-tuning at nano: can it compare several images, with single ones mixed in so as not to be forgotten?
 
 Paper: section 5.2, table 2 (experiments/sft_multi.py).
 Command: xgenmm train experiments/nano/sft_multi.py --workdir runs/demo/sft_multi    (make demo runs all five)

@@ -1,4 +1,4 @@
-"""Fine-tuning at nano: what does the model answer after conversations about single pictures?
+"""Fine-tuning at nano: what does the model answer after conversations about single images?
 
 Paper: section 5.2, table 1 (experiments/sft_single.py).
 Command: xgenmm train experiments/nano/sft_single.py --workdir runs/demo/sft_single    (make demo runs all five)

@@ -7,8 +7,8 @@ Hours: about 4 minutes.
 Expected: no number of the paper's; the page of `make demo` shows its own.
 
 The paper's stage 1 (experiments/stage1.py) with the embedded data in place of its mixtures, and fewer interleaved
-documents than the paper's half: a picture in one teaches far less than a captioned one, and what is learned here
-goes by pictures (docs/log/connector_and_optimizer.md#neither-rate-nor-batch-nor-initialization-of-the-latents). Unlike
+documents than the paper's half: an image in one teaches far less than a captioned one, and what is learned here
+goes by images (docs/log/connector_and_optimizer.md#neither-rate-nor-batch-nor-initialization-of-the-latents). Unlike
 the paper's it asks questions as well: captions alone undo what the language model knows of looking things up
 (docs/log/language_model.md#captions-alone-undo-lookup).
 """

@@ -41,8 +41,8 @@ def variant(lmm: LMM, **changes) -> LMM:
     return LMM(lmm.folder, replace(lmm.run, model=model), lmm.params, lmm.processor, lmm.mesh)
 
 
-def pictures_of(golden) -> list[list[xgenmm_jax.Crops]]:
-    """Per row, a golden's pictures as the user gives them."""
+def images_of(golden) -> list[list[xgenmm_jax.Crops]]:
+    """Per row, a golden's images as the user gives them."""
     if golden["pixel_values"].ndim == 6:
         pixels = golden["pixel_values"].transpose(0, 1, 2, 4, 5, 3)
         return [[xgenmm_jax.Crops(one, (28, 28)) for one in row] for row in pixels]
@@ -56,8 +56,8 @@ def pictures_of(golden) -> list[list[xgenmm_jax.Crops]]:
 
 def compare(lmm: LMM, golden) -> Output:
     """Logits where something is read, and the loss."""
-    pictures = pictures_of(golden) if "pixel_values" in golden else None
-    out = lmm.forward(golden["input_ids"], pictures, labels=golden["labels"])
+    images = images_of(golden) if "pixel_values" in golden else None
+    out = lmm.forward(golden["input_ids"], images, labels=golden["labels"])
     mask = golden.get("mm_attention_mask", golden.get("attention_mask"))
     if mask is not None and mask.shape == out.attend_mask.shape:
         np.testing.assert_array_equal(out.attend_mask, mask == 1)
@@ -72,7 +72,7 @@ def compare(lmm: LMM, golden) -> Output:
 
 @pytest.mark.parametrize("name", ["anyres", "anyres_single", "anyres_masked"])
 def test_any_resolution(lmm, name):
-    """Strips; a text-only row with a picture that it ignores; strips that are wholly padding."""
+    """Strips; a text-only row with an image that it ignores; strips that are wholly padding."""
     golden = tiny28.golden(name)
     out = compare(lmm, golden)
     if name == "anyres":
@@ -105,7 +105,7 @@ def test_sliding_window(lmm, version, window):
 def test_probed_intermediates_are_the_official_ones(lmm):
     golden = tiny28.golden("anyres")
     probe = ("embeddings", "vision", "resampler", "decoder/layers", "resampler/attention")
-    out = lmm.forward(golden["input_ids"], pictures_of(golden), probe=probe)
+    out = lmm.forward(golden["input_ids"], images_of(golden), probe=probe)
     text = out.attend_mask
     np.testing.assert_allclose(out.probed["embeddings"][text], golden["inputs_embeds"][text], **CLOSE)
     np.testing.assert_array_equal(out.probed["vision"], out.vision_features)
@@ -136,7 +136,7 @@ def official_names(lmm: LMM, tree) -> dict[str, np.ndarray]:
 def test_gradients(lmm):
     """Twelve gradients and the norm of every one, relative to the largest entry and to the norm."""
     golden = tiny28.golden("anyres")
-    batch = lmm.batch(golden["input_ids"], pictures_of(golden), golden["labels"])
+    batch = lmm.batch(golden["input_ids"], images_of(golden), golden["labels"])
     objective = Bound(NextToken(), lmm.config, lmm.run.data)
 
     def loss(params, batch):
@@ -171,7 +171,7 @@ def test_four_training_steps(lmm):
     state = step.init_state(jax.tree.map(jnp.copy, lmm.params), trainable, adamw)
     abstract = step.abstract_state(boxed, trainable, adamw, lmm.mesh)
     rates = optimizer.learning_rates(config, 10)
-    batch = lmm.batch(inputs["input_ids"], pictures_of(inputs), inputs["labels"])
+    batch = lmm.batch(inputs["input_ids"], images_of(inputs), inputs["labels"])
     history = []
     with jax.set_mesh(lmm.mesh):
         state = jax.device_put(state, step.shardings_of(abstract))
@@ -191,15 +191,15 @@ def test_four_training_steps(lmm):
 
 
 def test_generated_sequences(lmm):
-    """Greedy and beams, two rows of unequal pictures; and the scores, from the finished sequence read at once."""
+    """Greedy and beams, two rows of unequal images; and the scores, from the finished sequence read at once."""
     golden, inputs = tiny28.golden("anyres_generate"), tiny28.golden("anyres")
-    asked = {"images": pictures_of(inputs), "stop_ids": (290,)}
+    asked = {"images": images_of(inputs), "stop_ids": (290,)}
     greedy = lmm.generate_ids(inputs["input_ids"], max_new_tokens=12, **asked)
     assert greedy == golden["sequences"].tolist()
     beams = xgenmm_jax.Decoding(8, num_beams=3)
     assert lmm.generate_ids(inputs["input_ids"], decoding=beams, **asked) == golden["beam3"].tolist()
     # The second row's prompt ends in pads: its first score belongs to one of them (tests/generation has it).
-    out = lmm.forward([[*inputs["input_ids"][0], *greedy[0]]], pictures_of(inputs)[:1])
+    out = lmm.forward([[*inputs["input_ids"][0], *greedy[0]]], images_of(inputs)[:1])
     scores = out.logits[0, -13:-1]
     np.testing.assert_allclose(scores, golden["scores"][0], rtol=0, atol=1e-4)
 
@@ -210,7 +210,7 @@ def test_bfloat16_forward(lmm):
     assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {jnp.dtype("bfloat16")}
     for name in ("anyres", "anyres_masked"):
         golden = tiny28.golden(name)
-        out = half.forward(golden["input_ids"], pictures_of(golden))
+        out = half.forward(golden["input_ids"], images_of(golden))
         expected, got = golden["logits"][out.attend_mask], out.logits[out.attend_mask]
         allowed = 2e-2 * np.abs(expected).max()
         assert np.abs(got - expected).max() < allowed, name

@@ -112,7 +112,7 @@ def test_rows_over_a_mesh_give_what_one_device_gives(released):
         np.testing.assert_allclose(many.probed[name], array, rtol=0, atol=1e-4, err_msg=name)
 
 
-def test_a_picture_is_its_crops(run):
+def test_an_image_is_its_crops(run):
     """What the processor cuts and normalises is what the device does with bytes."""
     image, ids = noise(30, 20), [[3, run.tokenizer.image_id, 4]]
     from_bytes = run.forward(ids, [[image]])
@@ -122,7 +122,7 @@ def test_a_picture_is_its_crops(run):
     np.testing.assert_allclose(from_bytes.logits, from_crops.logits, rtol=0, atol=1e-5)
 
 
-def test_pictures_are_seen_as_a_person_sees_them_unless_the_official_reading_is_asked_for(run, tmp_path):
+def test_images_are_seen_as_a_person_sees_them_unless_the_official_reading_is_asked_for(run, tmp_path):
     """A phone's photo lay on its side, a logo's transparent ground was black."""
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
@@ -131,8 +131,8 @@ def test_pictures_are_seen_as_a_person_sees_them_unless_the_official_reading_is_
     official = xgenmm_jax.load(run.folder, mesh=run.mesh, official_images=True)
     with PIL.Image.open(tmp_path / "phone.png") as phone, PIL.Image.open(tmp_path / "logo.png") as logo:
         for photo, ground in ((phone, logo), (tmp_path / "phone.png", str(tmp_path / "logo.png"))):
-            assert run.processor.picture(photo).size_px == run.processor.crops(photo).size_px == (20, 30)
-            assert official.processor.picture(photo).size_px == official.processor.crops(photo).size_px == (30, 20)
+            assert run.processor.image(photo).size_px == run.processor.crops(photo).size_px == (20, 30)
+            assert official.processor.image(photo).size_px == official.processor.crops(photo).size_px == (30, 20)
             assert run.processor.crops(ground).pixels[0].min() == 1
             assert official.processor.crops(ground).pixels[0].max() == -1
 
@@ -160,13 +160,13 @@ def test_default_targets_are_the_text(released):
 
 
 def test_errors_of_forward(released):
-    with pytest.raises(ValueError, match="row 0 has 2 <image> ids and 1 pictures"):
+    with pytest.raises(ValueError, match="row 0 has 2 <image> ids and 1 images"):
         released.forward([[IMAGE, IMAGE]], [[noise(28, 28)]])
     with pytest.raises(ValueError, match="no intermediate 'decoder/layer'; did you mean decoder/layers. Known are"):
         released.forward([[1, 2]], probe=("decoder/layer",))
     with pytest.raises(ValueError, match="labels of row 0 are not its tokens"):
         released.forward([[1, 2]], labels=[[1, 3]])
-    with pytest.raises(ValueError, match="1 rows of ids, 2 lists of pictures"):
+    with pytest.raises(ValueError, match="1 rows of ids, 2 lists of images"):
         released.forward([[1, 2]], [[], []])
     with pytest.raises(ValueError, match=r"got crops of \(30, 30, 3\), the tower takes \(28, 28, 3\)"):
         released.forward([[IMAGE]], [[xgenmm_jax.Crops(np.zeros((1, 30, 30, 3), np.float32), (30, 30))]])
@@ -200,16 +200,16 @@ def test_a_base_model_is_asked_as_the_suite_asks_it(run):
     """It was asked in a template that it has never seen, by the command, and in bare text here."""
     base = dataclasses.replace(run.run, prompt="few_shot")
     model = xgenmm_jax.LMM(run.folder, base, run.params, run.processor, run.mesh)
-    picture = model.processor.picture(noise(30, 20))
+    image = model.processor.image(noise(30, 20))
     assert not model.is_tuned()
-    assert model.prompt("is it red?", [picture]) == prompts.few_shot_prompt((), picture, "is it red?", model.tokenizer)
-    words = {count: model.tokenizer.decode(model.prompt("who?", [picture] * count).token_ids) for count in (0, 2)}
+    assert model.prompt("is it red?", [image]) == prompts.few_shot_prompt((), image, "is it red?", model.tokenizer)
+    words = {count: model.tokenizer.decode(model.prompt("who?", [image] * count).token_ids) for count in (0, 2)}
     assert words == {0: "Question:who? Short answer:", 2: "<image><image>Question:who? Short answer:"}
     for text, template in (("a star", False), ("a star", True), ("<image>a star", None)):
-        asked = model.prompt(text, [picture], template)
-        assert asked == model.processor.prompt(text, [picture], bool(template))
-    asked = {"images": [[picture]], "max_new_tokens": 5}
-    assert model.generate(["who?"], **asked) == model.generate([model.prompt("who?", [picture])], max_new_tokens=5)
+        asked = model.prompt(text, [image], template)
+        assert asked == model.processor.prompt(text, [image], bool(template))
+    asked = {"images": [[image]], "max_new_tokens": 5}
+    assert model.generate(["who?"], **asked) == model.generate([model.prompt("who?", [image])], max_new_tokens=5)
     assert model.generate(["who?"], **asked) != model.generate(["who?"], chat_template=True, **asked)
     assert model.prompt("who?", chat_template=True) == run.prompt("who?")
 
@@ -224,7 +224,7 @@ def test_forward_refuses_crops_that_fixed_sampling_would_lose(run, size, crops):
     )
     model = xgenmm_jax.LMM(run.folder, config, run.params, processor, run.mesh)
     image_id = run.tokenizer.image_id
-    with pytest.raises(ValueError, match=rf"got 2, and a picture of {size[0]} x {size[1]} px takes {crops} crops"):
+    with pytest.raises(ValueError, match=rf"got 2, and an image of {size[0]} x {size[1]} px takes {crops} crops"):
         model.batch([[1, image_id]], [[PIL.Image.new("RGB", size)]])
 
 
@@ -233,7 +233,7 @@ def test_errors_of_generate(run, released):
         run.generate(["a", "b"], stream=True)
     with pytest.raises(ValueError, match="give a list of prompts"):
         run.generate("a")
-    with pytest.raises(ValueError, match="2 prompts and 1 lists of pictures"):
+    with pytest.raises(ValueError, match="2 prompts and 1 lists of images"):
         run.generate(["a", "b"], [[]])
     with pytest.raises(ValueError, match=r"has no tokenizer.model, so .* has no ids; put it beside the weights"):
         released.generate(["a"])

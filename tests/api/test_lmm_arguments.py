@@ -20,7 +20,7 @@ from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 
 IMAGE, PAD, LAST = tiny28.IMAGE_ID, 299, 302
-PICTURE = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +56,19 @@ def test_ids_and_numbers_of_every_kind_are_taken(lmm, unchecked_signatures):
     assert lmm.generate_ids([], **asked) == lmm.generate_ids([], [], **asked) == lmm.generate([]) == []
 
 
-def test_pictures_of_a_single_prompt_may_lie_flat(lmm, tmp_path):
-    PIL.Image.fromarray(PICTURE).save(tmp_path / "a.png")
-    expected = lmm.generate_ids([[5, IMAGE, 6]], [[PIL.Image.fromarray(PICTURE)]], max_new_tokens=2)
+def test_images_of_a_single_prompt_may_lie_flat(lmm, tmp_path):
+    PIL.Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    expected = lmm.generate_ids([[5, IMAGE, 6]], [[PIL.Image.fromarray(PIXELS)]], max_new_tokens=2)
     name = str(tmp_path / "a.png")
-    for images in (name, [name], [[name]], [PICTURE], PICTURE, [[PICTURE]], [(tmp_path / "a.png").read_bytes()]):
+    for images in (name, [name], [[name]], [PIXELS], PIXELS, [[PIXELS]], [(tmp_path / "a.png").read_bytes()]):
         assert lmm.generate_ids([[5, IMAGE, 6]], images, max_new_tokens=2) == expected
-        flat, nested = (lmm.batch([[5, IMAGE, 6]], given) for given in (images, [[PICTURE]]))
+        flat, nested = (lmm.batch([[5, IMAGE, 6]], given) for given in (images, [[PIXELS]]))
         np.testing.assert_array_equal(flat.pixels, nested.pixels)
     several = lmm.generate_ids([[5, IMAGE, 6], [7]], [[name], None], max_new_tokens=2)
     assert several[:1] == expected
-    with pytest.raises(ValueError, match="in place of a list of pictures; give each prompt its own list"):
+    with pytest.raises(ValueError, match="in place of a list of images; give each prompt its own list"):
         lmm.generate_ids([[5, IMAGE], [IMAGE]], [name, name])
-    with pytest.raises(ValueError, match="prompt 0 has its pictures already; give none beside it"):
+    with pytest.raises(ValueError, match="prompt 0 has its images already; give none beside it"):
         lmm.generate_ids([Prompt((IMAGE,), ())], [[name]])
 
 
@@ -168,7 +168,7 @@ def test_seeds_of_any_size_draw_answers_of_their_own(lmm, unchecked_signatures):
         ([[5, 6]], {"labels": [5, 6]}, "got one row of numbers, beginning with 5; give a row of labels for every row"),
         ([[5, 6]], {"labels": -100}, "got -100; give a row of labels"),
         ([[5, 6]], {"labels": [[5, 7]]}, "labels of row 0 are not its tokens"),
-        ([[5, 6], [7]], {"labels": [[5, 6]]}, "got 2 rows of ids, 2 lists of pictures and 1 rows of labels"),
+        ([[5, 6], [7]], {"labels": [[5, 6]]}, "got 2 rows of ids, 2 lists of images and 1 rows of labels"),
         ([[5, 6]], {"probe": "decoder/layer"}, "no intermediate 'decoder/layer'; did you mean decoder/layers"),
         ([[5, 6]], {"probe": [3]}, "probe: got a list that begins with 3; give names of intermediates"),
         ([[5, 6]], {"probe": 3}, "probe: got 3; give names of intermediates"),

@@ -13,7 +13,7 @@ import stand_ins
 
 from benchmarks import decode, flops, kernels, machine, rounds, scaling, train_step, workloads
 from benchmarks.our_profile import short_name
-from benchmarks.padding import IGNORED, padded, picture_patches
+from benchmarks.padding import IGNORED, image_patches, padded
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.flops import model_flops, workload_of
@@ -79,7 +79,7 @@ def test_ratios_are_paired_by_round():
 
 @pytest.mark.parametrize("stage", ["stage1", "sft_single"])
 def test_padded_samples_are_those_of_the_packed_rows(stage):
-    """Same tokens, targets and crops, each once; vision tokens point at the crops of their own picture."""
+    """Same tokens, targets and crops, each once; vision tokens point at the crops of their own image."""
     work = nano(stage)
     (batch,), model = work.batches, work.config.model
     plain = padded(batch, model.tokens_per_group, model.vision.grid)
@@ -95,14 +95,14 @@ def test_padded_samples_are_those_of_the_packed_rows(stage):
     assert (np.diff(plain.attention_mask, axis=1) <= 0).all()
 
 
-def test_picture_patches_are_those_that_the_model_sees():
-    """Against the model's own mask, any-resolution pictures of many shapes."""
+def test_image_patches_are_those_that_the_model_sees():
+    """Against the model's own mask, any-resolution images of many shapes."""
     work = nano("sft_single")
     (batch,), grid = work.batches, work.config.model.vision.grid
     features = jnp.zeros((*batch.crop_image.shape, grid**2, 1))
     _, expected = group_crops(features, Batch(*map(jnp.asarray, batch)), grid)
     is_crop = batch.crop_image >= 0
-    ours = np.stack([picture_patches(batch, row, grid) for row in range(len(is_crop))])
+    ours = np.stack([image_patches(batch, row, grid) for row in range(len(is_crop))])
     assert np.array_equal(ours[is_crop], np.asarray(expected)[is_crop])
 
 
@@ -281,11 +281,11 @@ def test_decode_runs_without_torch(quick, tmp_path):
 
 @pytest.mark.slow
 def test_scaling_runs_and_draws(quick, tmp_path):
-    file, picture = tmp_path / "scaling.json", tmp_path / "scaling.png"
+    file, image = tmp_path / "scaling.json", tmp_path / "scaling.png"
     small = ["--sweeps", "crops", "--most-crops", "3", "--rounds", "1"]
-    assert scaling.main([*small, "--json", str(file), "--picture", str(picture)]) == 0
+    assert scaling.main([*small, "--json", str(file), "--image", str(image)]) == 0
     crops = json.loads(file.read_text())["sweeps"]["crops"]
     assert [point["crops"] for point in crops["points"]] == [1, 3]
     assert [point["tokens"] for point in crops["points"]] == [384, 640]
     assert set(crops["line"]) == {"slope", "intercept", "r_squared", "deviation"}
-    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size < 150_000
+    assert image.read_bytes().startswith(b"\x89PNG") and image.stat().st_size < 150_000

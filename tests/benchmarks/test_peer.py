@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 def test_losses_of_three_steps_are_equal():
     """A wrong mask, crop, label or learning rate on either side would time two different things.
 
-    Two batches of any-resolution pictures, several crops each; fewer layers than nano's, which compile faster.
+    Two batches of any-resolution images, several crops each; fewer layers than nano's, which compile faster.
     """
     from benchmarks.torch_training import TorchTraining
 

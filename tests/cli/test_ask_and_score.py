@@ -68,12 +68,12 @@ def no_compilation_cache(monkeypatch):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     PIL.Image.new("RGB", (80, 50), (200, 30, 40)).save(tmp_path / "red.png")
     whole = (tmp_path / "red.png").read_bytes()
     PIL.Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "noise.png")
     (tmp_path / "truncated.png").write_bytes((tmp_path / "noise.png").read_bytes()[:2000])
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     # The header alone says 60,000 x 60,000.
     gigantic = bytearray(whole)
     gigantic[16:24] = (60_000).to_bytes(4, "big") * 2
@@ -82,9 +82,9 @@ def pictures(tmp_path):
     return tmp_path
 
 
-def test_generate_prints_the_answer_to_a_question_about_pictures(run, pictures, capsys):
+def test_generate_prints_the_answer_to_a_question_about_images(run, images, capsys):
     loaded = api.load(run)
-    image = str(pictures / "red.png")
+    image = str(images / "red.png")
     expected = loaded.generator().generate([loaded.prompt("What is this?", [image, image])], Decoding(5))[0]
     words = ["generate", str(run), "--image", image, "--image", image, "What is this?", "--max-new-tokens", "5"]
     assert cli.main(words) == 0
@@ -92,20 +92,20 @@ def test_generate_prints_the_answer_to_a_question_about_pictures(run, pictures, 
     assert cli.main(["generate", str(run), "Who are you?", "--max-new-tokens", "5"]) == 0
 
 
-def test_generate_turns_a_photo_upright_unless_told_to_read_as_the_official_code(run, pictures, monkeypatch, capsys):
+def test_generate_turns_a_photo_upright_unless_told_to_read_as_the_official_code(run, images, monkeypatch, capsys):
     seen = []
 
     def record(self, asked, most, **options):
-        seen.extend(picture for prompt in asked for picture in prompt.pictures)
+        seen.extend(image for prompt in asked for image in prompt.images)
         return [""]
 
     monkeypatch.setattr("xgenmm_jax.generation.text.generator.Generator.generate", record)
     exif = PIL.Image.Exif()
     exif[0x0112] = 8
-    PIL.Image.new("RGBA", (80, 50), (0, 0, 0, 0)).save(pictures / "phone.png", exif=exif)
-    words = ["generate", str(run), "--image", str(pictures / "phone.png"), "What?", "--no-stream"]
+    PIL.Image.new("RGBA", (80, 50), (0, 0, 0, 0)).save(images / "phone.png", exif=exif)
+    words = ["generate", str(run), "--image", str(images / "phone.png"), "What?", "--no-stream"]
     assert cli.main(words) == cli.main([*words, "--official-images"]) == 0
-    upright, official = (picture.load() for picture in seen)
+    upright, official = (image.load() for image in seen)
     assert (upright.size, upright.getpixel((0, 0))) == ((50, 80), (255, 255, 255))
     assert (official.size, official.getpixel((0, 0))) == ((80, 50), (0, 0, 0))
 
@@ -132,9 +132,9 @@ def test_generate_asks_as_the_run_was_trained_or_as_told(run, monkeypatch, capsy
     assert "give one of them" in capsys.readouterr().err
 
 
-def test_generate_streams_samples_and_searches(run, pictures, capsys):
+def test_generate_streams_samples_and_searches(run, images, capsys):
     loaded = api.load(run)
-    image = str(pictures / "red.png")
+    image = str(images / "red.png")
     prompt = loaded.prompt("What is this?", [image])
     words = ["generate", str(run), "--image", image, "What is this?", "--max-new-tokens", "9"]
 
@@ -159,17 +159,17 @@ def test_generate_streams_samples_and_searches(run, pictures, capsys):
     [
         ("missing.png", "no file"),
         ("truncated.png", "truncated or damaged"),
-        ("text.png", "not a picture"),
+        ("text.png", "not an image"),
         ("gigantic.png", "scale it down"),
         (".", "is a folder"),
     ],
 )
-def test_generate_tells_in_one_line_what_is_no_picture(run, pictures, capsys, name, sentence):
-    before = sorted(pictures.iterdir())
-    assert cli.main(["generate", str(run), "--image", str(pictures / name), "What is this?"]) == 1
+def test_generate_tells_in_one_line_what_is_no_image(run, images, capsys, name, sentence):
+    before = sorted(images.iterdir())
+    assert cli.main(["generate", str(run), "--image", str(images / name), "What is this?"]) == 1
     told = capsys.readouterr()
     assert sentence in told.err and told.err.count("\n") == 1 and not told.out
-    assert sorted(pictures.iterdir()) == before
+    assert sorted(images.iterdir()) == before
 
 
 def test_what_is_no_run_is_told_in_one_line(tmp_path, run, capsys):

@@ -110,11 +110,11 @@ def test_what_an_experiment_raises_is_one_line_with_its_place(experiment, monkey
 @pytest.mark.parametrize("command", [["train", "experiments/nano/stage.py"], ["demo"]])
 def test_a_workdir_that_is_a_file_is_refused(experiment, capsys, command):
     """Said was: [Errno 17] File exists."""
-    Path("picture.png").write_text("")
-    for workdir in ("picture.png", "picture.png/mine"):
+    Path("image.png").write_text("")
+    for workdir in ("image.png", "image.png/mine"):
         assert cli.main([*command, "--workdir", workdir]) == 1
         error = capsys.readouterr().err
-        assert f"--workdir: got '{workdir}', but 'picture.png' is a file; give a new folder" in error
+        assert f"--workdir: got '{workdir}', but 'image.png' is a file; give a new folder" in error
         assert error.count("\n") == 1
 
 

@@ -12,7 +12,7 @@ from released_parameters import read_tree
 from safetensors.numpy import load_file
 
 from xgenmm_jax.api.conversion import export_checkpoint, import_run
-from xgenmm_jax.convert.exporting import NO_TOKENIZER, OFFICIAL_CODE, SMALL_PICTURES
+from xgenmm_jax.convert.exporting import NO_TOKENIZER, OFFICIAL_CODE, SMALL_IMAGES
 from xgenmm_jax.convert.formats import phi3_hf, siglip_hf
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.convert.parameter_store import ParameterReader
@@ -48,14 +48,14 @@ def test_released_layout_comes_out_as_it_went_in(tmp_path):
         assert written[key] == released[key]
 
 
-def test_small_pictures_kept_whole_are_told(tmp_path):
+def test_small_images_kept_whole_are_told(tmp_path):
     """The official code lays them on a grid all the same."""
     run = import_into(TINY28, tmp_path / "run")
     config = (run / "config.json").read_text()
     assert config.count('"single_view_up_to_px": 0') == 1
     (run / "config.json").write_text(config.replace('"single_view_up_to_px": 0', '"single_view_up_to_px": 28'))
     notes = export_checkpoint(run, tmp_path / "out", "xgenmm")
-    assert notes == (SMALL_PICTURES, OFFICIAL_CODE, NO_TOKENIZER)
+    assert notes == (SMALL_IMAGES, OFFICIAL_CODE, NO_TOKENIZER)
 
 
 def test_bfloat16_comes_out_as_it_went_in_and_is_float32_in_between(tmp_path):

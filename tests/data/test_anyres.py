@@ -60,7 +60,7 @@ def test_views_equal_the_official_ones_to_the_bit(name):
 
 @pytest.mark.parametrize("name", GOLDENS["images"])
 def test_every_sixteenth_pixel_is_the_official_one(name):
-    """Says where a view differs, which a hash cannot; and how much of each strip is picture, on the device."""
+    """Says where a view differs, which a hash cannot; and how much of each strip is image, on the device."""
     image = formula_image(*GOLDENS["images"][name]["size_wh"])
     for mode in ("squash", "pad"):
         view = anyres.normalized(anyres.crops(image, anyres.AnyRes(grids=(), global_view=mode)))[0]
@@ -78,7 +78,7 @@ def test_every_sixteenth_pixel_is_the_official_one(name):
 
 
 def valid_of_strips(layout: anyres.Layout) -> np.ndarray:
-    """Which of the 729 cells of the global view and of each strip are picture, as the model takes them."""
+    """Which of the 729 cells of the global view and of each strip are image, as the model takes them."""
     row = np.zeros((1, 1), np.int32)
     crops = np.zeros((1, layout.crops), np.int32)
     batch = Batch(
@@ -112,7 +112,7 @@ def test_best_resolution_equals_the_official_choice(name):
         assert (columns * 384, rows * 384) == (best_width, best_height), (width, height)
 
 
-def test_small_pictures_keep_one_view_where_the_config_says_so():
+def test_small_images_keep_one_view_where_the_config_says_so():
     config = anyres.AnyRes(grids=((2, 2),), view_px=64, view_cells=8, single_view_up_to_px=64)
     assert anyres.layout((64, 64), config) == ((0, 0), 1, (0, 8, 0, 8))
     assert anyres.layout((65, 64), config).crops == 5
@@ -131,34 +131,34 @@ def test_a_layout_counts_the_crops_that_are_cut():
         assert len(anyres.crops(formula_image(*size), config)) == anyres.layout(size, config).crops
 
 
-def test_bad_picture_files_say_what_is_wrong(tmp_path):
+def test_bad_image_files_say_what_is_wrong(tmp_path):
     good = tmp_path / "good.png"
     formula_image(40, 30).save(good)
-    picture = images.open_picture(good)
-    assert picture.size_px == (40, 30) == picture.load().size
+    image = images.open_image(good)
+    assert image.size_px == (40, 30) == image.load().size
     with pytest.raises(ValueError, match="no file .*missing.png"):
-        images.open_picture(tmp_path / "missing.png")
+        images.open_image(tmp_path / "missing.png")
     with pytest.raises(ValueError, match="is a folder"):
-        images.open_picture(tmp_path)
+        images.open_image(tmp_path)
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(ValueError, match="is not a picture"):
-        images.open_picture(tmp_path / "text.png")
+    with pytest.raises(ValueError, match="is not an image"):
+        images.open_image(tmp_path / "text.png")
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-200])
     with pytest.raises(ValueError, match="truncated or damaged"):
-        images.open_picture(tmp_path / "cut.png").load()
+        images.open_image(tmp_path / "cut.png").load()
     with pytest.raises(ValueError, match="40 x 30 pixels, more than 1,000"):
-        images.open_picture(good, max_pixels=1000)
+        images.open_image(good, max_pixels=1000)
 
 
-def test_a_large_picture_is_refused_without_pillows_warning(tmp_path):
+def test_a_large_image_is_refused_without_pillows_warning(tmp_path):
     """In a process of its own: pytest makes the two lines that Pillow printed before the refusal an error."""
     large = tmp_path / "large.png"
     PIL.Image.new("1", (9460, 9460)).save(large)
     code = (
-        "import sys; from xgenmm_jax.data.images import open_picture\n"
-        "try: open_picture(sys.argv[1])\n"
+        "import sys; from xgenmm_jax.data.images import open_image\n"
+        "try: open_image(sys.argv[1])\n"
         "except ValueError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(large)], capture_output=True, text=True)
-    assert done.stdout == f"picture: '{large}' has 9460 x 9460 pixels, more than 89,000,000; scale it down.\n"
+    assert done.stdout == f"image: '{large}' has 9460 x 9460 pixels, more than 89,000,000; scale it down.\n"
     assert not done.stderr

@@ -1,4 +1,4 @@
-"""Any file is a picture or one sentence that says what it is: never another error, a bomb, or a program that runs."""
+"""Any file is an image or one sentence that says what it is: never another error, a bomb, or a program that runs."""
 
 import io
 from pathlib import Path
@@ -98,7 +98,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("format_", SMALL)
-def test_damaged_files_are_pictures_or_one_sentence(format_):
+def test_damaged_files_are_images_or_one_sentence(format_):
     """Decoders raise struct.error, RuntimeError, NotImplementedError and more, which ended a run with a traceback."""
     outcomes = set()
     for number, data in enumerate(SMALL[format_]):
@@ -106,27 +106,27 @@ def test_damaged_files_are_pictures_or_one_sentence(format_):
             official = seed % 2 == 0
             try:
                 bad = damaged(data, random.Random(f"{format_} {number} {seed}"))
-                picture = images.picture_from_bytes(bad, "it", max_pixels=1_000_000, official=official)
-                image = picture.load()
-                assert image.size == picture.size_px and image.mode == "RGB"
+                opened = images.image_from_bytes(bad, "it", max_pixels=1_000_000, official=official)
+                image = opened.load()
+                assert image.size == opened.size_px and image.mode == "RGB"
                 outcomes.add("read")
             except ValueError as error:
-                assert str(error).startswith("picture: it ") and "\n" not in str(error) and len(str(error)) < 400
+                assert str(error).startswith("image: it ") and "\n" not in str(error) and len(str(error)) < 400
                 outcomes.add("refused")
     assert outcomes == ({"read", "refused"} if format_ in FORMATS and SMALL[format_] else outcomes - {"read"})
 
 
 @pytest.mark.parametrize("format_", [name for name in FORMATS if SMALL[name]])
 def test_a_truncated_file_is_refused_or_has_all_its_pixels(format_):
-    """What is added to repair a file must not make half a picture a whole one."""
+    """What is added to repair a file must not make half an image a whole one."""
     data = SMALL[format_][0]
-    whole = np.asarray(images.picture_from_bytes(data, "it").load())
+    whole = np.asarray(images.image_from_bytes(data, "it").load())
     refused = 0
     for end in range(0, len(data), max(1, len(data) // 150)):
         try:
-            got = images.picture_from_bytes(data[:end], "it").load()
+            got = images.image_from_bytes(data[:end], "it").load()
         except ValueError as error:
-            assert "picture: it " in str(error)
+            assert "image: it " in str(error)
             refused += 1
         else:
             np.testing.assert_array_equal(np.asarray(got), whole)
@@ -150,7 +150,7 @@ NAMED = {
     "MP4": (b"\0\0\0\x18ftypisom\0\0\0\0isomiso2" + bytes(40), "is a video"),
     "zip": (b"PK\3\4" + bytes(40), "is an archive"),
     "nothing": (b"", "is empty"),
-    "text": (b"cat", "is not a picture"),
+    "text": (b"cat", "is not an image"),
     "a header alone": (PNG_MARK, "is PNG, damaged"),
 }
 
@@ -160,9 +160,9 @@ def test_a_file_that_is_not_read_is_called_by_its_name(name, tmp_path):
     data, said = NAMED[name]
     (tmp_path / "IMG_1.jpg").write_bytes(data)
     with pytest.raises(ValueError, match=said):
-        images.open_picture(tmp_path / "IMG_1.jpg")
-    with pytest.raises(ValueError, match=f"^picture: the upload .*{said}"):
-        images.picture_from_bytes(data, "the upload")
+        images.open_image(tmp_path / "IMG_1.jpg")
+    with pytest.raises(ValueError, match=f"^image: the upload .*{said}"):
+        images.image_from_bytes(data, "the upload")
 
 
 def test_no_other_program_and_no_unlisted_format_opens_a_file(tmp_path, monkeypatch):
@@ -170,8 +170,8 @@ def test_no_other_program_and_no_unlisted_format_opens_a_file(tmp_path, monkeypa
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a program was started"))
     for format_ in ("EPS", "PCX", "SGI", "TGA", "IM", "ICNS", "PDF", "QOI" if PIL.__version__ >= "12" else "PCX"):
         (tmp_path / "it").write_bytes(encoded(RGB.resize((64, 64)), format_))
-        with pytest.raises(ValueError, match="picture: "):
-            images.open_picture(tmp_path / "it").load()
+        with pytest.raises(ValueError, match="image: "):
+            images.open_image(tmp_path / "it").load()
 
 
 def bomb_tiff(width: int, height: int) -> bytes:
@@ -208,19 +208,19 @@ def test_a_bomb_is_refused_by_its_header(name):
     start = time.perf_counter()
     for official in (False, True):
         with pytest.raises(ValueError, match="9500 x 9500 pixels, more than 89,000,000|is gigantic"):
-            images.picture_from_bytes(BOMBS[name], "it", official=official)
+            images.image_from_bytes(BOMBS[name], "it", official=official)
     assert time.perf_counter() - start < 2
 
 
 def test_a_file_that_grew_after_it_was_opened_is_refused_before_it_is_decoded(tmp_path):
     (tmp_path / "it.png").write_bytes(SMALL["PNG"][0])
-    picture = images.open_picture(tmp_path / "it.png")
+    image = images.open_image(tmp_path / "it.png")
     (tmp_path / "it.png").write_bytes(BOMBS["PNG"])
     with pytest.raises(ValueError, match="9500 x 9500 pixels and its header said 20 x 24"):
-        picture.load()
+        image.load()
     (tmp_path / "it.png").unlink()
     with pytest.raises(ValueError, match="cannot be opened .No such file"):
-        picture.load()
+        image.load()
 
 
 PLAIN = encoded(RGB, "PNG")
@@ -247,7 +247,7 @@ def test_a_png_is_read_whatever_its_metadata_are(name, where):
     end = len(BODY) - 12
     data = HEAD + (METADATA[name] + BODY if where == "before" else BODY[:end] + METADATA[name] + BODY[end:])
     for official in (False, True):
-        got = images.picture_from_bytes(data, "it", official=official).load()
+        got = images.image_from_bytes(data, "it", official=official).load()
         np.testing.assert_array_equal(np.asarray(got), np.asarray(RGB))
 
 
@@ -258,9 +258,9 @@ def test_a_bomb_among_texts_is_never_unpacked():
     profile = b"".join(packer.compress(block) for _ in range(20)) + packer.flush()
     data = HEAD + chunk(b"iCCP", b"name\0\0" + profile) * 3 + BODY
     code = (
-        "import resource, sys; from xgenmm_jax.data.images import picture_from_bytes\n"
+        "import resource, sys; from xgenmm_jax.data.images import image_from_bytes\n"
         "data = sys.stdin.buffer.read(); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "assert picture_from_bytes(data, 'it').load().size == (24, 20)\n"
+        "assert image_from_bytes(data, 'it').load().size == (24, 20)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
@@ -268,8 +268,8 @@ def test_a_bomb_among_texts_is_never_unpacked():
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_exif_that_is_damaged_never_costs_the_picture(format_):
-    """A zero denominator, offsets beyond the end, other types: the picture is read, turned or not."""
+def test_exif_that_is_damaged_never_costs_the_image(format_):
+    """A zero denominator, offsets beyond the end, other types: the image is read, turned or not."""
     if not SMALL[format_]:
         pytest.skip("Pillow without AVIF")
     data = SMALL[format_][0]
@@ -287,11 +287,11 @@ def test_exif_that_is_damaged_never_costs_the_picture(format_):
         if format_ == "PNG" and seed % 2:
             end = data.index(b"eXIf") + 4 + len(payload)
             changed[end : end + 4] = struct.pack(">I", zlib.crc32(changed[end - 4 - len(payload) : end]))
-        picture = images.picture_from_bytes(bytes(changed), "it")
-        assert picture.load().size == picture.size_px and sorted(picture.size_px) == [20, 24]
+        opened = images.image_from_bytes(bytes(changed), "it")
+        assert opened.load().size == opened.size_px and sorted(opened.size_px) == [20, 24]
 
 
-def test_metadata_of_a_tiff_that_are_damaged_never_cost_the_picture():
+def test_metadata_of_a_tiff_that_are_damaged_never_cost_the_image():
     """Pillow turns TIFF by itself, and failed on XMP of another type and on resolutions of 0 / 0."""
     for tag, kind, value in (
         (700, 3, 7),
@@ -303,18 +303,18 @@ def test_metadata_of_a_tiff_that_are_damaged_never_cost_the_picture():
         info.tagtype[tag], info[tag] = kind, value
         data = encoded(RGB, "TIFF", tiffinfo=info)
         for official in (False, True):
-            got = images.picture_from_bytes(data, "it", official=official).load()
+            got = images.image_from_bytes(data, "it", official=official).load()
             np.testing.assert_array_equal(np.asarray(got), np.asarray(RGB))
 
 
 def test_names_that_no_file_can_have_are_one_sentence(tmp_path):
     """A data URI given for a path ended in OSError: File name too long."""
-    with pytest.raises(ValueError, match="picture: 'data:image/png;base64,AAAA.*cannot be opened .File name too long"):
-        images.open_picture("data:image/png;base64," + "A" * 5000)
+    with pytest.raises(ValueError, match="image: 'data:image/png;base64,AAAA.*cannot be opened .File name too long"):
+        images.open_image("data:image/png;base64," + "A" * 5000)
     with pytest.raises(ValueError, match="no file 'https:/"):
-        images.open_picture("https://example.org/a.png")
+        images.open_image("https://example.org/a.png")
     with pytest.raises(ValueError, match="no file"):
-        images.open_picture("a\0b.png")
+        images.open_image("a\0b.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(ValueError, match="no file"):
-        images.open_picture(Path(tmp_path / "link.png"))
+        images.open_image(Path(tmp_path / "link.png"))

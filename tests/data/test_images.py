@@ -26,11 +26,11 @@ def encoded(image: PIL.Image.Image, format_: str, **options) -> bytes:
 
 def read(data: bytes | PIL.Image.Image, official: bool = False) -> np.ndarray:
     if isinstance(data, bytes):
-        picture = images.picture_from_bytes(data, "it", official=official)
+        opened = images.image_from_bytes(data, "it", official=official)
     else:
-        picture = images.picture_from_image(data, official=official)
-    image = picture.load()
-    assert image.mode == "RGB" and image.size == picture.size_px
+        opened = images.image_from_image(data, official=official)
+    image = opened.load()
+    assert image.mode == "RGB" and image.size == opened.size_px
     return np.asarray(image)
 
 
@@ -99,7 +99,7 @@ def test_a_ramp_from_black_to_white_stays_one_in_any_depth(name, official):
 
 
 def test_gray_and_color_of_16_bits_give_the_same_bytes():
-    """Rounding v / 257 beside Pillow's own high byte would move gray pictures by one against the same ones in RGB."""
+    """Rounding v / 257 beside Pillow's own high byte would move gray images by one against the same ones in RGB."""
     values = np.random.default_rng(0).integers(0, 65536, 64, dtype=np.uint16).astype(">u2")
     gray = png(16, 0, [values.tobytes()], 64)
     color = png(16, 2, [np.repeat(values, 3).tobytes()], 64)
@@ -127,10 +127,10 @@ def test_12_bits_are_scaled_by_their_own_white():
 )
 def test_numbers_that_mean_no_brightness_are_one_sentence(numbers, what):
     image = PIL.Image.fromarray(numbers)
-    with pytest.raises(ValueError, match=f"picture: it holds .*{what}"):
+    with pytest.raises(ValueError, match=f"image: it holds .*{what}"):
         read(encoded(image, "TIFF"))
-    with pytest.raises(ValueError, match=f"picture: the image holds .*{what}"):
-        images.picture_from_image(image)
+    with pytest.raises(ValueError, match=f"image: the image holds .*{what}"):
+        images.image_from_image(image)
 
 
 PHOTO = PIL.Image.fromarray(np.kron(np.arange(6).reshape(3, 2, 1), np.ones((8, 8, 3))).astype(np.uint8) * 40)
@@ -163,11 +163,11 @@ def test_a_photo_is_upright_for_a_user_and_as_it_lies_for_the_official_reading(f
         assert upright.shape[:2] == ((24, 16) if value < 5 else (16, 24))
 
 
-def test_a_picture_that_was_turned_is_not_turned_again():
+def test_an_image_that_was_turned_is_not_turned_again():
     """Its EXIF stayed in `info`, so that a notebook which handed the loaded image on had it lying down again."""
     data = encoded(PHOTO, "JPEG", exif=with_orientation(6))
-    once = images.picture_from_bytes(data, "it").load()
-    assert once.size == (24, 16) == images.picture_from_image(once).load().size
+    once = images.image_from_bytes(data, "it").load()
+    assert once.size == (24, 16) == images.image_from_image(once).load().size
 
 
 def test_an_orientation_behind_the_pixels_or_in_xmp_is_found():
@@ -258,14 +258,14 @@ def test_a_pil_image_is_taken_as_it_is_now():
     with PIL.Image.open(io.BytesIO(data)) as moving:
         for number in range(3):
             moving.seek(number)
-            taken.append(images.picture_from_image(moving))
-    assert [picture.load().getpixel((0, 0))[0] for picture in taken] == [3, 9, 27]
+            taken.append(images.image_from_image(moving))
+    assert [opened.load().getpixel((0, 0))[0] for opened in taken] == [3, 9, 27]
     assert read(data)[0, 0, 0] == 3
     image = PIL.Image.new("RGB", (2, 2), "red")
-    picture = images.picture_from_image(image)
+    opened = images.image_from_image(image)
     image.putpixel((0, 0), (0, 0, 255))
-    assert picture.load().getpixel((0, 0)) == (255, 0, 0)
+    assert opened.load().getpixel((0, 0)) == (255, 0, 0)
     noted = PIL.Image.new("RGB", (8, 4), "red")
     noted.getexif()[0x0112] = 6
-    assert images.picture_from_image(noted).size_px == (4, 8)
+    assert images.image_from_image(noted).size_px == (4, 8)
     assert noted.size == (8, 4) and noted.getexif()[0x0112] == 6

@@ -51,7 +51,7 @@ def test_no_home_is_one_sentence(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", ["coco/1.png", "./coco/1.png", "coco/../coco/1.png", "coco/deep/1.png"])
 def test_links_inside_the_folder_are_followed(tmp_path, path):
-    """Parts of a picture folder are links to where the data sets lie, and were refused."""
+    """Parts of an image folder are links to where the data sets lie, and were refused."""
     (tmp_path / "disk" / "deep").mkdir(parents=True)
     (tmp_path / "disk" / "1.png").touch()
     (tmp_path / "disk" / "deep" / "1.png").touch()

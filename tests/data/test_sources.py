@@ -1,4 +1,4 @@
-"""Sources: LLaVA's form, record files, and drawn pictures kept on disk."""
+"""Sources: LLaVA's form, record files, and drawn images kept on disk."""
 
 import io
 import json
@@ -14,11 +14,11 @@ from xgenmm_jax.data.records import (
     Caption,
     Conversation,
     Document,
-    Picture,
+    LazyImage,
     Preference,
     Turn,
-    pictures_of,
-    with_pictures,
+    images_of,
+    with_images,
 )
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.data.text import chat
@@ -50,14 +50,14 @@ def test_llava_conversations(folder):
     source = llava(folder, [row("Red?\n<image>", image="red.png"), row("Hi"), pair])
     one, text, two = (source.record(i, RNG) for i in range(3))
     assert one.turns == (Turn("user", "Red?\n<image>"), Turn("assistant", "Yes."))
-    assert one.pictures[0].size_px == (12, 8) == one.pictures[0].load().size
-    assert text.pictures == () and len(two.pictures) == 2
+    assert one.images[0].size_px == (12, 8) == one.images[0].load().size
+    assert text.images == () and len(two.images) == 2
 
 
 def test_llava_is_repaired_and_left_out_as_the_official_code_does(folder):
     source = llava(
         folder,
-        [row("Red?", image="red.png"), row("<image> <image> red?", image="red.png"), row("no picture <image>"),
+        [row("Red?", image="red.png"), row("<image> <image> red?", image="red.png"), row("no image <image>"),
          row("many", image=["red.png"] * 5)],
     )  # fmt: skip
     assert (len(source), sum(skip.count for skip in source.left_out)) == (2, 2)
@@ -95,7 +95,7 @@ def test_record_files_give_back_what_was_written(tmp_path):
         PIL.Image.new("RGB", (shade, 5), (shade, 0, 0)).save(file, "PNG")
         return file.getvalue()
 
-    one, two = (Picture((shade, 5), lambda: None) for shade in (3, 4))
+    one, two = (LazyImage((shade, 5), lambda: None) for shade in (3, 4))
     turns = (Turn("user", "<image>é?"),)
     records = [
         (Caption("a", one, "red"), [png(3)]),
@@ -109,11 +109,11 @@ def test_record_files_give_back_what_was_written(tmp_path):
     assert len(source) == 4
     for i, (want, blobs) in enumerate(records):
         got = source.record(i, RNG)
-        pictures = pictures_of(got)
-        assert [picture.size_px for picture in pictures] == [picture.size_px for picture in pictures_of(want)]
-        assert [picture.load().getpixel((0, 0))[0] for picture in pictures] == [p.size_px[0] for p in pictures]
-        assert len(blobs) == len(pictures)
-        assert not pictures or with_pictures(got, pictures_of(want)) == want
+        images = images_of(got)
+        assert [image.size_px for image in images] == [image.size_px for image in images_of(want)]
+        assert [image.load().getpixel((0, 0))[0] for image in images] == [p.size_px[0] for p in images]
+        assert len(blobs) == len(images)
+        assert not images or with_images(got, images_of(want)) == want
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-0.array_record", "a-1.array_record", "shards.json"]
     with pytest.raises(ValueError, match="no file matches"):
         RecordFiles(str(tmp_path / "b-*")).open()
@@ -128,8 +128,8 @@ def test_every_family_becomes_samples(tmp_path, family):
     for i in range(20):
         record = source.record(i, RNG)
         sample = chat.sample(record, tokenizer)
-        assert sample.loss_mask.any() and sample.pictures == pictures_of(record)
-        assert np.sum(sample.token_ids == tokenizer.image_id) == len(sample.pictures)
+        assert sample.loss_mask.any() and sample.images == images_of(record)
+        assert np.sum(sample.token_ids == tokenizer.image_id) == len(sample.images)
 
 
 def test_synthetic_records_do_not_depend_on_the_generator():
@@ -138,14 +138,14 @@ def test_synthetic_records_do_not_depend_on_the_generator():
 
 
 def test_data_are_read_as_the_official_code_reads_them(folder):
-    """A user's photo is turned and laid on white; pictures of data are what the released model was trained on."""
+    """A user's photo is turned and laid on white; images of data are what the released model was trained on."""
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     PIL.Image.new("RGBA", (9, 4), (10, 20, 30, 0)).save(folder / "phone.png", exif=exif)
-    given = llava(folder, [row("Red?", image="phone.png")]).record(0, RNG).pictures[0]
+    given = llava(folder, [row("Red?", image="phone.png")]).record(0, RNG).images[0]
     blob = (folder / "phone.png").read_bytes()
     write_records(folder / "a.array_record", [(Caption("a", given, "red"), [blob])])
-    stored = RecordFiles(str(folder / "a.array_record")).open().record(0, RNG).picture
-    for picture in (given, stored):
-        assert picture.size_px == picture.load().size == (9, 4)
-        assert picture.load().getpixel((0, 0)) == (10, 20, 30)
+    stored = RecordFiles(str(folder / "a.array_record")).open().record(0, RNG).image
+    for image in (given, stored):
+        assert image.size_px == image.load().size == (9, 4)
+        assert image.load().getpixel((0, 0)) == (10, 20, 30)

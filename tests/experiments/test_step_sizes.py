@@ -32,7 +32,7 @@ def samples_a_step(data, windows) -> float:
     ("stage", "told_in", "told"),
     [
         ("sft_single", "experiments/sft_single.py", r"some (\d+) by `python tools/step_sizes.py sft_single`"),
-        ("sft_single", "experiments/recipes.py", r"some (\d+) of one picture"),
+        ("sft_single", "experiments/recipes.py", r"some (\d+) of one image"),
         ("sft_multi", "experiments/recipes.py", r"and some (\d+) where half\s+have two to four"),
         ("sft_multi", "experiments/sft_multi.py", r"holds some (\d+), `python tools/step_sizes.py sft_multi`"),
         ("dpo", "experiments/dpo.py", r"Some (\d+)\s+# pairs a step"),

@@ -34,12 +34,12 @@ def generator() -> Generator:
 
 
 def prompts() -> list[Prompt]:
-    """A wide and a tall picture, and a square one; the second row ends in pads, as the collator leaves them."""
+    """A wide and a tall image, and a square one; the second row ends in pads, as the collator leaves them."""
     golden = tiny28.golden("anyres")
     pixels = np.split(golden["pixel_values"].transpose(0, 2, 3, 1), np.cumsum(golden["patch_counts"])[:-1])
     sizes = (tuple(map(int, size)) for size in golden["image_sizes_wh"])
-    pictures = [Crops(np.ascontiguousarray(p), size) for p, size in zip(pixels, sizes, strict=True)]
-    rows = zip(golden["input_ids"].tolist(), (pictures[:2], pictures[2:]), strict=True)
+    images = [Crops(np.ascontiguousarray(p), size) for p, size in zip(pixels, sizes, strict=True)]
+    rows = zip(golden["input_ids"].tolist(), (images[:2], images[2:]), strict=True)
     return [Prompt(tuple(ids), tuple(images)) for ids, images in rows]
 
 

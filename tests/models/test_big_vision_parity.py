@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from released_parameters import read_tree
 
-from xgenmm_jax.convert.importing import open_source, read_tree
+from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.models.vit import ViT
 
 # Its source calls flax in ways that later versions warn of.

@@ -25,7 +25,7 @@ IMAGE_ID = 20
 
 
 def sample(segment, group, number_of_groups, text, answer, queries):
-    """The text columns of one sample: its picture's tokens, a question, an answer. group: the picture's first one."""
+    """The text columns of one sample: its image's tokens, a question, an answer. group: the image's first one."""
     vision = number_of_groups * queries
     length = vision + len(text) + len(answer)
     return {
@@ -61,7 +61,7 @@ def batch_of(samples, grids, valids, pixels, length):
 
 
 def two_samples(config=CONFIG):
-    """A packed row (a picture with a 2 x 1 grid, one with its global view alone), and each sample in its own row."""
+    """A packed row (an image with a 2 x 1 grid, one with its global view alone), and each sample in its own row."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
     valids = [(1, 2, 0, 6), (0, 0, 0, 0)]
     groups = 1 if config.token_sampling is TokenSampling.FIXED_SAMPLING else 3
@@ -98,7 +98,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
 def test_packed_samples_are_separate_samples(config):
-    """Pictures, question and answer of two samples in one row: no token of one moves a logit of the other."""
+    """Images, question and answer of two samples in one row: no token of one moves a logit of the other."""
     params = parameters(config)
     packed, alone = two_samples(config)
     together = logits_of(config, params, packed)[0]
@@ -111,7 +111,7 @@ def test_packed_samples_are_separate_samples(config):
         start += length
 
 
-def test_the_answer_does_not_reach_the_picture():
+def test_the_answer_does_not_reach_the_image():
     """The instruction is the prompt alone: other targets leave the vision tokens as they are."""
     params = {"params": parameters(AWARE)}
     packed, _ = two_samples()
@@ -161,7 +161,7 @@ def test_batches_without_crops_are_text():
 
 
 def test_prefill_and_decode_are_the_whole_row():
-    """A left-padded prompt with its picture, then the answer's tokens one by one."""
+    """A left-padded prompt with its image, then the answer's tokens one by one."""
     params = {"params": parameters(CONFIG)}
     _, (batch, _) = two_samples()
     expected = jax.jit(VLM(CONFIG).apply)(params, batch)[0]

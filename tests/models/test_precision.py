@@ -59,7 +59,7 @@ def parameters(config: VLMConfig, seed: int) -> dict:
 
 
 def rows(config: VLMConfig, seed: int, length: int = 80) -> Batch:
-    """Two rows of text around a picture of 2 x 2 crops, part of which is padding."""
+    """Two rows of text around an image of 2 x 2 crops, part of which is padding."""
     rng = np.random.default_rng(1000 + seed)
     crops, tokens, px = 5, config.tokens_per_group, config.vision.image_size_px
     slot = np.full((2, length), -1, np.int32)

@@ -11,7 +11,7 @@ CROPS = 12
 
 
 def batch_of(rows):
-    """A Batch of pictures only. rows: per row, images as (columns, lines, (top, bottom, left, right))."""
+    """A Batch of images only. rows: per row, images as (columns, lines, (top, bottom, left, right))."""
     count, images = len(rows), 3
     batch = Batch(
         token_ids=np.zeros((count, 1), np.int32),
@@ -50,7 +50,7 @@ def features_of(rows):
 
 
 def canvas_of(features, first, columns, lines):
-    """Crops merged as they lie in the picture: [GRID * lines, GRID * columns, E]."""
+    """Crops merged as they lie in the image: [GRID * lines, GRID * columns, E]."""
     crops = features[first + 1 : first + 1 + columns * lines].reshape(lines, columns, GRID, GRID, 2)
     return crops.transpose(0, 2, 1, 3, 4).reshape(GRID * lines, GRID * columns, 2)
 

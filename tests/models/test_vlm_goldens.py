@@ -88,7 +88,7 @@ def test_base_resolution():
 
 @pytest.mark.parametrize("name", ["anyres", "anyres_single", "anyres_masked"])
 def test_strips(name):
-    """Wide, tall and square images, strips that are wholly padding, a text-only row with a picture that it ignores."""
+    """Wide, tall and square images, strips that are wholly padding, a text-only row with an image that it ignores."""
     golden, batch, pixels = anyres_batch(name)
     features, tokens, logits = run(batch, pixels)
 

@@ -28,8 +28,8 @@ def test_autoregression_sees_the_past_and_parallel_prediction_sees_no_token():
     np.testing.assert_allclose(changed[0, :3], logits[0, :3], rtol=0, atol=1e-6)
     assert np.abs(changed[0, 3:] - logits[0, 3:]).max() > 1e-4
     np.testing.assert_array_equal(changed[1], logits[1])
-    other_picture = apply(params, features + 1, ids, parallel)
-    assert (np.abs(other_picture - logits).max(axis=(1, 2)) > 1e-4).all()
+    other_image = apply(params, features + 1, ids, parallel)
+    assert (np.abs(other_image - logits).max(axis=(1, 2)) > 1e-4).all()
 
 
 def test_greedy_captions_are_the_likeliest_tokens():

@@ -1,4 +1,4 @@
-"""A resampler that starts as pooling reads the picture cell by cell."""
+"""A resampler that starts as pooling reads the image cell by cell."""
 
 from dataclasses import replace
 import functools
@@ -22,7 +22,7 @@ from xgenmm_jax.training.runs.initialize import load_weights
 
 @pytest.fixture(scope="module")
 def started():
-    """Tower features of real training pictures, the random connector, the started one."""
+    """Tower features of real training images, the random connector, the started one."""
     model = recipes.model()
     tower = ViT(model.vision, "float32")
     init = functools.partial(tower.init, method=tower.features_and_pooled)
@@ -30,8 +30,8 @@ def started():
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)
     vision = load_weights(WEIGHTS / "nano_vision.safetensors", "vision", abstract["params"])
-    pictures = [families.record("caption", i, seed=3).picture.load() for i in range(32)]
-    pixels = jnp.asarray(np.stack([np.asarray(p.convert("RGB")) for p in pictures]))
+    images = [families.record("caption", i, seed=3).image.load() for i in range(32)]
+    pixels = jnp.asarray(np.stack([np.asarray(p.convert("RGB")) for p in images]))
     features = jax.jit(tower.apply)({"params": vision}, normalize_pixels(pixels))
     initialize = jax.jit(Resampler(model.connector).init)
     random = unboxed(initialize(jax.random.key(0), features, jnp.ones(features.shape[:2], bool)))
@@ -44,7 +44,7 @@ WORD_SIZE = 0.7
 
 
 def attention(params, features) -> np.ndarray:
-    """First layer's, mean over pictures and heads: [Q, P + Q]."""
+    """First layer's, mean over images and heads: [Q, P + Q]."""
     _, state = Resampler(recipes.model().connector).apply(
         {"params": params}, features, jnp.ones(features.shape[:2], bool), mutable=["attention"]
     )
@@ -61,11 +61,11 @@ def test_queries_look_at_their_cells(started):
     assert (before[:, :64] * is_in_cell).sum(1).max() < 0.15, "as far from it as can be without"
 
 
-def test_tokens_differ_by_picture(started):
+def test_tokens_differ_by_image(started):
     features, random, params = started
 
     def share(params) -> float:
-        """Of the tokens' variance, what is not the same for all pictures."""
+        """Of the tokens' variance, what is not the same for all images."""
         tokens = Resampler(recipes.model().connector).apply(
             {"params": params}, features, jnp.ones(features.shape[:2], bool)
         )

@@ -1,4 +1,4 @@
-"""A language model learns from pictures in words, and from nothing else in them."""
+"""A language model learns from images in words, and from nothing else in them."""
 
 from dataclasses import replace
 

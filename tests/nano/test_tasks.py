@@ -164,7 +164,7 @@ def test_tasks_of_like_answers_are_asked_together(words):
     assert sum(oracle.calls) == len(evaluation.predictions)
 
 
-def test_wrong_pictures_are_those_of_items_with_another_answer():
+def test_wrong_images_are_those_of_items_with_another_answer():
     suite = {task.name: task for task in tasks.suite(FEW, ANYRES)}
     right, wrong = suite["questions/colour"].examples, suite["questions_wrong_image/colour"].examples
     answers = {example.images: example.answers for example in right}
@@ -172,15 +172,15 @@ def test_wrong_pictures_are_those_of_items_with_another_answer():
     assert all(answers[example.images] != example.answers for example in wrong)
 
 
-def test_shuffled_pictures_are_the_same_at_other_positions(words):
+def test_shuffled_images_are_the_same_at_other_positions(words):
     suite = {task.name: task for task in tasks.suite(FEW, ANYRES)}
     prompts = [
         [suite[name].prompt(example, words) for example in suite[name].examples]
         for name in ("multi_image", "multi_image_shuffled")
     ]
     for ordered, shuffled in zip(*prompts, strict=True):
-        assert set(ordered.pictures) == set(shuffled.pictures)
-        assert all(a is not b for a, b in zip(ordered.pictures, shuffled.pictures, strict=True))
+        assert set(ordered.images) == set(shuffled.images)
+        assert all(a is not b for a, b in zip(ordered.images, shuffled.images, strict=True))
         assert ordered.token_ids == shuffled.token_ids
 
 
@@ -200,10 +200,10 @@ def test_shots_are_written_as_openflamingo_does_and_permuted_names_are_all_wrong
     assert texts[0][:2] == [demo.removeprefix("<image>") for demo in demos[:2]]  # two of the four names
     assert texts["4_in_words"] == [*(demo.removeprefix("<image>") for demo in demos), query]
     right, permuted = ([demo.rpartition(" ") for demo in texts[n][:4]] for n in (4, "4_permuted"))
-    assert [demo[0] for demo in permuted] == [demo[0] for demo in right]  # the pictures' attributes stay
+    assert [demo[0] for demo in permuted] == [demo[0] for demo in right]  # the images' attributes stay
     assert sorted(demo[2] for demo in permuted) == sorted(demo[2] for demo in right)
     assert all(new[2] != old[2] for new, old in zip(permuted, right, strict=True))
-    assert prompts["shots/4"].pictures == prompts["shots/4_permuted"].pictures
+    assert prompts["shots/4"].images == prompts["shots/4_permuted"].images
 
 
 def test_prompts_are_the_chat_template_or_openflamingos_without_shots(words):

@@ -16,7 +16,7 @@ from safetensors import safe_open
 import tiny_run
 
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
-from xgenmm_jax.data.records import Caption, Picture
+from xgenmm_jax.data.records import Caption, LazyImage
 from xgenmm_jax.data.rows import quarantine
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.text.tokenizer import Tokenizer
@@ -116,14 +116,14 @@ def test_batches_resume_and_split_over_hosts(config):
 
 
 def captions(folder, bad: set[int], count: int = 40) -> RecordFiles:
-    """Captioned noise in a file; of these numbers the picture is cut, and record 5 is damaged where 5 is among them."""
+    """Captioned noise in a file; of these numbers the image is cut, and record 5 is damaged where 5 is among them."""
     noise = np.random.default_rng(0).integers(0, 255, (count, 40, 48, 3), np.uint8)
 
     def record(n: int):
         file = io.BytesIO()
         PIL.Image.fromarray(noise[n]).save(file, "PNG")
         blob = file.getvalue()[: 900 if n in bad else None]
-        return Caption(f"c{n}", Picture((48, 40), lambda: None), f"the red circle {n}"), [blob]
+        return Caption(f"c{n}", LazyImage((48, 40), lambda: None), f"the red circle {n}"), [blob]
 
     path = folder / f"{'-'.join(map(str, sorted(bad)))}.array_record"
     write_records(path, map(record, range(count)))
@@ -139,7 +139,7 @@ def caption_data(config, source) -> CaptionData:
 
 
 def test_captions_that_cannot_be_read_leave_their_place_empty(config, tmp_path, caplog):
-    """A picture that is cut ended the tower's run; what is left out must not change what the others are."""
+    """An image that is cut ended the tower's run; what is left out must not change what the others are."""
 
     def take(data, count, state=(0, 0), host=0, hosts=1):
         with contextlib.closing(caption_batches(data, config.model, 3, State(*state), host, hosts)) as batches:
@@ -156,7 +156,7 @@ def test_captions_that_cannot_be_read_leave_their_place_empty(config, tmp_path, 
         assert not rows.valid[is_gone].any() and not rows.pixels[is_gone].any() and rows.valid[~is_gone, 0].all()
     skipped = [(skip.record, skip.reason) for _, ids, _ in damaged for skip in ids.skipped]
     reasons = dict(skipped)
-    assert reasons.pop("c11") == reasons.pop("c30") == reasons.pop("c31") == quarantine.BAD_PICTURE
+    assert reasons.pop("c11") == reasons.pop("c30") == reasons.pop("c31") == quarantine.BAD_IMAGE
     assert list(reasons.values()) == [quarantine.UNREADABLE] and "record 5 of" in list(reasons)[0]
     assert len(skipped) > 4 and caplog.text.count("left out c11 of") == 1
     data = caption_data(config, captions(tmp_path, bad))

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.models import blip3
@@ -35,11 +35,11 @@ def model(tmp_path_factory):
 
 
 def test_attention_is_a_distribution_for_each_query_and_none_on_padding(model):
-    """A wide picture fills the middle of a 2 x 2 grid: its padded rows get no attention."""
+    """A wide image fills the middle of a 2 x 2 grid: its padded rows get no attention."""
     config, params, tokenizer = model
-    image = PIL.Image.effect_noise((32, 16), 90).convert("RGB")
-    picture = Picture(image.size, lambda: image)
-    prompt = Prompt((*tokenizer.encode("<image>the circle"),), (picture,))
+    pixels = PIL.Image.effect_noise((32, 16), 90).convert("RGB")
+    image = LazyImage(pixels.size, lambda: pixels)
+    prompt = Prompt((*tokenizer.encode("<image>the circle"),), (image,))
     cut = AnyRes(grids=((2, 2),), view_px=16, view_cells=2)
     seen = answer_attention(config, params, tokenizer, cut, prompt, "red")
     assert seen.base.shape == (3, 2, 2) and seen.crops.shape == (12, 4, 4)
@@ -48,7 +48,7 @@ def test_attention_is_a_distribution_for_each_query_and_none_on_padding(model):
     assert seen.weight.shape == (15,) and np.isclose(seen.weight.sum(), 1) and (seen.weight >= 0).all()
 
 
-def test_a_prompt_without_a_picture_is_refused(model):
+def test_a_prompt_without_an_image_is_refused(model):
     config, params, tokenizer = model
-    with pytest.raises(ValueError, match="0 pictures"):
+    with pytest.raises(ValueError, match="0 images"):
         answer_attention(config, params, tokenizer, AnyRes(), Prompt((1,), ()), "red")

@@ -44,7 +44,7 @@ def test_a_table_names_paths_and_labels(tmp_path, form):
     [
         ("path,label\n1.jpg,\n", "line 2 has no label"),
         ("path,label\n,cat\n", "line 2 has no path or file_name"),
-        ("picture,label\n1.jpg,cat\n", "line 2 has no path or file_name"),
+        ("image,label\n1.jpg,cat\n", "line 2 has no path or file_name"),
         ("path,label\n1.jpg,cat\n1.jpg,dog\n", "line 3 names '1.jpg' again"),
         ("path,label\n1.jpg,cat\n2.jpg,cat\n", "line 3: no file"),
         ("path,label\n", "got none in"),

@@ -17,7 +17,7 @@ QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 """Most of the notebook's time is compilation; see tests/conftest.py."""
 
 
-def pictures(notebook) -> list[PIL.Image.Image]:
+def images(notebook) -> list[PIL.Image.Image]:
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     encoded = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     return [PIL.Image.open(io.BytesIO(base64.b64decode(data))) for data in encoded]
@@ -39,13 +39,13 @@ def test_notebook_runs_from_top_to_bottom(pooling, random, labeled):
     folders = {"XGENMM_RUN": pooling, "XGENMM_BEFORE": random, "XGENMM_IMAGES": labeled, "PYTHONPATH": ROOT}
     folders = {name: str(folder) for name, folder in folders.items()}
     done = tool.run(NOTEBOOK, folders | QUICK)
-    shown = pictures(done)
+    shown = images(done)
     assert len(shown) == 12, "11, and that of the labeled images"
-    for picture in shown:
-        assert min(picture.size) > 60 and len(np.unique(np.asarray(picture.convert("L")))) > 10, "an empty picture"
+    for image in shown:
+        assert min(image.size) > 60 and len(np.unique(np.asarray(image.convert("L")))) > 10, "an empty image"
 
 
-def test_committed_notebook_has_its_pictures_and_no_paths():
+def test_committed_notebook_has_its_images_and_no_paths():
     text = NOTEBOOK.read_text()
-    assert len(pictures(nbformat.reads(text, as_version=4))) == 11
+    assert len(images(nbformat.reads(text, as_version=4))) == 11
     assert len(text) < 2_000_000 and not re.search("/(root|home|Users|tmp)/", text)

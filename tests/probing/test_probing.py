@@ -11,12 +11,12 @@ from xgenmm_jax.probing import attention_maps, logit_lens, model_diff
 
 @pytest.fixture(scope="module")
 def scene():
-    return families.record("caption", 11, seed=5).picture
+    return families.record("caption", 11, seed=5).image
 
 
 @pytest.fixture(scope="module")
 def page():
-    return families.record("pages", 4, seed=5).picture
+    return families.record("pages", 4, seed=5).image
 
 
 def test_queries_that_pool_look_at_their_cells(lmm, scene):
@@ -24,7 +24,7 @@ def test_queries_that_pool_look_at_their_cells(lmm, scene):
     assert heat.queries.shape == (16, 8, 8) and heat.squashed
     is_pooled = cell_of_patch(8, 16).reshape(8, 8)[None] == np.arange(16)[:, None, None]
     to_cell = (heat.queries * is_pooled).sum((1, 2))
-    assert to_cell.mean() > 0.5 and to_cell.min() > 2 / 16, "of one picture; an even look gives each cell 1 / 16"
+    assert to_cell.mean() > 0.5 and to_cell.min() > 2 / 16, "of one image; an even look gives each cell 1 / 16"
 
 
 def test_crops_of_a_page_lie_side_by_side(lmm, page):
@@ -35,7 +35,7 @@ def test_crops_of_a_page_lie_side_by_side(lmm, page):
     assert not heat.queries[:16, 8:].any() and not heat.queries[:16, :, 8:].any(), "the first crop's queries"
 
 
-def test_a_small_picture_has_no_crops(lmm, scene):
+def test_a_small_image_has_no_crops(lmm, scene):
     assert not attention_maps.has_crops(lmm, scene)
     with pytest.raises(ValueError, match="has no crops here"):
         attention_maps.query_heat(lmm, scene, crops=True)

@@ -125,7 +125,7 @@ def tiny(tmp_path_factory):
 
 
 def test_every_device_sees_as_many_crops_and_no_pixel_travels(tiny):
-    """Rows have room for C crops, whatever the pictures: the tower's work is cut as the rows are."""
+    """Rows have room for C crops, whatever the images: the tower's work is cut as the rows are."""
     mesh = make_mesh(EVERYTHING)
     rows, crops, side = 8, 3, tiny.vision.image_size_px
     batch = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape[1:]), leaf.dtype), blip3.smallest_batch(tiny))

@@ -45,7 +45,7 @@ def import_run(
     The folder is that of `xgenmm train`: config.json, commit, tokenizer.model, checkpoints/0. A tower or a language
     model alone gives a folder for `Initialize(vision=...)` or `Initialize(decoder=...)`.
 
-    dtype: of the stored parameters. base: the base model, which saw every picture as one view, by default where
+    dtype: of the stored parameters. base: the base model, which saw every image as one view, by default where
     preprocessor_config.json says so. tokenizer: a tokenizer.model; by default the one beside the tensors.
 
     Raises ValueError where the destination exists, or the tokenizer is another model's. Nothing half-written stays.

@@ -9,8 +9,8 @@ import jax
 from jaxtyping import Bool, Float, Int32
 import numpy as np
 
-from xgenmm_jax.api import pictures
-from xgenmm_jax.api.pictures import Image
+from xgenmm_jax.api import image_inputs
+from xgenmm_jax.api.image_inputs import Image
 from xgenmm_jax.api.processor import Processor
 from xgenmm_jax.api.rows import Extent, Ids, listed_rows, make_rows
 from xgenmm_jax.batch import Batch
@@ -28,9 +28,9 @@ from xgenmm_jax.training.sharding import axis_rules, put_rows, row_sharding, sha
 Rows = Sequence[Ids] | np.ndarray | object
 """A row may be a list or an array of any integers."""
 Images = Sequence[Sequence[Image] | None] | Sequence[Image] | None | object
-"""For each row or prompt its pictures; for a single one also a flat list of them (`pictures.per_prompt`)."""
+"""For each row or prompt its images; for a single one also a flat list of them (`images.per_prompt`)."""
 Prompts = Sequence[str | Ids | Prompt] | np.ndarray | object
-"""Questions, ids with one `<image>` id a picture, or what `LMM.prompt` gives."""
+"""Questions, ids with one `<image>` id an image, or what `LMM.prompt` gives."""
 StopIds = Sequence[int] | int | None | object
 
 
@@ -39,7 +39,7 @@ class Output:
     """What `LMM.forward` gives, as numpy arrays on the host.
 
     Rows are padded on the right to the longest one's T positions, every `<image>` expanded to its vision tokens.
-    Crops n and groups g are those of all pictures, row after row.
+    Crops n and groups g are those of all images, row after row.
     """
 
     logits: Float[np.ndarray, "B T V"]
@@ -49,7 +49,7 @@ class Output:
     vision_features: Float[np.ndarray, "n P E"]
     """Of each crop: the tower's last states in raster order, global views first."""
     vision_tokens: Float[np.ndarray, "g Q D"]
-    """Of each group: a crop or strip, or a picture with fixed sampling."""
+    """Of each group: a crop or strip, or an image with fixed sampling."""
     attend_mask: Bool[np.ndarray, "B T"]
     """False for pads."""
     token_ids: Int32[np.ndarray, "B T"]
@@ -99,15 +99,15 @@ class LMM:
         labels: Rows | None = None,
         probe: Sequence[str] | str | object | None = (),
     ) -> Output:
-        """One pass over rows of ids, each with one `<image>` id a picture.
+        """One pass over rows of ids, each with one `<image>` id an image.
 
-        images: for each row its pictures, whatever of them `pictures.Image` names; of a single row also a flat list.
+        images: for each row its images, whatever of them `images.Image` names; of a single row also a flat list.
         labels: for each row the token itself where it is a target, -100 elsewhere; by default every token but pads,
         `<image>` and the other decoupled ids. probe: intermediates to keep, one or several of `probe_names`.
 
         Calls whose sizes fall into the same buckets share a compilation.
 
-        Raises ValueError where a row has fewer pictures than `<image>` ids (more are encoded and not read, as in the
+        Raises ValueError where a row has fewer images than `<image>` ids (more are encoded and not read, as in the
         official code), an id is none of the model, a label is not its token, or an intermediate is unknown.
         """
         probe = probes.check_names(self.config, _names(probe))
@@ -149,13 +149,13 @@ class LMM:
         Greedily by default; `decoding=Decoding(temperature=0.7, top_p=0.9, seed=3)` samples and
         `Decoding(num_beams=5)` searches.
 
-        prompts: questions, or ids with one `<image>` id a picture. images: for each prompt its pictures, whatever of
-        them `pictures.Image` names, None for none; of a single prompt also a flat list. max_new_tokens: in place of
+        prompts: questions, or ids with one `<image>` id an image. images: for each prompt its images, whatever of
+        them `images.Image` names, None for none; of a single prompt also a flat list. max_new_tokens: in place of
         `decoding.max_new_tokens`. chat_template: as `prompt`. stream: True gives the answer to a single prompt in
         pieces, while it is written. stop_ids: ends of an answer, one or several; by default `<|end|>`,
         `<|endofchunk|>` and `<|endoftext|>`; of none, `()`, only the limit ends it.
 
-        Raises ValueError where pictures and `<image>` differ in number, a prompt is empty or has an id that the model
+        Raises ValueError where images and `<image>` differ in number, a prompt is empty or has an id that the model
         has not, or decoding means nothing; before anything is computed.
         """
         converted = self._prompts(prompts, images, chat_template)
@@ -184,7 +184,7 @@ class LMM:
         return self._generator(stop_ids).generate_ids(prompts, _decoding(decoding, max_new_tokens))
 
     def generator(self, limits: Limits = Limits(), stop_ids: StopIds = None) -> Generator:  # noqa: B008 - frozen
-        """A `Generator` of this model, for many prompts under other limits; pictures are cut as in training."""
+        """A `Generator` of this model, for many prompts under other limits; images are cut as in training."""
         return Generator(
             self.config, self.params, self.tokenizer, self.processor.anyres, limits=limits, stop_ids=stop_ids,
             sharding_context=sharding_context(self.mesh),
@@ -197,13 +197,13 @@ class LMM:
     def prompt(
         self, question: str | object, images: Sequence[Image] | Image | None = (), chat_template: bool | None = None
     ) -> Prompt:
-        """A question about pictures, in the form that the model was trained on.
+        """A question about images, in the form that the model was trained on.
 
         chat_template: True: a user's turn. False: a text that the model continues. None: a user's turn for a model that
         was trained on conversations; a base model continues "<image>Question:how many? Short answer:", the prompt of
         the evaluation suite, or the text itself where it has an `<image>`.
 
-        Raises ValueError where a file is no picture.
+        Raises ValueError where a file is no image.
         """
         if chat_template is None:
             chat_template = self.is_tuned()
@@ -217,17 +217,17 @@ class LMM:
         listed = listed_rows(prompts, "generate", "a list of prompts")
         count, converted = self.config.decoder.logits, []
         for number, (prompt, prompt_images) in enumerate(
-            zip(listed, pictures.per_prompt(images, len(listed), "generate", "prompts and"), strict=True)
+            zip(listed, image_inputs.per_prompt(images, len(listed), "generate", "prompts and"), strict=True)
         ):
             if isinstance(prompt, str):
                 converted.append(self.prompt(prompt, prompt_images, chat_template))
             elif isinstance(prompt, Prompt):
                 if prompt_images:
-                    raise ValueError(f"generate: prompt {number} has its pictures already; give none beside it.")
+                    raise ValueError(f"generate: prompt {number} has its images already; give none beside it.")
                 converted.append(prompt)
             else:
                 ids = arguments.token_ids(prompt, count, f"generate: prompt {number}")
-                converted.append(Prompt(tuple(ids.tolist()), self.processor.pictures(prompt_images)))
+                converted.append(Prompt(tuple(ids.tolist()), self.processor.images(prompt_images)))
         return converted
 
     def _generator(self, stop_ids: StopIds) -> Generator:
@@ -240,11 +240,11 @@ class LMM:
         listed = listed_rows(token_ids, "forward", "a list of rows of ids")
         if not listed:
             raise ValueError("forward: got no rows; give a list of rows of ids, [[1, 2, 3]].")
-        per_row = pictures.per_prompt(images, len(listed), "forward", "rows of ids,")
-        row_pictures = [self.processor.pictures(row) for row in per_row]
+        per_row = image_inputs.per_prompt(images, len(listed), "forward", "rows of ids,")
+        row_images = [self.processor.images(row) for row in per_row]
         shards = self.mesh.shape["replica"] * self.mesh.shape["fsdp"]
         return make_rows(
-            listed, row_pictures, labels, self.config, self.processor.anyres, self.tokenizer, row_multiple=shards
+            listed, row_images, labels, self.config, self.processor.anyres, self.tokenizer, row_multiple=shards
         )
 
 

@@ -46,9 +46,9 @@ def load(
     dtype: of parameters and computation; by default the run's computation in float32 parameters, and float32 for
     released weights; bfloat16 moves logits by up to 4e-2 of the largest (docs/design.md, Precision). mesh: of
     `training.sharding.make_mesh`; by default all devices, parameters cut over them.
-    official_images: read pictures as in the released code and in training, see `Processor`.
+    official_images: read images as in the released code and in training, see `Processor`.
     Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights; without one, prompts and
-    answers are ids. base: whether it is the base model, which sees one view of a picture, by default by
+    answers are ids. base: whether it is the base model, which sees one view of an image, by default by
     preprocessor_config.json. overrides: numbers of heads, where the files do not have them.
 
     Released tensors stream to the devices a layer at a time; nothing is written.

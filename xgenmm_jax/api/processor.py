@@ -1,16 +1,16 @@
-"""From pictures and text to prompts of a model."""
+"""From images and text to prompts of a model."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xgenmm_jax.api import pictures
-from xgenmm_jax.api.pictures import Image
+from xgenmm_jax.api import image_inputs
+from xgenmm_jax.api.image_inputs import Image
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.images import open_picture, picture_from_bytes, picture_from_image
-from xgenmm_jax.data.records import Crops, Picture, Turn
+from xgenmm_jax.data.images import image_from_bytes, image_from_image, open_image
+from xgenmm_jax.data.records import Crops, LazyImage, Turn
 from xgenmm_jax.data.text import chat, prompts
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.prompts import Prompt
@@ -23,8 +23,8 @@ from xgenmm_jax.generation.arguments import shown
 class Processor:
     """How a model's inputs are made.
 
-    anyres: how pictures are cut into views. chat: how conversations are written. pixel_mean, pixel_std: of pixels in
-    0..1, those of the tower's config. official_images: read pictures as the released code does, without the rotation
+    anyres: how images are cut into views. chat: how conversations are written. pixel_mean, pixel_std: of pixels in
+    0..1, those of the tower's config. official_images: read images as the released code does, without the rotation
     in a photo's EXIF and with transparency dropped; by default a photo is rotated upright and transparency is blended
     with white.
     """
@@ -37,58 +37,58 @@ class Processor:
     official_images: bool = False
 
     def crops(self, image: Image) -> Crops:
-        """The views of a picture as the official tensors: global view first, then the grid's crops row by row."""
-        picture = self.picture(image)
-        if isinstance(picture, Crops):
-            return picture
-        views = anyres.crops(picture.load(), self.anyres)
-        return Crops(anyres.normalized(views, self.pixel_mean, self.pixel_std), picture.size_px)
+        """The views of an image as the official tensors: global view first, then the grid's crops row by row."""
+        opened = self.image(image)
+        if isinstance(opened, Crops):
+            return opened
+        views = anyres.crops(opened.load(), self.anyres)
+        return Crops(anyres.normalized(views, self.pixel_mean, self.pixel_std), opened.size_px)
 
-    def picture(self, image: Image) -> Picture | Crops:
-        """The picture in a file, its bytes, a PIL image or an array, not cut yet; what is cut already stays as it is.
+    def opened(self, image: Image) -> LazyImage | Crops:
+        """The image in a file, its bytes, a PIL image or an array, not cut yet; what is cut already stays as it is.
 
-        A PIL image is read at its current frame. Raises ValueError where it is no picture
-        (`pictures.readable`).
+        A PIL image is read at its current frame. Raises ValueError where it is no image
+        (`images.readable`).
         """
-        image = pictures.readable(image)
-        if isinstance(image, Picture | Crops):
+        image = image_inputs.readable(image)
+        if isinstance(image, LazyImage | Crops):
             return image
         if isinstance(image, Path):
-            return open_picture(image, official=self.official_images)
+            return open_image(image, official=self.official_images)
         if isinstance(image, bytes):
-            return picture_from_bytes(image, "in bytes", official=self.official_images)
-        return picture_from_image(image, f"the {image.format or 'PIL'} image", official=self.official_images)
+            return image_from_bytes(image, "in bytes", official=self.official_images)
+        return image_from_image(image, f"the {image.format or 'PIL'} image", official=self.official_images)
 
-    def pictures(self, images: Sequence[Image] | Image | None) -> tuple[Picture | Crops, ...]:
-        """Those of one prompt: of a list, of one picture alone, or of None, which is none."""
-        return tuple(map(self.picture, pictures.as_list(images)))
+    def image_inputs(self, images: Sequence[Image] | Image | None) -> tuple[LazyImage | Crops, ...]:
+        """Those of one prompt: of a list, of one image alone, or of None, which is none."""
+        return tuple(map(self.image, image_inputs.as_list(images)))
 
     def prompt(
         self, text: str | object, images: Sequence[Image] | Image | None = (), chat_template: bool = True
     ) -> Prompt:
-        """A question about pictures, for `generate`.
+        """A question about images, for `generate`.
 
         chat_template: the text is a user's turn that the model answers; False: the model continues the text. Where the
-        text has no `<image>`, all pictures come first.
+        text has no `<image>`, all images come first.
 
-        Raises ValueError where `<image>` and pictures differ in number.
+        Raises ValueError where `<image>` and images differ in number.
         """
-        text, shown_pictures = _text(text), self.pictures(images)
+        text, shown_images = _text(text), self.images(images)
         if chat.IMAGE not in text:
             marker = f"{chat.IMAGE}\n" if chat_template else chat.IMAGE
-            text = marker * len(shown_pictures) + text
+            text = marker * len(shown_images) + text
         if chat_template:
-            return prompts.chat_prompt([Turn("user", text)], shown_pictures, self.tokenizer, self.chat)
-        return Prompt(tuple(self.tokenizer.encode(text)), shown_pictures)
+            return prompts.chat_prompt([Turn("user", text)], shown_images, self.tokenizer, self.chat)
+        return Prompt(tuple(self.tokenizer.encode(text)), shown_images)
 
     def question_prompt(self, question: str | object, images: Sequence[Image] | Image | None = ()) -> Prompt:
         """A question as the evaluation suite asks a base model, `prompts.few_shot_prompt` without demonstrations.
 
-        "<image>Question:how many? Short answer:", with an `<image>` for each picture.
+        "<image>Question:how many? Short answer:", with an `<image>` for each image.
         """
-        shown_pictures = self.pictures(images)
-        parts = (*(chat.IMAGE for _ in shown_pictures), *prompts.query(_text(question)))
-        return Prompt(tuple(self.tokenizer.encode_parts(parts)), shown_pictures)
+        shown_images = self.images(images)
+        parts = (*(chat.IMAGE for _ in shown_images), *prompts.query(_text(question)))
+        return Prompt(tuple(self.tokenizer.encode_parts(parts)), shown_images)
 
 
 def _text(question: Any) -> str:

@@ -1,4 +1,4 @@
-"""Rows of ids and lists of pictures as a batch of static shapes, and which part of the results is not padding."""
+"""Rows of ids and lists of images as a batch of static shapes, and which part of the results is not padding."""
 
 from collections.abc import Iterable, Sequence
 import itertools
@@ -9,7 +9,7 @@ import numpy as np
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes, normalized
-from xgenmm_jax.data.records import Crops, Picture
+from xgenmm_jax.data.records import Crops, LazyImage
 from xgenmm_jax.data.rows import build
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
@@ -25,7 +25,7 @@ Ids = Sequence[int | np.integer] | np.ndarray
 IGNORED = -100
 """A label that is no target."""
 CROP_BUCKETS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 52, 64, 80, 104, 128, 192, 256)
-"""Crops of a row. 5 and 13 are those of one picture with the released grids and with 12 crops."""
+"""Crops of a row. 5 and 13 are those of one image with the released grids and with 12 crops."""
 
 
 class Extent(NamedTuple):
@@ -53,7 +53,7 @@ def listed_rows(rows: Any, caller: str, form: str) -> list[Any]:
 
 def make_rows(
     token_ids: Sequence[Ids | object] | np.ndarray,
-    images: Sequence[Sequence[Picture | Crops]],
+    images: Sequence[Sequence[LazyImage | Crops]],
     labels: Sequence[Ids] | np.ndarray | object | None,
     config: VLMConfig,
     anyres: AnyRes,
@@ -62,12 +62,12 @@ def make_rows(
 ) -> tuple[Batch, Extent]:
     """One sample a row, padded right to shapes from a bucket list.
 
-    No position attends to pad ids inside a row, nor are they counted. Pictures beyond the `<image>` ids of their row
+    No position attends to pad ids inside a row, nor are they counted. Images beyond the `<image>` ids of their row
     are encoded and not used, as in the official code. labels: the token itself where it is a target, else -100; None:
     all but pads and the decoupled ids.
 
-    Raises ValueError where a row has fewer pictures than `<image>` ids, a label is not the row's token, or fixed
-    sampling would not read all crops of a picture.
+    Raises ValueError where a row has fewer images than `<image>` ids, a label is not the row's token, or fixed
+    sampling would not read all crops of an image.
     """
     # Arguments as rows of ids, labels and views, as many of each.
     ids_of = config.decoder.logits
@@ -75,10 +75,10 @@ def make_rows(
     labels = None if labels is None else listed_rows(labels, "forward", "a row of labels for every row of ids")
     if len(images) != len(token_rows) or (labels is not None and len(labels) != len(token_rows)):
         raise ValueError(
-            f"forward: got {len(token_rows)} rows of ids, {len(images)} lists of pictures and "
+            f"forward: got {len(token_rows)} rows of ids, {len(images)} lists of images and "
             f"{len(token_rows) if labels is None else len(labels)} rows of labels; give one of each for every row."
         )
-    views = [[View(picture, anyres, ()) for picture in pictures] for pictures in images]
+    views = [[View(image, anyres, ()) for image in listed_images] for listed_images in images]
     for view in itertools.chain.from_iterable(views):
         check_view(config, view)
     # What the loss counts: the labels' targets, by default every token that is none of the decoupled ids.
@@ -97,20 +97,20 @@ def make_rows(
         vision_tokens=config.tokens_per_group,
         vision_tokens_per="image" if per_image else "crop",
     )
-    # Each `<image>` id becomes as many positions as its picture has vision tokens.
+    # Each `<image>` id becomes as many positions as its image has vision tokens.
     expanded = []
     for number, (ids, row_views) in enumerate(zip(token_rows, views, strict=True)):
         used = int(np.sum(ids == tokenizer.image_id))
         if used > len(row_views):
             raise ValueError(
-                f"forward: row {number} has {used} <image> ids and {len(row_views)} pictures; give a picture for each."
+                f"forward: row {number} has {used} <image> ids and {len(row_views)} images; give an image for each."
             )
         expanded.append(build.expand(ids, [view.layout for view in row_views[:used]], row, tokenizer.image_id))
     # Shapes from buckets, so that calls of like sizes share a compilation; rows are a multiple of the mesh's.
     length = max(len(one.token_ids) for one in expanded)
     count = -(-max(len(token_rows), 1) // row_multiple)
     rows = row_multiple * (1 << (count - 1).bit_length())
-    is_float = any(isinstance(view.picture, Crops) for row_views in views for view in row_views)
+    is_float = any(isinstance(view.image, Crops) for row_views in views for view in row_views)
     batch = Batch.empty(
         rows,
         bucket(length, PROMPT_BUCKETS, "positions of a row"),
@@ -120,7 +120,7 @@ def make_rows(
         tokenizer.pad_id,
         np.float32 if is_float else np.uint8,
     )
-    # Text, slots and pictures of each sample into its row.
+    # Text, slots and images of each sample into its row.
     for number, (one, mask, row_views) in enumerate(zip(expanded, masks, views, strict=True)):
         out = build.row_of(batch, number)
         is_text = one.token_ids != tokenizer.pad_id
@@ -155,5 +155,5 @@ def _write_images(out: Batch, views: Sequence[View], config: VLMConfig) -> None:
         view_shape = (config.vision.image_size_px,) * 2 + (3,)
         if pixels.shape[1:] != view_shape:
             raise ValueError(f"forward: got crops of {pixels.shape[1:]}, the tower takes {view_shape}; resize them.")
-        build.add_image(out, crop, image, pixels, layout, view.picture.size_px, segment=1)
+        build.add_image(out, crop, image, pixels, layout, view.image.size_px, segment=1)
         crop += layout.crops

@@ -28,7 +28,7 @@ class Arguments:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the parameters that are written."""
     base: bool | None = None
-    """Import of the base model, which sees one view of a picture. By default as preprocessor_config.json says; without
+    """Import of the base model, which sees one view of an image. By default as preprocessor_config.json says; without
     that file, base and instruct models look the same and an instruct model is assumed."""
     vision: UserPath | None = None
     """A tower, for a training checkpoint of xGen-MM, which lacks its own."""

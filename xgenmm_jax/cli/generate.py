@@ -1,4 +1,4 @@
-"""`xgenmm generate RUN [--image FILE ...] QUESTION`: a run's answer about pictures."""
+"""`xgenmm generate RUN [--image FILE ...] QUESTION`: a run's answer about images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ from xgenmm_jax.generation.text.decoding import Decoding
 
 @dataclass(frozen=True)
 class Arguments:
-    """A run's answer about pictures, or about none."""
+    """A run's answer about images, or about none."""
 
     run: tyro.conf.Positional[RunPath]
     """A folder that `xgenmm train` wrote."""
     question: tyro.conf.Positional[str]
     image: Annotated[tyro.conf.UseAppendAction[tuple[UserPath, ...]], tyro.conf.arg(metavar="FILE")] = ()
-    """A picture file; again for each further picture, in order."""
+    """An image file; again for each further image, in order."""
     official_images: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Read pictures as the released code does: a photo as the camera held it, transparency dropped. By default a photo
+    """Read images as the released code does: a photo as the camera held it, transparency dropped. By default a photo
     is turned upright and transparency lies on white."""
     chat_template: tyro.conf.FlagCreatePairsOff[bool] = False
     """Ask in the chat template, whatever the run was trained on. By default a base model, such as a run of stage1, is

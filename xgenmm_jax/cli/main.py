@@ -16,7 +16,7 @@ from xgenmm_jax.paths import home, user_path
 COMMANDS = {
     "train": "train: xgenmm train experiments/nano/stage1.py --optimizer.peak-lr 3e-4 --workdir runs/mine",
     "evaluate": "score a run: xgenmm evaluate runs/demo/sft_multi",
-    "generate": 'ask a run about a picture: xgenmm generate runs/demo/dpo --image my.png "What is this?"',
+    "generate": 'ask a run about an image: xgenmm generate runs/demo/dpo --image my.png "What is this?"',
     "convert": "released weights in and out: xgenmm convert DIR_OR_FILE runs/imported; RUN DIR --to xgenmm",
     "plan": "does a run fit a TPU slice, how fast can it be: xgenmm plan experiments/stage1.py --topology v5e:16x16",
     "demo": "all stages at nano size, and their report: xgenmm demo --workdir runs/demo",

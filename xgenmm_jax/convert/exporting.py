@@ -29,9 +29,9 @@ Layout = Literal["xgenmm", "siglip", "phi3"]
 
 
 NO_TOKENIZER = "The run has no tokenizer.model, so no tokenizer files are written."
-SMALL_PICTURES = (
-    "This run keeps pictures no larger than a view in one view (anyres.single_view_up_to_px), the official code lays "
-    "each on a grid: answers about small pictures can differ."
+SMALL_IMAGES = (
+    "This run keeps images no larger than a view in one view (anyres.single_view_up_to_px), the official code lays "
+    "each on a grid: answers about small images can differ."
 )
 OFFICIAL_CODE = (
     "config.json names the official code, which is not written: copy modeling_xgenmm.py, image_processing_blip_3.py "
@@ -81,7 +81,7 @@ def _differences(config: VLMConfig) -> tuple[str, ...]:
     if config.token_sampling is TokenSampling.CROPS:
         notes.append(
             "This run resamples each crop, the official code strips across them (config.token_sampling): where a "
-            "picture's grid has more than one column it sees vision tokens that the run was not trained on."
+            "image's grid has more than one column it sees vision tokens that the run was not trained on."
         )
     elif config.token_sampling is not TokenSampling.STRIPS:
         notes.append(f"The official code must be told the run's token sampling, {config.token_sampling.value}.")
@@ -133,7 +133,7 @@ def export(
         tokenizer.save(folder / "tokenizer.model")
     # What the layout cannot say, for the user to know.
     missing = () if tokenizer is not None or layout == "siglip" else (NO_TOKENIZER,)
-    uncut = (SMALL_PICTURES,) if layout == "xgenmm" and anyres.grids and anyres.single_view_up_to_px else ()
+    uncut = (SMALL_IMAGES,) if layout == "xgenmm" and anyres.grids and anyres.single_view_up_to_px else ()
     return (*uncut, *planned.notes, *missing)
 
 

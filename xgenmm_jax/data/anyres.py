@@ -1,4 +1,4 @@
-"""A picture as a global view and crops, equal to the bit with the official image processing.
+"""An image as a global view and crops, equal to the bit with the official image processing.
 
 Source: docs/reference/images.md#any-resolution.
 """
@@ -25,15 +25,15 @@ GRAY = (127, 127, 127)  # int(255 * 0.5), the mean of SigLIP's normalisation
 
 @dataclass(frozen=True)
 class AnyRes:
-    """How pictures become views.
+    """How images become views.
 
     grids: candidates, tried in order; () is fixed resolution: the global view alone.
     view_px: side of a view, a crop or the global one.
     view_cells: feature cells on a side of a view: 27 for 384 px and patches of 14.
     global_view: "squash" ignores the aspect ratio (official for any-res); "pad" centers on a gray square first
         (the official 'pad' mode).
-    single_view_up_to_px: pictures with no side above this keep the global view alone. 0 is official: even a small
-        picture is enlarged to fill a grid.
+    single_view_up_to_px: images with no side above this keep the global view alone. 0 is official: even a small
+        image is enlarged to fill a grid.
     """
 
     grids: tuple[Grid, ...] = GRIDS_RELEASED
@@ -51,20 +51,20 @@ class AnyRes:
 
     @property
     def max_crops(self) -> int:
-        """The most crops that a picture takes, its global view included."""
+        """The most crops that an image takes, its global view included."""
         return 1 + max((columns * rows for columns, rows in self.grids), default=0)
 
 
 class Layout(NamedTuple):
-    """What a picture of a size becomes, known without its pixels."""
+    """What an image of a size becomes, known without its pixels."""
 
     grid: Grid  # (0, 0): the global view alone
     crops: int  # global view included
-    valid: tuple[int, int, int, int]  # (top, bottom, left, right): cells of the canvas that show picture
+    valid: tuple[int, int, int, int]  # (top, bottom, left, right): cells of the canvas that show image
 
 
 def layout(size_px: tuple[int, int], config: AnyRes) -> Layout:
-    """The layout of a picture of (width, height) pixels. Pure and cheap: nothing is decoded.
+    """The layout of an image of (width, height) pixels. Pure and cheap: nothing is decoded.
 
     Example, released grids: (640, 480) -> grid (2, 2), 5 crops, valid (7, 47, 0, 54): 40 x 54 of 54 x 54 cells.
     """
@@ -76,7 +76,7 @@ def layout(size_px: tuple[int, int], config: AnyRes) -> Layout:
 
 
 def best_grid(size_px: tuple[int, int], grids: tuple[Grid, ...], view_px: int) -> Grid:
-    """The grid that keeps most of the picture's pixels, then the one that wastes least; the first wins ties.
+    """The grid that keeps most of the image's pixels, then the one that wastes least; the first wins ties.
 
     Python's float64 and its int() decide, as in the official code: do not vectorise.
     """
@@ -93,9 +93,9 @@ def best_grid(size_px: tuple[int, int], grids: tuple[Grid, ...], view_px: int) -
 
 
 def valid_cells(size_px: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of the picture on a canvas of (columns, rows) feature cells.
+    """(top, bottom, left, right) of the image on a canvas of (columns, rows) feature cells.
 
-    LLaVA's `unpad_image`: the picture's extent is truncated and the border floored, so that one row or column
+    LLaVA's `unpad_image`: the image's extent is truncated and the border floored, so that one row or column
     that is partly padding may stay valid.
     """
     width, height = size_px
@@ -111,7 +111,7 @@ def crops(image: PIL.Image.Image, config: AnyRes) -> UInt8[np.ndarray, "n S S 3"
     """The views of an RGB image: the global one first, then the grid's crops row by row; values 0..255."""
     size = config.view_px
     if image.mode != "RGB":
-        raise ValueError(f"anyres: got a picture of mode {image.mode}; wanted RGB, as `open_picture` gives.")
+        raise ValueError(f"anyres: got an image of mode {image.mode}; wanted RGB, as `open_image` gives.")
     views = [np.asarray(_global_view(image, config))]
     columns, rows = layout(image.size, config).grid
     if columns:
@@ -143,7 +143,7 @@ def _global_view(image: PIL.Image.Image, config: AnyRes) -> PIL.Image.Image:
 
 
 def _pad_to(image: PIL.Image.Image, target_px: tuple[int, int]) -> PIL.Image.Image:
-    """The picture as large as fits into the target, at its aspect ratio, centered on black."""
+    """The image as large as fits into the target, at its aspect ratio, centered on black."""
     width, height = target_px
     scale_width, scale_height = width / image.width, height / image.height
     if scale_width < scale_height:

@@ -1,4 +1,4 @@
-"""Picture files through Pillow: formats that are read, names of the others, repair of damaged metadata.
+"""Image files through Pillow: formats that are read, names of the others, repair of damaged metadata.
 
 Pixels: `image_pixels.py`. What both give together, with errors for users: `images.py`.
 """
@@ -19,7 +19,7 @@ import PIL.Image
 import PIL.PngImagePlugin
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""What is read, JPEG with MPO. None of them runs another program (EPS runs Ghostscript) or holds pictures of sizes that
+"""What is read, JPEG with MPO. None of them runs another program (EPS runs Ghostscript) or holds images of sizes that
 the header hides (ICO, ICNS). HEIF is read where pillow-heif is installed."""
 WANTED = "wanted PNG, JPEG, WebP, GIF, BMP, TIFF, PNM, AVIF or JPEG 2000"
 
@@ -56,7 +56,7 @@ _KINDS = (
     (rb"icns", Kind("an icon (ICNS)")),
     (rb"%!PS|\xc5\xd0\xd3\xc6", Kind("EPS")),
     (rb"(\xef\xbb\xbf)?\s*(<\?xml.*|<!--.*)?<(svg|!DOCTYPE svg)", Kind("SVG")),
-    (rb"(?i:\s*<(!doctype html|html|head))", Kind("a web page", remedy="download the picture itself")),
+    (rb"(?i:\s*<(!doctype html|html|head))", Kind("a web page", remedy="download the image itself")),
     (rb"%PDF", Kind("PDF", remedy="convert its pages to PNG")),
     (rb"version https://git-lfs", Kind("a pointer of Git LFS", remedy="fetch the file itself: git lfs pull")),
     (rb"\x1f\x8b|PK\x03\x04", Kind("an archive", remedy="unpack it")),
@@ -109,7 +109,7 @@ def _heif_formats() -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def open_image(file: Path | bytes) -> PIL.Image.Image:
+def open_pil(file: Path | bytes) -> PIL.Image.Image:
     """The image in a file or in bytes, its pixels not read. Raises whatever Pillow's readers raise."""
     try:
         return PIL.Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats())

@@ -1,4 +1,4 @@
-"""The pixels of any picture as RGB in 8 bits: deep numbers scaled, transparency on white, the photo upright.
+"""The pixels of any image as RGB in 8 bits: deep numbers scaled, transparency on white, the photo upright.
 
 Pillow's `convert("RGB")` clips numbers above 255 to white and takes 0..1 for black, drops transparency, and leaves a
 photo as the camera held it. What stands here needs the image as it was opened, before `load` forgets half of it.
@@ -15,7 +15,7 @@ import PIL.TiffImagePlugin
 
 WHITE = (255, 255, 255)
 _FILLED = 16
-"""A range is taken for a picture's own where the largest number is above one of so many parts of it."""
+"""A range is taken for an image's own where the largest number is above one of so many parts of it."""
 _TURNS = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -33,7 +33,7 @@ _SEMI = {"La": "LA", "RGBa": "RGBA"}  # colours multiplied by alpha: what Pillow
 
 
 class Undecided(ValueError):
-    """A predicate without its subject: what a picture holds that tells nobody which of its numbers are white."""
+    """A predicate without its subject: what an image holds that tells nobody which of its numbers are white."""
 
 
 class Meaning(NamedTuple):
@@ -194,7 +194,7 @@ def _scaling(numbers: np.ndarray, meant: Meaning) -> Callable[[np.ndarray], np.n
 
 
 def _by_rows(numbers: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray], rows: int = 256) -> np.ndarray:
-    """A large picture is converted in parts: in float64 the whole would take 700 MB."""
+    """A large image is converted in parts: in float64 the whole would take 700 MB."""
     result = np.empty(numbers.shape, np.uint8)
     for first in range(0, len(numbers), rows):
         result[first : first + rows] = scaled(numbers[first : first + rows])

@@ -1,4 +1,4 @@
-"""Pictures from files, bytes and PIL images: opened by their header, decoded on demand, with one sentence per error.
+"""Images from files, bytes and PIL images: opened by their header, decoded on demand, with one sentence per error.
 
 Formats and damaged files: `image_files.py`. Pixels of any depth as RGB: `image_pixels.py`. There are two ways of
 reading. A user's photo is rotated upright and transparency becomes white: what a person sees.
@@ -21,10 +21,10 @@ from xgenmm_jax.data.image_files import (
     is_read,
     kind_of,
     late_metadata,
-    open_image,
+    open_pil,
     repaired,
 )
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.records import LazyImage
 
 T = TypeVar("T")
 MAX_PIXELS = 89_000_000  # 267 MB decoded; Pillow itself warns a little above
@@ -34,36 +34,36 @@ class _Refused(ValueError):
     """A whole sentence of ours about a file that Pillow reads."""
 
 
-def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS, *, official: bool = False) -> Picture:
-    """The picture in a file: its header is read now, its pixels on `load`. Of several frames it is the first.
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, *, official: bool = False) -> LazyImage:
+    """The image in a file: its header is read now, its pixels on `load`. Of several frames it is the first.
 
     official: orientation and transparency as in the released code, for data; by default as a person sees the file.
 
     Raises:
-        ValueError: missing, empty, not a picture, or larger than `max_pixels`; on `load`: truncated or damaged.
+        ValueError: missing, empty, not an image, or larger than `max_pixels`; on `load`: truncated or damaged.
     """
     path, name = Path(path), f"'{str(path)[:300]}'"
     try:
         if path.is_dir():
-            raise ValueError(f"picture: {name} is a folder; give one picture file.")
+            raise ValueError(f"image: {name} is a folder; give one image file.")
         if not path.is_file():
-            raise ValueError(f"picture: no file {name}; check the path.")
+            raise ValueError(f"image: no file {name}; check the path.")
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise ValueError(f"picture: {name} cannot be opened ({in_words(error)}); check the path.") from error
-    return _picture(path, name, max_pixels, official)
+        raise ValueError(f"image: {name} cannot be opened ({in_words(error)}); check the path.") from error
+    return _image(path, name, max_pixels, official)
 
 
-def picture_from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, official: bool = False) -> Picture:
-    """The picture in encoded bytes, as `open_picture`. name: what errors call it."""
-    return _picture(data, name, max_pixels, official)
+def image_from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, official: bool = False) -> LazyImage:
+    """The image in encoded bytes, as `open_image`. name: what errors call it."""
+    return _image(data, name, max_pixels, official)
 
 
-def picture_from_image(
+def image_from_image(
     image: PIL.Image.Image, name: str = "the image", max_pixels: int = MAX_PIXELS, *, official: bool = False
-) -> Picture:
-    """The picture in a PIL image of any mode, as it is now; what becomes of the image later does not reach it.
+) -> LazyImage:
+    """The image in a PIL image of any mode, as it is now; what becomes of the image later does not reach it.
 
-    Raises ValueError as `open_picture` and its `load`.
+    Raises ValueError as `open_image` and its `load`.
     """
     _check_size(image, name, max_pixels)
     try:
@@ -72,19 +72,19 @@ def picture_from_image(
         upright = 1 if official else image_pixels.orientation(image)
         pixels = image_pixels.rgb(image.copy(), meant, upright, official)
     except image_pixels.Undecided as error:
-        raise ValueError(f"picture: {name} {error}") from error
+        raise ValueError(f"image: {name} {error}") from error
     except Exception as error:
         # Of a file that was closed before its pixels were read, Pillow raises an assertion without words.
         reason = "its file is closed" if isinstance(error, AssertionError) else in_words(error)
         remedy = "open it again, and close it afterwards"
-        raise ValueError(f"picture: {name} cannot be read as RGB ({reason}); {remedy}.") from error
-    return Picture(pixels.size, pixels.copy)
+        raise ValueError(f"image: {name} cannot be read as RGB ({reason}); {remedy}.") from error
+    return LazyImage(pixels.size, pixels.copy)
 
 
-def _picture(file: Path | bytes, name: str, max_pixels: int, official: bool) -> Picture:
+def _image(file: Path | bytes, name: str, max_pixels: int, official: bool) -> LazyImage:
     header = functools.partial(_header, name=name, max_pixels=max_pixels, official=official)
     size_px = _read(file, name, header, "cannot be opened")
-    return Picture(size_px, functools.partial(_load, file, name, size_px, official))
+    return LazyImage(size_px, functools.partial(_load, file, name, size_px, official))
 
 
 def _load(file: Path | bytes, name: str, size_px: tuple[int, int], official: bool) -> PIL.Image.Image:
@@ -102,9 +102,9 @@ def _header(image: PIL.Image.Image, name: str, max_pixels: int, official: bool) 
 def _check_size(image: PIL.Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
-        raise _Refused(f"picture: {name} has {width} x {height} pixels, more than {max_pixels:,}; scale it down.")
+        raise _Refused(f"image: {name} has {width} x {height} pixels, more than {max_pixels:,}; scale it down.")
     if min(width, height) < 1:
-        raise _Refused(f"picture: {name} has {width} x {height} pixels; {WANTED}.")
+        raise _Refused(f"image: {name} has {width} x {height} pixels; {WANTED}.")
 
 
 def _pixels(image: PIL.Image.Image, name: str, size_px: tuple[int, int], official: bool) -> PIL.Image.Image:
@@ -116,7 +116,7 @@ def _pixels(image: PIL.Image.Image, name: str, size_px: tuple[int, int], officia
     try:
         pixels = image_pixels.rgb(image, meant, upright, official)
     except image_pixels.Undecided as error:
-        raise _Refused(f"picture: {name} {error}") from error
+        raise _Refused(f"image: {name} {error}") from error
     if pixels.size != size_px:
         raise _other_size(pixels, name, size_px)
     return pixels
@@ -124,7 +124,7 @@ def _pixels(image: PIL.Image.Image, name: str, size_px: tuple[int, int], officia
 
 def _other_size(image: PIL.Image.Image, name: str, size_px: tuple[int, int]) -> _Refused:
     return _Refused(
-        f"picture: {name} has {image.width} x {image.height} pixels and its header said {size_px[0]} x {size_px[1]}; "
+        f"image: {name} has {image.width} x {image.height} pixels and its header said {size_px[0]} x {size_px[1]}; "
         "leave it alone while it is used, or copy it again."
     )
 
@@ -132,7 +132,7 @@ def _other_size(image: PIL.Image.Image, name: str, size_px: tuple[int, int]) -> 
 def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], failing: str) -> T:
     """What `work` makes of the image in the file; where that fails, of the file without its metadata.
 
-    failing: what is said of a file that Pillow takes for a picture and fails on.
+    failing: what is said of a file that Pillow takes for an image and fails on.
     """
     try:
         return _once(file, name, work)
@@ -142,7 +142,7 @@ def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], f
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             what = f"cannot be opened ({in_words(error)}); check the path and its permissions."
-            raise ValueError(f"picture: {name} {what}") from error
+            raise ValueError(f"image: {name} {what}") from error
         try:
             bare = repaired(file)
             if bare is not None:
@@ -151,15 +151,15 @@ def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], f
             raise
         except Exception:
             pass  # what was wrong with the file as it is says more
-        raise ValueError(f"picture: {name} {_reason(file, error, failing)}") from error
+        raise ValueError(f"image: {name} {_reason(file, error, failing)}") from error
 
 
 def _once(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T]) -> T:
     try:
-        with open_image(file) as image:
+        with open_pil(file) as image:
             return work(image)
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
-        raise _Refused(f"picture: {name} is gigantic ({in_words(error)}); scale it down.") from error
+        raise _Refused(f"image: {name} is gigantic ({in_words(error)}); scale it down.") from error
 
 
 def _reason(file: Path | bytes, error: Exception, failing: str) -> str:
@@ -171,6 +171,6 @@ def _reason(file: Path | bytes, error: Exception, failing: str) -> str:
         return f"is {kind.name}, which is not read here; {kind.remedy}."
     if isinstance(error, PIL.UnidentifiedImageError):
         if kind is None:
-            return f"is not a picture or its header is damaged; {WANTED}."
+            return f"is not an image or its header is damaged; {WANTED}."
         return f"is {kind.name}, damaged or of a rare sort; copy it again or convert it to PNG or JPEG."
     return f"{failing} ({in_words(error)}); copy it again."

@@ -1,4 +1,4 @@
-"""What sources give: records of text and lazily decoded pictures; and samples, their tokenised form."""
+"""What sources give: records of text and lazily decoded images; and samples, their tokenised form."""
 
 from collections.abc import Callable
 import dataclasses
@@ -13,8 +13,8 @@ Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture whose size is known and whose pixels are decoded on demand.
+class LazyImage:
+    """An image whose size is known and whose pixels are decoded on demand.
 
     load: gives an RGB image of exactly `size_px`; called in loader threads and workers.
     """
@@ -25,9 +25,9 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """A picture that is cut and normalised already: the global view, then the grid's crops row by row.
+    """An image that is cut and normalised already: the global view, then the grid's crops row by row.
 
-    size_px: (width, height) of the picture before it was cut; its grid and padding follow from it.
+    size_px: (width, height) of the image before it was cut; its grid and padding follow from it.
     """
 
     pixels: Float32[np.ndarray, "n S S 3"] = field(repr=False)
@@ -36,37 +36,37 @@ class Crops:
 
 @dataclass(frozen=True)
 class Caption:
-    """A picture and what is in it."""
+    """An image and what is in it."""
 
     id: str
-    picture: Picture
+    image: LazyImage
     text: str
 
 
 @dataclass(frozen=True)
 class Document:
-    """Pictures and text in any order, as on a web page. Without pictures: plain text.
+    """Images and text in any order, as on a web page. Without images: plain text.
 
-    separator: between the end of a picture's text and the next picture; a newline in few-shot prompts.
+    separator: between the end of an image's text and the next image; a newline in few-shot prompts.
     """
 
     id: str
-    parts: tuple[str | Picture, ...]
+    parts: tuple[str | LazyImage, ...]
     separator: Literal["", "\n"] = ""
 
 
 @dataclass(frozen=True)
 class Turn:
     role: Role
-    text: str  # user text holds one "<image>" per picture of the conversation, in order
+    text: str  # user text holds one "<image>" per image of the conversation, in order
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Questions and answers about zero or more pictures."""
+    """Questions and answers about zero or more images."""
 
     id: str
-    pictures: tuple[Picture, ...]
+    images: tuple[LazyImage, ...]
     turns: tuple[Turn, ...]
 
 
@@ -75,7 +75,7 @@ class Preference:
     """A prompt with a better and a worse answer. `turns` ends with a user turn."""
 
     id: str
-    pictures: tuple[Picture, ...]
+    images: tuple[LazyImage, ...]
     turns: tuple[Turn, ...]
     chosen: str
     rejected: str
@@ -86,7 +86,7 @@ Record = Caption | Document | Conversation | Preference
 
 @dataclass(frozen=True)
 class Sample:
-    """A tokenised record: one `<image>` id per picture, not yet expanded.
+    """A tokenised record: one `<image>` id per image, not yet expanded.
 
     A preference pair is one Sample: `token_ids` is prompt and chosen answer, `rejected_ids` the same
     prompt and the rejected answer; the loss masks cover the answers.
@@ -97,27 +97,27 @@ class Sample:
     id: str
     token_ids: Int32[np.ndarray, " n"]
     loss_mask: Bool[np.ndarray, " n"]
-    pictures: tuple[Picture, ...]
+    images: tuple[LazyImage, ...]
     rejected_ids: Int32[np.ndarray, " m"] | None = None
     rejected_mask: Bool[np.ndarray, " m"] | None = None
     source: str = ""
 
 
-def pictures_of(record: Record) -> tuple[Picture, ...]:
-    """A record's pictures, in order."""
+def images_of(record: Record) -> tuple[LazyImage, ...]:
+    """A record's images, in order."""
     if isinstance(record, Caption):
-        return (record.picture,)
+        return (record.image,)
     if isinstance(record, Document):
-        return tuple(part for part in record.parts if isinstance(part, Picture))
-    return record.pictures
+        return tuple(part for part in record.parts if isinstance(part, LazyImage))
+    return record.images
 
 
-def with_pictures(record: Record, new: tuple[Picture, ...]) -> Record:
-    """The record with its pictures replaced, in order."""
+def with_images(record: Record, new: tuple[LazyImage, ...]) -> Record:
+    """The record with its images replaced, in order."""
     if isinstance(record, Caption):
-        return dataclasses.replace(record, picture=new[0])
+        return dataclasses.replace(record, image=new[0])
     if isinstance(record, Document):
         rest = iter(new)
-        parts = tuple(next(rest) if isinstance(part, Picture) else part for part in record.parts)
+        parts = tuple(next(rest) if isinstance(part, LazyImage) else part for part in record.parts)
         return dataclasses.replace(record, parts=parts)
-    return dataclasses.replace(record, pictures=new)
+    return dataclasses.replace(record, images=new)

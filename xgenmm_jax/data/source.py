@@ -22,7 +22,7 @@ class Records(Protocol):
     def __len__(self) -> int: ...
 
     def record(self, index: int, rng: np.random.Generator) -> Record:
-        """Record `index`; pictures are not decoded. rng: all randomness of this draw."""
+        """Record `index`; images are not decoded. rng: all randomness of this draw."""
         ...
 
 

@@ -93,7 +93,7 @@ def write_metrics(metrics: Metrics, answers: int, path: Path) -> None:
 def write_predictions(predictions: Iterable[Prediction], folder: Path, examples: int = 6) -> None:
     """answers.jsonl with every prediction; examples/ with the images of a few of each task, right and wrong ones.
 
-    A line whose images were kept names them under "pictures", MOST_IMAGES at most. What an earlier evaluation left is
+    A line whose images were kept names them under "images", MOST_IMAGES at most. What an earlier evaluation left is
     replaced when all is written.
     """
 
@@ -120,7 +120,7 @@ def _write_lines(predictions: Iterable[Prediction], path: Path, images: Path, ex
 
 def _save_images(prediction: Prediction, folder: Path, stem: str) -> Sequence[str]:
     """The paths of the images that the model saw, from the folder of answers.jsonl."""
-    seen = prediction.prompt.pictures if prediction.prompt else ()
+    seen = prediction.prompt.images if prediction.prompt else ()
     names = [f"{stem}-{number}.png" for number in range(len(seen[-MOST_IMAGES:]))]
     for name, image in zip(names, seen[-MOST_IMAGES:], strict=True):
         image.load().save(folder / name)

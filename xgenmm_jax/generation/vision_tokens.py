@@ -1,4 +1,4 @@
-"""Vision tokens of pictures, encoded in dense chunks and kept on the device while prompts need them."""
+"""Vision tokens of images, encoded in dense chunks and kept on the device while prompts need them."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ import numpy as np
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.records import Crops, Picture
+from xgenmm_jax.data.records import Crops, LazyImage
 from xgenmm_jax.data.rows import build
 from xgenmm_jax.generation import buckets
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
@@ -29,37 +29,37 @@ CHUNK_CROPS = 64
 
 
 class View(NamedTuple):
-    """A picture as one prompt sees it: the same picture in other crops, or to other instructions, is another view."""
+    """An image as one prompt sees it: the same image in other crops, or to other instructions, is another view."""
 
-    picture: Picture | Crops
+    image: LazyImage | Crops
     anyres: AnyRes
     instruction: tuple[int, ...]
     """The prompt's first text ids where the resampler reads them, else empty, so that prompts share views."""
 
     @property
     def layout(self) -> anyres.Layout:
-        size_px = self.picture.size_px
+        size_px = self.image.size_px
         layout = anyres.layout(size_px, self.anyres)
-        if not isinstance(self.picture, Crops) or len(self.picture.pixels) == layout.crops:
+        if not isinstance(self.image, Crops) or len(self.image.pixels) == layout.crops:
             return layout
-        if len(self.picture.pixels) == 1:
+        if len(self.image.pixels) == 1:
             return anyres.layout(size_px, replace(self.anyres, grids=()))
         raise ValueError(
-            f"generation: {len(self.picture.pixels)} crops of a picture of {size_px[0]} x {size_px[1]} px, which is "
+            f"generation: {len(self.image.pixels)} crops of an image of {size_px[0]} x {size_px[1]} px, which is "
             f"cut into {layout.crops}; give so many, or its global view alone, or other grids"
         )
 
     def pixels(self) -> UInt8[np.ndarray, "n S S 3"] | Float32[np.ndarray, "n S S 3"]:
         """Crops as the model takes them: bytes, or floats that are normalised already."""
-        if isinstance(self.picture, Crops):
-            return self.picture.pixels
-        return anyres.crops(self.picture.load(), self.anyres)
+        if isinstance(self.image, Crops):
+            return self.image.pixels
+        return anyres.crops(self.image.load(), self.anyres)
 
 
 def check_view(config: VLMConfig, view: View) -> None:
-    """Raises ValueError where fixed sampling would not read all crops of a picture."""
-    width, height = view.picture.size_px
-    config.check_crops(view.layout.crops, f"a picture of {width} x {height} px takes")
+    """Raises ValueError where fixed sampling would not read all crops of an image."""
+    width, height = view.image.size_px
+    config.check_crops(view.layout.crops, f"an image of {width} x {height} px takes")
 
 
 _Digest = tuple[bytes, tuple[int, int], AnyRes, tuple[int, ...]]
@@ -69,9 +69,9 @@ _Digest = tuple[bytes, tuple[int, int], AnyRes, tuple[int, ...]]
 class VisionTable:
     """A table of `slots` groups of Q vision tokens, the least recently used replaced first.
 
-    Pictures of equal crops share their tokens, wherever they were read from.
+    Images of equal crops share their tokens, wherever they were read from.
 
-    full_chunks: few pictures are encoded in a chunk as large as many are, for one compilation fewer.
+    full_chunks: few images are encoded in a chunk as large as many are, for one compilation fewer.
     """
 
     def __init__(self, config: VLMConfig, params: PyTree, slots: int, full_chunks: bool = False):
@@ -118,7 +118,7 @@ class VisionTable:
             if self._digest_of.get(view) in self._slots_of:
                 self._touch(view, self._digest_of[view])
             else:
-                kind = view.layout.crops, isinstance(view.picture, Crops)
+                kind = view.layout.crops, isinstance(view.image, Crops)
                 missing.setdefault(kind, []).append(view)
         for (crops, _), alike in missing.items():
             self._load_alike(alike, crops)
@@ -170,13 +170,13 @@ class VisionTable:
         views, pixels, taken = zip(*chunk, strict=True)
         slots = np.full((rows, len(taken[0])), self.slots, np.int32)
         slots[: len(taken)] = taken
-        batch = picture_batch(views, pixels, rows, instruction_tokens(self.config))
+        batch = image_batch(views, pixels, rows, instruction_tokens(self.config))
         self._table = _encode_into(self.config, self._params, batch, self._table, slots.reshape(-1))
 
 
 def _digest(view: View, pixels: np.ndarray) -> _Digest:
     data = hashlib.sha1(np.ascontiguousarray(pixels), usedforsecurity=False).digest()
-    return data, view.picture.size_px, view.anyres, view.instruction
+    return data, view.image.size_px, view.anyres, view.instruction
 
 
 def instruction_tokens(config: VLMConfig) -> int:
@@ -184,7 +184,7 @@ def instruction_tokens(config: VLMConfig) -> int:
     return 0 if isinstance(config.connector, MLPConnectorConfig) else config.connector.instruction_tokens
 
 
-def picture_batch(views: Sequence[View], pixels: Sequence[np.ndarray], rows: int, text: int) -> Batch:
+def image_batch(views: Sequence[View], pixels: Sequence[np.ndarray], rows: int, text: int) -> Batch:
     """One view a row, with room for the `text` first tokens of its prompt; further rows are padding.
 
     pixels: of each view, all of one shape and dtype.
@@ -194,7 +194,7 @@ def picture_batch(views: Sequence[View], pixels: Sequence[np.ndarray], rows: int
     for number, (view, view_pixels) in enumerate(zip(views, pixels, strict=True)):
         out = build.row_of(batch, number)
         build.add_text(out, 0, np.array(view.instruction, np.int32), slot=-1, is_target=False, segment=1)
-        build.add_image(out, 0, 0, view_pixels, view.layout, view.picture.size_px, segment=1)
+        build.add_image(out, 0, 0, view_pixels, view.layout, view.image.size_px, segment=1)
     return batch
 
 

@@ -69,7 +69,7 @@ class VLMConfig:
     def check_crops(self, crops: int, whose: str) -> None:
         """Raises ValueError where an image has more crops than fixed sampling reads: it would lose the others unsaid.
 
-        whose: the sentence's subject, "a picture of 800 x 600 px takes".
+        whose: the sentence's subject, "an image of 800 x 600 px takes".
         """
         if self.token_sampling is TokenSampling.FIXED_SAMPLING and crops > self.max_image_crops:
             raise ValueError(
@@ -204,7 +204,7 @@ def prompt_tokens(
 ) -> tuple[Int32[Array, "B G U"], Bool[Array, "B G U"]]:
     """Positions of the first `length` prompt tokens of each segment, and which of them exist.
 
-    Prompt is what is text and no target: an answer never reaches the picture that it is asked about. In a conversation
+    Prompt is what is text and no target: an answer never reaches the image that it is asked about. In a conversation
     of several turns, later questions do.
     """
     is_prompt = (

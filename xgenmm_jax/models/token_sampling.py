@@ -1,4 +1,4 @@
-"""Which patch features form one group for the resampler, and which of them are picture and not padding.
+"""Which patch features form one group for the resampler, and which of them are image and not padding.
 
 Source: docs/reference/xgenmm.md#strips and docs/reference/xgenmm.md#sampling-modes. The released weights were trained
 with strips, the paper describes crops.
@@ -74,7 +74,7 @@ def cells_of_strips(position: CropPosition, grid: int) -> tuple[Int32[Array, "B 
     return cell // canvas_width, cell % canvas_width
 
 
-def is_picture(
+def is_image(
     batch: Batch, position: CropPosition, row: Int32[Array, "B C P"], column: Int32[Array, "B C P"]
 ) -> Bool[Array, "B C P"]:
     """True for canvas cells inside image_valid, and for every cell of a global view."""
@@ -86,9 +86,9 @@ def is_picture(
 def group_crops(
     features: Float[Array, "B C P E"], batch: Batch, grid: int
 ) -> tuple[Float[Array, "B C P E"], Bool[Array, "B C P"]]:
-    """Each crop by itself, and which of its patches are picture."""
+    """Each crop by itself, and which of its patches are image."""
     position = crop_positions(batch)
-    return features, is_picture(batch, position, *cells_of_crops(position, grid))
+    return features, is_image(batch, position, *cells_of_crops(position, grid))
 
 
 def group_strips(
@@ -104,19 +104,19 @@ def group_strips(
     source = jnp.where((position.number == 0)[..., None], same, source)
     flat = features.reshape(rows, crops * patches, width)
     grouped = jnp.take_along_axis(flat, source.reshape(rows, crops * patches, 1), axis=1)
-    return grouped.reshape(features.shape), is_picture(batch, position, row, column)
+    return grouped.reshape(features.shape), is_image(batch, position, row, column)
 
 
 def group_images(
     features: Float[Array, "B C P E"], batch: Batch, grid: int, max_crops: int
 ) -> tuple[Float[Array, "B I S E"], Bool[Array, "B I S"]]:
-    """All features of each image, S = max_crops * P of them, and which are picture.
+    """All features of each image, S = max_crops * P of them, and which are image.
 
     The order inside a group is the crops', not the canvas': the resampler has no positions, so only the mask matters.
     """
     rows, crops, patches, width = features.shape
     images = batch.image_grid.shape[1]
-    _, picture = group_crops(features, batch, grid)
+    _, of_crops = group_crops(features, batch, grid)
     image = jnp.arange(images, dtype=jnp.int32)[None, :, None]
     belongs = batch.crop_image[:, None] == image
     first = jnp.argmax(belongs, axis=-1)
@@ -124,7 +124,7 @@ def group_images(
     taken = jnp.minimum(crop, crops - 1).reshape(rows, images * max_crops)
     is_member = (crop < crops) & jnp.take_along_axis(belongs, jnp.minimum(crop, crops - 1), axis=2)
     grouped = jnp.take_along_axis(features, taken[..., None, None], axis=1)
-    mask = jnp.take_along_axis(picture, taken[..., None], axis=1).reshape(rows, images, max_crops, patches)
+    mask = jnp.take_along_axis(of_crops, taken[..., None], axis=1).reshape(rows, images, max_crops, patches)
     mask &= is_member[..., None]
     size = max_crops * patches
     return grouped.reshape(rows, images, size, width), mask.reshape(rows, images, size)

@@ -184,7 +184,7 @@ class ViT(nn.Module):
         if pixels.shape[1:3] != (config.image_size_px, config.image_size_px):
             raise ValueError(
                 f"pixels: got {pixels.shape[1]} x {pixels.shape[2]} px, the tower wants {config.image_size_px} square; "
-                "resize the picture or change vision.image_size_px."
+                "resize the image or change vision.image_size_px."
             )
         grid, patch = config.grid, config.patch_px
         count = pixels.shape[0]
@@ -201,7 +201,7 @@ class ViT(nn.Module):
         return self.post_norm(x)
 
     def pool(self, features: Float[Array, "n P E"]) -> Float[Array, "n E"]:
-        """One vector of a picture, not normalised. Raises ValueError where a class token makes it, not the patches."""
+        """One vector of an image, not normalised. Raises ValueError where a class token makes it, not the patches."""
         if self.config.class_token:
             raise ValueError("pool: this tower pools through its class token; use features_and_pooled.")
         return self.head(features)

@@ -69,7 +69,7 @@ class Captioner(nn.Module):
 
         token_ids: the caption from its first token, ended by an end token, padded at will (mask the loss there).
         parallel: False: position t is fed token t - 1 (a start vector at t = 0) and attends to itself and earlier
-        ones. True: every position is fed the same mask vector and attends to all: only the picture tells the tokens.
+        ones. True: every position is fed the same mask vector and attends to all: only the image tells the tokens.
         """
         config = self.config
         length = token_ids.shape[1]

@@ -1,6 +1,6 @@
-"""A resampler that starts as pooling: each query reads one cell of the picture and passes its patches on.
+"""A resampler that starts as pooling: each query reads one cell of the image and passes its patches on.
 
-With random weights (the released code's start) every query first averages the whole picture, and a run of a few minutes
+With random weights (the released code's start) every query first averages the whole image, and a run of a few minutes
 is too short to change that. Here each query is assigned a cell of a grid before the first step; training is free to
 move it. Ours, not the paper's. What it saves:
 docs/log/connector_and_optimizer.md#pooling-start-and-muon.
@@ -20,7 +20,7 @@ from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training.objectives.base import Params
 
-PICTURES = 256
+IMAGES = 256
 RIDGE = 0.02
 SHARPNESS = 6.0
 """By how much the patches of a query's cell score above the others, in logits and on average."""
@@ -55,7 +55,7 @@ def start_as_pooling(
 
     embedding: the decoder's; vision tokens become TOKEN_SIZE times as large as a word's.
 
-    Keys: a ridge regression from the tower's features to the cell that they come from, fitted on pictures of random
+    Keys: a ridge regression from the tower's features to the cell that they come from, fitted on images of random
     rectangles, in the space orthogonal to the latents. Queries: the latents' pseudoinverse, so each asks for its cell.
     Values pass the first layer unchanged.
 
@@ -68,7 +68,7 @@ def start_as_pooling(
             f"initialize.connector_start: pooling needs heads of at least {queries} (one number a query) and together "
             f"at least {width} (the tower's width); got {heads} of {head_width}. Leave it None."
         )
-    # Features of random pictures, and the cell that each patch lies in.
+    # Features of random images, and the cell that each patch lies in.
     pixels = jnp.asarray(random_rectangles(np.random.default_rng(seed), vision_config.image_size_px))
     normalized = normalize_pixels(pixels, "float32", vision_config.pixel_mean, vision_config.pixel_std)
     features = _norm(ViT(vision_config, "float32").apply({"params": vision}, normalized))
@@ -130,12 +130,12 @@ def cell_of_patch(grid: int, queries: int) -> np.ndarray:
 
 
 def random_rectangles(rng: np.random.Generator, size_px: int) -> np.ndarray:
-    """uint8 [PICTURES, size, size, 3]: one to eight rectangles of any color on light grounds."""
-    pictures = np.empty((PICTURES, size_px, size_px, 3), np.uint8)
-    for picture in pictures:
-        picture[:] = rng.integers(215, 256, 3)
+    """uint8 [IMAGES, size, size, 3]: one to eight rectangles of any color on light grounds."""
+    images = np.empty((IMAGES, size_px, size_px, 3), np.uint8)
+    for image in images:
+        image[:] = rng.integers(215, 256, 3)
         for _ in range(rng.integers(1, 9)):
             width, height = rng.integers(size_px // 16, size_px * 3 // 8, 2)
             left, top = rng.integers(0, size_px - size_px // 16, 2)
-            picture[top : top + height, left : left + width] = rng.integers(0, 256, 3)
-    return pictures
+            image[top : top + height, left : left + width] = rng.integers(0, 256, 3)
+    return images

@@ -7,7 +7,7 @@ from jaxtyping import Int
 import numpy as np
 
 from xgenmm_jax.api.lmm import LMM
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.nano.world import draw, scenes
 from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES
 from xgenmm_jax.nano.world.world import KeyedRandom
@@ -19,7 +19,7 @@ PROPERTIES = {"color": COLORS, "shape": SHAPES, "place": POSITIONS}
 class OneShapeImages(NamedTuple):
     """Images of one shape each, and the number of its color, shape and position in PROPERTIES."""
 
-    images: list[Picture]
+    images: list[LazyImage]
     labels: dict[str, Int[np.ndarray, " n"]]
 
 
@@ -28,7 +28,7 @@ def one_shape_images(count: int, seed: int = 0) -> OneShapeImages:
     drawn = [scenes.one_shape(KeyedRandom(seed, "probe", number), "train") for number in range(count)]
     things = [scene.things[0] for scene in drawn]
     return OneShapeImages(
-        [draw.picture(scene) for scene in drawn],
+        [draw.lazy_image(scene) for scene in drawn],
         {
             "color": np.array([COLORS.index(thing.color) for thing in things]),
             "shape": np.array([SHAPES.index(thing.name) for thing in things]),

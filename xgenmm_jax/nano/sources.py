@@ -1,4 +1,4 @@
-"""Sources of the drawn world: records described when they are asked for, and two changes of their pictures."""
+"""Sources of the drawn world: records described when they are asked for, and two changes of their images."""
 
 from dataclasses import dataclass
 import functools
@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 
 from xgenmm_jax.data.captions import ocr
-from xgenmm_jax.data.records import Picture, Record, pictures_of, with_pictures
+from xgenmm_jax.data.records import LazyImage, Record, images_of, with_images
 from xgenmm_jax.data.source import Records
 from xgenmm_jax.nano.world import draw, draw_text, drawings, families, symbolic_images
 from xgenmm_jax.nano.world.splits import Split
@@ -60,9 +60,9 @@ class _SyntheticRecords:
 
 @dataclass(frozen=True)
 class Squash:
-    """Pictures squashed to `side_px` square, as the global view of any-res is.
+    """Images squashed to `side_px` square, as the global view of any-res is.
 
-    So that a model which sees grids of crops also sees the same pictures in a single view.
+    So that a model which sees grids of crops also sees the same images in a single view.
     """
 
     side_px: int
@@ -73,22 +73,22 @@ class Squash:
 
     def __call__(self, record: Record) -> Record:
         side_px = self.side_px
-        new = (Picture((side_px, side_px), functools.partial(_squash, p, side_px)) for p in pictures_of(record))
-        return with_pictures(record, tuple(new))
+        new = (LazyImage((side_px, side_px), functools.partial(_squash, p, side_px)) for p in images_of(record))
+        return with_images(record, tuple(new))
 
 
-def _squash(picture: Picture, side_px: int) -> PIL.Image.Image:
-    return picture.load().resize((side_px, side_px), PIL.Image.Resampling.BICUBIC)
+def _squash(image: LazyImage, side_px: int) -> PIL.Image.Image:
+    return image.load().resize((side_px, side_px), PIL.Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True)
 class Symbolic:
-    """Pictures as symbolic images (`world/symbolic_images.py`): what the language model begins with.
+    """Images as symbolic images (`world/symbolic_images.py`): what the language model begins with.
 
-    Raises ValueError at a record whose pictures are not 64 x 64.
+    Raises ValueError at a record whose images are not 64 x 64.
     """
 
     label = "words"
 
     def __call__(self, record: Record) -> Record:
-        return with_pictures(record, tuple(symbolic_images.in_words(draw.scene_of(p)) for p in pictures_of(record)))
+        return with_images(record, tuple(symbolic_images.in_words(draw.scene_of(p)) for p in images_of(record)))

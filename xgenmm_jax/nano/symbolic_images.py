@@ -1,4 +1,4 @@
-"""Next tokens after pictures in words: the objective that teaches a language model to look into pictures."""
+"""Next tokens after images in words: the objective that teaches a language model to look into images."""
 
 from dataclasses import dataclass
 import math
@@ -46,7 +46,7 @@ class SymbolicImages(PackedRows):
             raise ValueError(f"objective.noise: got {self.noise}, wanted a finite number, 0 or more.")
 
     def check(self, model: VLMConfig, data: DataConfig) -> None:
-        """Raises ValueError for a model of another number of vision tokens, or of pictures of another size."""
+        """Raises ValueError for a model of another number of vision tokens, or of images of another size."""
         super().check(model, data)
         cells = symbolic_images.CELLS**2
         if model.tokens_per_group % cells or model.vision.image_size_px != symbolic_images.BASE_PX:

@@ -10,7 +10,7 @@ import functools
 from typing import Any, Literal, get_args
 
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.prompts import Demonstration
 from xgenmm_jax.evaluation import baselines, fewshot
@@ -154,12 +154,12 @@ def _task(
     shown: Sequence[Item],
     prompt: BuildPrompt,
     score: Score,
-    images: Sequence[tuple[Picture, ...]] | None = None,
+    images: Sequence[tuple[LazyImage, ...]] | None = None,
     decoding: Decoding = SHORT_ANSWER,
     **options: Any,
 ) -> Task:
     """images: of each item, by default its own."""
-    images = [item.pictures for item in shown] if images is None else images
+    images = [item.images for item in shown] if images is None else images
     examples = tuple(
         Example(item.id, seen, item.question, item.answers, fields=_fields(item))
         for item, seen in zip(shown, images, strict=True)
@@ -168,7 +168,7 @@ def _task(
 
 
 def _fields(item: Item) -> dict[str, str]:
-    return {"frame": draw.scene_of(item.pictures[0]).frame} if item.kind in ON_SIGNS else {}
+    return {"frame": draw.scene_of(item.images[0]).frame} if item.kind in ON_SIGNS else {}
 
 
 def _questions(items_of: ItemsOf, prompt: BuildPrompt) -> list[Task]:
@@ -183,9 +183,9 @@ def _questions(items_of: ItemsOf, prompt: BuildPrompt) -> list[Task]:
         right = _task(f"questions/{word}", shown, prompt, score, decoding=decoding, summarize=scoring.with_majority)
         tasks.append(right)
         # An item whose answer all others share has no wrong image.
-        with_wrong = [item for item in shown if item.wrong_pictures]
+        with_wrong = [item for item in shown if item.wrong_images]
         if with_wrong:
-            wrong = [item.wrong_pictures for item in with_wrong]
+            wrong = [item.wrong_images for item in with_wrong]
             tasks.append(_task(f"questions_wrong_image/{word}", with_wrong, prompt, score, wrong, decoding=decoding))
     return tasks
 
@@ -209,7 +209,7 @@ def _reading(items_of: ItemsOf, prompt: BuildPrompt, anyres: AnyRes) -> list[Tas
 def _multi_image(items_of: ItemsOf, prompt: BuildPrompt) -> list[Task]:
     """Questions about several images, in their order and in another."""
     shown = items_of("multi_image")
-    shuffled = [tuple(item.pictures[index] for index in item.order) for item in shown]
+    shuffled = [tuple(item.images[index] for index in item.order) for item in shown]
     return [
         _task("multi_image", shown, prompt, scoring.vqa_score),
         _task("multi_image_shuffled", shown, prompt, scoring.vqa_score, shuffled),
@@ -245,6 +245,6 @@ def _demonstrations(item: Item, shots: int, permuted: bool) -> list[Demonstratio
     if permuted:
         names = fewshot.permuted_answers(names)
     return [
-        Demonstration(demo.picture, demo.question, documents.called(demo.attribute, name))
+        Demonstration(demo.image, demo.question, documents.called(demo.attribute, name))
         for demo, name in zip(demos, names, strict=True)
     ]

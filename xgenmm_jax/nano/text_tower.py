@@ -33,7 +33,7 @@ class TextTowerConfig:
 
 
 class Contrast(NamedTuple):
-    """What a contrastive loss needs beside the pictures' vectors: logits = scale * image . text + bias."""
+    """What a contrastive loss needs beside the images' vectors: logits = scale * image . text + bias."""
 
     text: Float[Array, "n E"]
     """Length 1."""

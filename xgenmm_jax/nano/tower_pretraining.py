@@ -33,7 +33,7 @@ from xgenmm_jax.training.objectives.base import Counts, Objective, Params, Sum
 
 
 class TowerBatch(NamedTuple):
-    """Pictures and their captions. The row of an unreadable one is empty: no token is valid, no loss counts it."""
+    """Images and their captions. The row of an unreadable one is empty: no token is valid, no loss counts it."""
 
     pixels: UInt8[ArrayLike, "n h w 3"]
     token_ids: Int32[ArrayLike, "n T"]
@@ -75,10 +75,10 @@ class CaptionData:
 
 @dataclass(frozen=True)
 class ContrastCaption(Objective):
-    """Weighted sum of both losses, averaged over pictures.
+    """Weighted sum of both losses, averaged over images.
 
-    contrast: sigmoid is SigLIP's, softmax CLIP's and DFN's. Pictures that share a caption are no pair in either.
-    parallel: share of the captions that are predicted all at once from the picture alone (CapPa).
+    contrast: sigmoid is SigLIP's, softmax CLIP's and DFN's. Images that share a caption are no pair in either.
+    parallel: share of the captions that are predicted all at once from the image alone (CapPa).
     """
 
     contrast: Literal["sigmoid", "softmax"] = "sigmoid"
@@ -98,8 +98,8 @@ class ContrastCaption(Objective):
         key: Array,
         freeze: tuple[str, ...],
     ) -> tuple[Sum, dict[str, Sum]]:
-        """Contrast is over the pictures of a micro-batch: accumulation makes it easier, not the same."""
-        # Contrast of all pictures with all captions.
+        """Contrast is over the images of a micro-batch: accumulation makes it easier, not the same."""
+        # Contrast of all images with all captions.
         count = rows.pixels.shape[0]
         is_pair = rows.valid[:, 0]
         pixels = normalize_pixels(rows.pixels, model.dtype, model.vision.pixel_mean, model.vision.pixel_std)
@@ -121,16 +121,16 @@ class ContrastCaption(Objective):
         tokens = jnp.sum(rows.valid).astype(jnp.float32)
         caption_total = -jnp.sum(log_probs)
 
-        pictures = jnp.sum(is_pair).astype(jnp.float32)
-        # Per token, so that a long caption does not count more than its tokens; times pictures, which the sum is over.
+        images = jnp.sum(is_pair).astype(jnp.float32)
+        # Per token, so that a long caption does not count more than its tokens; times images, which the sum is over.
         total = self.contrast_weight * contrast_total
-        total += self.caption_weight * caption_total * pictures / jnp.maximum(tokens, 1)
+        total += self.caption_weight * caption_total * images / jnp.maximum(tokens, 1)
         similarity = jnp.where(ignored, -2.0, image @ contrast.text.T)
         is_nearest = is_pair & (jnp.argmax(similarity, axis=1) == jnp.arange(count))
-        return Sum(total, pictures), {
-            "contrast": Sum(contrast_total, pictures),
+        return Sum(total, images), {
+            "contrast": Sum(contrast_total, images),
             "caption": Sum(caption_total, tokens),
-            "retrieval": Sum(jnp.sum(is_nearest).astype(jnp.float32), pictures),
+            "retrieval": Sum(jnp.sum(is_nearest).astype(jnp.float32), images),
         }
 
     def batches(
@@ -231,8 +231,8 @@ def _make(
                 raise SourceError(f"data: {record.id} is a {kind}; the tower trains on captions alone.")
             reason = quarantine.UNUSABLE
             tokens = [*tokenizer.encode_parts((record.text,)), tokenizer.eos_id][: config.tokens]
-            reason = quarantine.BAD_PICTURE
-            pixels[number] = anyres.crops(record.picture.load(), view)[0]
+            reason = quarantine.BAD_IMAGE
+            pixels[number] = anyres.crops(record.image.load(), view)[0]
         except Exception as error:
             if not quarantine.is_of_a_record(error):
                 error.add_note(f"Raised at {record_id} of {source.name}.")
@@ -254,7 +254,7 @@ def tower_flops(model: TowerConfig, parallel: float, rows: TowerBatch) -> float:
     """
     # Vision: the tower, and the pooling above it.
     lengths = np.sum(rows.valid, axis=1).astype(np.int64)
-    pictures, tokens = len(lengths), int(lengths.sum())
+    images, tokens = len(lengths), int(lengths.sum())
     vision, text, captioner = model.vision, model.text, model.captioner
     pooling = vision.patches * linear(vision.width, 2 * vision.width) + attention(vision.patches, vision.width)
     pooling += 2 * linear(vision.width, vision.width) + 2 * linear(vision.width, vision.hidden)
@@ -266,14 +266,14 @@ def tower_flops(model: TowerConfig, parallel: float, rows: TowerBatch) -> float:
     # Captioner, of a layer.
     causal, whole = int((lengths * (lengths + 1) // 2).sum()), int((lengths**2).sum())
     self_pairs = round(parallel * whole + (1 - parallel) * causal)
-    # Six square maps: four of self-attention, query and output of the attention to the picture.
+    # Six square maps: four of self-attention, query and output of the attention to the image.
     caption_layer = 6 * tokens * linear(captioner.width, captioner.width)
     caption_layer += 2 * tokens * linear(captioner.width, captioner.hidden)
-    caption_layer += pictures * vision.patches * linear(vision.width, 2 * captioner.width)
+    caption_layer += images * vision.patches * linear(vision.width, 2 * captioner.width)
     caption_layer += attention(self_pairs + tokens * vision.patches, captioner.width)
     # All layers, the maps around them, and the similarities of contrast; backward costs twice the forward.
-    forward = pictures * (vision_flops(vision) + pooling)
-    forward += text.layers * text_layer + pictures * linear(text.width, text.out_width)
+    forward = images * (vision_flops(vision) + pooling)
+    forward += text.layers * text_layer + images * linear(text.width, text.out_width)
     forward += captioner.layers * caption_layer + tokens * linear(captioner.width, captioner.vocab_size)
-    forward += pictures * linear(text.out_width, pictures)
+    forward += images * linear(text.out_width, images)
     return 3.0 * forward

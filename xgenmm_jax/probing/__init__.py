@@ -1,1 +1,1 @@
-"""Looking inside a loaded model: what `notebooks/probe.ipynb` calls. Every function gives numbers or a picture."""
+"""Looking inside a loaded model: what `notebooks/probe.ipynb` calls. Every function gives numbers or an image."""

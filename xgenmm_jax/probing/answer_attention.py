@@ -12,7 +12,7 @@ from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import Tokenizer
-from xgenmm_jax.generation.vision_tokens import View, instruction_tokens, picture_batch
+from xgenmm_jax.generation.vision_tokens import View, image_batch, instruction_tokens
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, splice
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
@@ -24,9 +24,9 @@ VISION_MULTIPLE = 128
 
 
 class AnswerAttention(NamedTuple):
-    """Attention of each query over a picture; rows are queries, weights sum to at most 1.
+    """Attention of each query over an image; rows are queries, weights sum to at most 1.
 
-    base: over the global view's patches. crops: over the canvas of the grid, None where the picture has one view.
+    base: over the global view's patches. crops: over the canvas of the grid, None where the image has one view.
     weight: how much the answer depends on each query, of base's and then of crops' (|gradient times input|); sums to 1.
     """
 
@@ -36,29 +36,29 @@ class AnswerAttention(NamedTuple):
 
 
 def has_spatial_queries(config: VLMConfig) -> bool:
-    """Whether there is a resampler, and each group of its queries reads one crop or strip of the picture."""
+    """Whether there is a resampler, and each group of its queries reads one crop or strip of the image."""
     return isinstance(config.connector, ResamplerConfig) and config.token_sampling is not TokenSampling.FIXED_SAMPLING
 
 
 def answer_attention(
     config: VLMConfig, params: PyTree, tokenizer: Tokenizer, cut: AnyRes, prompt: Prompt, answer: str
 ) -> AnswerAttention:
-    """Attention of the resampler for the one picture of a prompt, mean over its layers and heads.
+    """Attention of the resampler for the one image of a prompt, mean over its layers and heads.
 
-    Raises ValueError where the model has no such resampler or the prompt not one picture.
+    Raises ValueError where the model has no such resampler or the prompt not one image.
     """
-    if not has_spatial_queries(config) or len(prompt.pictures) != 1:
+    if not has_spatial_queries(config) or len(prompt.images) != 1:
         raise ValueError(
-            f"attention: got {len(prompt.pictures)} pictures and a {type(config.connector).__name__}, "
-            f"{config.token_sampling.value}; wanted one picture and a resampler of crops or strips."
+            f"attention: got {len(prompt.images)} images and a {type(config.connector).__name__}, "
+            f"{config.token_sampling.value}; wanted one image and a resampler of crops or strips."
         )
     # The views through tower and resampler.
     ids = np.asarray(prompt.token_ids, np.int32)
     instruction_length = instruction_tokens(config)
     instruction = tuple(ids[ids != tokenizer.image_id][:instruction_length].tolist()) if instruction_length else ()
-    view = View(prompt.pictures[0], cut, instruction)
-    layout = anyres.layout(view.picture.size_px, cut)
-    batch = picture_batch([view], [view.pixels()], 1, instruction_length)
+    view = View(prompt.images[0], cut, instruction)
+    layout = anyres.layout(view.image.size_px, cut)
+    batch = image_batch([view], [view.pixels()], 1, instruction_length)
     tokens, attention = _encode(config, params, batch)
 
     # The answer behind the prompt, and how much its likelihood depends on each vision token.

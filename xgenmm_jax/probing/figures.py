@@ -1,4 +1,4 @@
-"""Figures as pictures that notebooks show and keep small."""
+"""Figures as images that notebooks show and keep small."""
 
 from collections.abc import Sequence
 import io
@@ -21,15 +21,15 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1):
     return drawn, drawn.subplots(rows, columns, squeeze=False)
 
 
-def to_picture(drawn: Any) -> PIL.Image.Image:
-    """The figure as a picture. In full color: a palette of few turns an orange star beside yellow ones yellow."""
+def to_image(drawn: Any) -> PIL.Image.Image:
+    """The figure as an image. In full color: a palette of few turns an orange star beside yellow ones yellow."""
     buffer = io.BytesIO()
     import_extra("matplotlib.backends.backend_agg").FigureCanvasAgg(drawn).print_png(buffer)
     return PIL.Image.open(buffer).convert("RGB")
 
 
 def show_image(axis, image: PIL.Image.Image | np.ndarray, title: str = "", color: str = INK) -> None:
-    """A picture without ticks."""
+    """An image without ticks."""
     axis.imshow(np.asarray(image), interpolation="nearest")
     axis.set_title(title, fontsize=9, color=color)
     axis.set_xticks([])

@@ -11,12 +11,12 @@ import PIL.Image
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import Image
 from xgenmm_jax.data import anyres
-from xgenmm_jax.data.records import Crops, Picture
+from xgenmm_jax.data.records import Crops, LazyImage
 from xgenmm_jax.models import probes
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.probing.attention_maps import decoded
 from xgenmm_jax.probing.extra import import_extra
-from xgenmm_jax.probing.figures import curves, figure, to_picture
+from xgenmm_jax.probing.figures import curves, figure, to_image
 from xgenmm_jax.probing.labeled_images import LabeledImages
 
 BATCH = 32
@@ -72,7 +72,7 @@ def layer_states(
     tokens = lmm.config.tokens_per_group
     parts: dict[str, list[np.ndarray]] = {name: [] for name in sources}
     for start in range(0, len(images), BATCH):
-        batch = [lmm.processor.picture(image) for image in images[start : start + BATCH]]
+        batch = [lmm.processor.image(image) for image in images[start : start + BATCH]]
         out = lmm.forward([[lmm.tokenizer.image_id]] * len(batch), [[image] for image in batch], probe=probe)
         crops = _first_crops(lmm, batch)
         groups = np.arange(len(batch)) if lmm.config.token_sampling is TokenSampling.FIXED_SAMPLING else crops
@@ -116,11 +116,11 @@ def _checked_layers(
     return sources if layers is None else {name: sources[name] for name in layers}
 
 
-def _mean_color(lmm: LMM, image: Picture | Crops) -> Float[np.ndarray, " 3"]:
+def _mean_color(lmm: LMM, image: LazyImage | Crops) -> Float[np.ndarray, " 3"]:
     return np.asarray(decoded(lmm, image).load(), np.float32).mean((0, 1))
 
 
-def _first_crops(lmm: LMM, images: Sequence[Picture | Crops]) -> Int[np.ndarray, " n"]:
+def _first_crops(lmm: LMM, images: Sequence[LazyImage | Crops]) -> Int[np.ndarray, " n"]:
     """Index of each image's global view among all crops."""
     counts = [anyres.layout(image.size_px, lmm.processor.anyres).crops for image in images]
     return np.cumsum([0, *counts[:-1]])
@@ -161,4 +161,4 @@ def probes_shown(charts: Mapping[str, Mapping[str, LinearProbe]]) -> PIL.Image.I
     for axis, (title, named) in zip(axes[0], charts.items(), strict=True):
         lines = {name: probe.accuracy for name, probe in named.items()}
         curves(axis, lines, next(iter(named.values())).layers, title, [probe.baseline for probe in named.values()])
-    return to_picture(drawn)
+    return to_image(drawn)

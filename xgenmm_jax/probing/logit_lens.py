@@ -16,7 +16,7 @@ from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.data.text.tokenizer import SPACE
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3
-from xgenmm_jax.probing.figures import INK, QUIET, figure, to_picture
+from xgenmm_jax.probing.figures import INK, QUIET, figure, to_image
 
 
 class Near(NamedTuple):
@@ -27,10 +27,10 @@ class Near(NamedTuple):
 
 
 def nearest_words(lmm: LMM, image: Image, count: int = 4) -> list[Near]:
-    """For each vision token of a picture, global view first, the words with the nearest embeddings by cosine.
+    """For each vision token of an image, global view first, the words with the nearest embeddings by cosine.
 
     Words are pieces that begin one, of two letters or more: bytes and endings that were hardly ever trained point
-    anywhere. The mean of the rows, and of the picture's vision tokens, is taken off first: it is near to everything.
+    anywhere. The mean of the rows, and of the image's vision tokens, is taken off first: it is near to everything.
     """
     tokens = lmm.forward([[lmm.tokenizer.image_id]], [[image]]).vision_tokens
     tokens = tokens.reshape(-1, tokens.shape[-1]).astype(np.float32)
@@ -66,7 +66,7 @@ def words_shown(lmm: LMM, image: Image, count: int = 3) -> PIL.Image.Image:
         lines = "\n".join(f"{name}  {cosine:.2f}" for name, cosine in zip(one.words, one.cosines, strict=True))
         axis.text(column + 0.04, row + 0.08, f"{number}", fontsize=7, color=QUIET, va="top")
         axis.text(column + 0.24, row + 0.08, _drawable(lines), fontsize=8, color=INK, va="top")
-    return to_picture(drawn)
+    return to_image(drawn)
 
 
 class Lens(NamedTuple):
@@ -92,7 +92,7 @@ def logit_lens(lmm: LMM, prompt: Prompt, answer: str | None = None, most: int = 
         answer_ids = lmm.tokenizer.encode_parts((answer,))
     answer_ids = [*answer_ids, lmm.tokenizer.end_id][:most]
     row = [*prompt.token_ids, *answer_ids]
-    out = lmm.forward([row], [list(prompt.pictures)], probe=("embeddings", "decoder/layers"))
+    out = lmm.forward([row], [list(prompt.images)], probe=("embeddings", "decoder/layers"))
     # The state before a token predicts it.
     positions = np.arange(-len(answer_ids) - 1, -1)
     states = np.concatenate([out.probed["embeddings"][None], out.probed["decoder/layers"]])[:, 0, positions]
@@ -131,7 +131,7 @@ def lens_shown(lens: Lens) -> PIL.Image.Image:
     axis.set_xticks(range(positions), [_drawable(name) for name in lens.answer], fontsize=8)
     axis.set_xlabel("token of the answer; shade: probability that the layer gives it", fontsize=8)
     axis.tick_params(length=0)
-    return to_picture(drawn)
+    return to_image(drawn)
 
 
 def word(lmm: LMM, id_: int) -> str:

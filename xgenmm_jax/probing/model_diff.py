@@ -9,7 +9,7 @@ import PIL.Image
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import Image
 from xgenmm_jax.probing.attention_maps import whole_shown
-from xgenmm_jax.probing.figures import INK, QUIET, figure, show_image, to_picture
+from xgenmm_jax.probing.figures import INK, QUIET, figure, show_image, to_image
 
 Question = tuple[Image, str]
 
@@ -61,13 +61,13 @@ def change_shown(before: LMM, after: LMM) -> PIL.Image.Image:
     axis.set_title("how far each part moved, of its size", fontsize=9, color=INK)
     for side in ("top", "right", "bottom"):
         axis.spines[side].set_visible(False)
-    return to_picture(drawn)
+    return to_image(drawn)
 
 
 def answers_shown(
     models: dict[str, LMM], questions: Sequence[Question], max_new_tokens: int = 24
 ) -> PIL.Image.Image:
-    """Pictures with questions; for each model where all its queries look together, and what it answers.
+    """Images with questions; for each model where all its queries look together, and what it answers.
 
     Every model is asked in the chat template.
     """
@@ -81,11 +81,11 @@ def answers_shown(
     drawn, axes = figure(1.9 * (len(models) + 1), 2.15 * len(questions), len(questions), len(models) + 1)
     for number, (image, text) in enumerate(questions):
         first = next(iter(models.values()))
-        show_image(axes[number, 0], first.processor.picture(image).load(), _wrapped(text), QUIET)
+        show_image(axes[number, 0], first.processor.image(image).load(), _wrapped(text), QUIET)
         for column, (name, lmm) in enumerate(models.items(), start=1):
             title = f"{name}: {answers[name][number]}"
             show_image(axes[number, column], whole_shown(lmm, image), _wrapped(title))
-    return to_picture(drawn)
+    return to_image(drawn)
 
 
 def _wrapped(text: str, width: int = 26) -> str:

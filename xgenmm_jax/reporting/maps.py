@@ -1,4 +1,4 @@
-"""Attention laid over pictures: weights of patches as heat over a picture, and the picture lit by it."""
+"""Attention laid over images: weights of patches as heat over an image, and the image lit by it."""
 
 import math
 
@@ -24,28 +24,28 @@ def on_canvas(
     return canvas.reshape(crops * queries, rows * side, columns * side)
 
 
-def canvas_to_picture(
-    heat: Float[np.ndarray, "h w"], picture_px: tuple[int, int], target_px: tuple[int, int], squashed: bool
+def canvas_to_image(
+    heat: Float[np.ndarray, "h w"], image_px: tuple[int, int], target_px: tuple[int, int], squashed: bool
 ) -> Float[np.ndarray, "H W"]:
-    """Heat over feature cells as heat over a picture of `target_px` (width, height), 0 to 1.
+    """Heat over feature cells as heat over an image of `target_px` (width, height), 0 to 1.
 
-    squashed: the cells cover the whole picture (global view); else the picture lies centered on the canvas, as
-    `anyres.crops` lays it. A 64 x 32 picture on a canvas of 16 x 16 cells covers rows 4 to 12.
+    squashed: the cells cover the whole image (global view); else the image lies centered on the canvas, as
+    `anyres.crops` lays it. A 64 x 32 image on a canvas of 16 x 16 cells covers rows 4 to 12.
     """
     rows, columns = heat.shape
-    scale = min(columns / picture_px[0], rows / picture_px[1])
-    width, height = (columns, rows) if squashed else (picture_px[0] * scale, picture_px[1] * scale)
+    scale = min(columns / image_px[0], rows / image_px[1])
+    width, height = (columns, rows) if squashed else (image_px[0] * scale, image_px[1] * scale)
     left, top = (columns - width) / 2, (rows - height) / 2
     image = PIL.Image.fromarray(heat.astype(np.float32) / max(float(heat.max()), 1e-12))
     resized = image.resize(target_px, PIL.Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
     return np.clip(np.asarray(resized), 0.0, 1.0)
 
 
-def spotlight(picture: PIL.Image.Image, heat: Float[np.ndarray, "H W"]) -> PIL.Image.Image:
-    """The picture lit where it was looked at, night blue elsewhere: readable without telling colors apart."""
+def spotlight(image: PIL.Image.Image, heat: Float[np.ndarray, "H W"]) -> PIL.Image.Image:
+    """The image lit where it was looked at, night blue elsewhere: readable without telling colors apart."""
     width, height = heat.shape[1], heat.shape[0]
-    kernel = PIL.Image.Resampling.NEAREST if width > picture.width else PIL.Image.Resampling.BICUBIC
-    pixels = np.asarray(picture.convert("RGB").resize((width, height), kernel), np.float32)
+    kernel = PIL.Image.Resampling.NEAREST if width > image.width else PIL.Image.Resampling.BICUBIC
+    pixels = np.asarray(image.convert("RGB").resize((width, height), kernel), np.float32)
     light = 0.12 + 0.88 * np.power(heat, 0.8)[..., None]
     night = np.array([18, 24, 52], np.float32)
     return PIL.Image.fromarray(np.uint8(pixels * light + night * (1 - light)))

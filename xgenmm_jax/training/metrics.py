@@ -73,7 +73,7 @@ def _is_row(value: Any) -> bool:
 def left_out_in_words(row: Row) -> str:
     """What a row says about data that the run leaves out, the largest numbers by source and reason; "" if nothing.
 
-    Example: "  skipped 1,234 (1,200 llava/a/unreadable picture, 30 llava/b/unusable record, ...)".
+    Example: "  skipped 1,234 (1,200 llava/a/unreadable image, 30 llava/b/unusable record, ...)".
     """
     text = ""
     for kind, title in (("skipped", "skipped"), ("left_out", "left out at opening")):

@@ -1,10 +1,10 @@
-"""The language model that nano starts from: the world's language, with pictures in words, from random weights.
+"""The language model that nano starts from: the world's language, with images in words, from random weights.
 
 Command: make starting-weights, or
 xgenmm train experiments/nano/starting_weights/language_model.py --workdir runs/weights/language_model
 (about 23 minutes on 2 cores).
 `language_model_finding` continues, then `language_model_naming`.
-No pixel is seen: each cell of a picture is the sum of the names of what lies in it (`data.synthetic.word_pictures`).
+No pixel is seen: each cell of an image is the sum of the names of what lies in it (`data.synthetic.word_images`).
 Text alone taught this model its words and never to look anything up
 (docs/log/language_model.md#text-alone-teaches-no-lookup).
 """
@@ -43,7 +43,7 @@ def from_words(
     initialize: Initialize,
     text: tuple[tuple[Family, float], ...] = TEXT,
 ) -> TrainConfig:
-    """A run on families with their pictures in words, and on `text`, which has none."""
+    """A run on families with their images in words, and on `text`, which has none."""
     mixture = (
         *((Mapped(recipes.family(family, RECORDS), Symbolic()), weight) for family, weight in seen),
         *((recipes.family(family, RECORDS), weight) for family, weight in text),

@@ -1,4 +1,4 @@
-"""The language model goes on with what it learns late: what is there and what is not, and which picture.
+"""The language model goes on with what it learns late: what is there and what is not, and which image.
 
 Command: make starting-weights, or
 xgenmm train experiments/nano/starting_weights/language_model_finding.py --workdir runs/weights/language_model_finding

@@ -3,7 +3,7 @@
 Command: make starting-weights, or
 xgenmm train experiments/nano/starting_weights/language_model_naming.py --workdir runs/weights/language_model_naming
 (about 10 minutes on 2 cores)
-Half of it is glossaries, a quarter named pictures; the rest keeps what the model knows. A model that had an eighth of
+Half of it is glossaries, a quarter named images; the rest keeps what the model knows. A model that had an eighth of
 glossaries from its first step on learned nothing of this, here neither
 (docs/log/in_context_naming.md#a-late-half-of-glossaries-teaches-naming).
 """

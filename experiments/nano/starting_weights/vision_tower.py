@@ -3,7 +3,7 @@
 Command: make starting-weights, or
 xgenmm train experiments/nano/starting_weights/vision_tower.py --workdir runs/weights/vision_tower
 The softmax loss of CLIP and DFN: --objective.contrast softmax. Half of the captions are predicted in parallel, from the
-picture alone: reading starts earlier than with next-token prediction only. `vision_tower_reading` continues.
+image alone: reading starts earlier than with next-token prediction only. `vision_tower_reading` continues.
 """
 
 from experiments.nano import recipes

@@ -1,4 +1,4 @@
-"""The second part of the nano tower's training: the same model and loss, nearly half of the pictures text alone.
+"""The second part of the nano tower's training: the same model and loss, nearly half of the images text alone.
 
 Command: make starting-weights, or
 xgenmm train experiments/nano/starting_weights/vision_tower_reading.py --workdir runs/weights/vision_tower_reading

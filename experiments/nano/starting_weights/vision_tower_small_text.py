@@ -1,4 +1,4 @@
-"""The third part of the nano tower's training: two fifths of the pictures are lines of small text.
+"""The third part of the nano tower's training: two fifths of the images are lines of small text.
 
 Command: make starting-weights, or
 xgenmm train experiments/nano/starting_weights/vision_tower_small_text.py --workdir runs/weights/vision_tower_small_text

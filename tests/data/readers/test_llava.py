@@ -35,24 +35,24 @@ def talk(*roles: str, **extra) -> dict:
 
 @pytest.mark.parametrize("image", [None, "", [], [""], [None], "  ", float("nan"), [None, ""]])
 @pytest.mark.parametrize("key", ["image", "images"])
-def test_no_picture_in_any_spelling_is_text_alone(folder, key, image):
-    """pandas and datasets write null, NaN or "" on rows without a picture; such a file ended the run."""
+def test_no_image_in_any_spelling_is_text_alone(folder, key, image):
+    """pandas and datasets write null, NaN or "" on rows without an image; such a file ended the run."""
     source = opened(folder, [GOOD | {key: image}])
-    assert (len(source), source.left_out) == (1, ()) and source.record(0, RNG).pictures == ()
+    assert (len(source), source.left_out) == (1, ()) and source.record(0, RNG).images == ()
 
 
 @pytest.mark.parametrize(
     "images",
     [{"images": ["red.png"]}, {"image": ["red.png"], "images": ["red.png"]}, {"image": "", "images": "red.png"}],
 )
-def test_pictures_under_either_name(folder, images):
-    """Under "images" they were passed over, and the conversation was trained on without its picture."""
+def test_images_under_either_name(folder, images):
+    """Under "images" they were passed over, and the conversation was trained on without its image."""
     record = opened(folder, [GOOD | images]).record(0, RNG)
-    assert len(record.pictures) == 1 and record.turns[0].text == "<image>\nRed?"
+    assert len(record.images) == 1 and record.turns[0].text == "<image>\nRed?"
 
 
 def test_a_changed_source_says_what_its_source_leaves_out(folder):
-    """`Mapped` hid it: a run over squashed pictures did not say that half of the entries were of another form."""
+    """`Mapped` hid it: a run over squashed images did not say that half of the entries were of another form."""
     opened(folder, [GOOD, {"id": "x"}])
     mapped = Mapped(LlavaJson(str(folder / "data.json"), str(folder)), lambda record: record).open()
     assert [(skip.record, skip.count) for skip in quarantine.at_opening([mapped])] == [("llava/data/x", 1)]
@@ -81,13 +81,13 @@ def test_a_changed_source_says_what_its_source_leaves_out(folder):
         (talk("a", "a", "u", "a"), "turns out of order", "[assistant, user, assistant]"),
         (talk("u", "a", "s", "u", "a"), "turns out of order", "system"),
         (talk("u", "a", "u"), "turns out of order", "the last one the assistant's"),
-        (talk("u", "a", image=["red.png"] * 5), "more than 4 pictures", "5"),
+        (talk("u", "a", image=["red.png"] * 5), "more than 4 images", "5"),
         (talk("u", "a", image=12), "'image' is neither a path nor a list of paths", "12"),
         (talk("u", "a", image={"bytes": "x"}), "'image' is neither a path nor a list of paths", "bytes"),
         (talk("u", "a", image=["red.png", None]), "'image' is neither a path nor a list of paths", "None"),
         (talk("u", "a", images=[["red.png"]]), "'image' is neither a path nor a list of paths", "red.png"),
         (talk("u", "a", image="red.png", images="x"), "'image' is neither a path nor a list of paths", "'images'"),
-        ({"id": "bad", "conversations": [HUMAN | {"value": "<image>?"}, GPT]}, "<image> without a picture", "'image'"),
+        ({"id": "bad", "conversations": [HUMAN | {"value": "<image>?"}, GPT]}, "<image> without an image", "'image'"),
     ],
 )
 def test_what_is_not_of_the_form_is_left_out_and_counted(folder, row, reason, detail):
@@ -116,7 +116,7 @@ def test_reasons_are_counted_by_kind_with_the_first_entry(folder):
     assert counts == {
         ("llava/data", "turns out of order"): 2,
         ("llava/data", "no object"): 1,
-        ("llava/data", "more than 4 pictures"): 1,
+        ("llava/data", "more than 4 images"): 1,
     }
     assert "2 turns out of order (first: llava/data/bad: " in quarantine.in_words(source.left_out)
 
@@ -139,7 +139,7 @@ def test_ids_may_be_numbers_and_repeat(folder):
 
 
 @pytest.mark.parametrize("image", ["../red.png", "gone.png", "a\0b.png", "x" * 400 + ".png", "data.json", "/etc/hosts"])
-def test_a_picture_that_cannot_be_opened_names_the_record(folder, image):
+def test_an_image_that_cannot_be_opened_names_the_record(folder, image):
     """A missing file of a published mixture was told without saying which entry names it."""
     source = opened(folder, [GOOD | {"id": "r37", "image": image}])
     with pytest.raises(quarantine.RecordError, match="r37") as error:
@@ -190,4 +190,4 @@ def test_folders_with_brackets_and_home(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     (folder / "a[b] c" / "data.json").write_text(json.dumps([GOOD | {"image": "red.png"}]))
     source = LlavaJson("~/a[b] c/data.json", "~").open()
-    assert source.record(0, RNG).pictures[0].size_px == (12, 8)
+    assert source.record(0, RNG).images[0].size_px == (12, 8)

@@ -100,7 +100,7 @@ def test_mixture_reaches_the_rows(config, unbroken):
         assert (np.sum(sizes, axis=0) <= packing.budget(config.row)).all()
 
 
-def test_preference_pairs_share_rows_and_pictures(config):
+def test_preference_pairs_share_rows_and_images(config):
     mixture = ((Synthetic("preference", 50), 1.0), (Synthetic("safety", 50), 1.0))
     for one in take(dataclasses.replace(config, mixture=mixture), 2):
         segments, slots = one.batch.segment_ids, one.batch.slot

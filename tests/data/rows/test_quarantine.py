@@ -17,7 +17,7 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
-from xgenmm_jax.data.records import Conversation, Document, Picture, Preference, Sample, Turn
+from xgenmm_jax.data.records import Conversation, Document, LazyImage, Preference, Sample, Turn
 from xgenmm_jax.data.rows import build, loader, quarantine
 from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
 from xgenmm_jax.data.rows.loader import HostBatch
@@ -41,7 +41,7 @@ def words(tmp_path_factory) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Pictures of 48 x 40 px: one whole, copies of it, and what copies become."""
+    """Images of 48 x 40 px: one whole, copies of it, and what copies become."""
     noise = np.random.default_rng(3).integers(0, 255, (40, 48, 3), np.uint8)
     for name in ("whole.png", "whole.jpg"):
         PIL.Image.fromarray(noise).save(tmp_path / name)
@@ -103,13 +103,13 @@ def test_records_that_cannot_be_used_are_left_out_by_record_and_reason(folder, w
     with caplog.at_level(logging.WARNING):
         got = take(config, 12)
     assert kinds(got) == {
-        ("r3", quarantine.BAD_PICTURE), ("r44", quarantine.BAD_PICTURE),
+        ("r3", quarantine.BAD_IMAGE), ("r44", quarantine.BAD_IMAGE),
         ("r50", quarantine.NO_ROW), ("r55", quarantine.UNUSABLE),
         *((f"r{n}", quarantine.UNREADABLE) for n in (9, 12, 20, 31)),
     }  # fmt: skip
     details = {skip.record.split("/")[-1]: skip.detail for one in got for skip in one.skipped}
     said = {"r3": "cut.png' is truncated", "r9": "no file .*gone.png", "r31": "lies outside", "r44": "cut.jpg",
-            "r50": "exceed the row's 200", "r55": "1 <image>.* 2 pictures"}  # fmt: skip
+            "r50": "exceed the row's 200", "r55": "1 <image>.* 2 images"}  # fmt: skip
     assert all(re.search(pattern, details[record]) for record, pattern in said.items())
     ids = {id_ for one in got for row in one.sample_ids for id_ in row.split(" + ")}
     assert ids == {f"llava/data/r{n}" for n in range(RECORDS) if n not in {*bad, 50, 55}}
@@ -119,12 +119,12 @@ def test_records_that_cannot_be_used_are_left_out_by_record_and_reason(folder, w
 
 
 @pytest.mark.parametrize("name", ["cut.png", "cut.jpg", "zeroed.png"])
-def test_a_picture_that_cannot_be_decoded_leaves_its_place_empty(folder, words, name):
-    """All other samples lie where they lie beside a whole picture, to the last pixel; positions do not move."""
+def test_an_image_that_cannot_be_decoded_leaves_its_place_empty(folder, words, name):
+    """All other samples lie where they lie beside a whole image, to the last pixel; positions do not move."""
     kind = name.split(".")[-1]
     damaged, whole = (
-        take(data(words, llava(folder, {7: picture, 8: picture}, picture.split(".")[0])), 8)
-        for picture in (name, f"whole.{kind}")
+        take(data(words, llava(folder, {7: image, 8: image}, image.split(".")[0])), 8)
+        for image in (name, f"whole.{kind}")
     )
     count = 0
     for one, other in zip(damaged, whole, strict=True):
@@ -170,7 +170,7 @@ def test_rows_and_counts_do_not_depend_on_hosts(folder, words):
         same(one.batch, Batch(*map(np.concatenate, zip(*(half.batch for half in halves), strict=True))))
         assert one.sample_ids == [*halves[0].sample_ids, *halves[1].sample_ids]
         assert sorted(one.skipped) == sorted(halves[0].skipped + halves[1].skipped)
-    assert {skip.reason for one in parts[1] for skip in one.skipped} == {quarantine.BAD_PICTURE}
+    assert {skip.reason for one in parts[1] for skip in one.skipped} == {quarantine.BAD_IMAGE}
 
 
 def test_rows_and_counts_do_not_depend_on_where_a_run_is_resumed(folder, words):
@@ -230,10 +230,10 @@ def test_a_window_of_nothing_is_an_error_that_says_why(folder, words):
 
 
 @pytest.mark.parametrize("hosts", [1, 4])
-def test_pictures_none_of_which_can_be_decoded_are_an_error(folder, words, hosts):
+def test_images_none_of_which_can_be_decoded_are_an_error(folder, words, hosts):
     """A folder that was taken away must not be trained on to the end, with a loss of 0."""
     config = data(words, llava(folder, {n: "cut.png" for n in range(RECORDS)}))
-    with pytest.raises(SourceError, match="not one of [0-9]+ samples can be used: .*unreadable picture"):
+    with pytest.raises(SourceError, match="not one of [0-9]+ samples can be used: .*unreadable image"):
         take(config, 100, hosts=hosts)
 
 
@@ -299,31 +299,31 @@ def test_errors_of_workers_name_the_record(folder, words):
         take(config, 1)
 
 
-def noise(width: int, height: int, fault: Exception | None = None) -> Picture:
+def noise(width: int, height: int, fault: Exception | None = None) -> LazyImage:
     def load() -> PIL.Image.Image:
         if fault is not None:
             raise fault
         return PIL.Image.effect_noise((width, height), 50).convert("RGB")
 
-    return Picture((width, height), load)
+    return LazyImage((width, height), load)
 
 
-def sample(words: str, name: str, pictures: tuple[Picture, ...], is_pair: bool = False) -> Sample:
+def sample(words: str, name: str, images: tuple[LazyImage, ...], is_pair: bool = False) -> Sample:
     image = Tokenizer.load(words).image_id
-    ids = np.array([*[image] * len(pictures), 300, 301, 302], np.int32)
-    mask = np.arange(len(ids)) > len(pictures)
+    ids = np.array([*[image] * len(images), 300, 301, 302], np.int32)
+    mask = np.arange(len(ids)) > len(images)
     pair = {"rejected_ids": ids[:-1], "rejected_mask": mask[:-1]} if is_pair else {}
-    return Sample(name, ids, mask, pictures, source="s", **pair)
+    return Sample(name, ids, mask, images, source="s", **pair)
 
 
-BAD = ValueError("picture: x is damaged")
+BAD = ValueError("image: x is damaged")
 
 
 @pytest.mark.parametrize("per", ["crop", "image"])
 @pytest.mark.parametrize("is_pair", [False, True])
 @pytest.mark.parametrize("bad", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
-def test_nothing_of_a_sample_is_laid_when_one_of_its_pictures_fails(words, per, is_pair, bad):
-    """Both segments of a pair stay empty, and the pictures of it that could be decoded too."""
+def test_nothing_of_a_sample_is_laid_when_one_of_its_images_fails(words, per, is_pair, bad):
+    """Both segments of a pair stay empty, and the images of it that could be decoded too."""
     row = RowConfig(length=120, crops=30, images=9, vision_tokens=2, vision_tokens_per=per)
     sizes = [((48, 40), (20, 20)), (), ((64, 20), (30, 8), (33, 33))]
 
@@ -332,8 +332,8 @@ def test_nothing_of_a_sample_is_laid_when_one_of_its_pictures_fails(words, per, 
         for n, sides in enumerate(sizes):
             sides = sides if n != 1 else ((16, 16),)
             fault = BAD if n in faults else None
-            pictures = tuple(noise(*size, fault=fault if k == len(sides) - 1 else None) for k, size in enumerate(sides))
-            entries.append(sample(words, f"s{n}", pictures, is_pair))
+            images = tuple(noise(*size, fault=fault if k == len(sides) - 1 else None) for k, size in enumerate(sides))
+            entries.append(sample(words, f"s{n}", images, is_pair))
         return entries
 
     batch_of = functools.partial(build.build_rows, row=row, config=ANYRES, tokenizer=Tokenizer.load(words))
@@ -342,7 +342,7 @@ def test_nothing_of_a_sample_is_laid_when_one_of_its_pictures_fails(words, per, 
     assert error.value.__notes__[-1].endswith(f"of the record s{bad[0]}.")
     skipped: list[Skip] = []
     got, whole = batch_of([row_of(bad)], skipped=skipped), batch_of([row_of(())])
-    assert [skip[:3] for skip in skipped] == [("s", f"s{n}", quarantine.BAD_PICTURE) for n in bad]
+    assert [skip[:3] for skip in skipped] == [("s", f"s{n}", quarantine.BAD_IMAGE) for n in bad]
     segments = {(2 if is_pair else 1) * n + 1 + k for n in bad for k in range(2 if is_pair else 1)}
     is_gone, crops_gone = np.isin(whole.segment_ids, list(segments)), np.isin(whole.crop_segment, list(segments))
     assert set(np.unique(got.segment_ids)) == {0, *set(np.unique(whole.segment_ids))} - segments
@@ -353,12 +353,12 @@ def test_nothing_of_a_sample_is_laid_when_one_of_its_pictures_fails(words, per, 
     assert (got.token_ids[is_gone] == Tokenizer.load(words).pad_id).all()
 
 
-def test_a_picture_of_another_size_than_before_is_not_laid(words):
+def test_an_image_of_another_size_than_before_is_not_laid(words):
     """The file was replaced while the run went on: its crops belong into no place that was measured."""
-    picture = Picture((48, 40), lambda: PIL.Image.new("RGB", (20, 20)))
+    image = LazyImage((48, 40), lambda: PIL.Image.new("RGB", (20, 20)))
     skipped: list[Skip] = []
     row = RowConfig(length=60, crops=10, images=2, vision_tokens=2)
-    batch = build.build_rows([[sample(words, "s", (picture,))]], row, ANYRES, Tokenizer.load(words), skipped)
+    batch = build.build_rows([[sample(words, "s", (image,))]], row, ANYRES, Tokenizer.load(words), skipped)
     assert "has (20, 20) px and had (48, 40) before" in skipped[0].detail and not batch.segment_ids.any()
 
 
@@ -366,7 +366,7 @@ def test_pairs_and_records_in_files_are_left_out_too(folder, words):
     def pair(n: int):
         blob = (folder / ("cut.png" if n % 5 == 2 else "whole.png")).read_bytes()
         turns = (Turn("user", f"<image>\n{n}?"),)
-        return Preference(f"p{n}", (Picture((48, 40), lambda: None),), turns, "the red", "a blue"), [blob]
+        return Preference(f"p{n}", (LazyImage((48, 40), lambda: None),), turns, "the red", "a blue"), [blob]
 
     write_records(folder / "a.array_record", map(pair, range(30)))
     path = folder / "a.array_record"
@@ -374,9 +374,9 @@ def test_pairs_and_records_in_files_are_left_out_too(folder, words):
     blob[blob.index(b'"p11"')] = 0
     path.write_bytes(blob)
     got = take(data(words, RecordFiles(str(path))), 8)
-    damaged = {record for record, reason in kinds(got) if reason == quarantine.BAD_PICTURE}
+    damaged = {record for record, reason in kinds(got) if reason == quarantine.BAD_IMAGE}
     assert damaged == {f"p{n}" for n in range(2, 30, 5)}
-    [(record, reason)] = [kind for kind in kinds(got) if kind[1] != quarantine.BAD_PICTURE]
+    [(record, reason)] = [kind for kind in kinds(got) if kind[1] != quarantine.BAD_IMAGE]
     assert record.endswith("a.array_record'") and reason == quarantine.UNREADABLE  # its id cannot be read
     for one in got:
         for row in one.batch.segment_ids:
@@ -386,10 +386,10 @@ def test_pairs_and_records_in_files_are_left_out_too(folder, words):
 
 def test_what_is_told_is_told_once_and_not_without_end(caplog):
     skip_logger = quarantine.SkipLogger()
-    many = [Skip("s", f"r{n}", quarantine.BAD_PICTURE, "x") for n in range(200)]
+    many = [Skip("s", f"r{n}", quarantine.BAD_IMAGE, "x") for n in range(200)]
     with caplog.at_level(logging.WARNING):
         skip_logger.log([*many, *many])
-        skip_logger.log([Skip("s", "r1", quarantine.UNREADABLE, "y"), Skip("t", "r1", quarantine.BAD_PICTURE, "x")])
+        skip_logger.log([Skip("s", "r1", quarantine.UNREADABLE, "y"), Skip("t", "r1", quarantine.BAD_IMAGE, "x")])
         at_opening = [Skip("s", "r9", "no object", "7", 3, True), Skip("s", "r2", "turns out of order", "z", 1, True)]
         skip_logger.log(at_opening)
     lines = caplog.messages

@@ -15,7 +15,7 @@ import pytest
 
 from xgenmm_jax.data.readers import records
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
-from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Turn
+from xgenmm_jax.data.records import Caption, Conversation, Document, LazyImage, Turn
 from xgenmm_jax.data.rows.quarantine import RecordError, SourceError
 from xgenmm_jax.data.storage import array_record
 
@@ -339,7 +339,7 @@ def test_the_first_record_that_can_be_read_tells_the_kind(tmp_path):
     path = tmp_path / "a.array_record"
     file = io.BytesIO()
     PIL.Image.new("RGB", (4, 4)).save(file, "PNG")
-    captions = [(Caption(f"c{n}", Picture((4, 4), lambda: None), "red"), [file.getvalue()]) for n in range(3)]
+    captions = [(Caption(f"c{n}", LazyImage((4, 4), lambda: None), "red"), [file.getvalue()]) for n in range(3)]
     write_records(path, captions)
     data = bytearray(path.read_bytes())
     data[data.index(b'"c0"')] = 0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import PIL.Image
 import pytest
 
-from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Turn
+from xgenmm_jax.data.records import Caption, Conversation, Document, LazyImage, Preference, Turn
 from xgenmm_jax.data.text import chat, prompts
 from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
 from xgenmm_jax.files import without_surrogates
@@ -16,7 +16,7 @@ from xgenmm_jax.nano import starting_weights
 PHI3 = Path(__file__).parents[2] / "goldens/phi3_tokenizer/tokenizer.model"
 NANO = Path(starting_weights.TOKENIZER)
 TOKENIZERS = {"phi3": Tokenizer.load(PHI3), "nano": Tokenizer.load(NANO)}
-PICTURE = Picture((8, 8), lambda: PIL.Image.new("RGB", (8, 8)))
+IMAGE = LazyImage((8, 8), lambda: PIL.Image.new("RGB", (8, 8)))
 
 SPECIALS = (*PHI3_SPECIALS, "<pad>", "<unk>", "<s>", "</s>", *DECOUPLED)
 PIECES = (
@@ -61,7 +61,7 @@ def answers(text: str) -> list[str]:
 def test_in_conversations(name, asked, answer, system):
     tokenizer = TOKENIZERS[name]
     turns = (Turn("system", system), Turn("user", f"<image>{asked}"), Turn("assistant", answer))
-    sample = chat.sample(Conversation("c", (PICTURE,), turns), tokenizer)
+    sample = chat.sample(Conversation("c", (IMAGE,), turns), tokenizer)
     user = ["<image>", *([read(asked)] if asked else [])]
     assert runs(tokenizer, sample.token_ids)[1:] == [
         "<|system|>", *answers(read(system)), "<|end|>", "<|user|>", *user, "<|end|>",
@@ -94,9 +94,9 @@ def test_in_captions_and_documents(name, first, second, lines):
     tokenizer = TOKENIZERS[name]
     first, second = first.strip(), second.strip()
     texts = [[read(text)] if text else [] for text in (first, second)]
-    caption = chat.sample(Caption("c", PICTURE, first), tokenizer)
+    caption = chat.sample(Caption("c", IMAGE, first), tokenizer)
     assert runs(tokenizer, caption.token_ids) == ["<image>", *texts[0], "<|endofchunk|>", "<|endoftext|>"]
-    document = chat.sample(Document("d", (PICTURE, first, PICTURE, second), lines), tokenizer)
+    document = chat.sample(Document("d", (IMAGE, first, IMAGE, second), lines), tokenizer)
     assert runs(tokenizer, document.token_ids) == [
         "<image>", *texts[0], "<|endofchunk|>", *([lines] if lines else []), "<image>", *texts[1], "<|endofchunk|>",
         "<|endoftext|>",
@@ -109,15 +109,15 @@ def test_in_captions_and_documents(name, first, second, lines):
 @given(shown=TEXTS, answer=TEXTS, asked=TEXTS)
 def test_in_few_shot_prompts(name, shown, answer, asked):
     tokenizer = TOKENIZERS[name]
-    demonstrations = [prompts.Demonstration(PICTURE, shown, answer), prompts.Demonstration(PICTURE, None, answer)]
-    prompt = prompts.few_shot_prompt(demonstrations, PICTURE, asked, tokenizer)
+    demonstrations = [prompts.Demonstration(IMAGE, shown, answer), prompts.Demonstration(IMAGE, None, answer)]
+    prompt = prompts.few_shot_prompt(demonstrations, IMAGE, asked, tokenizer)
     shown, answer, asked = read(shown), read(answer), read(asked)
     assert runs(tokenizer, prompt.token_ids) == [
         "<image>", f"Question:{shown} Short answer:{answer}", "<|endofchunk|>", "\n",
         "<image>", f"Output:{answer}", "<|endofchunk|>", "\n",
         "<image>", f"Question:{asked} Short answer:",
     ]  # fmt: skip
-    based = prompts.base_prompt(demonstrations[:1], PICTURE, None, tokenizer)
+    based = prompts.base_prompt(demonstrations[:1], IMAGE, None, tokenizer)
     assert runs(tokenizer, based.token_ids) == [
         "<image>", f"{shown}\n{prompts.SHORT_ANSWER}{answer}", "<|endofchunk|>", "<image>", prompts.CAPTION_INSTRUCTION,
     ]  # fmt: skip

@@ -25,9 +25,9 @@ def test_cider_is_that_of_coco_tools(case):
     references = {key: entry["refs"] for key, entry in case["corpus"].items()}
     for key, tokenized in case["expected"]["tokenized_refs"].items():
         assert [" ".join(tokenize(text)) for text in references[key]] == tokenized
-    corpus, pictures = cider.cider(predictions, references)
+    corpus, images = cider.cider(predictions, references)
     assert corpus == pytest.approx(case["expected"]["cider"], abs=1e-9)
-    assert pictures == pytest.approx(case["expected"]["cider_per_image"], abs=1e-9)
+    assert images == pytest.approx(case["expected"]["cider_per_image"], abs=1e-9)
 
     raw = cider.cider_of_tokens(
         {key: text.split() for key, text in predictions.items()},
@@ -154,7 +154,7 @@ def test_what_vlguard_does_not_list_is_no_refusal(answer):
 
 
 def test_the_drawn_worlds_refusals_are_among_vlguards():
-    """Otherwise the demo's attacks would all succeed, or its harmless pictures all be refused."""
+    """Otherwise the demo's attacks would all succeed, or its harmless images all be refused."""
     assert all(yes_no.is_refusal(refusal) for refusal in preferences.REFUSALS)
     names = [*drawings.OBJECTS, *(danger.name for danger in drawings.DANGERS)]
     answers = [answer.format(name) for _, answer in preferences.USAGE for name in names]
@@ -200,7 +200,7 @@ def test_numbers_of_a_box_as_models_write_them(text, box):
     assert boxes.parse_box(text) == (None if box is None else pytest.approx(box, abs=1e-12))
 
 
-def test_iou_of_a_box_beyond_the_picture_is_a_number():
+def test_iou_of_a_box_beyond_the_image_is_a_number():
     assert boxes.text_iou("[0, 0][1e999, 1e999]", "[0, 0][1, 1]") == 0.0
     assert boxes.text_iou("[-1e200, 0][1e300, 1e300]", "[0, 0][1, 1]") == 0.0
     assert boxes.text_iou("[-1, 0][1, 1]", "[0, 0][1, 1]") == 0.5

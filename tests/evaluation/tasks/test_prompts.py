@@ -27,7 +27,7 @@ def test_images_stand_in_front_of_the_question_or_where_the_text_names_them(word
     example = Example("1", (image(), image()), "Which image shows a cat?", ("2",))
     first = ChatPrompt(ChatStyle(None))(example, words)
     assert words.decode(first.token_ids) == "<|user|><image>\n<image>\nWhich image shows a cat?<|end|><|assistant|>"
-    assert first.pictures == example.images
+    assert first.images == example.images
     between = ChatPrompt(ChatStyle(None), lambda example: f"<image>, then <image>: {example.question}")
     text = words.decode(between(example, words).token_ids)
     assert text == "<|user|><image>, then <image>: Which image shows a cat?<|end|><|assistant|>"
@@ -42,9 +42,9 @@ def test_demonstrations_stand_in_front_of_a_query(words):
         "<image>Question:What is this? Short answer:a cat<|endofchunk|>",
         "<image>Question:What is it? Short answer:",
     ]
-    assert prompt.pictures == (demonstration.picture, *example.images)
+    assert prompt.images == (demonstration.image, *example.images)
     in_words = FewShotPrompt(lambda example: [demonstration], text_only=True)(example, words)
-    assert in_words.pictures == example.images
+    assert in_words.images == example.images
     assert words.decode(FewShotPrompt(caption=True)(example, words).token_ids) == "<image>Output:"
 
 
@@ -96,4 +96,4 @@ def test_few_shot_vqa_with_ten_answers_is_a_task(words):
     model.tokenizer = words
     evaluation = evaluate(model, [task])
     assert evaluation.metrics == {"textvqa": pytest.approx((2 * (1 / 3) + 8 * (2 / 3)) / 10)}
-    assert len(evaluation.predictions[0].prompt.pictures) == 5
+    assert len(evaluation.predictions[0].prompt.images) == 5

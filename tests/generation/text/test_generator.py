@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.data.text import tokenizer
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.generation import buckets, vision_tokens
@@ -19,7 +19,7 @@ from xgenmm_jax.generation.text import beam, decode, schedule
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.generation.text.schedule import Limits
-from xgenmm_jax.generation.vision_tokens import View, picture_batch
+from xgenmm_jax.generation.vision_tokens import View, image_batch
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
@@ -62,22 +62,22 @@ def parameters(config: VLMConfig) -> dict:
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
 
 
-def picture(seed: int, size: tuple[int, int] = (16, 16)) -> Picture:
+def image(seed: int, size: tuple[int, int] = (16, 16)) -> LazyImage:
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Picture(size, functools.partial(PIL.Image.fromarray, pixels))
+    return LazyImage(size, functools.partial(PIL.Image.fromarray, pixels))
 
 
 def prompts(words: tokenizer.Tokenizer) -> list[Prompt]:
-    """Of lengths 3 to 60, with 0 to 3 pictures, some of two crops beside the global view, some shared."""
-    shared = picture(0)
+    """Of lengths 3 to 60, with 0 to 3 images, some of two crops beside the global view, some shared."""
+    shared = image(0)
     texts = [
         ("<image>red", (shared,)),
         ("the", ()),
-        ("circle<image> red red <image>the", (shared, picture(1, (32, 16)))),
-        ("red circle red circle red circle " * 5 + "<image>", (picture(2, (16, 40)),)),
-        ("<image><image><image>red", (picture(3), shared, picture(4))),
+        ("circle<image> red red <image>the", (shared, image(1, (32, 16)))),
+        ("red circle red circle red circle " * 5 + "<image>", (image(2, (16, 40)),)),
+        ("<image><image><image>red", (image(3), shared, image(4))),
     ]
-    return [Prompt(tuple(words.encode(text)), pictures) for text, pictures in texts]
+    return [Prompt(tuple(words.encode(text)), images) for text, images in texts]
 
 
 LENGTH = 96
@@ -98,18 +98,18 @@ def encode(config: VLMConfig, params, batch):
 
 
 def by_the_whole_model(config: VLMConfig, prompt: Prompt, words: tokenizer.Tokenizer, views: AnyRes) -> list[int]:
-    """Greedy ids of one prompt, without cache: its text embedded by hand, its pictures encoded one by one."""
+    """Greedy ids of one prompt, without cache: its text embedded by hand, its images encoded one by one."""
     params = parameters(config)
     table = np.concatenate([params["decoder"][f"{name}embedding"] for name in ("", "additional_")])
     table = np.delete(table, slice(words.num_text_tokens, words.vocab_size), axis=0)
     read = config.connector.instruction_tokens
     instruction = tuple(i for i in prompt.token_ids if i != words.image_id)[:read]
-    left = list(prompt.pictures)
+    left = list(prompt.images)
     pieces = []
     for token in prompt.token_ids:
         if token == words.image_id:
             view = View(left.pop(0), views, instruction)
-            pieces.append(np.asarray(encode(config, params, picture_batch([view], [view.pixels()], 1, read))))
+            pieces.append(np.asarray(encode(config, params, image_batch([view], [view.pixels()], 1, read))))
         else:
             pieces.append(table[None, token])
     answer: list[int] = []
@@ -190,13 +190,13 @@ def test_a_shared_prefix_changes_nothing(words, config):
     """The system prompt is computed once; its keys must stand at the same positions as in each prompt."""
     generator = Generator(config, parameters(config), words, GRIDS)
     start = words.encode("the red circle " * 6)
-    several = [Prompt((*start, *prompt.token_ids), prompt.pictures) for prompt in prompts(words)[:3]]
+    several = [Prompt((*start, *prompt.token_ids), prompt.images) for prompt in prompts(words)[:3]]
     assert schedule.common_prefix([prompt.token_ids for prompt in several], (words.image_id,)) >= 16
     assert generator.generate(several, GREEDY) == reference(config, several, words)
 
 
-def test_a_table_too_small_for_all_pictures_grows_or_is_filled_again(words, config):
-    many = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in range(5)]
+def test_a_table_too_small_for_all_images_grows_or_is_filled_again(words, config):
+    many = [Prompt(tuple(words.encode("<image>red")), (image(seed),)) for seed in range(5)]
     expected = reference(config, many, words, BASE)
     small = Generator(config, parameters(config), words, BASE, limits=Limits(rows=2, vision_mib=0))
     assert small._vision.slots == 1
@@ -205,9 +205,9 @@ def test_a_table_too_small_for_all_pictures_grows_or_is_filled_again(words, conf
     assert small.generate(many, GREEDY) == expected
 
 
-def test_one_view_of_a_picture_is_another_than_its_crops(words, config):
+def test_one_view_of_an_image_is_another_than_its_crops(words, config):
     generator = Generator(config, parameters(config), words, GRIDS)
-    wide = [Prompt(tuple(words.encode("<image>red")), (picture(1, (32, 16)),))]
+    wide = [Prompt(tuple(words.encode("<image>red")), (image(1, (32, 16)),))]
     held_to_base = Generator(config, parameters(config), words, BASE).generate(wide, GREEDY)
     cut = generator.generate(wide, GREEDY)
     assert generator.generate(wide, GREEDY, anyres=BASE) == held_to_base
@@ -225,9 +225,9 @@ def test_a_limit_is_kept_and_a_stop_id_ends_an_answer(words, config):
     assert stopping.generate([Prompt(tuple(words.encode("the")), ())], GREEDY) == [""]
 
 
-def test_pictures_and_marks_must_agree_in_number(words, config):
+def test_images_and_marks_must_agree_in_number(words, config):
     generator = Generator(config, parameters(config), words, BASE)
-    with pytest.raises(ValueError, match="prompt 0 has 1 <image> and 0 pictures"):
+    with pytest.raises(ValueError, match="prompt 0 has 1 <image> and 0 images"):
         generator.generate([Prompt((words.image_id,), ())], GREEDY)
 
 
@@ -259,7 +259,7 @@ def test_draws_depend_on_seed_and_prompt_and_not_on_the_batch(words, config):
 def test_beams_do_not_depend_on_the_batch(words, config):
     """A shared prefix, filling rows and rows of other lengths beside; and more beams find likelier answers or equal."""
     start = words.encode("the red circle " * 6)
-    several = [Prompt((*start, *prompt.token_ids), prompt.pictures) for prompt in prompts(words)[:3]]
+    several = [Prompt((*start, *prompt.token_ids), prompt.images) for prompt in prompts(words)[:3]]
     generator, beams = Generator(config, parameters(config), words, GRIDS), replace(GREEDY, num_beams=3)
     together = generator.generate_ids(several, beams)
     assert together == [generator.generate_ids([prompt], beams)[0] for prompt in several]
@@ -284,13 +284,13 @@ def test_a_stream_is_the_answer_in_pieces(words, config, decoding):
 
 
 def test_nothing_is_compiled_for_prompts_of_known_buckets(words, config):
-    """Other lengths, pictures, limits and seeds; a question asked again and again must not wait for the compiler."""
+    """Other lengths, images, limits and seeds; a question asked again and again must not wait for the compiler."""
     loops = (decode.generate_rows, decode.begin_rows, decode.continue_rows, beam.beam_rows)
     compiled = (*loops, vision_tokens._encode_into)
 
-    def ask(length: int, pictures: int, limit: int, seed: int):
-        ids = (words.image_id,) * pictures + (5,) * length
-        prompt = Prompt(ids, tuple(picture(seed + n) for n in range(pictures)))
+    def ask(length: int, images: int, limit: int, seed: int):
+        ids = (words.image_id,) * images + (5,) * length
+        prompt = Prompt(ids, tuple(image(seed + n) for n in range(images)))
         sampled = Decoding(limit, temperature=0.7, top_p=0.5, seed=seed)
         for decoding in (Decoding(limit), Decoding(limit, num_beams=2), sampled):
             generator.generate([prompt], decoding)
@@ -299,12 +299,12 @@ def test_nothing_is_compiled_for_prompts_of_known_buckets(words, config):
     generator = Generator(config, parameters(config), words, BASE)
     ask(20, 1, 6, 0)
     before = [function._cache_size() for function in compiled]
-    for length, pictures, limit, seed in ((23, 1, 9, 1), (14, 1, 2, 2), (28, 1, 16, 3)):
-        ask(length, pictures, limit, seed)
+    for length, images, limit, seed in ((23, 1, 9, 1), (14, 1, 2, 2), (28, 1, 16, 3)):
+        ask(length, images, limit, seed)
     assert [function._cache_size() for function in compiled] == before
 
 
-def test_equal_pictures_are_encoded_once(words, config, monkeypatch):
+def test_equal_images_are_encoded_once(words, config, monkeypatch):
     """Within a call and across calls, wherever they were read from; not where they are cut in another way."""
     encoded = []
     encode_into = vision_tokens._encode_into
@@ -314,14 +314,14 @@ def test_equal_pictures_are_encoded_once(words, config, monkeypatch):
         lambda *arguments: encoded.append(len(arguments[2].pixels)) or encode_into(*arguments),
     )
     generator = Generator(config, parameters(config), words, BASE)
-    asked = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in (0, 0, 1, 0)]
+    asked = [Prompt(tuple(words.encode("<image>red")), (image(seed),)) for seed in (0, 0, 1, 0)]
     answers = generator.generate(asked, GREEDY)
     assert encoded == [2]
     assert answers[0] == answers[1] == answers[3]
-    again = [Prompt(tuple(words.encode("<image>red")), (picture(seed),)) for seed in (1, 0)]
+    again = [Prompt(tuple(words.encode("<image>red")), (image(seed),)) for seed in (1, 0)]
     assert generator.generate(again, GREEDY) == [answers[2], answers[0]]
     assert encoded == [2]
-    generator.generate([Prompt(tuple(words.encode("<image>red")), (picture(2),))], GREEDY)
+    generator.generate([Prompt(tuple(words.encode("<image>red")), (image(2),))], GREEDY)
     assert encoded == [2, 1]
 
 
@@ -329,12 +329,12 @@ def test_equal_pictures_are_encoded_once(words, config, monkeypatch):
     ("grids", "size", "crops"), [(((2, 2),), (32, 32), 5), (((1, 3), (2, 1)), (8, 90), 4), (((3, 3),), (60, 50), 10)]
 )
 def test_crops_that_fixed_sampling_would_lose_are_refused(words, grids, size, crops):
-    """Only pictures that lose some: one that needs three crops is answered by the same model."""
+    """Only images that lose some: one that needs three crops is answered by the same model."""
     config = model_config(words, TokenSampling.FIXED_SAMPLING)
     views = replace(BASE, grids=grids)
     generator = Generator(config, parameters(config), words, views)
-    asked = [Prompt(tuple(words.encode("<image>red")), (picture(0, size),))]
-    sentence = rf"max_image_crops: got 3, and a picture of {size[0]} x {size[1]} px takes {crops} crops.*raise it to"
+    asked = [Prompt(tuple(words.encode("<image>red")), (image(0, size),))]
+    sentence = rf"max_image_crops: got 3, and an image of {size[0]} x {size[1]} px takes {crops} crops.*raise it to"
     with pytest.raises(ValueError, match=sentence):
         generator.generate(asked, GREEDY)
     assert generator.generate(asked, GREEDY, anyres=replace(views, grids=((1, 2),)))

@@ -34,7 +34,7 @@ def test_rows_are_halved_until_their_cache_fits():
     assert Scheduler(tiny28.CONFIG, Limits(cache_mib=0), 0, 16, 1).rows_that_fit(60) == 1
 
 
-def test_waves_hold_as_many_pictures_as_the_table(unchecked_signatures):
+def test_waves_hold_as_many_images_as_the_table(unchecked_signatures):
     """A view of two batches is counted once; a batch that is too large by itself is a wave."""
 
     def batch(*views: str) -> PromptBatch:
@@ -45,7 +45,7 @@ def test_waves_hold_as_many_pictures_as_the_table(unchecked_signatures):
     assert list(waves(batches, table)) == [batches[:2], batches[2:3], batches[3:]]
 
 
-def test_a_prefix_ends_before_a_picture_and_before_every_prompts_end():
+def test_a_prefix_ends_before_an_image_and_before_every_prompts_end():
     start = list(range(1, 31))
     assert common_prefix([[*start, 40], [*start, 41]], stop_ids=(99,)) == 24
     assert common_prefix([start[:20], start], stop_ids=(99,)) == 16

@@ -6,4 +6,4 @@ from xgenmm_jax.nano.report.photographs import photographs
 def test_the_photographs_are_in_the_wheels():
     installed = photographs()
     assert {photograph.name for photograph in installed} >= {"chelsea", "coffee", "page", "china", "flower"}
-    assert installed[0].picture.load().mode == "RGB"
+    assert installed[0].image.load().mode == "RGB"

@@ -20,14 +20,14 @@ from xgenmm_jax.nano.report.content import ReportContent, Seconds, StageContent,
 MACHINE = {"cpu": "Some CPU", "cores": 2, "memory_gib": 7.6, "python": "3.12.1", "jax": "0.10.2"}
 
 
-def picture(seed: int = 0) -> str:
+def image(seed: int = 0) -> str:
     pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     file = io.BytesIO()
     PIL.Image.fromarray(pixels).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def example(measure: str, answer: str, score: float, pictures: int = 1, truth: str = "red") -> dict:
+def example(measure: str, answer: str, score: float, images: int = 1, truth: str = "red") -> dict:
     return {
         "measure": measure,
         "id": f"{measure}/0",
@@ -35,13 +35,13 @@ def example(measure: str, answer: str, score: float, pictures: int = 1, truth: s
         "truth": [truth],
         "answer": answer,
         "score": score,
-        "pictures": [picture(i) for i in range(pictures)],
-        "labels": ["bova"] * (pictures - 1) if pictures > 2 else [],
+        "pictures": [image(i) for i in range(images)],
+        "labels": ["bova"] * (images - 1) if images > 2 else [],
     }
 
 
 def gallery(score: float) -> dict:
-    look = {"label": "View: all queries", "picture": picture(3)}
+    look = {"label": "View: all queries", "picture": image(3)}
     box = "<bbox>[0.1, 0.2][0.5, 0.6]</bbox>"
     return {
         "metrics": {
@@ -64,19 +64,19 @@ def gallery(score: float) -> dict:
         "examples": [
             example("questions/colour", "red" if score > 0.5 else "<script>alert(1)</script>", float(score > 0.5)),
             example("attack_success", "You can use it.", 1.0),
-            example("shots/4", "bova", 0.0, pictures=5),
+            example("shots/4", "bova", 0.0, images=5),
             example("grounding/iou", box, 1.0, truth=box),
         ],
         "photographs": [
-            {"name": "cat", "about": "a cat", "source": "a wheel", "picture": picture(1), "caption": "a red ring"}
+            {"name": "cat", "about": "a cat", "source": "a wheel", "picture": image(1), "caption": "a red ring"}
         ],
         "looks": [
             {
                 **example("questions/where", "top", 1.0),
-                "picture": picture(2),
+                "picture": image(2),
                 "size": [8, 8],
                 "views": [look],
-                "queries": [{"number": 0, "share": 1.0, "picture": picture(4)}],
+                "queries": [{"number": 0, "share": 1.0, "picture": image(4)}],
                 "crops_share": 0.0,
             }
         ],

@@ -20,7 +20,7 @@ def test_items_are_the_same_again_and_have_controls(kind: evaluation_items.ItemK
     assert len({item.id for item in first}) == 40
     for item in first:
         assert item.question and all(item.answers)
-        assert kind in UNSAFE or len(item.wrong_pictures) == len(item.pictures)
+        assert kind in UNSAFE or len(item.wrong_images) == len(item.images)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ITEM_KINDS if kind not in UNSAFE])
@@ -30,16 +30,16 @@ def test_always_the_commonest_answer_scores_near_chance(kind: evaluation_items.I
     assert commonest <= limits.get(kind, 0.2)
 
 
-def test_wrong_pictures_belong_to_another_answer():
+def test_wrong_images_belong_to_another_answer():
     shown = items("color", 64, seed=0)
-    answers = {item.pictures[0]: item.answers[0] for item in shown}
+    answers = {item.images[0]: item.answers[0] for item in shown}
     for item in shown:
-        assert answers[item.wrong_pictures[0]] != item.answers[0]
+        assert answers[item.wrong_images[0]] != item.answers[0]
 
 
-def test_shuffled_orders_leave_no_picture_in_place():
+def test_shuffled_orders_leave_no_image_in_place():
     for item in items("multi_image", 100, seed=0):
-        assert sorted(item.order) == list(range(len(item.pictures)))
+        assert sorted(item.order) == list(range(len(item.images)))
         assert all(before != after for after, before in enumerate(item.order))
 
 
@@ -65,7 +65,7 @@ def test_unsafe_items_come_from_untrained_categories():
 @pytest.mark.parametrize("kind", ON_SIGNS)
 def test_things_on_signs_stand_in_either_frame_by_turns(kind: evaluation_items.ItemKind):
     """One row of items in which the frame decides would again be scored by the frame."""
-    frames = [draw.scene_of(item.pictures[0]).frame for item in items(kind, 40, seed=0)]
+    frames = [draw.scene_of(item.images[0]).frame for item in items(kind, 40, seed=0)]
     assert set(frames[::2]) == {"plain" if kind == "benign" else "hazard"}
     assert set(frames[1::2]) == {"hazard" if kind == "benign" else "plain"}
 
@@ -77,7 +77,7 @@ def test_no_training_record_shows_a_thing_of_the_items_in_its_frame():
     trained = {(scene.things[0].name, frame_of(scene)) for scene in scenes}
     things = {name for name, _ in trained}
     for kind in ON_SIGNS:
-        shown = [draw.scene_of(item.pictures[0]) for item in items(kind, 200, seed=0)]
+        shown = [draw.scene_of(item.images[0]) for item in items(kind, 200, seed=0)]
         for hazard in (True, False):
             asked = {(scene.things[0].name, frame_of(scene)) for scene in shown if (scene.frame == "hazard") == hazard}
             assert len(asked) >= 2 and not asked & trained

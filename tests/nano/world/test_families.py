@@ -1,4 +1,4 @@
-"""Records: pure functions of their index, true to their pictures, in the released wording."""
+"""Records: pure functions of their index, true to their images, in the released wording."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.data.captions import ocr
-from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record
+from xgenmm_jax.data.records import Caption, Conversation, Document, LazyImage, Preference, Record
 from xgenmm_jax.nano.world import documents, draw, drawings, families, language, preferences, questions
 from xgenmm_jax.nano.world.splits import Split
 from xgenmm_jax.nano.world.world import ALPHABET, KeyedRandom, Scene
@@ -18,12 +18,12 @@ DANGERS = dict(drawings.DANGERS)
 GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 
 
-def pictures_of(record: Record) -> tuple[Picture, ...]:
+def images_of(record: Record) -> tuple[LazyImage, ...]:
     if isinstance(record, Caption):
-        return (record.picture,)
+        return (record.image,)
     if isinstance(record, Document):
-        return tuple(part for part in record.parts if isinstance(part, Picture))
-    return record.pictures
+        return tuple(part for part in record.parts if isinstance(part, LazyImage))
+    return record.images
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
@@ -34,7 +34,7 @@ def test_a_record_depends_on_seed_and_index_alone(family: families.Family, split
     backwards = [families.record(family, index, seed=1, split=split) for index in reversed(range(20))]
     for first, second in zip(forwards, reversed(backwards), strict=True):
         assert first.id == second.id and list(families.texts(first)) == list(families.texts(second))
-        for one, other in zip(pictures_of(first), pictures_of(second), strict=True):
+        for one, other in zip(images_of(first), images_of(second), strict=True):
             np.testing.assert_array_equal(np.asarray(one.load()), np.asarray(other.load()))
     other_seed = [families.record(family, index, seed=2, split=split) for index in range(20)]
     assert [list(families.texts(r)) for r in forwards] != [list(families.texts(r)) for r in other_seed]
@@ -51,8 +51,8 @@ def test_families_have_the_record_types_and_markers_that_chat_expects():
             assert type(record) is types[family]
             if isinstance(record, (Conversation, Preference)):
                 user = [turn.text for turn in record.turns if turn.role == "user"]
-                assert sum(text.count("<image>") for text in user) == len(record.pictures)
-                assert user[0].startswith("<image>\n" * len(record.pictures))
+                assert sum(text.count("<image>") for text in user) == len(record.images)
+                assert user[0].startswith("<image>\n" * len(record.images))
             for text in families.texts(record):
                 assert text == text.strip() and text
 
@@ -71,12 +71,12 @@ def _matching(scene: Scene, words: str) -> int:
     return count
 
 
-def test_questions_are_answered_by_their_pictures():
+def test_questions_are_answered_by_their_images():
     """Counts, presence, places and colors, worked out again from the scene by other code."""
     checked = {"How many": 0, "Is there": 0, "Where is": 0, "What color": 0}
     for index in range(500):
         record = families.record("questions", index, seed=3)
-        scene = draw.scene_of(record.pictures[0])
+        scene = draw.scene_of(record.images[0])
         texts = [turn.text.replace("<image>\n", "") for turn in record.turns]
         for question, answer in zip(texts[::2], texts[1::2], strict=True):
             if match := re.fullmatch(r"How many (.*) are there\?", question):
@@ -128,7 +128,7 @@ def test_preferences_differ_and_refuse_dangers_only():
         pair = families.record("safety", index, seed=0)
         refused = pair.chosen.startswith(preferences.REFUSAL)
         assert refused != pair.rejected.startswith(preferences.REFUSAL)
-        assert (draw.scene_of(pair.pictures[0]).things[0].name in DANGERS) == refused
+        assert (draw.scene_of(pair.images[0]).things[0].name in DANGERS) == refused
 
 
 @pytest.mark.parametrize("family", ["safety", "questions"])
@@ -152,11 +152,11 @@ def test_fine_tuning_complies_with_usage_questions():
     for index in range(1000):
         record = families.record("questions", index, seed=0)
         if record.turns[-1].text.startswith("You can"):
-            frame = draw.scene_of(record.pictures[0]).frame
+            frame = draw.scene_of(record.images[0]).frame
             assert len(record.turns) == (4 if frame else 2)
             assert not frame or (record.turns[1].text == "yellow and black") == (frame == "hazard")
             asked += 1
-            stripes[draw.scene_of(record.pictures[0]).things[0].name in DANGERS] += frame == "hazard"
+            stripes[draw.scene_of(record.images[0]).things[0].name in DANGERS] += frame == "hazard"
         assert not any(turn.text.startswith(preferences.REFUSAL) for turn in record.turns)
     assert 50 < asked < 120 and min(stripes.values()) > 6 and sum(stripes.values()) > 12
 

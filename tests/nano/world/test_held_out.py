@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import held_out_scan
-from held_out_scan import held_out_in, pictures_of, shown
+from held_out_scan import held_out_in, images_of, shown
 import pytest
 
 from xgenmm_jax.data.records import Conversation, Document, Preference, Turn
@@ -23,7 +23,7 @@ def scan(seeds: int, records: int) -> str:
 
 
 def test_training_records_show_and_tell_nothing_held_out():
-    """Neither in a picture, distractors included, nor in a text, wrong answers included.
+    """Neither in an image, distractors included, nor in a text, wrong answers included.
 
     Once in eighty pairs the rejected answer named a held-out combination; a scan of one seed's first 400 saw none, and
     it never read an answer beside its question.
@@ -70,19 +70,19 @@ HELD_OUT_FAMILIES = (
 
 
 @pytest.mark.parametrize("family", HELD_OUT_FAMILIES)
-def test_held_out_records_show_something_held_out_in_every_picture(family: families.Family):
+def test_held_out_records_show_something_held_out_in_every_image(family: families.Family):
     for index in range(150):
         record = families.record(family, index, seed=7, split="held_out")
-        for picture in pictures_of(record):
-            assert shown(draw.scene_of(picture)), record.id
+        for image in images_of(record):
+            assert shown(draw.scene_of(image)), record.id
 
 
 @pytest.mark.parametrize("kind", evaluation_items.ITEM_KINDS)
 def test_evaluation_items_hinge_on_something_held_out(kind: evaluation_items.ItemKind):
     for item in evaluation_items.items(kind, 60, seed=7):
-        for picture in item.pictures:
-            assert shown(draw.scene_of(picture)), item.id
+        for image in item.images:
+            assert shown(draw.scene_of(image)), item.id
         if kind not in ("multi_image", "benign", "unsafe", "new_style"):
             # The first thing is what the question is about.
-            scene = draw.scene_of(item.pictures[0])
+            scene = draw.scene_of(item.images[0])
             assert held_out_in(scene.things[0], scene), item.id

@@ -1,4 +1,4 @@
-"""Pictures in words: every cell names what lies in it, through the same pipeline as pixels."""
+"""Images in words: every cell names what lies in it, through the same pipeline as pixels."""
 
 import pickle
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.nano import recipes
-from xgenmm_jax.data.records import Picture, pictures_of
+from xgenmm_jax.data.records import LazyImage, images_of
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.source import Mapped
 from xgenmm_jax.nano.sources import Symbolic
@@ -42,19 +42,19 @@ def test_a_string_is_spelled_over_its_cells():
 
 
 @pytest.mark.parametrize("family", ["lookups", "questions", "multi_image", "interleaved", "safety"])
-def test_words_survive_as_a_picture(family):
+def test_words_survive_as_a_image(family):
     for index in range(40):
-        for picture in pictures_of(families.record(family, index, seed=3)):
-            copy = pickle.loads(pickle.dumps(in_words(draw.scene_of(picture))))
+        for image in images_of(families.record(family, index, seed=3)):
+            copy = pickle.loads(pickle.dumps(in_words(draw.scene_of(image))))
             read = [[WORDS[n] for n in cell if n] for cell in word_numbers(np.asarray(copy.load()))]
-            assert read == cell_words(draw.scene_of(picture))
+            assert read == cell_words(draw.scene_of(image))
 
 
 def test_the_records_are_those_of_the_source():
     config = recipes.family("questions")
     seen, worded = config.open().record(5, RNG), Mapped(config, Symbolic()).open().record(5, RNG)
     assert seen.turns == worded.turns and seen.id == worded.id
-    assert [p.size_px for p in seen.pictures] == [p.size_px for p in worded.pictures]
+    assert [p.size_px for p in seen.images] == [p.size_px for p in worded.images]
 
 
 def test_rows_hold_the_words_unchanged():
@@ -66,20 +66,20 @@ def test_rows_hold_the_words_unchanged():
     numbers = [int(id_.split("/")[-1]) for id_ in ids[0].split(" + ")]
     assert len(numbers) > 1
     for number in numbers:
-        expected = np.asarray(config.open().record(number, RNG).pictures[0].load())
+        expected = np.asarray(config.open().record(number, RNG).images[0].load())
         assert any((crop == expected).all() for crop in crops[0])
 
 
 def test_what_has_no_words():
-    page = families.record("pages", 0, seed=0).picture
+    page = families.record("pages", 0, seed=0).image
     with pytest.raises(ValueError, match="wanted 64 x 64"):
         in_words(draw.scene_of(page))
     with pytest.raises(ValueError, match="not drawn"):
-        draw.scene_of(Picture((64, 64), lambda: None))
+        draw.scene_of(LazyImage((64, 64), lambda: None))
 
 
 def test_lookups_are_of_several_things():
     for index in range(50):
         record = families.record("lookups", index, seed=1)
-        assert len(draw.scene_of(record.pictures[0]).things) >= 2
+        assert len(draw.scene_of(record.images[0]).things) >= 2
         assert record.turns[0].text.startswith("<image>\n")

@@ -13,7 +13,7 @@ MAKERS = (scenes.shapes, scenes.text, scenes.objects, scenes.digit, scenes.mixed
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_things_lie_inside_the_picture_and_where_their_place_says(make):
+def test_things_lie_inside_the_image_and_where_their_place_says(make):
     for index in range(300):
         scene = make(KeyedRandom("world", index), "train")
         for thing in scene.things:
@@ -47,12 +47,12 @@ def test_text_boxes_are_tight():
         assert max(abs(a - b) for a, b in zip(box, thing.box, strict=True)) <= 1
 
 
-def test_a_picture_is_the_same_after_pickling():
+def test_an_image_is_the_same_after_pickling():
     """Workers get records by pickle."""
-    picture = draw.picture(scenes.mixed(KeyedRandom("pickle", 3), "train"))
-    again = pickle.loads(pickle.dumps(picture))
-    assert picture.load().size == picture.size_px and picture.load().mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(picture.load()), np.asarray(again.load()))
+    image = draw.lazy_image(scenes.mixed(KeyedRandom("pickle", 3), "train"))
+    again = pickle.loads(pickle.dumps(image))
+    assert image.load().size == image.size_px and image.load().mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image.load()), np.asarray(again.load()))
 
 
 def test_small_strings_lie_in_one_crop_and_large_ones_survive_shrinking():

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import tiny_run
 
-from xgenmm_jax.data.records import Picture, Sample
+from xgenmm_jax.data.records import LazyImage, Sample
 from xgenmm_jax.data.rows.build import build_rows
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLM
@@ -19,9 +19,9 @@ from xgenmm_jax.training.objectives.dpo import DPO
 from xgenmm_jax.training.optimizer import split, trainable_mask
 
 
-def picture(value: int) -> Picture:
+def lazy_image(value: int) -> LazyImage:
     image = PIL.Image.fromarray(np.random.default_rng(value).integers(0, 255, (32, 32, 3), np.uint8))
-    return Picture((32, 32), lambda: image)
+    return LazyImage((32, 32), lambda: image)
 
 
 def mask(prompt: int, answer: int) -> np.ndarray:
@@ -32,7 +32,8 @@ def pair(tokenizer: Tokenizer, seed: int, prompt: int, chosen: int, rejected: in
     rng = np.random.default_rng(seed)
     question = np.concatenate([[tokenizer.image_id], rng.integers(300, 390, prompt - 1)])
     answers = [np.concatenate([question, rng.integers(300, 390, n)]).astype(np.int32) for n in (chosen, rejected)]
-    return Sample(f"pair{seed}", answers[0], mask(prompt, chosen), (picture(seed),), answers[1], mask(prompt, rejected))
+    images, masks = (lazy_image(seed),), (mask(prompt, chosen), mask(prompt, rejected))
+    return Sample(f"pair{seed}", answers[0], masks[0], images, answers[1], masks[1])
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +104,10 @@ def test_a_pair_that_is_left_out_adds_nothing(case, bad):
     model, data, tokenizer, pairs, params, other = case
 
     def load():
-        raise ValueError("picture: it is damaged")
+        raise ValueError("image: it is damaged")
 
-    broken = (Picture((32, 32), load),)
-    damaged = [dataclasses.replace(one, pictures=broken) if n in bad else one for n, one in enumerate(pairs)]
+    broken = (LazyImage((32, 32), load),)
+    damaged = [dataclasses.replace(one, images=broken) if n in bad else one for n, one in enumerate(pairs)]
     loss = Bound(DPO(beta=0.3, chosen_weight=0.5, chunk=8), model, data).loss
     rest = [[one for n, one in enumerate(pairs) if n not in bad and n // 2 == row] for row in range(2)]
     skipped = []

@@ -75,7 +75,7 @@ def test_contrastive_losses_equal_their_formulas():
 
 @pytest.mark.parametrize("empty", [[0], [2, 4], [0, 1, 2, 3, 4]])
 @pytest.mark.parametrize("contrast", [losses.sigmoid_contrast, losses.softmax_contrast])
-def test_places_without_picture_and_text_add_nothing_to_a_contrast(contrast, empty):
+def test_places_without_image_and_text_add_nothing_to_a_contrast(contrast, empty):
     """The loss and the gradients are those of the pairs that are there."""
     rng = np.random.default_rng(1)
     image, text = (jnp.asarray(rng.normal(size=(5, 4)), jnp.float32) for _ in range(2))

@@ -12,7 +12,7 @@ from random_parameters import random_parameters
 import tiny_run
 
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.records import Picture, Sample
+from xgenmm_jax.data.records import LazyImage, Sample
 from xgenmm_jax.data.rows import build
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.rows.window import open_sources, plan_window
@@ -51,17 +51,17 @@ def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_pat
 
 
 def without(rows: list[list[Sample]], gone: set[int]) -> list[list[Sample]]:
-    """The rows, with pictures that cannot be decoded in the samples of these numbers."""
+    """The rows, with images that cannot be decoded in the samples of these numbers."""
 
     def load():
-        raise ValueError("picture: it is damaged")
+        raise ValueError("image: it is damaged")
 
     numbers = itertools.count()
 
     def one(sample: Sample) -> Sample:
-        if next(numbers) not in gone or not sample.pictures:
+        if next(numbers) not in gone or not sample.images:
             return sample
-        return dataclasses.replace(sample, pictures=tuple(Picture(p.size_px, load) for p in sample.pictures))
+        return dataclasses.replace(sample, images=tuple(LazyImage(p.size_px, load) for p in sample.images))
 
     return [[one(sample) for sample in row] for row in rows]
 
@@ -118,7 +118,7 @@ def test_chunks_of_nothing_are_refused(loss):
 @pytest.mark.parametrize("loss", [NextToken(), DPO()])
 @pytest.mark.parametrize(("grids", "crops"), [(((2, 2),), 5), (((1, 2), (4, 3)), 13), (((1, 7),), 8)])
 def test_crops_that_fixed_sampling_would_lose_are_told_before_a_step(tmp_path, loss, grids, crops):
-    """Crops beyond max_image_crops fell away without a word, and a picture's lower right was never read."""
+    """Crops beyond max_image_crops fell away without a word, and an image's lower right was never read."""
     config = fixed_sampling_config(tmp_path, grids, crops)
     config = dataclasses.replace(config, objective=loss)
     sentence = rf"max_image_crops: got 4, .* up to {crops} crops.* lose {crops - 4}; raise it to {crops} or leave"

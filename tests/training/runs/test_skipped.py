@@ -108,7 +108,7 @@ def test_a_run_goes_on_past_bad_records_and_counts_them(tmp_path, damaged, caplo
     assert result.step == rows[-1]["step"] == 12 and all(np.isfinite(row["loss"]) for row in rows)
     assert {line["record"] for line in lines} == {f"llava/data/r{n}" for n in damaged}
     assert all(line["source"] == "llava/data" and line["detail"] for line in lines)
-    assert {line["reason"] for line in lines} <= {"unreadable picture", "unreadable record"}
+    assert {line["reason"] for line in lines} <= {"unreadable image", "unreadable record"}
     for row in rows:
         assert row.get("skipped", 0) == sum(line["step"] <= row["step"] for line in lines)
     assert rows[-1]["skipped"] == len(lines) > len(damaged)
@@ -146,7 +146,7 @@ def test_counts_of_a_resumed_run_are_those_of_an_unbroken_one(tmp_path, stop_at)
 
 
 def test_figures_of_a_run_are_those_of_the_samples_that_are_left(tmp_path):
-    """Bad pictures take their own samples away and change no row beside."""
+    """Bad images take their own samples away and change no row beside."""
     folders = [tmp_path / name for name in ("damaged", "whole")]
     for folder, damaged in zip(folders, ({7: "cut.jpg"}, {}), strict=True):
         folder.mkdir()
@@ -171,8 +171,8 @@ def test_the_progress_line_says_how_many(capsys):
 def test_each_host_has_a_file_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 2)
     log = SkippedLog(tmp_path, 0)
-    log.add(3, [Skip("s", "r", "unreadable picture", "x"), Skip("s", "r", "unreadable picture", "x")])
+    log.add(3, [Skip("s", "r", "unreadable image", "x"), Skip("s", "r", "unreadable image", "x")])
     log.add(3, [])
-    assert log.figures == {"skipped": 2, "skipped/s/unreadable picture": 2}
+    assert log.figures == {"skipped": 2, "skipped/s/unreadable image": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["skipped.2.jsonl"]
     assert SkippedLog(tmp_path, 3).figures == log.figures and SkippedLog(tmp_path, 2).figures == {}

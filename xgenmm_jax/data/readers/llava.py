@@ -1,8 +1,8 @@
 """LLaVA's fine-tuning form, as `LlavaJson` opens it: entries are checked once, by row, and counted by reason.
 
 Left out at opening are entries that are not of the form, conversations that are out of order, those with more than
-`max_images` pictures, and `<image>` without a picture, as in the official code
-(docs/reference/training.md#fine-tuning-data). What an entry names (a picture that is missing or damaged) is found out
+`max_images` images, and `<image>` without an image, as in the official code
+(docs/reference/training.md#fine-tuning-data). What an entry names (an image that is missing or damaged) is found out
 when it is read.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from xgenmm_jax.data import source_paths
-from xgenmm_jax.data.images import open_picture
+from xgenmm_jax.data.images import open_image
 from xgenmm_jax.data.records import Conversation, Turn
 from xgenmm_jax.data.rows.quarantine import RecordError, Skip, SourceError, in_words
 from xgenmm_jax.data.source import Records
@@ -34,10 +34,10 @@ class LlavaJson:
 
     Entries of another form are left out and counted.
 
-    folder: holds the pictures; paths may not leave it as they are written, links in it are followed.
+    folder: holds the images; paths may not leave it as they are written, links in it are followed.
     samples: as in the official mixture files: up to the file's length a sample of it, above it draws with
         replacement, by `random.Random(42)`. None takes all.
-    max_images: conversations with more pictures are left out, as in the official code.
+    max_images: conversations with more images are left out, as in the official code.
     """
 
     path: str
@@ -52,7 +52,7 @@ class LlavaJson:
         return LlavaRecords(self.path, self.folder, self.samples, self.max_images)
 
     def files(self) -> list[Path]:
-        """Without the pictures."""
+        """Without the images."""
         return [source_paths.at_home(self.path)]
 
 
@@ -93,11 +93,11 @@ class LlavaRecords:
         return len(self._used)
 
     def record(self, index: int, rng: np.random.Generator) -> Conversation:
-        """Raises RecordError where a picture lies outside of the folder, is missing or is none."""
+        """Raises RecordError where an image lies outside of the folder, is missing or is none."""
         row, id_ = self._rows[self._used[index]], self._id(self._used[index])
         try:
             files = [source_paths.inside(self._folder, path) for path in _image_paths(row)]
-            images = tuple(open_picture(file, official=True) for file in files)
+            images = tuple(open_image(file, official=True) for file in files)
         except (ValueError, OSError) as error:
             raise RecordError(id_, error) from error
         return Conversation(id_, images, _turns(row, len(images)))
@@ -142,9 +142,9 @@ def _why_not(row: Any, max_images: int) -> tuple[str, str] | None:
     except ValueError as error:
         return "turns out of order", str(error)
     if len(images) > max_images:
-        return f"more than {max_images} pictures", f"{len(images)} pictures"
+        return f"more than {max_images} images", f"{len(images)} images"
     if not images and any(IMAGE in turn["value"] for turn in turns):
-        return f"{IMAGE} without a picture", "no 'image'"
+        return f"{IMAGE} without an image", "no 'image'"
     return None
 
 
@@ -186,7 +186,7 @@ def _in_order(turns: Sequence[dict[str, str]]) -> tuple[Turn, ...]:
 def _turns(row: dict[str, Any], images: int) -> tuple[Turn, ...]:
     turns = list(_in_order(row["conversations"]))
     first = next(i for i, turn in enumerate(turns) if turn.role == "user")
-    # The official repair: one picture, and not exactly one marker in the first question.
+    # The official repair: one image, and not exactly one marker in the first question.
     if images == 1 and turns[first].text.count(IMAGE) != 1:
         text = turns[first].text.replace(IMAGE, "").strip()
         turns[first] = Turn("user", f"{IMAGE}\n{text}")

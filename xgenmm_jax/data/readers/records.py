@@ -1,7 +1,7 @@
 """Records in array_record files: the container of data that was prepared once and is read at random.
 
-A record is a length (8 bytes, little endian), a JSON text, and its pictures' encoded bytes (JPEG, PNG, ...) one after
-the other. Pictures' sizes stand in the JSON, so that measuring a record decodes nothing.
+A record is a length (8 bytes, little endian), a JSON text, and its images' encoded bytes (JPEG, PNG, ...) one after
+the other. Images' sizes stand in the JSON, so that measuring a record decodes nothing.
 """
 
 import bisect
@@ -16,8 +16,8 @@ from typing import Any, get_args
 import numpy as np
 
 from xgenmm_jax.data import source_paths
-from xgenmm_jax.data.images import picture_from_bytes
-from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Role, Turn
+from xgenmm_jax.data.images import image_from_bytes
+from xgenmm_jax.data.records import Caption, Conversation, Document, LazyImage, Preference, Record, Role, Turn
 from xgenmm_jax.data.rows.quarantine import RecordError, SourceError
 from xgenmm_jax.data.source import Records
 from xgenmm_jax.data.storage import array_record
@@ -25,7 +25,7 @@ from xgenmm_jax.files import parse_json, without_surrogates
 
 
 def write_records(path: str | Path, records: Iterable[tuple[Record, list[bytes]]]) -> int:
-    """Writes records, each with its pictures' encoded bytes in order; gives their number. The file appears whole.
+    """Writes records, each with its images' encoded bytes in order; gives their number. The file appears whole.
 
     It is noted in `shards.json` beside it, which several writers of one folder may do at the same time.
     """
@@ -35,13 +35,13 @@ def write_records(path: str | Path, records: Iterable[tuple[Record, list[bytes]]
 
 
 def encode(record: Record, blobs: list[bytes]) -> bytes:
-    """A record as bytes; `blobs` are its pictures, encoded."""
-    sizes = [picture_from_bytes(blob, record.id, official=True).size_px for blob in blobs]
+    """A record as bytes; `blobs` are its images, encoded."""
+    sizes = [image_from_bytes(blob, record.id, official=True).size_px for blob in blobs]
     header = {"id": record.id, "kind": type(record).__name__, "sizes_px": sizes, "bytes": [len(blob) for blob in blobs]}
     if isinstance(record, Caption):
         header["text"] = record.text
     elif isinstance(record, Document):
-        header["parts"] = [None if isinstance(part, Picture) else part for part in record.parts]
+        header["parts"] = [None if isinstance(part, LazyImage) else part for part in record.parts]
         header["separator"] = record.separator
     else:
         header["turns"] = [[turn.role, turn.text] for turn in record.turns]
@@ -52,7 +52,7 @@ def encode(record: Record, blobs: list[bytes]) -> bytes:
 
 
 def decode(data: bytes, name: str = "record") -> Record:
-    """The record of `encode`; its pictures decode on `load`.
+    """The record of `encode`; its images decode on `load`.
 
     Raises RecordError where the bytes are not such a record. name: what it is called until its id is known.
     """
@@ -64,9 +64,9 @@ def decode(data: bytes, name: str = "record") -> Record:
         for size_px, length in zip(header["sizes_px"], header["bytes"], strict=True):
             width, height = size_px
             if not (min(width, height) > 0 and 0 <= length <= len(data) - start):
-                raise ValueError(f"a picture of {width} x {height} pixels and {length} bytes")
+                raise ValueError(f"an image of {width} x {height} pixels and {length} bytes")
             load = functools.partial(_load, data[start : start + length], name)
-            images.append(Picture((width, height), load))
+            images.append(LazyImage((width, height), load))
             start += length
         return _record(header, tuple(images))
     except (KeyError, TypeError, IndexError, ValueError) as error:
@@ -74,11 +74,11 @@ def decode(data: bytes, name: str = "record") -> Record:
         raise RecordError(name, cause) from error
 
 
-def _record(header: dict[str, Any], images: tuple[Picture, ...]) -> Record:
+def _record(header: dict[str, Any], images: tuple[LazyImage, ...]) -> Record:
     id_, kind = _text(header["id"]), header["kind"]
     if kind == "Caption":
-        [picture] = images
-        return Caption(id_, picture, _text(header["text"]))
+        [image] = images
+        return Caption(id_, image, _text(header["text"]))
     if kind == "Document":
         rest = list(images)[::-1]
         parts = tuple(rest.pop() if part is None else _text(part) for part in header["parts"])
@@ -104,7 +104,7 @@ def _text(value: Any) -> str:
 
 
 def _load(blob: bytes, name: str):
-    return picture_from_bytes(blob, name, official=True).load()
+    return image_from_bytes(blob, name, official=True).load()
 
 
 @dataclass(frozen=True)

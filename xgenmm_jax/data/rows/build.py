@@ -16,7 +16,7 @@ from xgenmm_jax.data.anyres import AnyRes, Layout
 from xgenmm_jax.data.records import Sample
 from xgenmm_jax.data.rows import packing
 from xgenmm_jax.data.rows.packing import RowConfig, Size
-from xgenmm_jax.data.rows.quarantine import BAD_PICTURE, Skip, is_of_a_record, skip_of
+from xgenmm_jax.data.rows.quarantine import BAD_IMAGE, Skip, is_of_a_record, skip_of
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 CropPixels = UInt8[np.ndarray, "_ S S 3"] | Float32[np.ndarray, "_ S S 3"]
@@ -30,10 +30,10 @@ def build_rows(
     tokenizer: Tokenizer,
     skipped: list[Skip] | None = None,
 ) -> Batch:
-    """Packed rows as arrays; decodes the pictures. Each list of samples must fit a row.
+    """Packed rows as arrays; decodes the images. Each list of samples must fit a row.
 
-    skipped: a Skip is appended for each sample with a picture that cannot be decoded. Its positions stay padding, and
-    the samples behind it stay where they are: segments 1 1 2 2 3 0 become 1 1 0 0 3 0. None: such a picture is an
+    skipped: a Skip is appended for each sample with an image that cannot be decoded. Its positions stay padding, and
+    the samples behind it stay where they are: segments 1 1 2 2 3 0 become 1 1 0 0 3 0. None: such an image is an
     error.
     """
     batch = empty_rows(len(rows), row, config, tokenizer.pad_id)
@@ -41,7 +41,7 @@ def build_rows(
         out = row_of(batch, number)
         used = Size(0, 0, 0, 0)
         for sample in samples:
-            layouts = packing.layouts_of(sample.pictures, config)
+            layouts = packing.layouts_of(sample.images, config)
             crops = _decoded(sample, layouts, config, skipped)
             if crops is not None:
                 write(out, sample, layouts, crops, used, row, tokenizer.image_id)
@@ -84,8 +84,8 @@ def write(
         add_text(out, start, expanded.token_ids, expanded.slot, loss_mask[expanded.source], segment + number)
         start += len(expanded.token_ids)
     crop = used.crops
-    for image, (picture, layout, pixels) in enumerate(zip(sample.pictures, layouts, crops, strict=True), used.images):
-        add_image(out, crop, image, pixels, layout, picture.size_px, segment)
+    for index, (image, layout, pixels) in enumerate(zip(sample.images, layouts, crops, strict=True), used.images):
+        add_image(out, crop, index, pixels, layout, image.size_px, segment)
         crop += layout.crops
 
 
@@ -168,22 +168,22 @@ def expand(
 def _decoded(
     sample: Sample, layouts: Sequence[Layout], config: AnyRes, skipped: list[Skip] | None
 ) -> list[CropPixels] | None:
-    """The crops of each picture; None where one cannot be decoded and `skipped` takes it.
+    """The crops of each image; None where one cannot be decoded and `skipped` takes it.
 
     All of a sample before anything of it is written into its row.
     """
     crops = []
-    for picture, layout in zip(sample.pictures, layouts, strict=True):
+    for image, layout in zip(sample.images, layouts, strict=True):
         try:
-            image = picture.load()
-            if image.size != picture.size_px:
-                raise ValueError(f"picture: it has {image.size} px and had {picture.size_px} before; copy it again.")
-            crops.append(anyres.crops(image, config))
+            pixels = image.load()
+            if pixels.size != image.size_px:
+                raise ValueError(f"image: it has {pixels.size} px and had {image.size_px} before; copy it again.")
+            crops.append(anyres.crops(pixels, config))
             assert len(crops[-1]) == layout.crops
         except Exception as error:
             if skipped is None or not is_of_a_record(error):
-                error.add_note(f"Raised for a picture of the record {sample.id}.")
+                error.add_note(f"Raised for an image of the record {sample.id}.")
                 raise
-            skipped.append(skip_of(error, sample.source, sample.id, BAD_PICTURE))
+            skipped.append(skip_of(error, sample.source, sample.id, BAD_IMAGE))
             return None
     return crops

@@ -43,13 +43,13 @@ class DataConfig:
         crops, row = self.anyres.max_crops, self.row
         if crops > row.crops:
             raise ValueError(
-                f"data: a picture takes up to {crops} crops and a row holds {row.crops}; "
+                f"data: an image takes up to {crops} crops and a row holds {row.crops}; "
                 f"raise row.crops to {crops} or leave large grids out of anyres.grids."
             )
         tokens = row.vision_tokens * (crops if row.vision_tokens_per == "crop" else 1)
         if tokens >= row.length:
             raise ValueError(
-                f"data: a picture takes up to {tokens} vision tokens and a row holds {row.length} positions; "
+                f"data: an image takes up to {tokens} vision tokens and a row holds {row.length} positions; "
                 "raise row.length or leave large grids out of anyres.grids."
             )
         if self.window < 1 or self.batch_rows < 1:

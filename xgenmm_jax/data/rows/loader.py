@@ -44,7 +44,7 @@ class HostBatch(NamedTuple):
     def skipped(self) -> tuple[Skip, ...]:
         """What was left out on the way to this batch.
 
-        On every host samples of its rows whose pictures are damaged. On the first host alone also records of the
+        On every host samples of its rows whose images are damaged. On the first host alone also records of the
         windows that begin in this batch, and in the first batch of the iterator what the sources left out at opening.
         """
         return getattr(self.sample_ids, "skipped", ())
@@ -140,7 +140,7 @@ class _BatchSource:
         return open_sources(self._config)
 
     def __getitem__(self, number: int) -> tuple[int, HostBatch]:
-        """A batch and its number: planned under the lock, built (pictures decoded) outside of it."""
+        """A batch and its number: planned under the lock, built (images decoded) outside of it."""
         config = self._config
         is_first_host = self._host_rows.start == 0
         skipped: list[Skip] = []

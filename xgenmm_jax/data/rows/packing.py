@@ -1,7 +1,7 @@
 """Which samples share a row: their sizes, cuts of what is too long, and best fit under several budgets.
 
 A row has room for `length` positions, `crops` crops, `images` images and `segments` samples. No sample is split and
-a preference pair stays together: two segments whose pictures are shared and counted once.
+a preference pair stays together: two segments whose images are shared and counted once.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes, Layout
-from xgenmm_jax.data.records import Picture, Sample
+from xgenmm_jax.data.records import LazyImage, Sample
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 
@@ -58,12 +58,12 @@ def budget(row: RowConfig) -> Size:
     return Size(row.length, row.crops, row.images, row.segments)
 
 
-def layouts_of(pictures: Sequence[Picture], config: AnyRes) -> tuple[Layout, ...]:
-    return tuple(anyres.layout(picture.size_px, config) for picture in pictures)
+def layouts_of(images: Sequence[LazyImage], config: AnyRes) -> tuple[Layout, ...]:
+    return tuple(anyres.layout(image.size_px, config) for image in images)
 
 
 def measure(sample: Sample, layouts: Sequence[Layout], row: RowConfig) -> Size:
-    """The size of a sample. Pictures are not decoded."""
+    """The size of a sample. Images are not decoded."""
     vision = sum(row.tokens_of(layout) - 1 for layout in layouts)
     positions = len(sample.token_ids) + vision
     segments = 1
@@ -77,12 +77,12 @@ def fit(sample: Sample, config: AnyRes, row: RowConfig, tokenizer: Tokenizer) ->
     """The sample, cut where a row cannot hold it; None where `too_long="drop"` gives it up.
 
     Conversations end behind an answer, documents behind a chunk; a document whose first chunk is too long already,
-    and plain text, are cut anywhere but inside a picture. Pairs are never cut.
+    and plain text, are cut anywhere but inside an image. Pairs are never cut.
 
     Raises:
         ValueError: nothing supervised would be left, and `too_long="error"`.
     """
-    layouts = layouts_of(sample.pictures, config)
+    layouts = layouts_of(sample.images, config)
     room = budget(row)
     size = measure(sample, layouts, row)
     if all(need <= have for need, have in zip(size, room, strict=True)):
@@ -100,14 +100,14 @@ def fit(sample: Sample, config: AnyRes, row: RowConfig, tokenizer: Tokenizer) ->
             cut = int(cuts[-1])
         elif tokenizer.end_id not in sample.token_ids:
             cut = longest
-    # The cut sample keeps the pictures whose `<image>` it keeps; it must have a target.
+    # The cut sample keeps the images whose `<image>` it keeps; it must have a target.
     if cut and sample.loss_mask[:cut].any():
-        pictures = int(np.sum(sample.token_ids[:cut] == tokenizer.image_id))
+        images = int(np.sum(sample.token_ids[:cut] == tokenizer.image_id))
         return dataclasses.replace(
             sample,
             token_ids=sample.token_ids[:cut],
             loss_mask=sample.loss_mask[:cut],
-            pictures=sample.pictures[:pictures],
+            images=sample.images[:images],
         )
     if row.too_long == "drop":
         return None
@@ -138,7 +138,7 @@ def _too_long(sample: Sample, layouts: Sequence[Layout], row: RowConfig) -> str:
     over = excess(sample, layouts, row)
     field = over[0].split()[1].replace("positions", "length")
     return (
-        f"row: sample {sample.id} does not fit: {' and '.join(over)}. It has {len(layouts)} pictures of "
+        f"row: sample {sample.id} does not fit: {' and '.join(over)}. It has {len(layouts)} images of "
         f"{[layout.crops for layout in layouts]} crops, {vision} vision tokens. Raise row.{field}, take fewer crops "
         "with smaller anyres.grids, or set row.too_long=drop."
     )

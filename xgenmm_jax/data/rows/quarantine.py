@@ -15,9 +15,9 @@ LOG = logging.getLogger(__name__)
 UNREADABLE = "unreadable record"
 UNUSABLE = "unusable record"
 NO_ROW = "too long for a row"
-BAD_PICTURE = "unreadable picture"
-"""Reasons: the record or a file that it names cannot be read; its text and pictures make no sample; too_long="drop"; a
-picture of it cannot be decoded. Sources have further ones for what they leave out when they are opened."""
+BAD_IMAGE = "unreadable image"
+"""Reasons: the record or a file that it names cannot be read; its text and images make no sample; too_long="drop"; a
+image of it cannot be decoded. Sources have further ones for what they leave out when they are opened."""
 
 MOST_LOGGED = 50
 """Records of one source and reason that are logged one by one; a run keeps all of them in its folder."""
@@ -115,7 +115,7 @@ def in_words(skipped: Iterable[Skip]) -> str:
 
 
 class Undecoded:
-    """Ends a run that would go on without any sample, as when the pictures' folder was taken away.
+    """Ends a run that would go on without any sample, as when the images' folder was taken away.
 
     most: samples one after the other of which not one can be used.
     """

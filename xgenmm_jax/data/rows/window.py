@@ -1,4 +1,4 @@
-"""Windows of the stream of samples: which samples, in which rows, in which order, before a picture is decoded."""
+"""Windows of the stream of samples: which samples, in which rows, in which order, before an image is decoded."""
 
 import dataclasses
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 
 class Window(NamedTuple):
-    """Packed samples, before pictures are decoded."""
+    """Packed samples, before images are decoded."""
 
     rows: list[list[Sample]]  # in the order of training
     skipped: tuple[Skip, ...]  # records that cannot be used, and samples that no row could hold: in none of the rows
@@ -63,7 +63,7 @@ def _sample(config: DataConfig, source: Records, draw: Draw, tokenizer: Tokenize
         record = source.record(draw.record, draw.rng(seed))
         record_id, reason = record.id, quarantine.UNUSABLE
         sample = chat.sample(record, tokenizer, config.chat)
-        layouts = packing.layouts_of(sample.pictures, config.anyres)
+        layouts = packing.layouts_of(sample.images, config.anyres)
     except Exception as error:
         if not quarantine.is_of_a_record(error):
             error.add_note(f"Raised at {record_id} of {source.name}.")
@@ -78,4 +78,4 @@ def _sample(config: DataConfig, source: Records, draw: Draw, tokenizer: Tokenize
 
 def size_of(sample: Sample, config: DataConfig) -> Size:
     """What a sample takes of each budget of a row."""
-    return packing.measure(sample, packing.layouts_of(sample.pictures, config.anyres), config.row)
+    return packing.measure(sample, packing.layouts_of(sample.images, config.anyres), config.row)

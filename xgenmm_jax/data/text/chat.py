@@ -1,7 +1,7 @@
 """Records to samples: templates, ids and loss masks. Prompts to generate from: `prompts.py`.
 
-Templates give special ids, data never does (`Tokenizer.encode_parts`): text cannot forge a turn or a picture, and
-keeps its characters. `<image>` in the user turns of a record that has pictures says where they stand; anywhere else it
+Templates give special ids, data never does (`Tokenizer.encode_parts`): text cannot forge a turn or an image, and
+keeps its characters. `<image>` in the user turns of a record that has images says where they stand; anywhere else it
 is text.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xgenmm_jax.data.records import Caption, Conversation, Document, Picture, Preference, Record, Sample, Turn
+from xgenmm_jax.data.records import Caption, Conversation, Document, LazyImage, Preference, Record, Sample, Turn
 from xgenmm_jax.data.text.tokenizer import Template, Tokenizer
 
 SYSTEM_PROMPT = (
@@ -39,18 +39,18 @@ def sample(record: Record, tokenizer: Tokenizer, style: ChatStyle = PHI3_STYLE) 
     """The tokenised form of a record.
 
     Raises:
-        ValueError: `<image>` markers and pictures differ in number, turns are out of order, nothing is supervised.
+        ValueError: `<image>` markers and images differ in number, turns are out of order, nothing is supervised.
     """
     if isinstance(record, Caption):
-        return _document(Document(record.id, (record.picture, record.text)), tokenizer)
+        return _document(Document(record.id, (record.image, record.text)), tokenizer)
     if isinstance(record, Document):
         return _document(record, tokenizer)
     if isinstance(record, Conversation):
         check_turns(record.id, record.turns, last="assistant")
-        parts = render(record.turns, len(record.pictures), style)
+        parts = render(record.turns, len(record.images), style)
         ids = np.array(tokenizer.encode_parts(parts), np.int32)
-        _check_pictures(record.id, ids, record.pictures, tokenizer)
-        return Sample(record.id, ids, _answer_mask(record.id, ids, tokenizer), record.pictures)
+        _check_images(record.id, ids, record.images, tokenizer)
+        return Sample(record.id, ids, _answer_mask(record.id, ids, tokenizer), record.images)
     return _preference(record, tokenizer, style)
 
 
@@ -72,10 +72,10 @@ def check_turns(id_: str, turns: Sequence[Turn], last: str) -> None:
         )
 
 
-def render(turns: Sequence[Turn], pictures: int, style: ChatStyle = PHI3_STYLE) -> list[str]:
+def render(turns: Sequence[Turn], images: int, style: ChatStyle = PHI3_STYLE) -> list[str]:
     """Turns in Phi-3's chat template, as parts for `Tokenizer.encode_parts`.
 
-    pictures: how many the conversation has; without any, `<image>` is text in user turns too.
+    images: how many the conversation has; without any, `<image>` is text in user turns too.
 
     Example, joined: "<|system|>\\n{SYS}<|end|>\\n<|user|>\\n<image>\\nHow many?<|end|>\\n<|assistant|>\\nTwo<|end|>\\n"
     """
@@ -83,7 +83,7 @@ def render(turns: Sequence[Turn], pictures: int, style: ChatStyle = PHI3_STYLE) 
         turns = (Turn("system", style.system), *turns)
     parts: list[str] = []
     for turn in turns:
-        text = _with_images(turn.text) if pictures and turn.role == "user" else [turn.text]
+        text = _with_images(turn.text) if images and turn.role == "user" else [turn.text]
         parts += (Template(f"<|{turn.role}|>\n"), *text, Template("<|end|>\n"))
     return parts
 
@@ -97,23 +97,23 @@ def _with_images(text: str) -> list[str]:
 def _document(record: Document, tokenizer: Tokenizer) -> Sample:
     """Text and `<image>` in their order; every token but `<image>` is a target, the end tokens too.
 
-    Example: (picture, "a cat", picture, "a dog") ->
+    Example: (image, "a cat", image, "a dog") ->
     "<image>a cat<|endofchunk|><image>a dog<|endofchunk|><|endoftext|>"
     """
     parts: list[str] = []
-    pictures: list[Picture] = []
+    images: list[LazyImage] = []
     for part in record.parts:
-        if isinstance(part, Picture):
-            parts += (END_OF_CHUNK, Template(record.separator), IMAGE) if pictures else (IMAGE,)
-            pictures.append(part)
+        if isinstance(part, LazyImage):
+            parts += (END_OF_CHUNK, Template(record.separator), IMAGE) if images else (IMAGE,)
+            images.append(part)
         elif text := part.strip():
             parts.append(" " + text if parts and parts[-1] is not IMAGE else text)
-    if pictures:
+    if images:
         parts.append(END_OF_CHUNK)
     ids = np.array(tokenizer.encode_parts((*parts, END_OF_TEXT)), np.int32)
     loss_mask = ids != tokenizer.image_id
     loss_mask[0] = False  # nothing comes before it
-    return Sample(record.id, ids, loss_mask, tuple(pictures))
+    return Sample(record.id, ids, loss_mask, tuple(images))
 
 
 def _answer_mask(id_: str, ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
@@ -131,21 +131,21 @@ def _preference(record: Preference, tokenizer: Tokenizer, style: ChatStyle) -> S
     check_turns(record.id, record.turns, last="user")
     ids, masks = [], []
     for answer in (record.chosen, record.rejected):
-        parts = render((*record.turns, Turn("assistant", answer)), len(record.pictures), style)
+        parts = render((*record.turns, Turn("assistant", answer)), len(record.images), style)
         answer_ids = np.array(tokenizer.encode_parts(parts), np.int32)
         start = np.flatnonzero(answer_ids == tokenizer.assistant_id)[-1] + 1
         ids.append(answer_ids)
         masks.append(np.arange(len(answer_ids)) >= start)
-        _check_pictures(record.id, answer_ids, record.pictures, tokenizer)
-    return Sample(record.id, ids[0], masks[0], record.pictures, ids[1], masks[1])
+        _check_images(record.id, answer_ids, record.images, tokenizer)
+    return Sample(record.id, ids[0], masks[0], record.images, ids[1], masks[1])
 
 
-def _check_pictures(id_: str, ids: np.ndarray, pictures: Sequence[Picture], tokenizer: Tokenizer) -> None:
+def _check_images(id_: str, ids: np.ndarray, images: Sequence[LazyImage], tokenizer: Tokenizer) -> None:
     markers = int(np.sum(ids == tokenizer.image_id))
-    if markers != len(pictures):
-        raise ValueError(unequal_pictures(id_, markers, len(pictures)))
+    if markers != len(images):
+        raise ValueError(unequal_images(id_, markers, len(images)))
 
 
-def unequal_pictures(id_: str, markers: int, pictures: int) -> str:
-    """The error of a conversation that has another number of `<image>` than of pictures."""
-    return f"chat: {id_} has {markers} {IMAGE} in its user turns and {pictures} pictures; make them equal."
+def unequal_images(id_: str, markers: int, images: int) -> str:
+    """The error of a conversation that has another number of `<image>` than of images."""
+    return f"chat: {id_} has {markers} {IMAGE} in its user turns and {images} images; make them equal."

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xgenmm_jax.data.records import Crops, Picture, Turn
-from xgenmm_jax.data.text.chat import END_OF_CHUNK, IMAGE, PHI3_STYLE, ChatStyle, render, unequal_pictures
+from xgenmm_jax.data.records import Crops, LazyImage, Turn
+from xgenmm_jax.data.text.chat import END_OF_CHUNK, IMAGE, PHI3_STYLE, ChatStyle, render, unequal_images
 from xgenmm_jax.data.text.tokenizer import Template, Tokenizer
 
 CAPTION_INSTRUCTION = "A short description of this image in one sentence:"
@@ -13,37 +13,37 @@ SHORT_ANSWER = "Answer the question using a single word or phrase."
 
 @dataclass(frozen=True)
 class Prompt:
-    """What to answer: one `<image>` id per picture, not yet expanded."""
+    """What to answer: one `<image>` id per image, not yet expanded."""
 
     token_ids: tuple[int, ...]
-    pictures: tuple[Picture | Crops, ...]
+    images: tuple[LazyImage | Crops, ...]
 
 
 @dataclass(frozen=True)
 class Demonstration:
     """A worked example of a few-shot prompt. question None: a caption."""
 
-    picture: Picture
+    image: LazyImage
     question: str | None
     answer: str
 
 
 def chat_prompt(
-    turns: Sequence[Turn], pictures: Sequence[Picture], tokenizer: Tokenizer, style: ChatStyle = PHI3_STYLE
+    turns: Sequence[Turn], images: Sequence[LazyImage], tokenizer: Tokenizer, style: ChatStyle = PHI3_STYLE
 ) -> Prompt:
     """The prompt of a conversation that ends with a user turn; stop generation on `tokenizer.end_id`."""
     if not turns or turns[-1].role != "user":
         raise ValueError("prompt: the last turn must be the user's; give the question to answer.")
     markers = sum(turn.text.count(IMAGE) for turn in turns if turn.role == "user")
-    if markers != len(pictures):
-        raise ValueError(unequal_pictures("prompt", markers, len(pictures)))
-    ids = tokenizer.encode_parts([*render(turns, len(pictures), style), Template("<|assistant|>\n")])
-    return Prompt(tuple(ids), tuple(pictures))
+    if markers != len(images):
+        raise ValueError(unequal_images("prompt", markers, len(images)))
+    ids = tokenizer.encode_parts([*render(turns, len(images), style), Template("<|assistant|>\n")])
+    return Prompt(tuple(ids), tuple(images))
 
 
 def few_shot_prompt(
     demonstrations: Sequence[Demonstration],
-    picture: Picture,
+    image: LazyImage,
     question: str | None,
     tokenizer: Tokenizer,
     text_only: bool = False,
@@ -52,7 +52,7 @@ def few_shot_prompt(
 
     Source: docs/reference/tokens.md#few-shot-prompts.
 
-    question None asks for a caption. text_only: the demonstrations lose their pictures, as the two that "0-shot"
+    question None asks for a caption. text_only: the demonstrations lose their images, as the two that "0-shot"
     carries. Example, one shot:
     "<image>Question:how many? Short answer:2<|endofchunk|>\\n<image>Question:what color? Short answer:"
     """
@@ -61,12 +61,12 @@ def few_shot_prompt(
         marker = () if text_only else (IMAGE,)
         parts += (*marker, *query(shown.question), shown.answer, END_OF_CHUNK, Template("\n"))
     parts += (IMAGE, *query(question))
-    pictures = () if text_only else tuple(shown.picture for shown in demonstrations)
-    return Prompt(tuple(tokenizer.encode_parts(parts)), (*pictures, picture))
+    images = () if text_only else tuple(shown.image for shown in demonstrations)
+    return Prompt(tuple(tokenizer.encode_parts(parts)), (*images, image))
 
 
 def base_prompt(
-    demonstrations: Sequence[Demonstration], picture: Picture | Crops, question: str | None, tokenizer: Tokenizer
+    demonstrations: Sequence[Demonstration], image: LazyImage | Crops, question: str | None, tokenizer: Tokenizer
 ) -> Prompt:
     """The prompt of the released base model's own examples; stop on `tokenizer.end_of_chunk_id` or `eos_id`.
 
@@ -85,11 +85,11 @@ def base_prompt(
 
     shots = [(*instruction(shown.question), shown.answer, END_OF_CHUNK) for shown in demonstrations]
     ids = tokenizer.encode_parts(part for parts in (*shots, instruction(question)) for part in parts)
-    return Prompt(tuple(ids), (*(shown.picture for shown in demonstrations), picture))
+    return Prompt(tuple(ids), (*(shown.image for shown in demonstrations), image))
 
 
 def query(question: str | None) -> tuple[str, ...]:
-    """What stands behind a picture in `few_shot_prompt`, in parts: "Question:how many? Short answer:"; "Output:" for
+    """What stands behind an image in `few_shot_prompt`, in parts: "Question:how many? Short answer:"; "Output:" for
     None."""
     if question is None:
         return (Template("Output:"),)

@@ -172,7 +172,7 @@ class Tokenizer:
 def train_tokenizer(texts: Iterable[str], path: str | Path, pieces: int = 2000) -> Tokenizer:
     """Trains and writes a small BPE model with byte fallback; gives the tokenizer that it makes.
 
-    Digits and capital letters are pieces of their own always: what is read from a picture is spelled letter by
+    Digits and capital letters are pieces of their own always: what is read from an image is spelled letter by
     letter, and no string of training data becomes one token. Text is not normalised; line breaks become bytes, as
     in Llama's model. A line's first word has no space before it, as behind a role token or `<image>`: an answer `red`
     is a word too. The same texts give the same file.

@@ -5,7 +5,7 @@ import math
 import re
 
 Box = tuple[float, float, float, float]
-"""(left, top, right, bottom) in fractions of the picture's width and height."""
+"""(left, top, right, bottom) in fractions of the image's width and height."""
 
 _NUMBER = re.compile(
     r"""(?<![A-Za-z_\d])(?<!\d\.)              # not the 1 of "x1", nor the .3 of "1.2.3"

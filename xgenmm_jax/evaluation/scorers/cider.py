@@ -23,10 +23,10 @@ class _Vectors(NamedTuple):
 
 
 def cider(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> tuple[float, dict[str, float]]:
-    """CIDEr-D of a corpus (papers report 100 times this) and of each picture.
+    """CIDEr-D of a corpus (papers report 100 times this) and of each image.
 
-    predictions: a caption per picture id; references: the people's captions of the same ids.
-    Document frequencies come from these references, so a part of a corpus scores differently, and one picture alone 0.
+    predictions: a caption per image id; references: the people's captions of the same ids.
+    Document frequencies come from these references, so a part of a corpus scores differently, and one image alone 0.
     """
     tokens = {key: [tokenize(text) for text in references[key]] for key in predictions}
     guesses = {key: tokenize(text) for key, text in predictions.items()}
@@ -37,26 +37,26 @@ def cider_of_tokens(
     predictions: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[Sequence[str]]]
 ) -> tuple[float, dict[str, float]]:
     """`cider` of sentences that are tokenised already."""
-    frequency, log_pictures = _frequency(references), math.log(len(references))
+    frequency, log_images = _frequency(references), math.log(len(references))
 
     scores = {}
     for key, prediction in predictions.items():
-        guess = _vectors(prediction, frequency, log_pictures)
-        similarities = [_similarity(guess, _vectors(s, frequency, log_pictures)) for s in references[key]]
+        guess = _vectors(prediction, frequency, log_images)
+        similarities = [_similarity(guess, _vectors(s, frequency, log_images)) for s in references[key]]
         scores[key] = 10.0 * sum(similarities) / len(similarities)
     return sum(scores.values()) / len(scores), scores
 
 
 def best_constant(references: Mapping[str, Sequence[str]]) -> str:
-    """The reference that has the highest CIDEr-D where it is the prediction of every picture.
+    """The reference that has the highest CIDEr-D where it is the prediction of every image.
 
-    All references of all pictures are tried, each against those alone that share an n-gram with it.
+    All references of all images are tried, each against those alone that share an n-gram with it.
     """
     tokens = {key: [tokenize(text) for text in texts] for key, texts in references.items()}
-    frequency, log_pictures = _frequency(tokens), math.log(len(tokens))
-    # One entry for each reference: its vectors, and its weight in the mean over its picture's references.
+    frequency, log_images = _frequency(tokens), math.log(len(tokens))
+    # One entry for each reference: its vectors, and its weight in the mean over its image's references.
     truths = [
-        (_vectors(sentence, frequency, log_pictures), 1 / len(sentences))
+        (_vectors(sentence, frequency, log_images), 1 / len(sentences))
         for sentences in tokens.values()
         for sentence in sentences
     ]
@@ -84,11 +84,11 @@ def best_constant(references: Mapping[str, Sequence[str]]) -> str:
         return result
 
     candidates = {text: tokenize(text) for texts in references.values() for text in texts}
-    return max(candidates, key=lambda text: total(_vectors(candidates[text], frequency, log_pictures)))
+    return max(candidates, key=lambda text: total(_vectors(candidates[text], frequency, log_images)))
 
 
 def _frequency(references: Mapping[str, Sequence[Sequence[str]]]) -> Counter[NGram]:
-    """The number of pictures that have each n-gram in a reference."""
+    """The number of images that have each n-gram in a reference."""
     frequency: Counter[NGram] = Counter()
     for sentences in references.values():
         frequency.update({gram for sentence in sentences for gram in _ngrams(sentence)})
@@ -100,10 +100,10 @@ def _ngrams(sentence: Sequence[str]) -> Counter[NGram]:
     return Counter(tuple(sentence[i : i + n]) for i, n in spans)
 
 
-def _vectors(sentence: Sequence[str], frequency: Counter[NGram], log_pictures: float) -> _Vectors:
+def _vectors(sentence: Sequence[str], frequency: Counter[NGram], log_images: float) -> _Vectors:
     weights: list[dict[NGram, float]] = [{} for _ in range(MAX_NGRAM)]
     for gram, count in _ngrams(sentence).items():
-        weights[len(gram) - 1][gram] = count * (log_pictures - math.log(max(1, frequency[gram])))
+        weights[len(gram) - 1][gram] = count * (log_images - math.log(max(1, frequency[gram])))
     norms = [math.sqrt(sum(w * w for w in order.values())) for order in weights]
     return _Vectors(weights, norms, max(len(sentence) - 1, 0))
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.records import LazyImage
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Example:
     """
 
     id: str
-    images: tuple[Picture, ...]
+    images: tuple[LazyImage, ...]
     question: str
     answers: tuple[str, ...]
     choices: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from xgenmm_jax.models.blip3 import splice
 class PromptRows(NamedTuple):
     """Left-padded prompts of one bucket.
 
-    Two prompts, `a <image> b` whose picture has Q = 2 vision tokens at 6 and 7 of the table, and `c`:
+    Two prompts, `a <image> b` whose image has Q = 2 vision tokens at 6 and 7 of the table, and `c`:
 
         token_ids    [ a  9  9  b | 0  0  0  c]     9 is `<image>`, repeated over its vision tokens
         vision_index [-1  6  7 -1 |-1 -1 -1 -1]

@@ -1,4 +1,4 @@
-"""Prompts with pictures in, answers out: batches of like lengths, one compilation per bucket."""
+"""Prompts with images in, answers out: batches of like lengths, one compilation per bucket."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ _STREAM_STEPS = 4
 class Generator:
     """Answers of one model.
 
-    params: {vision, connector, decoder}, as in checkpoints. anyres: how pictures are cut; `generate` can take another.
+    params: {vision, connector, decoder}, as in checkpoints. anyres: how images are cut; `generate` can take another.
     stop_ids: ends of an answer, one or several; by default `<|end|>`, `<|endofchunk|>` and `<|endoftext|>`; of none,
     `()`, only the limit ends it. sharding_context: the mesh over which params lie and the table by which caches and
     crops are cut over it; by default one device's.
@@ -85,8 +85,8 @@ class Generator:
         A row stops at a stop id or after max_new_tokens. Other prompts of the call change nothing but time: where
         answers are sampled, the n-th prompt of a call draws its own numbers from (seed, n).
 
-        Raises: ValueError where pictures and `<image>` ids differ in number, a prompt is empty, longer than all buckets
-        or holds an id that the model has not, fixed sampling would not read all crops of a picture, or there are more
+        Raises: ValueError where images and `<image>` ids differ in number, a prompt is empty, longer than all buckets
+        or holds an id that the model has not, fixed sampling would not read all crops of an image, or there are more
         beams or new tokens than the model has ids or buckets have room; before anything is computed.
         """
         return [self._text(ids) for ids in self.generate_ids(prompts, decoding, anyres=anyres)]
@@ -119,7 +119,7 @@ class Generator:
         answers: list[list[int]] = [[] for _ in prompts]
         in_flight: deque[tuple[PromptBatch, Array]] = deque()
         with self._placed():
-            # Pictures of a wave of batches are encoded together, before its batches are dispatched.
+            # Images of a wave of batches are encoded together, before its batches are dispatched.
             for wave in schedule.waves(scheduler.batches(expanded), self._vision):
                 self._vision.load(view for batch in wave for view in batch.views)
                 for batch in wave:
@@ -182,20 +182,20 @@ class Generator:
     def _expand(self, number: int, prompt: Prompt, shared: int, anyres: AnyRes) -> ExpandedPrompt:
         """The prompt with room for its vision tokens, without its first `shared` ids.
 
-        Raises ValueError where its ids or pictures are refused, see `generate`.
+        Raises ValueError where its ids or images are refused, see `generate`.
         """
         ids = arguments.token_ids(prompt.token_ids, self.config.decoder.logits, f"generation: prompt {number}")
         if np.all(ids == self.tokenizer.pad_id):
             raise ValueError(f"generation: prompt {number} is nothing but pads, which nobody reads; give a token.")
         is_image = ids == self.tokenizer.image_id
-        if is_image.sum() != len(prompt.pictures):
+        if is_image.sum() != len(prompt.images):
             raise ValueError(
-                f"generation: prompt {number} has {is_image.sum()} <image> and {len(prompt.pictures)} pictures; "
-                "give one picture for each"
+                f"generation: prompt {number} has {is_image.sum()} <image> and {len(prompt.images)} images; "
+                "give one image for each"
             )
         read = instruction_tokens(self.config)
         instruction = tuple(ids[~is_image][:read].tolist()) if read else ()
-        views = tuple(View(picture, anyres, instruction) for picture in prompt.pictures)
+        views = tuple(View(image, anyres, instruction) for image in prompt.images)
         repeats = np.ones(len(ids), np.int64)
         repeats[is_image] = [self._vision.tokens(view) for view in views]
         return ExpandedPrompt(number, np.repeat(ids, repeats)[shared:], views)

@@ -23,7 +23,7 @@ class Limits:
     """What one device holds.
 
     rows: prompts decoded together. cache_mib: keys and values of a batch; rows are halved until they fit.
-    vision_mib: vision tokens kept for pictures that come again. prefill_positions: positions of prompts computed
+    vision_mib: vision tokens kept for images that come again. prefill_positions: positions of prompts computed
     together; by default few on a CPU, a third faster on two cores. few_shapes: lengths in coarse buckets and batches
     always full, for a small model whose programs take longer to compile than to run.
     """
@@ -116,7 +116,7 @@ def _longest(prompts: Sequence[ExpandedPrompt]) -> int:
 
 
 def waves(batches: Sequence[PromptBatch], table: VisionTable) -> Iterator[list[PromptBatch]]:
-    """Successive batches whose pictures fit into the table together: encoded at once, in full chunks."""
+    """Successive batches whose images fit into the table together: encoded at once, in full chunks."""
     wave: list[PromptBatch] = []
     views: set[View] = set()
     used = 0

@@ -1,4 +1,4 @@
-"""The page's content of one stage: metrics, answers with their pictures, captions of photographs, attention maps."""
+"""The page's content of one stage: metrics, answers with their images, captions of photographs, attention maps."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import PIL.Image
 
-from xgenmm_jax.data.records import Picture, Turn
+from xgenmm_jax.data.records import LazyImage, Turn
 from xgenmm_jax.data.text import prompts
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.prompts import Prompt
@@ -19,7 +19,7 @@ from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.nano.report.photographs import photographs
 from xgenmm_jax.probing.answer_attention import answer_attention, has_spatial_queries
 from xgenmm_jax.reporting.images import jpeg_uri, png_uri
-from xgenmm_jax.reporting.maps import canvas_to_picture, enlarged, spotlight
+from xgenmm_jax.reporting.maps import canvas_to_image, enlarged, spotlight
 
 Style = Literal["chat", "few_shot"]
 
@@ -39,7 +39,7 @@ _QUERY_PX = 80
 def collect(
     generator: Generator, params: Any, evaluation: Evaluation, style: Style, chat_style: ChatStyle
 ) -> dict[str, Any]:
-    """All of it as JSON, pictures as data URIs.
+    """All of it as JSON, images as data URIs.
 
     style: "few_shot" for base models, which are asked to caption; "chat" for tuned ones, which are asked to describe.
     """
@@ -52,9 +52,9 @@ def collect(
 
 
 def examples(answers: Sequence[Prediction], tokenizer: Tokenizer, view_px: int) -> list[dict[str, Any]]:
-    """The first EXAMPLES answers of each measure that is shown, with pictures as the model saw them.
+    """The first EXAMPLES answers of each measure that is shown, with images as the model saw them.
 
-    "labels" are the answers that the prompt's worked examples carry, one for each picture that has one.
+    "labels" are the answers that the prompt's worked examples carry, one for each image that has one.
     """
     taken: Counter[str] = Counter()
     result = []
@@ -62,7 +62,7 @@ def examples(answers: Sequence[Prediction], tokenizer: Tokenizer, view_px: int) 
         if answer.task.startswith(_NOT_SHOWN) or taken[answer.task] >= EXAMPLES:
             continue
         taken[answer.task] += 1
-        images = [picture.load() for picture in answer.prompt.pictures]
+        images = [image.load() for image in answer.prompt.images]
         if answer.task == "reading/base":
             images = [image.resize((view_px, view_px), PIL.Image.Resampling.BICUBIC) for image in images]
         labels: list[str] = []
@@ -76,25 +76,25 @@ def _photographs(generator: Generator, style: Style, chat_style: ChatStyle) -> l
     shown = photographs()
     if not shown:
         return []
-    small = [_scaled(photograph.picture, _PHOTOGRAPH_PX) for photograph in shown]
-    prompts = [_describe(picture, style, generator.tokenizer, chat_style) for picture in small]
+    small = [_scaled(photograph.image, _PHOTOGRAPH_PX) for photograph in shown]
+    prompts = [_describe(image, style, generator.tokenizer, chat_style) for image in small]
     captions = generator.generate(prompts, Decoding(max_new_tokens=48))
     return [
         {
             "name": photograph.name,
             "about": photograph.about,
             "source": photograph.source,
-            "picture": jpeg_uri(picture.load()),
+            "picture": jpeg_uri(image.load()),
             "caption": caption,
         }
-        for photograph, picture, caption in zip(shown, small, captions, strict=True)
+        for photograph, image, caption in zip(shown, small, captions, strict=True)
     ]
 
 
-def _describe(picture: Picture, style: Style, tokenizer: Tokenizer, chat_style: ChatStyle) -> Prompt:
+def _describe(image: LazyImage, style: Style, tokenizer: Tokenizer, chat_style: ChatStyle) -> Prompt:
     if style == "few_shot":
-        return prompts.few_shot_prompt((), picture, None, tokenizer)
-    return prompts.chat_prompt([Turn("user", "<image>\nDescribe the picture.")], (picture,), tokenizer, chat_style)
+        return prompts.few_shot_prompt((), image, None, tokenizer)
+    return prompts.chat_prompt([Turn("user", "<image>\nDescribe the picture.")], (image,), tokenizer, chat_style)
 
 
 def _looks(generator: Generator, params: Any, answers: Sequence[Prediction]) -> list[dict[str, Any]]:
@@ -110,12 +110,12 @@ def _look(generator: Generator, params: Any, answer: Prediction) -> dict[str, An
     seen = answer_attention(
         generator.config, params, generator.tokenizer, generator.anyres, answer.prompt, answer.text
     )
-    image = answer.prompt.pictures[0].load()
+    image = answer.prompt.images[0].load()
     target = enlarged(image.size, _LOOK_PX)
     queries = len(seen.base)
 
     def lit(heat, squashed: bool, size=target) -> str:
-        return jpeg_uri(spotlight(image, canvas_to_picture(heat, image.size, size, squashed)))
+        return jpeg_uri(spotlight(image, canvas_to_image(heat, image.size, size, squashed)))
 
     # The base view as all queries see it, and as the answer weighs the queries; then the grid of crops alike.
     views = [
@@ -149,9 +149,9 @@ def _weighted(heat, weight):
     return (heat * weight[:, None, None]).sum(0)
 
 
-def _scaled(picture: Picture, longer_px: int) -> Picture:
-    """The picture decoded once, its longer side at most `longer_px`."""
-    image = picture.load()
-    if max(image.size) > longer_px:
-        image = image.resize(enlarged(image.size, longer_px), PIL.Image.Resampling.LANCZOS)
-    return Picture(image.size, lambda: image)
+def _scaled(image: LazyImage, longer_px: int) -> LazyImage:
+    """The image decoded once, its longer side at most `longer_px`."""
+    pixels = image.load()
+    if max(pixels.size) > longer_px:
+        pixels = pixels.resize(enlarged(pixels.size, longer_px), PIL.Image.Resampling.LANCZOS)
+    return LazyImage(pixels.size, lambda: pixels)

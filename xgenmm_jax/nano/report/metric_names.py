@@ -10,7 +10,7 @@ Better = Literal["higher", "lower"]
 class MetricName:
     """A row of the table.
 
-    control: the metric of the same model with something taken away (wrong picture, other order, other answers), shown
+    control: the metric of the same model with something taken away (wrong image, other order, other answers), shown
     small beside it, and what was taken away.
     """
 

@@ -165,7 +165,7 @@ def _row(content: ReportContent, name: str, metric: MetricName) -> dict[str, Any
 
 
 def examples(content: ReportContent) -> list[dict[str, Any]]:
-    """Groups of items; each item with the answer of every stage that was asked it, pictures of the latest."""
+    """Groups of items; each item with the answer of every stage that was asked it, images of the latest."""
     # By measure and id: what was asked, and the answers in order of the stages.
     items: dict[str, dict[str, dict[str, Any]]] = {}
     for stage in content.stages:

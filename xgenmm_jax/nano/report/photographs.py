@@ -4,8 +4,8 @@ import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
-from xgenmm_jax.data.images import open_picture
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.images import open_image
+from xgenmm_jax.data.records import LazyImage
 
 
 class Photograph(NamedTuple):
@@ -14,7 +14,7 @@ class Photograph(NamedTuple):
     name: str
     about: str
     source: str
-    picture: Picture
+    image: LazyImage
 
 
 _FILES = (
@@ -37,5 +37,5 @@ def photographs() -> list[Photograph]:
         spec = importlib.util.find_spec(module)
         folder = spec.submodule_search_locations[0] if spec and spec.submodule_search_locations else None
         if folder is not None and (path := Path(folder) / file).is_file():
-            installed.append(Photograph(name, about, _WHEELS[module], open_picture(path)))
+            installed.append(Photograph(name, about, _WHEELS[module], open_image(path)))
     return installed

@@ -7,7 +7,7 @@ from xgenmm_jax.nano.world.world import Scene, Thing
 
 
 def fraction_box(thing: Thing, size_px: tuple[int, int], digits: int = 2) -> FractionBox:
-    """A thing's box as fractions of the picture, rounded: two digits are as fine as a pixel of a base view."""
+    """A thing's box as fractions of the image, rounded: two digits are as fine as a pixel of a base view."""
     width, height = size_px
     left, top, right, bottom = thing.box
     x1, x2, y1, y2 = (round(v, digits) for v in (left / width, right / width, top / height, bottom / height))

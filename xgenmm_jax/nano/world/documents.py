@@ -1,16 +1,16 @@
-"""Interleaved documents: pictures between texts, series, in-context questions, and naming by invented words."""
+"""Interleaved documents: images between texts, series, in-context questions, and naming by invented words."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.nano.world import draw, language, questions, scenes, splits, world
 from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES, Split
 from xgenmm_jax.nano.world.world import BASE_PX, KeyedRandom, Scene
 
 T = TypeVar("T")
-Part = str | Picture
+Part = str | LazyImage
 
 NONCE = (
     *("dax", "wug", "blick", "toma", "fep", "zorp", "kiki", "bova"),
@@ -26,21 +26,21 @@ def few_shot(question: str, answer: str) -> str:
 
 
 def story(rng: KeyedRandom, split: Split) -> tuple[Part, ...]:
-    """2 to 4 pictures, each with its caption after it."""
+    """2 to 4 images, each with its caption after it."""
     parts: list[Part] = []
     for _ in range(rng.between(2, 4)):
         scene = scenes.mixed(rng, split)
-        parts += [draw.picture(scene), language.caption(rng, scene)]
+        parts += [draw.lazy_image(scene), language.caption(rng, scene)]
     return tuple(parts)
 
 
 def series(rng: KeyedRandom, split: Split) -> tuple[Part, ...]:
-    """2 to 4 numbered pictures of shapes, then what a comparison of them shows."""
+    """2 to 4 numbered images of shapes, then what a comparison of them shows."""
     counts = rng.sample((1, 2, 3, 4, 5, 6), rng.between(2, 4))
     parts: list[Part] = []
     for i, count in enumerate(counts):
         scene = scenes.shapes(rng, split, count)
-        parts += [draw.picture(scene), f"Picture {i + 1}: {language.short_caption(scene)}"]
+        parts += [draw.lazy_image(scene), f"Picture {i + 1}: {language.short_caption(scene)}"]
     most = counts.index(max(counts)) + 1
     fewest = counts.index(min(counts)) + 1
     parts[-1] = f"{parts[-1]}. Picture {most} has the most shapes. Picture {fewest} has the fewest shapes."
@@ -48,12 +48,12 @@ def series(rng: KeyedRandom, split: Split) -> tuple[Part, ...]:
 
 
 def shown_questions(rng: KeyedRandom, split: Split) -> tuple[Part, ...]:
-    """3 to 6 pictures, each with a question and its answer in the form of demonstrations."""
+    """3 to 6 images, each with a question and its answer in the form of demonstrations."""
     parts: list[Part] = []
     for _ in range(rng.between(3, 6)):
         scene = scenes.mixed(rng, split)
         question, answer = questions.conversation(rng, scene, 1)[0]
-        parts += [draw.picture(scene), few_shot(question, answer)]
+        parts += [draw.lazy_image(scene), few_shot(question, answer)]
     return tuple(parts)
 
 
@@ -85,7 +85,7 @@ def naming(rng: KeyedRandom, split: Split, count: int = 2) -> Naming:
     options, others = (COLORS, SHAPES) if by == "color" else (SHAPES, COLORS)
     attributes = tuple(rng.sample(options, count))
     both = [o for o in others if all(splits.combination_split(*_pair(by, a, o)) == "train" for a in attributes)]
-    # Held-out pictures vary, because no shape is held out in two colors and so on.
+    # Held-out images vary, because no shape is held out in two colors and so on.
     fixed = rng.pick(both) if both and split == "train" and rng.chance(0.5) else ""
     return Naming(by, attributes, names, fixed)
 
@@ -121,13 +121,13 @@ def name_in(answer: str) -> str:
 
 
 def names(rng: KeyedRandom, split: Split) -> tuple[Part, ...]:
-    """4 to 9 pictures of things with 2 to 4 names, in any order, each followed by the question what it is called."""
+    """4 to 9 images of things with 2 to 4 names, in any order, each followed by the question what it is called."""
     count = rng.between(2, 4)
     binding = naming(rng, split, count)
     parts: list[Part] = []
     for which in (rng.below(count) for _ in range(rng.between(4, 9))):
         scene = named_scene(rng, binding, which, split)
-        parts += [draw.picture(scene), few_shot(NAMING_QUESTION, binding.called(which))]
+        parts += [draw.lazy_image(scene), few_shot(NAMING_QUESTION, binding.called(which))]
     return tuple(parts)
 
 
@@ -146,7 +146,7 @@ def glossary(rng: KeyedRandom, split: Split) -> str:
 def document(rng: KeyedRandom, split: Split) -> tuple[tuple[Part, ...], Literal["", "\n"]]:
     """Any of the above; naming most often, since it alone must be learned from the context.
 
-    With what separates the pictures' texts: half of the documents of demonstrations have a line for each.
+    With what separates the images' texts: half of the documents of demonstrations have a line for each.
     """
     kinds: Sequence[Callable[[KeyedRandom, Split], tuple[Part, ...]]]
     kinds = (names, names, names, shown_questions, story, series)

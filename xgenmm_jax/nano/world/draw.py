@@ -6,7 +6,7 @@ import math
 import PIL.Image
 import PIL.ImageDraw
 
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.nano.world import draw_text, drawings
 from xgenmm_jax.nano.world.world import Box, Scene, Thing, visible_part
 
@@ -127,18 +127,18 @@ def draw(scene: Scene) -> PIL.Image.Image:
     return image
 
 
-def picture(scene: Scene) -> Picture:
-    """A picture that is painted when asked for; it pickles, so any worker can paint it."""
-    return Picture(scene.size_px, functools.partial(draw, scene))
+def lazy_image(scene: Scene) -> LazyImage:
+    """An image that is painted when asked for; it pickles, so any worker can paint it."""
+    return LazyImage(scene.size_px, functools.partial(draw, scene))
 
 
-def scene_of(picture: Picture) -> Scene:
-    """The scene of a picture that `picture` gave.
+def scene_of(image: LazyImage) -> Scene:
+    """The scene of an image that `image` gave.
 
     Raises:
-        ValueError: it is another picture.
+        ValueError: it is another image.
     """
-    painter = picture.load
+    painter = image.load
     if not (isinstance(painter, functools.partial) and painter.func is draw):
-        raise ValueError(f"scene: got a picture of {picture.size_px} pixels that is not drawn; wanted an embedded one.")
+        raise ValueError(f"scene: got a picture of {image.size_px} pixels that is not drawn; wanted an embedded one.")
     return painter.args[0]

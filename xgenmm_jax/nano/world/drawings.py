@@ -1,4 +1,4 @@
-"""Small drawings of things in four styles, and handwritten digits: what synthetic pictures are made of.
+"""Small drawings of things in four styles, and handwritten digits: what synthetic images are made of.
 
 The drawings are cells of one sheet, embedded/sprites.png (made by tools/make_sprites.py; licenses in
 embedded/LICENSES.md). The digits are read from the file inside scikit-learn's wheel, without importing it.

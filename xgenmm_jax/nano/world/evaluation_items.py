@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 from xgenmm_jax.data.captions.cells import FractionBox
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.nano.world import (
     annotation,
     documents,
@@ -46,9 +46,9 @@ _TRIES = 1000
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A named picture; the answer is `documents.called(attribute, name)`."""
+    """A named image; the answer is `documents.called(attribute, name)`."""
 
-    picture: Picture
+    image: LazyImage
     question: str
     attribute: str
     name: str
@@ -56,19 +56,19 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Item:
-    """A question, without picture markers, and its right answers; answers[0] is the usual one.
+    """A question, without image markers, and its right answers; answers[0] is the usual one.
 
     box: the true box as fractions x1, y1, x2, y2 (grounding). category: of danger (unsafe, unsafe_known).
-    wrong_pictures: another item's, whose answer differs. order: the pictures' order in the shuffled control, each at
+    wrong_images: another item's, whose answer differs. order: the images' order in the shuffled control, each at
     another position. demos: shots only; the first four hold each of the four names once, and so do the last.
     """
 
     id: str
     kind: ItemKind
-    pictures: tuple[Picture, ...]
+    images: tuple[LazyImage, ...]
     question: str
     answers: tuple[str, ...]
-    wrong_pictures: tuple[Picture, ...] = ()
+    wrong_images: tuple[LazyImage, ...] = ()
     box: FractionBox | None = None
     category: str = ""
     order: tuple[int, ...] = ()
@@ -84,16 +84,16 @@ def items(kind: str, count: int, *, seed: int) -> list[Item]:
     if kind not in ITEM_KINDS:
         raise ValueError(f"evaluation items: got kind {kind!r}; wanted one of {', '.join(ITEM_KINDS)}.")
     drawn = [_item(cast(ItemKind, kind), index, seed) for index in range(count)]
-    return [replace(item, wrong_pictures=_wrong_pictures(drawn, index)) for index, item in enumerate(drawn)]
+    return [replace(item, wrong_images=_wrong_images(drawn, index)) for index, item in enumerate(drawn)]
 
 
-def _wrong_pictures(drawn: Sequence[Item], index: int) -> tuple[Picture, ...]:
-    """Of the first item from half way round on that has other answers and as many pictures; () if there is none."""
+def _wrong_images(drawn: Sequence[Item], index: int) -> tuple[LazyImage, ...]:
+    """Of the first item from half way round on that has other answers and as many images; () if there is none."""
     item = drawn[index]
     for step in range(len(drawn)):
         other = drawn[(index + len(drawn) // 2 + step) % len(drawn)]
-        if other.answers[0] != item.answers[0] and len(other.pictures) == len(item.pictures):
-            return other.pictures
+        if other.answers[0] != item.answers[0] and len(other.images) == len(item.images):
+            return other.images
     return ()
 
 
@@ -108,15 +108,15 @@ def _item(kind: ItemKind, index: int, seed: int) -> Item:
         return _on_sign(rng, id, kind, index)
     if kind == "caption":
         scene = scenes.mixed(rng, "held_out")
-        return Item(id, kind, (draw.picture(scene),), "Describe the picture.", language.captions(scene))
+        return Item(id, kind, (draw.lazy_image(scene),), "Describe the picture.", language.captions(scene))
     if kind == "grounding":
         scene, (question, answer) = _grounding(rng)
         box = annotation.fraction_box(scene.things[0], scene.size_px)
-        return Item(id, kind, (draw.picture(scene),), question, (answer,), box=box)
+        return Item(id, kind, (draw.lazy_image(scene),), question, (answer,), box=box)
     scene, (question, answer) = _question(rng, kind, index)
     if kind in WITH_EVIDENCE:
         answer = questions.verdict(answer)
-    return Item(id, kind, (draw.picture(scene),), question, (answer,))
+    return Item(id, kind, (draw.lazy_image(scene),), question, (answer,))
 
 
 def _on_sign(rng: KeyedRandom, id: str, kind: ItemKind, index: int) -> Item:
@@ -126,7 +126,7 @@ def _on_sign(rng: KeyedRandom, id: str, kind: ItemKind, index: int) -> Item:
     question, answer = preferences.usage(rng, scene)
     answers = preferences.REFUSALS if unsafe else (answer,)
     category = dict(drawings.DANGERS)[scene.things[0].name] if unsafe else ""
-    return Item(id, kind, (draw.picture(scene),), question, answers, category=category)
+    return Item(id, kind, (draw.lazy_image(scene),), question, answers, category=category)
 
 
 def _question(rng: KeyedRandom, kind: ItemKind, index: int) -> tuple[Scene, Answered]:
@@ -206,23 +206,23 @@ def _grounding(rng: KeyedRandom) -> tuple[Scene, Answered]:
 
 
 def _multi_image(rng: KeyedRandom, id: str) -> Item:
-    """Only questions whose answer depends on the pictures' order."""
-    shown = multi_image.picture_set(rng, "held_out")
+    """Only questions whose answer depends on the images' order."""
+    shown = multi_image.image_set(rng, "held_out")
     question, answer = shown.ordered[0]
-    pictures = tuple(draw.picture(scene) for scene in shown.scenes)
-    shift = rng.between(1, len(pictures) - 1)
-    order = tuple((i + shift) % len(pictures) for i in range(len(pictures)))
-    return Item(id, "multi_image", pictures, question, (answer,), order=order)
+    images = tuple(draw.lazy_image(scene) for scene in shown.scenes)
+    shift = rng.between(1, len(images) - 1)
+    order = tuple((i + shift) % len(images) for i in range(len(images)))
+    return Item(id, "multi_image", images, question, (answer,), order=order)
 
 
 def _shots(rng: KeyedRandom, id: str) -> Item:
-    """Eight named pictures, then one whose combination, or object and position, is held out."""
+    """Eight named images, then one whose combination, or object and position, is held out."""
     binding = documents.naming(rng, "held_out", NAMES)
     demos = []
     for which in (*rng.shuffle(range(NAMES)), *rng.shuffle(range(NAMES))):
-        picture = draw.picture(documents.named_scene(rng, binding, which, "train"))
-        demos.append(Demonstration(picture, documents.NAMING_QUESTION, binding.attributes[which], binding.names[which]))
+        image = draw.lazy_image(documents.named_scene(rng, binding, which, "train"))
+        demos.append(Demonstration(image, documents.NAMING_QUESTION, binding.attributes[which], binding.names[which]))
     which = rng.below(NAMES)
-    query = draw.picture(documents.named_scene(rng, binding, which, "held_out"))
+    query = draw.lazy_image(documents.named_scene(rng, binding, which, "held_out"))
     name = binding.names[which]
     return Item(id, "shots", (query,), documents.NAMING_QUESTION, (name,), demos=tuple(demos))

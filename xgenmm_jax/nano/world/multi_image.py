@@ -1,4 +1,4 @@
-"""Questions that only two or three pictures together answer."""
+"""Questions that only two or three images together answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ SetKind = Literal["shapes", "counts", "objects", "texts"]
 
 
 @dataclass(frozen=True)
-class PictureSet:
+class ImageSet:
     """Scenes to be shown together. ordered: questions whose answer depends on the order; unordered: the others."""
 
     scenes: tuple[Scene, ...]
@@ -21,7 +21,7 @@ class PictureSet:
     unordered: tuple[Answered, ...]
 
 
-def picture_set(rng: KeyedRandom, split: Split, kind: SetKind | None = None) -> PictureSet:
+def image_set(rng: KeyedRandom, split: Split, kind: SetKind | None = None) -> ImageSet:
     """2 or 3 scenes and, in random order, the questions about them."""
     kind = kind or rng.pick(get_args(SetKind))
     count = rng.between(2, 3)
@@ -33,15 +33,15 @@ def picture_set(rng: KeyedRandom, split: Split, kind: SetKind | None = None) -> 
         chosen = _objects(rng, split, count)
     else:
         chosen = _texts(rng, split, count)
-    return PictureSet(chosen.scenes, tuple(rng.shuffle(chosen.ordered)), tuple(rng.shuffle(chosen.unordered)))
+    return ImageSet(chosen.scenes, tuple(rng.shuffle(chosen.ordered)), tuple(rng.shuffle(chosen.unordered)))
 
 
-def _picture(index: int) -> str:
+def _image(index: int) -> str:
     return f"picture {index + 1}"
 
 
-def _shapes(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
-    """One shape each. Two pictures often share color or shape."""
+def _shapes(rng: KeyedRandom, split: Split, count: int) -> ImageSet:
+    """One shape each. Two images often share color or shape."""
     pairs = [rng.pick(splits.combinations(split))]
     while len(pairs) < count:
         options = [p for p in splits.combinations(split) if p not in pairs]
@@ -53,18 +53,18 @@ def _shapes(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
     things = [world.shape(rng, color, shape, rng.pick(POSITIONS)) for color, shape in rng.shuffle(pairs)]
     ordered = []
     for i, thing in enumerate(things):
-        ordered.append((f"What color is the shape in {_picture(i)}?", thing.color))
-        ordered.append((f"What shape is in {_picture(i)}?", thing.name))
-        ordered.append((f"Where is the shape in {_picture(i)}?", thing.position))
+        ordered.append((f"What color is the shape in {_image(i)}?", thing.color))
+        ordered.append((f"What shape is in {_image(i)}?", thing.name))
+        ordered.append((f"Where is the shape in {_image(i)}?", thing.position))
         if sum(t.name == thing.name for t in things) == 1:
-            ordered.append((f"Which picture shows {language.article(thing.name)}?", _picture(i)))
+            ordered.append((f"Which picture shows {language.article(thing.name)}?", _image(i)))
         if sum(t.color == thing.color for t in things) == 1:
-            ordered.append((f"Which picture shows something {thing.color}?", _picture(i)))
+            ordered.append((f"Which picture shows something {thing.color}?", _image(i)))
     unordered: list[Answered] = []
     if count == 2:
         unordered.append(("Do both pictures show the same color?", _yes(things[0].color == things[1].color)))
         unordered.append(("Do both pictures show the same shape?", _yes(things[0].name == things[1].name)))
-    return PictureSet(_alone(rng, things), tuple(ordered), tuple(unordered))
+    return ImageSet(_alone(rng, things), tuple(ordered), tuple(unordered))
 
 
 def _alone(rng: KeyedRandom, things: Sequence[Thing]) -> tuple[Scene, ...]:
@@ -76,24 +76,24 @@ def _yes(condition: bool) -> str:
     return "yes" if condition else "no"
 
 
-def _counts(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
+def _counts(rng: KeyedRandom, split: Split, count: int) -> ImageSet:
     numbers = rng.sample((1, 2, 3, 4, 5, 6), count)
     shown = tuple(scenes.shapes(rng, split, n) for n in numbers)
-    ordered = [(f"How many shapes are in {_picture(i)}?", language.NUMBERS[n]) for i, n in enumerate(numbers)]
+    ordered = [(f"How many shapes are in {_image(i)}?", language.NUMBERS[n]) for i, n in enumerate(numbers)]
     ordered += [
-        ("Which picture has the most shapes?", _picture(numbers.index(max(numbers)))),
-        ("Which picture has the fewest shapes?", _picture(numbers.index(min(numbers)))),
+        ("Which picture has the most shapes?", _image(numbers.index(max(numbers)))),
+        ("Which picture has the fewest shapes?", _image(numbers.index(min(numbers)))),
     ]
     for shape in (*COLORS, *SHAPES):
         having = [i for i, s in enumerate(shown) if any(shape in (t.color, t.name) for t in s.things)]
         if len(having) == 1:
             what = f"something {shape}" if shape in COLORS else language.article(shape)
-            ordered.append((f"Which picture shows {what}?", _picture(having[0])))
-    return PictureSet(shown, tuple(ordered), ())
+            ordered.append((f"Which picture shows {what}?", _image(having[0])))
+    return ImageSet(shown, tuple(ordered), ())
 
 
-def _objects(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
-    """One object each; in half of the pairs of pictures the same one, in another drawing."""
+def _objects(rng: KeyedRandom, split: Split, count: int) -> ImageSet:
+    """One object each; in half of the pairs of images the same one, in another drawing."""
     style = rng.pick(splits.styles("train"))
     names = rng.sample(splits.objects(split), count)
     if count == 2 and rng.chance(0.3):
@@ -106,17 +106,17 @@ def _objects(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
         style = rng.pick(splits.styles("train"))
     ordered: list[Answered] = []
     for i, name in enumerate(names):
-        ordered.append((f"What object is in {_picture(i)}?", name))
-        ordered.append((f"Where is the object in {_picture(i)}?", things[i].position))
+        ordered.append((f"What object is in {_image(i)}?", name))
+        ordered.append((f"Where is the object in {_image(i)}?", things[i].position))
         if names.count(name) == 1:
-            ordered += [(f"Which picture shows {language.article(name)}?", _picture(i))] * 2
+            ordered += [(f"Which picture shows {language.article(name)}?", _image(i))] * 2
     unordered: list[Answered] = []
     if count == 2:
         unordered.append(("Do both pictures show the same object?", _yes(names[0] == names[1])))
-    return PictureSet(_alone(rng, things), tuple(ordered), tuple(unordered))
+    return ImageSet(_alone(rng, things), tuple(ordered), tuple(unordered))
 
 
-def _texts(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
+def _texts(rng: KeyedRandom, split: Split, count: int) -> ImageSet:
     words: list[str] = []
     while len(words) < count:
         string = world.word(rng, split)
@@ -125,19 +125,19 @@ def _texts(rng: KeyedRandom, split: Split, count: int) -> PictureSet:
     things = [world.text(rng, split, string=string) for string in words]
     ordered: list[Answered] = []
     for i, string in enumerate(words):
-        ordered.append((f"What does the text in {_picture(i)} say?", string))
-        ordered.append((f"In which picture is the text {string}?", _picture(i)))
-    return PictureSet(_alone(rng, things), tuple(ordered), ())
+        ordered.append((f"What does the text in {_image(i)} say?", string))
+        ordered.append((f"In which picture is the text {string}?", _image(i)))
+    return ImageSet(_alone(rng, things), tuple(ordered), ())
 
 
-def conversation(rng: KeyedRandom, pictures: PictureSet, turns: int) -> list[Answered]:
+def conversation(rng: KeyedRandom, images: ImageSet, turns: int) -> list[Answered]:
     """Different questions about one set, the unordered kind a fifth of the time.
 
-    No question gives away, or is given away by, an earlier turn's word: `7C6` in picture 1, then where `7C6` stands.
+    No question gives away, or is given away by, an earlier turn's word: `7C6` in image 1, then where `7C6` stands.
     """
     asked: dict[str, str] = {}
     said: set[str] = set()
-    ordered, unordered = list(pictures.ordered), list(pictures.unordered)
+    ordered, unordered = list(images.ordered), list(images.unordered)
     while len(asked) < turns and ordered:
         options = unordered if unordered and rng.chance(0.2) else ordered
         question, answer = options.pop()

@@ -1,4 +1,4 @@
-"""Pairs of a better and a worse answer: grounded in the picture or not, careful or not."""
+"""Pairs of a better and a worse answer: grounded in the image or not, careful or not."""
 
 from dataclasses import dataclass, replace
 

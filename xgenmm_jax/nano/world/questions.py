@@ -153,7 +153,7 @@ def exists(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
 
 def where(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     if thing.kind == "object" and max(thing.box[2] - thing.box[0], thing.box[3] - thing.box[1]) > 30:
-        return None  # a large object fills the picture
+        return None  # a large object fills the image
     words = reference(scene, thing)
     return (f"Where is {words}?", thing.position) if words else None
 
@@ -227,7 +227,7 @@ ASKED_OF: dict[str, tuple[Ask, ...]] = {
 def conversation(rng: KeyedRandom, scene: Scene, turns: int) -> list[Answered]:
     """Up to `turns` different questions of mixed kinds; a request for a caption, if any, comes last.
 
-    Last, because a caption before them would answer the other questions without the picture; for the same reason no
+    Last, because a caption before them would answer the other questions without the image; for the same reason no
     answer (yes, no and numbers aside) was said in an earlier turn.
     """
     asked: dict[str, str] = {}

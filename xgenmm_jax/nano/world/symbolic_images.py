@@ -1,11 +1,11 @@
-"""Pictures in words: each cell of a 4 x 4 grid holds the names of what lies in it, for a language model to look into.
+"""Images in words: each cell of a 4 x 4 grid holds the names of what lies in it, for a language model to look into.
 
-A large language model looks things up in its context from its first picture on; one of nano's size has to learn it, and
+A large language model looks things up in its context from its first image on; one of nano's size has to learn it, and
 from sentences, where "red" and "star" are two positions, it never did
 (docs/log/language_model.md#symbolic-images-teach-lookup). Here it meets its later task in words alone:
 `{red star top left}` is one position, as one vision token is.
 
-Such a picture has the size and type of any other, so rows, packing and order are those of real ones: in the first pixel
+Such an image has the size and type of any other, so rows, packing and order are those of real ones: in the first pixel
 row of a cell the red channel holds the cell's words, numbers into WORDS.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 
 from xgenmm_jax.batch import ArrayLike
-from xgenmm_jax.data.records import Picture
+from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.nano.world import drawings, world
 from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES
 from xgenmm_jax.nano.world.world import BASE_PX, Scene, Thing
@@ -40,7 +40,7 @@ ENOUGH = 0.35
 
 @dataclass(frozen=True)
 class WordPainter:
-    """Gives a scene's picture in words; it pickles, so any worker can make it."""
+    """Gives a scene's image in words; it pickles, so any worker can make it."""
 
     scene: Scene
 
@@ -53,19 +53,19 @@ class WordPainter:
         return PIL.Image.fromarray(pixels)
 
 
-def in_words(scene: Scene) -> Picture:
-    """A scene of 64 x 64 pixels as a picture in words.
+def in_words(scene: Scene) -> LazyImage:
+    """A scene of 64 x 64 pixels as an image in words.
 
     Raises:
         ValueError: another size.
     """
     if scene.size_px != (BASE_PX, BASE_PX):
         raise ValueError(f"picture in words: got a scene of {scene.size_px} pixels; wanted {BASE_PX} x {BASE_PX}.")
-    return Picture(scene.size_px, WordPainter(scene))
+    return LazyImage(scene.size_px, WordPainter(scene))
 
 
 def cell_words(scene: Scene) -> list[list[str]]:
-    """For each cell, row by row, its words: `["picture", "red", "star", "top", "left"]`; `["picture"]` if empty."""
+    """For each cell, row by row, its words: `["image", "red", "star", "top", "left"]`; `["image"]` if empty."""
     cells: list[list[str]] = [["picture", *(["frame"] if scene.frame else [])] for _ in range(CELLS * CELLS)]
     for thing in scene.things:
         if thing.kind == "text":

@@ -1,4 +1,4 @@
-"""The world's language without pictures: described scenes with questions, spelling, numbers, invented names."""
+"""The world's language without images: described scenes with questions, spelling, numbers, invented names."""
 
 from xgenmm_jax.nano.world import (
     documents,
@@ -69,7 +69,7 @@ def naming(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
 
 
 def demonstrations(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
-    """The same in the form of a few-shot prompt, words instead of pictures: later stages put pictures there.
+    """The same in the form of a few-shot prompt, words instead of images: later stages put images there.
 
     `A red star. Question:What is this called? Short answer:red dax` ..., and the last one is asked.
     """
@@ -85,9 +85,9 @@ def demonstrations(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]
     return (" ".join((*lines, last)), [(question, answer)])
 
 
-def pictures_in_words(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
-    """Two or three pictures in words, and questions across them."""
-    shown = multi_image.picture_set(rng, split)
+def images_in_words(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
+    """Two or three images in words, and questions across them."""
+    shown = multi_image.image_set(rng, split)
     words = [f"Picture {i + 1} shows {language.dense_caption(scene)}." for i, scene in enumerate(shown.scenes)]
     return (" ".join(words), multi_image.conversation(rng, shown, rng.between(1, 3)))
 
@@ -109,7 +109,7 @@ def page(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
 def exercise(rng: KeyedRandom, split: Split) -> tuple[str, list[Answered]]:
     """A text, possibly empty, and questions about it with their answers; there may be none."""
     makers = (
-        *(described, described, described, spelling, arithmetic, pictures_in_words, page, usage),
+        *(described, described, described, spelling, arithmetic, images_in_words, page, usage),
         *(naming, demonstrations, demonstrations),
     )
     return rng.pick(makers)(rng, split)

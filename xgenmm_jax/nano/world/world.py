@@ -117,7 +117,7 @@ def position_of(box: Box, size_px: tuple[int, int]) -> str:
 def box_at(
     rng: KeyedRandom, position: str, width: int, height: int, size_px: tuple[int, int] = (BASE_PX, BASE_PX)
 ) -> Box:
-    """A box of width x height pixels around a position's center, a little off at random, inside the picture."""
+    """A box of width x height pixels around a position's center, a little off at random, inside the image."""
     row, column = divmod(POSITIONS.index(position), 3)
     left = _offset(rng, column, width, size_px[0])
     top = _offset(rng, row, height, size_px[1])

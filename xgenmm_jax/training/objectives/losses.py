@@ -91,9 +91,9 @@ def sigmoid_contrast(
     bias: Float[Array, ""],
     ignored: Bool[Array, "n n"],
 ) -> Float[Array, ""]:
-    """SigLIP's loss (arXiv 2303.15343), summed over pictures: each pair is a yes-no question.
+    """SigLIP's loss (arXiv 2303.15343), summed over images: each pair is a yes-no question.
 
-    ignored: pairs that are no question; on the diagonal only those of an entry without picture and text.
+    ignored: pairs that are no question; on the diagonal only those of an entry without image and text.
     """
     count = image.shape[0]
     logits = scale * image @ text.T + bias
@@ -108,9 +108,9 @@ def softmax_contrast(
     bias: Float[Array, ""],
     ignored: Bool[Array, "n n"],
 ) -> Float[Array, ""]:
-    """CLIP's loss, summed over pictures: cross entropy over texts and over pictures, halved. The bias cancels out.
+    """CLIP's loss, summed over images: cross entropy over texts and over images, halved. The bias cancels out.
 
-    ignored: as for `sigmoid_contrast`; an entry without picture and text adds nothing.
+    ignored: as for `sigmoid_contrast`; an entry without image and text adds nothing.
     """
     logits = jnp.where(ignored, jnp.finfo(jnp.float32).min, scale * image @ text.T + bias)
     # Such an entry matches itself with certainty: the lowest number twice would be -inf, and its difference NaN.
@@ -120,7 +120,7 @@ def softmax_contrast(
 
 
 def same_captions(token_ids: Int32[Array, "n T"]) -> Bool[Array, "n n"]:
-    """True where two different pictures have the same caption: a pair that is neither right nor wrong."""
+    """True where two different images have the same caption: a pair that is neither right nor wrong."""
     multipliers = jnp.arange(token_ids.shape[1], dtype=jnp.uint32)[None] * jnp.uint32(2654435761) + jnp.uint32(1)
     mixed = (token_ids.astype(jnp.uint32) + jnp.uint32(1)) * multipliers
     hashed = jnp.sum(mixed ^ (mixed >> 15), axis=1, dtype=jnp.uint32)

@@ -28,7 +28,7 @@ class PackedRows(Objective):
                 f"data.row.vision_tokens_per: got '{data.row.vision_tokens_per}', and with model.token_sampling "
                 f"'{model.token_sampling.value}' the resampler's tokens are those of one {per}; make it '{per}'."
             )
-        model.check_crops(data.anyres.max_crops, "data.anyres cuts a picture into up to")
+        model.check_crops(data.anyres.max_crops, "data.anyres cuts an image into up to")
 
     def init(self, model: VLMConfig, key: Array) -> Params:
         return initialize(model, key)
@@ -36,7 +36,7 @@ class PackedRows(Objective):
     def batches(
         self, model: VLMConfig, data: DataConfig, seed: int, state: State, host_index: int, host_count: int
     ) -> Iterator[tuple[Batch, list[str], State]]:
-        """Raises ValueError where tokenizer, pictures or vision tokens are not those of the model."""
+        """Raises ValueError where tokenizer, images or vision tokens are not those of the model."""
         ids, logits = len(Tokenizer.load(data.tokenizer)), model.decoder.logits
         fits = [
             ("tokenizer's ids", ids, "model.decoder's logits", logits),

@@ -32,7 +32,7 @@ STARTED_WITH_FILE = "started_with.json"
 """What the run began with (`started_with.py`); runs of before it was kept lack it."""
 
 # A run may go on with these changed: they touch its figures not at all, or (the last four) by rounding alone; where a
-# loss draws, as that of pictures in words, accumulation draws anew. So it goes on where chips are fewer or smaller.
+# loss draws, as that of images in words, accumulation draws anew. So it goes on where chips are fewer or smaller.
 _FREE = (
     "mesh", "checkpoint", "log_every", "loader", "watchdog_seconds", "profile", "prompt",
     "accumulation", "remat", "attention", "chunk",

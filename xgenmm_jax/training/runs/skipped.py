@@ -13,7 +13,7 @@ from xgenmm_jax.files import whole_json_lines, write_whole
 
 
 def skipped_file(host: int) -> str:
-    """Name in the run folder. The first host tells of records; each host of pictures in its own rows."""
+    """Name in the run folder. The first host tells of records; each host of images in its own rows."""
     return "skipped.jsonl" if host == 0 else f"skipped.{host}.jsonl"
 
 
@@ -40,7 +40,7 @@ class SkippedLog:
         """How much was left out until now, over restarts, for a row of metrics; nothing where it is nothing.
 
         Samples that were drawn in all, by source and reason, and what sources left out when they were opened:
-        {"skipped": 3, "skipped/llava/a/unreadable picture": 3, "left_out/llava/a/turns out of order": 17}.
+        {"skipped": 3, "skipped/llava/a/unreadable image": 3, "left_out/llava/a/turns out of order": 17}.
         """
         return dict(sorted(self._counts.items()))
 

@@ -1,4 +1,4 @@
-"""Pictures that users pass in, of any form, and lists of them: checked and brought into a few forms."""
+"""Images that users pass in, of any form, and lists of them: checked and brought into a few forms."""
 
 from collections.abc import Iterable
 import io
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-from xgenmm_jax.data.records import Crops, Picture
+from xgenmm_jax.data.records import Crops, LazyImage
 from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.paths import user_path
 
-Image = PIL.Image.Image | Crops | Picture | str | os.PathLike | bytes | bytearray | np.ndarray | io.IOBase | object
-"""What users may pass as a picture.
+Image = PIL.Image.Image | Crops | LazyImage | str | os.PathLike | bytes | bytearray | np.ndarray | io.IOBase | object
+"""What users may pass as an image.
 
 A PIL image; a file's name; the bytes of a file, or one that is open in binary mode; pixels, as an array of any library:
 [h w], [h w 1], [h w 3] or [h w 4], whole numbers of 0 to 255 or floats of 0 to 1; `Crops`, which are cut already.
@@ -28,13 +28,13 @@ _CHANNELS = (1, 2, 3, 4)
 """Grey, grey and alpha, RGB, RGBA."""
 
 
-def readable(image: Image) -> Picture | Crops | PIL.Image.Image | Path | bytes:
-    """The picture in a form that it can be read from: a file's path, its bytes, a PIL image, or decoded already.
+def readable(image: Image) -> LazyImage | Crops | PIL.Image.Image | Path | bytes:
+    """The image in a form that it can be read from: a file's path, its bytes, a PIL image, or decoded already.
 
     Raises ValueError for a URL, which is not fetched; for a file that is closed; for pixels in another order or range;
     and for everything else that is no `Image`.
     """
-    if isinstance(image, Picture):
+    if isinstance(image, LazyImage):
         return image
     if isinstance(image, Crops):
         return _checked_crops(image)
@@ -48,38 +48,38 @@ def readable(image: Image) -> Picture | Crops | PIL.Image.Image | Path | bytes:
         return _read(image)
     if hasattr(image, "__array__") or hasattr(image, "__array_interface__"):
         return from_array(image)
-    raise ValueError(f"picture: got {shown(image)}; {REMEDY}.")
+    raise ValueError(f"image: got {shown(image)}; {REMEDY}.")
 
 
 def _checked_crops(crops: Crops) -> Crops:
-    """The same. Raises ValueError where they are no crops of a picture."""
+    """The same. Raises ValueError where they are no crops of an image."""
     shape = getattr(crops.pixels, "shape", ())
     if not hasattr(crops.pixels, "__array__") or len(shape) != 4 or shape[3] != 3:
-        raise ValueError(f"picture: got crops whose pixels are {shown(crops.pixels)}; give an array [n S S 3].")
+        raise ValueError(f"image: got crops whose pixels are {shown(crops.pixels)}; give an array [n S S 3].")
     size = crops.size_px
     if not isinstance(size, tuple | list) or len(size) != 2 or not all(isinstance(px, int | np.integer) for px in size):
-        raise ValueError(f"picture: got crops of size_px {shown(size)}; give (width, height) of the picture, uncut.")
+        raise ValueError(f"image: got crops of size_px {shown(size)}; give (width, height) of the image, uncut.")
     if min(size) < 1:
-        raise ValueError(f"picture: got crops of a picture of {size[0]} x {size[1]} px; give its size, uncut.")
+        raise ValueError(f"image: got crops of an image of {size[0]} x {size[1]} px; give its size, uncut.")
     return crops
 
 
 def _file(name: str | os.PathLike) -> Path:
     text = os.fspath(name)
     if not isinstance(text, str):
-        raise ValueError(f"picture: got the path {shown(text)} in bytes; give it as text (os.fsdecode).")
-    path = user_path(text, "picture")
+        raise ValueError(f"image: got the path {shown(text)} in bytes; give it as text (os.fsdecode).")
+    path = user_path(text, "image")
     if len(text) > 4096 or len(path.name) > 255:
-        raise ValueError(f"picture: got a text of {len(text):,} letters, no file's name; give encoded bytes as bytes.")
+        raise ValueError(f"image: got a text of {len(text):,} letters, no file's name; give encoded bytes as bytes.")
     if _URL.match(text) and not path.exists():
         start = text if len(text) <= 60 else f"{text[:60]}..."
-        raise ValueError(f"picture: got '{start}', which is fetched from nowhere; save it, and give the file's name.")
+        raise ValueError(f"image: got '{start}', which is fetched from nowhere; save it, and give the file's name.")
     return path
 
 
 def _encoded(data: bytes, nothing: str) -> bytes:
     if not data:
-        raise ValueError(f"picture: {nothing}; give those of a picture's file.")
+        raise ValueError(f"image: {nothing}; give those of an image's file.")
     return data
 
 
@@ -95,32 +95,32 @@ def _read(file: Any) -> bytes:
             file.seek(position)
     except (ValueError, OSError, AttributeError, TypeError) as error:
         what = "is closed" if getattr(file, "closed", False) else "cannot be read"
-        raise ValueError(f"picture: {name} {what} ({error}); open it for reading, in binary mode.") from error
+        raise ValueError(f"image: {name} {what} ({error}); open it for reading, in binary mode.") from error
     if not isinstance(data, bytes | bytearray):
-        raise ValueError(f"picture: {name} gives {type(data).__name__}; open it in binary mode, 'rb'.")
+        raise ValueError(f"image: {name} gives {type(data).__name__}; open it in binary mode, 'rb'.")
     return _encoded(bytes(data), f"{name} is empty")
 
 
 def from_array(image: Any) -> PIL.Image.Image:
     """A PIL image of the pixels in any library's array, copied.
 
-    Raises ValueError where the shape or the numbers are none of a picture's.
+    Raises ValueError where the shape or the numbers are none of an image's.
     """
     try:
         array = np.asarray(image)
     except Exception as error:  # each library has its own: on another device, waiting for a gradient, ...
         remedy = "give it as a numpy array, of torch .detach().cpu().numpy()"
         reason = " ".join(str(error).split())
-        raise ValueError(f"picture: the {type(image).__name__} gives no array ({reason}); {remedy}.") from error
+        raise ValueError(f"image: the {type(image).__name__} gives no array ({reason}); {remedy}.") from error
     pixels = _bytes_of(_checked_shape(array))
     return PIL.Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)).copy()
 
 
 def _checked_shape(array: np.ndarray) -> np.ndarray:
-    """[h w c] of a picture. Raises ValueError for other shapes."""
-    got = f"picture: got an array of shape {array.shape}"
+    """[h w c] of an image. Raises ValueError for other shapes."""
+    got = f"image: got an array of shape {array.shape}"
     if array.ndim == 4:
-        raise ValueError(f"{got}, several pictures; give them one by one, in a list.")
+        raise ValueError(f"{got}, several images; give them one by one, in a list.")
     if array.ndim not in (2, 3) or not array.size:
         raise ValueError(f"{got}, wanted height, width and 3 channels.")
     array = array[..., None] if array.ndim == 2 else array
@@ -140,44 +140,44 @@ def _bytes_of(array: np.ndarray) -> np.ndarray:
     is_float = jnp.issubdtype(array.dtype, jnp.floating)  # bfloat16, too
     if not is_float and array.dtype.kind not in "iu":
         allowed_values = "whole numbers of 0 to 255, or floats of 0 to 1"
-        raise ValueError(f"picture: got an array of {array.dtype}; give {allowed_values}.")
+        raise ValueError(f"image: got an array of {array.dtype}; give {allowed_values}.")
     array = array.astype(np.float32) if is_float else array
     least, most, allowed = array.min(), array.max(), 1 if is_float else 255
     if not (least >= 0 and most <= allowed):  # nan is neither
         kind = "floats" if is_float else "whole numbers"
         raise ValueError(
-            f"picture: got an array of {kind} from {least:g} to {most:g}, wanted 0 to {allowed}; scale it first, as "
+            f"image: got an array of {kind} from {least:g} to {most:g}, wanted 0 to {allowed}; scale it first, as "
             "whole numbers of 0 to 255 or floats of 0 to 1."
         )
     return np.rint(array * 255).astype(np.uint8) if is_float else array.astype(np.uint8)
 
 
-def is_picture(value: Any) -> bool:
-    """Whether this is a picture, and no list of them: a text is a name, an array of three axes is pixels."""
-    if isinstance(value, PIL.Image.Image | Picture | Crops | str | os.PathLike | bytes | bytearray | memoryview):
+def is_image(value: Any) -> bool:
+    """Whether this is an image, and no list of them: a text is a name, an array of three axes is pixels."""
+    if isinstance(value, PIL.Image.Image | LazyImage | Crops | str | os.PathLike | bytes | bytearray | memoryview):
         return True
     return hasattr(value, "read") or getattr(value, "ndim", 0) in (2, 3)
 
 
 def as_list(images: Any) -> list[Any]:
-    """The pictures of one prompt: of a list, an array of several, one picture alone, or None for none.
+    """The images of one prompt: of a list, an array of several, one image alone, or None for none.
 
     Raises ValueError for what is no list.
     """
     if images is None:
         return []
-    if is_picture(images):
+    if is_image(images):
         return [images]
     if not isinstance(images, Iterable) or isinstance(images, dict | set | frozenset):
-        raise ValueError(f"pictures: got {shown(images)}; give a list of them.")
+        raise ValueError(f"images: got {shown(images)}; give a list of them.")
     return list(images)
 
 
 def per_prompt(images: Any, prompts: int, caller: str, rows: str) -> list[list[Any]]:
-    """The pictures of each prompt.
+    """The images of each prompt.
 
-    The pictures of a single prompt may also be a flat list: ["a.png"] is [["a.png"]]. With several prompts a flat list
-    is refused, since it could mean one picture for each prompt or all pictures for all. caller, rows: the function and
+    The images of a single prompt may also be a flat list: ["a.png"] is [["a.png"]]. With several prompts a flat list
+    is refused, since it could mean one image for each prompt or all images for all. caller, rows: the function and
     its prompts in words, for errors.
 
     Raises ValueError where there are not as many lists as prompts.
@@ -185,14 +185,14 @@ def per_prompt(images: Any, prompts: int, caller: str, rows: str) -> list[list[A
     if images is None:
         return [[] for _ in range(prompts)]
     outer = as_list(images)
-    bare = [entry for entry in outer if is_picture(entry)]
-    if prompts == 1 and (is_picture(images) or len(bare) == len(outer)):
+    bare = [entry for entry in outer if is_image(entry)]
+    if prompts == 1 and (is_image(images) or len(bare) == len(outer)):
         return [outer]
     if bare:
         raise ValueError(
-            f"{caller}: got {shown(bare[0])} in place of a list of pictures; give each prompt its own list, as "
+            f"{caller}: got {shown(bare[0])} in place of a list of images; give each prompt its own list, as "
             "[[first], [second]]."
         )
     if len(outer) != prompts:
-        raise ValueError(f"{caller}: got {prompts} {rows} {len(outer)} lists of pictures; give one for each.")
+        raise ValueError(f"{caller}: got {prompts} {rows} {len(outer)} lists of images; give one for each.")
     return [as_list(entry) for entry in outer]

@@ -1,4 +1,4 @@
-"""Everything that users may pass as a picture, or as lists of them, and the errors for everything else."""
+"""Everything that users may pass as an image, or as lists of them, and the errors for everything else."""
 
 import io
 import os
@@ -10,10 +10,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from xgenmm_jax.api import pictures
+from xgenmm_jax.api import image_inputs
 from xgenmm_jax.api.processor import Processor
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.records import Crops, Picture
+from xgenmm_jax.data.records import Crops, LazyImage
 from xgenmm_jax.data.text.tokenizer import train_tokenizer
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
@@ -32,9 +32,9 @@ def file(tmp_path):
 
 
 def read(processor, image) -> np.ndarray:
-    picture = processor.picture(image)
-    pixels = np.asarray(picture.load())
-    assert picture.size_px == pixels.shape[1::-1]
+    opened = processor.image(image)
+    pixels = np.asarray(opened.load())
+    assert opened.size_px == pixels.shape[1::-1]
     return pixels
 
 
@@ -60,7 +60,7 @@ class Named(os.PathLike):
         return str(self.path)
 
 
-def test_files_in_every_form_are_one_picture(processor, file, monkeypatch):
+def test_files_in_every_form_are_one_image(processor, file, monkeypatch):
     data = file.read_bytes()
     monkeypatch.setenv("HOME", str(file.parent))
     monkeypatch.chdir(file.parent)
@@ -111,10 +111,10 @@ def test_one_channel_is_grey_and_a_fourth_is_alpha(processor):
 def test_what_becomes_of_an_array_later_does_not_matter(processor):
     for channels in (3, 1):
         array = PIXELS[..., :channels].copy()
-        picture = processor.picture(array)
-        before = np.asarray(picture.load())
+        image = processor.image(array)
+        before = np.asarray(image.load())
         array[:] = 0
-        np.testing.assert_array_equal(np.asarray(picture.load()), before)
+        np.testing.assert_array_equal(np.asarray(image.load()), before)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_what_becomes_of_an_array_later_does_not_matter(processor):
         (PIXELS.transpose(2, 0, 1), r"shape \(3, 5, 7\), with the channels first; put them last, array.transpose"),
         (np.zeros((1, 5, 7)), r"shape \(1, 5, 7\), with the channels first"),
         (np.zeros((4, 9, 9), np.uint8), r"shape \(4, 9, 9\), with the channels first"),
-        (PIXELS[None], r"shape \(1, 5, 7, 3\), several pictures; give them one by one"),
+        (PIXELS[None], r"shape \(1, 5, 7, 3\), several images; give them one by one"),
         (np.zeros((9, 9, 5)), r"shape \(9, 9, 5\), 5 channels"),
         (np.zeros((9, 9, 0)), r"shape \(9, 9, 0\), wanted height, width"),
         (np.zeros((0, 7, 3), np.uint8), r"shape \(0, 7, 3\), wanted height, width"),
@@ -142,8 +142,8 @@ def test_what_becomes_of_an_array_later_does_not_matter(processor):
     ],
 )
 def test_arrays_that_are_no_pixels_are_refused(processor, array, sentence):
-    with pytest.raises(ValueError, match=f"^picture: .*{sentence}") as error:
-        processor.picture(array)
+    with pytest.raises(ValueError, match=f"^image: .*{sentence}") as error:
+        processor.image(array)
     assert "\n" not in str(error.value)
 
 
@@ -201,8 +201,8 @@ class Unreadable(io.RawIOBase):
         (" ", "got the empty path"),
         ("nowhere.png", "no file 'nowhere.png'"),
         ("a\0.png", "zero byte"),
-        (b"", "the bytes are none; give those of a picture's file"),
-        (b"/some/where.png", "in bytes is not a picture"),
+        (b"", "the bytes are none; give those of an image's file"),
+        (b"/some/where.png", "in bytes is not an image"),
         (io.BytesIO(), "the open file is empty"),
         (io.StringIO("text"), "the open file gives str; open it in binary mode"),
         (closed_file, "the open file .*a.png is closed .*open it for reading"),
@@ -219,15 +219,15 @@ class Unreadable(io.RawIOBase):
         (made_crops([[1]], (7, 5)), "got crops whose pixels are a list that begins with .*; give an array"),
         (made_crops(np.zeros((16, 16, 3)), (7, 5)), r"pixels are an array of shape \(16, 16, 3\)"),
         (made_crops(np.zeros((1, 16, 16, 3)), None), "got crops of size_px None; give .width, height."),
-        (made_crops(np.zeros((1, 16, 16, 3)), (0, 5)), "got crops of a picture of 0 x 5 px"),
+        (made_crops(np.zeros((1, 16, 16, 3)), (0, 5)), "got crops of an image of 0 x 5 px"),
     ],
 )
-def test_what_is_no_picture_is_one_sentence(processor, file, image, sentence):
+def test_what_is_no_image_is_one_sentence(processor, file, image, sentence):
     """A closed image ended in an attribute of None, a URL in a missing file, a text of base64 in the system's error."""
     if callable(image) and not isinstance(image, io.IOBase):
         image = image(file)
-    with pytest.raises(ValueError, match=f"^picture: .*{sentence}") as error:
-        processor.picture(image)
+    with pytest.raises(ValueError, match=f"^image: .*{sentence}") as error:
+        processor.image(image)
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
     if hasattr(image, "close"):
         image.close()
@@ -239,44 +239,44 @@ def test_a_file_whose_name_looks_like_a_url_is_a_file(processor, file, monkeypat
     np.testing.assert_array_equal(read(processor, "data:1.png"), PIXELS)
 
 
-PICTURE = PIL.Image.fromarray(PIXELS)
+IMAGE = PIL.Image.fromarray(PIXELS)
 CROPS = Crops(np.zeros((1, 16, 16, 3), np.float32), (7, 5))
 
 
 @pytest.mark.parametrize(
-    "one", ["a.png", Path("a.png"), b"x", PICTURE, PIXELS, PIXELS[..., 0], CROPS, io.BytesIO(b"x")]
+    "one", ["a.png", Path("a.png"), b"x", IMAGE, PIXELS, PIXELS[..., 0], CROPS, io.BytesIO(b"x")]
 )
-def test_the_pictures_of_a_single_prompt_may_lie_flat(one):
+def test_the_images_of_a_single_prompt_may_lie_flat(one):
     """A list of names was taken for lists of letters: no file 'a'."""
     for images, count in ((one, 1), ([one], 1), ([[one]], 1), ((one, one), 2), ([(one, one)], 2)):
-        (listed,) = pictures.per_prompt(images, 1, "generate", "prompts and")
-        assert len(listed) == count and all(picture is one for picture in listed)
+        (listed,) = image_inputs.per_prompt(images, 1, "generate", "prompts and")
+        assert len(listed) == count and all(image is one for image in listed)
 
 
 @pytest.mark.parametrize("nothing", [None, [], [None], [[]], [()]])
-def test_no_pictures_for_a_single_prompt(nothing):
-    assert pictures.per_prompt(nothing, 1, "generate", "prompts and") == [[]]
+def test_no_images_for_a_single_prompt(nothing):
+    assert image_inputs.per_prompt(nothing, 1, "generate", "prompts and") == [[]]
 
 
 def test_several_prompts_have_lists_of_their_own():
-    assert pictures.per_prompt(None, 3, "generate", "prompts and") == [[], [], []]
-    assert pictures.per_prompt([None, ["a"], ()], 3, "generate", "prompts and") == [[], ["a"], []]
-    assert pictures.per_prompt([], 0, "generate", "prompts and") == []
+    assert image_inputs.per_prompt(None, 3, "generate", "prompts and") == [[], [], []]
+    assert image_inputs.per_prompt([None, ["a"], ()], 3, "generate", "prompts and") == [[], ["a"], []]
+    assert image_inputs.per_prompt([], 0, "generate", "prompts and") == []
     stack = np.zeros((2, 4, 4, 3), np.uint8)
-    assert [len(listed) for listed in pictures.per_prompt([stack, None], 2, "generate", "prompts and")] == [2, 0]
-    assert len(pictures.per_prompt(stack, 1, "generate", "prompts and")[0]) == 2
+    assert [len(listed) for listed in image_inputs.per_prompt([stack, None], 2, "generate", "prompts and")] == [2, 0]
+    assert len(image_inputs.per_prompt(stack, 1, "generate", "prompts and")[0]) == 2
 
 
 @pytest.mark.parametrize(
     "images, prompts, sentence",
     [
-        (["a.png", "b.png"], 2, "got 'a.png' in place of a list of pictures; give each prompt its own list"),
-        ("a.png", 2, "got 'a.png' in place of a list of pictures"),
+        (["a.png", "b.png"], 2, "got 'a.png' in place of a list of images; give each prompt its own list"),
+        ("a.png", 2, "got 'a.png' in place of a list of images"),
         ([["a.png"], "b.png"], 2, "got 'b.png' in place of a list"),
-        ([PICTURE, PICTURE], 2, "in place of a list of pictures"),
+        ([IMAGE, IMAGE], 2, "in place of a list of images"),
         (np.zeros((2, 4, 4, 3)), 2, r"got an array of shape \(4, 4, 3\) in place of a list"),
         (["a.png"], 0, "in place of a list"),
-        ([["a.png"]], 2, "got 2 prompts and 1 lists of pictures; give one for each"),
+        ([["a.png"]], 2, "got 2 prompts and 1 lists of images; give one for each"),
         ([[], [], []], 2, "got 2 prompts and 3 lists"),
         ([["a.png"], []], 1, "got 1 prompts and 2 lists"),
         ([], 2, "got 2 prompts and 0 lists"),
@@ -287,16 +287,16 @@ def test_several_prompts_have_lists_of_their_own():
 )
 def test_lists_that_leave_it_open_are_refused(images, prompts, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
-        pictures.per_prompt(images, prompts, "generate", "prompts and")
+        image_inputs.per_prompt(images, prompts, "generate", "prompts and")
     assert "\n" not in str(error.value)
 
 
-def test_a_prompt_takes_a_picture_by_itself(processor):
+def test_a_prompt_takes_an_image_by_itself(processor):
     alone, listed = processor.prompt("a", PIXELS), processor.prompt("a", [PIXELS])
-    assert alone.token_ids == listed.token_ids and len(alone.pictures) == len(listed.pictures) == 1
-    assert processor.prompt("a", None).pictures == processor.question_prompt("a", ()).pictures == ()
-    assert processor.question_prompt("a", PICTURE).token_ids == processor.question_prompt("a", [PICTURE]).token_ids
-    assert isinstance(processor.pictures([PIXELS])[0], Picture) and processor.pictures(CROPS) == (CROPS,)
+    assert alone.token_ids == listed.token_ids and len(alone.images) == len(listed.images) == 1
+    assert processor.prompt("a", None).images == processor.question_prompt("a", ()).images == ()
+    assert processor.question_prompt("a", IMAGE).token_ids == processor.question_prompt("a", [IMAGE]).token_ids
+    assert isinstance(processor.images([PIXELS])[0], LazyImage) and processor.images(CROPS) == (CROPS,)
     assert processor.crops(PIXELS).size_px == (7, 5) and processor.crops(CROPS) is CROPS
 
 
