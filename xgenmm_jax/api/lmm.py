@@ -28,7 +28,7 @@ from xgenmm_jax.training.sharding import axis_rules, put_rows, row_sharding, sha
 Rows = Sequence[Ids] | np.ndarray | object
 """A row may be a list or an array of any integers."""
 Images = Sequence[Sequence[Image] | None] | Sequence[Image] | None | object
-"""For each row or prompt its images; for a single one also a flat list of them (`images.per_prompt`)."""
+"""For each row or prompt its images; for a single one also a flat list of them (`image_inputs.per_prompt`)."""
 Prompts = Sequence[str | Ids | Prompt] | np.ndarray | object
 """Questions, ids with one `<image>` id an image, or what `LMM.prompt` gives."""
 StopIds = Sequence[int] | int | None | object
@@ -101,7 +101,7 @@ class LMM:
     ) -> Output:
         """One pass over rows of ids, each with one `<image>` id an image.
 
-        images: for each row its images, whatever of them `images.Image` names; of a single row also a flat list.
+        images: for each row its images, whatever of them `image_inputs.Image` names; of a single row also a flat list.
         labels: for each row the token itself where it is a target, -100 elsewhere; by default every token but pads,
         `<image>` and the other decoupled ids. probe: intermediates to keep, one or several of `probe_names`.
 
@@ -150,7 +150,7 @@ class LMM:
         `Decoding(num_beams=5)` searches.
 
         prompts: questions, or ids with one `<image>` id an image. images: for each prompt its images, whatever of
-        them `images.Image` names, None for none; of a single prompt also a flat list. max_new_tokens: in place of
+        them `image_inputs.Image` names, None for none; of a single prompt also a flat list. max_new_tokens: in place of
         `decoding.max_new_tokens`. chat_template: as `prompt`. stream: True gives the answer to a single prompt in
         pieces, while it is written. stop_ids: ends of an answer, one or several; by default `<|end|>`,
         `<|endofchunk|>` and `<|endoftext|>`; of none, `()`, only the limit ends it.

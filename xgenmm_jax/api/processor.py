@@ -44,11 +44,11 @@ class Processor:
         views = anyres.crops(opened.load(), self.anyres)
         return Crops(anyres.normalized(views, self.pixel_mean, self.pixel_std), opened.size_px)
 
-    def opened(self, image: Image) -> LazyImage | Crops:
+    def image(self, image: Image) -> LazyImage | Crops:
         """The image in a file, its bytes, a PIL image or an array, not cut yet; what is cut already stays as it is.
 
         A PIL image is read at its current frame. Raises ValueError where it is no image
-        (`images.readable`).
+        (`image_inputs.readable`).
         """
         image = image_inputs.readable(image)
         if isinstance(image, LazyImage | Crops):
@@ -59,7 +59,7 @@ class Processor:
             return image_from_bytes(image, "in bytes", official=self.official_images)
         return image_from_image(image, f"the {image.format or 'PIL'} image", official=self.official_images)
 
-    def image_inputs(self, images: Sequence[Image] | Image | None) -> tuple[LazyImage | Crops, ...]:
+    def images(self, images: Sequence[Image] | Image | None) -> tuple[LazyImage | Crops, ...]:
         """Those of one prompt: of a list, of one image alone, or of None, which is none."""
         return tuple(map(self.image, image_inputs.as_list(images)))
 
