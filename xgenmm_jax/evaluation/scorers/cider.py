@@ -79,7 +79,7 @@ def best_constant(references: Mapping[str, Sequence[str]]) -> str:
         for index, products in dots.items():
             truth, share = truths[index]
             norms = zip(products, guess.norms, truth.norms, strict=True)
-            cosines = sum(product / (a * b) for product, a, b in norms if a and b)
+            cosines = sum(dot / (a * b) for dot, a, b in norms if a and b)
             result += share * cosines * _length_penalty(guess, truth)
         return result
 
