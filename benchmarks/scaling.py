@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling                          # a small model, real numbers of tokens, on a processor
     python -m benchmarks.scaling --size 4b --rounds 2     # on an H100 or H200
-    python -m benchmarks.scaling --image docs/pictures/scaling.png --json scaling.json
+    python -m benchmarks.scaling --plot docs/pictures/scaling.png --json scaling.json
 
 The training step of `train`, whole and on one device. Three sweeps, every number of tokens the paper's: 729 patches and
 128 vision tokens a crop.
@@ -114,8 +114,8 @@ def main(argv: list[str] | None = None) -> int:
         },
     }
     print_lines(result)
-    if arguments.image:
-        draw(measured, lines, f"{device.kind}, {model.dtype}", arguments.image)
+    if arguments.plot:
+        draw(measured, lines, f"{device.kind}, {model.dtype}", arguments.plot)
     if arguments.json:
         files.write_whole(arguments.json, json.dumps(result, indent=2) + "\n")
     return 0
@@ -129,7 +129,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--most-images", type=int)
     parser.add_argument("--most-length", type=int)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--image", type=Path, help="where the plot goes, a PNG")
+    parser.add_argument("--plot", type=Path, help="where the plot goes, a PNG")
     parser.add_argument("--json", type=Path, help="where the figures go")
     arguments = parser.parse_args(argv)
     most = {sweep: getattr(arguments, f"most_{sweep}") for sweep in POINTS}

@@ -9,7 +9,7 @@ Expected: no number of the paper's; the page of `make demo` shows its own.
 No model before has said a word of a refusal. The chosen answer's own loss teaches to pronounce it: with a quarter of
 its weight and 85 steps one refusal in six came out as "It that. It is that"
 (docs/log/preference_tuning.md#the-chosen-answer-has-to-be-taught). A beta of 0.5 keeps closer to what the model knew
-than 0.1 does (docs/log/preference_tuning.md#a-larger-beta-forgets-less). Since the dangerous object alone decides, and no
+than 0.1 does (docs/log/preference_tuning.md#a-larger-beta-forgets-less). Since the dangerous object alone decides, no
 longer its frame, these settings teach no refusal, and stronger ones cost what the model knows
 (docs/log/preference_tuning.md#refusing-by-the-object-alone).
 """

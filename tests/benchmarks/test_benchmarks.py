@@ -283,7 +283,7 @@ def test_decode_runs_without_torch(quick, tmp_path):
 def test_scaling_runs_and_draws(quick, tmp_path):
     file, image = tmp_path / "scaling.json", tmp_path / "scaling.png"
     small = ["--sweeps", "crops", "--most-crops", "3", "--rounds", "1"]
-    assert scaling.main([*small, "--json", str(file), "--image", str(image)]) == 0
+    assert scaling.main([*small, "--json", str(file), "--plot", str(image)]) == 0
     crops = json.loads(file.read_text())["sweeps"]["crops"]
     assert [point["crops"] for point in crops["points"]] == [1, 3]
     assert [point["tokens"] for point in crops["points"]] == [384, 640]

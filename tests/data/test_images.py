@@ -28,7 +28,7 @@ def read(data: bytes | PIL.Image.Image, official: bool = False) -> np.ndarray:
     if isinstance(data, bytes):
         opened = images.image_from_bytes(data, "it", official=official)
     else:
-        opened = images.image_from_image(data, official=official)
+        opened = images.image_from_pil(data, official=official)
     image = opened.load()
     assert image.mode == "RGB" and image.size == opened.size_px
     return np.asarray(image)
@@ -130,7 +130,7 @@ def test_numbers_that_mean_no_brightness_are_one_sentence(numbers, what):
     with pytest.raises(ValueError, match=f"image: it holds .*{what}"):
         read(encoded(image, "TIFF"))
     with pytest.raises(ValueError, match=f"image: the image holds .*{what}"):
-        images.image_from_image(image)
+        images.image_from_pil(image)
 
 
 PHOTO = PIL.Image.fromarray(np.kron(np.arange(6).reshape(3, 2, 1), np.ones((8, 8, 3))).astype(np.uint8) * 40)
@@ -167,7 +167,7 @@ def test_an_image_that_was_turned_is_not_turned_again():
     """Its EXIF stayed in `info`, so that a notebook which handed the loaded image on had it lying down again."""
     data = encoded(PHOTO, "JPEG", exif=with_orientation(6))
     once = images.image_from_bytes(data, "it").load()
-    assert once.size == (24, 16) == images.image_from_image(once).load().size
+    assert once.size == (24, 16) == images.image_from_pil(once).load().size
 
 
 def test_an_orientation_behind_the_pixels_or_in_xmp_is_found():
@@ -258,14 +258,14 @@ def test_a_pil_image_is_taken_as_it_is_now():
     with PIL.Image.open(io.BytesIO(data)) as moving:
         for number in range(3):
             moving.seek(number)
-            taken.append(images.image_from_image(moving))
+            taken.append(images.image_from_pil(moving))
     assert [opened.load().getpixel((0, 0))[0] for opened in taken] == [3, 9, 27]
     assert read(data)[0, 0, 0] == 3
     image = PIL.Image.new("RGB", (2, 2), "red")
-    opened = images.image_from_image(image)
+    opened = images.image_from_pil(image)
     image.putpixel((0, 0), (0, 0, 255))
     assert opened.load().getpixel((0, 0)) == (255, 0, 0)
     noted = PIL.Image.new("RGB", (8, 4), "red")
     noted.getexif()[0x0112] = 6
-    assert images.image_from_image(noted).size_px == (4, 8)
+    assert images.image_from_pil(noted).size_px == (4, 8)
     assert noted.size == (8, 4) and noted.getexif()[0x0112] == 6

@@ -4,7 +4,7 @@
     lmm.processor, lmm.params, lmm.config
     out = lmm.forward([lmm.processor.prompt("How many?", ["a.png"]).token_ids], [["a.png"]], probe=("decoder/layers",))
     lmm.generate(["How many red shapes are there?"], images=[["a.png"]], max_new_tokens=20)
-    lmm.generate(["Describe the image."], images=[["a.png"]], decoding=Decoding(temperature=0.7, top_p=0.9, seed=3))
+    lmm.generate(["Describe the picture."], images=[["a.png"]], decoding=Decoding(temperature=0.7, top_p=0.9, seed=3))
 
 These names are stable: what is here keeps its meaning. `xgenmm_jax` re-exports them.
 """

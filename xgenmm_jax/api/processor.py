@@ -9,7 +9,7 @@ from xgenmm_jax.api import image_inputs
 from xgenmm_jax.api.image_inputs import Image
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.images import image_from_bytes, image_from_image, open_image
+from xgenmm_jax.data.images import image_from_bytes, image_from_pil, open_image
 from xgenmm_jax.data.records import Crops, LazyImage, Turn
 from xgenmm_jax.data.text import chat, prompts
 from xgenmm_jax.data.text.chat import ChatStyle
@@ -57,7 +57,7 @@ class Processor:
             return open_image(image, official=self.official_images)
         if isinstance(image, bytes):
             return image_from_bytes(image, "in bytes", official=self.official_images)
-        return image_from_image(image, f"the {image.format or 'PIL'} image", official=self.official_images)
+        return image_from_pil(image, f"the {image.format or 'PIL'} image", official=self.official_images)
 
     def images(self, images: Sequence[Image] | Image | None) -> tuple[LazyImage | Crops, ...]:
         """Those of one prompt: of a list, of one image alone, or of None, which is none."""

@@ -58,10 +58,10 @@ def image_from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, of
     return _image(data, name, max_pixels, official)
 
 
-def image_from_image(
+def image_from_pil(
     image: PIL.Image.Image, name: str = "the image", max_pixels: int = MAX_PIXELS, *, official: bool = False
 ) -> LazyImage:
-    """The image in a PIL image of any mode, as it is now; what becomes of the image later does not reach it.
+    """The image in a PIL image of any mode, as it is now; later changes of it do not count.
 
     Raises ValueError as `open_image` and its `load`.
     """

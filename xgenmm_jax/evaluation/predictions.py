@@ -93,7 +93,7 @@ def write_metrics(metrics: Metrics, answers: int, path: Path) -> None:
 def write_predictions(predictions: Iterable[Prediction], folder: Path, examples: int = 6) -> None:
     """answers.jsonl with every prediction; examples/ with the images of a few of each task, right and wrong ones.
 
-    A line whose images were kept names them under "images", MOST_IMAGES at most. What an earlier evaluation left is
+    A line whose images were kept names them under "pictures", MOST_IMAGES at most. What an earlier evaluation left is
     replaced when all is written.
     """
 

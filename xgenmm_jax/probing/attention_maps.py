@@ -105,7 +105,7 @@ def whole_shown(lmm: LMM, image: Image, layer: int | None = None) -> PIL.Image.I
 
 
 def decoded(lmm: LMM, image: Image) -> LazyImage:
-    """The image with its pixels. Raises ValueError for `Crops`, which have no image any more."""
+    """The image with its pixels. Raises ValueError for `Crops`, which are cut already."""
     opened = lmm.processor.image(image)
     if isinstance(opened, Crops):
         raise ValueError("probing: got Crops, which cannot be drawn; give the image itself.")

@@ -150,7 +150,7 @@ def read_settings(file: Path, remedy: str) -> dict[str, Any]:
         raise ValueError(
             f"'{file}' was written before the format of runs changed (version {version}, wanted {FORMAT_VERSION}); "
             f"read it with commit {commit} (git checkout {commit}), or start another run from its parameters "
-            f"(--initialize.run '{file.parent}' --workdir NEW)."
+            f"(xgenmm train FILE --initialize.run '{file.parent}' --workdir NEW)."
         )
     raise ValueError(
         f"'{file}': got version {brief(version)}, wanted {FORMAT_VERSION}; read it with the commit that the file "

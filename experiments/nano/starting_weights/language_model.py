@@ -4,7 +4,7 @@ Command: make starting-weights, or
 xgenmm train experiments/nano/starting_weights/language_model.py --workdir runs/weights/language_model
 (about 23 minutes on 2 cores).
 `language_model_finding` continues, then `language_model_naming`.
-No pixel is seen: each cell of an image is the sum of the names of what lies in it (`data.synthetic.word_images`).
+No pixel is seen: each cell of an image is the sum of the names of what lies in it (`nano/world/symbolic_images.py`).
 Text alone taught this model its words and never to look anything up
 (docs/log/language_model.md#text-alone-teaches-no-lookup).
 """

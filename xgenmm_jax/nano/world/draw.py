@@ -133,12 +133,12 @@ def lazy_image(scene: Scene) -> LazyImage:
 
 
 def scene_of(image: LazyImage) -> Scene:
-    """The scene of an image that `image` gave.
+    """The scene of an image that `lazy_image` gave.
 
     Raises:
         ValueError: it is another image.
     """
     painter = image.load
     if not (isinstance(painter, functools.partial) and painter.func is draw):
-        raise ValueError(f"scene: got a picture of {image.size_px} pixels that is not drawn; wanted an embedded one.")
+        raise ValueError(f"scene: got an image of {image.size_px} pixels that is not drawn; wanted an embedded one.")
     return painter.args[0]

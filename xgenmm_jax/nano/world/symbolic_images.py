@@ -65,7 +65,7 @@ def in_words(scene: Scene) -> LazyImage:
 
 
 def cell_words(scene: Scene) -> list[list[str]]:
-    """For each cell, row by row, its words: `["image", "red", "star", "top", "left"]`; `["image"]` if empty."""
+    """For each cell, row by row, its words: `["picture", "red", "star", "top", "left"]`; `["picture"]` if empty."""
     cells: list[list[str]] = [["picture", *(["frame"] if scene.frame else [])] for _ in range(CELLS * CELLS)]
     for thing in scene.things:
         if thing.kind == "text":
