@@ -14,7 +14,7 @@ from xgenmm_jax.data.records import Record
 class Records(Protocol):
     """The records of an opened source, any of them at any time, from any thread.
 
-    One that leaves entries out when it is opened says so in `left_out`, a tuple of `quarantine.Skip`.
+    One that leaves entries out when it is opened says so in `left_out`, a tuple of `errors.Skip`.
     """
 
     name: str

@@ -17,10 +17,11 @@ import numpy as np
 from xgenmm_jax.batch import ArrayLike
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.errors import Skip, SourceError, is_of_a_record
 from xgenmm_jax.data.records import Caption
 from xgenmm_jax.data.rows import order, quarantine
 from xgenmm_jax.data.rows.order import State
-from xgenmm_jax.data.rows.quarantine import SampleIds, Skip, SourceError
+from xgenmm_jax.data.rows.quarantine import SampleIds
 from xgenmm_jax.data.source import Records, Source
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.flops import attention, linear, vision_flops
@@ -234,7 +235,7 @@ def _make(
             reason = quarantine.BAD_IMAGE
             pixels[number] = anyres.crops(record.image.load(), view)[0]
         except Exception as error:
-            if not quarantine.is_of_a_record(error):
+            if not is_of_a_record(error):
                 error.add_note(f"Raised at {record_id} of {source.name}.")
                 raise
             skipped.append(quarantine.skip_of(error, source.name, getattr(error, "record", record_id), reason))

@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from xgenmm_jax.data.errors import RecordError, SourceError, is_of_a_record
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.records import Turn
 from xgenmm_jax.data.rows import quarantine
@@ -142,9 +143,9 @@ def test_ids_may_be_numbers_and_repeat(folder):
 def test_an_image_that_cannot_be_opened_names_the_record(folder, image):
     """A missing file of a published mixture was told without saying which entry names it."""
     source = opened(folder, [GOOD | {"id": "r37", "image": image}])
-    with pytest.raises(quarantine.RecordError, match="r37") as error:
+    with pytest.raises(RecordError, match="r37") as error:
         source.record(0, RNG)
-    assert quarantine.is_of_a_record(error.value)
+    assert is_of_a_record(error.value)
 
 
 def lines(folder, data: bytes, name: str = "data.jsonl") -> Source:
@@ -175,13 +176,13 @@ def test_lone_surrogates_become_text(folder):
     ],
 )
 def test_files_that_are_no_json_are_one_sentence(folder, data, said):
-    with pytest.raises(quarantine.SourceError, match=said):
+    with pytest.raises(SourceError, match=said):
         lines(folder, data)
 
 
 def test_a_json_file_that_is_no_list_is_one_sentence(folder):
     (folder / "data.json").write_text('{"data": []}')
-    with pytest.raises(quarantine.SourceError, match="holds a dict; wanted a list"):
+    with pytest.raises(SourceError, match="holds a dict; wanted a list"):
         LlavaJson(str(folder / "data.json"), str(folder)).open()
 
 

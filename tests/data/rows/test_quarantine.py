@@ -15,6 +15,7 @@ import pytest
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.errors import RecordError, Skip, SourceError
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Conversation, Document, LazyImage, Preference, Sample, Turn
@@ -22,7 +23,7 @@ from xgenmm_jax.data.rows import build, loader, quarantine
 from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
 from xgenmm_jax.data.rows.loader import HostBatch
 from xgenmm_jax.data.rows.packing import RowConfig
-from xgenmm_jax.data.rows.quarantine import RecordError, SampleIds, Skip, SourceError
+from xgenmm_jax.data.rows.quarantine import SampleIds
 from xgenmm_jax.data.rows.window import open_sources, plan_window
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer

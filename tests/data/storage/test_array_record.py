@@ -13,10 +13,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from xgenmm_jax.data.errors import RecordError, SourceError
 from xgenmm_jax.data.readers import records
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Caption, Conversation, Document, LazyImage, Turn
-from xgenmm_jax.data.rows.quarantine import RecordError, SourceError
 from xgenmm_jax.data.storage import array_record
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(array_record.__file__).parents[3])}

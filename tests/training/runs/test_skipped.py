@@ -16,10 +16,10 @@ import PIL.Image
 import pytest
 import tiny_run
 
+from xgenmm_jax.data.errors import Skip
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.rows.order import State
-from xgenmm_jax.data.rows.quarantine import Skip
 from xgenmm_jax.training.config import CheckpointConfig, TrainConfig
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import ProgressBar, read_metrics

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from xgenmm_jax.data import source_paths
+from xgenmm_jax.data.errors import RecordError, Skip, SourceError
 from xgenmm_jax.data.images import open_image
 from xgenmm_jax.data.records import Conversation, Turn
-from xgenmm_jax.data.rows.quarantine import RecordError, Skip, SourceError, in_words
+from xgenmm_jax.data.rows.quarantine import in_words
 from xgenmm_jax.data.source import Records
 from xgenmm_jax.data.text.chat import check_turns
 from xgenmm_jax.files import json_lines, read_json

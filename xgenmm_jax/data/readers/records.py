@@ -16,9 +16,9 @@ from typing import Any, get_args
 import numpy as np
 
 from xgenmm_jax.data import source_paths
+from xgenmm_jax.data.errors import RecordError, SourceError
 from xgenmm_jax.data.images import image_from_bytes
 from xgenmm_jax.data.records import Caption, Conversation, Document, LazyImage, Preference, Record, Role, Turn
-from xgenmm_jax.data.rows.quarantine import RecordError, SourceError
 from xgenmm_jax.data.source import Records
 from xgenmm_jax.data.storage import array_record
 from xgenmm_jax.files import parse_json, without_surrogates

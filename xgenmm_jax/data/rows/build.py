@@ -13,10 +13,11 @@ import numpy as np
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes, Layout
+from xgenmm_jax.data.errors import Skip, is_of_a_record
 from xgenmm_jax.data.records import Sample
 from xgenmm_jax.data.rows import packing
 from xgenmm_jax.data.rows.packing import RowConfig, Size
-from xgenmm_jax.data.rows.quarantine import BAD_IMAGE, Skip, is_of_a_record, skip_of
+from xgenmm_jax.data.rows.quarantine import BAD_IMAGE, skip_of
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 CropPixels = UInt8[np.ndarray, "_ S S 3"] | Float32[np.ndarray, "_ S S 3"]

@@ -16,10 +16,11 @@ import grain
 import numpy as np
 
 from xgenmm_jax.batch import Batch
+from xgenmm_jax.data.errors import Skip, SourceError
 from xgenmm_jax.data.rows import build, quarantine
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import State
-from xgenmm_jax.data.rows.quarantine import SampleIds, Skip, SourceError
+from xgenmm_jax.data.rows.quarantine import SampleIds
 from xgenmm_jax.data.rows.window import Window, open_sources, plan_window
 from xgenmm_jax.data.source import Records
 from xgenmm_jax.data.text.tokenizer import Tokenizer

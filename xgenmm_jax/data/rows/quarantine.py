@@ -6,9 +6,9 @@ ends it: a missing shard, a machine without memory or descriptors, a sample that
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-import errno
 import logging
-from typing import NamedTuple
+
+from xgenmm_jax.data.errors import Skip, SourceError
 
 LOG = logging.getLogger(__name__)
 
@@ -21,47 +21,6 @@ image of it cannot be decoded. Sources have further ones for what they leave out
 
 MOST_LOGGED = 50
 """Records of one source and reason that are logged one by one; a run keeps all of them in its folder."""
-
-# Errors of the machine, not of a record: the same record may be read a moment later, or on another host.
-_MACHINE = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EMFILE", "ENFILE", "ENOMEM", "EIO", "ENOSPC", "ESTALE", "ETIMEDOUT", "EAGAIN", "EINTR", "ENOTCONN", "ENODEV",
-        "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED",
-        "EREMOTEIO",
-    )
-    if hasattr(errno, name)
-)  # fmt: skip
-
-
-class SourceError(ValueError):
-    """A source as a whole cannot be read: no record of it is to blame, and a run does not go on without it."""
-
-
-class RecordError(ValueError):
-    """A record that cannot be used, and its id."""
-
-    def __init__(self, record: str, cause: object):
-        super().__init__(record, cause)
-        self.record = record
-
-    def __str__(self) -> str:
-        return f"data: {self.args[0]}: {self.args[1]}"
-
-
-class Skip(NamedTuple):
-    """Something that is left out."""
-
-    source: str
-    record: str
-    """Its id, or the first of `count`."""
-    reason: str
-    """One of few, by which they are counted."""
-    detail: str
-    """The error: what is wrong, and with which file."""
-    count: int = 1
-    at_opening: bool = False
-    """Whether the source left it out when it was opened: it is not drawn at all, in no epoch."""
 
 
 class SampleIds(list[str]):
@@ -77,18 +36,6 @@ class SampleIds(list[str]):
         ids = cls(rows)
         ids.skipped = tuple(skipped)
         return ids
-
-
-def is_of_a_record(error: BaseException) -> bool:
-    """Whether an error of reading, tokenising, measuring or decoding a record says that this record is bad."""
-    if isinstance(error, SourceError) or not isinstance(error, ValueError | OSError):
-        return False
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _MACHINE:
-            return False
-        cause = cause.__cause__
-    return True
 
 
 def skip_of(error: Exception, source: str, record: str, reason: str) -> Skip:

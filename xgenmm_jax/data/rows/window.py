@@ -3,12 +3,12 @@
 import dataclasses
 from typing import NamedTuple
 
+from xgenmm_jax.data.errors import Skip, is_of_a_record
 from xgenmm_jax.data.records import Sample
 from xgenmm_jax.data.rows import order, packing, quarantine
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import Draw
 from xgenmm_jax.data.rows.packing import Size
-from xgenmm_jax.data.rows.quarantine import Skip
 from xgenmm_jax.data.source import Records
 from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.tokenizer import Tokenizer
@@ -65,7 +65,7 @@ def _sample(config: DataConfig, source: Records, draw: Draw, tokenizer: Tokenize
         sample = chat.sample(record, tokenizer, config.chat)
         layouts = packing.layouts_of(sample.images, config.anyres)
     except Exception as error:
-        if not quarantine.is_of_a_record(error):
+        if not is_of_a_record(error):
             error.add_note(f"Raised at {record_id} of {source.name}.")
             raise
         return quarantine.skip_of(error, source.name, getattr(error, "record", record_id), reason)

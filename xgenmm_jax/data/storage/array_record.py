@@ -24,7 +24,7 @@ import weakref
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from xgenmm_jax.data.rows.quarantine import SourceError
+from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.source_paths import literal_first
 from xgenmm_jax.files import read_json, write_whole
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from xgenmm_jax.data.rows.quarantine import Skip
+from xgenmm_jax.data.errors import Skip
 from xgenmm_jax.files import whole_json_lines, write_whole
 
 

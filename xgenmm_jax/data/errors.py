@@ -1,0 +1,57 @@
+"""Data that cannot be used: errors of a source or of a record, and the `Skip` that a run counts and writes down."""
+
+import errno
+from typing import NamedTuple
+
+# Errors of the machine, not of a record: the same record may be read a moment later, or on another host.
+_MACHINE = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EMFILE", "ENFILE", "ENOMEM", "EIO", "ENOSPC", "ESTALE", "ETIMEDOUT", "EAGAIN", "EINTR", "ENOTCONN", "ENODEV",
+        "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED",
+        "EREMOTEIO",
+    )
+    if hasattr(errno, name)
+)  # fmt: skip
+
+
+class SourceError(ValueError):
+    """A source as a whole cannot be read: no record of it is to blame, and a run does not go on without it."""
+
+
+class RecordError(ValueError):
+    """A record that cannot be used, and its id."""
+
+    def __init__(self, record: str, cause: object):
+        super().__init__(record, cause)
+        self.record = record
+
+    def __str__(self) -> str:
+        return f"data: {self.args[0]}: {self.args[1]}"
+
+
+class Skip(NamedTuple):
+    """Something that is left out."""
+
+    source: str
+    record: str
+    """Its id, or the first of `count`."""
+    reason: str
+    """One of few, by which they are counted."""
+    detail: str
+    """The error: what is wrong, and with which file."""
+    count: int = 1
+    at_opening: bool = False
+    """Whether the source left it out when it was opened: it is not drawn at all, in no epoch."""
+
+
+def is_of_a_record(error: BaseException) -> bool:
+    """Whether an error of reading, tokenising, measuring or decoding a record says that this record is bad."""
+    if isinstance(error, SourceError) or not isinstance(error, ValueError | OSError):
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _MACHINE:
+            return False
+        cause = cause.__cause__
+    return True
