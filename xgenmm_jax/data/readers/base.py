@@ -1,0 +1,48 @@
+"""What a reader is: a frozen dataclass that turns one published record into one of the project, without any I/O."""
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+from xgenmm_jax.data.records import Record
+from xgenmm_jax.data.storage.base import Raw
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Options of reading a family of data sets; a class of `data/readers/`, or of an experiment's file.
+
+    label: names the reader in the index, in messages and, where the source has no name, the source.
+    """
+
+    label: ClassVar[str]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields without which nothing can be read; where a table lacks one, the run ends before its first step."""
+        ...
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Fields that are read where they are there."""
+        ...
+
+    def choices(self, raw: Raw) -> int:
+        """How many texts the record has to choose from, 1 for most. Which one is drawn is the order's to say."""
+        ...
+
+    def read(self, raw: Raw, choice: int) -> Record:
+        """The record with one of its texts; images are opened by their headers, not decoded.
+
+        Raises RecordError (or ValueError) where it is not of the published form, which costs this record alone.
+        """
+        ...
+
+
+class OneChoice:
+    """Base of readers whose records have one text."""
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        return ()
+
+    def choices(self, raw: Raw) -> int:
+        return 1
