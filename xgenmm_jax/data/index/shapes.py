@@ -15,7 +15,7 @@ from xgenmm_jax.data.records import LazyImage, Sample
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 DOCUMENT, TEXT, CONVERSATION, PAIR, BAD = range(5)
-"""Kinds of samples. A DOCUMENT has images, may be cut anywhere but inside an image, and one more token, the end of text,
+"""Kinds of samples. A DOCUMENT has images and may be cut anywhere but inside one; one more token, the end of text,
 stands behind its last piece; TEXT is the same without images, its end of text inside its piece; a CONVERSATION is cut
 behind answers alone, a PAIR never. BAD: a record that gives no sample."""
 

@@ -92,6 +92,7 @@ class Located(NamedTuple):
     refused: tuple[Refused, ...] = ()
 
 
+@runtime_checkable
 class Shard(Protocol):
     """An open shard, any record at any time, from any thread."""
 

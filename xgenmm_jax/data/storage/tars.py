@@ -1,0 +1,150 @@
+"""Tars of samples, as webdataset and img2dataset write them: a sample's members stand together, named KEY.SUFFIX.
+
+A tar is walked once for where its samples lie; after that a sample is one read of one range, in which the members'
+headers are read again. Nothing is ever written to a disk.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+import io
+import tarfile
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from xgenmm_jax.data.errors import RecordError, SourceError
+from xgenmm_jax.data.storage import files
+from xgenmm_jax.data.storage.base import Located, Raw, Refused
+
+SUFFIXES = (
+    "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "txt", "json", "cls", "pdf", "ocr", "npy",
+)  # fmt: skip
+"""Where a key has dots, a name is split at the last of these suffixes; else at its first dot, as webdataset does.
+"arXiv_src_1003_wds/astro-ph.0405083.json" is the json of "astro-ph.0405083"."""
+
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Tars:
+    """Tars that match a pattern, "data/{0000..0999}.tar"; a sample's fields are its members' bytes by suffix."""
+
+    pattern: str
+
+    PATH_FIELDS: ClassVar[tuple[str, ...]] = ("pattern",)
+
+    def shards(self) -> tuple[str, ...]:
+        return files.matching(self.pattern, (".tar",))
+
+    def size(self, shard: str) -> int:
+        return files.size(shard)
+
+    def locate(self, shard: str) -> Located:
+        """Raises SourceError where the tar is cut off, or is none."""
+        offsets, sizes, refused = [], [], []
+        with files.stream(shard) as file:
+            for sample in _samples(file, shard, refused):
+                offsets.append(sample.offset)
+                sizes.append(sample.size)
+        arrays = {"offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
+        return Located(len(offsets), arrays, tuple(refused))
+
+    def open(self, shard: str, located: Located, fields: tuple[str, ...]) -> "TarShard":
+        return TarShard(shard, located)
+
+
+class TarShard:
+    """Samples of one tar by number."""
+
+    def __init__(self, path: str, located: Located):
+        self._path, self._located = path, located
+
+    def __len__(self) -> int:
+        return self._located.records
+
+    def read(self, index: int) -> Raw:
+        """Raises RecordError where other members stand there than when the tar was walked."""
+        name = f"{files.base_name(self._path)}[{index}]"
+        offset, size = (int(self._located.arrays[field][index]) for field in ("offset", "size"))
+        data = files.read(self._path, offset, size)
+        try:
+            [sample] = _samples(io.BytesIO(data), name, [], is_part=True)
+        except (ValueError, tarfile.TarError) as error:
+            raise RecordError(name, f"it is no sample of a tar ({error}); index the source again") from error
+        return Raw(f"{files.base_name(self._path)}/{sample.key}", sample.members)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class _Sample(NamedTuple):
+    key: str
+    offset: int
+    size: int
+    members: dict[str, bytes]  # empty while a tar is walked
+
+
+def _samples(file: io.IOBase, name: str, refused: list[Refused], is_part: bool = False) -> Iterator[_Sample]:
+    """The samples of a tar in their order; members that are refused are no part of any.
+
+    is_part: the range of one sample, whose members are read.
+    """
+    key, first, end, stop, members = None, 0, 0, 0, {}
+    suffixes: set[str] = set()
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                stop = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
+                reason = _why_not(member)
+                if reason is not None:
+                    refused.append(Refused(member.name[:300], reason))
+                    continue
+                member_key, suffix = split(member.name)
+                if member_key != key or suffix in suffixes:
+                    if key is not None:
+                        yield _Sample(key, first, end - first, members)
+                    key, first, members, suffixes = member_key, member.offset, {}, set()
+                suffixes.add(suffix)
+                end = stop
+                if is_part:
+                    members[suffix] = tar.extractfile(member).read()
+                tar.members = []  # tarfile would remember every member of a large tar
+            if not is_part:
+                _check_end(file, stop, name)
+    except tarfile.TarError as error:
+        raise SourceError(f"data: '{name}' is no whole tar ({error}); copy it again.") from error
+    if key is not None:
+        yield _Sample(key, first, end - first, members)
+
+
+def _why_not(member: tarfile.TarInfo) -> str | None:
+    """Why a member is no file of a sample."""
+    if member.issym() or member.islnk():
+        return "a link"
+    if member.isdir():
+        return "a folder"
+    if not member.isreg():
+        return "a device"
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        return "a name that leads out of its folder"
+    if "." not in member.name.rsplit("/", 1)[-1].lstrip("."):
+        return "a name without a suffix"
+    return None
+
+
+def _check_end(file: io.IOBase, end: int, name: str) -> None:
+    """Raises SourceError unless a block of zeros stands behind the last member, as at the end of every whole tar."""
+    file.seek(end)
+    if file.read(_BLOCK) != bytes(_BLOCK):
+        raise SourceError(f"data: '{name}' ends behind {end:,} bytes without the end mark of a tar; copy it again.")
+
+
+def split(name: str) -> tuple[str, str]:
+    """Key and suffix of a member: "00012/a.seg.png" -> ("00012/a", "seg.png"), "astro-ph.04.json" -> (.., "json")."""
+    folder, _, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    head, _, last = base.rpartition(".")
+    has_number = any(part[:1].isdigit() for part in head.split(".")[1:])
+    if has_number and last.lower() in SUFFIXES:
+        stem, suffix = head, last
+    return (f"{folder}/{stem}" if folder else stem), suffix.lower()
