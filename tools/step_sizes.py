@@ -19,8 +19,7 @@ from xgenmm_jax.data import anyres
 from xgenmm_jax.data.rows import packing
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import Size
-from xgenmm_jax.data.rows.window import open_sources, plan_window
-from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window
 
 WINDOWS = 10
 STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
@@ -106,14 +105,11 @@ def assumed_windows(stage: str, data: DataConfig) -> list[tuple[list[Size], int]
 
 def own_windows(data: DataConfig) -> list[tuple[list[Size], int]]:
     """As `assumed_windows`, of the stage's own data."""
-    sources, tokenizer = open_sources(data), Tokenizer.load(data.tokenizer)
+    sources, measurer = open_sources(data), measurer_of(data)
     windows = []
     for window in range(WINDOWS):
-        rows = plan_window(data, sources, tokenizer, 0, window).rows
-        samples = [sample for row in rows for sample in row]
-        layouts = [packing.layouts_of(sample.images, data.anyres) for sample in samples]
-        sizes = [packing.measure(one, its, data.row) for one, its in zip(samples, layouts, strict=True)]
-        windows.append((sizes, len(rows)))
+        rows = plan_window(data, sources, measurer, 0, window).rows
+        windows.append(([planned.size for row in rows for planned in row], len(rows)))
     return windows
 
 

@@ -15,10 +15,9 @@ from random_parameters import random_parameters
 from safetensors import safe_open
 import tiny_run
 
-from xgenmm_jax.data.errors import SourceError
+from xgenmm_jax.data.errors import BAD_IMAGE, UNREADABLE, SourceError
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Caption, LazyImage
-from xgenmm_jax.data.rows import quarantine
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.nano.captioner import CaptionerConfig
@@ -157,8 +156,8 @@ def test_captions_that_cannot_be_read_leave_their_place_empty(config, tmp_path, 
         assert not rows.valid[is_gone].any() and not rows.pixels[is_gone].any() and rows.valid[~is_gone, 0].all()
     skipped = [(skip.record, skip.reason) for _, ids, _ in damaged for skip in ids.skipped]
     reasons = dict(skipped)
-    assert reasons.pop("c11") == reasons.pop("c30") == reasons.pop("c31") == quarantine.BAD_IMAGE
-    assert list(reasons.values()) == [quarantine.UNREADABLE] and "record 5 of" in list(reasons)[0]
+    assert reasons.pop("c11") == reasons.pop("c30") == reasons.pop("c31") == BAD_IMAGE
+    assert list(reasons.values()) == [UNREADABLE] and "record 5 of" in list(reasons)[0]
     assert len(skipped) > 4 and caplog.text.count("left out c11 of") == 1
     data = caption_data(config, captions(tmp_path, bad))
     halves = [take(data, 4, host=host, hosts=2) for host in (0, 1)]

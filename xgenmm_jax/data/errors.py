@@ -3,6 +3,20 @@
 import errno
 from typing import NamedTuple
 
+UNREADABLE = "unreadable record"
+UNUSABLE = "unusable record"
+NO_ROW = "too long for a row"
+BAD_IMAGE = "unreadable image"
+CUT_SHORT = "cut to a row"
+NOT_AS_INDEXED = "not as indexed"
+"""Reasons: the record or a file that it names cannot be read; its text and images make no sample; too_long="drop"; an
+image of it cannot be decoded; it is used without its end; its text or images have another size than its index says.
+Sources have further ones for what they leave out when they are opened."""
+
+NOT_BAD = frozenset({NO_ROW, CUT_SHORT})
+"""Reasons that say nothing against a record: the row is too short for it."""
+
+
 # Errors of the machine, not of a record: the same record may be read a moment later, or on another host.
 _MACHINE = frozenset(
     getattr(errno, name)
@@ -43,6 +57,8 @@ class Skip(NamedTuple):
     count: int = 1
     at_opening: bool = False
     """Whether the source left it out when it was opened: it is not drawn at all, in no epoch."""
+    shard: str = ""
+    """File of the source that holds it, where the source has shards."""
 
 
 def is_of_a_record(error: BaseException) -> bool:

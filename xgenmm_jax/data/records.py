@@ -48,11 +48,13 @@ class Document:
     """Images and text in any order, as on a web page. Without images: plain text.
 
     separator: between the end of an image's text and the next image; a newline in few-shot prompts.
+    dropped: images of the published document that could not be had and are not among the parts.
     """
 
     id: str
     parts: tuple[str | LazyImage, ...]
     separator: Literal["", "\n"] = ""
+    dropped: int = 0
 
 
 @dataclass(frozen=True)

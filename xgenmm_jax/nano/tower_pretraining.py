@@ -17,7 +17,7 @@ import numpy as np
 from xgenmm_jax.batch import ArrayLike
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.errors import Skip, SourceError, is_of_a_record
+from xgenmm_jax.data.errors import BAD_IMAGE, UNREADABLE, UNUSABLE, Skip, SourceError, is_of_a_record
 from xgenmm_jax.data.records import Caption
 from xgenmm_jax.data.rows import order, quarantine
 from xgenmm_jax.data.rows.order import State
@@ -223,16 +223,16 @@ def _make(
     ids, skipped = [], []
     for number, draw in enumerate(order.draws(weights, lengths, seed, start, count)):
         # `reason` follows the record through its stages, for what is told of one that fails.
-        source, record_id, reason = sources[draw.component], f"record {draw.record}", quarantine.UNREADABLE
+        source, record_id, reason = sources[draw.component], f"record {draw.record}", UNREADABLE
         try:
             record = source.record(draw.record, draw.rng(seed))
             record_id = record.id
             if not isinstance(record, Caption):
                 kind = type(record).__name__
                 raise SourceError(f"data: {record.id} is a {kind}; the tower trains on captions alone.")
-            reason = quarantine.UNUSABLE
+            reason = UNUSABLE
             tokens = [*tokenizer.encode_parts((record.text,)), tokenizer.eos_id][: config.tokens]
-            reason = quarantine.BAD_IMAGE
+            reason = BAD_IMAGE
             pixels[number] = anyres.crops(record.image.load(), view)[0]
         except Exception as error:
             if not is_of_a_record(error):

@@ -104,4 +104,4 @@ def test_long_texts_are_pieces_of_several_numbers(tokenizer, length):
 def test_a_side_that_no_size_can_tell_is_refused(tokenizer):
     sample = chat.sample(Caption("c", LazyImage((70_000, 8), lambda: None), "a red circle"), tokenizer)
     with pytest.raises(ValueError, match="70000 x 8 pixels, a side above 65,535"):
-        shapes.shapes_of([sample], tokenizer)
+        shapes.check_sides(sample)

@@ -9,13 +9,14 @@ import pytest
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.errors import CUT_SHORT, NO_ROW
 from xgenmm_jax.data.rows import loader, packing
 from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
 from xgenmm_jax.data.rows.loader import HostBatch
 from xgenmm_jax.data.rows.packing import RowConfig
-from xgenmm_jax.data.rows.window import open_sources, plan_window, size_of
+from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window
 from xgenmm_jax.data.text.chat import ChatStyle
-from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
+from xgenmm_jax.data.text.tokenizer import train_tokenizer
 from xgenmm_jax.nano.sources import Synthetic
 
 BATCHES = 5
@@ -90,14 +91,12 @@ def test_workers_do_not_change_the_rows(config, unbroken):
 
 
 def test_mixture_reaches_the_rows(config, unbroken):
-    tokenizer = Tokenizer.load(config.tokenizer)
-    window = plan_window(config, open_sources(config), tokenizer, 7, 0)
-    ids = [sample.id for row in window.rows for sample in row]
-    assert len(ids) == config.window and len(window.skipped) == 0
-    assert sum(id_.startswith("caption") for id_ in ids) in (26, 27)
+    window = plan_window(config, open_sources(config), measurer_of(config), 7, 0)
+    components = [sample.draw.component for row in window.rows for sample in row]
+    assert len(components) == config.window and len(window.skipped) == 0
+    assert components.count(0) in (26, 27) and window.drawn == (components.count(0), components.count(1))
     for row in window.rows:
-        sizes = [size_of(sample, config) for sample in row]
-        assert (np.sum(sizes, axis=0) <= packing.budget(config.row)).all()
+        assert (np.sum([sample.size for sample in row], axis=0) <= packing.budget(config.row)).all()
 
 
 def test_preference_pairs_share_rows_and_images(config):
@@ -133,6 +132,8 @@ def test_errors_come_before_the_first_batch_and_name_the_remedy(config):
 
 def test_what_no_row_holds_is_dropped_and_counted(config):
     config = dataclasses.replace(config, row=dataclasses.replace(config.row, length=24, too_long="drop"))
-    sources_, tokenizer = open_sources(config), Tokenizer.load(config.tokenizer)
-    window = plan_window(config, sources_, tokenizer, 7, 0)
-    assert 0 < len(window.skipped) == config.window - sum(map(len, window.rows))
+    window = plan_window(config, open_sources(config), measurer_of(config), 7, 0)
+    dropped = [skip for skip in window.skipped if skip.reason == NO_ROW]
+    assert 0 < len(dropped) == config.window - sum(map(len, window.rows))
+    cuts = [skip for skip in window.skipped if skip.reason == CUT_SHORT]
+    assert cuts and all("tokens and 0 images are cut off" in skip.detail for skip in cuts)

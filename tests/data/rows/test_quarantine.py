@@ -12,10 +12,11 @@ import re
 import numpy as np
 import PIL.Image
 import pytest
+from window_samples import window_samples
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.errors import RecordError, Skip, SourceError
+from xgenmm_jax.data.errors import BAD_IMAGE, NO_ROW, UNREADABLE, UNUSABLE, RecordError, Skip, SourceError
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Conversation, Document, LazyImage, Preference, Sample, Turn
@@ -24,7 +25,7 @@ from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
 from xgenmm_jax.data.rows.loader import HostBatch
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.rows.quarantine import SampleIds
-from xgenmm_jax.data.rows.window import open_sources, plan_window
+from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.nano.sources import Synthetic
@@ -104,9 +105,9 @@ def test_records_that_cannot_be_used_are_left_out_by_record_and_reason(folder, w
     with caplog.at_level(logging.WARNING):
         got = take(config, 12)
     assert kinds(got) == {
-        ("r3", quarantine.BAD_IMAGE), ("r44", quarantine.BAD_IMAGE),
-        ("r50", quarantine.NO_ROW), ("r55", quarantine.UNUSABLE),
-        *((f"r{n}", quarantine.UNREADABLE) for n in (9, 12, 20, 31)),
+        ("r3", BAD_IMAGE), ("r44", BAD_IMAGE),
+        ("r50", NO_ROW), ("r55", UNUSABLE),
+        *((f"r{n}", UNREADABLE) for n in (9, 12, 20, 31)),
     }  # fmt: skip
     details = {skip.record.split("/")[-1]: skip.detail for one in got for skip in one.skipped}
     said = {"r3": "cut.png' is truncated", "r9": "no file .*gone.png", "r31": "lies outside", "r44": "cut.jpg",
@@ -171,7 +172,7 @@ def test_rows_and_counts_do_not_depend_on_hosts(folder, words):
         same(one.batch, Batch(*map(np.concatenate, zip(*(half.batch for half in halves), strict=True))))
         assert one.sample_ids == [*halves[0].sample_ids, *halves[1].sample_ids]
         assert sorted(one.skipped) == sorted(halves[0].skipped + halves[1].skipped)
-    assert {skip.reason for one in parts[1] for skip in one.skipped} == {quarantine.BAD_IMAGE}
+    assert {skip.reason for one in parts[1] for skip in one.skipped} == {BAD_IMAGE}
 
 
 def test_rows_and_counts_do_not_depend_on_where_a_run_is_resumed(folder, words):
@@ -206,13 +207,13 @@ def test_windows_without_a_sample_are_passed_over_and_counted(folder, words, win
     """In a window of one sample, one bad record is all of it; it ended the run."""
     config = data(words, llava(folder, {n: "gone.png" for n in range(0, RECORDS, 2)}), window=window, batch_rows=6)
     whole = take(config, 6)
-    unreadable = [skip for one in whole for skip in one.skipped if skip.reason == quarantine.UNREADABLE]
+    unreadable = [skip for one in whole for skip in one.skipped if skip.reason == UNREADABLE]
     state = whole[-1].state
-    tokenizer, opened = Tokenizer.load(words), open_sources(config)
-    windows = [plan_window(config, opened, tokenizer, 7, n) for n in range(state.window + (state.row > 0))]
+    opened, count = open_sources(config), state.window + (state.row > 0)
+    windows = [plan_window(config, opened, measurer_of(config), 7, n) for n in range(count)]
     assert sum(skip.count for skip in unreadable) == sum(len(one.skipped) for one in windows) > 10
     assert any(not one.rows for one in windows)
-    ids = [" + ".join(sample.id for sample in row) for one in windows for row in one.rows]
+    ids = [" + ".join(one.id for one in row) for n in range(count) for row in window_samples(config, 7, n)]
     assert [row for one in whole for row in one.sample_ids] == ids[:36]
     for done in range(1, 6):
         again = take(config, 6 - done, whole[done - 1].state)
@@ -271,8 +272,9 @@ def wrapped(number: int) -> RecordError:
      json.JSONDecodeError("x", "", 0)],
 )  # fmt: skip
 def test_errors_of_a_record_leave_it_out(words, error):
-    window = plan_window(data(words, Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
-    assert {skip.reason for skip in window.skipped} == {quarantine.UNREADABLE} and 0 < len(window.skipped) < 4
+    config = data(words, Synthetic("caption"))
+    window = plan_window(config, [Broken(error)], measurer_of(config), 7, 0)
+    assert {skip.reason for skip in window.skipped} == {UNREADABLE} and 0 < len(window.skipped) < 4
     assert {skip.record for skip in window.skipped} <= {"b5", "record 5"}
 
 
@@ -283,8 +285,9 @@ def test_errors_of_a_record_leave_it_out(words, error):
 )  # fmt: skip
 def test_errors_that_no_record_is_to_blame_for_pass_and_name_it(words, error):
     """Rows must not depend on whether a host ran out of descriptors just then."""
+    config = data(words, Synthetic("caption"))
     with pytest.raises(type(error)) as raised:
-        plan_window(data(words, Synthetic("caption")), [Broken(error)], Tokenizer.load(words), 7, 0)
+        plan_window(config, [Broken(error)], measurer_of(config), 7, 0)
     assert raised.value.__notes__ == ["Raised at record 5 of broken."]
 
 
@@ -343,7 +346,7 @@ def test_nothing_of_a_sample_is_laid_when_one_of_its_images_fails(words, per, is
     assert error.value.__notes__[-1].endswith(f"of the record s{bad[0]}.")
     skipped: list[Skip] = []
     got, whole = batch_of([row_of(bad)], skipped=skipped), batch_of([row_of(())])
-    assert [skip[:3] for skip in skipped] == [("s", f"s{n}", quarantine.BAD_IMAGE) for n in bad]
+    assert [skip[:3] for skip in skipped] == [("s", f"s{n}", BAD_IMAGE) for n in bad]
     segments = {(2 if is_pair else 1) * n + 1 + k for n in bad for k in range(2 if is_pair else 1)}
     is_gone, crops_gone = np.isin(whole.segment_ids, list(segments)), np.isin(whole.crop_segment, list(segments))
     assert set(np.unique(got.segment_ids)) == {0, *set(np.unique(whole.segment_ids))} - segments
@@ -375,10 +378,10 @@ def test_pairs_and_records_in_files_are_left_out_too(folder, words):
     blob[blob.index(b'"p11"')] = 0
     path.write_bytes(blob)
     got = take(data(words, RecordFiles(str(path))), 8)
-    damaged = {record for record, reason in kinds(got) if reason == quarantine.BAD_IMAGE}
+    damaged = {record for record, reason in kinds(got) if reason == BAD_IMAGE}
     assert damaged == {f"p{n}" for n in range(2, 30, 5)}
-    [(record, reason)] = [kind for kind in kinds(got) if kind[1] != quarantine.BAD_IMAGE]
-    assert record.endswith("a.array_record'") and reason == quarantine.UNREADABLE  # its id cannot be read
+    [(record, reason)] = [kind for kind in kinds(got) if kind[1] != BAD_IMAGE]
+    assert record.endswith("a.array_record'") and reason == UNREADABLE  # its id cannot be read
     for one in got:
         for row in one.batch.segment_ids:
             present = set(row.tolist()) - {0}
@@ -387,10 +390,10 @@ def test_pairs_and_records_in_files_are_left_out_too(folder, words):
 
 def test_what_is_told_is_told_once_and_not_without_end(caplog):
     skip_logger = quarantine.SkipLogger()
-    many = [Skip("s", f"r{n}", quarantine.BAD_IMAGE, "x") for n in range(200)]
+    many = [Skip("s", f"r{n}", BAD_IMAGE, "x") for n in range(200)]
     with caplog.at_level(logging.WARNING):
         skip_logger.log([*many, *many])
-        skip_logger.log([Skip("s", "r1", quarantine.UNREADABLE, "y"), Skip("t", "r1", quarantine.BAD_IMAGE, "x")])
+        skip_logger.log([Skip("s", "r1", UNREADABLE, "y"), Skip("t", "r1", BAD_IMAGE, "x")])
         at_opening = [Skip("s", "r9", "no object", "7", 3, True), Skip("s", "r2", "turns out of order", "z", 1, True)]
         skip_logger.log(at_opening)
     lines = caplog.messages
@@ -409,11 +412,11 @@ def test_documents_of_one_source_do_not_take_part_in_anothers_count(folder, word
     documents = RecordFiles(str(folder / "d.array_record"))
     config = data(words, llava(folder, {n: "gone.png" for n in range(0, RECORDS, 3)}), documents)
     skipped = itertools.chain.from_iterable(one.skipped for one in take(config, 6))
-    assert {(skip.source, skip.reason) for skip in skipped} == {("llava/data", quarantine.UNREADABLE)}
+    assert {(skip.source, skip.reason) for skip in skipped} == {("llava/data", UNREADABLE)}
 
 
 def test_the_window_is_what_could_be_packed(folder, words):
     config = dataclasses.replace(data(words, llava(folder, {n: "gone.png" for n in range(1, RECORDS)})), window=120)
-    window = plan_window(config, open_sources(config), Tokenizer.load(words), 7, 0)
-    assert [[one.id for one in row] for row in window.rows] == [["llava/data/r0"] * 2]
+    window = plan_window(config, open_sources(config), measurer_of(config), 7, 0)
+    assert [[one.id for one in row] for row in window_samples(config, 7, 0)] == [["llava/data/r0"] * 2]
     assert len(window.skipped) == 118

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from random_parameters import random_parameters
 import tiny_run
+from window_samples import window_samples
 
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import LazyImage, Sample
 from xgenmm_jax.data.rows import build
 from xgenmm_jax.data.rows.packing import RowConfig
-from xgenmm_jax.data.rows.window import open_sources, plan_window
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.nano.sources import Synthetic
@@ -38,7 +38,7 @@ def test_packed_rows_have_the_loss_of_their_samples_in_rows_of_their_own(tmp_pat
     )
     config = dataclasses.replace(config, data=data)
     tokenizer = Tokenizer.load(path)
-    rows = plan_window(data, open_sources(data), tokenizer, seed=0, number=0).rows
+    rows = window_samples(data, seed=0, number=0)
     samples = [[sample] for row in rows for sample in row]
     assert len(rows) < len(samples)
     rows += [[]] * (len(samples) - len(rows))  # both of one shape, compiled once
@@ -82,7 +82,7 @@ def test_a_sample_that_is_left_out_of_its_row_adds_nothing_and_moves_nothing(tmp
     model = dataclasses.replace(config.model, token_sampling=token_sampling, max_image_crops=3)
     config = dataclasses.replace(config, data=data, model=model)
     tokenizer = Tokenizer.load(path)
-    rows = plan_window(data, open_sources(data), tokenizer, seed=0, number=0).rows
+    rows = window_samples(data, seed=0, number=0)
     count = sum(map(len, rows))
     objective = Bound.of(config)
     params = random_parameters(objective.init)

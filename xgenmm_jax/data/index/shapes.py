@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Int64, UInt8, UInt16
 import numpy as np
 
-from xgenmm_jax.data.records import LazyImage, Sample
+from xgenmm_jax.data.records import Sample
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 DOCUMENT, TEXT, CONVERSATION, PAIR, BAD = range(5)
@@ -73,10 +73,7 @@ def join(parts: Sequence[Shapes]) -> Shapes:
 
 
 def shapes_of(samples: Iterable[Sample | None], tokenizer: Tokenizer) -> Shapes:
-    """The shapes of tokenized samples; None is a record that gives none.
-
-    Raises ValueError where an image has a side of more than MOST_PX.
-    """
+    """The shapes of tokenized samples, which passed `check_sides`; None is a record that gives none."""
     kinds: list[int] = []
     pieces: list[np.ndarray] = []
     sizes: list[tuple[int, int]] = []
@@ -89,7 +86,7 @@ def shapes_of(samples: Iterable[Sample | None], tokenizer: Tokenizer) -> Shapes:
             kinds.append(kind)
             pieces.append(of_sample)
             total += len(of_sample)
-            sizes += (_checked(image, sample.id) for image in sample.images)
+            sizes += (image.size_px for image in sample.images)
         piece_ends.append(total)
         image_ends.append(len(sizes))
     return Shapes(
@@ -101,13 +98,14 @@ def shapes_of(samples: Iterable[Sample | None], tokenizer: Tokenizer) -> Shapes:
     )
 
 
-def _checked(image: LazyImage, name: str) -> tuple[int, int]:
-    if max(image.size_px) > MOST_PX:
-        width, height = image.size_px
-        raise ValueError(
-            f"image: one of {name} has {width} x {height} pixels, a side above {MOST_PX:,}; scale it down."
-        )
-    return image.size_px
+def check_sides(sample: Sample) -> None:
+    """Raises ValueError where an image has a longer side than a shape can tell."""
+    for image in sample.images:
+        if max(image.size_px) > MOST_PX:
+            width, height = image.size_px
+            raise ValueError(
+                f"image: one of {sample.id} has {width} x {height} pixels, a side above {MOST_PX:,}; scale it down."
+            )
 
 
 def _pieces(sample: Sample, tokenizer: Tokenizer) -> tuple[int, UInt16[np.ndarray, " p"]]:

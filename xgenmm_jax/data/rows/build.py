@@ -13,11 +13,11 @@ import numpy as np
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes, Layout
-from xgenmm_jax.data.errors import Skip, is_of_a_record
+from xgenmm_jax.data.errors import BAD_IMAGE, Skip, is_of_a_record
 from xgenmm_jax.data.records import Sample
 from xgenmm_jax.data.rows import packing
 from xgenmm_jax.data.rows.packing import RowConfig, Size
-from xgenmm_jax.data.rows.quarantine import BAD_IMAGE, skip_of
+from xgenmm_jax.data.rows.quarantine import skip_of
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 CropPixels = UInt8[np.ndarray, "_ S S 3"] | Float32[np.ndarray, "_ S S 3"]
@@ -43,12 +43,16 @@ def build_rows(
         used = Size(0, 0, 0, 0)
         for sample in samples:
             layouts = packing.layouts_of(sample.images, config)
-            crops = _decoded(sample, layouts, config, skipped)
+            crops = decoded(sample, layouts, config, skipped)
             if crops is not None:
                 write(out, sample, layouts, crops, used, row, tokenizer.image_id)
-            size = packing.measure(sample, layouts, row)
-            used = Size(*(before + more for before, more in zip(used, size, strict=True)))
+            used = added(used, packing.measure(sample, layouts, row))
     return batch
+
+
+def added(used: Size, size: Size) -> Size:
+    """What is taken of a row with one more sample in it."""
+    return Size(*(before + more for before, more in zip(used, size, strict=True)))
 
 
 def empty_rows(rows: int, row: RowConfig, config: AnyRes, pad_id: int) -> Batch:
@@ -166,7 +170,7 @@ def expand(
     return Expanded(token_ids[source], slot, source)
 
 
-def _decoded(
+def decoded(
     sample: Sample, layouts: Sequence[Layout], config: AnyRes, skipped: list[Skip] | None
 ) -> list[CropPixels] | None:
     """The crops of each image; None where one cannot be decoded and `skipped` takes it.

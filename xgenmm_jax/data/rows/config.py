@@ -12,8 +12,8 @@ from xgenmm_jax.data.text.chat import ChatStyle
 class LoaderConfig:
     """How batches are loaded; it never changes which.
 
-    threads: decode and lay out batches, in each worker. workers: processes beside this one; 0 (the default) is
-    threads alone, which was as fast on two cores. ahead: batches prepared before they are asked for.
+    threads: read and decode samples, in each process. workers: processes beside this one, which build a batch each; 0
+    (the default) is threads alone, which was as fast on two cores. ahead: batches prepared before they are asked for.
     """
 
     threads: int = 2
@@ -28,6 +28,7 @@ class DataConfig:
     mixture: (source, weight); weights are relative numbers of samples.
     tokenizer: path of a SentencePiece model.
     batch_rows: rows of the global batch. window: samples that are packed together.
+    max_bad_rate: the run stops where more than this share of the last 10,000 samples of one source cannot be read.
     """
 
     mixture: tuple[tuple[Source, float], ...]
@@ -38,6 +39,7 @@ class DataConfig:
     window: int = 2048
     chat: ChatStyle = ChatStyle()
     loader: LoaderConfig = LoaderConfig()
+    max_bad_rate: float = 0.01
 
     def __post_init__(self):
         crops, row = self.anyres.max_crops, self.row

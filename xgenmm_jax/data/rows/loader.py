@@ -1,35 +1,28 @@
-"""Batches of a run: windows are planned one ahead, rows decoded in threads and workers, behind one iterator."""
+"""Batches of a run: windows are planned one ahead, once a host; rows are read and decoded in threads or processes."""
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 import ctypes
-import functools
-import itertools
+import multiprocessing
 import os
 import signal
 import sys
-import threading
 from typing import NamedTuple
-
-from absl import flags
-import grain
-import numpy as np
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.errors import Skip, SourceError
-from xgenmm_jax.data.rows import build, quarantine
+from xgenmm_jax.data.rows import quarantine
 from xgenmm_jax.data.rows.config import DataConfig
+from xgenmm_jax.data.rows.loading import BuiltRows, RowBuilder, Seen
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.rows.planner import Planner, Rows
 from xgenmm_jax.data.rows.quarantine import SampleIds
-from xgenmm_jax.data.rows.window import Window, open_sources, plan_window
-from xgenmm_jax.data.source import Records
-from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.data.rows.window import Planned, open_sources
 
-LEAST_TRIED = 32
-"""Samples one after the other none of which can be used: a run gives up. A window is often more, seldom less."""
-
-REMEMBERED_WINDOWS = 64
-"""Windows whose skips are remembered behind the newest: batches are asked for about in their order."""
+BUILDING_THREADS = 2
+"""Batches that are built at a time where there are no worker processes; each has `threads` that read for it."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -45,10 +38,15 @@ class HostBatch(NamedTuple):
     def skipped(self) -> tuple[Skip, ...]:
         """What was left out on the way to this batch.
 
-        On every host samples of its rows whose images are damaged. On the first host alone also records of the
-        windows that begin in this batch, and in the first batch of the iterator what the sources left out at opening.
+        On every host samples of its rows that cannot be read. On the first host alone also records of the windows that
+        begin in this batch, and in the first batch of the iterator what the sources left out at opening.
         """
         return getattr(self.sample_ids, "skipped", ())
+
+    @property
+    def seen(self) -> dict[str, Seen]:
+        """What this host's rows hold of each source."""
+        return getattr(self.sample_ids, "seen", {})
 
 
 def batches(
@@ -61,164 +59,114 @@ def batches(
     """Endless batches from `state` on; of the global batch, this host's rows.
 
     Close the iterator (`contextlib.closing`) to end its threads and workers. The rows depend on none of: hosts,
-    workers, threads, where the run was resumed. What is left out is logged and stands in
-    `HostBatch.skipped`.
+    workers, threads, where the run was resumed. What is left out is logged and stands in `HostBatch.skipped`.
 
     Raises ValueError, at the batch that it concerns, for what no single record is to blame for; also where nothing at
-    all can be decoded of as many samples as a window has.
+    all can be decoded of as many samples as a window has, and where too many records of a source are bad.
     """
-    # Each host makes its own rows; threads, or processes with threads, are grain's.
     if config.batch_rows % host_count or not 0 <= host_index < host_count:
         raise ValueError(
             f"data: host {host_index} of {host_count} cannot share {config.batch_rows} rows; "
             "make batch_rows a multiple of the hosts."
         )
-    loader = config.loader
-    source = _BatchSource(config, seed, State(*map(int, state)), host_index, host_count)
-    if loader.workers and not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain's workers pass absl's flags on and insist that they were parsed
-    options = grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=max(1, loader.ahead))
-    dataset = grain.MapDataset.source(source).to_iter_dataset(options)
-    if loader.workers:
-        processes = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=max(1, loader.ahead))
-        dataset = dataset.mp_prefetch(processes, worker_init_fn=_end_with_parent)
-    iterator = iter(dataset)
+    share = config.batch_rows // host_count
+    host_rows = slice(host_index * share, (host_index + 1) * share)
+    sources = open_sources(config)
+    planner = Planner(config, seed, State(*map(int, state)), sources)
+    builders = _Builders(config, seed, sources)
     skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(config.window)
+    rates = quarantine.BadRates(config.max_bad_rate)
+    opened = quarantine.at_opening(sources) if host_index == 0 else []
+    pending: deque[tuple[Rows, Future[BuiltRows]]] = deque()
+    failed: Exception | None = None
     try:
-        for number in itertools.count():
-            loaded, batch = next(iterator)
-            assert loaded == number, f"loader gave batch {loaded} for {number}"
-            if loader.workers:
-                # Off grain's shared memory, which complains at exit about arrays that are still held.
-                batch = batch._replace(batch=Batch(*map(np.array, batch.batch)))
-            skip_logger.log(batch.skipped)
-            undecoded.check(batch.skipped, bool(batch.batch.segment_ids.any()))
-            yield batch
+        while True:
+            # What is planned is being built, `ahead` batches of it; an error waits until its batch is asked for.
+            while failed is None and len(pending) <= builders.ahead:
+                try:
+                    planned = planner.take(config.batch_rows)
+                except Exception as error:
+                    failed = error
+                    break
+                pending.append((planned, builders.submit(planned.rows[host_rows])))
+            if not pending:
+                assert failed is not None
+                raise failed
+            planned, future = pending.popleft()
+            built = builders.result(future)
+            # Records of its windows are told of by the first host, samples of rows by the host that has them.
+            skipped = [*opened, *(planned.skipped if host_index == 0 else ()), *built.skipped]
+            opened = []
+            ids = SampleIds.of(built.ids, skipped, built.seen)
+            skip_logger.log(skipped)
+            undecoded.check(skipped, bool(built.batch.segment_ids.any()))
+            rates.check(skipped, {name: seen.tried for name, seen in built.seen.items()})
+            yield HostBatch(built.batch, ids, planned.state)
     finally:
-        iterator.close()
-        source.close()
+        planner.close()
+        builders.close()
 
 
-def _end_with_parent(index: int, count: int) -> None:
+class _Builders:
+    """Where rows are built: threads of this process, or worker processes."""
+
+    def __init__(self, config: DataConfig, seed: int, sources: list):
+        workers = config.loader.workers
+        self.ahead = max(1, config.loader.ahead, workers)
+        self._builder: RowBuilder | None = None
+        if workers:
+            # Not fork: threads, file systems and XLA are not made for it.
+            context = multiprocessing.get_context("spawn")
+            start = (config, seed, os.getpid())
+            self._pool: Executor = ProcessPoolExecutor(workers, context, _start_worker, start)
+            self._build: Callable[[Sequence[Sequence[Planned]]], BuiltRows] = _build_in_worker
+        else:
+            self._builder = RowBuilder(config, seed, sources)
+            self._pool = ThreadPoolExecutor(BUILDING_THREADS, "build")
+            self._build = self._builder.build
+
+    def submit(self, rows: Sequence[Sequence[Planned]]) -> "Future[BuiltRows]":
+        try:
+            return self._pool.submit(self._build, rows)
+        except BrokenProcessPool as error:
+            raise SourceError(_DEAD_WORKER) from error
+
+    def result(self, future: "Future[BuiltRows]") -> BuiltRows:
+        try:
+            return future.result()
+        except BrokenProcessPool as error:
+            raise SourceError(_DEAD_WORKER) from error
+
+    def close(self) -> None:
+        """Waits for what is being built just now, so that no thread or process is left."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._builder is not None:
+            self._builder.close()
+
+
+_DEAD_WORKER = (
+    "data: a worker process of the loader ended (killed for memory?) or could not start; see its words above, or take "
+    "fewer data.loader.workers."
+)
+
+_WORKER: list[RowBuilder] = []
+"""The builder of a worker process."""
+
+
+def _start_worker(config: DataConfig, seed: int, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the main process's to answer
+    _end_with_parent(parent)
+    _WORKER.append(RowBuilder(config, seed))
+
+
+def _build_in_worker(rows: Sequence[Sequence[Planned]]) -> BuiltRows:
+    return _WORKER[0].build(rows)
+
+
+def _end_with_parent(parent: int) -> None:
     """Asks Linux to kill this worker with its parent; without it, a killed run leaves its workers behind."""
     if sys.platform != "linux":
         return
-    parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died while we asked
+    if os.getppid() != parent:  # it died before we asked
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-class _BatchSource:
-    """Batches by number, counted from `state`. Any thread may ask; windows are planned once, one ahead."""
-
-    def __init__(self, config: DataConfig, seed: int, state: State, host_index: int, host_count: int):
-        self._arguments = (config, seed, state, host_index, host_count)
-        self._config, self._seed, self._start = config, seed, state
-        share = config.batch_rows // host_count
-        self._host_rows = slice(host_index * share, (host_index + 1) * share)
-        self._lock = threading.Lock()
-        self._planner: ThreadPoolExecutor | None = None
-        self._windows: dict[int, Future[Window]] = {}
-        self._rows_of: dict[int, int] = {}  # rows of each window planned so far
-        self._skipped_of: dict[int, tuple[Skip, ...]] = {}
-
-    def __reduce__(self):
-        return _BatchSource, self._arguments
-
-    def __len__(self) -> int:
-        return 2**31 - 1
-
-    def __repr__(self) -> str:
-        return "batches"
-
-    @functools.cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return Tokenizer.load(self._config.tokenizer)
-
-    @functools.cached_property
-    def _sources(self) -> list[Records]:
-        return open_sources(self._config)
-
-    def __getitem__(self, number: int) -> tuple[int, HostBatch]:
-        """A batch and its number: planned under the lock, built (images decoded) outside of it."""
-        config = self._config
-        is_first_host = self._host_rows.start == 0
-        skipped: list[Skip] = []
-        with self._lock:
-            if is_first_host and number == 0:
-                skipped += quarantine.at_opening(self._sources)
-            rows, begun, state = self._locate(number)
-            if is_first_host:
-                skipped += itertools.chain.from_iterable(map(self._skips, begun))
-            samples = [self._window(window).rows[row] for window, row in rows[self._host_rows]]
-        damaged: list[Skip] = []
-        batch = build.build_rows(samples, config.row, config.anyres, self._tokenizer, damaged)
-        gone = {(skip.source, skip.record) for skip in damaged}
-        ids = [" + ".join(one.id for one in row if (one.source, one.id) not in gone) for row in samples]
-        return number, HostBatch(batch, SampleIds.of(ids, [*skipped, *damaged]), state)
-
-    def _locate(self, number: int) -> tuple[list[tuple[int, int]], list[int], State]:
-        """(window, row) of each row of a batch, the windows that begin in it, and the state after it.
-
-        Raises SourceError where windows one after the other, of LEAST_TRIED samples or more, have no row.
-        """
-        window, row = self._start
-        if row > self._count(window):
-            raise ValueError(
-                f"data: state ({window}, {row}) lies beyond the {self._count(window)} rows of its window; "
-                "resume with the data config that the run had."
-            )
-        # As if all windows were one: the row that the batch begins with, counted from the window of the first state.
-        row += number * self._config.batch_rows
-        rows: list[tuple[int, int]] = []
-        begun: list[int] = []
-        empty: list[Skip] = []
-        while len(rows) < self._config.batch_rows:
-            count = self._count(window)
-            if row == 0:
-                begun.append(window)
-            if row >= count:
-                # Past this window's rows. Windows without any row are counted: data that gives none is an error.
-                empty = [] if count else [*empty, *self._skips(window)]
-                if len(empty) >= LEAST_TRIED:
-                    raise SourceError(
-                        f"data: none of the {len(empty)} samples up to window {window} can be used: "
-                        f"{quarantine.in_words(empty)}; mend the data, or raise row.length where they are too long."
-                    )
-                window, row = window + 1, row - count
-                continue
-            rows.append((window, row))
-            row += 1
-        return rows, begun, State(window + 1, 0) if row == self._count(window) else State(window, row)
-
-    def _count(self, window: int) -> int:
-        if window not in self._rows_of:
-            self._rows_of[window] = len(self._window(window).rows)
-            self._skips(window)
-            for old in [old for old in self._skipped_of if old < window - REMEMBERED_WINDOWS and self._rows_of[old]]:
-                del self._skipped_of[old]
-        return self._rows_of[window]
-
-    def _skips(self, window: int) -> tuple[Skip, ...]:
-        if window not in self._skipped_of:
-            self._skipped_of[window] = self._window(window).skipped
-        return self._skipped_of[window]
-
-    def _window(self, window: int) -> Window:
-        for number in (window, window + 1):
-            if number not in self._windows:
-                if self._planner is None:
-                    self._planner = ThreadPoolExecutor(1, "plan")
-                self._windows[number] = self._planner.submit(self._plan, number)
-        result = self._windows[window].result()
-        for old in [old for old in self._windows if old < window - 1]:
-            del self._windows[old]
-        return result
-
-    def _plan(self, window: int) -> Window:
-        return plan_window(self._config, self._sources, self._tokenizer, self._seed, window)
-
-    def close(self) -> None:
-        if self._planner is not None:
-            self._planner.shutdown(wait=False, cancel_futures=True)

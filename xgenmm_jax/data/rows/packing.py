@@ -111,7 +111,7 @@ def fit(sample: Sample, config: AnyRes, row: RowConfig, tokenizer: Tokenizer) ->
         )
     if row.too_long == "drop":
         return None
-    raise ValueError(_too_long(sample, layouts, row))
+    raise ValueError(too_long(sample.id, size, row))
 
 
 def _used_after(
@@ -124,23 +124,22 @@ def _used_after(
     return np.cumsum(costs, axis=0)
 
 
-def excess(sample: Sample, layouts: Sequence[Layout], row: RowConfig) -> list[str]:
+def excess(size: Size, row: RowConfig) -> str:
     """What of a sample a row has no room for: "24 positions exceed the row's 10"."""
-    return [
+    return " and ".join(
         f"{need} {name} exceed the row's {have}"
-        for name, need, have in zip(Size._fields, measure(sample, layouts, row), budget(row), strict=True)
+        for name, need, have in zip(Size._fields, size, budget(row), strict=True)
         if need > have
-    ]
+    )
 
 
-def _too_long(sample: Sample, layouts: Sequence[Layout], row: RowConfig) -> str:
-    vision = sum(map(row.tokens_of, layouts))
-    over = excess(sample, layouts, row)
-    field = over[0].split()[1].replace("positions", "length")
+def too_long(name: str, size: Size, row: RowConfig) -> str:
+    """The error of a sample that no row can hold."""
+    over = excess(size, row)
+    field = over.split()[1].replace("positions", "length")
     return (
-        f"row: sample {sample.id} does not fit: {' and '.join(over)}. It has {len(layouts)} images of "
-        f"{[layout.crops for layout in layouts]} crops, {vision} vision tokens. Raise row.{field}, take fewer crops "
-        "with smaller anyres.grids, or set row.too_long=drop."
+        f"row: sample {name} does not fit: {over}. It has {size.images} images of {size.crops} crops. Raise "
+        f"row.{field}, take fewer crops with smaller anyres.grids, or set row.too_long=drop."
     )
 
 

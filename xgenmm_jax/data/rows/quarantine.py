@@ -4,20 +4,17 @@ A record that cannot be used never ends a run, and is always reported. An error 
 ends it: a missing shard, a machine without memory or descriptors, a sample that a row should hold and cannot.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 import logging
+from typing import Any
 
-from xgenmm_jax.data.errors import Skip, SourceError
+from xgenmm_jax.data.errors import NOT_BAD, Skip, SourceError
 
 LOG = logging.getLogger(__name__)
 
-UNREADABLE = "unreadable record"
-UNUSABLE = "unusable record"
-NO_ROW = "too long for a row"
-BAD_IMAGE = "unreadable image"
-"""Reasons: the record or a file that it names cannot be read; its text and images make no sample; too_long="drop"; a
-image of it cannot be decoded. Sources have further ones for what they leave out when they are opened."""
+LAST = 10_000
+"""Samples of a source among which bad ones are counted."""
 
 MOST_LOGGED = 50
 """Records of one source and reason that are logged one by one; a run keeps all of them in its folder."""
@@ -26,15 +23,18 @@ MOST_LOGGED = 50
 class SampleIds(list[str]):
     """What a batch holds, one string a row: the ids of its samples, joined by " + ".
 
-    skipped: what it does not hold. Here, so that whoever hands on rows, ids and state hands on this too.
+    skipped: what it does not hold. seen: what it holds of each source. Here, so that whoever hands on rows, ids and
+    state hands on these too.
     """
 
     skipped: tuple[Skip, ...] = ()
+    seen: Mapping[str, Any] = {}
 
     @classmethod
-    def of(cls, rows: Iterable[str], skipped: Iterable[Skip]) -> "SampleIds":
+    def of(cls, rows: Iterable[str], skipped: Iterable[Skip], seen: Mapping[str, Any] | None = None) -> "SampleIds":
         ids = cls(rows)
         ids.skipped = tuple(skipped)
+        ids.seen = {} if seen is None else dict(seen)
         return ids
 
 
@@ -77,6 +77,41 @@ class Undecoded:
         if self._count >= self._most:
             why = in_words(damaged)
             raise SourceError(f"data: not one of {self._count} samples can be used: {why}; mend the data.")
+
+
+class BadRates:
+    """Ends a run that leaves out too much of a source: more than a share of LAST samples of it.
+
+    most: the share, of records that are bad; what a row is too short for does not count.
+    """
+
+    def __init__(self, most: float):
+        self._most = most
+        self._batches: dict[str, deque[tuple[int, int]]] = {}
+
+    def check(self, skipped: Sequence[Skip], tried: Mapping[str, int]) -> None:
+        """Counts a batch. tried: samples that were to be read, by source; those of `skipped` that no row has are more.
+
+        Raises SourceError with the reasons where it was too much.
+        """
+        bad = Counter()
+        for skip in skipped:
+            if not skip.at_opening and skip.reason not in NOT_BAD:
+                bad[skip.source] += skip.count
+        for source in {*tried, *bad}:
+            batches = self._batches.setdefault(source, deque())
+            batches.append((max(tried.get(source, 0), bad[source]), bad[source]))
+            while sum(count for count, _ in batches) - batches[0][0] >= LAST:
+                batches.popleft()
+            count = sum(bad_ones for _, bad_ones in batches)
+            if count > self._most * LAST:
+                of_source = [skip for skip in skipped if skip.source == source and skip.reason not in NOT_BAD]
+                total = sum(samples for samples, _ in batches)
+                raise SourceError(
+                    f"data: {count} of the last {total:,} samples of {source} cannot be used, more than "
+                    f"{self._most:.1%} of {LAST:,}; in this batch {in_words(of_source)}. The run folder lists all in "
+                    "skipped.jsonl; mend the data, or raise data.max_bad_rate."
+                )
 
 
 class SkipLogger:

@@ -1,12 +1,18 @@
-"""Windows of the stream of samples: which samples, in which rows, in which order, before an image is decoded."""
+"""Windows of the stream of samples: which samples share a row and in which order, from their sizes alone."""
 
-import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from xgenmm_jax.data.errors import Skip, is_of_a_record
-from xgenmm_jax.data.records import Sample
+from jaxtyping import Bool, Int64
+import numpy as np
+
+from xgenmm_jax.data.errors import CUT_SHORT, NO_ROW, UNREADABLE, UNUSABLE, Skip, is_of_a_record
+from xgenmm_jax.data.index import shapes as shapes_
+from xgenmm_jax.data.index.measure import Measurer
+from xgenmm_jax.data.index.shapes import Shapes
 from xgenmm_jax.data.rows import order, packing, quarantine
 from xgenmm_jax.data.rows.config import DataConfig
+from xgenmm_jax.data.rows.fitting import Fitted, fit_shapes
 from xgenmm_jax.data.rows.order import Draw
 from xgenmm_jax.data.rows.packing import Size
 from xgenmm_jax.data.source import Records
@@ -14,11 +20,33 @@ from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 
-class Window(NamedTuple):
-    """Packed samples, before images are decoded."""
+@runtime_checkable
+class SizedRecords(Protocol):
+    """Records of a source that knows their sizes without reading them: `sharded.ShardedRecords`."""
 
-    rows: list[list[Sample]]  # in the order of training
-    skipped: tuple[Skip, ...]  # records that cannot be used, and samples that no row could hold: in none of the rows
+    def shapes_of(
+        self, records: Int64[np.ndarray, " n"], rng_of: Callable[[int], np.random.Generator], measurer: Measurer
+    ) -> tuple[Shapes, list[Skip]]: ...
+
+    def label_of(self, index: int) -> str: ...
+
+
+class Planned(NamedTuple):
+    """A sample of a row, before its record is read."""
+
+    draw: Draw
+    size: Size
+    """What it takes of the row, whether or not it can be read."""
+
+
+class Window(NamedTuple):
+    """Packed samples, in rows in the order of training."""
+
+    rows: list[list[Planned]]
+    skipped: tuple[Skip, ...]
+    """Records that are in none of the rows: that cannot be used, that no row could hold; and what cuts have lost."""
+    drawn: tuple[int, ...]
+    """Samples of each source in the mixture that were drawn, in its order."""
 
 
 def open_sources(config: DataConfig) -> list[Records]:
@@ -26,56 +54,120 @@ def open_sources(config: DataConfig) -> list[Records]:
     return [source.open() for source, _ in config.mixture]
 
 
-def plan_window(config: DataConfig, sources: list[Records], tokenizer: Tokenizer, seed: int, number: int) -> Window:
-    """The rows of window `number`: a pure function of its arguments and the data, the same on every host and worker.
+def measurer_of(config: DataConfig) -> Measurer:
+    """What makes samples of the records of a run. Raises ValueError where its tokenizer cannot be read."""
+    return Measurer(Tokenizer.load(config.tokenizer), config.chat)
 
-    A record that cannot be read, tokenised or measured is left out, and what could be packed is packed without it.
+
+def plan_window(config: DataConfig, sources: list[Records], measurer: Measurer, seed: int, number: int) -> Window:
+    """The rows of window `number`: a pure function of its arguments and the data, the same on every host.
+
+    Of sources with an index no record is read. A record of another source that cannot be read, tokenized or measured,
+    or one that the index tells is bad, is left out, and what could be packed is packed without it.
 
     Raises:
         ValueError: a sample that no row can hold where these are errors, pairs mixed with other samples, a source that
             is gone.
     """
-    # What is drawn, and what of it can be used.
-    weights = [weight for _, weight in config.mixture]
-    lengths = [len(source) for source in sources]
-    samples: list[Sample] = []
-    skipped: list[Skip] = []
-    for draw in order.draws(weights, lengths, seed, number * config.window, config.window):
-        sample = _sample(config, sources[draw.component], draw, tokenizer, seed)
-        if isinstance(sample, Skip):
-            skipped.append(sample)
-        else:
-            samples.append(sample)
-    pairs = sum(sample.rejected_ids is not None for sample in samples)
-    if pairs not in (0, len(samples)):
-        raise ValueError(f"data: {pairs} of {len(samples)} samples are preference pairs; give them their own mixture.")
-    # Which samples share a row, and in which order the rows are trained on.
-    sizes = [size_of(sample, config) for sample in samples]
+    draws = _draws(config, sources, seed, number)
+    # Of each sample its shape, source by source.
+    components = np.array([draw.component for draw in draws], np.int64)
+    records = np.array([draw.record for draw in draws], np.int64)
+    names: dict[int, str] = {}
+    shapes, skipped, places = [], [], []
+    for component, source in enumerate(sources):
+        chosen = np.flatnonzero(components == component)
+        rngs = [draws[place].rng for place in chosen]
+        of_source, bad, ids = _shapes(config, source, records[chosen], lambda i, rngs=rngs: rngs[i](seed), measurer)
+        names |= {int(chosen[place]): id_ for place, id_ in ids.items()}
+        shapes.append(of_source)
+        places.append(chosen)
+        skipped += bad
+    all_shapes = shapes_.join(shapes).take(np.argsort(np.concatenate(places)))
+    # What of them a row can hold, and which share one.
+    fitted = fit_shapes(all_shapes, config.anyres, config.row)
+    is_bad = shapes_.is_bad(all_shapes)
+    skipped += _left_out(config, sources, draws, names, fitted, is_bad)
+    used = np.flatnonzero(fitted.used)
+    pairs = int((all_shapes.kinds[used] == shapes_.PAIR).sum())
+    if pairs not in (0, len(used)):
+        raise ValueError(f"data: {pairs} of {len(used)} samples are preference pairs; give them their own mixture.")
+    sizes = [Size(*size) for size in fitted.sizes[used].tolist()]
     packed = packing.best_fit(sizes, packing.budget(config.row))
     shuffled = order.row_order(len(packed), seed, number)
-    return Window([[samples[i] for i in packed[row]] for row in shuffled], tuple(skipped))
+    rows = [[Planned(draws[used[i]], sizes[i]) for i in packed[row]] for row in shuffled]
+    drawn = np.bincount(components, minlength=len(sources))
+    return Window(rows, tuple(skipped), tuple(drawn.tolist()))
 
 
-def _sample(config: DataConfig, source: Records, draw: Draw, tokenizer: Tokenizer, seed: int) -> Sample | Skip:
-    """The tokenised record of a draw, cut to a row; or why it is left out."""
-    record_id, reason = f"record {draw.record}", quarantine.UNREADABLE
-    try:
-        record = source.record(draw.record, draw.rng(seed))
-        record_id, reason = record.id, quarantine.UNUSABLE
-        sample = chat.sample(record, tokenizer, config.chat)
-        layouts = packing.layouts_of(sample.images, config.anyres)
-    except Exception as error:
-        if not is_of_a_record(error):
-            error.add_note(f"Raised at {record_id} of {source.name}.")
-            raise
-        return quarantine.skip_of(error, source.name, getattr(error, "record", record_id), reason)
-    fitting = packing.fit(sample, config.anyres, config.row, tokenizer)
-    if fitting is None:
-        detail = f"{' and '.join(packing.excess(sample, layouts, config.row))}, and it has no place to cut"
-        return Skip(source.name, record_id, quarantine.NO_ROW, detail)
-    return dataclasses.replace(fitting, source=source.name)
+def _draws(config: DataConfig, sources: list[Records], seed: int, number: int) -> list[Draw]:
+    weights = [weight for _, weight in config.mixture]
+    lengths = [len(source) for source in sources]
+    return order.draws(weights, lengths, seed, number * config.window, config.window)
 
 
-def size_of(sample: Sample, config: DataConfig) -> Size:
-    """What a sample takes of each budget of a row."""
-    return packing.measure(sample, packing.layouts_of(sample.images, config.anyres), config.row)
+def _shapes(
+    config: DataConfig,
+    source: Records,
+    records: Int64[np.ndarray, " n"],
+    rng_of: Callable[[int], np.random.Generator],
+    measurer: Measurer,
+) -> tuple[Shapes, list[Skip], dict[int, str]]:
+    """Of a source's draws their shapes, why those that are BAD are, and ids of records where they are known."""
+    if isinstance(source, SizedRecords):
+        return *source.shapes_of(records, rng_of, measurer), {}
+    samples, skipped, ids = [], [], {}
+    for place, number in enumerate(records.tolist()):
+        ids[place], reason = f"record {number}", UNREADABLE
+        try:
+            record = source.record(number, rng_of(place))
+            ids[place], reason = record.id, UNUSABLE
+            sample = chat.sample(record, measurer.tokenizer, measurer.chat)
+            shapes_.check_sides(sample)
+            packing.layouts_of(sample.images, config.anyres)
+        except Exception as error:
+            if not is_of_a_record(error):
+                error.add_note(f"Raised at {ids[place]} of {source.name}.")
+                raise
+            sample = None
+            skipped.append(quarantine.skip_of(error, source.name, getattr(error, "record", ids[place]), reason))
+        samples.append(sample)
+    return shapes_.shapes_of(samples, measurer.tokenizer), skipped, ids
+
+
+def _left_out(
+    config: DataConfig,
+    sources: list[Records],
+    draws: list[Draw],
+    names: dict[int, str],
+    fitted: Fitted,
+    is_bad: Bool[np.ndarray, " n"],
+) -> list[Skip]:
+    """Samples that no row can hold, one by one; and what was cut off others, in one Skip a source.
+
+    Raises ValueError for a sample that no row can hold where `too_long="error"`.
+    """
+    skipped: list[Skip] = []
+    for place in np.flatnonzero(~fitted.used & ~is_bad).tolist():
+        source, size = sources[draws[place].component], Size(*fitted.whole[place].tolist())
+        name = names.get(place) or label_of(source, draws[place].record)
+        if config.row.too_long == "error":
+            raise ValueError(packing.too_long(name, size, config.row))
+        detail = f"{packing.excess(size, config.row)}, and it has no place to cut"
+        skipped.append(Skip(source.name, name, NO_ROW, detail))
+    components = np.array([draw.component for draw in draws])
+    is_cut = fitted.used & (fitted.kept_tokens < fitted.tokens)
+    for component in np.unique(components[is_cut]).tolist():
+        of_source = np.flatnonzero(is_cut & (components == component))
+        lost = int((fitted.tokens - fitted.kept_tokens)[of_source].sum())
+        images = int((fitted.images - fitted.sizes[:, 2])[of_source].sum())
+        detail = f"{lost:,} of {int(fitted.tokens[of_source].sum()):,} tokens and {images:,} images are cut off"
+        first = int(of_source[0])
+        name = names.get(first) or label_of(sources[component], draws[first].record)
+        skipped.append(Skip(sources[component].name, name, CUT_SHORT, detail, len(of_source)))
+    return skipped
+
+
+def label_of(source: Records, record: int) -> str:
+    """What a record is called before it is read."""
+    return source.label_of(record) if isinstance(source, SizedRecords) else f"record {record}"

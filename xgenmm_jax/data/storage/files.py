@@ -1,6 +1,6 @@
 """Files by path or URL, read by range: what storages stand on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import glob
 import itertools
@@ -9,6 +9,7 @@ from pathlib import Path
 import re
 from typing import BinaryIO
 
+from xgenmm_jax import files as xgenmm_files
 from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.source_paths import literal_first
 
@@ -103,3 +104,33 @@ def _of_source(path: str) -> Iterator[None]:
 def base_name(path: str) -> str:
     """The name of a file without its folder, of a path or a URL."""
     return Path(path).name
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Writes a file that appears whole; its folder is made."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    xgenmm_files.write_whole(Path(path), data)
+
+
+def read_whole(path: str) -> bytes | None:
+    """A small file; None where there is none."""
+    with _of_source(path):
+        try:
+            return Path(path).read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def names_in(folder: str) -> set[str]:
+    """Names of what lies in a folder; none where it is not there."""
+    with _of_source(folder):
+        return set(os.listdir(folder)) if os.path.isdir(folder) else set()
+
+
+def join(folder: str, name: str) -> str:
+    return os.path.join(folder, name)
+
+
+def common_parent(paths: Sequence[str]) -> str:
+    """The folder that all files lie below."""
+    return os.path.commonpath([os.path.dirname(path) or "." for path in paths])

@@ -6,6 +6,7 @@ Ids: the SentencePiece pieces, Phi-3's eleven special strings, `<pad>`, then the
 """
 
 from collections.abc import Iterable, Iterator
+import hashlib
 import io
 from pathlib import Path
 import re
@@ -84,6 +85,11 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         Path(path).write_bytes(self._model)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the model: tokenizers that are equal have the same."""
+        return hashlib.sha256(self._model).hexdigest()
 
     def __reduce__(self):
         return Tokenizer, (self._model,)

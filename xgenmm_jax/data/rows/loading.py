@@ -1,0 +1,127 @@
+"""Planned rows to arrays: records are read, tokenized and decoded, and written where the plan has put them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from xgenmm_jax.batch import Batch
+from xgenmm_jax.data.anyres import Layout
+from xgenmm_jax.data.errors import NOT_AS_INDEXED, UNREADABLE, UNUSABLE, RecordError, Skip, SourceError, is_of_a_record
+from xgenmm_jax.data.records import Record, Sample
+from xgenmm_jax.data.rows import build, packing, quarantine
+from xgenmm_jax.data.rows.build import CropPixels
+from xgenmm_jax.data.rows.config import DataConfig
+from xgenmm_jax.data.rows.packing import Size
+from xgenmm_jax.data.rows.window import Planned, SizedRecords, open_sources
+from xgenmm_jax.data.source import Records
+from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text.tokenizer import Tokenizer
+
+
+class Seen(NamedTuple):
+    """What rows hold of one source."""
+
+    samples: int
+    positions: int
+    tried: int
+    """Samples that the plan put there; those that could not be read included."""
+
+
+class BuiltRows(NamedTuple):
+    """Rows as arrays, and what is in them."""
+
+    batch: Batch
+    ids: list[str]
+    """One string a row: its samples, joined by " + "."""
+    skipped: tuple[Skip, ...]
+    seen: dict[str, Seen]
+    """By the name of the source."""
+
+
+class _Loaded(NamedTuple):
+    sample: Sample
+    layouts: tuple[Layout, ...]
+    crops: list[CropPixels]
+
+
+class RowBuilder:
+    """Builds planned rows; any thread may ask. Sources and tokenizer are opened once."""
+
+    def __init__(self, config: DataConfig, seed: int, sources: list[Records] | None = None):
+        self._config, self._seed = config, seed
+        self._tokenizer = Tokenizer.load(config.tokenizer)
+        self._sources = open_sources(config) if sources is None else sources
+        self._pool = ThreadPoolExecutor(max(1, config.loader.threads), "read")
+
+    def build(self, rows: Sequence[Sequence[Planned]]) -> BuiltRows:
+        """A sample that cannot be read leaves its part of the row padding; no other one moves."""
+        config = self._config
+        batch = build.empty_rows(len(rows), config.row, config.anyres, self._tokenizer.pad_id)
+        loaded = iter(self._pool.map(self._load, [planned for row in rows for planned in row]))
+        ids: list[str] = []
+        skipped: list[Skip] = []
+        samples: Counter[str] = Counter()
+        positions: Counter[str] = Counter()
+        tried: Counter[str] = Counter()
+        for number, row in enumerate(rows):
+            out, used, names = build.row_of(batch, number), Size(0, 0, 0, 0), []
+            for planned in row:
+                one, source = next(loaded), self._sources[planned.draw.component].name
+                tried[source] += 1
+                if isinstance(one, Skip):
+                    skipped.append(one)
+                else:
+                    build.write(out, one.sample, one.layouts, one.crops, used, config.row, self._tokenizer.image_id)
+                    names.append(one.sample.id)
+                    samples[source] += 1
+                    positions[source] += planned.size.positions
+                used = build.added(used, planned.size)
+            ids.append(" + ".join(names))
+        seen = {name: Seen(samples[name], positions[name], tried[name]) for name in tried}
+        return BuiltRows(batch, ids, tuple(skipped), seen)
+
+    def _load(self, planned: Planned) -> _Loaded | Skip:
+        """The sample of a draw with its images decoded; or why it cannot be had."""
+        config, draw = self._config, planned.draw
+        source = self._sources[draw.component]
+        is_sized = isinstance(source, SizedRecords)
+        name, reason = source.label_of(draw.record) if is_sized else f"record {draw.record}", UNREADABLE
+        shard = source.shard_name(draw.record) if is_sized else ""
+        try:
+            record = source.record(draw.record, draw.rng(self._seed))
+            name, reason = record.id, UNUSABLE
+            fitting = fitted_sample(record, config, self._tokenizer)
+            layouts = packing.layouts_of(fitting.images, config.anyres)
+            size = packing.measure(fitting, layouts, config.row)
+            if size != planned.size:
+                reason = NOT_AS_INDEXED
+                raise RecordError(name, f"it takes {_in_words(size)} and was to take {_in_words(planned.size)}")
+        except Exception as error:
+            # A shard that went away behind the index costs its records; too many of them end the run.
+            if not is_of_a_record(error) and not (is_sized and isinstance(error, SourceError)):
+                error.add_note(f"Raised at {name} of {source.name}.")
+                raise
+            return quarantine.skip_of(error, source.name, getattr(error, "record", name), reason)._replace(shard=shard)
+        damaged: list[Skip] = []
+        crops = build.decoded(fitting, layouts, config.anyres, damaged)
+        if crops is None:
+            return damaged[0]._replace(source=source.name, shard=shard)
+        return _Loaded(fitting, layouts, crops)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def fitted_sample(record: Record, config: DataConfig, tokenizer: Tokenizer) -> Sample:
+    """The tokenized record, cut to a row. Raises ValueError where it gives no sample or no row can hold it."""
+    sample = chat.sample(record, tokenizer, config.chat)
+    fitting = packing.fit(sample, config.anyres, config.row, tokenizer)
+    if fitting is None:
+        size = packing.measure(sample, packing.layouts_of(sample.images, config.anyres), config.row)
+        raise ValueError(packing.too_long(record.id, size, config.row))
+    return fitting
+
+
+def _in_words(size: Size) -> str:
+    return f"{size.positions} positions and {size.crops} crops"

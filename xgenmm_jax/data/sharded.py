@@ -1,0 +1,190 @@
+"""A source of any size: storage, reader and an index of sizes, by which rows are planned without reading a record."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+import threading
+
+from jaxtyping import Int64
+import numpy as np
+
+from xgenmm_jax.data.errors import RecordError, Skip
+from xgenmm_jax.data.index import shapes as shapes_
+from xgenmm_jax.data.index import sizes as sizes_
+from xgenmm_jax.data.index.manifest import Manifest
+from xgenmm_jax.data.index.measure import Measurer
+from xgenmm_jax.data.index.shapes import Shapes
+from xgenmm_jax.data.index.sizes import ShardSizes
+from xgenmm_jax.data.index.source_index import SourceIndex
+from xgenmm_jax.data.readers.base import Reader
+from xgenmm_jax.data.records import Record
+from xgenmm_jax.data.storage.base import Shard, Storage
+
+MOST_OPEN_SHARDS = 64
+"""Shards of a source that a process holds open."""
+MOST_SIZES_BYTES = 256 * 2**20
+"""Memory of the sizes of one source that are remembered; a window at the paper's size touches 77 MB of all sources."""
+
+
+@dataclass(frozen=True)
+class ShardedSource:
+    """Records of a storage as a reader understands them.
+
+    name: in metrics, messages and the index; "" is the reader's label. group_shards: shards whose records are mixed
+    with each other within an epoch (docs/design.md, "Order of rows"). held_out_shards: the last so many shards, by
+    name, are kept from training. index: folder of manifest and sizes, where they cannot lie beside the data.
+    """
+
+    storage: Storage
+    reader: Reader
+    name: str = ""
+    group_shards: int = 16
+    held_out_shards: int = 0
+    index: str | None = None
+
+    PATH_FIELDS = ("index",)
+
+    def __post_init__(self):
+        if self.group_shards < 1 or self.held_out_shards < 0:
+            raise ValueError(
+                f"data: group_shards {self.group_shards}, held_out_shards {self.held_out_shards}; wanted 1 or more "
+                "and 0 or more."
+            )
+
+    @property
+    def label(self) -> str:
+        return self.name or self.reader.label
+
+    def source_index(self) -> SourceIndex:
+        """Its index, which may be empty. Raises SourceError where the storage has no shard."""
+        return SourceIndex(self.storage, self.reader, self.label, self.index)
+
+    def open(self) -> "ShardedRecords":
+        """Reads the manifest, or walks the shards and writes it where there is none.
+
+        Raises SourceError where the manifest is of other data, or a shard cannot be read.
+        """
+        index = self.source_index()
+        manifest = index.manifest() or index.make_manifest()
+        return ShardedRecords(self, index, manifest)
+
+    def files(self) -> list[Path]:
+        """None: the manifest says what the records are, see `ShardedRecords.identity`."""
+        return []
+
+
+class ShardedRecords:
+    """The records of an opened source by number: shards in the order of their names, one after the other.
+
+    held_out shards count too, so that a record's number does not depend on them.
+    """
+
+    def __init__(self, source: ShardedSource, index: SourceIndex, manifest: Manifest):
+        self.name, self._source, self._index, self._manifest = source.label, source, index, manifest
+        self.ends = np.cumsum([shard.records for shard in manifest.shards], dtype=np.int64)
+        self.group_shards = source.group_shards
+        self.held_out = np.arange(len(self.ends)) >= len(self.ends) - source.held_out_shards
+        self.left_out = tuple(self._refused())
+        self._sizes_lock, self._shards_lock = threading.Lock(), threading.Lock()
+        self._shards: OrderedDict[int, Shard] = OrderedDict()
+        self._sizes: OrderedDict[int, ShardSizes] = OrderedDict()
+        self._noted: Manifest | None = None
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    @property
+    def identity(self) -> str:
+        """The same for the same records in the same order, wherever they lie."""
+        return self._manifest.identity
+
+    def record(self, index: int, rng: np.random.Generator) -> Record:
+        """Raises RecordError where the record cannot be read, SourceError where its shard cannot."""
+        shard_number, number = self.position(index)
+        raw = self._shard(shard_number).read(number)
+        try:
+            count = self._source.reader.choices(raw)
+            return self._source.reader.read(raw, int(rng.integers(count)) if count > 1 else 0)
+        except RecordError:
+            raise
+        except ValueError as error:
+            raise RecordError(raw.key, error) from error
+
+    def position(self, index: int) -> tuple[int, int]:
+        """The shard of a record and its number there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        shard = int(np.searchsorted(self.ends, index, side="right"))
+        return shard, index - (int(self.ends[shard - 1]) if shard else 0)
+
+    def label_of(self, index: int) -> str:
+        """What a record is called before it is read: "00012.tar[345]"."""
+        shard, number = self.position(index)
+        return f"{self._index.names[shard]}[{number}]"
+
+    def shard_name(self, index: int) -> str:
+        return self._index.names[self.position(index)[0]]
+
+    def shapes_of(
+        self, records: Int64[np.ndarray, " n"], rng_of: Callable[[int], np.random.Generator], measurer: Measurer
+    ) -> tuple[Shapes, list[Skip]]:
+        """The shapes of these records without reading one, and why those that are BAD are.
+
+        rng_of: the generator of the draw at a place in `records`, the one that `record` gets.
+        Shards that have no sizes yet are measured. Raises SourceError where that fails, or the sizes are of another
+        tokenizer.
+        """
+        shards = np.searchsorted(self.ends, records, side="right")
+        parts, places, skips = [], [], []
+        for shard in np.unique(shards).tolist():
+            chosen = np.flatnonzero(shards == shard)
+            numbers = records[chosen] - (self.ends[shard - 1] if shard else 0)
+            of_shard = self._sizes_of(shard, measurer)
+            counts = sizes_.choice_counts(of_shard, numbers)
+            choices = np.zeros(len(chosen), np.int64)
+            for place in np.flatnonzero(counts > 1).tolist():
+                choices[place] = rng_of(int(chosen[place])).integers(int(counts[place]))
+            parts.append(sizes_.choose(of_shard, numbers, choices))
+            places.append(chosen)
+            for number in set(numbers.tolist()) & of_shard.bad.keys():
+                name = f"{self._index.names[shard]}[{number}]"
+                times = int((numbers == number).sum())
+                skips.append(Skip(self.name, name, *of_shard.bad[number], times, shard=self._index.names[shard]))
+        inverse = np.argsort(np.concatenate(places)) if places else np.empty(0, np.int64)
+        return shapes_.join(parts).take(inverse), skips
+
+    def _sizes_of(self, number: int, measurer: Measurer) -> ShardSizes:
+        with self._sizes_lock:
+            if self._noted is None:
+                self._index.check_measurer(self._manifest, measurer)
+                self._noted = self._index.start_measuring(self._manifest, measurer)
+            if number not in self._sizes:
+                found = self._index.sizes(number, self._noted)
+                self._sizes[number] = found or self._index.measure(number, self._noted, measurer)
+                while sum(map(sizes_.nbytes, self._sizes.values())) > MOST_SIZES_BYTES and len(self._sizes) > 1:
+                    self._sizes.popitem(last=False)
+            self._sizes.move_to_end(number)
+            return self._sizes[number]
+
+    def _shard(self, number: int) -> Shard:
+        with self._shards_lock:
+            if number not in self._shards:
+                self._shards[number] = self._index.open(number, self._manifest.shards[number])
+                if len(self._shards) > MOST_OPEN_SHARDS:
+                    self._shards.popitem(last=False)[1].close()
+            self._shards.move_to_end(number)
+            return self._shards[number]
+
+    def _refused(self) -> list[Skip]:
+        """What the storage refused in all shards, by reason."""
+        counts: dict[str, int] = {}
+        first: dict[str, str] = {}
+        for shard in self._manifest.shards:
+            for reason, count in shard.refused.items():
+                counts[reason] = counts.get(reason, 0) + count
+                first.setdefault(reason, shard.name)
+        return [
+            Skip(self.name, first[reason], reason, f"in '{first[reason]}'", count, True, first[reason])
+            for reason, count in counts.items()
+        ]
