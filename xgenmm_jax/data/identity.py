@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from xgenmm_jax.data.sharded import ShardedRecords
 from xgenmm_jax.data.source import Source
 
 WHOLE_BYTES = 8 * 2**20
@@ -18,6 +19,8 @@ two of them that leaves the file's size as it was is not seen."""
 def identity(mixture: Sequence[tuple[Source, float]]) -> list[dict[str, Any]]:
     """For each source of a mixture {"source": name, "records": number, "files": fingerprints in the order of reading}.
 
+    Of a source with an index the manifest's `identity` stands for its files.
+
     Raises ValueError where a source does not open.
     """
     return [_identity(source) for source, _ in mixture]
@@ -25,6 +28,9 @@ def identity(mixture: Sequence[tuple[Source, float]]) -> list[dict[str, Any]]:
 
 def _identity(source: Source) -> dict[str, Any]:
     opened = source.open()
+    if isinstance(opened, ShardedRecords):
+        manifest = {"name": "manifest.json", "of": "manifest", "sha256": opened.identity}
+        return {"source": opened.name, "records": len(opened), "files": [manifest]}
     with ThreadPoolExecutor(16) as pool:
         return {"source": opened.name, "records": len(opened), "files": list(pool.map(fingerprint, source.files()))}
 

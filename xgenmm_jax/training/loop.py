@@ -14,6 +14,7 @@ from xgenmm_jax.training.hosts.distributed import anyone, ending_together, on_fi
 from xgenmm_jax.training.hosts.signals import Signals
 from xgenmm_jax.training.hosts.watchdog import Watchdog
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
+from xgenmm_jax.training.mixture import MixtureShares
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import learning_rates
 from xgenmm_jax.training.profiling import Profiler
@@ -114,6 +115,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         throughput = Throughput(config, mesh.devices.flatten().tolist())
         tracker = StepTracker(config, log, bar, Spikes(folder, first_step), throughput, progress, host_share(mesh)[1])
         schedule, skipped = SaveSchedule(policy, config.log_every), SkippedLog(folder, first_step)
+        shares = MixtureShares()
 
         # ------------------------------------------------------------ the steps
         for step in range(first_step + 1, config.steps + 1):
@@ -123,11 +125,13 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
             with saving_first(step, state, tracker, checkpoints, watchdog, folder):
                 rows, sample_ids, data_after = next(batches)
             skipped.add(step, getattr(sample_ids, "skipped", ()))
+            shares.add(getattr(sample_ids, "seen", {}))
             counts, flops = config.objective.count(rows), throughput.flops(rows)
             watchdog.at(step, "starting the step")
             rows = put_rows(rows, row_sharding(mesh))
             state, metrics = program.step(state, reference, rows, rates[step - 1])
-            tracker.submit(step, metrics, sample_ids, counts, flops, data_after, skipped.figures)
+            data_figures = {**skipped.figures, **shares.figures}
+            tracker.submit(step, metrics, sample_ids, counts, flops, data_after, data_figures)
             watchdog.at(step, "waiting for the devices")
             tracker.drain(IN_FLIGHT)
             profiler.after(step, lambda: tracker.drain(0))

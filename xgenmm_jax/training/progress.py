@@ -26,7 +26,7 @@ class PendingStep(NamedTuple):
     sample_ids: list[str]
     fill: float
     flops: float
-    skipped: dict[str, int]
+    data_figures: dict[str, float]
     before: Progress
     after: Progress
 
@@ -69,9 +69,9 @@ class StepTracker:
         counts: Counts,
         flops: float,
         data_after: State,
-        skipped: dict[str, int],
+        data_figures: dict[str, float],
     ) -> None:
-        """After a dispatch. counts, flops: of this host's rows. skipped: figures of what the run left out so far."""
+        """After a dispatch. counts, flops: of this host's rows. data_figures: what the run left out so far, shares of its sources."""
         hosts, before = self._hosts, self.progress  # a host counts its own rows; the others' are about as full
         self.progress = Progress(
             data=data_after,
@@ -80,7 +80,7 @@ class StepTracker:
             seconds=time.monotonic() - self._started_at,
         )
         fill = counts.tokens / counts.positions
-        pending = PendingStep(step, metrics, sample_ids, fill, flops * hosts, skipped, before, self.progress)
+        pending = PendingStep(step, metrics, sample_ids, fill, flops * hosts, data_figures, before, self.progress)
         self._in_flight.append(pending)
         self._unjudged.append(pending)
 
@@ -108,7 +108,7 @@ class StepTracker:
             **figures,
             "fill": pending.fill,
             "samples": pending.after.samples,
-            **pending.skipped,
+            **pending.data_figures,
             "tokens": tokens,
             "tokens_per_second": new_tokens / seconds,
             **self._throughput.figures(new_tokens, self._flops_since_log, seconds),
