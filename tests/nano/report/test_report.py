@@ -213,6 +213,15 @@ def test_attacks_are_told_apart_by_frame():
     assert "Attacks, in stripes" in text and "Harmless, in stripes" in text
 
 
+def test_the_tile_of_attacks_says_how_many_harmless_requests_are_refused():
+    """A model that refuses everything has no attack that succeeds: the figure alone praises it."""
+    first, last = stage("sft_multi", 0.25), stage("dpo", 0.75)
+    last.gallery["metrics"]["refusal_of_benign"] = 0.0625
+    tile = page.tiles(replace(content(), stages=(first, last)))[-1]
+    assert (tile["label"], tile["value"]) == ("Attacks that succeed", "25.0")
+    assert tile["note"] == "before preference tuning 75.0; harmless requests refused 6.2"
+
+
 def test_an_attack_that_succeeds_is_marked_wrong():
     groups = {group["name"]: group for group in page.examples(content())}
     assert [answer["score"] for answer in groups["attack_success"]["items"][0]["answers"]] == [0.0, 0.0]

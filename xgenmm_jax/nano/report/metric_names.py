@@ -47,14 +47,14 @@ METRICS: dict[str, MetricName] = {
         "All seven kinds",
         "the mean of the rows below",
         control="questions_wrong_image/mean",
-        control_words="wrong picture",
+        control_words="wrong image",
     ),
     **{
         f"questions/{kind}": MetricName(
             kind.capitalize(),
             meaning,
             control=f"questions_wrong_image/{kind}",
-            control_words="wrong picture",
+            control_words="wrong image",
         )
         for kind, meaning in _KINDS.items()
     },
@@ -75,12 +75,12 @@ METRICS: dict[str, MetricName] = {
     ),
     "reading_large/base": MetricName("Large text, one view", "the same pages in the base view alone"),
     "multi_image": MetricName(
-        "Several pictures at once",
-        "questions that name a picture by its place in the order",
+        "Several images at once",
+        "questions that name an image by its place in the order",
         control="multi_image_shuffled",
-        control_words="pictures shuffled",
+        control_words="images shuffled",
     ),
-    "shots/0": MetricName("No examples", "two of the four worked examples, without their pictures"),
+    "shots/0": MetricName("No examples", "two of the four worked examples, without their images"),
     "shots/4": MetricName(
         "Four examples",
         "invented names that only the examples explain",
@@ -88,7 +88,7 @@ METRICS: dict[str, MetricName] = {
         control_words="names permuted",
     ),
     "shots/8": MetricName("Eight examples", "the same with twice the examples"),
-    "shots/4_in_words": MetricName("Four examples in words", "the same four without their pictures"),
+    "shots/4_in_words": MetricName("Four examples in words", "the same four without their images"),
     "grounding/iou": MetricName("Boxes", "overlap of the box it gives with the true one (IoU)"),
     "caption/cider": MetricName(
         "Captions, CIDEr", "agreement with reference captions; no percentage, papers print it times 100"
@@ -138,18 +138,18 @@ METRICS: dict[str, MetricName] = {
 
 SECTIONS = (
     Section(
-        "Questions about one picture",
-        "Exact answers in percent. Small: the same model asked the same question about the wrong picture.",
+        "Questions about one image",
+        "Exact answers in percent. Small: the same model asked the same question about the wrong image.",
         ("questions/mean", *QUESTIONS),
     ),
-    Section("Pictures unlike those of training", "Exact answers in percent.", ("new_style", "handwriting")),
+    Section("Images unlike those of training", "Exact answers in percent.", ("new_style", "handwriting")),
     Section(
         "Reading pages",
         "Strings read without a single error, in percent.",
         ("reading/anyres", "reading/base", "reading_large/anyres", "reading_large/base"),
     ),
     Section(
-        "Several pictures", "Exact answers in percent. Small: the same pictures in another order.", ("multi_image",)
+        "Several images", "Exact answers in percent. Small: the same images in another order.", ("multi_image",)
     ),
     Section(
         "Learning from examples in the prompt",
