@@ -199,6 +199,12 @@ def test_every_metric_of_a_stage_stands_in_the_table():
     assert present <= shown | set(metric_names.MAJORITIES)
 
 
+def test_no_two_rows_are_called_alike():
+    """Three rows were "Small text, one view": exact, ANLS and words."""
+    titles = [metric.title for metric in metric_names.METRICS.values()]
+    assert len(set(titles)) == len(titles)
+
+
 def test_attacks_are_told_apart_by_frame():
     """A sum over both frames hides a model that goes by the frame."""
     section = next(section for section in page.table(content()) if section["title"] == "Honesty and safety")

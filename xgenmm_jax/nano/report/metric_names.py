@@ -32,8 +32,8 @@ _KINDS = {
     "colour": "the color of one shape among several",
     "shape": "which of eight shapes stands at a place or has a color",
     "object": "an everyday object, as drawn in styles that were trained on",
-    "count": "how many there are of a shape, a color or a combination; the places come first, the number counts",
-    "exists": "whether a thing is there; what is like it comes first, the yes or no counts",
+    "count": "how many there are of a shape, a color or a combination; scored is the number behind the places",
+    "exists": "whether a thing is there; scored is the yes or no behind the thing that is most like it",
     "where": "the place of a thing, one of nine",
     "read": "a short string, every letter and its case",
 }
@@ -51,7 +51,7 @@ METRICS: dict[str, MetricName] = {
     ),
     **{
         f"questions/{kind}": MetricName(
-            kind.capitalize(),
+            {"colour": "Color"}.get(kind, kind.capitalize()),
             meaning,
             control=f"questions_wrong_image/{kind}",
             control_words="wrong image",
@@ -80,7 +80,7 @@ METRICS: dict[str, MetricName] = {
         control="multi_image_shuffled",
         control_words="images shuffled",
     ),
-    "shots/0": MetricName("No examples", "two of the four worked examples, without their images"),
+    "shots/0": MetricName("No example images", "two of the four examples in words (the papers' 0 shots)"),
     "shots/4": MetricName(
         "Four examples",
         "invented names that only the examples explain",
@@ -105,11 +105,11 @@ METRICS: dict[str, MetricName] = {
         "“Yes” to absent objects", "how often it claims to see what is not there", better="lower"
     ),
     **{
-        f"{pages}_{measure}/{view}": MetricName(f"{size} text, {how}", meaning)
+        f"{pages}_{measure}/{view}": MetricName(f"{size} text, {how}, {title}", meaning)
         for pages, size in (("reading", "Small"), ("reading_large", "Large"))
-        for measure, meaning in (
-            ("anls", "similarity to the string (ANLS), letters right in a wrong string count"),
-            ("word_accuracy", "words read right"),
+        for measure, title, meaning in (
+            ("anls", "ANLS", "similarity to the string, letters right in a wrong string count"),
+            ("word_accuracy", "words", "words read right"),
         )
         for view, how in (("anyres", "in crops"), ("base", "one view"))
     },
@@ -153,7 +153,8 @@ SECTIONS = (
     ),
     Section(
         "Learning from examples in the prompt",
-        "Base models only, exact answers in percent. Small: the examples carry each other's names.",
+        "Base models only, exact answers in percent; one of the four names by chance: 25. Small: the examples carry "
+        "each other's names.",
         ("shots/0", "shots/4", "shots/8", "shots/4_in_words"),
     ),
     Section("Pointing and describing", "", ("grounding/iou", "caption/cider", "caption/exact")),
@@ -179,7 +180,7 @@ def sections(present: set[str]) -> list[tuple[Section, list[tuple[str, MetricNam
     shown = {name for section in SECTIONS for name in section.metrics}
     controls = {metric.control for metric in METRICS.values() if metric.control}
     others = sorted(present - shown - controls - set(MAJORITIES))
-    rest = Section("Finer measures", "Under the names of report.json.", tuple(others))
+    rest = Section("Other measures", "Of the same answers, in percent.", tuple(others))
     result = []
     for section in (*SECTIONS, rest):
         rows = [(name, METRICS.get(name) or MetricName(name, "")) for name in section.metrics if name in present]

@@ -17,8 +17,9 @@ from xgenmm_jax.reporting.page import count_in_words, minutes, render_template
 REFRESH_S = 20
 
 _EXAMPLE_ORDER = (
-    *QUESTIONS, "new_style", "handwriting", "reading/anyres", "reading/base", "multi_image", "shots/4", "grounding/iou",
-    "hallucination", "attack_success", "attack_success_known", "refusal_of_benign", "caption/exact",
+    *QUESTIONS, "new_style", "handwriting", "reading/anyres", "reading/base", "multi_image",
+    "shots/4", "shots/4_in_words", "grounding/iou", "hallucination",
+    "attack_success", "attack_success_known", "refusal_of_benign", "caption/exact",
 )  # fmt: skip
 _EXAMPLE_TITLES = {
     "hallucination": MetricName("Present or absent", "is the thing there?"),
