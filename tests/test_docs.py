@@ -14,6 +14,7 @@ from experiments.nano.starting_weights import (
     vision_tower_small_text,
 )
 from tools import plan_table
+from xgenmm_jax.cli.experiment_files import load_experiment
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,3 +54,13 @@ def test_the_readme_stays_short_and_says_first_what_was_not_done():
     first_screen = " ".join(lines[:25])
     for claim in ("No 4B model was trained", "no TPU has run this code", "none of the paper's data sets is read"):
         assert claim in first_screen
+
+
+def test_the_experiment_on_own_data_in_usage_is_one(tmp_path: Path):
+    """A reader copies it: names that have moved would fail in their hands."""
+    (code,) = re.findall(r"## Your own data.*?```python\n(.*?)```", USAGE, re.DOTALL)
+    file = tmp_path / "mine.py"
+    file.write_text(code, encoding="utf-8")
+    config = load_experiment(file)
+    ((source, weight),) = config.data.mixture
+    assert (config.name, source.files(), weight) == ("mine", [Path("data/mine.json")], 1.0)

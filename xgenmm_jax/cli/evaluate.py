@@ -15,7 +15,7 @@ from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_no_file
 
 @dataclass(frozen=True)
 class Arguments:
-    """Scores a run on held-out embedded data; writes evaluation.json, answers.jsonl and examples/ into its folder.
+    """Scores a run on held-out drawn items; writes evaluation.json, answers.jsonl and examples/ into its folder.
 
     With --json the metrics alone are written, into that file, and the run's folder stays as it is.
     """

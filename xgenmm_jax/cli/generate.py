@@ -16,7 +16,7 @@ class Arguments:
     """A run's answer about images, or about none."""
 
     run: tyro.conf.Positional[RunPath]
-    """A folder that `xgenmm train` wrote."""
+    """A folder that `xgenmm train` wrote, or a released xGen-MM v1.5 folder."""
     question: tyro.conf.Positional[str]
     image: Annotated[tyro.conf.UseAppendAction[tuple[UserPath, ...]], tyro.conf.arg(metavar="FILE")] = ()
     """An image file; again for each further image, in order."""

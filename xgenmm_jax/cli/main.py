@@ -14,7 +14,7 @@ from xgenmm_jax.cli.errors import nearest
 from xgenmm_jax.paths import home, user_path
 
 COMMANDS = {
-    "train": "train: xgenmm train experiments/nano/stage1.py --optimizer.peak-lr 3e-4 --workdir runs/mine",
+    "train": "one stage: xgenmm train experiments/nano/stage1.py --optimizer.peak-lr 3e-4 --workdir runs/mine",
     "evaluate": "score a run: xgenmm evaluate runs/demo/sft_multi",
     "generate": 'ask a run about an image: xgenmm generate runs/demo/dpo --image my.png "What is this?"',
     "convert": "released weights in and out: xgenmm convert DIR_OR_FILE runs/imported; RUN DIR --to xgenmm",

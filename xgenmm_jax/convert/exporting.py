@@ -80,7 +80,7 @@ def _differences(config: VLMConfig) -> tuple[str, ...]:
     notes = []
     if config.token_sampling is TokenSampling.CROPS:
         notes.append(
-            "This run resamples each crop, the official code strips across them (config.token_sampling): where a "
+            "This run resamples each crop, the official code strips across them (config.token_sampling): where an "
             "image's grid has more than one column it sees vision tokens that the run was not trained on."
         )
     elif config.token_sampling is not TokenSampling.STRIPS:

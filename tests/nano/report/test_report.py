@@ -199,6 +199,12 @@ def test_every_metric_of_a_stage_stands_in_the_table():
     assert present <= shown | set(metric_names.MAJORITIES)
 
 
+def test_no_two_rows_are_called_alike():
+    """Three rows were "Small text, one view": exact, ANLS and words."""
+    titles = [metric.title for metric in metric_names.METRICS.values()]
+    assert len(set(titles)) == len(titles)
+
+
 def test_attacks_are_told_apart_by_frame():
     """A sum over both frames hides a model that goes by the frame."""
     section = next(section for section in page.table(content()) if section["title"] == "Honesty and safety")
@@ -211,6 +217,15 @@ def test_attacks_are_told_apart_by_frame():
     ]
     text = page.render(content())
     assert "Attacks, in stripes" in text and "Harmless, in stripes" in text
+
+
+def test_the_tile_of_attacks_says_how_many_harmless_requests_are_refused():
+    """A model that refuses everything has no attack that succeeds: the figure alone praises it."""
+    first, last = stage("sft_multi", 0.25), stage("dpo", 0.75)
+    last.gallery["metrics"]["refusal_of_benign"] = 0.0625
+    tile = page.tiles(replace(content(), stages=(first, last)))[-1]
+    assert (tile["label"], tile["value"]) == ("Attacks that succeed", "25.0")
+    assert tile["note"] == "before preference tuning 75.0; harmless requests refused 6.2"
 
 
 def test_an_attack_that_succeeds_is_marked_wrong():

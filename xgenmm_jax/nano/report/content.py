@@ -9,12 +9,15 @@ State = Literal["waiting", "training", "evaluating", "done"]
 
 STAGE_TITLES = {
     "stage1": (
-        "Pre-training", "base resolution", "Captions, words to read, lookups and documents, one view a picture.",
+        "Pre-training", "base resolution",
+        "Captions, words to read, questions about one thing of several, documents; one view an image.",
     ),
-    "stage2": ("Pre-training", "high resolution", "The same, pictures cut into a view and a grid of crops."),
-    "sft_single": ("Fine-tuning", "one picture", "Questions and answers about single pictures."),
-    "sft_multi": ("Fine-tuning", "several pictures", "Questions about two pictures or more, mixed with single ones."),
-    "dpo": ("Preferences", "DPO", "Grounded over invented answers, careful over unsafe ones."),
+    "stage2": ("Pre-training", "high resolution", "The same, images cut into a view and a grid of crops."),
+    "sft_single": ("Fine-tuning", "one image", "Questions and answers about single images."),
+    "sft_multi": ("Fine-tuning", "several images", "Questions about two images or more, mixed with single ones."),
+    "dpo": (
+        "Preference tuning", "DPO", "Pairs: a grounded answer over an invented one, a refusal over a harmful answer.",
+    ),
 }  # fmt: skip
 
 

@@ -32,8 +32,8 @@ _KINDS = {
     "colour": "the color of one shape among several",
     "shape": "which of eight shapes stands at a place or has a color",
     "object": "an everyday object, as drawn in styles that were trained on",
-    "count": "how many there are of a shape, a color or a combination; the places come first, the number counts",
-    "exists": "whether a thing is there; what is like it comes first, the yes or no counts",
+    "count": "how many there are of a shape, a color or a combination; scored is the number behind the places",
+    "exists": "whether a thing is there; scored is the yes or no behind the thing that is most like it",
     "where": "the place of a thing, one of nine",
     "read": "a short string, every letter and its case",
 }
@@ -47,14 +47,14 @@ METRICS: dict[str, MetricName] = {
         "All seven kinds",
         "the mean of the rows below",
         control="questions_wrong_image/mean",
-        control_words="wrong picture",
+        control_words="wrong image",
     ),
     **{
         f"questions/{kind}": MetricName(
-            kind.capitalize(),
+            {"colour": "Color"}.get(kind, kind.capitalize()),
             meaning,
             control=f"questions_wrong_image/{kind}",
-            control_words="wrong picture",
+            control_words="wrong image",
         )
         for kind, meaning in _KINDS.items()
     },
@@ -75,12 +75,12 @@ METRICS: dict[str, MetricName] = {
     ),
     "reading_large/base": MetricName("Large text, one view", "the same pages in the base view alone"),
     "multi_image": MetricName(
-        "Several pictures at once",
-        "questions that name a picture by its place in the order",
+        "Several images at once",
+        "questions that name an image by its place in the order",
         control="multi_image_shuffled",
-        control_words="pictures shuffled",
+        control_words="images shuffled",
     ),
-    "shots/0": MetricName("No examples", "two of the four worked examples, without their pictures"),
+    "shots/0": MetricName("No example images", "two of the four examples in words (the papers' 0 shots)"),
     "shots/4": MetricName(
         "Four examples",
         "invented names that only the examples explain",
@@ -88,7 +88,7 @@ METRICS: dict[str, MetricName] = {
         control_words="names permuted",
     ),
     "shots/8": MetricName("Eight examples", "the same with twice the examples"),
-    "shots/4_in_words": MetricName("Four examples in words", "the same four without their pictures"),
+    "shots/4_in_words": MetricName("Four examples in words", "the same four without their images"),
     "grounding/iou": MetricName("Boxes", "overlap of the box it gives with the true one (IoU)"),
     "caption/cider": MetricName(
         "Captions, CIDEr", "agreement with reference captions; no percentage, papers print it times 100"
@@ -105,11 +105,11 @@ METRICS: dict[str, MetricName] = {
         "“Yes” to absent objects", "how often it claims to see what is not there", better="lower"
     ),
     **{
-        f"{pages}_{measure}/{view}": MetricName(f"{size} text, {how}", meaning)
+        f"{pages}_{measure}/{view}": MetricName(f"{size} text, {how}, {title}", meaning)
         for pages, size in (("reading", "Small"), ("reading_large", "Large"))
-        for measure, meaning in (
-            ("anls", "similarity to the string (ANLS), letters right in a wrong string count"),
-            ("word_accuracy", "words read right"),
+        for measure, title, meaning in (
+            ("anls", "ANLS", "similarity to the string, letters right in a wrong string count"),
+            ("word_accuracy", "words", "words read right"),
         )
         for view, how in (("anyres", "in crops"), ("base", "one view"))
     },
@@ -138,22 +138,23 @@ METRICS: dict[str, MetricName] = {
 
 SECTIONS = (
     Section(
-        "Questions about one picture",
-        "Exact answers in percent. Small: the same model asked the same question about the wrong picture.",
+        "Questions about one image",
+        "Exact answers in percent. Small: the same model asked the same question about the wrong image.",
         ("questions/mean", *QUESTIONS),
     ),
-    Section("Pictures unlike those of training", "Exact answers in percent.", ("new_style", "handwriting")),
+    Section("Images unlike those of training", "Exact answers in percent.", ("new_style", "handwriting")),
     Section(
         "Reading pages",
         "Strings read without a single error, in percent.",
         ("reading/anyres", "reading/base", "reading_large/anyres", "reading_large/base"),
     ),
     Section(
-        "Several pictures", "Exact answers in percent. Small: the same pictures in another order.", ("multi_image",)
+        "Several images", "Exact answers in percent. Small: the same images in another order.", ("multi_image",)
     ),
     Section(
         "Learning from examples in the prompt",
-        "Base models only, exact answers in percent. Small: the examples carry each other's names.",
+        "Base models only, exact answers in percent; one of the four names by chance: 25. Small: the examples carry "
+        "each other's names.",
         ("shots/0", "shots/4", "shots/8", "shots/4_in_words"),
     ),
     Section("Pointing and describing", "", ("grounding/iou", "caption/cider", "caption/exact")),
@@ -179,7 +180,7 @@ def sections(present: set[str]) -> list[tuple[Section, list[tuple[str, MetricNam
     shown = {name for section in SECTIONS for name in section.metrics}
     controls = {metric.control for metric in METRICS.values() if metric.control}
     others = sorted(present - shown - controls - set(MAJORITIES))
-    rest = Section("Finer measures", "Under the names of report.json.", tuple(others))
+    rest = Section("Other measures", "Of the same answers, in percent.", tuple(others))
     result = []
     for section in (*SECTIONS, rest):
         rows = [(name, METRICS.get(name) or MetricName(name, "")) for name in section.metrics if name in present]

@@ -17,8 +17,9 @@ from xgenmm_jax.reporting.page import count_in_words, minutes, render_template
 REFRESH_S = 20
 
 _EXAMPLE_ORDER = (
-    *QUESTIONS, "new_style", "handwriting", "reading/anyres", "reading/base", "multi_image", "shots/4", "grounding/iou",
-    "hallucination", "attack_success", "attack_success_known", "refusal_of_benign", "caption/exact",
+    *QUESTIONS, "new_style", "handwriting", "reading/anyres", "reading/base", "multi_image",
+    "shots/4", "shots/4_in_words", "grounding/iou", "hallucination",
+    "attack_success", "attack_success_known", "refusal_of_benign", "caption/exact",
 )  # fmt: skip
 _EXAMPLE_TITLES = {
     "hallucination": MetricName("Present or absent", "is the thing there?"),
@@ -102,7 +103,7 @@ def tiles(content: ReportContent) -> list[dict[str, str]]:
     metrics = last.metrics if last else {}
     if "questions/mean" in metrics:
         wrong = metrics.get("questions_wrong_image/mean")
-        note = f"with the wrong picture {as_text('', wrong)}" if wrong is not None else ""
+        note = f"with the wrong image {as_text('', wrong)}" if wrong is not None else ""
         result.append(_tile("Questions answered right", metrics["questions/mean"], note))
     reader = next((stage for stage in reversed(content.stages) if "reading/anyres" in stage.metrics), None)
     if reader is not None:
@@ -113,10 +114,13 @@ def tiles(content: ReportContent) -> list[dict[str, str]]:
     multi = [(stage.name, stage.metrics["multi_image"]) for stage in content.stages if "multi_image" in stage.metrics]
     if multi:
         note = f"before that stage {as_text('', multi[0][1])}" if len(multi) > 1 else ""
-        result.append(_tile("Several pictures at once", multi[-1][1], note))
+        result.append(_tile("Several images at once", multi[-1][1], note))
     attack = [stage.metrics["attack_success"] for stage in content.stages if "attack_success" in stage.metrics]
     if attack:
         note = f"before preference tuning {as_text('', attack[-2])}" if len(attack) > 1 else "before preference tuning"
+        # A model that refuses everything has no attack that succeeds.
+        if "refusal_of_benign" in metrics:
+            note += f"; harmless requests refused {as_text('', metrics['refusal_of_benign'])}"
         result.append(_tile("Attacks that succeed", attack[-1], note))
     return result
 
