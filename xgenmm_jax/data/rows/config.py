@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.rows.phases import Phase, check_phases
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.data.text.chat import ChatStyle
 
@@ -28,6 +29,8 @@ class DataConfig:
     mixture: (source, weight); weights are relative numbers of samples.
     tokenizer: path of a SentencePiece model.
     batch_rows: rows of the global batch. window: samples that are packed together.
+    phases: (window, weights of the first sources), each in force from its window on, the last of them the mixture's;
+    (): the mixture's from the beginning. A run that goes on with other weights writes its own.
     """
 
     mixture: tuple[tuple[Source, float], ...]
@@ -38,6 +41,7 @@ class DataConfig:
     window: int = 2048
     chat: ChatStyle = ChatStyle()
     loader: LoaderConfig = LoaderConfig()
+    phases: tuple[tuple[int, tuple[float, ...]], ...] = ()
 
     def __post_init__(self):
         crops, row = self.anyres.max_crops, self.row
@@ -54,3 +58,17 @@ class DataConfig:
             )
         if self.window < 1 or self.batch_rows < 1:
             raise ValueError(f"data: window {self.window}, batch_rows {self.batch_rows}; wanted 1 or more.")
+        if self.phases:
+            check_phases(self.order_phases, len(self.mixture))
+            last, own = self.order_phases[-1].weights, tuple(float(weight) for _, weight in self.mixture)
+            if last != own:
+                raise ValueError(
+                    f"data.phases: the weights from window {self.phases[-1][0]} on are {last} and the mixture's {own}; "
+                    "make them equal, or leave phases out (a run that goes on keeps its own)."
+                )
+
+    @property
+    def order_phases(self) -> tuple[Phase, ...]:
+        """All weights, as the order takes them."""
+        phases = self.phases or ((0, tuple(weight for _, weight in self.mixture)),)
+        return tuple(Phase(window, tuple(map(float, weights))) for window, weights in phases)

@@ -36,11 +36,11 @@ def plan_window(config: DataConfig, sources: list[Records], tokenizer: Tokenizer
             is gone.
     """
     # What is drawn, and what of it can be used.
-    weights = [weight for _, weight in config.mixture]
-    lengths = [len(source) for source in sources]
+    shards = [order.Shards.one(len(source)) for source in sources]
+    draws = order.draws(config.order_phases, shards, seed, config.window, number)
     samples: list[Sample] = []
     skipped: list[Skip] = []
-    for draw in order.draws(weights, lengths, seed, number * config.window, config.window):
+    for draw in map(draws.draw, range(len(draws))):
         sample = _sample(config, sources[draw.component], draw, tokenizer, seed)
         if isinstance(sample, Skip):
             skipped.append(sample)
