@@ -1,14 +1,17 @@
 """Weights of a mixture and their changes: exact shares, and epochs that go on where they were."""
 
 from collections import Counter
+import dataclasses
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
+import tiny_run
 
 from xgenmm_jax.data.rows import order, phases
 from xgenmm_jax.data.rows.order import Phase, Shards
+from xgenmm_jax.nano.sources import Synthetic
 
 STAGE1 = (17.5, 17.5, 12.5, 2.5, 25.0, 10.0, 5.0, 5.0, 1.25, 1.25, 1.25, 1.25)  # the paper's, in percent
 STAGE2 = (17.5, 17.5, 12.5, 2.5, 10.0, 2.5, 2.5, 0.0, 1.25, 1.25, 1.25, 1.25, 10.0, 10.0)  # OCR-HD and IDL added
@@ -105,3 +108,17 @@ def test_shares_of_nothing_and_of_zero_are_refused():
         phases.shares((1.0, 0.0))
     with pytest.raises(ValueError, match="no component"):
         phases.shares(())
+
+
+def test_the_last_phase_of_a_config_is_its_mixture(tmp_path):
+    """A config says its weights once as the mixture's; an override of one of them would else be without effect."""
+    data = tiny_run.data(tiny_run.tokenizer(tmp_path), ((Synthetic("caption", 40), 2.0), (Synthetic("ocr", 40), 1.0)))
+    assert data.order_phases == (Phase(0, (2.0, 1.0)),)
+    changed = dataclasses.replace(data, phases=((0, (1.0,)), (9, (2.0, 1.0))))
+    assert changed.order_phases == (Phase(0, (1.0,)), Phase(9, (2.0, 1.0)))
+    with pytest.raises(ValueError, match=r"\(2.0, 3.0\) from window 9 on, wanted .* \(2.0, 1.0\); make"):
+        dataclasses.replace(data, phases=((0, (1.0,)), (9, (2.0, 3.0))))
+    with pytest.raises(ValueError, match="windows that ascend, the first of them 0"):
+        dataclasses.replace(data, phases=((3, (2.0, 1.0)),))
+    with pytest.raises(ValueError, match="wanted at least one above 0"):
+        dataclasses.replace(data, phases=((0, (0.0,)), (9, (2.0, 1.0))))

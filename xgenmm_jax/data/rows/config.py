@@ -60,11 +60,11 @@ class DataConfig:
             raise ValueError(f"data: window {self.window}, batch_rows {self.batch_rows}; wanted 1 or more.")
         if self.phases:
             check_phases(self.order_phases, len(self.mixture))
-            last, own = self.order_phases[-1].weights, tuple(float(weight) for _, weight in self.mixture)
-            if last != own:
+            last, weights = self.order_phases[-1].weights, tuple(float(weight) for _, weight in self.mixture)
+            if last != weights:
                 raise ValueError(
-                    f"data.phases: the weights from window {self.phases[-1][0]} on are {last} and the mixture's {own}; "
-                    "make them equal, or leave phases out (a run that goes on keeps its own)."
+                    f"data.phases: got the weights {last} from window {self.phases[-1][0]} on, wanted the mixture's "
+                    f"{weights}; make them equal, or leave phases out (a run that goes on keeps its own)."
                 )
 
     @property

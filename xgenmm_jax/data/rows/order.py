@@ -182,22 +182,22 @@ class _SourceOrder:
 
     def look_up(self, ks: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
         """Records and epochs of draws by number."""
-        epochs, places = np.divmod(ks, self._records)
+        epochs, offsets = np.divmod(ks, self._records)
         records = np.empty_like(ks)
         for number in np.unique(epochs):
             epoch = self._epoch(int(number))
             of_epoch = np.flatnonzero(epochs == number)
-            groups = np.searchsorted(epoch.group_ends, places[of_epoch], side="right")
+            groups = np.searchsorted(epoch.group_ends, offsets[of_epoch], side="right")
             for group in np.unique(groups):
                 of_group = of_epoch[groups == group]
                 start = epoch.group_ends[group - 1] if group else np.int64(0)
                 key = _key(*self._key, int(number), int(group), _PERMUTATION)
                 size = int(epoch.group_ends[group] - start)
-                places[of_group] = start + permute(places[of_group] - start, size, key)
-            # From a place in the epoch to the shard that lies there, and to the record's number over all shards.
-            at = np.searchsorted(epoch.ends, places[of_epoch], side="right")
+                offsets[of_group] = start + permute(offsets[of_group] - start, size, key)
+            # From an offset in the epoch to the shard that lies there, and to the record's number over all shards.
+            at = np.searchsorted(epoch.ends, offsets[of_epoch], side="right")
             shards = epoch.shards[at]
-            in_shard = places[of_epoch] - (epoch.ends[at] - self._sizes[shards])
+            in_shard = offsets[of_epoch] - (epoch.ends[at] - self._sizes[shards])
             records[of_epoch] = self._starts[shards] + in_shard
         return records, epochs
 
@@ -205,12 +205,12 @@ class _SourceOrder:
         """The shards of the groups that draws first .. stop - 1 lie in, ascending."""
         if first == stop:
             return np.empty(0, np.int64)
-        (epoch, place), (last_epoch, last_place) = (divmod(k, self._records) for k in (first, stop - 1))
+        (epoch, offset), (last_epoch, last_offset) = (divmod(k, self._records) for k in (first, stop - 1))
         if last_epoch - epoch > 1:
             return self._drawn  # an epoch between is drawn whole
-        pieces = [(epoch, place, last_place)]
+        pieces = [(epoch, offset, last_offset)]
         if epoch < last_epoch:
-            pieces = [(epoch, place, self._records - 1), (last_epoch, 0, last_place)]
+            pieces = [(epoch, offset, self._records - 1), (last_epoch, 0, last_offset)]
         touched = []
         for number, begin, end in pieces:
             order = self._epoch(number)

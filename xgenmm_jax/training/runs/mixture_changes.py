@@ -38,35 +38,35 @@ def phases_of_run(config_file: Path) -> tuple[Phase, ...]:
     data = read_settings(config_file, "copy it again, or delete the folder").get("data")
     if not isinstance(data, dict) or not _are_pairs(data.get("mixture")) or "phases" not in data:
         return ()
-    kept = data["phases"] or [[0, [weight for _, weight in data["mixture"]]]]
-    return tuple(Phase(window, tuple(map(float, weights))) for window, weights in kept)
+    phases = data["phases"] or [[0, [weight for _, weight in data["mixture"]]]]
+    return tuple(Phase(window, tuple(map(float, weights))) for window, weights in phases)
 
 
-def phases_now(kept: tuple[Phase, ...], data: DataConfig, state: State) -> tuple[Phase, ...]:
+def phases_now(before: tuple[Phase, ...], data: DataConfig, state: State) -> tuple[Phase, ...]:
     """The phases of a run that goes on from a state of its data.
 
-    kept: those that it has. Where their last weights are the mixture's, they stay, even those that begin after the
+    before: those that it has. Where their last weights are the mixture's, they stay, even those that begin after the
     state: it was saved before they did, and the rows are those of a run that was not stopped. Otherwise the mixture's
     weights begin with the first window that is not begun, in place of all that were to begin then or later.
 
-    Example: kept (0, a), (812, b), state (812, 3): with b they stay; with c they become (0, a), (812, b), (813, c); at
-    state (800, 0), of an older checkpoint, (0, a), (800, c); with a there, (0, a) alone.
+    Example: (0, a), (812, b) before. At state (812, 3) they stay with b, and become (0, a), (812, b), (813, c) with c;
+    at (800, 0), of an older checkpoint, they stay with b, and become (0, a), (800, c) with c, (0, a) with a.
     """
-    if data.phases:
-        return data.order_phases
     weights = data.order_phases[-1].weights
-    if _are_equal(kept[-1].weights, weights):
-        return (*kept[:-1], kept[-1]._replace(weights=weights))
+    if _are_equal(before[-1].weights, weights):
+        return (*before[:-1], before[-1]._replace(weights=weights))
     begin = state.window + (state.row > 0)
-    past = tuple(phase for phase in kept if phase.window < begin)
+    past = tuple(phase for phase in before if phase.window < begin)
     if past and _are_equal(past[-1].weights, weights):
         return (*past[:-1], past[-1]._replace(weights=weights))
     return (*past, Phase(begin, weights))
 
 
-def with_phases(config: TrainConfig, kept: tuple[Phase, ...], state: State) -> TrainConfig:
+def with_phases(config: TrainConfig, before: tuple[Phase, ...], state: State) -> TrainConfig:
     """The config with the phases of a run that goes on (`phases_now`); nothing is written."""
-    phases = phases_now(kept, config.data, state)
+    if config.data.phases:
+        return config
+    phases = phases_now(before, config.data, state)
     plain = () if len(phases) == 1 else tuple(map(tuple, phases))
     return dataclasses.replace(config, data=dataclasses.replace(config.data, phases=plain))
 
@@ -79,14 +79,14 @@ def keep(config: TrainConfig, config_file: Path) -> None:
         write_settings({**settings, "data": {**settings["data"], **changed}}, config_file)
 
 
-def told(kept: tuple[Phase, ...], phases: tuple[Phase, ...], names: list[str]) -> str:
+def description(before: tuple[Phase, ...], phases: tuple[Phase, ...], names: list[str]) -> str:
     """What changes, in one line: the window, and the weights of before and of then by source."""
     window, weights = phases[-1]
-    before = next((phase.weights for phase in reversed(kept) if phase.window < max(window, 1)), kept[0].weights)
-    before = (*before, *(0.0,) * (len(weights) - len(before)))
-    pairs = zip(names, before, weights, strict=True)
+    last = next((phase.weights for phase in reversed(before) if phase.window < max(window, 1)), before[0].weights)
+    last = (*last, *(0.0,) * (len(weights) - len(last)))
+    pairs = zip(names, last, weights, strict=True)
     text = ", ".join(f"{name} {was:g} -> {is_:g}" if was != is_ else f"{name} {is_:g}" for name, was, is_ in pairs)
-    gone = [phase.window for phase in kept if phase not in phases and phase.window > 0]
+    gone = [phase.window for phase in before if phase not in phases and phase.window > 0]
     ended = f" (those that were to begin with window {', '.join(map(str, gone))} never do)" if gone else ""
     return f"from window {window} on the weights are {text}{ended}"
 

@@ -60,12 +60,12 @@ def keep(config: TrainConfig, run: Path, has_saved: bool) -> None:
 
 def add_sources(config: TrainConfig, run: Path) -> list[str]:
     """Adds the sources that the mixture has got at its end since; gives the names of all."""
-    kept = _read(run)
-    new = config.data.mixture[len(kept["data"]) :]
+    begun = _read(run)
+    new = config.data.mixture[len(begun["data"]) :]
     if new:
-        kept["data"] += identity(new)
-        files.write_whole(run / STARTED_WITH_FILE, json.dumps(kept, indent=1) + "\n")
-    return [source["source"] for source in kept["data"]]
+        begun["data"] += identity(new)
+        files.write_whole(run / STARTED_WITH_FILE, json.dumps(begun, indent=1) + "\n")
+    return [source["source"] for source in begun["data"]]
 
 
 def compare(config: TrainConfig, run: Path, needs_weights: bool) -> None:

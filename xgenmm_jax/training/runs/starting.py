@@ -76,17 +76,17 @@ def going_on(config: TrainConfig, folder: Path, existing: ExistingRun, state: St
     Weights of the mixture may be others than before. All hosts call this.
     """
     check_rows(folder / CONFIG_FILE)  # again: the last step of a run that was done may be damaged
-    kept = existing.phases
-    if not kept:
+    before = existing.phases
+    if not before:
         return config
-    config = mixture_changes.with_phases(config, kept, state)
+    config = mixture_changes.with_phases(config, before, state)
 
     def keep() -> None:
         # config.json first: a source that it has and started_with.json lacks is added there at the next start.
         mixture_changes.keep(config, folder / CONFIG_FILE)
         names = started_with.add_sources(config, folder)
-        if config.data.order_phases != kept:
-            LOG.warning("data: %s", mixture_changes.told(kept, config.data.order_phases, names))
+        if config.data.order_phases != before:
+            LOG.warning("data: %s", mixture_changes.description(before, config.data.order_phases, names))
 
     on_first_host(keep)
     return config
