@@ -110,6 +110,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
         bar = stack.enter_context(ProgressBar(config.name, first_step, config.steps))
         if batches is None and first_step < config.steps:
+            config = starting.going_on(config, folder, existing, progress.data)
             watchdog.at(first_step + 1, "reading rows")
             batches = _open(config, mesh, progress.data, stack)
         throughput = Throughput(config, mesh.devices.flatten().tolist())
