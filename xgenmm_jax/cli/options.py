@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from xgenmm_jax.cli import renamed
 from xgenmm_jax.cli.errors import MOST
 from xgenmm_jax.paths import run_path, user_path
 
@@ -90,12 +91,20 @@ def parse_overrides(
     if box is None:
         return parsed
     positionals = ["-" for field in dataclasses.fields(kind) if _is_positional(field)]
+
+    def unknown(name: str) -> str | None:
+        """Tyro's box about an option that there is not, given alone: else it tells of a positional behind it."""
+        _, error = _tyro(kind, default, [*positionals, name], program)
+        return error if error is not None and one_sentence(error).startswith(_UNKNOWN) else None
+
     for word in argv[: argv.index("--")] if "--" in argv else argv:
-        # Alone, as tyro tells of a positional argument that an unknown option stands before, not of the option.
-        if re.match("--?[a-zA-Z]", word):
-            _, error = _tyro(kind, default, [*positionals, word.split("=")[0]], program)
-            if error is not None and one_sentence(error).startswith(_UNKNOWN):
-                _leave(_unknown(word.split("=")[0], error, other_names))
+        name = word.split("=")[0]
+        if re.match("--?[a-zA-Z]", word) and (error := unknown(name)):
+            new = renamed.option(name)
+            error_of_new = None if new is None else unknown(new)
+            if new is not None and error_of_new is None:
+                _leave(f"no option {name}; it is {new} now")
+            _leave(_unknown(name, error_of_new or error, other_names))
     sentence = one_sentence(box)
     if sentence.startswith(_UNKNOWN):
         word = sentence.removeprefix(_UNKNOWN).split(", ")[0]
@@ -120,6 +129,9 @@ def _tyro(kind: type[T], default: Any, argv: Sequence[str], program: str) -> tup
 
 def _unknown(name: str, box: str, other_names: Mapping[str, str]) -> str:
     """The sentence about an unknown option, with the near ones that tyro lists, one a line, above their help."""
+    instead = renamed.gone(name)
+    if instead is not None:
+        return f"no option {name} any more; {instead}"
     near = re.findall(r"^ {4}(--[^\s,]+)", "\n".join(_contents(box)), re.MULTILINE)[:MOST]
     if name in other_names:
         near = [other_names[name]]
