@@ -84,6 +84,8 @@ def test_help_says_what_each_command_does_above_examples_of_it(capsys):
         (["evaluate", "run", "--itms", "3"], "no option --itms; did you mean --items"),
         (["evaluate", "run", "--items", "x"], "--items: got 'x', wanted a whole number or None."),
         (["evaluate"], "A folder that `xgenmm train` wrote"),
+        (["plan", "x.py", "--slices", "two"], "xgenmm plan: --slices: got 'two', wanted a whole number; "),
+        (["plan", "x.py", "--tokens", "many"], "xgenmm plan: --tokens: got 'many', wanted a number; "),
         (["demo", "--work-dir", "w"], "no option --work-dir; did you mean --workdir"),
         (["convert", "a", "b", "--too", "phi3"], "no option --too; did you mean --to"),
     ],
