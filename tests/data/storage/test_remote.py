@@ -9,7 +9,7 @@ from buckets import gs_bucket, pointing_at, troubled
 import pytest
 from tar_files import caption_tar
 
-from xgenmm_jax.data.errors import SourceError, is_of_a_record
+from xgenmm_jax.data.errors import RecordError, SourceError, is_of_a_record
 from xgenmm_jax.data.storage import files, remote, requests
 from xgenmm_jax.data.storage.tars import Tars
 
@@ -225,6 +225,15 @@ def test_tars_give_the_same_samples_from_a_bucket(folder, tmp_path, monkeypatch)
         assert all((wanted.arrays[name] == located.arrays[name]).all() for name in ("offset", "size"))
         one, other = here.open(path, wanted, ()), there.open(shard, located, ())
         assert [one.read(n).fields for n in range(12)] == [other.read(n).fields for n in range(12)]
+
+
+def test_a_sample_whose_range_cannot_be_read_costs_one_record(trouble, tmp_path):
+    shard = trouble.put("0.tar", caption_tar(tmp_path / "0.tar", 3).read_bytes())
+    tar = Tars(shard).open(shard, Tars(shard).locate(shard), ())
+    trouble.fails = {"cat_file": [OSError("503")] * 3}
+    with pytest.raises(RecordError, match=r"0.tar\[1\].*503") as caught:
+        tar.read(1)
+    assert is_of_a_record(caught.value) and tar.read(1).fields.keys() == {"jpg", "txt", "json"}
 
 
 @pytest.mark.parametrize("keep", [0, 100, 700, 2000, 5000, "between members"])
