@@ -70,13 +70,19 @@ def find(patterns: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
         if place not in listings:
             listings[place] = _listing(place)
             _SIZES.put(listings[place])
-        urls = list(listings[place])
-        if place != pattern and not glob.has_magic(name):
-            urls = [pattern] if pattern in listings[place] else []
-        elif place != pattern:
-            urls = [url for url in urls if fnmatch.fnmatchcase(url.rpartition("/")[2], name)]
-        # As on a disk, a name that begins with a dot is named by a pattern that does.
-        yield pattern, [url for url in urls if name.startswith(".") or not url.rpartition("/")[2].startswith(".")]
+        yield pattern, _matching(listings[place], pattern, name, is_filtered=place == pattern)
+
+
+def _matching(listing: dict[str, int], pattern: str, name: str, is_filtered: bool) -> list[str]:
+    if not glob.has_magic(pattern):
+        return [pattern] if pattern in listing else []
+    names = ((url, url.rpartition("/")[2]) for url in listing)
+    # As on a disk, a name that begins with a dot is named by a pattern that does.
+    return [
+        url
+        for url, one in names
+        if (is_filtered or fnmatch.fnmatchcase(one, name)) and (name.startswith(".") or not one.startswith("."))
+    ]
 
 
 def _is_object(url: str) -> bool:

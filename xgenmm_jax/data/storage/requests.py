@@ -74,7 +74,8 @@ def tried(url: str, question: Callable[[Place], T], total_s: float, try_s: float
 
     Raises FileNotFoundError, SourceError where a package is missing, and FailedError where no try gives an answer.
     """
-    end, cause = time.monotonic() + total_s, "no answer"
+    started, cause = time.monotonic(), ""
+    end = started + total_s
     for number in range(tries):
         if number:
             wait = BACKOFF_S * 2 ** (number - 1) * _jitter.uniform(0.5, 1.5)
@@ -87,12 +88,12 @@ def tried(url: str, question: Callable[[Place], T], total_s: float, try_s: float
         except (FileNotFoundError, SourceError, MemoryError):
             raise
         except TimeoutError:
-            cause = f"no answer in {seconds:.3g} s"
+            cause = ""
         except Exception as error:
             cause = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
             if _is_refusal(error):
                 break
-    raise FailedError(cause)
+    raise FailedError(cause or f"no answer in {time.monotonic() - started:.3g} s")
 
 
 def unanswered(url: str, doing: str, cause: str) -> SourceError:
@@ -138,7 +139,9 @@ def _file_system(url: str) -> Any:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the same request would be refused again: no permission, or not of the form that is wanted."""
+    """Whether the same request would be refused again: no permission, behind the end, not of the form wanted."""
     code = str(getattr(error, "code", ""))
-    is_denied = isinstance(error, PermissionError) or code in ("401", "403") or str(error).startswith("Forbidden")
+    is_denied = (
+        isinstance(error, PermissionError) or code in ("401", "403", "416") or str(error).startswith("Forbidden")
+    )
     return is_denied or isinstance(error, ValueError | TypeError | NotImplementedError)
