@@ -1,6 +1,7 @@
 """Objects are read like files; what does not answer is an error in time, and says of what."""
 
 import http.server
+import multiprocessing
 import socket
 import sys
 import threading
@@ -238,6 +239,16 @@ def test_many_threads_read_one_object(folder):
     for thread in threads:
         thread.join()
     assert not wrong and len(requests._FILE_SYSTEMS) <= 3
+
+
+@pytest.mark.slow
+def test_a_spawned_process_reads_an_object_that_this_one_has_read(bucket, tmp_path):
+    """The loader's workers are spawned; an event loop or a session taken over would wait without end."""
+    url = f"{bucket}/{tmp_path.name}/0.bin"
+    files.write_whole(url, b"0123456789")
+    assert files.read(url, 2, 3) == b"234"
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert pool.starmap_async(files.read, [(url, 2, 3), (url, 4, 5)]).get(60) == [b"234", b"45678"]
 
 
 def test_tars_give_the_same_samples_from_a_bucket(folder, tmp_path, monkeypatch):
