@@ -38,21 +38,21 @@ def matching(pattern: str, ends: tuple[str, ...] = ()) -> tuple[str, ...]:
 
     Raises SourceError where no file matches.
     """
-    found: set[str] = set()
+    matches: set[str] = set()
     missing: list[str] = []
     patterns = _expanded(pattern)
     for one, paths in remote.find(patterns) if is_remote(pattern) else map(_of_folders, patterns):
         paths = [path for path in paths if not path.endswith(UNFINISHED) and (not ends or path.endswith(ends))]
-        found.update(paths)
+        matches.update(paths)
         if not paths and one != pattern:
             missing.append(one)
-    if missing and found:
+    if missing and matches:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise SourceError(f"data: '{missing[0]}'{more} of '{pattern}' is not there; copy it, or name what is there.")
-    if not found:
-        wanted = f" that ends in {' or '.join(ends)}" if ends else ""
-        raise SourceError(f"data: no file matches '{pattern}'; wanted one{wanted}. Check the path.")
-    return tuple(sorted(found))
+    if not matches:
+        ending = f" that ends in {' or '.join(ends)}" if ends else ""
+        raise SourceError(f"data: no file matches '{pattern}'; wanted one{ending}. Check the path.")
+    return tuple(sorted(matches))
 
 
 def _of_folders(pattern: str) -> tuple[str, list[str]]:
@@ -134,9 +134,9 @@ def write_whole(path: str, data: bytes) -> None:
         remote.write_whole(path, data)
         return
     try:
-        place = at_home(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        local_files.write_whole(place, data)
+        local = at_home(path)
+        local.parent.mkdir(parents=True, exist_ok=True)
+        local_files.write_whole(local, data)
     except OSError as error:
         raise SourceError(
             f"data: '{path}' cannot be written ({error.strerror or error}); check the path and the disk."

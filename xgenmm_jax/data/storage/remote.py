@@ -11,7 +11,7 @@ from typing import Any
 
 from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.storage import requests
-from xgenmm_jax.data.storage.requests import FailedError, Place
+from xgenmm_jax.data.storage.requests import FailedError, Request
 
 CHUNK_BYTES = 8 << 20
 """Bytes of one request where an object is read from its beginning on."""
@@ -66,11 +66,11 @@ def find(patterns: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
     for pattern in patterns:
         folder, name = parent(pattern), pattern.rpartition("/")[2]
         # A pattern for folders is a listing of its own.
-        place = pattern if glob.has_magic(folder) else folder
-        if place not in listings:
-            listings[place] = _listing(place)
-            _SIZES.put(listings[place])
-        yield pattern, _matching(listings[place], pattern, name, is_filtered=place == pattern)
+        listed = pattern if glob.has_magic(folder) else folder
+        if listed not in listings:
+            listings[listed] = _listing(listed)
+            _SIZES.put(listings[listed])
+        yield pattern, _matching(listings[listed], pattern, name, is_filtered=listed == pattern)
 
 
 def _matching(listing: dict[str, int], pattern: str, name: str, is_filtered: bool) -> list[str]:
@@ -87,7 +87,7 @@ def _matching(listing: dict[str, int], pattern: str, name: str, is_filtered: boo
 
 def _is_object(url: str) -> bool:
     try:
-        info = requests.answer(url, lambda place: place.ask("info"))
+        info = requests.answer(url, lambda request: request.ask("info"))
     except FileNotFoundError:
         return False
     if info["type"] == "file":
@@ -101,11 +101,11 @@ def _listing(pattern: str) -> dict[str, int]:
     while glob.has_magic(root):
         root = parent(root)
 
-    def question(place: Place) -> tuple[str, list[dict[str, Any]]]:
-        top = place.file_system._strip_protocol(root)
+    def question(request: Request) -> tuple[str, list[dict[str, Any]]]:
+        top = request.file_system._strip_protocol(root)
         if root == pattern:
-            return top, list(place.ask("ls", detail=True))
-        return top, list(place.ask("glob", detail=True).values())
+            return top, list(request.ask("ls", detail=True))
+        return top, list(request.ask("glob", detail=True).values())
 
     try:
         top, rows = requests.answer(pattern, question, "listed")
@@ -119,11 +119,11 @@ def _listing(pattern: str) -> dict[str, int]:
 
 def size(url: str) -> int:
     """Bytes of an object, as it was last listed or else asked for now. Raises SourceError where it is gone."""
-    kept = _SIZES.get(url)
-    if kept is not None:
-        return kept
+    cached = _SIZES.get(url)
+    if cached is not None:
+        return cached
     try:
-        return requests.answer(url, lambda place: _size_in(place.ask("info"), url))
+        return requests.answer(url, lambda request: _size_in(request.ask("info"), url))
     except FileNotFoundError as error:
         raise _gone(url) from error
 
@@ -142,10 +142,10 @@ def read(url: str, offset: int, length: int) -> bytes:
     """
     end = offset + length
 
-    def question(place: Place) -> bytes:
-        data = place.ask("cat_file", start=offset, end=end)
+    def question(request: Request) -> bytes:
+        data = request.ask("cat_file", start=offset, end=end)
         if len(data) < length:
-            _check_end(_size_in(place.ask("info"), url), end, url)
+            _check_end(_size_in(request.ask("info"), url), end, url)
         if len(data) != length:
             raise OSError(f"{len(data):,} of {length:,} bytes came")
         return data
@@ -159,7 +159,7 @@ def read(url: str, offset: int, length: int) -> bytes:
         except FailedError as error:
             cause = str(error)
         left = total - (time.monotonic() - started)
-        _check_end(requests.tried(url, lambda place: _size_in(place.ask("info"), url), left, left, 1), end, url)
+        _check_end(requests.tried(url, lambda request: _size_in(request.ask("info"), url), left, left, 1), end, url)
     except FileNotFoundError as error:
         raise _gone(url) from error
     except FailedError:
@@ -180,7 +180,7 @@ def _gone(url: str) -> SourceError:
 def read_whole(url: str) -> bytes | None:
     """An object; None where there is none. Raises SourceError where its bucket does not answer."""
     try:
-        return requests.answer(url, lambda place: place.ask("cat_file"))
+        return requests.answer(url, lambda request: request.ask("cat_file"))
     except FileNotFoundError:
         return None
 
@@ -188,7 +188,7 @@ def read_whole(url: str) -> bytes | None:
 def write_whole(url: str, data: bytes) -> None:
     """One upload, after which the object is there, or what was there before. Raises SourceError where it fails."""
     try:
-        requests.answer(url, lambda place: place.ask("pipe_file", data), "written")
+        requests.answer(url, lambda request: request.ask("pipe_file", data), "written")
     except FileNotFoundError as error:
         raise SourceError(f"data: '{url}' cannot be written: no such bucket; check its name.") from error
     _SIZES.put({url: len(data)})
@@ -197,7 +197,7 @@ def write_whole(url: str, data: bytes) -> None:
 def exists(url: str) -> bool:
     """Whether there is an object or a folder. Raises SourceError where the bucket does not answer."""
     try:
-        requests.answer(url, lambda place: place.ask("info"))
+        requests.answer(url, lambda request: request.ask("info"))
     except FileNotFoundError:
         return False
     return True

@@ -41,7 +41,7 @@ _FILE_SYSTEMS: dict[tuple[int, str, str], Any] = {}
 _opening = threading.Lock()
 
 
-class Place(NamedTuple):
+class Request(NamedTuple):
     """An object's file system and its path there, for one try of some seconds."""
 
     file_system: Any
@@ -58,7 +58,7 @@ class Place(NamedTuple):
         return getattr(fs, method)(self.path, *arguments, **options)
 
 
-def answer(url: str, question: Callable[[Place], T], doing: str = "read") -> T:
+def answer(url: str, question: Callable[[Request], T], doing: str = "read") -> T:
     """What `question` gives; one try may take all of the time.
 
     Raises FileNotFoundError, and SourceError where no try gives an answer.
@@ -69,7 +69,7 @@ def answer(url: str, question: Callable[[Place], T], doing: str = "read") -> T:
         raise unanswered(url, doing, str(error)) from error
 
 
-def tried(url: str, question: Callable[[Place], T], total_s: float, try_s: float, tries: int) -> T:
+def tried(url: str, question: Callable[[Request], T], total_s: float, try_s: float, tries: int) -> T:
     """What `question` gives in one of so many tries; each takes `try_s` at most, all of them `total_s`.
 
     Raises FileNotFoundError, SourceError where a package is missing, and FailedError where no try gives an answer.
@@ -101,14 +101,14 @@ def unanswered(url: str, doing: str, cause: str) -> SourceError:
     return SourceError(f"data: '{url}' cannot be {doing} ({cause}); check the network, the permissions and the name.")
 
 
-def _within(seconds: float, url: str, question: Callable[[Place], T]) -> T:
+def _within(seconds: float, url: str, question: Callable[[Request], T]) -> T:
     """The answer of a thread that is left behind when its time is over. Raises TimeoutError."""
     given: Future[T] = Future()
 
     def run() -> None:
         try:
             fs = _file_system(url)
-            given.set_result(question(Place(fs, fs._strip_protocol(url), seconds)))
+            given.set_result(question(Request(fs, fs._strip_protocol(url), seconds)))
         except BaseException as error:
             given.set_exception(error)
 
