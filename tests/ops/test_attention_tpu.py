@@ -37,8 +37,12 @@ def mesh():
     os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
     from jax.experimental.topologies import get_topology_desc
 
-    devices = get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
-    return make_mesh(MeshConfig(fsdp=2, tensor=2), devices)
+    jax.devices()  # reads XLA_FLAGS for jaxlib
+    with pytest.MonkeyPatch.context() as patch:
+        # libtpu reads it when it first compiles, and ends the process over a flag that it does not know.
+        patch.delenv("XLA_FLAGS")
+        devices = get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+        yield make_mesh(MeshConfig(fsdp=2, tensor=2), devices)
 
 
 def compiled_gradient(mesh, model, inputs):
