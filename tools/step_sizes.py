@@ -100,7 +100,7 @@ def assumed_windows(stage: str, data: DataConfig) -> list[tuple[list[Size], int]
                 crops = crops[:kept]
             if crops:
                 sizes.append(size)
-        windows.append((sizes, len(packing.best_fit(sizes, room))))
+        windows.append((sizes, len(packing.pack(packing.array_of(sizes), room))))
     return windows
 
 

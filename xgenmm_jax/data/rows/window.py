@@ -50,8 +50,8 @@ def plan_window(config: DataConfig, sources: list[Records], tokenizer: Tokenizer
     if pairs not in (0, len(samples)):
         raise ValueError(f"data: {pairs} of {len(samples)} samples are preference pairs; give them their own mixture.")
     # Which samples share a row, and in which order the rows are trained on.
-    sizes = [size_of(sample, config) for sample in samples]
-    packed = packing.best_fit(sizes, packing.budget(config.row))
+    sizes = packing.array_of([size_of(sample, config) for sample in samples])
+    packed = packing.pack(sizes, packing.budget(config.row))
     shuffled = order.row_order(len(packed), seed, number)
     return Window([[samples[i] for i in packed[row]] for row in shuffled], tuple(skipped))
 
