@@ -157,9 +157,9 @@ def _too_long(sample: Sample, layouts: Sequence[Layout], row: RowConfig) -> str:
     )
 
 
-WEIGHTS = (8, 2)
-"""How much more a row's imbalance counts than its room, tried in turn (`_balanced`)."""
-
+IMBALANCE = 4
+"""How much more than its room a row's imbalance counts in `_balanced`. Heavier fills any-res captions better, lighter
+documents (docs/log/packing_scaling.md#two-budgets-in-step)."""
 
 _Alike = tuple[int, int, int, float, list[int], list[int]]
 """Samples that take equally much of every budget but positions: of the scarce budget, of the third, of the fourth; the
@@ -179,9 +179,9 @@ def pack(sizes: Int64[np.ndarray, "n 4"], room: Size) -> list[list[int]]:
     sizes: what each sample takes, in the order of `Size`; each must fit `room`.
 
     A row starts with the hardest sample that is left, by its largest part of a budget, then takes what leaves
-    positions and the scarcest of the other budgets most nearly in proportion, until nothing more fits. Packed so with
-    each of `WEIGHTS`, then with the hardest that fits; the fewest rows are kept. Pure and the same everywhere: integers
-    and single divisions of float64 decide. Of equal samples the earlier one is taken first.
+    positions and the scarcest of the other budgets most nearly in proportion, until nothing more fits. That is compared
+    with taking the hardest that fits each time, which makes fewer rows where one budget has room to spare. Pure and the
+    same everywhere: integers and single divisions of float64 decide. Of equal samples the earlier one is taken first.
     """
     assert (sizes >= 0).all() and (sizes <= np.array(room)).all(), "a sample exceeds the room of a row"
     if not len(sizes):
@@ -195,10 +195,10 @@ def pack(sizes: Int64[np.ndarray, "n 4"], room: Size) -> list[list[int]]:
             axes.append(axis)
     fewest = max(-(-total // most) for total, most in zip(totals, have, strict=True))
     best: list[list[int]] = []
-    for weight in (*WEIGHTS, None):
+    for in_step in (True, False):
         most = [have[axis] for axis in axes] + [1] * (3 - len(axes))
         full = (have[0], *most)
-        rows = _fill(_alike(sizes, axes, full), full, totals[0], totals[scarce], weight)
+        rows = _fill(_alike(sizes, axes, full), full, totals[0], totals[scarce], in_step)
         if not best or len(rows) < len(best):
             best = rows
         if len(best) == fewest:
@@ -227,7 +227,7 @@ def _alike(sizes: Int64[np.ndarray, "n 4"], axes: list[int], full: _Open) -> lis
     return groups
 
 
-def _fill(groups: list[_Alike], full: _Open, positions: int, scarce: int, weight: int | None) -> list[list[int]]:
+def _fill(groups: list[_Alike], full: _Open, positions: int, scarce: int, in_step: bool) -> list[list[int]]:
     """Rows of all samples, which are taken out of `groups`. positions, scarce: what they take in all."""
     rows = []
     full_positions, full_scarce, full_third, full_fourth = full
@@ -251,7 +251,7 @@ def _fill(groups: list[_Alike], full: _Open, positions: int, scarce: int, weight
             )  # fmt: skip
             if not lengths:
                 groups.remove(group)
-            chosen = _hardest(groups, left, full) if weight is None else _balanced(groups, left, full, spare, weight)
+            chosen = _balanced(groups, left, full, spare) if in_step else _hardest(groups, left, full)
         rows.append(row)
         positions -= full_positions - left[0]
         scarce -= full_scarce - left[1]
@@ -276,17 +276,17 @@ def _hardest(groups: list[_Alike], left: _Open, full: _Open) -> _Choice:
     return chosen
 
 
-def _balanced(groups: list[_Alike], left: _Open, full: _Open, spare: tuple[int, int], weight: int) -> _Choice:
+def _balanced(groups: list[_Alike], left: _Open, full: _Open, spare: tuple[int, int]) -> _Choice:
     """The sample that fits and after which a row is fullest and most nearly in proportion.
 
     spare: positions and scarce budget that a row need not use, as the samples that are left need more of the other;
     without them a row is full. After a sample v of a full row's positions are open and u of its scarce budget, as
-    parts; the sample of least `weight * |v - u| + v + u` is chosen. Within a group that is one of the two around v = u.
+    parts; the sample of least `IMBALANCE * |v - u| + v + u` is chosen, in a group one of the two around v = u.
     """
     open_positions, open_scarce, open_third, open_fourth = left
     goal_positions, goal_scarce = full[0] - spare[0], max(full[1] - spare[1], 1)
     positions_to_goal, scarce_to_goal = open_positions - spare[0], open_scarce - spare[1]
-    more, less = weight + 1, weight - 1
+    more, less = IMBALANCE + 1, IMBALANCE - 1
     least = None
     chosen_group, chosen_place = None, 0
     for group in groups:
