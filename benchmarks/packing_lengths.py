@@ -57,7 +57,7 @@ def draw(mixture: Mixture, count: int, seed: int) -> list[Drawn]:
         else:
             median = rng.choice(list(CAPTIONS), p=list(CAPTIONS.values()))
             tokens, images = _log_normal(rng, median, 0.5, 1, 6000), 1
-        sizes = [_image_px(rng) if mixture.anyres.grids else (384, 384) for _ in range(images)]
+        sizes = [image_px(rng) if mixture.anyres.grids else (384, 384) for _ in range(images)]
         drawn.append(Drawn(tokens, crops_of(sizes, mixture.anyres)))
     return drawn
 
@@ -66,7 +66,7 @@ def _log_normal(rng: np.random.Generator, median: float, width: float, least: in
     return int(min(max(rng.lognormal(np.log(median), width), least), most))
 
 
-def _image_px(rng: np.random.Generator) -> tuple[int, int]:
+def image_px(rng: np.random.Generator) -> tuple[int, int]:
     """Some 550 px wide, a little wider than high."""
     width = np.clip(rng.lognormal(np.log(550), 0.5), 64, 4000)
     return round(width), max(1, round(width / np.exp(rng.normal(0.15, 0.35))))
