@@ -3,9 +3,9 @@
     python tools/step_sizes.py              # the paper's stages and nano's, a few minutes
     python tools/step_sizes.py sft_single   # one of them
 
-Nano's stages are packed from their own data. The paper's data are not here, so their samples' lengths are
-assumed, by LENGTHS below and `image_px` of benchmarks/packing_lengths.py; the packing is the run's own. What a run really sees stands in its
-metrics.jsonl, `samples` and `fill`.
+Nano's stages are packed from their own data. The paper's data are not here, so their samples' lengths are assumed, by
+LENGTHS below and `image_px` of benchmarks/packing_lengths.py; the packing is the run's own. What a run really sees
+stands in its metrics.jsonl, `samples` and `fill`.
 """
 
 import argparse
