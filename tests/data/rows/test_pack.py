@@ -2,7 +2,7 @@
 
 import functools
 
-from hypothesis import given, settings, strategies
+from hypothesis import HealthCheck, given, settings, strategies
 import numpy as np
 import pytest
 
@@ -29,7 +29,7 @@ def windows(draw) -> tuple[np.ndarray, Size]:
     return np.array(draw(strategies.lists(size, max_size=40)), np.int64).reshape(-1, 4), room
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(windows())
 def test_no_sample_is_lost_and_no_budget_exceeded(window):
     sizes, room = window
@@ -44,7 +44,7 @@ def test_no_sample_is_lost_and_no_budget_exceeded(window):
     assert rows == packing.pack(sizes.copy(), room)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(windows())
 def test_of_equal_samples_the_earlier_comes_first(window):
     """A sort that is not stable would make rows that differ between versions of numpy."""
