@@ -12,7 +12,7 @@ def image_in(raw: Raw, field: str, value: Any) -> LazyImage:
     """The image in a field's value: encoded bytes, or the datasets library's {"bytes", "path"}.
 
     Without bytes the struct names a file, which the storage has beside its records. A value that is an image already
-    stays (`Shard.without_pixels`).
+    stays (`SizedShard.without_pixels`).
 
     Raises ValueError where the image is damaged or missing, RecordError where the value is something else.
     Source: docs/reference/data.md#images-in-tables
