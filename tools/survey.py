@@ -238,7 +238,10 @@ def _spells_decoding(name: str, tree: ast.Module) -> list[str]:
 
 
 def _attends(name: str, tree: ast.Module) -> list[str]:
-    """Classes outside of the operations that map their inputs to queries, keys and values themselves."""
+    """Classes outside of the operations that map their inputs to queries, keys and values themselves.
+
+    Whatever else they do there: a decoder's block counts, too, which turns queries and keys and writes a cache.
+    """
     if name.startswith((f"{PACKAGE}/ops/", "benchmarks/")):
         return []
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]

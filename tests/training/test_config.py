@@ -13,7 +13,7 @@ from xgenmm_jax.cli import main as cli
 from xgenmm_jax.data.readers.records import RecordFiles
 from xgenmm_jax.models import sizes
 from xgenmm_jax.nano.sources import Synthetic
-from xgenmm_jax.training.config import Initialize, from_json, load_config, save_config, to_json
+from xgenmm_jax.training.config import Initialize, check_rows, from_json, load_config, save_config, to_json
 from xgenmm_jax.training.objectives.dpo import DPO
 from xgenmm_jax.training.runs.run_folder import check_same, commit, prepare
 
@@ -94,6 +94,18 @@ def test_a_run_of_an_earlier_format_is_refused_with_the_commit_that_reads_it(con
         file.write_text(json.dumps({"version": unknown, **to_json(config)}))
         with pytest.raises(ValueError, match="got version .*, wanted 2; .*'commit'"):
             load_config(tmp_path)
+
+
+def test_a_run_of_earlier_rows_is_still_read(config, tmp_path):
+    """To be evaluated, converted or started from; `train` alone refuses to go on with it."""
+    file = tmp_path / "config.json"
+    save_config(config, file)
+    settings = json.loads(file.read_text())
+    assert settings.pop("rows") == 2
+    file.write_text(json.dumps(settings))
+    assert load_config(tmp_path) == config and check_same(config, tmp_path)
+    with pytest.raises(ValueError, match="rows 1, now 2.* go on with commit 9950b99 .git checkout 9950b99., or start"):
+        check_rows(file)
 
 
 def test_every_command_refuses_a_run_of_an_earlier_format_in_one_line(tmp_path, capsys, monkeypatch):

@@ -11,6 +11,7 @@ import sys
 import traceback
 from types import ModuleType
 
+from xgenmm_jax.cli import renamed
 from xgenmm_jax.cli.errors import MOST, nearest
 from xgenmm_jax.training.config import TrainConfig
 
@@ -30,7 +31,8 @@ def load_experiment(path: Path, at: str | None = None) -> TrainConfig:
     module = import_experiment(path)
     if not inspect.isfunction(getattr(module, name, None)):
         runs = run_names(module)
-        remedy = nearest(name, runs) if runs else "it must return a TrainConfig"
+        new = renamed.run(name, runs)
+        remedy = f"it is {path}:{new} now" if new else nearest(name, runs) if runs else "it must return a TrainConfig"
         raise ValueError(f"experiment: '{path}' has no function {name}(); {remedy}.")
     function = getattr(module, name)
     stages = {} if at is None else _stages_at(function, at)
@@ -86,7 +88,8 @@ def import_experiment(path: Path) -> ModuleType:
         raise ValueError(f"experiment: '{path}' is a folder; give a Python file in it{inside}.")
     if not path.is_file():
         files = sorted(file.name for file in path.parent.glob("*.py"))
-        near = nearest(path.name, files) if files else ""
+        moved = renamed.file(path)
+        near = f"it is {moved} now" if moved else nearest(path.name, files) if files else ""
         raise ValueError(f"experiment: no file '{path}'{'; ' + near if near else ''}.")
     if not os.access(path, os.R_OK):
         raise ValueError(f"experiment: '{path}' may not be read by you; change its rights (chmod).")

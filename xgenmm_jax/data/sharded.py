@@ -19,6 +19,7 @@ from xgenmm_jax.data.index.sizes import ShardSizes
 from xgenmm_jax.data.index.source_index import SourceIndex
 from xgenmm_jax.data.readers.base import Reader
 from xgenmm_jax.data.records import Record
+from xgenmm_jax.data.rows.order import Shards
 from xgenmm_jax.data.storage.base import Shard, Storage
 
 MOST_OPEN_SHARDS = 64
@@ -83,11 +84,11 @@ class ShardedRecords:
     def __init__(self, source: ShardedSource, index: SourceIndex, manifest: Manifest):
         self.name, self._source, self._index, self._manifest = source.label, source, index, manifest
         self.ends = np.cumsum([shard.records for shard in manifest.shards], dtype=np.int64)
-        self.group_shards = source.group_shards
-        self.held_out = np.arange(len(self.ends)) >= len(self.ends) - source.held_out_shards
+        held_out = np.arange(len(self.ends)) >= len(self.ends) - source.held_out_shards
+        self.shards = Shards(self.ends, held_out, source.group_shards)
         self.left_out = tuple(self._refused())
         self._sizes_lock, self._shards_lock = threading.Lock(), threading.Lock()
-        self._shards: OrderedDict[int, Shard] = OrderedDict()
+        self._open_shards: OrderedDict[int, Shard] = OrderedDict()
         self._sizes: OrderedDict[int, ShardSizes] = OrderedDict()
         self._noted: Manifest | None = None
 
@@ -169,12 +170,12 @@ class ShardedRecords:
 
     def _shard(self, number: int) -> Shard:
         with self._shards_lock:
-            if number not in self._shards:
-                self._shards[number] = self._index.open(number, self._manifest.shards[number])
-                if len(self._shards) > MOST_OPEN_SHARDS:
-                    self._shards.popitem(last=False)[1].close()
-            self._shards.move_to_end(number)
-            return self._shards[number]
+            if number not in self._open_shards:
+                self._open_shards[number] = self._index.open(number, self._manifest.shards[number])
+                if len(self._open_shards) > MOST_OPEN_SHARDS:
+                    self._open_shards.popitem(last=False)[1].close()
+            self._open_shards.move_to_end(number)
+            return self._open_shards[number]
 
     def _refused(self) -> list[Skip]:
         """What the storage refused in all shards, by reason."""

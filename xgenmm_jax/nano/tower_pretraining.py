@@ -176,6 +176,7 @@ def caption_batches(
     # Rows are made ahead by threads; each host makes its own share of every batch.
     share = config.batch_rows // host_count
     pool = ThreadPoolExecutor(config.threads, "captions")
+    assert State(*state).row % config.batch_rows == 0, state
     waiting: deque = deque()
     skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(max(share, 64))
     # What sources left out when they were opened is told once, with the first batch.
@@ -213,15 +214,16 @@ def _check(config: CaptionData, model: TowerConfig, tokenizer: Tokenizer) -> Non
 def _make(
     config: CaptionData, sources: list[Records], tokenizer: Tokenizer, seed: int, start: int, count: int
 ) -> tuple[TowerBatch, list[str], list[Skip]]:
-    weights = [weight for _, weight in config.mixture]
-    lengths = [len(source) for source in sources]
+    phases = [order.Phase(0, tuple(weight for _, weight in config.mixture))]
+    shards = [order.Shards.one(len(source)) for source in sources]
+    draws = order.draws(phases, shards, seed, count, start // count)
     side = config.image_size_px
     view = AnyRes(grids=(), view_px=side, view_cells=1)
     pixels = np.zeros((count, side, side, 3), np.uint8)
     token_ids = np.full((count, config.tokens), tokenizer.pad_id, np.int32)
     valid = np.zeros((count, config.tokens), bool)
     ids, skipped = [], []
-    for number, draw in enumerate(order.draws(weights, lengths, seed, start, count)):
+    for number, draw in enumerate(map(draws.draw, range(count))):
         # `reason` follows the record through its stages, for what is told of one that fails.
         source, record_id, reason = sources[draw.component], f"record {draw.record}", UNREADABLE
         try:

@@ -27,6 +27,12 @@ FORMAT_VERSION = 2
 READ_BY = {1: "d833a01"}
 """Earlier format to the last commit that reads it. Format 1 had no "version"."""
 
+ROWS_VERSION = 2
+"""Of the order and the packing of rows, which config.json says as "rows". It grows when a run would go on with other
+rows than it began with."""
+ROWS_BY = {1: "9950b99"}
+"""Earlier rows to the last commit that goes on with them. Rows 1 had no "rows"."""
+
 
 @dataclass(frozen=True)
 class Initialize:
@@ -116,7 +122,13 @@ class TrainConfig:
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
-    files.write_whole(path, json.dumps({"version": FORMAT_VERSION, **to_json(config)}, indent=1) + "\n")
+    write_settings(to_json(config), path)
+
+
+def write_settings(settings: dict[str, Any], path: Path) -> None:
+    """The inverse of `read_settings`."""
+    versions = {"version": FORMAT_VERSION, "rows": ROWS_VERSION}
+    files.write_whole(path, json.dumps({**versions, **settings}, indent=1) + "\n")
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -135,12 +147,13 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def read_settings(file: Path, remedy: str) -> dict[str, Any]:
-    """`to_json` of the config in a run's config.json; its version is checked and left out.
+    """`to_json` of the config in a run's config.json; its version is checked and left out, that of rows left out.
 
     Raises ValueError where it was written in another format, with the commit that reads it; and where it is no JSON
     object, with the remedy.
     """
     settings = read_object(file, {}, remedy)
+    settings.pop("rows", None)
     version = settings.pop("version", 1 if "class" in settings else FORMAT_VERSION)
     known = version if type(version) is int else None
     if known == FORMAT_VERSION:
@@ -155,6 +168,26 @@ def read_settings(file: Path, remedy: str) -> dict[str, Any]:
     raise ValueError(
         f"'{file}': got version {brief(version)}, wanted {FORMAT_VERSION}; read it with the commit that the file "
         "'commit' beside it names, or a later one."
+    )
+
+
+def check_rows(file: Path) -> None:
+    """Raises ValueError where the run of a config.json began with other rows than it would go on with."""
+    rows = read_object(file, {}, "copy it again").get("rows", 1)
+    known = rows if type(rows) is int else None
+    if known == ROWS_VERSION:
+        return
+    if known in ROWS_BY:
+        commit = ROWS_BY[known]
+        raise ValueError(
+            f"run folder: the run in '{file.parent}' began before the order and packing of rows changed (rows {rows}, "
+            f"now {ROWS_VERSION}) and would not get those that it has left; go on with commit {commit} (git checkout "
+            f"{commit}), or start another run from its parameters (xgenmm train FILE --initialize.run "
+            f"'{file.parent}' --workdir NEW)."
+        )
+    raise ValueError(
+        f"'{file}': got rows {brief(rows)}, wanted {ROWS_VERSION}; go on with the commit that the file 'commit' beside "
+        "it names, or a later one."
     )
 
 

@@ -67,7 +67,7 @@ def train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | Non
     lock = RunLock(folder)
     try:
         on_first_host(lock.acquire)
-        with device_memory.explained(config):
+        with device_memory.explained_for(config):
             return _train(config, folder, devices, lock)
     finally:
         lock.release()
@@ -103,13 +103,14 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         policy = config.checkpoint
         checkpoints = stack.enter_context(Checkpoints(folder, policy.keep, policy.keep_every))
         stack.enter_context(ending_together(watchdog, lock.release))
-        stack.enter_context(device_memory.explained(config))  # before one of several hosts ends with the error
+        stack.enter_context(device_memory.explained_for(config))  # before one of several hosts ends with the error
         state, reference, progress = starting.first_state(config, folder, existing, program, checkpoints, params)
         del params
         first_step = int(state.step)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
         bar = stack.enter_context(ProgressBar(config.name, first_step, config.steps))
         if batches is None and first_step < config.steps:
+            config = starting.going_on(config, folder, existing, progress.data)
             watchdog.at(first_step + 1, "reading rows")
             batches = _open(config, mesh, progress.data, stack)
         throughput = Throughput(config, mesh.devices.flatten().tolist())

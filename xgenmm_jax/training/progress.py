@@ -26,7 +26,7 @@ class PendingStep(NamedTuple):
     sample_ids: list[str]
     fill: float
     flops: float
-    data_figures: dict[str, float]
+    data_figures: dict[str, int | float]
     before: Progress
     after: Progress
 
@@ -69,9 +69,12 @@ class StepTracker:
         counts: Counts,
         flops: float,
         data_after: State,
-        data_figures: dict[str, float],
+        data_figures: dict[str, int | float],
     ) -> None:
-        """After a dispatch. counts, flops: of this host's rows. data_figures: what the run left out so far, shares of its sources."""
+        """After a dispatch.
+
+        counts, flops: of this host's rows. data_figures: what the run left out so far, shares of its sources.
+        """
         hosts, before = self._hosts, self.progress  # a host counts its own rows; the others' are about as full
         self.progress = Progress(
             data=data_after,

@@ -2,74 +2,28 @@
 
 from collections import Counter
 import dataclasses
-from dataclasses import dataclass
 import json
 import logging
 import signal
-from typing import Any, NamedTuple
 
-from flax import linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+import real_rows
 import tiny_run
 
 from xgenmm_jax.data.errors import Skip
 from xgenmm_jax.data.readers.llava import LlavaJson
-from xgenmm_jax.data.rows import loader
-from xgenmm_jax.data.rows.order import State
-from xgenmm_jax.training.config import CheckpointConfig, TrainConfig
+from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import ProgressBar, read_metrics
-from xgenmm_jax.training.objectives.base import Counts, Objective, Sum
-from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.runs.skipped import SkippedLog, read_skipped
-
-
-class Rows(NamedTuple):
-    ids: np.ndarray
-    mask: np.ndarray
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A model that compiles in no time."""
-
-    width: int = 8
-
-
-EVENTS: dict[int, Any] = {}
-"""What happens before a batch is handed over, by the row state before it."""
-
-
-@dataclass(frozen=True)
-class OnRealRows(Objective):
-    """Least squares on the ids of the real pipeline's rows, handed on as they come."""
-
-    def init(self, model, key):
-        kernel = jax.random.normal(key, (model.width,))
-        return {"decoder": {"kernel": nn.LogicallyPartitioned(kernel, ("embed",))}}
-
-    def loss(self, model, params, reference, rows, key, freeze):
-        error = (params["decoder"]["kernel"][rows.ids % model.width] - 1.0) ** 2 * rows.mask
-        return Sum(jnp.sum(error), jnp.sum(rows.mask).astype(jnp.float32)), {}
-
-    def batches(self, model, data, seed, state, host_index, host_count):
-        loaded = loader.batches(data, seed, state, host_index, host_count)
-        for number, (batch, ids, after) in enumerate(loaded, start=1):
-            if state == State() and number in EVENTS:
-                signal.raise_signal(EVENTS[number])
-            yield Rows(batch.token_ids, batch.loss_mask.astype(np.float32)), ids, after
-
-    def count(self, rows):
-        return Counts(len(rows.ids), int(rows.mask.sum()), rows.ids.size)
 
 
 @pytest.fixture(autouse=True)
 def no_events():
-    EVENTS.clear()
+    real_rows.EVENTS.clear()
 
 
 def config_of(folder, damaged: dict[int, str], leave_out: int = 0, steps: int = 12) -> TrainConfig:
@@ -86,10 +40,7 @@ def config_of(folder, damaged: dict[int, str], leave_out: int = 0, steps: int = 
     source = LlavaJson(str(folder / "data.json"), str(folder))
     data = tiny_run.data(tiny_run.tokenizer(folder), ((source, 1.0),), rows=8)
     data = dataclasses.replace(data, window=24, row=dataclasses.replace(data.row, segments=2))
-    return TrainConfig(
-        name="skipping", model=Numbers(), data=data, objective=OnRealRows(), steps=steps, freeze=(), log_every=1,
-        optimizer=OptimizerConfig(peak_lr=0.01, warmup_steps=2), checkpoint=CheckpointConfig(every_seconds=0.0),
-    )  # fmt: skip
+    return real_rows.config("skipping", data, steps)
 
 
 def figures(folder) -> list[dict[str, float]]:
@@ -129,7 +80,7 @@ def test_counts_of_a_resumed_run_are_those_of_an_unbroken_one(tmp_path, stop_at)
     """Neither twice nor not at all, wherever a window is cut; what was left out at opening is said once."""
     config = config_of(tmp_path, {7: "cut.jpg", 20: "gone.jpg"}, leave_out=3)
     train(config, tmp_path / "unbroken")
-    EVENTS[stop_at] = signal.SIGTERM
+    real_rows.EVENTS[stop_at] = signal.SIGTERM
     assert train(config, tmp_path / "stopped").step == stop_at
     with (tmp_path / "stopped" / "skipped.jsonl").open("a") as file:  # what a killed run wrote of later steps
         file.write(json.dumps({"step": stop_at + 1, "record": "x", "count": 9}) + '\n{"step": 99, "rec')

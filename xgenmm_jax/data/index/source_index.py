@@ -110,9 +110,9 @@ class SourceIndex:
                 f"data: '{self.paths[number]}' has {size:,} bytes and had {entry.bytes:,} when it was indexed; copy it "
                 f"again, or index its source again with {COMMAND}."
             )
-        fields = (*self.reader.fields, *self.reader.optional)
+        reader = self.reader
         try:
-            return self.storage.open(self.paths[number], self.located(number), fields)
+            return self.storage.open(self.paths[number], self.located(number), reader.fields, reader.optional)
         except SourceError as error:
             raise SourceError(f"{error} (read by {type(self.reader).__name__})") from error
 

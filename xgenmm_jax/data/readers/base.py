@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Protocol, runtime_checkable
 
+from xgenmm_jax.data.errors import RecordError
 from xgenmm_jax.data.records import Record
 from xgenmm_jax.data.storage.base import Raw
 
@@ -46,3 +47,19 @@ class OneChoice:
 
     def choices(self, raw: Raw) -> int:
         return 1
+
+
+def texts_of(raw: Raw, name: str) -> list[str]:
+    """The texts of a field that holds one or a list of them, without blank ones.
+
+    Raises RecordError where it is missing, holds anything else, or nothing but blanks.
+    """
+    value = raw.fields.get(name)
+    texts = value if isinstance(value, list) else [raw.text(name)]
+    strange = next((one for one in texts if not isinstance(one, str)), None)
+    if strange is not None:
+        raise RecordError(raw.key, f"'{name}' holds {type(strange).__name__}, wanted texts")
+    written = [one for one in texts if one.strip()]
+    if not written:
+        raise RecordError(raw.key, f"'{name}' is empty")
+    return written

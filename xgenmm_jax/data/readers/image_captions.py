@@ -67,7 +67,7 @@ class ImageCaptions:
     def _image(self, raw: Raw) -> LazyImage:
         name = next((name for name in self.image if raw.fields.get(name) is not None), None)
         if name is not None:
-            return image_in(raw, name, raw.fields[name])
+            return image_in(raw, raw.fields[name])
         if self.image_name:
             return raw.image(raw.text(self.image_name))
         there = ", ".join(map(repr, raw.fields)) or "nothing"

@@ -75,7 +75,7 @@ class Obelics(OneChoice):
             return raw.image(url)
         if value is None:
             raise ValueError(f"'{self.image_bytes}' is null for '{url[:300]}'")
-        return image_in(raw, self.image_bytes, value)
+        return image_in(raw, value)
 
 
 def _list(raw: Raw, field: str) -> list[Any]:

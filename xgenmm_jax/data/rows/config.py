@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.rows.phases import Phase, check_phases
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.data.text.chat import ChatStyle
 
@@ -29,6 +30,8 @@ class DataConfig:
     tokenizer: path of a SentencePiece model.
     batch_rows: rows of the global batch. window: samples that are packed together.
     max_bad_rate: the run stops where more than this share of the last 10,000 samples of one source cannot be read.
+    phases: (window, weights of the first sources), each in force from its window on, the last of them the mixture's;
+    (): the mixture's from the beginning. A run that goes on with other weights writes its own.
     """
 
     mixture: tuple[tuple[Source, float], ...]
@@ -40,6 +43,7 @@ class DataConfig:
     chat: ChatStyle = ChatStyle()
     loader: LoaderConfig = LoaderConfig()
     max_bad_rate: float = 0.01
+    phases: tuple[tuple[int, tuple[float, ...]], ...] = ()
 
     def __post_init__(self):
         crops, row = self.anyres.max_crops, self.row
@@ -56,3 +60,17 @@ class DataConfig:
             )
         if self.window < 1 or self.batch_rows < 1:
             raise ValueError(f"data: window {self.window}, batch_rows {self.batch_rows}; wanted 1 or more.")
+        if self.phases:
+            check_phases(self.order_phases, len(self.mixture))
+            last, weights = self.order_phases[-1].weights, tuple(float(weight) for _, weight in self.mixture)
+            if last != weights:
+                raise ValueError(
+                    f"data.phases: got the weights {last} from window {self.phases[-1][0]} on, wanted the mixture's "
+                    f"{weights}; make them equal, or leave phases out (a run that goes on keeps its own)."
+                )
+
+    @property
+    def order_phases(self) -> tuple[Phase, ...]:
+        """All weights, as the order takes them."""
+        phases = self.phases or ((0, tuple(weight for _, weight in self.mixture)),)
+        return tuple(Phase(window, tuple(map(float, weights))) for window, weights in phases)

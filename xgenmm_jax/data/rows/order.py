@@ -1,25 +1,24 @@
-"""The order of samples: a mixture as an infinite stream that any host can look up at any number.
+"""The order of samples: a mixture as an infinite stream that any host can look up at any window.
 
 Sample n of the stream is draw k of component m(n). Everything here is a pure function of integers, so hosts, workers
-and resumed runs agree without talking.
+and resumed runs agree without talking. An epoch of a source goes through its shards in groups, so a window touches few.
 """
 
 from collections.abc import Sequence
-from fractions import Fraction
 import functools
-import math
 from typing import NamedTuple
 
-from jaxtyping import Int64, UInt64
+from jaxtyping import Bool, Int64, UInt64
 import numpy as np
 
-MAX_PERIOD = 1 << 14
-"""Weights are rounded to multiples of 1 / MAX_PERIOD where no smaller common denominator exists."""
+from xgenmm_jax.data.rows.phases import Phase, drawn_before, period_of, span_at, spans_of
 
 _ROUNDS = 5
 # The last word of a key keeps these streams apart from each other and from that of a draw, whose key is
 # (seed, component, record, epoch).
-_PERMUTATION, _ROWS = 1, 2
+_PERMUTATION, _ROWS, _SHARDS = 1, 2, 3
+_SOURCES, _EPOCHS = 256, 2
+"""How many sources' orders are kept at once, and epochs of each: a window ends one epoch and begins the next."""
 
 
 class State(NamedTuple):
@@ -41,74 +40,192 @@ class Draw(NamedTuple):
         return np.random.default_rng((seed, self.component, self.record, self.epoch))
 
 
-def shares(weights: Sequence[float]) -> tuple[int, ...]:
-    """Whole numbers in the ratio of the weights: draws per period of the stream.
+class Draws(NamedTuple):
+    """Samples of the stream, one after the other. `len` is their number."""
 
-    Example: (17.5, 2.5, 5) -> (7, 1, 2); weights without a common denominator up to MAX_PERIOD are rounded, and
-    none to zero.
+    component: Int64[np.ndarray, " n"]
+    record: Int64[np.ndarray, " n"]
+    epoch: Int64[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.component)
+
+    def draw(self, i: int) -> Draw:
+        return Draw(int(self.component[i]), int(self.record[i]), int(self.epoch[i]))
+
+
+class Shards(NamedTuple):
+    """What the order knows of a source. The arrays are not to be changed afterwards: what follows from them is kept.
+
+    ends: records up to the end of each shard, all shards in the order of their names; [3, 3, 7] are shards of 3, 0 and
+    4 records. held_out: True for shards that are set aside and never drawn. group_shards: how many shards an epoch goes
+    through at a time.
     """
-    for weight in weights:
-        if not (math.isfinite(weight) and weight > 0):
-            raise ValueError(f"mixture: weight {weight}; wanted a positive number. Leave out what is not to be drawn.")
-    if not weights:
-        raise ValueError("mixture: no component; give at least one (source, weight).")
-    fractions = [Fraction(weight).limit_denominator(1_000_000) for weight in weights]
-    denominator = math.lcm(*(fraction.denominator for fraction in fractions))
-    parts = [int(fraction * denominator) for fraction in fractions]
-    divisor = math.gcd(*parts)
-    if 0 < divisor and min(parts) > 0 and sum(parts) // divisor <= MAX_PERIOD:
-        return tuple(part // divisor for part in parts)
-    total = sum(weights)
-    return tuple(max(1, round(weight / total * MAX_PERIOD)) for weight in weights)
+
+    ends: Int64[np.ndarray, " shards"]
+    held_out: Bool[np.ndarray, " shards"] | None = None
+    group_shards: int = 16
+
+    @classmethod
+    def one(cls, records: int) -> "Shards":
+        """A source that is not cut into shards."""
+        return cls(np.array([records], np.int64))
 
 
-@functools.lru_cache(maxsize=8)
-def _period(parts: tuple[int, ...]) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "n1 k"]]:
-    """m(n) for one period, and how often each component was drawn before sample 0, 1, ..., n.
+def draws(phases: Sequence[Phase], sources: Sequence[Shards], seed: int, window_samples: int, window: int) -> Draws:
+    """The samples of a window, `window_samples` of the stream.
 
-    The largest deficit against the shares is drawn next, the first component on ties. After a period of
-    sum(parts) draws each component was drawn exactly its share, so the sequence repeats.
+    Draw k of a component is record k mod n of an epoch's order of its n records, a new one each epoch; draws before
+    the weights changed are counted, so an epoch goes on where it was. A record's number counts those of all shards,
+    held-out ones too, in the order of names.
+
+    Raises ValueError where phases or a source are not what they should be.
     """
-    period = sum(parts)
-    ratios = np.array(parts, np.int64)
-    deficits = np.zeros(len(parts), np.int64)
-    components = np.empty(period, np.int64)
-    for n in range(period):
-        deficits += ratios
-        component = int(np.argmax(deficits))
-        deficits[component] -= period
-        components[n] = component
-    counts = np.zeros((period + 1, len(parts)), np.int64)
-    counts[1:] = np.cumsum(components[:, None] == np.arange(len(parts)), axis=0)
-    return components, counts
-
-
-def draws(weights: Sequence[float], lengths: Sequence[int], seed: int, start: int, count: int) -> list[Draw]:
-    """Samples start .. start + count - 1 of the stream.
-
-    lengths: records of each component. Draw k of a component is a random permutation of its records, a new one each
-    epoch, at k mod length.
-    """
-    for length in lengths:
-        if length < 1:
-            raise ValueError(f"mixture: a source has {length} records; check its files or leave it out.")
-    parts = shares(weights)
-    components, counts = _period(parts)
-    numbers = np.arange(start, start + count, dtype=np.int64)
-    rounds, offsets = np.divmod(numbers, len(components))
+    spans = spans_of(tuple(phases), len(sources), window_samples)
+    first = window * window_samples
+    span = span_at(spans, first)
+    components, counts = period_of(span.parts)
+    numbers = np.arange(first - span.start, first - span.start + window_samples, dtype=np.int64)
+    periods, offsets = np.divmod(numbers, len(components))
     drawn = components[offsets]
-    ks = rounds * np.array(parts, np.int64)[drawn] + counts[offsets, drawn]
-    records, epochs = np.empty(count, np.int64), np.empty(count, np.int64)
-    for component, length in enumerate(lengths):
+    parts, before = np.array(span.parts, np.int64), np.array(span.before, np.int64)
+    ks = before[drawn] + periods * parts[drawn] + counts[offsets, drawn]
+    records, epochs = np.empty(window_samples, np.int64), np.empty(window_samples, np.int64)
+    for component, source in enumerate(sources):
+        order = _order_of(_Same(source), seed, component)
         of_component = np.flatnonzero(drawn == component)
-        epoch_of, index_of = np.divmod(ks[of_component], length)
-        for epoch in np.unique(epoch_of):
-            chosen = of_component[epoch_of == epoch]
-            entropy = np.random.SeedSequence((seed, component, int(epoch), 0, _PERMUTATION))
-            key = entropy.generate_state(_ROUNDS, np.uint64)
-            records[chosen] = permute(index_of[epoch_of == epoch], length, key)
-        epochs[of_component] = epoch_of
-    return [Draw(*map(int, draw)) for draw in zip(drawn, records, epochs, strict=True)]
+        records[of_component], epochs[of_component] = order.look_up(ks[of_component])
+    return Draws(drawn, records, epochs)
+
+
+def reached(
+    phases: Sequence[Phase], sources: Sequence[Shards], seed: int, window_samples: int, windows: range
+) -> list[Int64[np.ndarray, " reached"]]:
+    """Of each source, the shards whose groups the windows touch: their numbers in the order of names, ascending.
+
+    From numbers of draws alone: it takes as long for a hundred thousand windows as for one. Shards without records and
+    held-out ones are none of them.
+    """
+    assert windows.step == 1, windows
+    spans = spans_of(tuple(phases), len(sources), window_samples)
+    ends = [number * window_samples for number in (windows.start, max(windows.start, windows.stop))]
+    drawn = [drawn_before(span_at(spans, number), number) for number in ends]
+    return [
+        _order_of(_Same(source), seed, component).reached(drawn[0][component], drawn[1][component])
+        for component, source in enumerate(sources)
+    ]
+
+
+def shard_of(
+    source: Shards, records: Int64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """The shards of records, and their numbers in them: with ends [3, 7], record 5 is number 2 of shard 1."""
+    shards = np.searchsorted(source.ends, records, side="right")
+    starts = np.concatenate([[0], source.ends])
+    return shards, records - starts[shards]
+
+
+class _Same:
+    """A source as a key: the same arrays, which the key keeps alive, and not what they hold."""
+
+    def __init__(self, source: Shards):
+        self.source = source
+        self._ids = id(source.ends), id(source.held_out), source.group_shards
+
+    def __hash__(self) -> int:
+        return hash(self._ids)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._ids == other._ids
+
+
+class _Epoch(NamedTuple):
+    """An epoch of a source: its shards in the order of their groups, by name in a group.
+
+    ends: records up to the end of each of these shards; group_ends: of each group.
+    """
+
+    shards: Int64[np.ndarray, " drawn"]
+    ends: Int64[np.ndarray, " drawn"]
+    group_ends: Int64[np.ndarray, " groups"]
+
+
+class _SourceOrder:
+    """The order of one source's records."""
+
+    def __init__(self, source: Shards, seed: int, component: int):
+        self._key, self._group = (seed, component), source.group_shards
+        self._starts = np.concatenate([[0], source.ends[:-1]])
+        self._sizes = source.ends - self._starts
+        held_out = np.zeros(len(source.ends), bool) if source.held_out is None else source.held_out
+        assert self._sizes.min(initial=0) >= 0 and len(held_out) == len(source.ends) and self._group > 0, source
+        if not self._sizes.sum():
+            raise ValueError(f"mixture: source {component} has 0 records; check its files or leave it out.")
+        self._drawn = np.flatnonzero(~held_out & (self._sizes > 0))
+        if not len(self._drawn):
+            raise ValueError(
+                f"mixture: source {component} holds out each of its {int((self._sizes > 0).sum())} shards with "
+                "records; wanted one to train on, so hold out fewer or cut it into more."
+            )
+        self._records = int(self._sizes[self._drawn].sum())
+        self._epoch = functools.lru_cache(maxsize=_EPOCHS)(self._order_epoch)
+
+    def _order_epoch(self, epoch: int) -> _Epoch:
+        count = len(self._drawn)
+        order = permute(np.arange(count), count, _key(*self._key, epoch, 0, _SHARDS))
+        # In a group shards stand by name, so that a source of one group has one order of shards.
+        group = np.arange(count) // self._group
+        shards = self._drawn[order[np.lexsort((order, group))]]
+        ends = np.cumsum(self._sizes[shards])
+        lasts = np.minimum(np.arange(self._group, count + self._group, self._group), count) - 1
+        return _Epoch(shards, ends, ends[lasts])
+
+    def look_up(self, ks: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Records and epochs of draws by number."""
+        epochs, offsets = np.divmod(ks, self._records)
+        records = np.empty_like(ks)
+        for number in np.unique(epochs):
+            epoch = self._epoch(int(number))
+            of_epoch = np.flatnonzero(epochs == number)
+            groups = np.searchsorted(epoch.group_ends, offsets[of_epoch], side="right")
+            for group in np.unique(groups):
+                of_group = of_epoch[groups == group]
+                start = epoch.group_ends[group - 1] if group else np.int64(0)
+                key = _key(*self._key, int(number), int(group), _PERMUTATION)
+                size = int(epoch.group_ends[group] - start)
+                offsets[of_group] = start + permute(offsets[of_group] - start, size, key)
+            # From an offset in the epoch to the shard that lies there, and to the record's number over all shards.
+            at = np.searchsorted(epoch.ends, offsets[of_epoch], side="right")
+            shards = epoch.shards[at]
+            in_shard = offsets[of_epoch] - (epoch.ends[at] - self._sizes[shards])
+            records[of_epoch] = self._starts[shards] + in_shard
+        return records, epochs
+
+    def reached(self, first: int, stop: int) -> Int64[np.ndarray, " reached"]:
+        """The shards of the groups that draws first .. stop - 1 lie in, ascending."""
+        if first == stop:
+            return np.empty(0, np.int64)
+        (epoch, offset), (last_epoch, last_offset) = (divmod(k, self._records) for k in (first, stop - 1))
+        if last_epoch - epoch > 1:
+            return self._drawn  # an epoch between is drawn whole
+        pieces = [(epoch, offset, last_offset)]
+        if epoch < last_epoch:
+            pieces = [(epoch, offset, self._records - 1), (last_epoch, 0, last_offset)]
+        touched = []
+        for number, begin, end in pieces:
+            order = self._epoch(number)
+            first_group, last_group = np.searchsorted(order.group_ends, (begin, end), side="right")
+            touched.append(order.shards[first_group * self._group : (last_group + 1) * self._group])
+        return np.unique(np.concatenate(touched))
+
+
+@functools.lru_cache(maxsize=_SOURCES)
+def _order_of(same: _Same, seed: int, component: int) -> _SourceOrder:
+    return _SourceOrder(same.source, seed, component)
+
+
+def _key(*words: int) -> UInt64[np.ndarray, " rounds"]:
+    return np.random.SeedSequence(words).generate_state(_ROUNDS, np.uint64)
 
 
 def permute(

@@ -13,7 +13,7 @@ from xgenmm_jax.data.index.shapes import Shapes
 from xgenmm_jax.data.rows import order, packing, quarantine
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.fitting import Fitted, fit_shapes
-from xgenmm_jax.data.rows.order import Draw
+from xgenmm_jax.data.rows.order import Draw, Draws, Shards
 from xgenmm_jax.data.rows.packing import Size
 from xgenmm_jax.data.source import Records
 from xgenmm_jax.data.text import chat
@@ -23,6 +23,8 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 @runtime_checkable
 class SizedRecords(Protocol):
     """Records of a source that knows their sizes without reading them: `sharded.ShardedRecords`."""
+
+    shards: Shards
 
     def shapes_of(
         self, records: Int64[np.ndarray, " n"], rng_of: Callable[[int], np.random.Generator], measurer: Measurer
@@ -69,16 +71,17 @@ def plan_window(config: DataConfig, sources: list[Records], measurer: Measurer, 
         ValueError: a sample that no row can hold where these are errors, pairs mixed with other samples, a source that
             is gone.
     """
-    draws = _draws(config, sources, seed, number)
+    draws = order.draws(config.order_phases, list(map(shards_of, sources)), seed, config.window, number)
     # Of each sample its shape, source by source.
-    components = np.array([draw.component for draw in draws], np.int64)
-    records = np.array([draw.record for draw in draws], np.int64)
     names: dict[int, str] = {}
     shapes, skipped, places = [], [], []
     for component, source in enumerate(sources):
-        chosen = np.flatnonzero(components == component)
-        rngs = [draws[place].rng for place in chosen]
-        of_source, bad, ids = _shapes(config, source, records[chosen], lambda i, rngs=rngs: rngs[i](seed), measurer)
+        chosen = np.flatnonzero(draws.component == component)
+
+        def rng_of(place: int, chosen: Int64[np.ndarray, " n"] = chosen) -> np.random.Generator:
+            return draws.draw(int(chosen[place])).rng(seed)
+
+        of_source, bad, ids = _shapes(config, source, draws.record[chosen], rng_of, measurer)
         names |= {int(chosen[place]): id_ for place, id_ in ids.items()}
         shapes.append(of_source)
         places.append(chosen)
@@ -95,15 +98,14 @@ def plan_window(config: DataConfig, sources: list[Records], measurer: Measurer, 
     sizes = [Size(*size) for size in fitted.sizes[used].tolist()]
     packed = packing.best_fit(sizes, packing.budget(config.row))
     shuffled = order.row_order(len(packed), seed, number)
-    rows = [[Planned(draws[used[i]], sizes[i]) for i in packed[row]] for row in shuffled]
-    drawn = np.bincount(components, minlength=len(sources))
+    rows = [[Planned(draws.draw(int(used[i])), sizes[i]) for i in packed[row]] for row in shuffled]
+    drawn = np.bincount(draws.component, minlength=len(sources))
     return Window(rows, tuple(skipped), tuple(drawn.tolist()))
 
 
-def _draws(config: DataConfig, sources: list[Records], seed: int, number: int) -> list[Draw]:
-    weights = [weight for _, weight in config.mixture]
-    lengths = [len(source) for source in sources]
-    return order.draws(weights, lengths, seed, number * config.window, config.window)
+def shards_of(source: Records) -> Shards:
+    """What the order knows of an opened source."""
+    return source.shards if isinstance(source, SizedRecords) else Shards.one(len(source))
 
 
 def _shapes(
@@ -138,7 +140,7 @@ def _shapes(
 def _left_out(
     config: DataConfig,
     sources: list[Records],
-    draws: list[Draw],
+    draws: Draws,
     names: dict[int, str],
     fitted: Fitted,
     is_bad: Bool[np.ndarray, " n"],
@@ -149,21 +151,20 @@ def _left_out(
     """
     skipped: list[Skip] = []
     for place in np.flatnonzero(~fitted.used & ~is_bad).tolist():
-        source, size = sources[draws[place].component], Size(*fitted.whole[place].tolist())
-        name = names.get(place) or label_of(source, draws[place].record)
+        source, size = sources[draws.component[place]], Size(*fitted.whole[place].tolist())
+        name = names.get(place) or label_of(source, int(draws.record[place]))
         if config.row.too_long == "error":
             raise ValueError(packing.too_long(name, size, config.row))
         detail = f"{packing.excess(size, config.row)}, and it has no place to cut"
         skipped.append(Skip(source.name, name, NO_ROW, detail))
-    components = np.array([draw.component for draw in draws])
     is_cut = fitted.used & (fitted.kept_tokens < fitted.tokens)
-    for component in np.unique(components[is_cut]).tolist():
-        of_source = np.flatnonzero(is_cut & (components == component))
+    for component in np.unique(draws.component[is_cut]).tolist():
+        of_source = np.flatnonzero(is_cut & (draws.component == component))
         lost = int((fitted.tokens - fitted.kept_tokens)[of_source].sum())
         images = int((fitted.images - fitted.sizes[:, 2])[of_source].sum())
         detail = f"{lost:,} of {int(fitted.tokens[of_source].sum()):,} tokens and {images:,} images are cut off"
         first = int(of_source[0])
-        name = names.get(first) or label_of(sources[component], draws[first].record)
+        name = names.get(first) or label_of(sources[component], int(draws.record[first]))
         skipped.append(Skip(sources[component].name, name, CUT_SHORT, detail, len(of_source)))
     return skipped
 

@@ -81,12 +81,13 @@ class BlobReader:
     """Random access to one array_record file; any thread may read. At most MOST_OPEN files of a process stay open.
 
     records: how many it must hold, as noted; then it is opened when it is first read. None: opened and counted now.
+    noted_in: the file beside it that says so.
 
     Raises SourceError, here or when it is read, for a file that is no whole array_record file, or has another number.
     """
 
-    def __init__(self, path: str | Path, records: int | None = None):
-        self._path = str(path)
+    def __init__(self, path: str | Path, records: int | None = None, noted_in: str = NOTE_FILE):
+        self._path, self._noted_in = str(path), noted_in
         self._lock = threading.Lock()
         self._reader: ArrayRecordReader | None = None
         self._count = records
@@ -117,9 +118,10 @@ class BlobReader:
             if self._count is None:
                 self._count = count
             elif count != self._count:
+                remedy = f", or {_note_anew(self._path)}" if self._noted_in == NOTE_FILE else ""
                 raise SourceError(
-                    f"data: '{self._path}' holds {count} records and {NOTE_FILE} beside it says {self._count}; "
-                    f"copy or write it again, or {_note_anew(self._path)}."
+                    f"data: '{self._path}' holds {count} records and {self._noted_in} beside it says {self._count}; "
+                    f"copy or write it again{remedy}."
                 )
             self._reader = reader
         _OPEN.use(self)

@@ -133,9 +133,10 @@ class Storage(Protocol):
         """Walks a shard. Raises SourceError where it is cut off or of another format."""
         ...
 
-    def open(self, shard: str, located: Located, fields: tuple[str, ...]) -> Shard:
-        """The shard for reading. fields: those that are read of a record; () means all.
+    def open(self, shard: str, located: Located, fields: tuple[str, ...], optional: tuple[str, ...] = ()) -> Shard:
+        """The shard for reading. fields: those that are read of a record; optional: read where they are there.
 
-        Raises SourceError where a field is in no record of the shard, with the fields that are there.
+        Both empty means all. Raises SourceError where one of `fields` is in no record of the shard, with those that
+        are there.
         """
         ...

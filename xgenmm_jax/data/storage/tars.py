@@ -56,7 +56,7 @@ class Tars:
         arrays = {"offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
         return Located(len(offsets), arrays, tuple(refused))
 
-    def open(self, shard: str, located: Located, fields: tuple[str, ...]) -> "TarShard":
+    def open(self, shard: str, located: Located, fields: tuple[str, ...], optional: tuple[str, ...] = ()) -> "TarShard":
         return (TabledTarShard if self.table else TarShard)(shard, located)
 
 

@@ -22,6 +22,7 @@ from xgenmm_jax.training.config import (
     save_config,
     to_json,
 )
+from xgenmm_jax.training.runs import mixture_changes
 from xgenmm_jax.training.runs.checkpoint_files import LIST_FILE
 from xgenmm_jax.training.runs.checkpoints import newest
 
@@ -65,15 +66,16 @@ def prepare(config: TrainConfig, folder: Path, keep: Callable[[], object] = lamb
 
 
 def check_same(config: TrainConfig, folder: Path) -> bool:
-    """Whether the folder holds a run; nothing is written.
+    """Whether the folder holds a run; nothing is written. The mixture may have other weights, and sources at its end.
 
     Raises ValueError where it is one of another config.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
         return False
-    before = read_settings(path, "copy it again, or delete the folder")
-    changes = list(_changes(before, to_json(config), "", (folder / STARTED_WITH_FILE).is_file()))
+    now = to_json(config)
+    before = mixture_changes.with_mixture_of(read_settings(path, "copy it again, or delete the folder"), now)
+    changes = list(_changes(before, now, "", (folder / STARTED_WITH_FILE).is_file()))
     if changes:
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise ValueError(

@@ -58,6 +58,16 @@ def keep(config: TrainConfig, run: Path, has_saved: bool) -> None:
     files.write_whole(file, json.dumps(now, indent=1) + "\n")
 
 
+def add_sources(config: TrainConfig, run: Path) -> list[str]:
+    """Adds the sources that the mixture has got at its end since; gives the names of all."""
+    begun = _read(run)
+    new = config.data.mixture[len(begun["data"]) :]
+    if new:
+        begun["data"] += identity(new)
+        files.write_whole(run / STARTED_WITH_FILE, json.dumps(begun, indent=1) + "\n")
+    return [source["source"] for source in begun["data"]]
+
+
 def compare(config: TrainConfig, run: Path, needs_weights: bool) -> None:
     """Holds a run that has saved to what it began with; nothing is written.
 

@@ -1,21 +1,26 @@
 """Where a run starts from: its newest checkpoint, or parameters of its own; and the reference that it keeps."""
 
 import functools
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
-from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.rows.phases import Phase
+from xgenmm_jax.training.config import TrainConfig, check_rows
 from xgenmm_jax.training.hosts.distributed import on_first_host
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import split
-from xgenmm_jax.training.runs import references, started_with
+from xgenmm_jax.training.runs import mixture_changes, references, started_with
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress, saved_steps
 from xgenmm_jax.training.runs.initialize import initialize_params
-from xgenmm_jax.training.runs.run_folder import check_same, prepare
+from xgenmm_jax.training.runs.run_folder import CONFIG_FILE, check_same, prepare
 from xgenmm_jax.training.setup import Program
 from xgenmm_jax.training.step import TrainState, init_state, shardings_of
+
+LOG = logging.getLogger(__name__)
 
 
 class ExistingRun(NamedTuple):
@@ -26,6 +31,8 @@ class ExistingRun(NamedTuple):
     is_done: bool
     """The last step is saved: neither data nor weights are needed again."""
     has_reference: bool
+    phases: tuple[Phase, ...]
+    """Of its mixture; () where its data have none."""
 
     def needs_weights(self, config: TrainConfig) -> bool:
         """Whether the weights that the run began with are read."""
@@ -35,7 +42,8 @@ class ExistingRun(NamedTuple):
 def inspect(config: TrainConfig, folder: Path) -> ExistingRun:
     """What the folder holds; nothing is written. All hosts call this.
 
-    Raises ValueError where it is a run of another config, or its data or weights are not those that it began with.
+    Raises ValueError where it is a run of another config or of other rows, or its data or weights are not those that
+    it began with.
     """
     has_config, saved = check_same(config, folder), saved_steps(folder)
     existing = ExistingRun(
@@ -43,7 +51,10 @@ def inspect(config: TrainConfig, folder: Path) -> ExistingRun:
         has_saved=bool(saved),
         is_done=bool(saved) and saved[0] >= config.steps,
         has_reference=bool(saved) and config.objective.needs_reference and references.is_whole(folder),
+        phases=mixture_changes.phases_of_run(folder / CONFIG_FILE),
     )
+    if has_config and not existing.is_done:
+        check_rows(folder / CONFIG_FILE)
     if saved and not existing.is_done:
         on_first_host(lambda: started_with.compare(config, folder, existing.needs_weights(config)))
     return existing
@@ -57,6 +68,28 @@ def make_folder(config: TrainConfig, folder: Path, existing: ExistingRun) -> Non
             started_with.keep(config, folder, existing.has_saved)
 
     on_first_host(lambda: prepare(config, folder, keep))
+
+
+def going_on(config: TrainConfig, folder: Path, existing: ExistingRun, state: State) -> TrainConfig:
+    """The config with which an existing run goes on from a state of its data, which its folder keeps from now on.
+
+    Weights of the mixture may be others than before. All hosts call this.
+    """
+    check_rows(folder / CONFIG_FILE)  # again: the last step of a run that was done may be damaged
+    before = existing.phases
+    if not before:
+        return config
+    config = mixture_changes.with_phases(config, before, state)
+
+    def keep() -> None:
+        # config.json first: a source that it has and started_with.json lacks is added there at the next start.
+        mixture_changes.keep(config, folder / CONFIG_FILE)
+        names = started_with.add_sources(config, folder)
+        if config.data.order_phases != before:
+            LOG.warning("data: %s", mixture_changes.description(before, config.data.order_phases, names))
+
+    on_first_host(keep)
+    return config
 
 
 def initial_params(
