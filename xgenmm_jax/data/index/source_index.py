@@ -65,13 +65,13 @@ class SourceIndex:
                 entries.append(entry)
                 if progress is not None:
                     progress(number + 1, len(self.paths))
-        made = self._described(tuple(entries))
-        self._write(manifest_.FILE, manifest_.to_json(made))
-        return made
+        manifest = self._described(tuple(entries))
+        self._write(manifest_.FILE, manifest_.to_json(manifest))
+        return manifest
 
     def _described(self, shards: tuple[ShardEntry, ...]) -> Manifest:
-        places = getattr(self.storage, "PATH_FIELDS", ())
-        return Manifest(manifest_.described(self.storage, places), manifest_.described(self.reader), shards, {})
+        path_fields = getattr(self.storage, "PATH_FIELDS", ())
+        return Manifest(manifest_.described(self.storage, path_fields), manifest_.described(self.reader), shards, {})
 
     def _shards(self) -> Sequence[tuple[str, str]]:
         return list(zip(self.names, self.paths, strict=True))
@@ -139,22 +139,22 @@ class SourceIndex:
         data = files.read_whole(file)
         if data is None:
             return None
-        found = sizes.from_bytes(data, file, noted.fingerprint)
-        if found.records != noted.shards[number].records:
-            raise SourceError(f"data: '{file}' has {found.records} records; delete it and index its source again.")
-        return found
+        loaded = sizes.from_bytes(data, file, noted.fingerprint)
+        if loaded.records != noted.shards[number].records:
+            raise SourceError(f"data: '{file}' has {loaded.records} records; delete it and index its source again.")
+        return loaded
 
     def measure(self, number: int, noted: Manifest, measurer: Measurer) -> ShardSizes:
         """Measures a shard and writes its sizes. Restartable: a file is there whole, or not at all."""
         shard = self.open(number, noted.shards[number])
         try:
-            found = measure.measure_shard(shard, self.reader, measurer)
+            loaded = measure.measure_shard(shard, self.reader, measurer)
         finally:
             shard.close()
-        self._write(self._name(number, "sizes"), sizes.to_bytes(found, noted.fingerprint))
-        if found.bad:
-            LOG.warning("data: %s has %d records that cannot be used", self.names[number], len(found.bad))
-        return found
+        self._write(self._name(number, "sizes"), sizes.to_bytes(loaded, noted.fingerprint))
+        if loaded.bad:
+            LOG.warning("data: %s has %d records that cannot be used", self.names[number], len(loaded.bad))
+        return loaded
 
     def measured(self) -> np.ndarray:
         """Which shards have sizes."""
