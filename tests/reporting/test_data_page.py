@@ -40,12 +40,12 @@ def test_data_are_escaped_and_nothing_is_loaded_or_run(page):
 
 
 def test_every_part_of_a_row_is_there(page):
-    text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", "", page)))
+    text = re.sub(r"[ \n]+", " ", html.unescape(re.sub("<[^>]*>", "", page)))
     for words in (
         "What is <script>console.error('ran')</script>?",
         "a⟨U+202E⟩b⟨U+0007⟩c⟨U+2028⟩d 🙂→end <|end|> <image placeholder>",
         "image 1 40 vision tokens",
-        "1000 × 300 px, global view and 3 × 1 crops",
+        "1000\u00a0×\u00a0300\u00a0px, global view and 3 × 1 crops",
         "Padding: unreadable image.",
         "1 unreadable record, 1 unreadable image",
         "176 × 176 of their 384 × 384 pixels",

@@ -11,7 +11,7 @@ from experiments.nano import dpo, stage2
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
-from xgenmm_jax.reporting.window_rows import RowSample, WindowRows, window_rows
+from xgenmm_jax.reporting.window_rows import RowSample, WindowRows, _pieces, window_rows
 
 
 @pytest.fixture(params=["photographs", "stage2", "dpo"])
@@ -70,8 +70,16 @@ def test_a_text_is_that_of_its_record_piece_by_piece(photographs):
     assert [piece.text for piece in text.pieces if piece.kind != "text"] == [
         "<|user|>", "<image>", "<|end|>", "<|assistant|>", "<|end|>",
     ]  # fmt: skip
-    assert next(piece for piece in text.pieces if "🙂" in piece.text).positions >= 4
-    assert len(Tokenizer.load(photographs.tokenizer).encode("🙂")) >= 4
+    assert next(piece for piece in text.pieces if piece.text == "🙂").positions == 4
+
+
+def test_a_character_that_is_cut_apart_is_told_and_costs_no_other(photographs):
+    """Of a long text in bytes, as one in Chinese is, a row may end within a character."""
+    tokenizer = Tokenizer.load(photographs.tokenizer)
+    ids = tokenizer.encode("x图像🙂")[:-1]
+    pieces = list(_pieces(ids, [0] * len(ids), [True] * len(ids), tokenizer))
+    assert [(piece.text, piece.positions) for piece in pieces[-5:]] == [("图", 3), ("像", 3), *[("\ufffd", 1)] * 3]
+    assert sum(piece.positions for piece in pieces) == len(ids)
 
 
 def test_what_is_left_out_stands_in_its_place_or_among_the_dropped(photographs):

@@ -23,7 +23,7 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 class Piece(NamedTuple):
     """Tokens of a row that are shown as one.
 
-    kind: a text's token, or several that are the bytes of its characters; a special token; an image's vision tokens.
+    kind: a text's token, or several that are the bytes of a character; a special token; an image's vision tokens.
     """
 
     text: str
@@ -252,7 +252,7 @@ def _pieces(ids: list[int], images: list[int], targets: list[bool], tokenizer: T
         elif ids[start] in specials:
             yield Piece(piece, "special", targets[start])
         elif _BYTE.fullmatch(piece):
-            # Bytes are decoded together: one is seldom a character.
+            # Bytes, by the characters that they are; those that are none are one U+FFFD each.
             values = bytearray()
             stop = start
             while stop < len(ids) and targets[stop] == targets[start] and not images[stop]:
@@ -261,7 +261,10 @@ def _pieces(ids: list[int], images: list[int], targets: list[bool], tokenizer: T
                     break
                 values.append(int(byte[1], 16))
                 stop += 1
-            yield Piece(values.decode("utf-8", "replace"), "text", targets[start], stop - start)
+            for character in values.decode("utf-8", "surrogateescape"):
+                size = len(character.encode("utf-8", "surrogateescape"))
+                shown = "\ufffd" if "\udc80" <= character <= "\udcff" else character
+                yield Piece(shown, "text", targets[start], size)
         else:
             yield Piece(piece.replace(SPACE, " "), "text", targets[start])
         start = stop
