@@ -25,6 +25,10 @@ COMMANDS = {
         "xgenmm convert DIR_OR_FILE runs/imported",
         "xgenmm convert runs/imported DIR --to xgenmm",
     ),
+    "data": (
+        "look at the packed rows of a run",
+        "xgenmm data show experiments/stage1.py --window 7",
+    ),
     "plan": (
         "does a run fit a TPU slice, how fast can it be",
         "xgenmm plan experiments/stage1.py --topology v5e:16x16",
