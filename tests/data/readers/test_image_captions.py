@@ -81,6 +81,12 @@ def test_an_image_beside_the_table_is_opened_by_its_name():
     assert both.fields == ("caption", "url") and both.optional == ("jpg",)
 
 
+def test_the_only_way_to_an_image_is_a_field_that_must_be_there():
+    only = ImageCaptions(image=("image",))
+    assert only.fields == ("txt", "image") and only.optional == ()
+    assert ImageCaptions().fields == ("txt",) and ImageCaptions().optional == ("jpg", "png", "webp")
+
+
 def test_one_of_several_captions_is_chosen():
     assert read(OF_KALE, KALE) == [KALE["caption"], KALE["cogvlm_caption"]]
     assert OF_KALE.fields == ("caption", "cogvlm_caption", "url")
@@ -95,7 +101,7 @@ def test_a_caption_that_is_empty_is_no_choice(empty):
     assert read(OF_KALE, KALE | {"cogvlm_caption": empty}) == [KALE["caption"]]
     assert read(OF_KALE, KALE | {"caption": empty}) == [KALE["cogvlm_caption"]]
     with pytest.raises(RecordError, match="'caption' and 'cogvlm_caption' are empty"):
-        OF_KALE.choices(raw(KALE | {"caption": empty, "cogvlm_caption": empty}))
+        read(OF_KALE, KALE | {"caption": empty, "cogvlm_caption": empty})
 
 
 @pytest.mark.parametrize(
@@ -104,7 +110,7 @@ def test_a_caption_that_is_empty_is_no_choice(empty):
         (ImageCaptions(), DOWNLOADED, "no 'txt'; it has 'url'"),
         (ImageCaptions(caption="caption"), DOWNLOADED | {"caption": None}, "'caption' is empty"),
         (ImageCaptions(caption="caption"), DOWNLOADED | {"caption": " "}, "'caption' is empty"),
-        (ImageCaptions(caption="caption"), DOWNLOADED | {"caption": ["a", 3]}, "holds something else than texts"),
+        (ImageCaptions(caption="caption"), DOWNLOADED | {"caption": ["a", 3]}, "'caption' holds int, wanted texts"),
         (ImageCaptions(caption="caption"), DOWNLOADED | {"jpg": "a.jpg"}, "has str in place of bytes"),
         (ImageCaptions(caption="caption"), DOWNLOADED | {"jpg": b"<html>"}, "is a web page"),
         (

@@ -130,8 +130,8 @@ def changed(path: Path, column: str, values: dict[int, object]) -> None:
 @pytest.mark.parametrize(
     ("column", "values", "said"),
     [
-        ("key", {4: "000000099"}, "number 4 is '0"),
-        ("status", {1: "failed_to_resize"}, "they have 9 and 8 images, number 1 is"),
+        ("key", {4: "000000099"}, "number 4 of the table, '000000099', is another one in the tar"),
+        ("status", {1: "failed_to_resize"}, "they have 9 and 8 images, number 1 of the table"),
         ("status", {8: "failed_to_resize"}, "they have 9 and 8 images; copy both again"),
     ],
 )
@@ -147,8 +147,19 @@ def test_a_table_of_another_tar_is_an_error_that_names_both(tmp_path, column, va
 def test_a_table_that_changed_behind_the_index_is_an_error_that_names_both(tmp_path, measurer):
     path = downloaded(tmp_path)
     shard = opened(path)
-    changed(path, "status", {0: "failed_to_resize"})
-    with pytest.raises(SourceError, match=r"00000.parquet' has 8 images and '.*00000.tar' 9 samples"):
+    changed(path, "key", {5: "000000099"})
+    with pytest.raises(SourceError, match=r"00000.tar' and the table '.*parquet' are not of each other: .* number 5"):
+        measure_shard(shard, ImageCaptions(), measurer)
+
+
+def test_a_tar_that_was_walked_without_its_table_is_compared_with_it(tmp_path, measurer):
+    """The index keeps where samples lie when the source's options change."""
+    path = downloaded(tmp_path)
+    located = Tars(str(path)).locate(str(path))
+    shard = Tars(str(path), table=True).open(str(path), located, ())
+    assert measure_shard(shard, ImageCaptions(), measurer).records == RECORDS
+    changed(path, "key", {5: "000000099"})
+    with pytest.raises(SourceError, match="are not of each other"):
         measure_shard(shard, ImageCaptions(), measurer)
 
 

@@ -1,12 +1,14 @@
-"""Images and their captions, one image a record: tars and Parquet files as img2dataset writes them, tables of captions.
+"""Images and their captions, one image a record: tars and tables of img2dataset, others' tables, TFDS' folders.
 
-Source: docs/reference/data.md#datacomp-1b, docs/reference/data.md#images-in-tables
+Source: docs/reference/data.md#img2dataset-output, docs/reference/data.md#images-in-tables,
+docs/reference/data.md#builders-of-tensorflow-datasets
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from xgenmm_jax.data.errors import RecordError
+from xgenmm_jax.data.readers.base import texts_in
 from xgenmm_jax.data.readers.images import image_in
 from xgenmm_jax.data.records import Caption, LazyImage
 from xgenmm_jax.data.storage.base import Raw
@@ -25,6 +27,8 @@ class ImageCaptions:
 
     KALE, its images in a folder: `Parquet(pattern, images=folder)` and
     `ImageCaptions(image=(), image_name="url", caption="caption", other_captions=("cogvlm_caption",))`.
+    coco_captions of tensorflow-datasets: `ImageCaptions(image=("image",), caption="captions/text")`; big_vision's
+    builders have "captions" (coco35l), "texts" (textcaps, nocaps), "summary" (screen2words).
     """
 
     image: tuple[str, ...] = ("jpg", "png", "webp")
@@ -41,14 +45,20 @@ class ImageCaptions:
     @property
     def fields(self) -> tuple[str, ...]:
         names = (self.image_name,) if self.image_name else ()
-        return (self.caption, *self.other_captions, *names)
+        # One that is the only way to an image is needed; of several a tar or table has one.
+        only = self.image if len(self.image) == 1 and not names else ()
+        return (self.caption, *self.other_captions, *names, *only)
 
     @property
     def optional(self) -> tuple[str, ...]:
-        return self.image
+        return tuple(name for name in self.image if name not in self.fields)
 
     def choices(self, raw: Raw) -> int:
-        return len(self._texts(raw))
+        """Captions of the record; 1 where it has none, which `read` tells."""
+        try:
+            return len(self._texts(raw))
+        except RecordError:
+            return 1
 
     def read(self, raw: Raw, choice: int) -> Caption:
         """Raises RecordError where there is no image or no caption."""
@@ -58,7 +68,7 @@ class ImageCaptions:
     def _texts(self, raw: Raw) -> list[str]:
         """The captions to choose from. Raises RecordError where there is none."""
         named = (self.caption, *self.other_captions)
-        texts = [text for name in named for text in _texts_in(raw, name)]
+        texts = [text for name in named for text in texts_in(raw, name)]
         if not texts:
             empty = " and ".join(f"'{name}'" for name in named)
             raise RecordError(raw.key, f"{empty} {'is' if len(named) == 1 else 'are'} empty")
@@ -72,15 +82,3 @@ class ImageCaptions:
             return raw.image(raw.text(self.image_name))
         there = ", ".join(map(repr, raw.fields)) or "nothing"
         raise RecordError(raw.key, f"no image: wanted one of {', '.join(self.image)}; it has {there}")
-
-
-def _texts_in(raw: Raw, name: str) -> list[str]:
-    """The texts of a field that are neither null nor empty."""
-    value: Any = raw.fields.get(name)
-    if not isinstance(value, list):
-        texts = [] if value is None and name in raw.fields else [raw.text(name)]
-    elif all(isinstance(text, str | None) for text in value):
-        texts = [text for text in value if text is not None]
-    else:
-        raise RecordError(raw.key, f"'{name}' holds something else than texts")
-    return [text for text in texts if text.strip()]

@@ -8,9 +8,12 @@ Source: docs/reference/data.md#img2dataset-output
 
 from collections.abc import Sequence
 import functools
+import hashlib
 import io
 from typing import Any, NamedTuple
 
+from jaxtyping import Int64
+import numpy as np
 import PIL.Image
 
 from xgenmm_jax.data.errors import RecordError, SourceError
@@ -79,15 +82,22 @@ def _bytes(path: str, tar: str) -> bytes:
     return files.read(path, 0, size)
 
 
-def check(table: TarTable, tar: str, keys: Sequence[str]) -> None:
-    """Raises SourceError unless the table has the tar's samples in their order."""
-    if table.keys == list(keys):
+def hashes(keys: Sequence[Any]) -> Int64[np.ndarray, " n"]:
+    """A number for each key, by which the index knows a tar's samples."""
+    digests = b"".join(hashlib.blake2b(str(key).encode(), digest_size=8).digest() for key in keys)
+    return np.frombuffer(digests, "<i8").astype(np.int64)
+
+
+def check(table: TarTable, tar: str, of_tar: Int64[np.ndarray, " n"]) -> None:
+    """Raises SourceError unless the table has the tar's samples, whose `hashes` these are, in their order."""
+    of_table = hashes(table.keys)
+    if np.array_equal(of_table, of_tar):
         return
-    both = zip(keys, table.keys, strict=False)
-    number = next((number for number, (ours, theirs) in enumerate(both) if ours != theirs), None)
-    how = f"they have {len(keys):,} and {len(table.keys):,} images"
-    if number is not None:
-        how += f", number {number} is '{keys[number]}' and '{table.keys[number]}'"
+    both = min(len(of_table), len(of_tar))
+    differing = np.flatnonzero(of_table[:both] != of_tar[:both])
+    how = f"they have {len(of_tar):,} and {len(of_table):,} images"
+    if len(differing):
+        how += f", number {differing[0]} of the table, '{table.keys[differing[0]]}', is another one in the tar"
     raise SourceError(f"data: '{tar}' and the table '{table.path}' are not of each other: {how}; {_REMEDY}.")
 
 

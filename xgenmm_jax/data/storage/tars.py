@@ -51,9 +51,10 @@ class Tars:
                 offsets.append(sample.offset)
                 sizes.append(sample.size)
                 keys.append(sample.key)
-        if self.table:
-            tar_tables.check(tar_tables.read(shard), shard, keys)
         arrays = {"offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
+        if self.table:
+            arrays["key"] = tar_tables.hashes(keys)
+            tar_tables.check(tar_tables.read(shard), shard, arrays["key"])
         return Located(len(offsets), arrays, tuple(refused))
 
     def open(self, shard: str, located: Located, fields: tuple[str, ...], optional: tuple[str, ...] = ()) -> "TarShard":
@@ -95,11 +96,10 @@ class TabledTarShard(TarShard):
     def without_pixels(self, fields: tuple[str, ...]) -> tar_tables.TableShard:
         """Of the tar the first sample alone is read, for its members' suffixes."""
         table = tar_tables.read(self._path)
-        if len(self) != len(table.keys):
-            raise SourceError(
-                f"data: the table '{table.path}' has {len(table.keys):,} images and '{self._path}' {len(self):,} "
-                "samples; copy both again, and index their source again."
-            )
+        keys = self._located.arrays.get("key")
+        if keys is None:  # walked before its source had table=True
+            keys = Tars(self._path, table=True).locate(self._path).arrays["key"]
+        tar_tables.check(table, self._path, keys)
         try:
             members = tuple(self.read(0).fields) if len(self) else ()
         except RecordError as error:
