@@ -51,19 +51,19 @@ def check_template(template: str) -> None:
     Numbers may have a precision, `{x1:.2f}`; the object is named once or more. Nothing else of Python's format strings
     is taken: no attribute, index, conversion or width.
     """
-    wanted = "wanted " + ", ".join(f"{{{name}}}" for name in TEMPLATE_NAMES) + ", numbers perhaps as {x1:.2f}"
+    remedy = "wanted " + ", ".join(f"{{{name}}}" for name in TEMPLATE_NAMES) + ", numbers perhaps as {x1:.2f}"
     try:
         parts = [part[1:] for part in string.Formatter().parse(template)]
     except ValueError as error:
-        raise ValueError(f"data: the template {template!r} is no format string ({error}); {wanted}.") from error
+        raise ValueError(f"data: the template {template!r} is no format string ({error}); {remedy}.") from error
     named = [part for part in parts if part[0] is not None]
     for name, form, conversion in named:
-        form_wanted = "" if name == "object" else r"(\.\d?\df)?"
-        if name not in TEMPLATE_NAMES or conversion is not None or not re.fullmatch(form_wanted, form or ""):
+        form_taken = "" if name == "object" else r"(\.\d?\df)?"
+        if name not in TEMPLATE_NAMES or conversion is not None or not re.fullmatch(form_taken, form or ""):
             said = f"{name}{'!' + conversion if conversion else ''}{':' + form if form else ''}"
-            raise ValueError(f"data: the template {template!r} has '{{{said}}}'; {wanted}.")
+            raise ValueError(f"data: the template {template!r} has '{{{said}}}'; {remedy}.")
     if "object" not in [name for name, _, _ in named]:
-        raise ValueError(f"data: the template {template!r} leaves the object out; {wanted}.")
+        raise ValueError(f"data: the template {template!r} leaves the object out; {remedy}.")
 
 
 def clipped(caption: str, level: Level) -> str:

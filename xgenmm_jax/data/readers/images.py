@@ -35,8 +35,9 @@ def image_in(raw: Raw, value: Any) -> LazyImage:
 class OneImage(OneChoice):
     """Base of readers of one image a record.
 
-    image: fields that may hold the encoded image; the first that is there is read. image_name: field with the path or
-        URL of an image beside the records, read where none of `image` is there; "" where there is none.
+    image: fields that may hold the encoded image, as bytes or as the datasets library's {"bytes", "path"}; the first
+        that is there is read. image_name: field with the path or URL of an image beside the records, read where none of
+        `image` is there; "" where there is none.
     """
 
     image: tuple[str, ...] = IMG2DATASET

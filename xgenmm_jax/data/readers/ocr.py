@@ -89,11 +89,11 @@ class Ocr(OneImage):
 
 def _released(row: Raw, granularity: int, has_raw_caption: bool) -> str:
     """One of the 12 texts of `captions`."""
-    wanted = ("granularity", granularity), ("include_datacomp_raw_cap", has_raw_caption)
+    chosen = ("granularity", granularity), ("include_datacomp_raw_cap", has_raw_caption)
     for one in _list(row, "captions", _json(row, "captions")):
         if not isinstance(one, dict):
             raise RecordError(row.key, f"'captions' has {type(one).__name__}, wanted objects")
-        if all(type(one.get(name)) is type(value) and one[name] == value for name, value in wanted):
+        if all(type(one.get(name)) is type(value) and one[name] == value for name, value in chosen):
             text = one.get("text")
             if not isinstance(text, str) or not text.strip():
                 raise RecordError(row.key, f"the caption of granularity {granularity} is {text!r:.100}, wanted a text")

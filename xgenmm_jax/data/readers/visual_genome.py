@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from xgenmm_jax.data.errors import RecordError, is_of_a_record
+from xgenmm_jax.data.readers.base import list_in
 from xgenmm_jax.data.records import Caption, LazyImage
 from xgenmm_jax.data.storage.base import Raw
 
@@ -68,14 +69,8 @@ class VisualGenome:
 
 
 def _phrases(raw: Raw) -> list[str]:
-    if "regions" not in raw.fields:
-        there = ", ".join(map(repr, raw.fields)) or "nothing"
-        raise RecordError(raw.key, f"no 'regions'; it has {there}")
-    regions = raw.fields["regions"]
-    if not isinstance(regions, list):
-        raise RecordError(raw.key, f"'regions' is {type(regions).__name__}, wanted a list")
     phrases = []
-    for number, region in enumerate(regions):
+    for number, region in enumerate(list_in(raw, "regions")):
         phrase = region.get("phrase") if isinstance(region, dict) else None
         if not isinstance(phrase, str):
             raise RecordError(raw.key, f"region {number} is {str(region)[:100]}; wanted its 'phrase'")
