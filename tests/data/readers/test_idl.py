@@ -8,10 +8,13 @@ import PIL.Image
 import pytest
 from tar_files import write_tar
 
+from xgenmm_jax.data.index.measure import Measurer, measure_shard
 from xgenmm_jax.data.readers.idl import Idl
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.base import Raw
 from xgenmm_jax.data.storage.tars import Tars
+from xgenmm_jax.data.text import chat
+from xgenmm_jax.data.text.tokenizer import train_tokenizer
 
 SIZES = ((40, 56), (60, 44), (20, 30))
 
@@ -71,6 +74,19 @@ def test_documents_are_read_from_their_tar(tmp_path):
     drawn = {records.record(0, np.random.default_rng(seed)).id for seed in range(20)}
     assert drawn == {f"idl-train-00000.tar/ffbf0023[page {number}]" for number in (1, 3)}
     assert records.record(1, np.random.default_rng(0)).image.size_px == SIZES[0] and len(records) == 2
+
+
+def test_what_has_no_page_to_draw_is_counted_with_its_reason(tmp_path):
+    """Sizes are kept for each page that can be drawn."""
+    samples = [("a", members()), ("b", members(tif=...)), ("c", members(PAGES[:1]))]
+    storage = Tars(str(write_tar(tmp_path / "0.tar", samples)))
+    [path] = storage.shards()
+    shard = storage.open(path, storage.locate(path), Idl().fields, Idl().optional)
+    tokenizer = train_tokenizer(["MEMORANDUM To: Dr. Smith"] * 9, tmp_path / "small.model", pieces=400)
+    sizes = measure_shard(shard, Idl(), Measurer(tokenizer, chat.PHI3_STYLE))
+    [(number, (_, detail))] = sizes.bad.items()
+    assert number == 1 and "0.tar/b: a PDF, which is not rendered here" in detail
+    assert sizes.shapes.image_px.tolist() == [[*SIZES[0]], [*SIZES[2]], [*SIZES[0]]]
 
 
 @pytest.mark.parametrize(
