@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from xgenmm_jax.data.errors import RecordError, is_of_a_record
-from xgenmm_jax.data.readers.base import OneChoice
+from xgenmm_jax.data.readers.base import OneChoice, list_in
 from xgenmm_jax.data.readers.images import image_in
 from xgenmm_jax.data.records import Document, LazyImage
 from xgenmm_jax.data.storage.base import Raw
@@ -44,9 +44,9 @@ class Obelics(OneChoice):
 
     def read(self, raw: Raw, choice: int) -> Document:
         """Raises RecordError where the lists do not fit together, or no image of the document can be had."""
-        urls, texts = _list(raw, "images"), _list(raw, "texts")
+        urls, texts = list_in(raw, "images"), list_in(raw, "texts")
         has_bytes = bool(self.image_bytes) and raw.fields.get(self.image_bytes) is not None
-        fetched = _list(raw, self.image_bytes) if has_bytes else [None] * len(urls)
+        fetched = list_in(raw, self.image_bytes) if has_bytes else [None] * len(urls)
         _check(raw, urls, texts, fetched if has_bytes else None, self.image_bytes)
         parts: list[str | LazyImage] = []
         errors: list[Exception] = []
@@ -76,16 +76,6 @@ class Obelics(OneChoice):
         if value is None:
             raise ValueError(f"'{self.image_bytes}' is null for '{url[:300]}'")
         return image_in(raw, value)
-
-
-def _list(raw: Raw, field: str) -> list[Any]:
-    if field not in raw.fields:
-        there = ", ".join(map(repr, raw.fields)) or "nothing"
-        raise RecordError(raw.key, f"no '{field}'; it has {there}")
-    value = raw.fields[field]
-    if not isinstance(value, list):
-        raise RecordError(raw.key, f"'{field}' is {type(value).__name__}, wanted a list")
-    return value
 
 
 def _check(raw: Raw, urls: list[Any], texts: list[Any], fetched: list[Any] | None, image_bytes: str) -> None:
