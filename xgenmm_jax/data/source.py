@@ -47,6 +47,9 @@ class Mapped:
     """The records of another source, each changed: Mapped(Synthetic("questions"), Squash(64)).
 
     change: a frozen dataclass that takes a record and gives one; its `label` ends the name of the records.
+
+    Of a source with an index the order of records and the held-out shards stay, and so does the identity by which a run
+    knows its data again. What the change does to a record's size no index says, so each is read to plan its window.
     """
 
     source: Source
@@ -64,6 +67,9 @@ class _MappedRecords:
         self.name = f"{records.name}/{getattr(change, 'label', type(change).__name__)}"
         self.left_out = getattr(records, "left_out", ())
         self._records, self._change = records, change
+        for name in ("shards", "identity"):
+            if hasattr(records, name):
+                setattr(self, name, getattr(records, name))
 
     def __len__(self) -> int:
         return len(self._records)
