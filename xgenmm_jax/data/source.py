@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+import sys
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
+from xgenmm_jax.data.errors import RecordError, SourceError
 from xgenmm_jax.data.records import Record
 
 
@@ -76,3 +78,44 @@ class _MappedRecords:
 
     def record(self, index: int, rng: np.random.Generator) -> Record:
         return self._change(self._records.record(index, rng))
+
+
+def records_of(dataset: Any, name: str) -> Records:
+    """The records of a data set whose items are records, as the `open` of a user's own source gives them.
+
+    dataset: has a length and items by number: a grain `MapDataset`, a list, or any other sequence. Several threads read
+    it at once. Its order is the first epoch's no more than any other's: the run draws
+    by number. What is random in an item should follow from its number, as grain's `random_map` does; it is the same in
+    each epoch. name: in metrics and messages.
+
+    An item that is no record costs itself and is counted, such as the None of a `MapDataset` that filters.
+
+    Raises ValueError where items cannot be had by number, or repeat for ever.
+    """
+    try:
+        length = len(dataset)
+    except TypeError as error:
+        raise ValueError(
+            f"data: '{name}' is a {type(dataset).__name__}, whose items cannot be had by number ({error}); give what "
+            "has a length and items, as a grain MapDataset before to_iter_dataset()."
+        ) from error
+    if length >= sys.maxsize:
+        raise ValueError(f"data: '{name}' repeats for ever; leave repeat() out, a run goes through epochs itself.")
+    if not length:
+        raise SourceError(f"data: '{name}' has no items; give it some.")
+    return _RandomAccessRecords(dataset, length, name)
+
+
+class _RandomAccessRecords:
+    def __init__(self, dataset: Any, length: int, name: str):
+        self.name, self._dataset, self._length = name, dataset, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def record(self, index: int, rng: np.random.Generator) -> Record:
+        item = self._dataset[index]
+        if not isinstance(item, get_args(Record)):
+            wanted = ", ".join(kind.__name__ for kind in get_args(Record))
+            raise RecordError(f"{self.name}[{index}]", f"it is a {type(item).__name__}, wanted one of {wanted}")
+        return item
