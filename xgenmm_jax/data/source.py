@@ -1,10 +1,10 @@
 """Where records come from: a source is frozen data, `open` gives its records by number."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 import sys
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Any, NoReturn, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -78,6 +78,26 @@ class _MappedRecords:
 
     def record(self, index: int, rng: np.random.Generator) -> Record:
         return self._change(self._records.record(index, rng))
+
+
+@dataclass(frozen=True)
+class UnloadedSource:
+    """A source of a run that is asked, not trained: its class, or one within it, stands in a file of the user's.
+
+    settings: as config.json keeps it. The file is neither looked for nor executed.
+    """
+
+    settings: Mapping[str, Any] = field(hash=False)
+
+    def open(self) -> NoReturn:
+        """Raises SourceError: the records are what the file makes of them."""
+        raise SourceError(
+            f"data: the source {self.settings.get('class')!r} needs a file of yours, which is not executed to read a "
+            "run; train with the experiment that names it (xgenmm train FILE --workdir RUN)."
+        )
+
+    def files(self) -> NoReturn:
+        self.open()
 
 
 def records_of(dataset: Any, name: str) -> Records:
