@@ -49,17 +49,24 @@ class OneChoice:
         return 1
 
 
-def texts_of(raw: Raw, name: str) -> list[str]:
-    """The texts of a field that holds one or a list of them, without blank ones.
+def texts_in(raw: Raw, name: str) -> list[str]:
+    """The texts of a field that holds one or a list of them, without nulls and blank ones.
 
-    Raises RecordError where it is missing, holds anything else, or nothing but blanks.
+    Raises RecordError where it is missing, or holds anything else.
     """
     value = raw.fields.get(name)
+    if value is None and name in raw.fields:
+        return []
     texts = value if isinstance(value, list) else [raw.text(name)]
-    strange = next((one for one in texts if not isinstance(one, str)), None)
+    strange = next((one for one in texts if not isinstance(one, str | None)), None)
     if strange is not None:
         raise RecordError(raw.key, f"'{name}' holds {type(strange).__name__}, wanted texts")
-    written = [one for one in texts if one.strip()]
+    return [one for one in texts if one is not None and one.strip()]
+
+
+def texts_of(raw: Raw, name: str) -> list[str]:
+    """As `texts_in`, of at least one text. Raises RecordError where there is none."""
+    written = texts_in(raw, name)
     if not written:
         raise RecordError(raw.key, f"'{name}' is empty")
     return written

@@ -95,10 +95,10 @@ def plan_window(config: DataConfig, sources: list[Records], measurer: Measurer, 
     pairs = int((all_shapes.kinds[used] == shapes_.PAIR).sum())
     if pairs not in (0, len(used)):
         raise ValueError(f"data: {pairs} of {len(used)} samples are preference pairs; give them their own mixture.")
-    sizes = [Size(*size) for size in fitted.sizes[used].tolist()]
-    packed = packing.best_fit(sizes, packing.budget(config.row))
+    sizes = fitted.sizes[used]
+    packed = packing.pack(sizes, packing.budget(config.row))
     shuffled = order.row_order(len(packed), seed, number)
-    rows = [[Planned(draws.draw(int(used[i])), sizes[i]) for i in packed[row]] for row in shuffled]
+    rows = [[Planned(draws.draw(int(used[i])), Size(*sizes[i].tolist())) for i in packed[row]] for row in shuffled]
     drawn = np.bincount(draws.component, minlength=len(sources))
     return Window(rows, tuple(skipped), tuple(drawn.tolist()))
 
