@@ -23,19 +23,19 @@ class UserFile(NamedTuple):
 class _Loader(SourceFileLoader):
     """Executes the very bytes whose checksum it keeps: no cached bytecode, which Python finds by times.
 
-    wanted: the checksum without which nothing is executed.
+    expected: the checksum without which nothing is executed.
     """
 
-    def __init__(self, name: str, path: str, wanted: str | None = None):
+    def __init__(self, name: str, path: str, expected: str | None = None):
         super().__init__(name, path)
-        self.sha256, self._wanted = "", wanted
+        self.sha256, self._expected = "", expected
 
     def get_code(self, fullname: str) -> types.CodeType:
         data = self.get_data(self.path)
         self.sha256 = hashlib.sha256(data).hexdigest()
-        if self._wanted not in (None, self.sha256):
+        if self._expected not in (None, self.sha256):
             raise ValueError(
-                f"'{self.path}' changed while the run was starting (sha256 {self._wanted[:12]} before, "
+                f"'{self.path}' changed while the run was starting (sha256 {self._expected[:12]} before, "
                 f"{self.sha256[:12]} now); start the command again."
             )
         return self.source_to_code(data, self.path)

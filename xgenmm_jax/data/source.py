@@ -136,6 +136,6 @@ class _RandomAccessRecords:
     def record(self, index: int, rng: np.random.Generator) -> Record:
         item = self._dataset[index]
         if not isinstance(item, get_args(Record)):
-            wanted = ", ".join(kind.__name__ for kind in get_args(Record))
-            raise RecordError(f"{self.name}[{index}]", f"it is a {type(item).__name__}, wanted one of {wanted}")
+            kinds = ", ".join(kind.__name__ for kind in get_args(Record))
+            raise RecordError(f"{self.name}[{index}]", f"it is a {type(item).__name__}, wanted one of {kinds}")
         return item
