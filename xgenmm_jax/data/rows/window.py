@@ -105,7 +105,8 @@ def plan_window(config: DataConfig, sources: list[Records], measurer: Measurer, 
 
 def shards_of(source: Records) -> Shards:
     """What the order knows of an opened source."""
-    return source.shards if isinstance(source, SizedRecords) else Shards.one(len(source))
+    shards = getattr(source, "shards", None)  # also of records that `Mapped` changes
+    return Shards.one(len(source)) if shards is None else shards
 
 
 def _shapes(
