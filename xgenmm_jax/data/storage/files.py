@@ -112,6 +112,11 @@ def write_whole(path: str, data: bytes) -> None:
     xgenmm_files.write_whole(Path(path), data)
 
 
+def delete_unfinished(folder: str) -> None:
+    """Deletes what killed processes of this machine have left of `write_whole` in a folder."""
+    xgenmm_files.delete_unfinished(Path(folder))
+
+
 def read_whole(path: str) -> bytes | None:
     """A small file; None where there is none."""
     with _of_source(path):
