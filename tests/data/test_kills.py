@@ -1,19 +1,15 @@
 """SIGKILL at any step: the rows go on as if nothing had been, and nothing is left behind."""
 
 import contextlib
-from dataclasses import dataclass, field
 import itertools
-import json
-import os
 from pathlib import Path
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import mixed_sources
 import numpy as np
+from printed_rows import Printer, Step, is_running, unfinished
 import pytest
 import row_printer
 
@@ -25,7 +21,6 @@ from xgenmm_jax.data.storage.files import UNFINISHED
 pytestmark = pytest.mark.slow
 
 STEPS, KILLS = 100, 10
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -36,93 +31,10 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Step:
-    state: State
-    rows: list[str]
-
-
 @pytest.fixture(scope="module")
 def unbroken(data) -> list[Step]:
     with contextlib.closing(loader.batches(mixed_sources.config(data), row_printer.SEED)) as batches:
         return [Step(one.state, mixed_sources.row_hashes(one)) for one in itertools.islice(batches, STEPS)]
-
-
-@dataclass
-class Printer:
-    """A process of `row_printer` and what it leaves to be seen."""
-
-    process: subprocess.Popen
-    children: set[int] = field(default_factory=set)
-    memory: set[str] = field(default_factory=set)
-
-    @classmethod
-    def start(cls, folder: Path, state=(0, 0), host: int = 0, hosts: int = 1, workers: int = 0, *kill_at: int):
-        numbers = (*state, host, hosts, workers, *kill_at)
-        command = [sys.executable, str(ROOT / "tests/fixtures/row_printer.py"), str(folder), *map(str, numbers)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return cls(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
-
-    def step(self) -> Step:
-        line = self.process.stdout.readline()
-        assert line, f"it ended with {self.process.wait()}"
-        printed = json.loads(line)
-        return Step(State(*printed["state"]), printed["rows"])
-
-    def kill(self) -> list[Step]:
-        """Ends it as SIGKILL does; gives what it had printed that nobody had read."""
-        self.children = descendants(self.process.pid)
-        self.memory = set().union(*map(shared_memory, {self.process.pid, *self.children}))
-        self.process.send_signal(signal.SIGKILL)
-        rest = self.process.stdout.read().split("\n")
-        self.process.wait()
-        self.process.stdout.close()
-        whole = [json.loads(line) for line in rest[:-1]]
-        return [Step(State(*one["state"]), one["rows"]) for one in whole]
-
-    def check_nothing_is_left(self, folder: Path) -> None:
-        until = time.monotonic() + 20
-        while (left := {child for child in self.children if is_running(child)}) and time.monotonic() < until:
-            time.sleep(0.02)
-        assert not left, f"processes {left} of a killed one go on"
-        assert not [path for path in self.memory if os.path.exists(path)]
-        assert not unfinished(folder)
-
-
-def unfinished(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.name.endswith(UNFINISHED)]
-
-
-def stat_of(process: int) -> list[str]:
-    """State, parent and further fields of a process; nothing where it is gone."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def is_running(process: int) -> bool:
-    return stat_of(process)[:1] not in ([], ["Z"], ["X"])
-
-
-def descendants(process: int) -> set[int]:
-    parents = {int(path.name): stat_of(int(path.name)) for path in Path("/proc").iterdir() if path.name.isdigit()}
-    found, new = set(), {process}
-    while new:
-        new = {one for one, stat in parents.items() if stat and int(stat[1]) in new} - found
-        found |= new
-    return found
-
-
-def shared_memory(process: int) -> set[str]:
-    """Files of /dev/shm that a process has open or mapped, as they are called while they have a name."""
-    paths = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        paths += [line.split(maxsplit=5)[-1] for line in Path(f"/proc/{process}/maps").read_text().splitlines()]
-        for one in Path(f"/proc/{process}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                paths.append(os.readlink(one))
-    return {path for path in paths if path.startswith("/dev/shm/") and not path.endswith("(deleted)")}
 
 
 def windows_that_end_an_epoch(config, windows: range) -> set[int]:
