@@ -59,6 +59,7 @@ class SourceIndex:
 
     def make_manifest(self, progress: Progress | None = None) -> Manifest:
         """Walks every shard that was not walked before, in threads, and writes the manifest."""
+        files.delete_unfinished(self.folder)
         with ThreadPoolExecutor(THREADS, "locate") as pool:
             entries = []
             for number, entry in enumerate(pool.map(self._entry, range(len(self.paths)))):
@@ -127,6 +128,7 @@ class SourceIndex:
 
     def start_measuring(self, written: Manifest, measurer: Measurer) -> Manifest:
         """Notes in the manifest what the sizes are measured by."""
+        files.delete_unfinished(self.folder)
         if written.measured_by == measurer.described():
             return written
         noted = dataclasses.replace(written, measured_by=measurer.described())
