@@ -121,6 +121,12 @@ def read_whole(path: str) -> bytes | None:
             return None
 
 
+def remove(path: str) -> None:
+    """Deletes a file, where it is there."""
+    with _of_source(path):
+        Path(path).unlink(missing_ok=True)
+
+
 def names_in(folder: str) -> set[str]:
     """Names of what lies in a folder; none where it is not there."""
     with _of_source(folder):
