@@ -180,3 +180,18 @@ def test_cut_and_missing_shards_are_errors_before_the_first_step(folder, words):
         take(data(words, captions(folder)), 1)
     with pytest.raises(SourceError, match="no file matches"):
         take(data(words, captions(folder / "nowhere")), 1)
+
+
+def test_a_bucket_gives_the_rows_of_a_disk(folder, words):
+    """Shards, manifest and sizes by URL; an object of fsspec's own memory stands for a bucket's."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for path in folder.glob("*.tar"):
+        memory.pipe_file(f"/sharded/{path.name}", path.read_bytes())
+    bucket = ShardedSource(Tars("memory://sharded/{0000..0004}.tar"), ImageCaptions())
+    for one, other in zip(take(data(words, captions(folder))), take(data(words, bucket)), strict=True):
+        assert one.sample_ids == other.sample_ids
+        np.testing.assert_array_equal(one.batch.pixels, other.batch.pixels)
+    assert memory.exists("/sharded/.index/image_captions/manifest.json")
+    assert bucket.source_index().measured().all()

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import logging
-import os
 from typing import Any
 
 import numpy as np
@@ -210,8 +209,8 @@ class SourceIndex:
     def _write(self, name: str, data: bytes) -> None:
         try:
             files.write_whole(self._file(name), data)
-        except OSError as error:
+        except SourceError as error:
             raise SourceError(
-                f"data: the index cannot be written to '{self.folder}' ({os.strerror(error.errno or 0)}); name a "
-                "folder for it with index=."
+                f"{str(error).rstrip('.')}. It belongs to the index of '{self.reader.label}'; name a folder for it "
+                "with index= where the data cannot be written to."
             ) from error

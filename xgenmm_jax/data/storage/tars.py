@@ -63,10 +63,15 @@ class TarShard:
         return self._located.records
 
     def read(self, index: int) -> Raw:
-        """Raises RecordError where other members stand there than when the tar was walked."""
+        """Raises RecordError where the range is unreadable, or has other members than when the tar was walked."""
         name = f"{files.base_name(self._path)}[{index}]"
         offset, size = (int(self._located.arrays[field][index]) for field in ("offset", "size"))
-        data = files.read(self._path, offset, size)
+        try:
+            data = files.read(self._path, offset, size)
+        except SourceError:
+            raise
+        except ValueError as error:
+            raise RecordError(name, error) from error
         try:
             [sample] = _samples(io.BytesIO(data), name, [], is_part=True)
         except (ValueError, tarfile.TarError) as error:
