@@ -76,7 +76,7 @@ class SourceIndex:
         except SourceError as error:
             why = str(error)
         if again:
-            why = "it is to be made again"
+            why = "as was asked for"
         elif why is None and written is None and any(name.endswith(".sizes.npz") for name in there):
             why = "it has sizes and no manifest that says of what"
         if why is not None or written is None or written.storage != now.storage:
