@@ -1,4 +1,4 @@
-"""`xgenmm data check` and `xgenmm data index` as typed, on tars, tables and JSON."""
+"""`xgenmm data check`, `index` and `pack` as typed, on tars, tables and JSON."""
 
 import json
 from pathlib import Path
@@ -112,9 +112,29 @@ def test_index_of_an_experiment_and_of_its_source(folder, capsys):
     assert "as was asked for" in run(capsys, "index", "mine.py:config", "--again", "--processes=1")
 
 
+def test_pack_writes_shards_that_are_checked_and_indexed(folder, capsys):
+    words = ("--tokenizer", "small.model", "--processes", "1")
+    words += ("--reader", "image_captions", "--shard-records", "7")
+    printed = run(capsys, "pack", "tars:tars/*.tar", "new", *words)
+    assert "shards of the source 6, 6 of them packed now" in printed and "shards written 12" in printed
+    assert "left out 0" in printed and "measured 12 shards with 72 records" in printed
+    assert "read 72: 72 Caption" in run(capsys, "check", "records:new/*.array_record", "--reader", "records")
+    assert "--reader records reads 10 of 10" in run(capsys, "check", "records:new/*.array_record")
+    write_tar(folder / "bad" / "0.tar", [("a", {"jpg": b"x", "txt": b"x"}), ("b", {"jpg": jpeg(), "txt": b"x"})])
+    printed = run(capsys, "pack", "tars:bad/*.tar", "other", "--reader", "image_captions", "--processes", "1")
+    assert "left out: unreadable record 1, first 0.tar[0]: image:" in printed and "'other/bad.jsonl'" in printed
+    run(capsys, "pack", "mine.py:mine", "third", "--processes", "2")
+    assert len(list((folder / "third").glob("*.array_record"))) == 6 and not (folder / "tars" / ".index").exists()
+
+
 @pytest.mark.parametrize(
     "words, sentence",
     [
+        (["pack", "mine.py:mine", "gs://bucket/new"], "'gs://bucket/new' is a URL; give a folder"),
+        (["pack", "mine.py:mine", "tars"], "'tars' holds the source; give another folder"),
+        (["pack", "mine.py:mine", "new", "--tokenizer", "none.model"], "none.model"),
+        (["pack", "mine.py:mine", "new", "--shard-records", "0"], "--shard-records: got 0"),
+        (["pack", "mine.py", "new"], "'mine.py' is an experiment; name a source of it"),
         (["check", "tar:tars/*.tar"], "'tar:tars/*.tar' is no source; did you mean tars; wanted KIND:PATTERN"),
         (["check", "gs://bucket/a.tar"], "is no source; wanted KIND:PATTERN with KIND one of tars,"),
         (["check", "tars:none/*.tar"], "no file matches 'none/*.tar'"),
