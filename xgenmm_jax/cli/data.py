@@ -1,4 +1,4 @@
-"""`xgenmm data COMMAND`: what is to be trained on is looked at."""
+"""`xgenmm data COMMAND`: what is to be trained on is looked at, indexed and packed."""
 
 from collections.abc import Sequence
 import importlib
@@ -7,6 +7,9 @@ import sys
 from xgenmm_jax.cli.errors import nearest
 
 COMMANDS = {
+    "check": "read some records and say what they hold, and which are bad; writes nothing",
+    "index": "make manifests and sizes, of whole sources or of what an experiment reaches",
+    "pack": "write a source's records into shards of this project's own",
     "show": "write a page of packed rows as the model gets them, with crops and the loss mask",
 }
 """Command -> what it does; its module is `data_` and its name, beside this one."""
