@@ -70,3 +70,11 @@ def texts_of(raw: Raw, name: str) -> list[str]:
     if not written:
         raise RecordError(raw.key, f"'{name}' is empty")
     return written
+
+
+def text_of(raw: Raw, name: str) -> str:
+    """As `texts_of`, of just one text. Raises RecordError where there are others."""
+    text, *more = texts_of(raw, name)
+    if more:
+        raise RecordError(raw.key, f"'{name}' has {1 + len(more)} texts, wanted one")
+    return text
