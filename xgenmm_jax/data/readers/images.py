@@ -40,7 +40,7 @@ def image_fields(field: str, file: str) -> tuple[str, ...]:
         if name is None:
             continue
         if not name or conversion or not name.replace("_", "").isalnum():
-            raise ValueError(f"data: image_file={file!r} has {{{name}}}; wanted a field's name, '{{image_id:012}}.jpg'.")
+            raise ValueError(f"data: image_file={file!r} has {{{name}}}; wanted a field, '{{image_id:012}}.jpg'.")
         names.append(name)
     if not names:
         raise ValueError(f"data: image_file={file!r} names no field, so all records would have one image; name it.")
