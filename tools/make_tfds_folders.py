@@ -95,12 +95,15 @@ class Clevr(clevr_dataset_builder.Builder, skip_registration=True):
             coords = {"3d_coords": np.zeros(3, np.float32), "pixel_coords": np.ones(3, np.float32)}
             asked = [("What color is the cube?", color), ("Are there two cubes?", "no"), ("How many cubes?", "1")]
             texts = asked[: number + 1] if number < 3 else [("How many cubes?", "")]
-            yield number, {
-                "image": image(color, (24, 16 + number), "PNG"),
-                "file_name": f"CLEVR_train_{number:06}.png",
-                "objects": [cube | coords],
-                "question_answer": [{"question": question, "answer": answer} for question, answer in texts],
-            }
+            yield (
+                number,
+                {
+                    "image": image(color, (24, 16 + number), "PNG"),
+                    "file_name": f"CLEVR_train_{number:06}.png",
+                    "objects": [cube | coords],
+                    "question_answer": [{"question": question, "answer": answer} for question, answer in texts],
+                },
+            )
 
 
 class Chartqa(Small, skip_registration=True):

@@ -138,7 +138,7 @@ def test_images_of_provision_stand_before_or_behind_the_question(tmp_path):
     assert every(reader, three) == [
         (f"<image> <image> <image>\n{asked}", "B"), (f"{asked}\n<image> <image> <image>", "B"),
     ]  # fmt: skip
-    by_text = type(reader)(place="behind", prompt="{question}\n{options}", answer_by="text")
+    by_text = type(reader)(image_position="behind", prompt="{question}\n{options}", answer_by="text")
     assert every(by_text, three)[0][1] == "Image 2"
     with pytest.raises(RecordError, match="3 images; wanted 1 to 2"):
         type(reader)(max_images=2).read(three, 0)

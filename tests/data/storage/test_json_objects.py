@@ -169,5 +169,9 @@ def test_a_file_that_changed_behind_the_index_costs_its_records(tmp_path):
 
 def test_files_of_lists_name_the_storage_of_objects(tmp_path):
     path = written(tmp_path / "a.json", GQA)
-    with pytest.raises(SourceError, match="whose \"07333408\" is an object.*`JsonObject` reads"):
+    with pytest.raises(SourceError, match='whose "07333408" is an object.*`JsonObject` reads'):
         JsonFiles(str(path)).locate(str(path))
+    path = written(path, {"dataset_name": "DocVQA", "data": ROWS})  # in one line it may be a record
+    storage = JsonFiles(str(path))
+    with pytest.raises(SourceError, match="the fields found: 'dataset_name', 'data'; .*`JsonObject` reads"):
+        storage.open(str(path), storage.locate(str(path)), ("question",))

@@ -38,12 +38,16 @@ class Reader(Protocol):
         ...
 
 
-class OneChoice:
-    """Base of readers whose records have one text."""
+class AllNeeded:
+    """Base of readers that need each of their fields."""
 
     @property
     def optional(self) -> tuple[str, ...]:
         return ()
+
+
+class OneChoice(AllNeeded):
+    """Base of readers whose records have one text."""
 
     def choices(self, raw: Raw) -> int:
         return 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from xgenmm_jax.data.errors import RecordError
+from xgenmm_jax.data.readers.base import AllNeeded
 from xgenmm_jax.data.readers.images import image_in
 from xgenmm_jax.data.readers.questions import check_turns_option
 from xgenmm_jax.data.readers.turns import conversation
@@ -17,7 +18,7 @@ INSTRUCTIONS = ("instruction", "safe_instruction", "unsafe_instruction")
 
 
 @dataclass(frozen=True)
-class Cauldron:
+class Cauldron(AllNeeded):
     """A `Conversation` of a row of the Cauldron: `images`, a list, and `texts`, {"user", "assistant", "source"} each.
 
     The images stand before the first question, in their order: the texts have no markers, and a row whose texts have
@@ -39,10 +40,6 @@ class Cauldron:
     def fields(self) -> tuple[str, ...]:
         return ("images", "texts")
 
-    @property
-    def optional(self) -> tuple[str, ...]:
-        return ()
-
     def choices(self, raw: Raw) -> int:
         texts = raw.fields.get("texts")
         return max(1, len(texts)) if self.turns == "one" and isinstance(texts, list) else 1
@@ -61,7 +58,7 @@ class Cauldron:
 
 
 @dataclass(frozen=True)
-class VLGuard:
+class VLGuard(AllNeeded):
     """A `Conversation` of an entry of VLGuard: an image, and one or two instructions with their responses.
 
     An unsafe image has one instruction and a refusal; a safe one a safe instruction with its answer and an unsafe one
@@ -81,10 +78,6 @@ class VLGuard:
     @property
     def fields(self) -> tuple[str, ...]:
         return ("image", "instr-resp")
-
-    @property
-    def optional(self) -> tuple[str, ...]:
-        return ()
 
     def choices(self, raw: Raw) -> int:
         entries = raw.fields.get("instr-resp")

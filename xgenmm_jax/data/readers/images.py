@@ -32,7 +32,7 @@ def image_fields(field: str, file: str) -> tuple[str, ...]:
     Raises ValueError unless just one of the two is given, or where `file` is no such form of a name.
     """
     if bool(field) == bool(file):
-        raise ValueError(f"data: image={field!r} and image_file={file!r}; wanted the one and \"\" for the other.")
+        raise ValueError(f'data: image={field!r} and image_file={file!r}; wanted the one and "" for the other.')
     if field:
         return (field,)
     names = []

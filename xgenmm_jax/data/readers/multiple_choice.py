@@ -8,7 +8,7 @@ import string
 from typing import ClassVar, Literal
 
 from xgenmm_jax.data.errors import RecordError
-from xgenmm_jax.data.readers.base import text_of, texts_in
+from xgenmm_jax.data.readers.base import AllNeeded, text_of, texts_in
 from xgenmm_jax.data.readers.images import image_fields, image_of
 from xgenmm_jax.data.readers.questions import text_list
 from xgenmm_jax.data.readers.turns import QUESTION, check_prompt, conversation, filled
@@ -26,7 +26,7 @@ AnswerIs = Literal["index", "letter", "text"]
 
 
 @dataclass(frozen=True)
-class MultipleChoice:
+class MultipleChoice(AllNeeded):
     """A `Conversation` of one question, its options and the right one.
 
     image, image_file: as of `ImageQuestions`. needs_image: False where a record whose image is null is text alone.
@@ -64,10 +64,6 @@ class MultipleChoice:
         more = ((self.context,) if self.context else ()) + self.reasons
         return (*image_fields(self.image, self.image_file), self.question, self.options, self.answer, *more)
 
-    @property
-    def optional(self) -> tuple[str, ...]:
-        return ()
-
     def choices(self, raw: Raw) -> int:
         """The longest list of explanations; 1 where there is none."""
         lists = (raw.fields.get(name) for name in self.reasons)
@@ -91,16 +87,16 @@ class MultipleChoice:
 
 
 @dataclass(frozen=True)
-class ProVision:
+class ProVision(AllNeeded):
     """A `Conversation` of a row of ProVision-10M: one or several images by name, a question, and options in some rows.
 
-    place: the images stand "before" the question or "behind" it, joined by a space; "drawn", as its authors do, one of
-        the two each time the record is. prompt, answer_by: of rows with options, as of `MultipleChoice`.
+    image_position: the images stand "before" the question or "behind" it, joined by a space; "drawn", as its authors
+        do, one of the two each time the record is. prompt, answer_by: of rows with options, as of `MultipleChoice`.
     answer_is: how rows with options give the right one. max_images: rows with more are errors of their record.
     """
 
     images: str = "data_path"
-    place: Literal["drawn", "before", "behind"] = "drawn"
+    image_position: Literal["drawn", "before", "behind"] = "drawn"
     prompt: str = LETTER_PROMPT
     answer_by: Literal["letter", "text"] = "letter"
     answer_is: AnswerIs = "text"
@@ -109,8 +105,8 @@ class ProVision:
     label: ClassVar[str] = "provision"
 
     def __post_init__(self):
-        if self.place not in ("drawn", "before", "behind"):
-            raise ValueError(f"data: place={self.place!r}; wanted 'drawn', 'before' or 'behind'.")
+        if self.image_position not in ("drawn", "before", "behind"):
+            raise ValueError(f"data: image_position={self.image_position!r}; wanted 'drawn', 'before' or 'behind'.")
         check_options(self.answer_is, self.answer_by)
         check_prompt(self.prompt, QUESTION, OPTIONS)
 
@@ -118,12 +114,8 @@ class ProVision:
     def fields(self) -> tuple[str, ...]:
         return (self.images, "question", "answer", "options")
 
-    @property
-    def optional(self) -> tuple[str, ...]:
-        return ()
-
     def choices(self, raw: Raw) -> int:
-        return 2 if self.place == "drawn" else 1
+        return 2 if self.image_position == "drawn" else 1
 
     def read(self, raw: Raw, choice: int) -> Conversation:
         """Raises RecordError where a text is empty or no option is the right one, ValueError for no image."""
@@ -139,7 +131,7 @@ class ProVision:
             answer = options[right] if self.answer_by == "text" else string.ascii_uppercase[right]
             asked = filled(self.prompt, question=asked, options=lettered(raw, options))
         markers = " ".join([IMAGE] * len(names))
-        is_before = self.place == "before" or (self.place == "drawn" and choice == 0)
+        is_before = self.image_position == "before" or (self.image_position == "drawn" and choice == 0)
         asked = f"{markers}\n{asked}" if is_before else f"{asked}\n{markers}"
         return conversation(raw, [raw.image(name) for name in names], [(asked, answer)])
 

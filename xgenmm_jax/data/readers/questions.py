@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from xgenmm_jax.data.errors import RecordError
-from xgenmm_jax.data.readers.base import OneChoice, text_of, texts_of
+from xgenmm_jax.data.readers.base import AllNeeded, OneChoice, text_of, texts_of
 from xgenmm_jax.data.readers.images import image_fields, image_of
 from xgenmm_jax.data.readers.turns import QUESTION, check_prompt, conversation, filled
 from xgenmm_jax.data.records import Conversation
@@ -59,7 +59,7 @@ class ImageQuestions(OneChoice):
 
 
 @dataclass(frozen=True)
-class QuestionLists:
+class QuestionLists(AllNeeded):
     """A `Conversation` of the questions about one image in one field and their answers, as many, in another.
 
     image, image_file: as of `ImageQuestions`. turns: "all" questions follow one another in one conversation; of "one",
@@ -86,10 +86,6 @@ class QuestionLists:
     @property
     def fields(self) -> tuple[str, ...]:
         return (*image_fields(self.image, self.image_file), self.questions, self.answers)
-
-    @property
-    def optional(self) -> tuple[str, ...]:
-        return ()
 
     def choices(self, raw: Raw) -> int:
         """Questions of the record where one is drawn, else 1; 1 where it has none, which `read` tells."""

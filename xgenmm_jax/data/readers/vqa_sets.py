@@ -1,7 +1,9 @@
 """Readers of published fine-tuning sets of single images, by name; docs/data.md says which storage holds each.
 
-Wording that the sets' users learn from is LLaVA's where LLaVA trains on the set, and otherwise none: xGen-MM's own is
-not published. Source: docs/reference/data.md#fine-tuning-records, docs/reference/data.md#questions-as-they-are-asked
+Instructions behind a question are LLaVA's where its mixture has the set or the question has options, and otherwise
+none: xGen-MM's own are not published.
+
+Source: docs/reference/data.md#fine-tuning-records, docs/reference/data.md#questions-as-they-are-asked
 """
 
 from dataclasses import replace

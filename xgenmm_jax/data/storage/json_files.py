@@ -40,6 +40,7 @@ class JsonFiles:
     PATH_FIELDS: ClassVar[tuple[str, ...]] = ("pattern", "images")
 
     _wanted: ClassVar[str] = "a list of objects, or one object a line"
+    _remedy: ClassVar[str] = " `JsonObject` reads the records that one object holds."
 
     def shards(self) -> tuple[str, ...]:
         """Raises SourceError where one is compressed."""
@@ -85,7 +86,7 @@ class JsonFiles:
     ) -> "JsonShard":
         """Raises SourceError where one of `fields` is in no record: the file is read until each was seen."""
         if located.records:
-            self._check_fields(shard, fields)
+            self._check_fields(shard, fields, located.records)
         return JsonShard(shard, located, images.opener(self.images), self._fields_of)
 
     @property
@@ -103,7 +104,7 @@ class JsonFiles:
         """The names of a record's fields."""
         return iter(element.value)
 
-    def _check_fields(self, shard: str, fields: tuple[str, ...]) -> None:
+    def _check_fields(self, shard: str, fields: tuple[str, ...], records: int) -> None:
         missing = dict.fromkeys(fields)
         seen: dict[str, None] = {}
         if not missing:
@@ -121,7 +122,7 @@ class JsonFiles:
         missing_names, there, asked = (", ".join(map(repr, names)) for names in (missing, seen, fields))
         raise SourceError(
             f"data: no record of '{shard}' has {missing_names}; the fields found: {there or 'nothing'}; the ones "
-            f"wanted: {asked}."
+            f"wanted: {asked}.{self._remedy if records == 1 else ''}"
         )
 
 
@@ -141,6 +142,7 @@ class JsonObject(JsonFiles):
     only: tuple[str, str | int | bool] | None = None
 
     _wanted: ClassVar[str] = "one object of records"
+    _remedy: ClassVar[str] = ""
 
     @property
     def _most_refused(self) -> int:
@@ -172,9 +174,7 @@ class JsonObject(JsonFiles):
 class JsonShard:
     """Objects of one file by number."""
 
-    def __init__(
-        self, path: str, located: Located, image: Callable[[str], LazyImage], fields_of: Callable[[str], Any]
-    ):
+    def __init__(self, path: str, located: Located, image: Callable[[str], LazyImage], fields_of: Callable[[str], Any]):
         self._path, self._located, self._image, self._fields_of = path, located, image, fields_of
 
     def __len__(self) -> int:
