@@ -207,8 +207,8 @@ def _items(text: "_Text", at: int) -> Generator[Element, None, int]:
 
 def _of_member(text: "_Text", at: int, path: str, name: str) -> Generator[Element, None, int]:
     """What one member of an object holds; the other members are passed over. Gives the place behind the object."""
-    at, number, end_mark = at + 1, 0, "}"
-    names: list[str] = []
+    at, number, end_mark, is_there = at + 1, 0, "}", False
+    names: list[str] = []  # the first ones, for the error
     while True:
         text.kind = "member"
         at = text.next_mark(at, number + 1)
@@ -216,7 +216,8 @@ def _of_member(text: "_Text", at: int, path: str, name: str) -> Generator[Elemen
             break
         key, _, colon = _key(text, at, number + 1)
         number += 1
-        names.append(key)
+        names += [key[:100]] if number <= 50 else []
+        is_there |= key == name
         at = text.next_mark(colon + 1, number)
         if text.text[at] in "[{":
             items = _items(text, at)
@@ -234,8 +235,8 @@ def _of_member(text: "_Text", at: int, path: str, name: str) -> Generator[Elemen
                 raise SourceError(f"data: '{name}' of '{path}' is neither a list nor an object; name another member.")
         is_last = text.text[mark] == "}"
         at, end_mark = (mark, "}") if is_last else (mark + 1, None)
-    if name not in names:
-        there = ", ".join(repr(one[:100]) for one in names[:50]) or "nothing"
+    if not is_there:
+        there = ", ".join(map(repr, names)) or "nothing"
         raise SourceError(f"data: '{path}' has no member '{name}'; it has {there}.")
     return at + 1
 
