@@ -153,7 +153,7 @@ def test_numbers_in_names_of_images_are_padded():
     assert len(read(NAMED, QUESTION | {"image_id": 42}).images) == 1
 
 
-def test_texts_with_places_of_a_prompt_stay_as_they_are():
+def test_texts_with_placeholders_of_a_prompt_stay_as_they_are():
     prompt = "{question}\n{options} {x}"
     assert filled(prompt, question="{options}?", options="{question}") == "{options}?\n{question} {x}"
 

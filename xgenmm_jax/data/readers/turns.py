@@ -39,16 +39,16 @@ def conversation(
     return Conversation(raw.key, tuple(images), tuple(turns))
 
 
-def check_prompt(prompt: str, *places: str) -> None:
-    """Raises ValueError unless each of the places, "{question}", stands once in a prompt."""
-    for place in places:
-        if prompt.count(place) != 1:
+def check_prompt(prompt: str, *placeholders: str) -> None:
+    """Raises ValueError unless each placeholder, "{question}", stands once in a prompt."""
+    for placeholder in placeholders:
+        if (count := prompt.count(placeholder)) != 1:
             raise ValueError(
-                f"data: the prompt {prompt[:100]!r} has '{place}' {prompt.count(place)} times; write it once, where "
-                f"the {place.strip('{}')} is to stand."
+                f"data: the prompt {prompt[:100]!r} has '{placeholder}' {count} times; write it once, where the "
+                f"{placeholder.strip('{}')} is to stand."
             )
 
 
 def filled(prompt: str, **texts: str) -> str:
-    """A prompt with its places filled: ("{question} Briefly.", question="{a}?") -> "{a}? Briefly.", nothing twice."""
+    """A prompt with its placeholders filled, once: ("{question} Briefly.", question="{a}?") -> "{a}? Briefly."."""
     return re.sub(rf"\{{({'|'.join(texts)})\}}", lambda match: texts[match[1]], prompt)

@@ -221,10 +221,7 @@ def _of_member(text: "_Text", at: int, path: str, name: str) -> Generator[Elemen
         at = text.next_mark(colon + 1, number)
         if text.text[at] in "[{":
             items = _items(text, at)
-            if key == name:
-                behind = yield from items
-            else:
-                behind = _passed_over(items)
+            behind = (yield from items) if key == name else _passed_over(items)
             text.kind = "member"
             mark = text.next_mark(behind, number)
             if text.text[mark] not in ",}":
