@@ -69,15 +69,16 @@ def write(
     out: Batch,
     sample: Sample,
     layouts: Sequence[Layout],
-    crops: Sequence[CropPixels],
+    crops: Sequence[CropPixels] | None,
     used: Size,
     row: RowConfig,
     image_id: int,
 ) -> None:
     """Writes a sample into a row, behind the samples that are there.
 
-    out: one row, see `row_of`. used: what the samples before this one take of the row. A preference pair becomes two
-    segments, chosen and rejected, and its images belong to the first of them.
+    out: one row, see `row_of`. crops: of each image; None: `decoded` has written them into the row. used: what the
+    samples before this one take of the row. A preference pair becomes two segments, chosen and rejected, and its images
+    belong to the first of them.
     """
     segment = used.segments + 1
     members = [(sample.token_ids, sample.loss_mask)]
@@ -89,8 +90,9 @@ def write(
         add_text(out, start, expanded.token_ids, expanded.slot, loss_mask[expanded.source], segment + number)
         start += len(expanded.token_ids)
     crop = used.crops
-    for index, (image, layout, pixels) in enumerate(zip(sample.images, layouts, crops, strict=True), used.images):
-        add_image(out, crop, index, pixels, layout, image.size_px, segment)
+    for number, (image, layout) in enumerate(zip(sample.images, layouts, strict=True)):
+        pixels = None if crops is None else crops[number]
+        add_image(out, crop, used.images + number, pixels, layout, image.size_px, segment)
         crop += layout.crops
 
 
@@ -120,14 +122,16 @@ def add_text(
 
 
 def add_image(
-    out: Batch, crop: int, image: int, pixels: CropPixels, layout: Layout, size_px: tuple[int, int], segment: int
+    out: Batch, crop: int, image: int, pixels: CropPixels | None, layout: Layout, size_px: tuple[int, int], segment: int
 ) -> None:
     """Writes an image of a row and its crops.
 
-    crop, image: numbers of its first crop and of itself in the row. size_px: (width, height) before resizing.
+    crop, image: numbers of its first crop and of itself in the row. pixels: None where they are in the row already.
+    size_px: (width, height) before resizing.
     """
     span = slice(crop, crop + layout.crops)
-    out.pixels[span] = pixels
+    if pixels is not None:
+        out.pixels[span] = pixels
     out.crop_image[span] = image
     out.crop_segment[span] = segment
     out.image_grid[image] = layout.grid
@@ -171,21 +175,29 @@ def expand(
 
 
 def decoded(
-    sample: Sample, layouts: Sequence[Layout], config: AnyRes, skipped: list[Skip] | None
+    sample: Sample,
+    layouts: Sequence[Layout],
+    config: AnyRes,
+    skipped: list[Skip] | None,
+    out: UInt8[np.ndarray, "n S S 3"] | None = None,
 ) -> list[CropPixels] | None:
     """The crops of each image; None where one cannot be decoded and `skipped` takes it.
 
-    All of a sample before anything of it is written into its row.
+    All of a sample before anything else of it is written into its row. out: where they are written, one image after the
+    other, zeros again where one cannot be decoded; None: new arrays.
     """
-    crops = []
+    crops, first = [], 0
     for image, layout in zip(sample.images, layouts, strict=True):
+        place = None if out is None else out[first : first + layout.crops]
+        first += layout.crops
         try:
             pixels = image.load()
             if pixels.size != image.size_px:
                 raise ValueError(f"image: it has {pixels.size} px and had {image.size_px} before; copy it again.")
-            crops.append(anyres.crops(pixels, config))
-            assert len(crops[-1]) == layout.crops
+            crops.append(anyres.crops(pixels, config, place))
         except Exception as error:
+            if out is not None:
+                out[...] = 0
             if skipped is None or not is_of_a_record(error):
                 error.add_note(f"Raised for an image of the record {sample.id}.")
                 raise
