@@ -33,6 +33,9 @@ class AnyRes:
         (the official 'pad' mode).
     single_view_up_to_px: images with no side above this keep the global view alone. 0 is official: even a small
         image is enlarged to fill a grid.
+    scaled_decoding: rows are built from JPEGs that are decoded at 1/2, 1/4 or 1/8, none of their sides below `view_px`.
+        About twice as fast; the pixels are near the official ones, not equal (docs/log/image_decoding.md). Without
+        grids alone. Images of prompts are decoded in full all the same.
     """
 
     grids: tuple[Grid, ...] = GRIDS_RELEASED
@@ -40,6 +43,7 @@ class AnyRes:
     view_cells: int = 27
     global_view: Literal["squash", "pad"] = "squash"
     single_view_up_to_px: int = 0
+    scaled_decoding: bool = False
 
     def __post_init__(self):
         for columns, rows in self.grids:
@@ -47,6 +51,11 @@ class AnyRes:
                 raise ValueError(f"anyres: grid ({columns}, {rows}); wanted (columns, rows) of 1 or more.")
         if self.view_px < 1 or self.view_cells < 1:
             raise ValueError(f"anyres: view_px {self.view_px}, view_cells {self.view_cells}; wanted 1 or more.")
+        if self.scaled_decoding and self.grids:
+            raise ValueError(
+                f"anyres: scaled_decoding with {len(self.grids)} grids, whose crops need all of an image's pixels; "
+                "wanted grids () or scaled_decoding False."
+            )
 
     @property
     def max_crops(self) -> int:

@@ -67,8 +67,9 @@ def decode(data: bytes, name: str = "record") -> Record:
             width, height = size_px
             if not (min(width, height) > 0 and 0 <= length <= len(data) - start):
                 raise ValueError(f"an image of {width} x {height} pixels and {length} bytes")
-            load = functools.partial(_load, data[start : start + length], name)
-            images.append(LazyImage((width, height), load))
+            blob = data[start : start + length]
+            load, load_scaled = functools.partial(_load, blob, name), functools.partial(_load_scaled, blob, name)
+            images.append(LazyImage((width, height), load, load_scaled))
             start += length
         return _record(header, tuple(images))
     except (KeyError, TypeError, IndexError, ValueError) as error:
@@ -107,6 +108,10 @@ def _text(value: Any) -> str:
 
 def _load(blob: bytes, name: str):
     return image_from_bytes(blob, name, official=True).load()
+
+
+def _load_scaled(blob: bytes, name: str, least_px: int):
+    return image_from_bytes(blob, name, official=True).load_scaled(least_px)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from jaxtyping import Bool, Float32, Int, Int32, UInt8
 import numpy as np
+import PIL.Image
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes, Layout
 from xgenmm_jax.data.errors import BAD_IMAGE, Skip, is_of_a_record
-from xgenmm_jax.data.records import Sample
+from xgenmm_jax.data.records import LazyImage, Sample
 from xgenmm_jax.data.rows import packing
 from xgenmm_jax.data.rows.packing import RowConfig, Size
 from xgenmm_jax.data.rows.quarantine import skip_of
@@ -191,10 +192,7 @@ def decoded(
         place = None if out is None else out[first : first + layout.crops]
         first += layout.crops
         try:
-            pixels = image.load()
-            if pixels.size != image.size_px:
-                raise ValueError(f"image: it has {pixels.size} px and had {image.size_px} before; copy it again.")
-            crops.append(anyres.crops(pixels, config, place))
+            crops.append(anyres.crops(_loaded(image, config), config, place))
         except Exception as error:
             if out is not None:
                 out[...] = 0
@@ -204,3 +202,12 @@ def decoded(
             skipped.append(skip_of(error, sample.source, sample.id, BAD_IMAGE))
             return None
     return crops
+
+
+def _loaded(image: LazyImage, config: AnyRes) -> PIL.Image.Image:
+    if config.scaled_decoding and image.load_scaled is not None:
+        return image.load_scaled(config.view_px)
+    pixels = image.load()
+    if pixels.size != image.size_px:
+        raise ValueError(f"image: it has {pixels.size} px and had {image.size_px} before; copy it again.")
+    return pixels
