@@ -46,7 +46,9 @@ class ArrayRecords:
             )
         return Located(noted.records, {})
 
-    def open(self, shard: str, located: Located, fields: tuple[str, ...]) -> "RecordShard":
+    def open(
+        self, shard: str, located: Located, fields: tuple[str, ...], optional: tuple[str, ...] = ()
+    ) -> "RecordShard":
         """The file is opened when it is first read. Raises SourceError where a field is not "data"."""
         _check_local(shard)
         if not set(fields) <= set(FIELDS):
