@@ -44,10 +44,10 @@ def build_rows(
         used = Size(0, 0, 0, 0)
         for sample in samples:
             layouts = packing.layouts_of(sample.images, config)
-            crops = decoded(sample, layouts, config, skipped)
-            if crops is not None:
-                write(out, sample, layouts, crops, used, row, tokenizer.image_id)
-            used = added(used, packing.measure(sample, layouts, row))
+            size = packing.measure(sample, layouts, row)
+            if decode(sample, layouts, config, out.pixels[used.crops : used.crops + size.crops], skipped):
+                write(out, sample, layouts, used, row, tokenizer.image_id)
+            used = added(used, size)
     return batch
 
 
@@ -70,16 +70,14 @@ def write(
     out: Batch,
     sample: Sample,
     layouts: Sequence[Layout],
-    crops: Sequence[CropPixels] | None,
     used: Size,
     row: RowConfig,
     image_id: int,
 ) -> None:
-    """Writes a sample into a row, behind the samples that are there.
+    """Writes a sample into a row, behind the samples that are there; its crops lie there already (`decode`).
 
-    out: one row, see `row_of`. crops: of each image; None: `decoded` has written them into the row. used: what the
-    samples before this one take of the row. A preference pair becomes two segments, chosen and rejected, and its images
-    belong to the first of them.
+    out: one row, see `row_of`. used: what the samples before this one take of the row. A preference pair becomes two
+    segments, chosen and rejected, and its images belong to the first of them.
     """
     segment = used.segments + 1
     members = [(sample.token_ids, sample.loss_mask)]
@@ -91,9 +89,8 @@ def write(
         add_text(out, start, expanded.token_ids, expanded.slot, loss_mask[expanded.source], segment + number)
         start += len(expanded.token_ids)
     crop = used.crops
-    for number, (image, layout) in enumerate(zip(sample.images, layouts, strict=True)):
-        pixels = None if crops is None else crops[number]
-        add_image(out, crop, used.images + number, pixels, layout, image.size_px, segment)
+    for index, (image, layout) in enumerate(zip(sample.images, layouts, strict=True), used.images):
+        add_image(out, crop, index, None, layout, image.size_px, segment)
         crop += layout.crops
 
 
@@ -175,33 +172,31 @@ def expand(
     return Expanded(token_ids[source], slot, source)
 
 
-def decoded(
+def decode(
     sample: Sample,
     layouts: Sequence[Layout],
     config: AnyRes,
+    out: UInt8[np.ndarray, "n S S 3"],
     skipped: list[Skip] | None,
-    out: UInt8[np.ndarray, "n S S 3"] | None = None,
-) -> list[CropPixels] | None:
-    """The crops of each image; None where one cannot be decoded and `skipped` takes it.
+) -> bool:
+    """Writes the crops of a sample's images to `out`, its part of a row's pixels.
 
-    All of a sample before anything else of it is written into its row. out: where they are written, one image after the
-    other, zeros again where one cannot be decoded; None: new arrays.
+    Before anything else of the sample is written. False where an image cannot be decoded and `skipped` takes the
+    sample; all of `out` is zeros then.
     """
-    crops, first = [], 0
+    first = 0
     for image, layout in zip(sample.images, layouts, strict=True):
-        place = None if out is None else out[first : first + layout.crops]
-        first += layout.crops
         try:
-            crops.append(anyres.crops(_loaded(image, config), config, place))
+            anyres.crops(_loaded(image, config), config, out[first : first + layout.crops])
         except Exception as error:
-            if out is not None:
-                out[...] = 0
+            out[...] = 0
             if skipped is None or not is_of_a_record(error):
                 error.add_note(f"Raised for an image of the record {sample.id}.")
                 raise
             skipped.append(skip_of(error, sample.source, sample.id, BAD_IMAGE))
-            return None
-    return crops
+            return False
+        first += layout.crops
+    return True
 
 
 def _loaded(image: LazyImage, config: AnyRes) -> PIL.Image.Image:

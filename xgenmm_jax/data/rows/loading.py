@@ -53,13 +53,15 @@ class RowBuilder:
         self._config, self._seed = config, seed
         self._tokenizer = Tokenizer.load(config.tokenizer)
         self._sources = open_sources(config) if sources is None else sources
+        # Once: to ask it of a protocol takes as long as to tokenize a caption.
+        self._are_sized = [isinstance(source, SizedRecords) for source in self._sources]
         self._pool = ThreadPoolExecutor(max(1, config.loader.threads), "read")
 
     def build(self, rows: Sequence[Sequence[Planned]]) -> BuiltRows:
         """A sample that cannot be read leaves its part of the row padding; no other one moves."""
         config = self._config
         batch = build.empty_rows(len(rows), config.row, config.anyres, self._tokenizer.pad_id)
-        # Threads decode into the batch itself: an array of its own for each image would be copied there, all of it.
+        # Threads decode into the batch itself.
         planned_rows = [planned for row in rows for planned in row]
         places = [place for number, row in enumerate(rows) for place in _places(batch.pixels[number], row)]
         loaded = iter(self._pool.map(self._load, planned_rows, places))
@@ -76,7 +78,7 @@ class RowBuilder:
                 if isinstance(one, Skip):
                     skipped.append(one)
                 else:
-                    build.write(out, one.sample, one.layouts, None, used, config.row, self._tokenizer.image_id)
+                    build.write(out, one.sample, one.layouts, used, config.row, self._tokenizer.image_id)
                     names.append(one.sample.id)
                     samples[source] += 1
                     positions[source] += planned.size.positions
@@ -89,7 +91,7 @@ class RowBuilder:
         """The sample of a draw, its images decoded into `pixels`; or why it cannot be had."""
         config, draw = self._config, planned.draw
         source = self._sources[draw.component]
-        is_sized = isinstance(source, SizedRecords)
+        is_sized = self._are_sized[draw.component]
         name, reason = source.label_of(draw.record) if is_sized else f"record {draw.record}", UNREADABLE
         shard = source.shard_name(draw.record) if is_sized else ""
         try:
@@ -108,7 +110,7 @@ class RowBuilder:
                 raise
             return quarantine.skip_of(error, source.name, getattr(error, "record", name), reason)._replace(shard=shard)
         damaged: list[Skip] = []
-        if build.decoded(fitting, layouts, config.anyres, damaged, pixels) is None:
+        if not build.decode(fitting, layouts, config.anyres, pixels, damaged):
             return damaged[0]._replace(source=source.name, shard=shard)
         return _Loaded(fitting, layouts)
 
