@@ -11,7 +11,7 @@ COMMANDS = {
     "index": "make manifests and sizes, of whole sources or of what an experiment reaches",
     "pack": "write a source's records into shards of this project's own",
 }
-"""Command -> what it does; `cli/data_NAME.py` is its module."""
+"""Command -> what it does; the module of `check` is `data_check`."""
 
 
 def main(argv: Sequence[str]) -> int:
