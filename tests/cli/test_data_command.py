@@ -104,6 +104,10 @@ def test_index_of_a_source_and_again_of_another_option(folder, capsys):
     options = ("--reader.caption", "caption", "--reader.image", "image.bytes", "--tokenizer", "small.model")
     printed = run(capsys, "index", "parquet:t.parquet", "--reader", "image_captions", *options, "--processes", "2")
     assert "records 15" in printed and "bad 0" in printed
+    (folder / "j.jsonl").write_text('{"text": "a red circle"}\n{"text": 3}\n')
+    words = ("--reader", "plain_text", "--tokenizer", "small.model", "--processes", "1")
+    printed = run(capsys, "index", "json:j.jsonl", *words)
+    assert "records 2" in printed and "bad: unreadable record 1, first j.jsonl[1]" in printed
 
 
 def test_index_of_an_experiment_and_of_its_source(folder, capsys):

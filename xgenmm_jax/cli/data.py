@@ -8,9 +8,9 @@ from xgenmm_jax.cli.errors import nearest
 
 COMMANDS = {
     "check": "read some records and say what they hold, and which are bad; writes nothing",
+    "show": "write a page of packed rows as the model gets them, with crops and the loss mask",
     "index": "make manifests and sizes, of whole sources or of what an experiment reaches",
     "pack": "write a source's records into shards of this project's own",
-    "show": "write a page of packed rows as the model gets them, with crops and the loss mask",
 }
 """Command -> what it does; its module is `data_` and its name, beside this one."""
 

@@ -10,8 +10,8 @@ import tyro
 
 from xgenmm_jax import files
 from xgenmm_jax.cli.experiment_files import load_experiment
-from xgenmm_jax.cli.options import parse_overrides, refuse_no_file
-from xgenmm_jax.cli.train import OTHER_NAMES, take_option
+from xgenmm_jax.cli.options import parse_overrides, refuse_no_file, take_option
+from xgenmm_jax.cli.train import OTHER_NAMES
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.paths import user_path
 from xgenmm_jax.reporting import data_page

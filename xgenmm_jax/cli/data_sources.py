@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 KINDS = ("tars", "parquet", "json", "records", "tfds")
 _READERS = (
-    *(Grounding, Idl, ImageCaptions, ImageQuestions, Instructions, Llava, Obelics, Ocr, PlainText, ProjectRecords),
-    VisualGenome,
-)
+    ImageCaptions, ImageQuestions, Instructions, Llava, Obelics, PlainText, Ocr, Grounding, Idl, VisualGenome,
+    ProjectRecords,
+)  # fmt: skip
 READERS: dict[str, type[Reader]] = {reader.label: reader for reader in _READERS}
 """Readers by their labels, with options that have defaults."""
 
@@ -70,10 +70,10 @@ def parse_with_reader(kind: type[Arguments], argv: Sequence[str], program: str) 
     # The same arguments, with the reader's own options in place of its name.
     reader = READERS[label]
     fields = [("reader", reader, dataclasses.field(default=reader()))]
-    own = dataclasses.make_dataclass(
+    with_reader = dataclasses.make_dataclass(
         kind.__name__, fields, bases=(kind,), namespace={"__doc__": kind.__doc__}, frozen=True, kw_only=True
     )
-    arguments = parse(own, rest, program)
+    arguments = parse(with_reader, rest, program)
     return arguments, arguments.reader
 
 

@@ -98,10 +98,11 @@ def encoded(image: LazyImage) -> bytes:
     Raises ValueError where the file is gone, or the pixels are damaged and have no file that could be copied.
     """
     load = image.load
-    is_own = isinstance(load, functools.partial)
-    if is_own and load.func is load_official:
+    is_partial = isinstance(load, functools.partial)
+    if is_partial and load.func is load_official:
         return load.args[0]
-    if is_own and load.func is _load and load.args[3]:
+    is_file = is_partial and load.func is _load and isinstance(load.args[0], bytes | Path)  # and no page of one
+    if is_file and load.args[3]:
         file, name = load.args[:2]
         try:
             return file if isinstance(file, bytes) else file.read_bytes()

@@ -23,13 +23,13 @@ def pool(count: int, start: Callable[..., None], arguments: tuple[Any, ...]) -> 
     """`count` processes that begin with `start(*arguments)`."""
     # Not fork: threads, file systems and XLA are not made for it.
     context = multiprocessing.get_context("spawn")
-    # As bytes: a process can make classes of an experiment's file only when it has loaded that.
+    # As bytes: a worker can make classes of an experiment's file only when it has loaded that.
     pickled = bytes(ForkingPickler.dumps((start, arguments)))
-    return ProcessPoolExecutor(count, context, _begin, (os.getpid(), user_files.loaded_for(list(arguments)), pickled))
+    return ProcessPoolExecutor(count, context, _begin, (os.getpid(), user_files.loaded_for(arguments), pickled))
 
 
 def _begin(parent: int, files: tuple[UserFile, ...], pickled: bytes) -> None:
-    """files: what the arguments need that no import finds. pickled: by the process that starts this one."""
+    """files: what the arguments need that no import finds. pickled: by the process that starts this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the main process's to answer
     _end_with_parent(parent)
     user_files.load_again(files)
@@ -53,7 +53,7 @@ class Workers(Generic[W]):
         if count < 1:
             raise ValueError(f"data: {count} processes; wanted 1 or more.")
         self._pool = pool(count, _make, (kind, arguments)) if count > 1 else None
-        self._own = kind(*arguments) if count == 1 else None
+        self._worker = kind(*arguments) if count == 1 else None
 
     def map(self, work: Callable[[W, T], R], tasks: Iterable[T]) -> Iterator[R]:
         """`work(object, task)` of each task, in their order.
@@ -61,7 +61,7 @@ class Workers(Generic[W]):
         Raises SourceError where a process ends by itself.
         """
         if self._pool is None:
-            yield from (work(self._own, task) for task in tasks)
+            yield from (work(self._worker, task) for task in tasks)
             return
         try:
             yield from self._pool.map(_work, ((work, task) for task in tasks))
