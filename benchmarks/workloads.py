@@ -118,6 +118,9 @@ def workload(size: str, stage: str, rows: int, batches: int, dtype: Dtype) -> Wo
         # Micro's rows are twice nano's, which its crops fill to seven tenths.
         row = replace(data.row, length=512)
         data = replace(data, anyres=replace(data.anyres, view_px=96, view_cells=12), row=row)
+    if size == "4b" and stage == "uniform":
+        # Half of the positions: stage 1's rows hold fewer crops, since its samples are text for the larger part.
+        data = replace(data, row=replace(data.row, crops=data.row.images))
     config = replace(
         config,
         name=f"{size}/{stage}",
@@ -140,7 +143,7 @@ def synthetic(data: DataConfig, count: int) -> list[Batch]:
 
 
 def generated(config: TrainConfig, stage: str, count: int) -> list[Batch]:
-    """Random samples with the stage's statistics, packed best fit as in training; full rows are taken first."""
+    """Random samples with the stage's statistics, packed as in training; full rows are taken first."""
     data, rng = config.data, np.random.default_rng(0)
     tokenizer = Tokenizer.load(nano_recipes.TOKENIZER)
     rows = count * data.batch_rows
@@ -180,9 +183,10 @@ def uniform(config: TrainConfig, count: int) -> list[Batch]:
 
 def pack(samples: Sequence[Sample], data: DataConfig, tokenizer: Tokenizer, rows: int, batch_rows: int) -> list[Batch]:
     """The fullest `rows` rows, in batches."""
-    sizes = [packing.measure(one, packing.layouts_of(one.images, data.anyres), data.row) for one in samples]
-    packed = packing.best_fit(sizes, packing.budget(data.row))
-    packed.sort(key=lambda row: -sum(sizes[number].positions for number in row))
+    measured = [packing.measure(one, packing.layouts_of(one.images, data.anyres), data.row) for one in samples]
+    sizes = packing.array_of(measured)
+    packed = packing.pack(sizes, packing.budget(data.row))
+    packed.sort(key=lambda row: -sizes[row, 0].sum())
     chosen = [[samples[number] for number in row] for row in packed[:rows]]
     return [
         build.build_rows(chosen[start : start + batch_rows], data.row, data.anyres, tokenizer)

@@ -38,7 +38,7 @@ def config(size: Size = B4) -> TrainConfig:
     data = DataConfig(
         mixture=mixtures.mixture(mixtures.PAIRS),
         tokenizer=recipes.TOKENIZER,
-        # A pair shows its image twice in positions and once in crops: 4 of average size take 8,400 and 22. Some 61
+        # A pair shows its image twice in positions and once in crops: 4 of average size take 8,400 and 22. Some 64
         # pairs a step of at most 64 (`python tools/step_sizes.py dpo`).
         row=RowConfig(length=12_288, crops=36, images=4, vision_tokens=128, segments=8, too_long="drop"),
         anyres=recipes.HIGH_RESOLUTION,

@@ -45,8 +45,10 @@ B14 = Size("14b", sizes.B14, "weights/phi3_medium_4k")
 # Rows. 4096 positions, 512 rows and 16 images a row are MM1's (arXiv 2403.09611); the paper publishes none of these.
 ROW_LENGTH = 4096
 ROWS = 512
-FILL = 0.95
+FILL = 0.98
 """Part of the positions that is not padding, assumed; the run's log shows its own."""
+FILL_HIGH_RESOLUTION = 0.93
+"""The same where images take up to 13 crops: few samples share a row, and two of 13 crops do not share one of 24."""
 CHUNK = 1024
 """Positions of a row that go through the head at once: the head travels between chips, or through a chip's memory, once
 a chunk, and its logits are 131 MB a row in float32."""
@@ -63,9 +65,9 @@ for the larger. Evaluation and the first weights are not timed. Raise it where o
 with 10,000 files in a mounted bucket."""
 
 
-def steps_of(tokens: float) -> int:
+def steps_of(tokens: float, fill: float = FILL) -> int:
     """Steps that see a budget of multimodal tokens: positions, vision tokens included, padding not."""
-    return round(tokens / (ROWS * ROW_LENGTH * FILL))
+    return round(tokens / (ROWS * ROW_LENGTH * fill))
 
 
 def pretraining(mixture: Mixture, anyres: AnyRes, crops: int) -> DataConfig:
@@ -98,11 +100,10 @@ def fine_tuning(mixture: Mixture, anyres: AnyRes = HIGH_RESOLUTION, length: int 
 
     The script trains unpacked rows of any length and cuts text at 2048 tokens; here 4 samples share a row and
     conversations are cut behind the last answer that fits. Room is ample for 4 of average size (6 crops, 1200
-    positions), but not for any 4: a step holds at most the published 64, some 60 of one image and some 55 where half
-    have two to four (`python tools/step_sizes.py`, which says what lengths it assumes). A run sees so much less than
-    its steps times 64: raise `steps`, or `length` and `crops`, where that matters. No sample needs more than the
-    decoder's window can carry: a position sees 2048 keys and the positions of a segment restart, so 6144 is no longer
-    context.
+    positions) but not for any 4, so large samples share rows with small ones: a step holds the published 64 at most,
+    some 64 of one image and some 64 where half have two to four (`python tools/step_sizes.py`, which says what lengths
+    it assumes). No sample needs more than the decoder's window can carry: a position sees 2048 keys and the positions
+    of a segment restart, so 6144 is no longer context.
     """
     return DataConfig(
         mixture=mixture,

@@ -13,8 +13,8 @@ no weight decay, clipping at 1, 64 samples a step, SigLIP frozen. The 3M samples
 mixture of 816,639, "not for reproducing", whose files and counts stand below. `config` draws from it in its
 proportions; replace `mixtures.single_image` with your own for the real thing.
 Differs: at most 12 crops, as the paper says (the script: 4), and packed rows (recipes.fine_tuning). A step holds at
-most 64 samples, some 60 by `python tools/step_sizes.py sft_single`: the 3M / 64 steps see 2.8M, 3.5 passes, and
-one_pass 0.95 of one. `samples` in metrics.jsonl counts them.
+most 64 samples, some 64 by `python tools/step_sizes.py sft_single`: the 3M / 64 steps see 3.7 passes of what is public.
+`samples` in metrics.jsonl counts them.
 """
 
 from dataclasses import replace

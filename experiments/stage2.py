@@ -27,7 +27,8 @@ TOKENS = 10e9
 
 def config(size: Size = B4) -> TrainConfig:
     # 24 crops a row: with about 5 crops an image, seven tenths of the positions are vision tokens, and both run out at
-    # once: 0.93 of a row's positions and 0.91 of its crops (`python tools/step_sizes.py stage2`).
+    # once, at 23.6 (`python -m benchmarks.packing`, any-res mix): 0.93 of a row's positions and 0.91 of its crops
+    # (`python tools/step_sizes.py stage2`).
     data = recipes.pretraining(mixtures.stage2_normalized(), recipes.HIGH_RESOLUTION, crops=24)
     return TrainConfig(
         name=f"{size.name}/stage2",
@@ -35,7 +36,7 @@ def config(size: Size = B4) -> TrainConfig:
         data=data,
         objective=NextToken(recipes.CHUNK),
         prompt="few_shot",
-        steps=recipes.steps_of(TOKENS),
+        steps=recipes.steps_of(TOKENS, recipes.FILL_HIGH_RESOLUTION),
         optimizer=recipes.PRETRAINING,
         initialize=Initialize(run=size.run("stage1")),
         checkpoint=recipes.CHECKPOINTS,

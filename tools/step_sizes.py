@@ -3,9 +3,9 @@
     python tools/step_sizes.py              # the paper's stages and nano's, a few minutes
     python tools/step_sizes.py sft_single   # one of them
 
-Nano's stages are packed from their own data. The paper's data are not here, so their samples' lengths are
-assumed, by LENGTHS and `_image_px` below; the packing is the run's own. What a run really sees stands in its
-metrics.jsonl, `samples` and `fill`.
+Nano's stages are packed from their own data. The paper's data are not here, so their samples' lengths are assumed, by
+LENGTHS below and `image_px` of benchmarks/packing_lengths.py; the packing is the run's own. What a run really sees
+stands in its metrics.jsonl, `samples` and `fill`.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.packing_lengths import image_px
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.rows import packing
 from xgenmm_jax.data.rows.config import DataConfig
@@ -66,12 +67,6 @@ LENGTHS: dict[str, Callable[[np.random.Generator], Drawn]] = {
 }  # fmt: skip
 
 
-def _image_px(rng: np.random.Generator) -> tuple[int, int]:
-    """Some 550 px wide, a little wider than high."""
-    width = np.clip(rng.lognormal(np.log(550), 0.5), 64, 4000)
-    return round(width), max(1, round(width / np.exp(rng.normal(0.15, 0.35))))
-
-
 def _size(drawn: Drawn, crops: list[int], vision_tokens: int) -> Size:
     vision = sum(crops) * vision_tokens
     rejected = drawn.rejected_tokens + vision if drawn.rejected_tokens else 0
@@ -91,7 +86,7 @@ def assumed_windows(stage: str, data: DataConfig) -> list[tuple[list[Size], int]
         sizes = []
         for _ in range(data.window):
             drawn = LENGTHS[stage](rng)
-            crops = [anyres.layout(_image_px(rng), data.anyres).crops for _ in range(drawn.images)]
+            crops = [anyres.layout(image_px(rng), data.anyres).crops for _ in range(drawn.images)]
             while crops and not _fits(size := _size(drawn, crops, data.row.vision_tokens), room):
                 # A document is cut behind an image, roughly as `packing.fit` does it; a pair is given up.
                 kept = 0 if drawn.rejected_tokens else len(crops) - 1
@@ -99,7 +94,7 @@ def assumed_windows(stage: str, data: DataConfig) -> list[tuple[list[Size], int]
                 crops = crops[:kept]
             if crops:
                 sizes.append(size)
-        windows.append((sizes, len(packing.best_fit(sizes, room))))
+        windows.append((sizes, len(packing.pack(packing.array_of(sizes), room))))
     return windows
 
 

@@ -56,7 +56,7 @@ def percent_100(base: Base = stage1.config) -> TrainConfig:
 
 
 def _part(base: TrainConfig, percent: int) -> TrainConfig:
-    # One warmup for all, short enough for 2 percent.
-    optimizer = replace(base.optimizer, warmup_steps=min(base.optimizer.warmup_steps, base.steps // 100))
+    # One warmup for all, short enough for 2 percent: little more than half of its steps.
+    optimizer = replace(base.optimizer, warmup_steps=min(base.optimizer.warmup_steps, base.steps // 90))
     steps = round(base.steps * percent / 100)
     return replace(recipes.arm(base, f"data_scale/{percent}"), steps=steps, optimizer=optimizer)

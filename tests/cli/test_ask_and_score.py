@@ -18,6 +18,7 @@ from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text import tokenizer
 from xgenmm_jax.generation.text.decoding import Decoding
+from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
@@ -170,6 +171,28 @@ def test_generate_tells_in_one_line_what_is_no_image(run, images, capsys, name, 
     told = capsys.readouterr()
     assert sentence in told.err and told.err.count("\n") == 1 and not told.out
     assert sorted(images.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "words, remedy",
+    [
+        (["generate", "{run}", "--no-stream", "--num-beams", "2", "What?"], "(--num-beams, now 2)"),
+        (["generate", "{run}", "--stream", "What?"], "(--max-new-tokens, now 64)"),
+        (["evaluate", "{run}", "--items", "1"], "end what else computes on the devices"),
+    ],
+)
+def test_a_device_without_memory_is_one_sentence_with_the_remedies(run, monkeypatch, capsys, words, remedy):
+    """It was a traceback through JAX, where training had a sentence."""
+
+    def allocate(*_):
+        jnp.zeros(10**15, jnp.int8).block_until_ready()
+
+    for owner, name in ((Generator, "generate"), (Generator, "stream"), (tasks, "run_suite")):
+        monkeypatch.setattr(owner, name, allocate)
+    assert cli.main([word.format(run=run) for word in words]) == 1
+    error = capsys.readouterr().err
+    assert f"xgenmm {words[0]}: memory: a device has too little for this" in error and remedy in error
+    assert error.count("\n") == 1
 
 
 def test_what_is_no_run_is_told_in_one_line(tmp_path, run, capsys):

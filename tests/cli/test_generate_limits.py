@@ -10,7 +10,7 @@ from xgenmm_jax.cli import main as cli
     [
         (["--max-new-tokens", "0"], 2, "got max_new_tokens 0; give 1 or more"),
         (["--max-new-tokens", "-5"], 2, "got max_new_tokens -5; give 1 or more"),
-        (["--max-new-tokens", "2.5"], 2, "--max-new-tokens: invalid literal"),
+        (["--max-new-tokens", "2.5"], 2, "--max-new-tokens: got '2.5', wanted a whole number."),
         (["--num-beams", "0"], 2, "got num_beams 0; give 1 or more"),
         (["--num-beams", "2", "--temperature", "1"], 2, "num_beams 2 and temperature 1.0"),
         (["--temperature", "-1"], 2, "got temperature -1.0"),
@@ -21,7 +21,7 @@ from xgenmm_jax.cli import main as cli
         (["--top-k", "3"], 2, "at temperature 0"),
         (["--seed", str(2**70)], 1, "no file or folder 'nowhere'"),
         (["--seed", "-1"], 1, "no file or folder 'nowhere'"),
-        (["--seed", "x"], 2, "--seed: invalid literal"),
+        (["--seed", "x"], 2, "--seed: got 'x', wanted a whole number."),
     ],
 )
 def test_limits_that_mean_nothing_are_one_sentence(monkeypatch, capsys, words, code, sentence):

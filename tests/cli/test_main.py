@@ -64,16 +64,28 @@ def test_libtpu_is_passed_over_where_no_accelerator_is(monkeypatch, tmp_path, in
     assert os.environ.get("JAX_PLATFORMS") == platforms
 
 
+def test_help_says_what_each_command_does_above_examples_of_it(capsys):
+    """It said "train     train: xgenmm train", in lines of 110 columns."""
+    assert cli.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    for name in cli.COMMANDS:
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"  {name} "))
+        assert lines[at].split()[1] != name and lines[at + 1].split()[:2] == ["xgenmm", name]
+
+
 @pytest.mark.parametrize(
     "words, sentence",
     [
         (["generate", "run", "--imge", "ok.png", "hi"], "no option --imge; did you mean --image; --help lists all"),
         (["generate", "run", "how", "many"], "'many' belongs to no option"),
         (["generate", "run", "--no-stream"], "STR question (required)"),
-        (["generate", "run", "hi", "--max_new_tokens", "x"], "--max-new-tokens: invalid literal for int()"),
+        (["generate", "run", "hi", "--max_new_tokens", "x"], "--max-new-tokens: got 'x', wanted a whole number"),
         (["evaluate", "run", "--itms", "3"], "no option --itms; did you mean --items"),
-        (["evaluate", "run", "--items", "x"], "--items: got 'x', wanted"),
+        (["evaluate", "run", "--items", "x"], "--items: got 'x', wanted a whole number or None."),
         (["evaluate"], "A folder that `xgenmm train` wrote"),
+        (["plan", "x.py", "--slices", "two"], "xgenmm plan: --slices: got 'two', wanted a whole number; "),
+        (["plan", "x.py", "--tokens", "many"], "xgenmm plan: --tokens: got 'many', wanted a number; "),
         (["demo", "--work-dir", "w"], "no option --work-dir; did you mean --workdir"),
         (["convert", "a", "b", "--too", "phi3"], "no option --too; did you mean --to"),
     ],

@@ -12,6 +12,7 @@ from tar_files import caption_tar
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.errors import SourceError
+from xgenmm_jax.data.identity import identity
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
@@ -19,6 +20,7 @@ from xgenmm_jax.data.rows.loader import HostBatch
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window
 from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.source import Mapped
 from xgenmm_jax.data.storage.tars import Tars, TarShard
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.tokenizer import train_tokenizer
@@ -110,6 +112,26 @@ def test_rows_are_those_of_the_records_themselves(folder, words):
             np.testing.assert_array_equal(left, right, err_msg=name)
 
 
+def test_changed_records_of_an_index_keep_its_order_its_held_out_shards_and_its_identity(folder, words, caplog):
+    """`Mapped` hid the shards: what was held out was trained on, and other bytes went unseen when a run went on."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Same:
+        def __call__(self, record):
+            return record
+
+    source = captions(folder, group_shards=2, held_out_shards=2)
+    plain, mapped = data(words, source), data(words, Mapped(source, Same()))
+    batches = take(mapped, 8)
+    line = "changes records of an index, so each is read to plan its window too"
+    assert caplog.text.count(line) == 1 and "'image_captions/Same'" in caplog.text
+    assert [one.sample_ids for one in batches] == [one.sample_ids for one in take(plain, 8)]
+    assert not any(f"000{shard}.tar" in row for one in batches for row in one.sample_ids for shard in (3, 4))
+    assert caplog.text.count(line) == 1, "not said of a source that is planned from its index"
+    ((one,), (other,)) = (identity(config.mixture) for config in (plain, mapped))
+    assert one["files"] == other["files"] and one["files"][0]["of"] == "manifest"
+
+
 def test_an_index_is_written_once_and_beside_the_shards(folder, words):
     config = data(words, captions(folder))
     take(config, 1)
@@ -152,3 +174,18 @@ def test_cut_and_missing_shards_are_errors_before_the_first_step(folder, words):
         take(data(words, captions(folder)), 1)
     with pytest.raises(SourceError, match="no file matches"):
         take(data(words, captions(folder / "nowhere")), 1)
+
+
+def test_a_bucket_gives_the_rows_of_a_disk(folder, words):
+    """Shards, manifest and sizes by URL; an object of fsspec's own memory stands for a bucket's."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for path in folder.glob("*.tar"):
+        memory.pipe_file(f"/sharded/{path.name}", path.read_bytes())
+    bucket = ShardedSource(Tars("memory://sharded/{0000..0004}.tar"), ImageCaptions())
+    for one, other in zip(take(data(words, captions(folder))), take(data(words, bucket)), strict=True):
+        assert one.sample_ids == other.sample_ids
+        np.testing.assert_array_equal(one.batch.pixels, other.batch.pixels)
+    assert memory.exists("/sharded/.index/image_captions/manifest.json")
+    assert bucket.source_index().measured().all()

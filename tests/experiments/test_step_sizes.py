@@ -43,12 +43,12 @@ def test_samples_of_a_step_are_those_that_the_head_tells(tool, stage, told_in, t
     data = importlib.import_module(f"experiments.{stage}").config().data
     samples = samples_a_step(data, tool.assumed_windows(stage, data))
     said = re.search(told, (ROOT / told_in).read_text(encoding="utf-8"))
-    assert said and abs(samples - int(said[1])) < 1 and samples < 64
+    assert said and abs(samples - int(said[1])) < 1 and samples <= 64
 
 
-@pytest.mark.parametrize(("stage", "positions", "crops"), [("stage1", 0.96, 0.66), ("stage2", 0.93, 0.91)])
+@pytest.mark.parametrize(("stage", "positions", "crops"), [("stage1", 0.98, 0.90), ("stage2", 0.93, 0.91)])
 def test_rows_of_pretraining_are_as_full_as_the_budget_assumes(tool, stage, positions, crops):
-    """Steps are counted from recipes.FILL: emptier rows would end a run short of its tokens."""
+    """Steps are counted from the fills of recipes: emptier rows would end a run short of its tokens."""
     data = importlib.import_module(f"experiments.{stage}").config().data
     windows = tool.assumed_windows(stage, data)
     rows = sum(count for _, count in windows)
@@ -56,7 +56,8 @@ def test_rows_of_pretraining_are_as_full_as_the_budget_assumes(tool, stage, posi
     assert used[0] / rows / data.row.length == pytest.approx(positions, abs=0.02)
     assert used[1] / rows / data.row.crops == pytest.approx(crops, abs=0.02)
     recipes = importlib.import_module("experiments.recipes")
-    assert used[0] / rows / data.row.length == pytest.approx(recipes.FILL, abs=0.025)
+    fill = {"stage1": recipes.FILL, "stage2": recipes.FILL_HIGH_RESOLUTION}[stage]
+    assert used[0] / rows / data.row.length == pytest.approx(fill, abs=0.025)
 
 
 def test_nanos_steps_are_counted_from_their_own_data(tool):
@@ -68,7 +69,7 @@ def test_nanos_steps_are_counted_from_their_own_data(tool):
     batches.close()
     assert samples_a_step(data, tool_windows) == pytest.approx(sum(size.samples for size in counted) / 40, rel=0.05)
     line = tool.line("nano/sft_multi", data, tool_windows)
-    assert re.search(r"1\d\.\d samples and +1,\d{3} positions a step of 6 rows", line)
+    assert re.search(r"2\d\.\d samples and +1,\d{3} positions a step of 6 rows", line)
 
 
 def test_captions_of_the_nano_tower_are_cut_as_rarely_as_it_says(tool):

@@ -80,7 +80,7 @@ def test_trains_and_its_weights_start_a_vlm(config, tmp_path):
 
     with pytest.raises(ValueError, match="decoder/embedding is missing.*vision/.* is spare"):
         initialize_params(Initialize(decoder=str(file)), objective.init, 0, abstract)
-    with pytest.raises(ValueError, match="no 'nowhere.safetensors' here"):
+    with pytest.raises(ValueError, match="initialize.vision: no file or folder 'nowhere.safetensors'"):
         initialize_params(Initialize(vision="nowhere.safetensors"), objective.init, 0, abstract)
 
 

@@ -176,7 +176,7 @@ def test_a_device_without_memory_is_one_sentence_with_the_remedies(tmp_path, mon
 
 def test_fewer_rows_are_named_where_the_data_have_rows():
     config = dataclasses.replace(toy_run.config(), data=mock.Mock(batch_rows=64), accumulation=4)
-    with pytest.raises(ValueError, match=r"now 4.*--data.batch-rows, now 64"), device_memory.explained(config):
+    with pytest.raises(ValueError, match=r"now 4.*--data.batch-rows, now 64"), device_memory.explained_for(config):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
 

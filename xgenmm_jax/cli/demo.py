@@ -65,7 +65,9 @@ def load_stages(experiments: Path, workdir: Path) -> list["Stage"]:
 
     if not experiments.is_dir() and experiments.suffix != ".py":
         names = ", ".join(f"{name}.py" for name in STAGES)
-        raise ValueError(f"demo: no folder '{experiments}'; give one that holds {names}.")
+        file = Path(f"{experiments}.py")
+        near = f"'{file}' holds its stages now" if file.is_file() else f"give one that holds {names}"
+        raise ValueError(f"demo: no folder '{experiments}'; {near}.")
     stages: list[Stage] = []
     for name in STAGES:
         is_file = experiments.suffix == ".py"

@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--seed: got {arguments.seed}; give 0 or more.")
     # Imported here: --help does not wait for JAX.
     from xgenmm_jax.nano import tasks
+    from xgenmm_jax.training import device_memory
     from xgenmm_jax.training.runs.run_lock import EVALUATION_LOCK_FILE, RunLock
 
     for kind in arguments.kinds:
@@ -53,7 +54,10 @@ def main(argv: Sequence[str]) -> int:
         refuse_no_file(target, "--json")
     writes = arguments.json is None and arguments.run.is_dir()
     lock = RunLock(arguments.run, EVALUATION_LOCK_FILE, "give --json FILE") if writes else contextlib.nullcontext()
-    with lock:  # against a second evaluation; the run may train meanwhile
+    # No option changes how many answers are written at once.
+    remedies = f"end what else computes on the devices, or give more of them; {device_memory.ON_CPU}"
+    memory = device_memory.explained("this evaluation", remedies)
+    with lock, memory:  # the lock is against a second evaluation; the run may train meanwhile
         return _evaluate(arguments, target)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import os
 from pathlib import Path
@@ -11,6 +10,8 @@ import sys
 import traceback
 from types import ModuleType
 
+from xgenmm_jax import user_files
+from xgenmm_jax.cli import renamed
 from xgenmm_jax.cli.errors import MOST, nearest
 from xgenmm_jax.training.config import TrainConfig
 
@@ -30,7 +31,8 @@ def load_experiment(path: Path, at: str | None = None) -> TrainConfig:
     module = import_experiment(path)
     if not inspect.isfunction(getattr(module, name, None)):
         runs = run_names(module)
-        remedy = nearest(name, runs) if runs else "it must return a TrainConfig"
+        new = renamed.run(name, runs)
+        remedy = f"it is {path}:{new} now" if new else nearest(name, runs) if runs else "it must return a TrainConfig"
         raise ValueError(f"experiment: '{path}' has no function {name}(); {remedy}.")
     function = getattr(module, name)
     stages = {} if at is None else _stages_at(function, at)
@@ -86,7 +88,8 @@ def import_experiment(path: Path) -> ModuleType:
         raise ValueError(f"experiment: '{path}' is a folder; give a Python file in it{inside}.")
     if not path.is_file():
         files = sorted(file.name for file in path.parent.glob("*.py"))
-        near = nearest(path.name, files) if files else ""
+        moved = renamed.file(path)
+        near = f"it is {moved} now" if moved else nearest(path.name, files) if files else ""
         raise ValueError(f"experiment: no file '{path}'{'; ' + near if near else ''}.")
     if not os.access(path, os.R_OK):
         raise ValueError(f"experiment: '{path}' may not be read by you; change its rights (chmod).")
@@ -96,14 +99,10 @@ def import_experiment(path: Path) -> ModuleType:
     for folder in (tree.parent if tree.name == "experiments" else tree, path.parent):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise ValueError(f"experiment: '{given}' is no Python file; give one whose name ends in .py.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
     with _naming_the_line(path):
-        spec.loader.exec_module(module)
-    return module
+        return user_files.load(f"experiment_{path.stem.replace('.', '_')}", path)
 
 
 @contextlib.contextmanager

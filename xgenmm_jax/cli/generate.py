@@ -40,6 +40,19 @@ def main(argv: Sequence[str]) -> int:
     if arguments.chat_template and arguments.no_chat_template:
         raise ValueError("--chat-template: got --no-chat-template as well; give one of them.")
     # Imported here: --help does not wait for JAX.
+    from xgenmm_jax.training import device_memory
+
+    decoding = arguments.decoding
+    fewer = f"fewer beams (--num-beams, now {decoding.num_beams}), " if decoding.num_beams > 1 else ""
+    remedies = (
+        f"give {fewer}a shorter answer (--max-new-tokens, now {decoding.max_new_tokens}), fewer or smaller images, or "
+        f"more devices; {device_memory.ON_CPU}"
+    )
+    with device_memory.explained("this answer", remedies):
+        return _generate(arguments)
+
+
+def _generate(arguments: Arguments) -> int:
     from xgenmm_jax import api
 
     run = api.load(arguments.run, official_images=arguments.official_images)

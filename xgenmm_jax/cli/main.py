@@ -14,13 +14,28 @@ from xgenmm_jax.cli.errors import nearest
 from xgenmm_jax.paths import home, user_path
 
 COMMANDS = {
-    "train": "one stage: xgenmm train experiments/nano/stage1.py --optimizer.peak-lr 3e-4 --workdir runs/mine",
-    "evaluate": "score a run: xgenmm evaluate runs/demo/sft_multi",
-    "generate": 'ask a run about an image: xgenmm generate runs/demo/dpo --image my.png "What is this?"',
-    "convert": "released weights in and out: xgenmm convert DIR_OR_FILE runs/imported; RUN DIR --to xgenmm",
-    "plan": "does a run fit a TPU slice, how fast can it be: xgenmm plan experiments/stage1.py --topology v5e:16x16",
-    "demo": "all stages at nano size, and their report: xgenmm demo --workdir runs/demo",
+    "train": (
+        "start or continue the run of an experiment file",
+        "xgenmm train experiments/nano/stage1.py --optimizer.peak-lr 3e-4 --workdir runs/mine",
+    ),
+    "evaluate": ("score a run", "xgenmm evaluate runs/demo/sft_multi"),
+    "generate": ("ask a run about an image", 'xgenmm generate runs/demo/dpo --image my.png "What is this?"'),
+    "convert": (
+        "released weights in and out",
+        "xgenmm convert DIR_OR_FILE runs/imported",
+        "xgenmm convert runs/imported DIR --to xgenmm",
+    ),
+    "data": (
+        "look at the packed rows of a run",
+        "xgenmm data show experiments/stage1.py --window 7",
+    ),
+    "plan": (
+        "does a run fit a TPU slice, how fast can it be",
+        "xgenmm plan experiments/stage1.py --topology v5e:16x16",
+    ),
+    "demo": ("all stages at nano size, and their report", "xgenmm demo --workdir runs/demo"),
 }
+"""Command -> (what it does, examples)."""
 
 COMPUTING = ("train", "evaluate", "generate", "demo")
 """Commands that run the same programs again and again."""
@@ -68,8 +83,9 @@ def run(command: str, rest: list[str]) -> int:
     Raises OSError for the system's, also where a library told it as another.
     """
     if command in ("-h", "--help"):
-        print("usage: xgenmm COMMAND [options]; xgenmm COMMAND --help says which\n")
-        print("\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items()))
+        print("usage: xgenmm COMMAND [options]; xgenmm COMMAND --help lists them\n")
+        for name, (does, *examples) in COMMANDS.items():
+            print("\n".join([f"  {name:<10}{does}", *(f"{'':<14}{example}" for example in examples)]))
         return 0
     if command not in COMMANDS:
         print(f"xgenmm: no command '{command}'; {nearest(command, COMMANDS)}.", file=sys.stderr)

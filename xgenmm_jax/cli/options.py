@@ -15,11 +15,23 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from xgenmm_jax.cli import renamed
 from xgenmm_jax.cli.errors import MOST
 from xgenmm_jax.paths import run_path, user_path
 
 T = TypeVar("T")
 _UNKNOWN = "Unrecognized options: "
+_KINDS = {"INT": "a whole number", "FLOAT": "a number", "STR": "a text", "PATH": "a path", "{None}": "None"}
+_REWORDED = (
+    (r"invalid literal for int\(\) with base 10: (.+)", r"got \1, wanted INT"),
+    (r"could not convert string to float: (.+)", r"got \1, wanted FLOAT"),
+    (r"no type matching (.+) could be instantiated from \[(.*)\]", r"got \2, wanted \1"),
+    (r"Could not parse arguments \[(.*)\] into tuple type .*?\[(.*)\]", r"got \1, wanted (\2)"),
+    (r"^invalid choice (.+) for argument '(.+?)'\. Expected one of \((.*?),?\)", r"\2: got \1, wanted one of \3"),
+    (r"^Missing value for argument '(.+?)'\. Expected 1 values", r"\1: got no value; give one after it"),
+    (r"^Missing value for argument '(.+?)'\. Expected (\d+) values", r"\1: got too few values; give \2 after it"),
+)
+"""Sentences of Python and of tyro, and ours; wanted are tyro's names of kinds, put in words by `_KINDS`."""
 _POSITIONAL = tyro.conf.Positional[Any].__metadata__[0]
 
 
@@ -81,25 +93,35 @@ def parse_overrides(
     argv: Sequence[str],
     program: str,
     other_names: Mapping[str, str] = MappingProxyType({}),
+    help_option: str = "--help",
 ) -> T:
     """`default`, of type `kind`, with the command line's changes. Exits as `parse`; --help is tyro's.
 
-    other_names: options of other programs, "--learning-rate", and what they are called here.
+    other_names: options of other programs, "--learning-rate", and what they are called here. help_option: the one that
+    a user is told to list all options.
     """
     parsed, box = _tyro(kind, default, argv, program)
     if box is None:
         return parsed
     positionals = ["-" for field in dataclasses.fields(kind) if _is_positional(field)]
+
+    def unknown(name: str) -> str | None:
+        """Tyro's box about an option that there is not, given alone: else it tells of a positional behind it."""
+        _, error = _tyro(kind, default, [*positionals, name], program)
+        return error if error is not None and one_sentence(error).startswith(_UNKNOWN) else None
+
     for word in argv[: argv.index("--")] if "--" in argv else argv:
-        # Alone, as tyro tells of a positional argument that an unknown option stands before, not of the option.
-        if re.match("--?[a-zA-Z]", word):
-            _, error = _tyro(kind, default, [*positionals, word.split("=")[0]], program)
-            if error is not None and one_sentence(error).startswith(_UNKNOWN):
-                _leave(_unknown(word.split("=")[0], error, other_names))
+        name = word.split("=")[0]
+        if re.match("--?[a-zA-Z]", word) and (error := unknown(name)):
+            new = renamed.option(name)
+            error_of_new = None if new is None else unknown(new)
+            if new is not None and error_of_new is None:
+                _leave(f"no option {name}; it is {new} now")
+            _leave(f"{_unknown(name, error_of_new or error, other_names)}{help_option} lists all")
     sentence = one_sentence(box)
     if sentence.startswith(_UNKNOWN):
         word = sentence.removeprefix(_UNKNOWN).split(", ")[0]
-        _leave(f"'{word}' belongs to no option; a text of several words goes in quotes, --help lists all")
+        _leave(f"'{word}' belongs to no option; a text of several words goes in quotes, {help_option} lists all")
     _leave(sentence)
 
 
@@ -119,7 +141,10 @@ def _tyro(kind: type[T], default: Any, argv: Sequence[str], program: str) -> tup
 
 
 def _unknown(name: str, box: str, other_names: Mapping[str, str]) -> str:
-    """The sentence about an unknown option, with the near ones that tyro lists, one a line, above their help."""
+    """About an unknown option, up to a last remedy. Near ones are those that tyro lists, a line each above its help."""
+    instead = renamed.gone(name)
+    if instead is not None:
+        return f"no option {name} any more; {instead}; "
     near = re.findall(r"^ {4}(--[^\s,]+)", "\n".join(_contents(box)), re.MULTILINE)[:MOST]
     if name in other_names:
         near = [other_names[name]]
@@ -127,16 +152,24 @@ def _unknown(name: str, box: str, other_names: Mapping[str, str]) -> str:
     is_text = not near and (not name.startswith("--") or " " in name)
     suggestion = f"did you mean {' or '.join(near)}; " if near else ""
     remedy = "what begins with a dash and is none goes behind --; " if is_text else ""
-    return f"no option {name}; {suggestion}{remedy}--help lists all"
+    return f"no option {name}; {suggestion}{remedy}"
 
 
 def one_sentence(box: str) -> str:
     """The error out of tyro's box: what stands above the first rule or empty line; wrapped lines are joined."""
     lines = itertools.takewhile(lambda line: not set(line) <= set("─-"), _contents(box))
     sentence = " ".join(line.strip() for line in lines).rstrip(".")
-    sentence = re.sub(r"no type matching (.+) could be instantiated from \[(.*)\]", r"got \2, wanted \1", sentence)
     # What a config's own check says begins with the field; tyro names its class or its index before.
-    return re.sub(r"^Error parsing ((?!-)[^:]*: (?=[\w.]+: ))?", "", sentence)
+    sentence = re.sub(r"^Error parsing ((?!-)[^:]*: (?=[\w.]+: ))?", "", sentence)
+    for pattern, words in _REWORDED:
+        sentence = re.sub(pattern, words, sentence)
+    before, separator, kinds = sentence.rpartition(", wanted ")
+    if separator and set(re.split(r"[| ]", kinds)) <= set(_KINDS):
+        kinds = re.sub(r"\{None\}\|(\w+)", r"\1|{None}", kinds)
+        for name, words in _KINDS.items():
+            kinds = kinds.replace(name, words)
+        return f"{before}{separator}{kinds.replace('|', ' or ')}"
+    return sentence
 
 
 def _contents(box: str) -> list[str]:

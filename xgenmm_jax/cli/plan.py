@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
 import os
+import re
 import shlex
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"^argument (\S+): invalid int value: (.*)", r"\1: got \2, wanted a whole number", message)
+        message = re.sub(r"^argument (\S+): invalid float value: (.*)", r"\1: got \2, wanted a number", message)
         print(f"xgenmm plan: {message}; xgenmm plan --help lists the options.", file=sys.stderr)
         raise SystemExit(2)
 
@@ -66,7 +69,8 @@ def main(argv: Sequence[str]) -> int:
 
     jax.config.update("jax_enable_compilation_cache", False)  # its programs cannot be loaded where no TPU is
     command = f"xgenmm plan {arguments.experiment}"
-    config = parse_overrides(TrainConfig, load_experiment(experiment), overrides, command)
+    list_all = f"xgenmm train {arguments.experiment} --help-all"
+    config = parse_overrides(TrainConfig, load_experiment(experiment), overrides, command, help_option=list_all)
     with _quiet():
         # The chips, which need not be there: the compiler knows them by name.
         topology = find_topology(arguments.topology, arguments.slices)

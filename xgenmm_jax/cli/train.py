@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     # tyro knows the options that are taken off above too, to list and to suggest them.
     options = Options(None, None, Distributed(), config)
     rest = ["--help" if word == "--help-all" else word for word in rest]
-    config = parse_overrides(Options, options, rest, f"xgenmm train {path}", OTHER_NAMES).config
+    config = parse_overrides(Options, options, rest, f"xgenmm train {path}", OTHER_NAMES, "--help-all").config
     # Where the run lies is checked before JAX is told of the other hosts.
     folder = run_path(Path("runs") / config.name if workdir is None else workdir, "--workdir")
     refuse_file(folder)

@@ -16,6 +16,7 @@ import PIL.Image
 from xgenmm_jax.data import image_pixels
 from xgenmm_jax.data.image_files import (
     WANTED,
+    ImageFile,
     head_of,
     in_words,
     is_read,
@@ -23,6 +24,7 @@ from xgenmm_jax.data.image_files import (
     late_metadata,
     open_pil,
     repaired,
+    tiff_pages,
 )
 from xgenmm_jax.data.records import LazyImage
 
@@ -53,9 +55,34 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, *, official: bool
     return _image(path, name, max_pixels, official)
 
 
-def image_from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, official: bool = False) -> LazyImage:
-    """The image in encoded bytes, as `open_image`. name: what errors call it."""
-    return _image(data, name, max_pixels, official)
+def image_from_bytes(
+    data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, official: bool = False, page: int = 0
+) -> LazyImage:
+    """The image in encoded bytes, as `open_image`. name: what errors call it. page: of a TIFF, counted from 0."""
+    if page == 0:
+        return _image(data, name, max_pixels, official)
+    pages = _pages(data, name)
+    if not 0 < page < len(pages):
+        raise ValueError(f"image: {name} has {len(pages)} pages, got page {page}; wanted 0 to {len(pages) - 1}.")
+    return _image(pages[page], f"{name}, page {page + 1},", max_pixels, official)
+
+
+def count_pages(data: bytes, name: str) -> int:
+    """Images of a file that `image_from_bytes` opens by their page: the pages of a TIFF, 1 of any other format.
+
+    Raises ValueError where the file is cut off within the list of its pages.
+    """
+    return len(_pages(data, name))
+
+
+def _pages(data: bytes, name: str) -> list[ImageFile]:
+    kind = kind_of(head_of(data))
+    if kind is None or kind.reader != "TIFF":
+        return [data]
+    try:
+        return tiff_pages(data)
+    except ValueError as error:
+        raise ValueError(f"image: {name} {error}") from error
 
 
 def image_from_pil(
@@ -81,13 +108,13 @@ def image_from_pil(
     return LazyImage(pixels.size, pixels.copy)
 
 
-def _image(file: Path | bytes, name: str, max_pixels: int, official: bool) -> LazyImage:
+def _image(file: ImageFile, name: str, max_pixels: int, official: bool) -> LazyImage:
     header = functools.partial(_header, name=name, max_pixels=max_pixels, official=official)
     size_px = _read(file, name, header, "cannot be opened")
     return LazyImage(size_px, functools.partial(_load, file, name, size_px, official))
 
 
-def _load(file: Path | bytes, name: str, size_px: tuple[int, int], official: bool) -> PIL.Image.Image:
+def _load(file: ImageFile, name: str, size_px: tuple[int, int], official: bool) -> PIL.Image.Image:
     pixels = functools.partial(_pixels, name=name, size_px=size_px, official=official)
     return _read(file, name, pixels, "is truncated or damaged")
 
@@ -129,7 +156,7 @@ def _other_size(image: PIL.Image.Image, name: str, size_px: tuple[int, int]) -> 
     )
 
 
-def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], failing: str) -> T:
+def _read(file: ImageFile, name: str, work: Callable[[PIL.Image.Image], T], failing: str) -> T:
     """What `work` makes of the image in the file; where that fails, of the file without its metadata.
 
     failing: what is said of a file that Pillow takes for an image and fails on.
@@ -154,7 +181,7 @@ def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], f
         raise ValueError(f"image: {name} {_reason(file, error, failing)}") from error
 
 
-def _once(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T]) -> T:
+def _once(file: ImageFile, name: str, work: Callable[[PIL.Image.Image], T]) -> T:
     try:
         with open_pil(file) as image:
             return work(image)
@@ -162,7 +189,7 @@ def _once(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T]) -
         raise _Refused(f"image: {name} is gigantic ({in_words(error)}); scale it down.") from error
 
 
-def _reason(file: Path | bytes, error: Exception, failing: str) -> str:
+def _reason(file: ImageFile, error: Exception, failing: str) -> str:
     head = head_of(file)
     kind = kind_of(head)
     if not head:

@@ -137,22 +137,22 @@ class ShardedRecords:
         tokenizer.
         """
         shards = np.searchsorted(self.ends, records, side="right")
-        parts, places, skips = [], [], []
+        parts, indices, skips = [], [], []
         for shard in np.unique(shards).tolist():
             chosen = np.flatnonzero(shards == shard)
             numbers = records[chosen] - (self.ends[shard - 1] if shard else 0)
             of_shard = self._sizes_of(shard, measurer)
             counts = sizes_.choice_counts(of_shard, numbers)
             choices = np.zeros(len(chosen), np.int64)
-            for place in np.flatnonzero(counts > 1).tolist():
-                choices[place] = rng_of(int(chosen[place])).integers(int(counts[place]))
+            for index in np.flatnonzero(counts > 1).tolist():
+                choices[index] = rng_of(int(chosen[index])).integers(int(counts[index]))
             parts.append(sizes_.choose(of_shard, numbers, choices))
-            places.append(chosen)
+            indices.append(chosen)
             for number in set(numbers.tolist()) & of_shard.bad.keys():
                 name = f"{self._index.names[shard]}[{number}]"
                 times = int((numbers == number).sum())
                 skips.append(Skip(self.name, name, *of_shard.bad[number], times, shard=self._index.names[shard]))
-        inverse = np.argsort(np.concatenate(places)) if places else np.empty(0, np.int64)
+        inverse = np.argsort(np.concatenate(indices)) if indices else np.empty(0, np.int64)
         return shapes_.join(parts).take(inverse), skips
 
     def _sizes_of(self, number: int, measurer: Measurer) -> ShardSizes:
@@ -161,8 +161,8 @@ class ShardedRecords:
                 self._index.check_measurer(self._manifest, measurer)
                 self._noted = self._index.start_measuring(self._manifest, measurer)
             if number not in self._sizes:
-                found = self._index.sizes(number, self._noted)
-                self._sizes[number] = found or self._index.measure(number, self._noted, measurer)
+                loaded = self._index.sizes(number, self._noted)
+                self._sizes[number] = loaded or self._index.measure(number, self._noted, measurer)
                 while sum(map(sizes_.nbytes, self._sizes.values())) > MOST_SIZES_BYTES and len(self._sizes) > 1:
                     self._sizes.popitem(last=False)
             self._sizes.move_to_end(number)

@@ -70,6 +70,11 @@ class Linear(nn.Module):
         return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
 
 
+def torch_linear(inputs: int, outputs: int, axes: tuple[str | None, str | None], dtype: Dtype, name: str) -> Linear:
+    """A linear map that begins as torch.nn.Linear does: weight and bias uniform within 1 / sqrt(inputs)."""
+    return Linear((outputs,), axes, torch_linear_init(), symmetric_uniform(inputs**-0.5), dtype, name=name)
+
+
 def standardize(x: Float[Array, "*n E"], epsilon: float) -> Float[Array, "*n E"]:
     """Mean 0 and variance 1 along the last axis, in float32: a layer norm without scale and bias."""
     x = x.astype(jnp.float32)

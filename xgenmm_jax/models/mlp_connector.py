@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from xgenmm_jax.models.layers import Dtype, Linear, symmetric_uniform, torch_linear_init
+from xgenmm_jax.models.layers import Dtype, torch_linear
 
 
 @dataclass(frozen=True)
@@ -30,22 +30,8 @@ class MLPConnector(nn.Module):
     def __call__(self, features: Float[Array, "n P E"]) -> Float[Array, "n Q D"]:
         """features: a square grid in raster order. An odd last row and column are kept: 27 x 27 gives 14 x 14 = 196."""
         width, out = self.config.width, self.config.out_width
-        x = Linear(
-            (out,),
-            ("vision_embed", "mlp"),
-            torch_linear_init(),
-            symmetric_uniform(width**-0.5),
-            self.dtype,
-            name="fc1",
-        )(features)
-        x = Linear(
-            (out,),
-            ("mlp", "embed"),
-            torch_linear_init(),
-            symmetric_uniform(out**-0.5),
-            self.dtype,
-            name="fc2",
-        )(jax.nn.gelu(x, approximate=False))
+        x = torch_linear(width, out, ("vision_embed", "mlp"), self.dtype, "fc1")(features)
+        x = torch_linear(out, out, ("mlp", "embed"), self.dtype, "fc2")(jax.nn.gelu(x, approximate=False))
         return max_pool(x, self.config.pool)
 
 

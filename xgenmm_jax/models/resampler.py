@@ -19,7 +19,7 @@ from xgenmm_jax.models.layers import (
     Linear,
     shard_batch,
     standardize,
-    symmetric_uniform,
+    torch_linear,
     torch_linear_init,
 )
 from xgenmm_jax.models.remat import Remat, scan_layers
@@ -150,31 +150,11 @@ class Resampler(nn.Module):
         block = scan_layers(ResamplerBlock, config.layers, config.remat, broadcast_inputs=2)
         x, _ = block(config, self.dtype, name="layers")(x, standardize(media, EPSILON), mask)
         x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x[:, : config.queries])
-        return Linear(
-            outputs=(config.out_width,),
-            axes=("vision_embed", "embed"),
-            kernel_init=torch_linear_init(),
-            bias_init=symmetric_uniform(config.width**-0.5),
-            dtype=self.dtype,
-            name="projection",
-        )(x)
+        return torch_linear(config.width, config.out_width, ("vision_embed", "embed"), self.dtype, "projection")(x)
 
     def project_instruction(self, instruction: Float[Array, "n U D"]) -> Float[Array, "n U E"]:
         """Linear, GELU, Linear, from the decoder's width to the tower's."""
         out, width = self.config.out_width, self.config.width
-        x = Linear(
-            (width,),
-            ("embed", "vision_embed"),
-            torch_linear_init(),
-            symmetric_uniform(out**-0.5),
-            self.dtype,
-            name="text_projection1",
-        )(instruction)
-        return Linear(
-            (width,),
-            ("vision_embed", None),
-            torch_linear_init(),
-            symmetric_uniform(width**-0.5),
-            self.dtype,
-            name="text_projection2",
-        )(jax.nn.gelu(x, approximate=False))
+        x = torch_linear(out, width, ("embed", "vision_embed"), self.dtype, "text_projection1")(instruction)
+        x = jax.nn.gelu(x, approximate=False)
+        return torch_linear(width, width, ("vision_embed", None), self.dtype, "text_projection2")(x)

@@ -67,7 +67,7 @@ def train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | Non
     lock = RunLock(folder)
     try:
         on_first_host(lock.acquire)
-        with device_memory.explained(config):
+        with device_memory.explained_for(config):
             return _train(config, folder, devices, lock)
     finally:
         lock.release()
@@ -103,7 +103,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         policy = config.checkpoint
         checkpoints = stack.enter_context(Checkpoints(folder, policy.keep, policy.keep_every))
         stack.enter_context(ending_together(watchdog, lock.release))
-        stack.enter_context(device_memory.explained(config))  # before one of several hosts ends with the error
+        stack.enter_context(device_memory.explained_for(config))  # before one of several hosts ends with the error
         state, reference, progress = starting.first_state(config, folder, existing, program, checkpoints, params)
         del params
         first_step = int(state.step)
@@ -116,7 +116,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         throughput = Throughput(config, mesh.devices.flatten().tolist())
         tracker = StepTracker(config, log, bar, Spikes(folder, first_step), throughput, progress, host_share(mesh)[1])
         schedule, skipped = SaveSchedule(policy, config.log_every), SkippedLog(folder, first_step)
-        shares = MixtureShares()
+        shares = MixtureShares(progress.seen)
 
         # ------------------------------------------------------------ the steps
         for step in range(first_step + 1, config.steps + 1):
@@ -132,7 +132,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
             rows = put_rows(rows, row_sharding(mesh))
             state, metrics = program.step(state, reference, rows, rates[step - 1])
             data_figures = {**skipped.figures, **shares.figures}
-            tracker.submit(step, metrics, sample_ids, counts, flops, data_after, data_figures)
+            tracker.submit(step, metrics, sample_ids, counts, flops, data_after, data_figures, shares.counts)
             watchdog.at(step, "waiting for the devices")
             tracker.drain(IN_FLIGHT)
             profiler.after(step, lambda: tracker.drain(0))

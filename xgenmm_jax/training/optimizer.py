@@ -65,7 +65,8 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Rate by step (0 is the first). Raises ValueError where the warmup is no shorter than the run."""
     if config.warmup_steps >= steps > 0:
         raise ValueError(
-            f"optimizer.warmup_steps: got {config.warmup_steps} for a run of {steps} steps; choose fewer than {steps}."
+            f"optimizer.warmup_steps: got {config.warmup_steps} for a run of {steps} steps, wanted fewer than the "
+            "run's; lower it (--optimizer.warmup-steps) or make the run longer (--steps)."
         )
     decay_steps = max(steps - config.warmup_steps, 1)
     final = config.peak_lr * config.final_fraction

@@ -7,13 +7,14 @@ from tar_files import jpeg
 
 from xgenmm_jax.data.errors import RecordError
 from xgenmm_jax.data.readers.base import Reader
+from xgenmm_jax.data.readers.image_captions import ImageCaptions
 from xgenmm_jax.data.readers.questions import ImageQuestions, most_common
-from xgenmm_jax.data.readers.tfds_captions import TfdsCaptions
 from xgenmm_jax.data.records import Turn
 from xgenmm_jax.data.storage.base import Raw
 from xgenmm_jax.data.storage.tfds import Tfds
 
 FOLDERS = Path(__file__).parents[2] / "fixtures" / "tfds"
+COCO = ImageCaptions(image=("image",), caption="captions/text")
 
 
 def raws(name: str, reader: Reader) -> list[Raw]:
@@ -25,7 +26,7 @@ def raws(name: str, reader: Reader) -> list[Raw]:
 
 
 def test_each_caption_of_an_image_can_be_drawn():
-    reader = TfdsCaptions()
+    reader = COCO
     records = [
         [reader.read(raw, choice) for choice in range(reader.choices(raw))]
         for raw in raws("coco_captions/2014", reader)
@@ -40,7 +41,7 @@ def test_each_caption_of_an_image_can_be_drawn():
 def test_blank_captions_do_not_count():
     """A draw of one would leave out an image that has others."""
     raw = Raw("7", {"image": jpeg(), "texts": ["", "a dog", " ", "a cat"]})
-    reader = TfdsCaptions(captions="texts")
+    reader = ImageCaptions(image=("image",), caption="texts")
     assert [reader.read(raw, choice).text for choice in range(reader.choices(raw))] == ["a dog", "a cat"]
     assert reader.choices(Raw("8", {"image": jpeg(), "texts": "one alone"})) == 1
 
@@ -87,7 +88,7 @@ def test_a_prompt_without_its_question_is_refused(prompt):
         ImageQuestions(prompt=prompt)
 
 
-@pytest.mark.parametrize("reader", [TfdsCaptions(captions="answers"), ImageQuestions()])
+@pytest.mark.parametrize("reader", [ImageCaptions(image=("image",), caption="answers"), ImageQuestions()])
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -96,7 +97,7 @@ def test_a_prompt_without_its_question_is_refused(prompt):
         ({"answers": 3}, "'answers' is int, wanted text"),
         ({"answers": ["x", b"\xff"]}, "'answers' holds bytes, wanted texts"),
         ({"image": b"x"}, "not an image"),
-        ({"image": "a.jpg"}, "wanted bytes"),
+        ({"image": "a.jpg"}, "is str, wanted bytes|has str in place of bytes"),
     ],
 )
 def test_a_record_of_another_form_is_an_error_of_its_own(reader, changed, said):
@@ -107,6 +108,6 @@ def test_a_record_of_another_form_is_an_error_of_its_own(reader, changed, said):
 
 
 def test_a_missing_field_is_an_error_of_its_record():
-    for reader in (TfdsCaptions(), ImageQuestions()):
+    for reader in (COCO, ImageQuestions()):
         with pytest.raises(RecordError, match="no '.*'; it has 'image'"):
             reader.read(Raw("7", {"image": jpeg()}), 0)

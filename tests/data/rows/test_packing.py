@@ -10,7 +10,7 @@ from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import LazyImage, Sample
 from xgenmm_jax.data.rows import build, packing
-from xgenmm_jax.data.rows.packing import RowConfig, Size
+from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 
 ANYRES = AnyRes(grids=((1, 2), (2, 1), (2, 2)), view_px=8, view_cells=2, single_view_up_to_px=8)
@@ -42,25 +42,10 @@ def random_sample(rng: np.random.Generator, tokenizer: Tokenizer, name: str, pai
     return dataclasses.replace(sample, rejected_ids=rejected, rejected_mask=mask(rejected)) if pair else sample
 
 
-def sizes_of(samples: list[Sample], row: RowConfig) -> list[Size]:
-    return [packing.measure(sample, packing.layouts_of(sample.images, ANYRES), row) for sample in samples]
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_packing_never_exceeds_a_budget_and_loses_nothing(seed):
-    rng = np.random.default_rng(seed)
-    room = Size(int(rng.integers(20, 300)), int(rng.integers(3, 20)), 6, int(rng.integers(1, 12)))
-    sizes = [Size(*(int(rng.integers(1 if i != 1 else 0, n + 1)) for i, n in enumerate(room))) for _ in range(150)]
-    rows = packing.best_fit(sizes, room)
-    assert sorted(sample for row in rows for sample in row) == list(range(150))
-    for row in rows:
-        assert all(sum(sizes[i][axis] for i in row) <= room[axis] for axis in range(4))
-    assert rows == packing.best_fit(sizes, room)
-
-
-def test_best_fit_fills_rows():
-    sizes = [Size(n, 1, 1, 1) for n in (60, 50, 50, 40, 30, 30, 20, 20)]
-    assert len(packing.best_fit(sizes, Size(100, 9, 9, 9))) == 3
+def sizes_of(samples: list[Sample], row: RowConfig) -> np.ndarray:
+    return packing.array_of(
+        [packing.measure(sample, packing.layouts_of(sample.images, ANYRES), row) for sample in samples]
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -71,8 +56,7 @@ def test_rows_hold_their_samples_whole(tokenizer, seed, per):
     row = dataclasses.replace(ROW, length=60, crops=10, vision_tokens_per=per)
     samples = [random_sample(rng, tokenizer, str(i), pair=seed % 2 == 1) for i in range(12)]
     sizes = sizes_of(samples, row)
-    assert all(need <= have for size in sizes for need, have in zip(size, packing.budget(row), strict=True))
-    rows = [[samples[i] for i in one] for one in packing.best_fit(sizes, packing.budget(row))]
+    rows = [[samples[i] for i in one] for one in packing.pack(sizes, packing.budget(row))]
     batch = build.build_rows(rows, row, ANYRES, tokenizer)
     assert batch.pixels.dtype == np.uint8 and batch.token_ids.dtype == np.int32
     for b, members in enumerate(rows):

@@ -166,8 +166,8 @@ def skipped_of(batches: list[HostBatch]) -> list[list[Skip]]:
 
 
 def test_rows_and_counts_do_not_depend_on_hosts(folder, words):
-    whole = take(everywhere(folder, words), 24)
-    parts = [take(everywhere(folder, words), 24, host=host, hosts=2) for host in (0, 1)]
+    whole = take(everywhere(folder, words), 48)
+    parts = [take(everywhere(folder, words), 48, host=host, hosts=2) for host in (0, 1)]
     for one, *halves in zip(whole, *parts, strict=True):
         same(one.batch, Batch(*map(np.concatenate, zip(*(half.batch for half in halves), strict=True))))
         assert one.sample_ids == [*halves[0].sample_ids, *halves[1].sample_ids]

@@ -29,7 +29,7 @@ def fresh_cache(monkeypatch):
 def way(request, monkeypatch):
     """Files are opened by pyarrow; or by ranges, as those of URLs are."""
     if request.param == "ranges":
-        monkeypatch.setattr(parquet, "is_url", lambda path: True)
+        monkeypatch.setattr(parquet.files, "is_remote", lambda path: True)
 
 
 def opened(path, fields=(), optional=()):

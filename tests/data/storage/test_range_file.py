@@ -7,7 +7,7 @@ import pytest
 
 from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.storage import files, range_file
-from xgenmm_jax.data.storage.range_file import RangeFile, is_url
+from xgenmm_jax.data.storage.range_file import RangeFile
 
 
 @pytest.fixture
@@ -56,7 +56,3 @@ def test_a_file_that_is_gone_or_cut_is_an_error_of_the_source(path):
     path.unlink()
     with pytest.raises(SourceError, match="no file"):
         RangeFile(str(path))
-
-
-def test_urls_are_told_from_paths():
-    assert is_url("gs://bucket/a.parquet") and is_url("memory://a") and not is_url("/data/a:b/c.parquet")

@@ -169,13 +169,18 @@ def test_of_several_that_start_at_the_same_moment_one_succeeds(tmp_path, start, 
     assert not list(tmp_path.iterdir())
 
 
-def test_without_hard_links_one_of_two_threads_succeeds(tmp_path, monkeypatch):
+@pytest.fixture
+def no_hard_links(monkeypatch):
     """As on a mounted bucket."""
 
     def link(*arguments):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(os, "link", link)
+
+
+def test_without_hard_links_one_of_several_threads_succeeds(tmp_path, no_hard_links):
+    """The folder goes again only where the one that holds it has made it, which the scheduler decides."""
     held, refused = [], []
 
     def acquire():
@@ -193,7 +198,25 @@ def test_without_hard_links_one_of_two_threads_succeeds(tmp_path, monkeypatch):
         thread.join()
     assert len(held) == 1 and len(refused) == 5
     held[0].release()
-    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.glob("run/*"))
+
+
+def test_without_hard_links_a_file_that_was_replaced_before_it_was_written_is_not_held(
+    tmp_path, no_hard_links, monkeypatch, hurried
+):
+    """Two processes held the folder: the one that was slow to write, and the one that found its file empty."""
+    slow, other = RunLock(tmp_path), RunLock(tmp_path)
+    content, calls = run_lock._content, []
+
+    def content_late(holder):
+        calls.append(holder.token)
+        if holder.token == slow._own.token and calls.count(holder.token) == 2:  # into the file, which is there
+            assert other._take_over(b"")
+        return content(holder)
+
+    monkeypatch.setattr(run_lock, "_content", content_late)
+    assert not slow._create()
+    assert parse((tmp_path / LOCK_FILE).read_bytes()).token == other._own.token
 
 
 def test_a_lock_that_somebody_deleted_is_there_again(tmp_path, start, hurried):

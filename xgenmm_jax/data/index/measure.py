@@ -11,7 +11,7 @@ from xgenmm_jax.data.index.shapes import check_sides, shapes_of
 from xgenmm_jax.data.index.sizes import ShardSizes
 from xgenmm_jax.data.readers.base import Reader
 from xgenmm_jax.data.records import Document, Sample
-from xgenmm_jax.data.storage.base import Shard
+from xgenmm_jax.data.storage.base import Shard, SizedShard
 from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.tokenizer import Tokenizer
@@ -47,6 +47,8 @@ def measure_shard(shard: Shard, reader: Reader, measurer: Measurer) -> ShardSize
     counts: list[int] = []
     bad: dict[int, tuple[str, str]] = {}
     dropped = 0
+    if isinstance(shard, SizedShard):
+        shard = shard.without_pixels((*reader.fields, *reader.optional))
     with ThreadPoolExecutor(THREADS, "measure") as pool:
         for start in range(0, len(shard), READ_AHEAD):
             numbers = range(start, min(start + READ_AHEAD, len(shard)))

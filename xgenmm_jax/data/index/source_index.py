@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import logging
-import os
 
 import numpy as np
 
@@ -67,13 +66,13 @@ class SourceIndex:
                 entries.append(entry)
                 if progress is not None:
                     progress(number + 1, len(self.paths))
-        made = self._described(tuple(entries))
-        self._write(manifest_.FILE, manifest_.to_json(made))
-        return made
+        manifest = self._described(tuple(entries))
+        self._write(manifest_.FILE, manifest_.to_json(manifest))
+        return manifest
 
     def _described(self, shards: tuple[ShardEntry, ...]) -> Manifest:
-        places = getattr(self.storage, "PATH_FIELDS", ())
-        return Manifest(manifest_.described(self.storage, places), manifest_.described(self.reader), shards, {})
+        path_fields = getattr(self.storage, "PATH_FIELDS", ())
+        return Manifest(manifest_.described(self.storage, path_fields), manifest_.described(self.reader), shards, {})
 
     def _shards(self) -> Sequence[tuple[str, str]]:
         return list(zip(self.names, self.paths, strict=True))
@@ -111,9 +110,9 @@ class SourceIndex:
                 f"data: '{self.paths[number]}' has {size:,} bytes and had {entry.bytes:,} when it was indexed; copy it "
                 f"again, or index its source again with {COMMAND}."
             )
-        fields = (*self.reader.fields, *self.reader.optional)
+        reader = self.reader
         try:
-            return self.storage.open(self.paths[number], self.located(number), fields)
+            return self.storage.open(self.paths[number], self.located(number), reader.fields, reader.optional)
         except SourceError as error:
             raise SourceError(f"{error} (read by {type(self.reader).__name__})") from error
 
@@ -142,22 +141,22 @@ class SourceIndex:
         data = files.read_whole(file)
         if data is None:
             return None
-        found = sizes.from_bytes(data, file, noted.fingerprint)
-        if found.records != noted.shards[number].records:
-            raise SourceError(f"data: '{file}' has {found.records} records; delete it and index its source again.")
-        return found
+        loaded = sizes.from_bytes(data, file, noted.fingerprint)
+        if loaded.records != noted.shards[number].records:
+            raise SourceError(f"data: '{file}' has {loaded.records} records; delete it and index its source again.")
+        return loaded
 
     def measure(self, number: int, noted: Manifest, measurer: Measurer) -> ShardSizes:
         """Measures a shard and writes its sizes. Restartable: a file is there whole, or not at all."""
         shard = self.open(number, noted.shards[number])
         try:
-            found = measure.measure_shard(shard, self.reader, measurer)
+            loaded = measure.measure_shard(shard, self.reader, measurer)
         finally:
             shard.close()
-        self._write(self._name(number, "sizes"), sizes.to_bytes(found, noted.fingerprint))
-        if found.bad:
-            LOG.warning("data: %s has %d records that cannot be used", self.names[number], len(found.bad))
-        return found
+        self._write(self._name(number, "sizes"), sizes.to_bytes(loaded, noted.fingerprint))
+        if loaded.bad:
+            LOG.warning("data: %s has %d records that cannot be used", self.names[number], len(loaded.bad))
+        return loaded
 
     def measured(self) -> np.ndarray:
         """Which shards have sizes."""
@@ -173,8 +172,8 @@ class SourceIndex:
     def _write(self, name: str, data: bytes) -> None:
         try:
             files.write_whole(self._file(name), data)
-        except OSError as error:
+        except SourceError as error:
             raise SourceError(
-                f"data: the index cannot be written to '{self.folder}' ({os.strerror(error.errno or 0)}); name a "
-                "folder for it with index=."
+                f"{str(error).rstrip('.')}. It belongs to the index of '{self.reader.label}'; name a folder for it "
+                "with index= where the data cannot be written to."
             ) from error

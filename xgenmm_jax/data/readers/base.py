@@ -1,6 +1,6 @@
 """What a reader is: a frozen dataclass that turns one published record into one of the project, without any I/O."""
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from xgenmm_jax.data.errors import RecordError
 from xgenmm_jax.data.records import Record
@@ -49,17 +49,35 @@ class OneChoice:
         return 1
 
 
-def texts_of(raw: Raw, name: str) -> list[str]:
-    """The texts of a field that holds one or a list of them, without blank ones.
+def list_in(raw: Raw, name: str) -> list[Any]:
+    """The list in a field. Raises RecordError where it is missing, or holds anything else."""
+    if name not in raw.fields:
+        there = ", ".join(map(repr, raw.fields)) or "nothing"
+        raise RecordError(raw.key, f"no '{name}'; it has {there}")
+    value = raw.fields[name]
+    if not isinstance(value, list):
+        raise RecordError(raw.key, f"'{name}' is {type(value).__name__}, wanted a list")
+    return value
 
-    Raises RecordError where it is missing, holds anything else, or nothing but blanks.
+
+def texts_in(raw: Raw, name: str) -> list[str]:
+    """The texts of a field that holds one or a list of them, without nulls and blank ones.
+
+    Raises RecordError where it is missing, or holds anything else.
     """
     value = raw.fields.get(name)
+    if value is None and name in raw.fields:
+        return []
     texts = value if isinstance(value, list) else [raw.text(name)]
-    strange = next((one for one in texts if not isinstance(one, str)), None)
+    strange = next((one for one in texts if not isinstance(one, str | None)), None)
     if strange is not None:
         raise RecordError(raw.key, f"'{name}' holds {type(strange).__name__}, wanted texts")
-    written = [one for one in texts if one.strip()]
+    return [one for one in texts if one is not None and one.strip()]
+
+
+def texts_of(raw: Raw, name: str) -> list[str]:
+    """As `texts_in`, of at least one text. Raises RecordError where there is none."""
+    written = texts_in(raw, name)
     if not written:
         raise RecordError(raw.key, f"'{name}' is empty")
     return written

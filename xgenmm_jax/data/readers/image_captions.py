@@ -1,49 +1,58 @@
-"""Images and their captions, one of each a record: tars and Parquet files as img2dataset writes them.
+"""Images and their captions, one image a record: tars and tables of img2dataset, others' tables, TFDS' folders.
 
-Source: docs/reference/data.md#datacomp-1b
+Source: docs/reference/data.md#img2dataset-output, docs/reference/data.md#images-in-tables,
+docs/reference/data.md#builders-of-tensorflow-datasets
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from xgenmm_jax.data.errors import RecordError
-from xgenmm_jax.data.images import image_from_bytes
-from xgenmm_jax.data.readers.base import OneChoice
-from xgenmm_jax.data.records import Caption, LazyImage
+from xgenmm_jax.data.readers.base import texts_in
+from xgenmm_jax.data.readers.images import OneImage
+from xgenmm_jax.data.records import Caption
 from xgenmm_jax.data.storage.base import Raw
 
 
 @dataclass(frozen=True)
-class ImageCaptions(OneChoice):
+class ImageCaptions(OneImage):
     """A `Caption` of the image in one field and the text in another.
 
-    image: fields that may hold the encoded image, the first that is there is read. caption: of a tar's sample "txt",
-    of img2dataset's tables "caption".
+    caption: of a tar's sample "txt", of img2dataset's tables "caption". other_captions: fields with further captions.
+        Each of these fields holds a text or a list of texts; one of all of them is drawn each time the record is, empty
+        ones and nulls left out.
+
+    The paper's sets: `caption_sets.py`. Of tensorflow-datasets, coco_captions is
+    `ImageCaptions(image=("image",), caption="captions/text")`; big_vision's builders have "captions" (coco35l), "texts"
+    (textcaps, nocaps), "summary" (screen2words).
     """
 
-    image: tuple[str, ...] = ("jpg", "png", "webp")
     caption: str = "txt"
+    other_captions: tuple[str, ...] = ()
 
     label: ClassVar[str] = "image_captions"
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return (self.caption,)
+        return (self.caption, *self.other_captions, *self.image_fields)
 
-    @property
-    def optional(self) -> tuple[str, ...]:
-        return self.image
+    def choices(self, raw: Raw) -> int:
+        """Captions of the record; 1 where it has none, which `read` tells."""
+        try:
+            return len(self._texts(raw))
+        except RecordError:
+            return 1
 
     def read(self, raw: Raw, choice: int) -> Caption:
         """Raises RecordError where there is no image or no caption."""
-        text = raw.text(self.caption)
-        if not text.strip():
-            raise RecordError(raw.key, f"'{self.caption}' is empty")
-        return Caption(raw.key, self._image(raw), text)
+        text = self._texts(raw)[choice]
+        return Caption(raw.key, self.image_of(raw), text)
 
-    def _image(self, raw: Raw) -> LazyImage:
-        name = next((name for name in self.image if raw.fields.get(name) is not None), None)
-        if name is None:
-            there = ", ".join(map(repr, raw.fields)) or "nothing"
-            raise RecordError(raw.key, f"no image: wanted one of {', '.join(self.image)}; it has {there}")
-        return image_from_bytes(raw.data(name), raw.key, official=True)
+    def _texts(self, raw: Raw) -> list[str]:
+        """The captions to choose from. Raises RecordError where there is none."""
+        named = (self.caption, *self.other_captions)
+        texts = [text for name in named for text in texts_in(raw, name)]
+        if not texts:
+            empty = " and ".join(f"'{name}'" for name in named)
+            raise RecordError(raw.key, f"{empty} {'is' if len(named) == 1 else 'are'} empty")
+        return texts

@@ -11,16 +11,18 @@ import functools
 import glob
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
 from xgenmm_jax.data import source_paths
 from xgenmm_jax.data.errors import RecordError, SourceError
 from xgenmm_jax.data.images import image_from_bytes
+from xgenmm_jax.data.readers.base import OneChoice
 from xgenmm_jax.data.records import Caption, Conversation, Document, LazyImage, Preference, Record, Role, Turn
 from xgenmm_jax.data.source import Records
 from xgenmm_jax.data.storage import array_record
+from xgenmm_jax.data.storage.base import Raw
 from xgenmm_jax.files import parse_json, without_surrogates
 
 
@@ -105,6 +107,20 @@ def _text(value: Any) -> str:
 
 def _load(blob: bytes, name: str):
     return image_from_bytes(blob, name, official=True).load()
+
+
+@dataclass(frozen=True)
+class ProjectRecords(OneChoice):
+    """What `write_records` writes: records of every kind, with their images."""
+
+    label: ClassVar[str] = "records"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return ("data",)
+
+    def read(self, raw: Raw, choice: int) -> Record:
+        return decode(raw.data("data"), raw.key)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 import ctypes
+import logging
 import multiprocessing
+from multiprocessing.reduction import ForkingPickler
 import os
 import signal
 import sys
 from typing import NamedTuple
 
+from xgenmm_jax import user_files
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.errors import Skip, SourceError
 from xgenmm_jax.data.rows import quarantine
@@ -19,7 +22,10 @@ from xgenmm_jax.data.rows.loading import BuiltRows, RowBuilder, Seen
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.planner import Planner, Rows
 from xgenmm_jax.data.rows.quarantine import SampleIds
-from xgenmm_jax.data.rows.window import Planned, open_sources
+from xgenmm_jax.data.rows.window import Planned, SizedRecords, open_sources
+from xgenmm_jax.user_files import UserFile
+
+LOG = logging.getLogger(__name__)
 
 BUILDING_THREADS = 2
 """Batches that are built at a time where there are no worker processes; each has `threads` that read for it."""
@@ -72,6 +78,9 @@ def batches(
     share = config.batch_rows // host_count
     host_rows = slice(host_index * share, (host_index + 1) * share)
     sources = open_sources(config)
+    for source in sources:
+        if hasattr(source, "shards") and not isinstance(source, SizedRecords):
+            LOG.warning("data: '%s' changes records of an index, so each is read to plan its window too", source.name)
     planner = Planner(config, seed, State(*map(int, state)), sources)
     builders = _Builders(config, seed, sources)
     skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(config.window)
@@ -117,7 +126,8 @@ class _Builders:
         if workers:
             # Not fork: threads, file systems and XLA are not made for it.
             context = multiprocessing.get_context("spawn")
-            start = (config, seed, os.getpid())
+            # As bytes: a worker can make classes of an experiment's file only when it has loaded that.
+            start = (user_files.loaded_for(config), bytes(ForkingPickler.dumps((config, seed))), os.getpid())
             self._pool: Executor = ProcessPoolExecutor(workers, context, _start_worker, start)
             self._build: Callable[[Sequence[Sequence[Planned]]], BuiltRows] = _build_in_worker
         else:
@@ -153,9 +163,12 @@ _WORKER: list[RowBuilder] = []
 """The builder of a worker process."""
 
 
-def _start_worker(config: DataConfig, seed: int, parent: int) -> None:
+def _start_worker(files: tuple[UserFile, ...], pickled: bytes, parent: int) -> None:
+    """files: what the config needs that no import finds. pickled: config and seed, by the process that starts this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the main process's to answer
     _end_with_parent(parent)
+    user_files.load_again(files)
+    config, seed = ForkingPickler.loads(pickled)
     _WORKER.append(RowBuilder(config, seed))
 
 

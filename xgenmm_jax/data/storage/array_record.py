@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import fnmatch
+import functools
 import glob
 import json
 import os
@@ -183,9 +184,14 @@ def _open(path: str) -> tuple[ArrayRecordReader, int]:
 
 
 def open_shards(pattern: str | Path) -> list[BlobReader]:
-    """The files that match a pattern, in sorted order.
+    """The files of `noted_shards`; those that a note holds are opened when they are read, all others now."""
+    return [BlobReader(path, None if noted is None else noted.records) for path, noted in noted_shards(pattern)]
 
-    Where the folder has a note, files are compared with it and opened when they are read; all others are opened now.
+
+def noted_shards(pattern: str | Path) -> list[tuple[str, Noted | None]]:
+    """The files that match a pattern, in sorted order, and what the note of their folder says of each.
+
+    None: the folder has no note.
 
     Raises SourceError where none matches, or one is not whole, missing, not noted or of another size than noted.
     """
@@ -193,7 +199,7 @@ def open_shards(pattern: str | Path) -> list[BlobReader]:
     parent, name_pattern = os.path.split(literal_first(pattern))
     notes = {folder: read_note(folder) for folder in glob.glob(parent or ".") if os.path.isdir(folder)}
     # Files against the note of their folder: each one noted, and of the size that is noted.
-    readers, problems = [], []
+    shards, problems = [], []
     for path in paths:
         if os.path.isdir(path):
             raise SourceError(f"data: '{path}' is a folder; name its files, '{path}/*.array_record'.")
@@ -203,7 +209,7 @@ def open_shards(pattern: str | Path) -> list[BlobReader]:
             problems.append(f"'{path}' is not noted")
         elif noted is not None and (size := os.path.getsize(path)) != noted.bytes:
             problems.append(f"'{path}' has {size:,} bytes for {noted.bytes:,}")
-        readers.append((path, noted))
+        shards.append((path, noted))
     # And the other way round: noted files that the pattern matches must be there.
     for folder, note in notes.items():
         present = {os.path.basename(path) for path in paths if (os.path.dirname(path) or ".") == folder}
@@ -218,7 +224,7 @@ def open_shards(pattern: str | Path) -> list[BlobReader]:
         )
     if not paths:
         raise SourceError(f"data: no file matches '{pattern}'; wanted array_record files by `write_records`.")
-    return [BlobReader(path, None if noted is None else noted.records) for path, noted in readers]
+    return shards
 
 
 def _is_shard(path: str) -> bool:
@@ -243,6 +249,20 @@ def read_note(folder: str | Path) -> dict[str, Noted] | None:
     ):
         raise SourceError(f"data: '{path}' is not a note of shards; {remedy}.")
     return noted
+
+
+def note_of(folder: str | Path) -> dict[str, Noted] | None:
+    """`read_note`, read again where the file has changed; not to be changed."""
+    try:
+        status = os.stat(Path(folder) / NOTE_FILE)
+    except FileNotFoundError:
+        return None
+    return _note_as_of(str(folder), status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@functools.lru_cache(maxsize=16)
+def _note_as_of(folder: str, mtime_ns: int, size: int, inode: int) -> dict[str, Noted] | None:
+    return read_note(folder)
 
 
 def note(path: str | Path, records: int) -> None:

@@ -106,6 +106,18 @@ class Shard(Protocol):
 
 
 @runtime_checkable
+class SizedShard(Shard, Protocol):
+    """A shard that knows the sizes of its images without reading them."""
+
+    def without_pixels(self, fields: tuple[str, ...]) -> Shard:
+        """The same records for measuring: fields that hold an image are a `LazyImage` that cannot be loaded.
+
+        Raises SourceError where it does not know one of the fields.
+        """
+        ...
+
+
+@runtime_checkable
 class Storage(Protocol):
     """A frozen dataclass that names files. PATH_FIELDS of it are the fields that say where they lie."""
 

@@ -1,4 +1,4 @@
-"""Files by path or URL, read by range: what storages stand on."""
+"""Files by path or URL, read by range: what storages stand on. What is said here of a file holds of an object too."""
 
 from collections.abc import Iterator, Sequence
 import contextlib
@@ -9,9 +9,10 @@ from pathlib import Path
 import re
 from typing import BinaryIO
 
-from xgenmm_jax import files as xgenmm_files
+from xgenmm_jax import files as local_files
 from xgenmm_jax.data.errors import SourceError
-from xgenmm_jax.data.source_paths import literal_first
+from xgenmm_jax.data.source_paths import at_home, literal_first
+from xgenmm_jax.data.storage import remote
 
 UNFINISHED = (".part", ".partial")
 """Ends of names of files that are being written, or that a kill left half-written."""
@@ -20,6 +21,12 @@ MOST_RANGE = 100_000
 """The most names that the ranges in braces of one pattern may give."""
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether it is a URL, "gs://bucket/0.tar", and no path."""
+    return _URL.match(str(path)) is not None
 
 
 def matching(pattern: str, ends: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -27,23 +34,29 @@ def matching(pattern: str, ends: tuple[str, ...] = ()) -> tuple[str, ...]:
 
     A name of a range that is not there is an error, since somebody counted on it. ends: names that count, (".tar",).
 
+    Each folder of a bucket is listed once, and the sizes that the listing gives are kept for `size`.
+
     Raises SourceError where no file matches.
     """
-    found: set[str] = set()
+    matches: set[str] = set()
     missing: list[str] = []
-    for one in _expanded(pattern):
-        paths = [path for path in glob.glob(literal_first(one)) if not path.endswith(UNFINISHED)]
-        paths = [path for path in paths if os.path.isfile(path) and (not ends or path.endswith(ends))]
-        found.update(paths)
+    patterns = _expanded(pattern)
+    for one, paths in remote.find(patterns) if is_remote(pattern) else map(_of_folders, patterns):
+        paths = [path for path in paths if not path.endswith(UNFINISHED) and (not ends or path.endswith(ends))]
+        matches.update(paths)
         if not paths and one != pattern:
             missing.append(one)
-    if missing and found:
+    if missing and matches:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise SourceError(f"data: '{missing[0]}'{more} of '{pattern}' is not there; copy it, or name what is there.")
-    if not found:
-        wanted = f" that ends in {' or '.join(ends)}" if ends else ""
-        raise SourceError(f"data: no file matches '{pattern}'; wanted one{wanted}. Check the path.")
-    return tuple(sorted(found))
+    if not matches:
+        ending = f" that ends in {' or '.join(ends)}" if ends else ""
+        raise SourceError(f"data: no file matches '{pattern}'; wanted one{ending}. Check the path.")
+    return tuple(sorted(matches))
+
+
+def _of_folders(pattern: str) -> tuple[str, list[str]]:
+    return pattern, [path for path in glob.glob(literal_first(pattern)) if os.path.isfile(path)]
 
 
 def _expanded(pattern: str) -> Iterator[str]:
@@ -63,12 +76,20 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 def size(path: str) -> int:
     """Bytes of a file. Raises SourceError where it is gone."""
+    if is_remote(path):
+        return remote.size(path)
     with _of_source(path):
         return os.path.getsize(path)
 
 
 def read(path: str, offset: int, length: int) -> bytes:
-    """A range of a file. Raises SourceError where the file is gone, or ends before it."""
+    """A range of a file.
+
+    Raises SourceError where the file is gone or ends before it, or a bucket does not answer; ValueError where this
+    range alone cannot be read.
+    """
+    if is_remote(path):
+        return remote.read(path, offset, length)
     with _of_source(path), open(path, "rb", buffering=0) as file:
         data = os.pread(file.fileno(), length, offset)
         while data and len(data) < length and (more := os.pread(file.fileno(), length - len(data), offset + len(data))):
@@ -81,11 +102,64 @@ def read(path: str, offset: int, length: int) -> bytes:
 
 @contextlib.contextmanager
 def stream(path: str) -> Iterator[BinaryIO]:
-    """A file for reading from its beginning on. Raises SourceError where it is gone."""
+    """A file for reading from its beginning on, without going back. Raises SourceError where it is gone."""
+    if is_remote(path):
+        with remote.stream(path) as file:
+            yield file
+        return
     with _of_source(path):
         file = open(path, "rb")  # noqa: SIM115
     with file:
         yield file
+
+
+def read_whole(path: str) -> bytes | None:
+    """A file; None where there is none. Raises SourceError where it cannot be read."""
+    if is_remote(path):
+        return remote.read_whole(path)
+    try:
+        return at_home(path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise SourceError(f"data: '{path}' cannot be read ({error.strerror or error}); check the path.") from error
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """A file that a reader or a kill never meets half of; folders on its way are made.
+
+    Raises SourceError where it cannot be written.
+    """
+    if is_remote(path):
+        remote.write_whole(path, data)
+        return
+    try:
+        local = at_home(path)
+        local.parent.mkdir(parents=True, exist_ok=True)
+        local_files.write_whole(local, data)
+    except OSError as error:
+        raise SourceError(
+            f"data: '{path}' cannot be written ({error.strerror or error}); check the path and the disk."
+        ) from error
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or a folder. Raises SourceError where a bucket does not answer."""
+    return remote.exists(path) if is_remote(path) else at_home(path).exists()
+
+
+def delete_unfinished(folder: str) -> None:
+    """Deletes what killed processes of this machine have left of `write_whole` in a folder; a bucket has nothing so."""
+    if not is_remote(folder):
+        local_files.delete_unfinished(at_home(folder))
+
+
+def names_in(folder: str) -> set[str]:
+    """Names of the files in a folder; none where it is not there. Raises SourceError where it cannot be listed."""
+    if is_remote(folder):
+        return remote.names_in(folder)
+    with _of_source(folder):
+        return set(os.listdir(at_home(folder))) if at_home(folder).is_dir() else set()
 
 
 @contextlib.contextmanager
@@ -103,39 +177,32 @@ def _of_source(path: str) -> Iterator[None]:
 
 def base_name(path: str) -> str:
     """The name of a file without its folder, of a path or a URL."""
-    return Path(path).name
-
-
-def write_whole(path: str, data: bytes) -> None:
-    """Writes a file that appears whole; its folder is made."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    xgenmm_files.write_whole(Path(path), data)
-
-
-def delete_unfinished(folder: str) -> None:
-    """Deletes what killed processes of this machine have left of `write_whole` in a folder."""
-    xgenmm_files.delete_unfinished(Path(folder))
-
-
-def read_whole(path: str) -> bytes | None:
-    """A small file; None where there is none."""
-    with _of_source(path):
-        try:
-            return Path(path).read_bytes()
-        except FileNotFoundError:
-            return None
-
-
-def names_in(folder: str) -> set[str]:
-    """Names of what lies in a folder; none where it is not there."""
-    with _of_source(folder):
-        return set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def join(folder: str, name: str) -> str:
-    return os.path.join(folder, name)
+    """A file of a folder."""
+    return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else os.path.join(folder, name)
+
+
+def parent(path: str) -> str:
+    """The folder of a file: "gs://bucket/a" of "gs://bucket/a/0.tar"; "." of "0.tar"."""
+    return remote.parent(path) if is_remote(path) else os.path.dirname(path) or "."
 
 
 def common_parent(paths: Sequence[str]) -> str:
-    """The folder that all files lie below."""
-    return os.path.commonpath([os.path.dirname(path) or "." for path in paths])
+    """The innermost folder that holds all of the files.
+
+    Raises ValueError where none does: files of two buckets, or of a bucket and a disk, or no file.
+    """
+    folders = [parent(path) for path in paths]
+    starts = {match.group() if (match := _URL.match(folder)) else "" for folder in folders}
+    if len(starts) != 1:
+        raise ValueError(f"data: {len(paths)} files of {len(starts)} places have no folder in common; name one place.")
+    [start] = starts
+    if not start:
+        return os.path.commonpath(folders) or "."
+    shared = os.path.commonprefix([folder.removeprefix(start).split("/") for folder in folders])
+    if not shared or not shared[0]:
+        raise ValueError(f"data: '{paths[0]}' and '{paths[-1]}' have no folder in common; wanted one bucket.")
+    return start + "/".join(shared)

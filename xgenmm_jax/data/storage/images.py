@@ -13,7 +13,6 @@ from xgenmm_jax.data.images import image_from_bytes, open_image
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.data.storage import files
 from xgenmm_jax.data.storage.base import no_images
-from xgenmm_jax.data.storage.range_file import is_url
 
 MOST_IMAGE_BYTES = 256 << 20
 """A longer file of a folder with a URL is refused, since it is read whole."""
@@ -29,7 +28,7 @@ def opener(folder: str | None) -> Callable[[str], LazyImage]:
     """`Raw.image` of a storage whose images lie in a folder. Raises SourceError where there is no such folder."""
     if folder is None:
         return no_images
-    if not is_url(folder) and not source_paths.at_home(folder).is_dir():
+    if not files.is_remote(folder) and not source_paths.at_home(folder).is_dir():
         raise SourceError(f"data: no folder '{folder}', which was to hold the images of records; check the path.")
     return ImageFolder(folder).open
 
@@ -62,12 +61,12 @@ class ImageFolder:
         )
 
     def _has(self, name: str) -> bool:
-        if not is_url(self.folder):
+        if not files.is_remote(self.folder):
             return source_paths.inside(source_paths.at_home(self.folder), name).is_file()
         return _size_if_there(_below(self.folder, name)) is not None
 
     def _open(self, name: str) -> LazyImage:
-        if not is_url(self.folder):
+        if not files.is_remote(self.folder):
             return open_image(source_paths.inside(source_paths.at_home(self.folder), name), official=True)
         url = _below(self.folder, name)
         length = _size_if_there(url)
@@ -84,7 +83,7 @@ def _below(folder: str, name: str) -> str:
     """The URL of a file below a folder's. Raises ValueError where the name leads out of it."""
     # A web server takes %2e%2e for "..".
     paths = [posixpath.normpath(one) for one in (name, unquote(name))]
-    if is_url(name) or any(path.startswith(("/", "../")) or path == ".." for path in paths):
+    if files.is_remote(name) or any(path.startswith(("/", "../")) or path == ".." for path in paths):
         raise ValueError(f"'{name[:300]}' lies outside of '{folder}'; move it inside and write its place there.")
     if len(name.encode()) > MOST_NAME_BYTES:
         raise ValueError(f"image: the name '{name[:100]}...' has more than {MOST_NAME_BYTES:,} bytes; shorten it.")

@@ -20,7 +20,7 @@ from xgenmm_jax.data.errors import RecordError, SourceError
 from xgenmm_jax.data.image_files import in_words
 from xgenmm_jax.data.storage import files, images
 from xgenmm_jax.data.storage.base import Located, Raw
-from xgenmm_jax.data.storage.range_file import RangeFile, is_url
+from xgenmm_jax.data.storage.range_file import RangeFile
 from xgenmm_jax.data.storage.shared_cache import SharedCache
 
 LOG = logging.getLogger(__name__)
@@ -203,7 +203,7 @@ def _extension(field: pa.Field) -> str | None:
 
 def _version(path: str) -> tuple[int, ...]:
     """By which a file that was replaced by another is told from it."""
-    if is_url(path):
+    if files.is_remote(path):
         return (files.size(path),)
     with _of_shard(path):
         status = os.stat(path)
@@ -217,7 +217,7 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
     with contextlib.ExitStack() as closing:
         with _of_shard(path):
             # Not memory-mapped: a mapped file that is cut while it is read kills the process.
-            native = pa.PythonFile(RangeFile(path), mode="r") if is_url(path) else pa.OSFile(path)
+            native = pa.PythonFile(RangeFile(path), mode="r") if files.is_remote(path) else pa.OSFile(path)
             closing.enter_context(native)
             # JSON and UUID of Parquet itself are text and bytes, not Arrow's extension types.
             file = pq.ParquetFile(native, page_checksum_verification=True, arrow_extensions_enabled=False)

@@ -8,11 +8,6 @@ READ_AHEAD = 1 << 20
 """Bytes that a smaller read fetches: headers of pages and ends of footers are read in small steps."""
 
 
-def is_url(path: str) -> bool:
-    """Whether a path is a URL, "gs://bucket/0.parquet"."""
-    return "://" in path
-
-
 class RangeFile(io.RawIOBase):
     """A file for reading at any place, not from two threads at once. Raises SourceError where it is gone or cut."""
 

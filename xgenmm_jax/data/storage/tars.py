@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from xgenmm_jax.data.errors import RecordError, SourceError
-from xgenmm_jax.data.storage import files
+from xgenmm_jax.data.storage import files, tar_tables
 from xgenmm_jax.data.storage.base import Located, Raw, Refused
 
 SUFFIXES = (
@@ -27,9 +27,13 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class Tars:
-    """Tars that match a pattern, "data/{0000..0999}.tar"; a sample's fields are its members' bytes by suffix."""
+    """Tars that match a pattern, "data/{0000..0999}.tar"; a sample's fields are its members' bytes by suffix.
+
+    table: img2dataset's table lies beside each tar, and sizes of images are taken from it (`tar_tables.py`).
+    """
 
     pattern: str
+    table: bool = False
 
     PATH_FIELDS: ClassVar[tuple[str, ...]] = ("pattern",)
 
@@ -40,17 +44,21 @@ class Tars:
         return files.size(shard)
 
     def locate(self, shard: str) -> Located:
-        """Raises SourceError where the tar is cut off, or is none."""
-        offsets, sizes, refused = [], [], []
+        """Raises SourceError where the tar is cut off, or is none, or its table is of another tar."""
+        offsets, sizes, refused, keys = [], [], [], []
         with files.stream(shard) as file:
             for sample in _samples(file, shard, refused):
                 offsets.append(sample.offset)
                 sizes.append(sample.size)
+                keys.append(sample.key)
         arrays = {"offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
+        if self.table:
+            arrays["key"] = tar_tables.hashes(keys)
+            tar_tables.check(tar_tables.read(shard), shard, arrays["key"])
         return Located(len(offsets), arrays, tuple(refused))
 
     def open(self, shard: str, located: Located, fields: tuple[str, ...], optional: tuple[str, ...] = ()) -> "TarShard":
-        return TarShard(shard, located)
+        return (TabledTarShard if self.table else TarShard)(shard, located)
 
 
 class TarShard:
@@ -63,10 +71,15 @@ class TarShard:
         return self._located.records
 
     def read(self, index: int) -> Raw:
-        """Raises RecordError where other members stand there than when the tar was walked."""
+        """Raises RecordError where the range is unreadable, or has other members than when the tar was walked."""
         name = f"{files.base_name(self._path)}[{index}]"
         offset, size = (int(self._located.arrays[field][index]) for field in ("offset", "size"))
-        data = files.read(self._path, offset, size)
+        try:
+            data = files.read(self._path, offset, size)
+        except SourceError:
+            raise
+        except ValueError as error:
+            raise RecordError(name, error) from error
         try:
             [sample] = _samples(io.BytesIO(data), name, [], is_part=True)
         except (ValueError, tarfile.TarError) as error:
@@ -75,6 +88,23 @@ class TarShard:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+class TabledTarShard(TarShard):
+    """Samples of one tar that has img2dataset's table beside it."""
+
+    def without_pixels(self, fields: tuple[str, ...]) -> tar_tables.TableShard:
+        """Of the tar the first sample alone is read, for its members' suffixes."""
+        table = tar_tables.read(self._path)
+        keys = self._located.arrays.get("key")
+        if keys is None:  # walked before its source had table=True
+            keys = Tars(self._path, table=True).locate(self._path).arrays["key"]
+        tar_tables.check(table, self._path, keys)
+        try:
+            members = tuple(self.read(0).fields) if len(self) else ()
+        except RecordError as error:
+            raise SourceError(str(error)) from error
+        return tar_tables.TableShard(table, self._path, members, fields)
 
 
 class _Sample(NamedTuple):

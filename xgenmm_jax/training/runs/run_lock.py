@@ -51,6 +51,8 @@ class Holder(NamedTuple):
 class RunLock:
     """Held while it is entered, or from `acquire` to `release`. Makes its folder, which goes again if it stays empty.
 
+    Of several that start at the same moment in a new folder, one may make it and another hold it: then it stays.
+
     A process that is killed leaves the file and blocks nobody: the next one on its machine takes over at once, one on
     another machine after SILENT_S. Of several that start at the same moment one succeeds.
 
@@ -157,6 +159,8 @@ class RunLock:
             except OSError:  # no hard links here: a reader may meet the empty file, and looks twice at it
                 with self._path.open("xb") as file:
                     file.write(_content(self._own))
+                # Where writing took longer than SILENT_S, another one may have replaced the empty file.
+                return _token(self._read()) == self._own.token
         except (FileExistsError, FileNotFoundError):  # another one was first, or took its empty folder away
             return False
         finally:
