@@ -12,7 +12,7 @@ import pytest
 import xgenmm_jax
 from xgenmm_jax import paths
 from xgenmm_jax.cli import main as cli
-from xgenmm_jax.cli.train import take_option
+from xgenmm_jax.cli.options import take_option
 from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.training.config import Initialize
 

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sharded_data import captions, data, small_tokenizer
 from tar_files import caption_tar, jpeg, write_tar
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.errors import BAD_IMAGE, NOT_AS_INDEXED, UNREADABLE, SourceError
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
 from xgenmm_jax.data.rows import loader
-from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.loader import HostBatch
-from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.tars import Tars, TarShard
@@ -28,9 +27,7 @@ SHARDS, RECORDS = 5, 12
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("tokenizer") / "small.model"
-    train_tokenizer(["a red circle and the blue square"] * 9, path, pieces=400)
-    return str(path)
+    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture
@@ -38,22 +35,6 @@ def folder(tmp_path) -> Path:
     for shard in range(SHARDS):
         caption_tar(tmp_path / "tars" / f"{shard:04}.tar", RECORDS, seed=shard)
     return tmp_path / "tars"
-
-
-def data(words: str, *sources: ShardedSource, **options) -> DataConfig:
-    settings = {"batch_rows": 4, "window": 24, "loader": LoaderConfig(threads=2, ahead=2)} | options
-    return DataConfig(
-        mixture=tuple((source, 1.0) for source in sources),
-        tokenizer=words,
-        row=settings.pop("row", RowConfig(length=100, crops=10, images=6, vision_tokens=4, too_long="drop")),
-        anyres=AnyRes(grids=((2, 2),), view_px=32, view_cells=4, single_view_up_to_px=32),
-        chat=ChatStyle(system=None),
-        **settings,
-    )
-
-
-def captions(folder: Path, **options) -> ShardedSource:
-    return ShardedSource(Tars(f"{folder}/*.tar"), ImageCaptions(), **options)
 
 
 def take(config: DataConfig, count: int = 6, state=(0, 0)) -> list[HostBatch]:

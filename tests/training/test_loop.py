@@ -1,5 +1,6 @@
 """The loop from outside: killed, resumed, poisoned, misused."""
 
+import contextlib
 import dataclasses
 import json
 import signal
@@ -9,15 +10,22 @@ import weakref
 import jax
 import numpy as np
 import pytest
+import real_rows
+import sharded_data
+from tar_files import caption_tar
 import toy_run
 
 from xgenmm_jax.cli import main as cli
+from xgenmm_jax.data.errors import SourceError
+from xgenmm_jax.data.index.indexing import index_experiment
+from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.training import device_memory, loop, setup
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.hosts.watchdog import Watchdog
 from xgenmm_jax.training.loop import NonFiniteLossError, train
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, newest
+from xgenmm_jax.training.sharding import make_mesh
 
 
 @pytest.fixture(autouse=True)
@@ -275,3 +283,18 @@ def test_the_first_batch_does_not_stay_in_memory():
     del first
     assert next(batches)[0] is gone()
     assert next(batches)[0] is second and gone() is None
+
+
+def test_of_several_hosts_none_measures(tmp_path, monkeypatch):
+    """Each would walk and measure the same shards; the first step says what to run before it."""
+    caption_tar(tmp_path / "tars" / "0000.tar", 12)
+    words, source = sharded_data.small_tokenizer(tmp_path), sharded_data.captions(tmp_path / "tars")
+    data = sharded_data.data(words, source, batch_rows=8)
+    config = real_rows.config("run", data, 2)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with contextlib.ExitStack() as stack, pytest.raises(SourceError, match="`xgenmm data index EXPERIMENT`"):
+        loop._open(config, make_mesh(config.mesh), State(), stack)
+    assert not (tmp_path / "tars" / ".index").exists()
+    index_experiment(data, config.seed, config.steps)
+    with contextlib.ExitStack() as stack:
+        assert next(loop._open(config, make_mesh(config.mesh), State(), stack))[0].ids.size

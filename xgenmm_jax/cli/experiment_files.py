@@ -36,7 +36,7 @@ def load_experiment(path: Path, at: str | None = None) -> TrainConfig:
         raise ValueError(f"experiment: '{path}' has no function {name}(); {remedy}.")
     function = getattr(module, name)
     stages = {} if at is None else _stages_at(function, at)
-    with _naming_the_line(path):
+    with naming_the_line(path):
         config = function(**stages)
     if not isinstance(config, TrainConfig):
         raise ValueError(f"experiment: {name}() of '{path}' returns a {type(config).__name__}, wanted a TrainConfig.")
@@ -104,13 +104,13 @@ def import_experiment(path: Path) -> ModuleType:
         raise ValueError(f"experiment: '{given}' is no Python file; give one whose name ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    with _naming_the_line(path):
+    with naming_the_line(path):
         spec.loader.exec_module(module)
     return module
 
 
 @contextlib.contextmanager
-def _naming_the_line(path: Path) -> Iterator[None]:
+def naming_the_line(path: Path) -> Iterator[None]:
     """What an experiment, or a neighbour that it imports, raises becomes a ValueError with its file and line."""
     try:
         yield

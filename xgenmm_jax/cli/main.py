@@ -25,6 +25,11 @@ COMMANDS = {
         "xgenmm convert DIR_OR_FILE runs/imported",
         "xgenmm convert runs/imported DIR --to xgenmm",
     ),
+    "data": (
+        "look at data, index them for a run",
+        "xgenmm data check 'tars:data/{0000..0999}.tar' --reader image_captions",
+        "xgenmm data index experiments/stage1.py",
+    ),
     "plan": (
         "does a run fit a TPU slice, how fast can it be",
         "xgenmm plan experiments/stage1.py --topology v5e:16x16",

@@ -178,6 +178,28 @@ def _contents(box: str) -> list[str]:
     return lines[1:] if lines and set(lines[0]) <= set("-") else lines
 
 
+def take_option(argv: list[str], name: str) -> tuple[list[str], str | None]:
+    """The arguments without `name VALUE` or `name=VALUE`, and the value.
+
+    Raises ValueError where it is missing, as when it is an unset variable of the shell, or there twice.
+    """
+    rest, values, words = [], [], iter(argv)
+    for word in words:
+        if word.startswith(f"{name}="):
+            values.append(word.removeprefix(f"{name}="))
+        elif word == name:
+            value = next(words, None)
+            if value is None or value.startswith("--"):
+                behind = "" if value is None else f", but the option {value}"
+                raise ValueError(f"{name}: got no value{behind}; give one after it ({name}=VALUE takes any).")
+            values.append(value)
+        else:
+            rest.append(word)
+    if len(values) > 1:
+        raise ValueError(f"{name}: got {' and '.join(map(repr, values))}; give one.")
+    return rest, values[0] if values else None
+
+
 def refuse_file(folder: Path) -> None:
     """Raises ValueError where the folder that --workdir names, or one that it lies in, is a file."""
     file = next((path for path in (folder, *folder.parents) if path.exists()), None)

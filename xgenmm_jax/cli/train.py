@@ -11,7 +11,7 @@ import tyro
 
 from xgenmm_jax.cli import errors, train_help
 from xgenmm_jax.cli.experiment_files import load_experiment
-from xgenmm_jax.cli.options import parse_overrides, refuse_file
+from xgenmm_jax.cli.options import parse_overrides, refuse_file, take_option
 from xgenmm_jax.paths import run_path, user_path
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.hosts import distributed
@@ -85,28 +85,6 @@ def main(argv: Sequence[str]) -> int:
         print(f"xgenmm train: saved step {result.step} in '{folder}'; the same command continues.", file=sys.stderr)
         return 128 + result.signal
     return 0
-
-
-def take_option(argv: list[str], name: str) -> tuple[list[str], str | None]:
-    """The arguments without `name VALUE` or `name=VALUE`, and the value.
-
-    Raises ValueError where it is missing, as when it is an unset variable of the shell, or there twice.
-    """
-    rest, values, words = [], [], iter(argv)
-    for word in words:
-        if word.startswith(f"{name}="):
-            values.append(word.removeprefix(f"{name}="))
-        elif word == name:
-            value = next(words, None)
-            if value is None or value.startswith("--"):
-                behind = "" if value is None else f", but the option {value}"
-                raise ValueError(f"{name}: got no value{behind}; give one after it ({name}=VALUE takes any).")
-            values.append(value)
-        else:
-            rest.append(word)
-    if len(values) > 1:
-        raise ValueError(f"{name}: got {' and '.join(map(repr, values))}; give one.")
-    return rest, values[0] if values else None
 
 
 def take_hosts(argv: list[str]) -> tuple[list[str], Distributed]:

@@ -9,7 +9,7 @@ import threading
 from jaxtyping import Int64
 import numpy as np
 
-from xgenmm_jax.data.errors import RecordError, Skip
+from xgenmm_jax.data.errors import RecordError, Skip, SourceError
 from xgenmm_jax.data.index import shapes as shapes_
 from xgenmm_jax.data.index import sizes as sizes_
 from xgenmm_jax.data.index.manifest import Manifest
@@ -22,6 +22,7 @@ from xgenmm_jax.data.records import Record
 from xgenmm_jax.data.rows.order import Shards
 from xgenmm_jax.data.storage.base import Shard, Storage
 
+MEASURE_BEFORE = "of several hosts none measures, so run `xgenmm data index EXPERIMENT` on one machine first"
 MOST_OPEN_SHARDS = 64
 """Shards of a source that a process holds open."""
 MOST_SIZES_BYTES = 256 * 2**20
@@ -61,14 +62,19 @@ class ShardedSource:
         """Its index, which may be empty. Raises SourceError where the storage has no shard."""
         return SourceIndex(self.storage, self.reader, self.label, self.index)
 
-    def open(self) -> "ShardedRecords":
+    def open(self, may_measure: bool = True) -> "ShardedRecords":
         """Reads the manifest, or walks the shards and writes it where there is none.
 
-        Raises SourceError where the manifest is of other data, or a shard cannot be read.
+        may_measure: whether the index may be written. False with several hosts, which would all do the same work.
+
+        Raises SourceError where the manifest is of other data, a shard cannot be read, or the index lacks something
+        that may not be written.
         """
         index = self.source_index()
-        manifest = index.manifest() or index.make_manifest()
-        return ShardedRecords(self, index, manifest)
+        manifest = index.manifest()
+        if manifest is None and not may_measure:
+            raise SourceError(f"data: {self.label} has no index in '{index.folder}'; {MEASURE_BEFORE}.")
+        return ShardedRecords(self, index, manifest or index.make_manifest(), may_measure)
 
     def files(self) -> list[Path]:
         """None: the manifest says what the records are, see `ShardedRecords.identity`."""
@@ -81,7 +87,8 @@ class ShardedRecords:
     held_out shards count too, so that a record's number does not depend on them.
     """
 
-    def __init__(self, source: ShardedSource, index: SourceIndex, manifest: Manifest):
+    def __init__(self, source: ShardedSource, index: SourceIndex, manifest: Manifest, may_measure: bool = True):
+        self._may_measure = may_measure
         self.name, self._source, self._index, self._manifest = source.label, source, index, manifest
         self.ends = np.cumsum([shard.records for shard in manifest.shards], dtype=np.int64)
         held_out = np.arange(len(self.ends)) >= len(self.ends) - source.held_out_shards
@@ -133,8 +140,8 @@ class ShardedRecords:
         """The shapes of these records without reading one, and why those that are BAD are.
 
         rng_of: the generator of the draw at a place in `records`, the one that `record` gets.
-        Shards that have no sizes yet are measured. Raises SourceError where that fails, or the sizes are of another
-        tokenizer.
+        Shards that have no sizes yet are measured. Raises SourceError where that fails, or may not be done, or the
+        sizes are of another tokenizer.
         """
         shards = np.searchsorted(self.ends, records, side="right")
         parts, places, skips = [], [], []
@@ -159,14 +166,31 @@ class ShardedRecords:
         with self._sizes_lock:
             if self._noted is None:
                 self._index.check_measurer(self._manifest, measurer)
-                self._noted = self._index.start_measuring(self._manifest, measurer)
+                is_noted = bool(self._manifest.measured_by) or not self._may_measure
+                self._noted = self._manifest if is_noted else self._index.start_measuring(self._manifest, measurer)
             if number not in self._sizes:
                 found = self._index.sizes(number, self._noted)
+                if found is None and not self._may_measure:
+                    raise SourceError(self._lacking([number]))
                 self._sizes[number] = found or self._index.measure(number, self._noted, measurer)
                 while sum(map(sizes_.nbytes, self._sizes.values())) > MOST_SIZES_BYTES and len(self._sizes) > 1:
                     self._sizes.popitem(last=False)
             self._sizes.move_to_end(number)
             return self._sizes[number]
+
+    def check_measured(self, shards: Int64[np.ndarray, " n"], measurer: Measurer) -> None:
+        """Raises SourceError where one of these shards has no sizes, or all have those of another tokenizer."""
+        self._index.check_measurer(self._manifest, measurer)
+        missing = shards[~self._index.measured()[shards]].tolist()
+        if missing:
+            raise SourceError(self._lacking(missing))
+
+    def _lacking(self, shards: list[int]) -> str:
+        more = f" and {len(shards) - 1:,} more shards" if len(shards) > 1 else ""
+        return (
+            f"data: the index of {self.name} in '{self._index.folder}' lacks the sizes of "
+            f"'{self._index.names[shards[0]]}'{more}; {MEASURE_BEFORE}."
+        )
 
     def _shard(self, number: int) -> Shard:
         with self._shards_lock:

@@ -59,6 +59,13 @@ class Mapped:
         return self.source.files()
 
 
+def without_changes(source: Source) -> Source:
+    """The source under every `Mapped`."""
+    while isinstance(source, Mapped):
+        source = source.source
+    return source
+
+
 class _MappedRecords:
     def __init__(self, records: Records, change: Callable[[Record], Record]):
         self.name = f"{records.name}/{getattr(change, 'label', type(change).__name__)}"

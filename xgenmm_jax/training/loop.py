@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jax
 
+from xgenmm_jax.data.index.indexing import check_ready
+from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.training import device_memory
 from xgenmm_jax.training.config import TrainConfig
@@ -161,6 +163,9 @@ def _open(
     Raises ValueError where the data give no batch, or one that the mesh does not take.
     """
     host, hosts = host_share(mesh)
+    if jax.process_count() > 1 and isinstance(config.data, DataConfig):
+        # Of several hosts none makes an index: they would do the same work at the same time.
+        check_ready(config.data, config.seed, config.steps)
     opened = config.objective.batches(config.model, config.data, config.seed, state, host, hosts)
     batches = stack.enter_context(contextlib.closing(opened))
     first = next(batches)

@@ -52,6 +52,9 @@ def test_files_and_objects_are_read_alike(folder):
         assert file.read(10) == data[:10] and file.read() == data[10:]
     files.write_whole(path, b"other")
     assert files.read_whole(path) == b"other" and files.size(path) == 5
+    files.remove(path)
+    files.remove(path)
+    assert files.read_whole(path) is None and files.names_in(files.parent(path)) == set()
 
 
 def test_what_is_gone_or_ends_early_is_an_error_of_the_source(folder):

@@ -1,9 +1,10 @@
 """The index of one source: its manifest, where records lie in its shards, and the sizes of those that were reached."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import logging
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +24,6 @@ FOLDER = ".index"
 COMMAND = "`xgenmm data index`, with the source or the experiment"
 THREADS = 16
 
-Progress = Callable[[int, int], None]
-"""Told how many of how many shards are done."""
-
 
 class SourceIndex:
     """What is known of a source's shards; what is not there yet is made and written where it is first asked for.
@@ -44,30 +42,70 @@ class SourceIndex:
 
     def manifest(self) -> Manifest | None:
         """As it was written; None where there is none. Raises SourceError where it is of other data or options."""
-        data = files.read_whole(self._file(manifest_.FILE))
-        if data is None:
+        written = self._written()
+        if written is None:
             return None
-        written = manifest_.from_json(data, self._file(manifest_.FILE), f"make it again with {COMMAND}")
-        shards = tuple(ShardEntry(name, 0, self.storage.size(path), {}) for name, path in self._shards())
-        now = self._described(shards)
-        if text := manifest_.difference(written, now):
+        if text := manifest_.difference(written, self._as_it_is()):
             raise SourceError(
                 f"data: the index in '{self.folder}' is not of this source: {text}. Put it back, or make the index "
                 f"again with {COMMAND}; name another folder for it (index=) where both are used."
             )
         return written
 
-    def make_manifest(self, progress: Progress | None = None) -> Manifest:
+    def make_manifest(self) -> Manifest:
         """Walks every shard that was not walked before, in threads, and writes the manifest."""
         with ThreadPoolExecutor(THREADS, "locate") as pool:
-            entries = []
-            for number, entry in enumerate(pool.map(self._entry, range(len(self.paths)))):
-                entries.append(entry)
-                if progress is not None:
-                    progress(number + 1, len(self.paths))
-        made = self._described(tuple(entries))
+            return self.write_manifest(pool.map(self.entry, range(len(self.paths))))
+
+    def write_manifest(self, entries: Iterable[ShardEntry], measured_by: Mapping[str, Any] | None = None) -> Manifest:
+        """Writes the manifest of all shards, given in their order."""
+        made = dataclasses.replace(self._described(tuple(entries)), measured_by=dict(measured_by or {}))
         self._write(manifest_.FILE, manifest_.to_json(made))
         return made
+
+    def delete_outdated(self, measured_by: Mapping[str, Any] | None, again: bool = False) -> str | None:
+        """Deletes what is not of this source, its reader and what measures it; gives what differed, None if nothing.
+
+        The manifest itself stays until another one is written over it, so what a kill leaves is outdated as before.
+        again: everything is, though nothing differs. measured_by: None where nothing is to be measured.
+        """
+        there = files.names_in(self.folder)
+        now, written, why = self._as_it_is(), None, None
+        try:
+            written = self._written()
+        except SourceError as error:
+            why = str(error)
+        if again:
+            why = "as was asked for"
+        elif why is None and written is None and any(name.endswith(".sizes.npz") for name in there):
+            why = "it has sizes and no manifest that says of what"
+        if why is not None or written is None or written.storage != now.storage:
+            kinds, of_shards = ("located", "sizes"), set(self.names)
+            why = why or (None if written is None else manifest_.difference(written, now))
+        else:
+            why = manifest_.difference(written, now)
+            by = None if measured_by is None else manifest_.differing_measure(written.measured_by, measured_by)
+            before = {shard.name: shard.bytes for shard in written.shards}
+            # Sizes of other shards stay, unless all of them are outdated.
+            changed = {shard.name for shard in now.shards if before.get(shard.name) != shard.bytes}
+            gone = before.keys() - set(self.names)
+            is_all = written.reader != now.reader or by is not None
+            kinds, of_shards = ("sizes",), set(self.names) | gone if is_all else changed | gone
+            why = why or by
+        if why is not None:
+            for name in sorted({self._name(shard, kind) for shard in of_shards for kind in kinds} & there):
+                files.remove(self._file(name))
+        return why
+
+    def _written(self) -> Manifest | None:
+        data = files.read_whole(self._file(manifest_.FILE))
+        if data is None:
+            return None
+        return manifest_.from_json(data, self._file(manifest_.FILE), f"make it again with {COMMAND}")
+
+    def _as_it_is(self) -> Manifest:
+        """The manifest of the files as they are now, without numbers of records."""
+        return self._described(tuple(ShardEntry(name, 0, self.storage.size(path), {}) for name, path in self._shards()))
 
     def _described(self, shards: tuple[ShardEntry, ...]) -> Manifest:
         places = getattr(self.storage, "PATH_FIELDS", ())
@@ -76,7 +114,8 @@ class SourceIndex:
     def _shards(self) -> Sequence[tuple[str, str]]:
         return list(zip(self.names, self.paths, strict=True))
 
-    def _entry(self, number: int) -> ShardEntry:
+    def entry(self, number: int) -> ShardEntry:
+        """What the manifest says of a shard, which is walked where it was not before."""
         located = self.located(number)
         refused: dict[str, int] = {}
         for one in located.refused:
@@ -87,7 +126,7 @@ class SourceIndex:
 
     def located(self, number: int) -> Located:
         """Where the records of a shard lie, from the index, or by a walk through the shard."""
-        path, file = self.paths[number], self._file(self._name(number, "located"))
+        path, file = self.paths[number], self._file(self._name(self.names[number], "located"))
         size, data = self.storage.size(path), files.read_whole(file)
         if data is not None:
             arrays, rest = sizes.arrays_from_bytes(data, file)
@@ -96,7 +135,7 @@ class SourceIndex:
         located = self.storage.locate(path)
         if located.arrays or located.refused:
             rest = {"bytes": size, "records": located.records, "refused": [list(one) for one in located.refused]}
-            self._write(self._name(number, "located"), sizes.arrays_to_bytes(located.arrays, rest))
+            self._write(self._name(self.names[number], "located"), sizes.arrays_to_bytes(located.arrays, rest))
         return located
 
     def open(self, number: int, entry: ShardEntry) -> Shard:
@@ -135,7 +174,7 @@ class SourceIndex:
 
     def sizes(self, number: int, noted: Manifest) -> ShardSizes | None:
         """The sizes of a shard; None where it was not measured yet."""
-        file = self._file(self._name(number, "sizes"))
+        file = self._file(self._name(self.names[number], "sizes"))
         data = files.read_whole(file)
         if data is None:
             return None
@@ -151,7 +190,7 @@ class SourceIndex:
             found = measure.measure_shard(shard, self.reader, measurer)
         finally:
             shard.close()
-        self._write(self._name(number, "sizes"), sizes.to_bytes(found, noted.fingerprint))
+        self._write(self._name(self.names[number], "sizes"), sizes.to_bytes(found, noted.fingerprint))
         if found.bad:
             LOG.warning("data: %s has %d records that cannot be used", self.names[number], len(found.bad))
         return found
@@ -159,10 +198,10 @@ class SourceIndex:
     def measured(self) -> np.ndarray:
         """Which shards have sizes."""
         there = files.names_in(self.folder)
-        return np.array([self._name(number, "sizes") in there for number in range(len(self.paths))], bool)
+        return np.array([self._name(name, "sizes") in there for name in self.names], bool)
 
-    def _name(self, number: int, kind: str) -> str:
-        return f"{self.names[number].replace('/', '__')}.{kind}.npz"
+    def _name(self, shard: str, kind: str) -> str:
+        return f"{shard.replace('/', '__')}.{kind}.npz"
 
     def _file(self, name: str) -> str:
         return files.join(self.folder, name)

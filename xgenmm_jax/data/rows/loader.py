@@ -2,16 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-import ctypes
-import multiprocessing
-import os
-import signal
-import sys
 from typing import NamedTuple
 
 from xgenmm_jax.batch import Batch
+from xgenmm_jax.data import processes
 from xgenmm_jax.data.errors import Skip, SourceError
 from xgenmm_jax.data.rows import quarantine
 from xgenmm_jax.data.rows.config import DataConfig
@@ -23,8 +19,6 @@ from xgenmm_jax.data.rows.window import Planned, open_sources
 
 BUILDING_THREADS = 2
 """Batches that are built at a time where there are no worker processes; each has `threads` that read for it."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 class HostBatch(NamedTuple):
@@ -71,7 +65,7 @@ def batches(
         )
     share = config.batch_rows // host_count
     host_rows = slice(host_index * share, (host_index + 1) * share)
-    sources = open_sources(config)
+    sources = open_sources(config, may_measure=host_count == 1)
     planner = Planner(config, seed, State(*map(int, state)), sources)
     builders = _Builders(config, seed, sources)
     skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(config.window)
@@ -115,10 +109,7 @@ class _Builders:
         self.ahead = max(1, config.loader.ahead, workers)
         self._builder: RowBuilder | None = None
         if workers:
-            # Not fork: threads, file systems and XLA are not made for it.
-            context = multiprocessing.get_context("spawn")
-            start = (config, seed, os.getpid())
-            self._pool: Executor = ProcessPoolExecutor(workers, context, _start_worker, start)
+            self._pool: Executor = processes.pool(workers, _start_worker, (config, seed))
             self._build: Callable[[Sequence[Sequence[Planned]]], BuiltRows] = _build_in_worker
         else:
             self._builder = RowBuilder(config, seed, sources)
@@ -153,20 +144,9 @@ _WORKER: list[RowBuilder] = []
 """The builder of a worker process."""
 
 
-def _start_worker(config: DataConfig, seed: int, parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the main process's to answer
-    _end_with_parent(parent)
+def _start_worker(config: DataConfig, seed: int) -> None:
     _WORKER.append(RowBuilder(config, seed))
 
 
 def _build_in_worker(rows: Sequence[Sequence[Planned]]) -> BuiltRows:
     return _WORKER[0].build(rows)
-
-
-def _end_with_parent(parent: int) -> None:
-    """Asks Linux to kill this worker with its parent; without it, a killed run leaves its workers behind."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
-        os.kill(os.getpid(), signal.SIGKILL)

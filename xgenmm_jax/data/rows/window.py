@@ -15,7 +15,8 @@ from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.fitting import Fitted, fit_shapes
 from xgenmm_jax.data.rows.order import Draw, Draws, Shards
 from xgenmm_jax.data.rows.packing import Size
-from xgenmm_jax.data.source import Records
+from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.source import Records, without_changes
 from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
@@ -51,9 +52,18 @@ class Window(NamedTuple):
     """Samples of each source in the mixture that were drawn, in its order."""
 
 
-def open_sources(config: DataConfig) -> list[Records]:
-    """The opened sources of the mixture, in its order."""
-    return [source.open() for source, _ in config.mixture]
+def open_sources(config: DataConfig, may_measure: bool = True) -> list[Records]:
+    """The opened sources of the mixture, in its order.
+
+    may_measure: whether indexes of sources may be written, as by `ShardedSource.open`.
+    """
+    for source, _ in config.mixture:
+        inner = without_changes(source)
+        if inner is not source and isinstance(inner, ShardedSource) and not may_measure:
+            inner.open(may_measure)  # `source.open()` would write it
+    return [
+        source.open(may_measure) if isinstance(source, ShardedSource) else source.open() for source, _ in config.mixture
+    ]
 
 
 def measurer_of(config: DataConfig) -> Measurer:

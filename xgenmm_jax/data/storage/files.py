@@ -143,6 +143,15 @@ def write_whole(path: str, data: bytes) -> None:
         ) from error
 
 
+def remove(path: str) -> None:
+    """Deletes a file, where it is there. Raises SourceError where it cannot be deleted."""
+    if is_remote(path):
+        remote.remove(path)
+        return
+    with _of_source(path):
+        at_home(path).unlink(missing_ok=True)
+
+
 def exists(path: str) -> bool:
     """Whether there is a file or a folder. Raises SourceError where a bucket does not answer."""
     return remote.exists(path) if is_remote(path) else at_home(path).exists()

@@ -46,8 +46,10 @@ class ArrayRecords:
             )
         return Located(noted.records, {})
 
-    def open(self, shard: str, located: Located, fields: tuple[str, ...]) -> "RecordShard":
-        """The file is opened when it is first read. Raises SourceError where a field is not "data"."""
+    def open(
+        self, shard: str, located: Located, fields: tuple[str, ...], optional: tuple[str, ...] = ()
+    ) -> "RecordShard":
+        """The file is opened when it is first read. Raises SourceError where one of `fields` is not "data"."""
         _check_local(shard)
         if not set(fields) <= set(FIELDS):
             missing = ", ".join(repr(name) for name in fields if name not in FIELDS)

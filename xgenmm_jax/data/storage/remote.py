@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+import contextlib
 import fnmatch
 import glob
 import io
@@ -192,6 +193,13 @@ def write_whole(url: str, data: bytes) -> None:
     except FileNotFoundError as error:
         raise SourceError(f"data: '{url}' cannot be written: no such bucket; check its name.") from error
     _SIZES.put({url: len(data)})
+
+
+def remove(url: str) -> None:
+    """Deletes an object, where it is there. Raises SourceError where that fails."""
+    with contextlib.suppress(FileNotFoundError):
+        requests.answer(url, lambda request: request.ask("rm_file"), "deleted")
+    _SIZES.forget(url)
 
 
 def names_in(folder: str) -> set[str]:

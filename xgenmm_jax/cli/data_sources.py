@@ -1,0 +1,156 @@
+"""Sources as they are typed: KIND:PATTERN with the name of a reader, or a name in a Python file."""
+
+from collections.abc import Sequence
+import dataclasses
+from dataclasses import dataclass
+import inspect
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from xgenmm_jax.cli.errors import nearest
+from xgenmm_jax.cli.options import parse, take_option
+from xgenmm_jax.data.readers.base import Reader
+from xgenmm_jax.data.readers.image_captions import ImageCaptions
+from xgenmm_jax.data.readers.questions import ImageQuestions
+from xgenmm_jax.data.readers.records import ProjectRecords
+from xgenmm_jax.data.readers.tfds_captions import TfdsCaptions
+from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.storage.base import Storage
+from xgenmm_jax.paths import user_path
+
+if TYPE_CHECKING:
+    from xgenmm_jax.training.config import TrainConfig
+
+KINDS = ("tars", "parquet", "json", "records", "tfds")
+READERS: dict[str, type[Reader]] = {
+    reader.label: reader for reader in (ImageCaptions, TfdsCaptions, ImageQuestions, ProjectRecords)
+}
+"""Readers by their labels, with options that have defaults."""
+
+Arguments = TypeVar("Arguments", bound="SourceOptions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Options of commands on sources."""
+
+    reader: str | None = None
+    """What makes records of what is stored, by its label; its options follow, as --reader.caption json."""
+    images: str | None = None
+    """json and parquet: the folder of images that records name."""
+    split: str = "train"
+    """tfds: the split, also as FOLDER@SPLIT."""
+    name: str = ""
+    """What the source is called in its index and in metrics; by default the reader's label."""
+    index: str | None = None
+    """A folder for the index, where it cannot lie beside the data."""
+
+
+def parse_with_reader(kind: type[Arguments], argv: Sequence[str], program: str) -> tuple[Arguments, Reader | None]:
+    """The command's arguments, and the reader that they name with its options.
+
+    Exits with code 2 as `parse`. Raises ValueError for a reader that there is not.
+    """
+    rest, label = take_option(list(argv), "--reader")
+    if label is None:
+        if strays := [word for word in rest if word.startswith("--reader.")]:
+            raise ValueError(f"{strays[0].split('=')[0]}: of which reader? Give --reader NAME too: {_listed(READERS)}.")
+        return parse(kind, rest, program), None
+    if label not in READERS:
+        raise ValueError(f"--reader: no reader '{label}'; {nearest(label, READERS)}.")
+    # The same arguments, with the reader's own options in place of its name.
+    reader = READERS[label]
+    fields = [("reader", reader, dataclasses.field(default=reader()))]
+    own = dataclasses.make_dataclass(
+        kind.__name__, fields, bases=(kind,), namespace={"__doc__": kind.__doc__}, frozen=True, kw_only=True
+    )
+    arguments = parse(own, rest, program)
+    return arguments, arguments.reader
+
+
+def read_source(
+    text: str, options: SourceOptions, reader: Reader | None, at: str | None = None
+) -> "ShardedSource | TrainConfig":
+    """The source that a text names, or the run of an experiment file.
+
+    Raises ValueError where there is none, or where it is stored files and no reader is named.
+    """
+    if is_python(text):
+        if reader is not None:
+            raise ValueError(f"--reader: '{text}' says its own; leave --reader away.")
+        return load_named(text, at)
+    storage = read_storage(text, options)
+    if reader is None:
+        raise ValueError(f"data: '{text}' needs a reader; give --reader NAME, one of {_listed(READERS)}.")
+    return ShardedSource(storage, reader, options.name, index=options.index)
+
+
+def read_storage(text: str, options: SourceOptions) -> Storage:
+    """The files that KIND:PATTERN names. Raises ValueError for another kind or an option that the kind has not."""
+    kind, _, pattern = text.partition(":")
+    if kind not in KINDS or not pattern:
+        near = f"; {nearest(kind, KINDS)}" if ":" in text and pattern and not pattern.startswith("//") else ""
+        raise ValueError(
+            f"data: '{text}' is no source{near}; wanted KIND:PATTERN with KIND one of {', '.join(KINDS)}, or "
+            "FILE.py:NAME."
+        )
+    if options.images is not None and kind not in ("json", "parquet"):
+        raise ValueError(f"--images: records of {kind} bring their images; leave --images away.")
+    # Imported here: each brings a library of its own.
+    if kind == "tars":
+        from xgenmm_jax.data.storage.tars import Tars
+
+        return Tars(pattern)
+    if kind == "parquet":
+        from xgenmm_jax.data.storage.parquet import Parquet
+
+        return Parquet(pattern, options.images)
+    if kind == "json":
+        from xgenmm_jax.data.storage.json_files import JsonFiles
+
+        return JsonFiles(pattern, options.images)
+    if kind == "records":
+        from xgenmm_jax.data.storage.record_shards import ArrayRecords
+
+        return ArrayRecords(pattern)
+    from xgenmm_jax.data.storage.tfds import Tfds
+
+    folder, _, split = pattern.partition("@")
+    return Tfds(folder, split or options.split)
+
+
+def is_python(text: str) -> bool:
+    """Whether a text names a Python file, or something in one."""
+    return text.partition(":")[0] not in KINDS and re.search(r"\.py(:\w*)?$", text) is not None
+
+
+def load_named(text: str, at: str | None = None) -> "ShardedSource | TrainConfig":
+    """What FILE.py:NAME is or, of a function, returns; FILE.py is FILE.py:config.
+
+    Raises ValueError where it is neither a source nor a run.
+    """
+    from xgenmm_jax.cli.experiment_files import import_experiment, load_experiment, naming_the_line
+    from xgenmm_jax.training.config import TrainConfig
+
+    path, file, name = user_path(text, "source"), user_path(text, "source"), "config"
+    if not path.is_file() and ":" in path.name:
+        base, _, name = path.name.rpartition(":")
+        file = path.with_name(base)
+    value: Any = getattr(import_experiment(file), name, None)
+    if inspect.isfunction(value) and at is None:
+        with naming_the_line(file):
+            value = value()
+    if isinstance(value, ShardedSource | TrainConfig):
+        return value
+    if value is None or at is not None:
+        return load_experiment(path, at)
+    raise ValueError(
+        f"data: '{name}' of '{file}' is a {type(value).__name__}; wanted a ShardedSource, or a function that gives one "
+        "or a TrainConfig."
+    )
+
+
+def _listed(names: dict[str, Any]) -> str:
+    return ", ".join(names)
+
+

@@ -1,0 +1,139 @@
+"""Processes that walk and measure shards: each opens a source once, and writes what it finds into the index."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+import contextlib
+from typing import NamedTuple, TypeVar
+
+from xgenmm_jax.data import processes
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.errors import SourceError
+from xgenmm_jax.data.index.counts import Counts
+from xgenmm_jax.data.index.manifest import Manifest, ShardEntry
+from xgenmm_jax.data.index.measure import Measurer
+from xgenmm_jax.data.index.source_index import SourceIndex
+from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.data.text.tokenizer import Tokenizer
+
+T = TypeVar("T")
+
+
+class Measuring(NamedTuple):
+    """What sizes are measured by. tokenizer: path of a SentencePiece model. fitting: what decides about crops."""
+
+    tokenizer: str
+    chat: ChatStyle
+    fitting: tuple[AnyRes, RowConfig] | None = None
+
+    def measurer(self) -> Measurer:
+        """Raises ValueError where the tokenizer cannot be read."""
+        return Measurer(Tokenizer.load(self.tokenizer), self.chat)
+
+
+class Measured(NamedTuple):
+    """A shard of which the sizes are there now."""
+
+    counts: Counts
+    is_new: bool
+
+
+class Worker:
+    """What one process does; any number of them work on different shards of the same sources."""
+
+    def __init__(self, sources: Sequence[ShardedSource], measuring: Measuring | None):
+        self._indexes: list[SourceIndex | None] = [None] * len(sources)
+        self._manifests: list[Manifest | None] = [None] * len(sources)
+        self._sources, self._measuring = sources, measuring
+        self._measurer = None if measuring is None else measuring.measurer()
+
+    def entry(self, task: tuple[int, int]) -> ShardEntry:
+        """What the manifest will say of a shard. task: numbers of the source and of the shard."""
+        source, shard = task
+        return self._index(source).entry(shard)
+
+    def measure(self, task: tuple[int, int]) -> Measured:
+        """Counts the records of a shard, which is measured where it has no sizes, or damaged ones."""
+        source, shard = task
+        index, manifest = self._index(source), self._manifest(source)
+        assert self._measurer is not None and self._measuring is not None
+        try:
+            sizes = index.sizes(shard, manifest)
+        except SourceError:
+            sizes = None  # written anew
+        is_new = sizes is None
+        counts = Counts()
+        counts.add_sizes(
+            index.measure(shard, manifest, self._measurer) if sizes is None else sizes,
+            index.names[shard],
+            self._measuring.fitting,
+        )
+        return Measured(counts, is_new)
+
+    def _index(self, source: int) -> SourceIndex:
+        found = self._indexes[source]
+        if found is None:
+            found = self._indexes[source] = self._sources[source].source_index()
+        return found
+
+    def _manifest(self, source: int) -> Manifest:
+        found = self._manifests[source]
+        if found is None:
+            found = self._manifests[source] = self._index(source).manifest()
+        assert found is not None, "measured before its manifest is written"
+        return found
+
+
+class Workers:
+    """`count` processes, or this one alone; closed by `with`."""
+
+    def __init__(self, sources: Sequence[ShardedSource], measuring: Measuring | None, count: int):
+        if count < 1:
+            raise ValueError(f"data: {count} processes; wanted 1 or more.")
+        if measuring is not None:
+            measuring.measurer()  # a tokenizer that cannot be read is told here, in one sentence
+        self._closing = contextlib.ExitStack()
+        self._pool = None
+        if count > 1:
+            self._pool = processes.pool(count, _start, (tuple(sources), measuring))
+            self._closing.callback(self._pool.shutdown, wait=True, cancel_futures=True)
+        else:
+            self._worker = Worker(sources, measuring)
+
+    def entries(self, tasks: Iterable[tuple[int, int]]) -> Iterator[ShardEntry]:
+        return self._map(Worker.entry, tasks)
+
+    def measure(self, tasks: Iterable[tuple[int, int]]) -> Iterator[Measured]:
+        return self._map(Worker.measure, tasks)
+
+    def _map(self, work: Callable[[Worker, tuple[int, int]], T], tasks: Iterable[tuple[int, int]]) -> Iterator[T]:
+        if self._pool is None:
+            yield from (work(self._worker, task) for task in tasks)
+            return
+        try:
+            yield from self._pool.map(_work, ((work, task) for task in tasks))
+        except BrokenProcessPool as error:
+            raise SourceError(
+                "data: a process that indexes ended (killed for memory?) or could not start; see its words above, or "
+                "take fewer --processes. What it has written stays: the same command goes on."
+            ) from error
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closing.close()
+
+
+_WORKER: list[Worker] = []
+"""That of a worker process."""
+
+
+def _start(sources: Sequence[ShardedSource], measuring: Measuring | None) -> None:
+    _WORKER.append(Worker(sources, measuring))
+
+
+def _work(job: tuple[Callable[[Worker, tuple[int, int]], T], tuple[int, int]]) -> T:
+    work, task = job
+    return work(_WORKER[0], task)
