@@ -28,6 +28,8 @@ from xgenmm_jax.data.records import LazyImage
 
 T = TypeVar("T")
 MAX_PIXELS = 89_000_000  # 267 MB decoded; Pillow itself warns a little above
+MOST_PAGES = 1000
+"""Pages of a TIFF that are found: each is found by going through the ones before it, the last of 1,000 in 0.1 s."""
 
 
 class _Refused(ValueError):
@@ -53,9 +55,16 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, *, official: bool
     return _image(path, name, max_pixels, official)
 
 
-def image_from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, official: bool = False) -> LazyImage:
-    """The image in encoded bytes, as `open_image`. name: what errors call it."""
-    return _image(data, name, max_pixels, official)
+def image_from_bytes(
+    data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, official: bool = False, page: int = 0
+) -> LazyImage:
+    """The image in encoded bytes, as `open_image`. name: what errors call it.
+
+    page: which image of a TIFF of several, from 0; other formats have page 0 alone.
+    """
+    if page >= MOST_PAGES:
+        raise ValueError(f"image: page {page:,} of {name} is asked for, and {MOST_PAGES:,} are read; split it.")
+    return _image(data, name, max_pixels, official, page)
 
 
 def image_from_pil(
@@ -81,15 +90,16 @@ def image_from_pil(
     return LazyImage(pixels.size, pixels.copy)
 
 
-def _image(file: Path | bytes, name: str, max_pixels: int, official: bool) -> LazyImage:
+def _image(file: Path | bytes, name: str, max_pixels: int, official: bool, page: int = 0) -> LazyImage:
+    name = f"page {page} of {name}" if page else name
     header = functools.partial(_header, name=name, max_pixels=max_pixels, official=official)
-    size_px = _read(file, name, header, "cannot be opened")
-    return LazyImage(size_px, functools.partial(_load, file, name, size_px, official))
+    size_px = _read(file, name, header, "cannot be opened", page)
+    return LazyImage(size_px, functools.partial(_load, file, name, size_px, official, page))
 
 
-def _load(file: Path | bytes, name: str, size_px: tuple[int, int], official: bool) -> PIL.Image.Image:
+def _load(file: Path | bytes, name: str, size_px: tuple[int, int], official: bool, page: int) -> PIL.Image.Image:
     pixels = functools.partial(_pixels, name=name, size_px=size_px, official=official)
-    return _read(file, name, pixels, "is truncated or damaged")
+    return _read(file, name, pixels, "is truncated or damaged", page)
 
 
 def _header(image: PIL.Image.Image, name: str, max_pixels: int, official: bool) -> tuple[int, int]:
@@ -129,13 +139,13 @@ def _other_size(image: PIL.Image.Image, name: str, size_px: tuple[int, int]) -> 
     )
 
 
-def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], failing: str) -> T:
+def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], failing: str, page: int) -> T:
     """What `work` makes of the image in the file; where that fails, of the file without its metadata.
 
     failing: what is said of a file that Pillow takes for an image and fails on.
     """
     try:
-        return _once(file, name, work)
+        return _once(file, name, work, page)
     except _Refused:
         raise
     # Pillow's readers raise anything for damaged files: struct.error, KeyError, RuntimeError, MemoryError, ...
@@ -146,7 +156,7 @@ def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], f
         try:
             bare = repaired(file)
             if bare is not None:
-                return _once(bare, name, work)
+                return _once(bare, name, work, page)
         except _Refused:
             raise
         except Exception:
@@ -154,12 +164,24 @@ def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], f
         raise ValueError(f"image: {name} {_reason(file, error, failing)}") from error
 
 
-def _once(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T]) -> T:
+def _once(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], page: int) -> T:
     try:
         with open_pil(file) as image:
+            if page:
+                _turn_to(image, name, page)
             return work(image)
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise _Refused(f"image: {name} is gigantic ({in_words(error)}); scale it down.") from error
+
+
+def _turn_to(image: PIL.Image.Image, name: str, page: int) -> None:
+    # Of GIF and WebP the later frames are changes of the first, and none is an image of its own.
+    if image.format != "TIFF":
+        raise _Refused(f"image: {name} is asked for, and it is {image.format}, which has page 0 alone; give a TIFF.")
+    try:
+        image.seek(page)
+    except EOFError as error:
+        raise _Refused(f"image: {name} is not there: its TIFF ends before that; copy it again.") from error
 
 
 def _reason(file: Path | bytes, error: Exception, failing: str) -> str:
