@@ -11,9 +11,11 @@ from xgenmm_jax.cli.errors import nearest
 from xgenmm_jax.cli.options import parse, take_option
 from xgenmm_jax.data.readers.base import Reader
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
+from xgenmm_jax.data.readers.mint import MintArxiv, MintHtml, MintPdf
+from xgenmm_jax.data.readers.mmc4 import Mmc4
+from xgenmm_jax.data.readers.obelics import Obelics
 from xgenmm_jax.data.readers.questions import ImageQuestions
 from xgenmm_jax.data.readers.records import ProjectRecords
-from xgenmm_jax.data.readers.tfds_captions import TfdsCaptions
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.base import Storage
 from xgenmm_jax.paths import user_path
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 KINDS = ("tars", "parquet", "json", "records", "tfds")
 READERS: dict[str, type[Reader]] = {
-    reader.label: reader for reader in (ImageCaptions, TfdsCaptions, ImageQuestions, ProjectRecords)
+    reader.label: reader
+    for reader in (ImageCaptions, ImageQuestions, ProjectRecords, Obelics, MintHtml, MintPdf, MintArxiv, Mmc4)
 }
 """Readers by their labels, with options that have defaults."""
 
