@@ -1,4 +1,4 @@
-"""`xgenmm data check` and `xgenmm data index` as typed, on tars, tables and JSON."""
+"""`xgenmm data check`, `index` and `pack` as typed, on tars, tables and JSON."""
 
 import json
 from pathlib import Path
@@ -23,6 +23,11 @@ mine = ShardedSource(Tars("tars/*.tar"), ImageCaptions(), "mine", group_shards=1
 
 def config() -> TrainConfig:
     return real_rows.config("run", sharded_data.data("small.model", mine), 4)
+
+def two() -> TrainConfig:
+    import dataclasses
+    other = dataclasses.replace(mine, name="other")
+    return real_rows.config("two", sharded_data.data("small.model", mine, other, batch_rows=8), 4)
 
 def number() -> int:
     return 3
@@ -112,9 +117,48 @@ def test_index_of_an_experiment_and_of_its_source(folder, capsys):
     assert "as was asked for" in run(capsys, "index", "mine.py:config", "--again", "--processes=1")
 
 
+def test_index_of_a_run_that_goes_on_with_other_weights(capsys, monkeypatch):
+    """From window 0 on the new weights would reach other shards than the run does, and its start would refuse them."""
+    from xgenmm_jax.data.index import indexing
+
+    assert cli.main(["train", "mine.py:two", "--steps", "3", "--workdir", "w"]) == 0
+    phases = []
+
+    def noted(data, *rest):
+        phases.append(data.phases)
+        return indexing.index_experiment(data, *rest)
+
+    monkeypatch.setattr("xgenmm_jax.cli.data_index.index_experiment", noted)
+    words = ("index", "mine.py:two", "--data.mixture.0.1", "5", "--steps", "6", "--processes", "1")
+    run(capsys, *words, "--workdir", "w")
+    run(capsys, *words)
+    [[before, now], none] = phases
+    assert before == (0, (1.0, 1.0)) and now[0] > 0 and now[1] == (5.0, 1.0) and none == ()
+
+
+def test_pack_writes_shards_that_are_checked_and_indexed(folder, capsys):
+    words = ("--tokenizer", "small.model", "--processes", "1")
+    words += ("--reader", "image_captions", "--shard-records", "7")
+    printed = run(capsys, "pack", "tars:tars/*.tar", "new", *words)
+    assert "shards of the source 6, 6 of them packed now" in printed and "shards written 12" in printed
+    assert "left out 0" in printed and "measured 12 shards with 72 records" in printed
+    assert "read 72: 72 Caption" in run(capsys, "check", "records:new/*.array_record", "--reader", "records")
+    assert "--reader records reads 10 of 10" in run(capsys, "check", "records:new/*.array_record")
+    write_tar(folder / "bad" / "0.tar", [("a", {"jpg": b"x", "txt": b"x"}), ("b", {"jpg": jpeg(), "txt": b"x"})])
+    printed = run(capsys, "pack", "tars:bad/*.tar", "other", "--reader", "image_captions", "--processes", "1")
+    assert "left out: unreadable record 1, first 0.tar[0]: image:" in printed and "'other/bad.jsonl'" in printed
+    run(capsys, "pack", "mine.py:mine", "third", "--processes", "1")
+    assert len(list((folder / "third").glob("*.array_record"))) == 6 and not (folder / "tars" / ".index").exists()
+
+
 @pytest.mark.parametrize(
     "words, sentence",
     [
+        (["pack", "mine.py:mine", "gs://bucket/new"], "'gs://bucket/new' is a URL; give a folder"),
+        (["pack", "mine.py:mine", "tars"], "'tars' holds the source; give another folder"),
+        (["pack", "mine.py:mine", "new", "--tokenizer", "none.model"], "none.model"),
+        (["pack", "mine.py:mine", "new", "--shard-records", "0"], "--shard-records: got 0"),
+        (["pack", "mine.py", "new"], "'mine.py' is an experiment; name a source of it"),
         (["check", "tar:tars/*.tar"], "'tar:tars/*.tar' is no source; did you mean tars; wanted KIND:PATTERN"),
         (["check", "gs://bucket/a.tar"], "is no source; wanted KIND:PATTERN with KIND one of tars,"),
         (["check", "tars:none/*.tar"], "no file matches 'none/*.tar'"),

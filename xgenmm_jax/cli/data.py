@@ -1,4 +1,4 @@
-"""`xgenmm data COMMAND`: what is to be trained on is looked at and indexed."""
+"""`xgenmm data COMMAND`: what is to be trained on is looked at, indexed and packed."""
 
 from collections.abc import Sequence
 import importlib
@@ -9,6 +9,7 @@ from xgenmm_jax.cli.errors import nearest
 COMMANDS = {
     "check": "read some records and say what they hold, and which are bad; writes nothing",
     "index": "make manifests and sizes, of whole sources or of what an experiment reaches",
+    "pack": "write a source's records into shards of this project's own",
 }
 """Command -> what it does; `cli/data_NAME.py` is its module."""
 

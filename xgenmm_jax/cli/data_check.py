@@ -109,9 +109,9 @@ def _print_fields(checked: Checked) -> None:
 
 def _print_readers(checked: Checked) -> None:
     able = {label: count for label, count in checked.readable.items() if count}
-    shown = len(checked.shown)
     if able:
-        print("Readers: " + ", ".join(f"--reader {label} reads {count} of {shown}" for label, count in able.items()))
+        texts = [f"--reader {label} reads {count} of {checked.tried}" for label, count in able.items()]
+        print(f"Readers: {', '.join(texts)}")
     else:
         print(f"No reader reads them with its defaults ({', '.join(READERS)}); name its fields: --reader NAME --help.")
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -14,6 +15,7 @@ from xgenmm_jax.data.index.indexing import Indexed, index_experiment, index_sour
 from xgenmm_jax.data.index.workers import Measuring
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.paths import run_path
 
 if TYPE_CHECKING:
     from xgenmm_jax.training.config import TrainConfig
@@ -27,9 +29,9 @@ class Arguments(SourceOptions):
     """Makes the index of sources, or of what a run's steps reach of its sources.
 
     SOURCE is KIND:PATTERN (KIND one of tars, parquet, json, records, tfds) with --reader NAME, or FILE.py:NAME, a
-    ShardedSource. An experiment, FILE.py or FILE.py:RUN, stands first and takes overrides as `xgenmm train` does; its
-    tokenizer and chat style measure. What is there already stays, so a killed command goes on; what is outdated is
-    told and made again.
+    ShardedSource. An experiment, FILE.py or FILE.py:RUN, stands first and takes overrides and --workdir as
+    `xgenmm train` does; its tokenizer and chat style measure. What is there already stays, so a killed command goes on;
+    what is outdated is told and made again.
     """
 
     sources: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE [SOURCE ...]")]]
@@ -78,12 +80,14 @@ def _experiment(name: str, config: "TrainConfig", rest: list[str]) -> int:
     # Options of the command itself, taken off before tyro sees the config's.
     again, rest = "--again" in rest, [word for word in rest if word != "--again"]
     rest, processes = take_option(rest, "--processes")
+    rest, workdir = take_option(rest, "--workdir")
     count = PROCESSES if processes is None else int(processes) if processes.isdecimal() else 0
     _check_processes(count, processes)
     list_all = f"xgenmm train {name} --help-all"
     config = parse_overrides(TrainConfig, config, rest, f"xgenmm data index {name}", help_option=list_all)
     if not isinstance(config.data, DataConfig):
         raise ValueError(f"data index: '{name}' trains on {type(config.data).__name__}, which has no sources.")
+    config = _as_it_goes_on(config, run_path(Path("runs") / config.name if workdir is None else workdir, "--workdir"))
     with data_tables.progress_bar() as show:
         indexed = index_experiment(config.data, config.seed, config.steps, count, show, again)
     for one in indexed.sources:
@@ -95,6 +99,19 @@ def _experiment(name: str, config: "TrainConfig", rest: list[str]) -> int:
         names = ", ".join(sorted(set(indexed.without_index)))
         print(f"Without an index, and read by every host as they are: {names}.")
     return 0
+
+
+def _as_it_goes_on(config: "TrainConfig", folder: Path) -> "TrainConfig":
+    """The config with the phases of a run that there is: what it has drawn before its weights changed stays drawn."""
+    from xgenmm_jax.data.rows.order import State
+    from xgenmm_jax.training.runs.checkpoints import newest, progress_of, saved_steps
+    from xgenmm_jax.training.runs.mixture_changes import phases_of_run, with_phases
+    from xgenmm_jax.training.runs.run_folder import CONFIG_FILE
+
+    before = phases_of_run(folder / CONFIG_FILE)
+    if not before:
+        return config
+    return with_phases(config, before, progress_of(newest(folder)).data if saved_steps(folder) else State())
 
 
 def _check_processes(count: int, typed: str | None = None) -> None:

@@ -26,9 +26,10 @@ COMMANDS = {
         "xgenmm convert runs/imported DIR --to xgenmm",
     ),
     "data": (
-        "look at data, index them for a run",
+        "look at data, index them for a run, pack them into shards of records",
         "xgenmm data check 'tars:data/{0000..0999}.tar' --reader image_captions",
         "xgenmm data index experiments/stage1.py",
+        "xgenmm data pack mine.py:captions packed/captions",
     ),
     "plan": (
         "does a run fit a TPU slice, how fast can it be",

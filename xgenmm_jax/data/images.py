@@ -8,6 +8,7 @@ alpha dropped. Deeper numbers than bytes are scaled in both (`image_pixels.py`).
 
 from collections.abc import Callable
 import functools
+import io
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,6 +66,32 @@ def image_from_bytes(
     if page >= MOST_PAGES:
         raise ValueError(f"image: page {page:,} of {name} is asked for, and {MOST_PAGES:,} are read; split it.")
     return _image(data, name, max_pixels, official, page)
+
+
+def load_official(data: bytes, name: str) -> PIL.Image.Image:
+    """The pixels of the image in encoded bytes, as data are read. Raises ValueError as `open_image` and its `load`."""
+    return image_from_bytes(data, name, official=True).load()
+
+
+def encoded(image: LazyImage) -> bytes:
+    """Bytes from which `image_from_bytes(..., official=True)` gives this image's pixels: those of its file where that
+    was read as data are, else a PNG of its pixels.
+
+    Raises ValueError where the file is gone, or the pixels are damaged and have no file that could be copied.
+    """
+    load = image.load
+    is_own = isinstance(load, functools.partial)
+    if is_own and load.func is load_official:
+        return load.args[0]
+    if is_own and load.func is _load and load.args[3]:
+        file, name = load.args[:2]
+        try:
+            return file if isinstance(file, bytes) else file.read_bytes()
+        except OSError as error:
+            raise ValueError(f"image: {name} cannot be opened ({in_words(error)}); check the path.") from error
+    buffer = io.BytesIO()
+    image.load().save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def image_from_pil(

@@ -1,14 +1,18 @@
 """Worker processes of the data: spawned, deaf to Ctrl-C, and gone with the process that started them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 import ctypes
 import multiprocessing
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from xgenmm_jax.data.errors import SourceError
+
+T, R, W = TypeVar("T"), TypeVar("R"), TypeVar("W")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -32,3 +36,49 @@ def _end_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before we asked
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Workers(Generic[W]):
+    """`count` processes that each have an object `kind(*arguments)`, or one in this process; closed by `with`."""
+
+    def __init__(self, count: int, kind: Callable[..., W], arguments: tuple[Any, ...]):
+        if count < 1:
+            raise ValueError(f"data: {count} processes; wanted 1 or more.")
+        self._pool = pool(count, _make, (kind, arguments)) if count > 1 else None
+        self._own = kind(*arguments) if count == 1 else None
+
+    def map(self, work: Callable[[W, T], R], tasks: Iterable[T]) -> Iterator[R]:
+        """`work(object, task)` of each task, in their order.
+
+        Raises SourceError where a process ends by itself.
+        """
+        if self._pool is None:
+            yield from (work(self._own, task) for task in tasks)
+            return
+        try:
+            yield from self._pool.map(_work, ((work, task) for task in tasks))
+        except BrokenProcessPool as error:
+            raise SourceError(
+                "data: a worker process ended (killed for memory?) or could not start; see its words above, or take "
+                "fewer --processes. What is written stays: the same command goes on."
+            ) from error
+
+    def __enter__(self) -> "Workers[W]":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+_OBJECT: list[Any] = []
+"""That of a worker process."""
+
+
+def _make(kind: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    _OBJECT.append(kind(*arguments))
+
+
+def _work(job: tuple[Callable[[Any, T], R], T]) -> R:
+    work, task = job
+    return work(_OBJECT[0], task)

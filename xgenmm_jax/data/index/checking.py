@@ -41,7 +41,7 @@ class Checked:
 
     walked, walked_records: shards that were walked for their records, from the first on, and how many these hold.
     fields: of each in how many records it is, by type. bad: by (reason, what is wrong); examples: the first record of
-    each. readable: of each reader that was tried, how many of the `shown` records it reads.
+    each. readable: of each reader that was tried, how many of the first `tried` records it reads.
     """
 
     shards: int
@@ -56,7 +56,8 @@ class Checked:
     examples: dict[tuple[str, str], str] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
     spreads: dict[str, Spread] = field(default_factory=dict)
-    readable: dict[str, int] = field(default_factory=dict)
+    tried: int = 0
+    readable: Counter[str] = field(default_factory=Counter)
 
     def note_bad(self, record: str, reason: str, cause: str) -> None:
         self.bad[reason, cause] += 1
@@ -92,11 +93,11 @@ def check(
             numbers = range(min(located.records, count - checked.read))
             if not len(numbers):
                 continue
-            if not checked.shown:
-                shown = numbers[:SHOWN]
-                checked.readable = {
-                    one.label: _read_by(one, storage, path, located, shown) for one in candidates if reader is None
-                }
+            tried = numbers[: SHOWN - checked.tried]
+            if reader is None and len(tried):
+                checked.tried += len(tried)
+                for one in candidates:
+                    checked.readable[one.label] += _read_by(one, storage, path, located, tried)
             _check_shard(checked, storage, path, located, numbers, reader, measurer, pool, count, progress)
     return checked
 

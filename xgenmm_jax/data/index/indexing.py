@@ -13,7 +13,8 @@ import numpy as np
 from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.index.counts import Counts
 from xgenmm_jax.data.index.source_index import SourceIndex
-from xgenmm_jax.data.index.workers import Measuring, Workers
+from xgenmm_jax.data.index.workers import Measuring, Worker
+from xgenmm_jax.data.processes import Workers
 from xgenmm_jax.data.rows import order
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window, shards_of
@@ -69,7 +70,7 @@ def index_source(
 
     Raises SourceError where a shard cannot be read or nothing can be written, ValueError where the tokenizer cannot.
     """
-    with Workers([source], measuring, processes) as workers:
+    with Workers(processes, Worker, ((source,), measuring)) as workers:
         building = _Building(0, source, workers, measuring, progress, again)
         if measuring is not None:
             building.measure(range(len(building.index.paths)))
@@ -94,7 +95,7 @@ def index_experiment(
     if not sharded:
         return IndexedExperiment((), 0, without)
     measuring = Measuring(config.tokenizer, config.chat, (config.anyres, config.row))
-    with Workers(list(sharded.values()), measuring, processes) as workers:
+    with Workers(processes, Worker, (tuple(sharded.values()), measuring)) as workers:
         building = {
             component: _Building(place, source, workers, measuring, progress, again)
             for place, (component, source) in enumerate(sharded.items())
@@ -172,7 +173,7 @@ class _Building:
         self,
         place: int,
         source: ShardedSource,
-        workers: Workers,
+        workers: Workers[Worker],
         measuring: Measuring | None,
         progress: Progress | None,
         again: bool,
@@ -185,7 +186,7 @@ class _Building:
         self._manifest = None if self._outdated else self.index.manifest()
         if self._manifest is None:
             shards = range(len(self.index.paths))
-            entries = self._told("walked", workers.entries((place, shard) for shard in shards), len(shards))
+            entries = self._told("walked", workers.map(Worker.entry, ((place, shard) for shard in shards)), len(shards))
             self._manifest = self.index.write_manifest(entries, described)
         if measurer is not None:
             self._manifest = self.index.start_measuring(self._manifest, measurer)
@@ -195,7 +196,7 @@ class _Building:
     def measure(self, shards: Iterable[int]) -> None:
         """Counts these shards, and measures those that have no sizes; shards that were counted are passed over."""
         left = [shard for shard in shards if shard not in self._measured]
-        done = self._workers.measure((self._place, shard) for shard in left)
+        done = self._workers.map(Worker.measure, ((self._place, shard) for shard in left))
         for shard, one in zip(left, self._told("measured", done, len(left)), strict=True):
             self._measured.add(shard)
             self._new += one.is_new

@@ -45,7 +45,7 @@ class SourceIndex:
         written = self._written()
         if written is None:
             return None
-        if text := manifest_.difference(written, self._as_it_is()):
+        if text := manifest_.difference(written, self.as_it_is()):
             raise SourceError(
                 f"data: the index in '{self.folder}' is not of this source: {text}. Put it back, or make the index "
                 f"again with {COMMAND}; name another folder for it (index=) where both are used."
@@ -70,7 +70,7 @@ class SourceIndex:
         again: everything is, though nothing differs. measured_by: None where nothing is to be measured.
         """
         there = files.names_in(self.folder)
-        now, written, why = self._as_it_is(), None, None
+        now, written, why = self.as_it_is(), None, None
         try:
             written = self._written()
         except SourceError as error:
@@ -103,7 +103,7 @@ class SourceIndex:
             return None
         return manifest_.from_json(data, self._file(manifest_.FILE), f"make it again with {COMMAND}")
 
-    def _as_it_is(self) -> Manifest:
+    def as_it_is(self) -> Manifest:
         """The manifest of the files as they are now, without numbers of records."""
         return self._described(tuple(ShardEntry(name, 0, self.storage.size(path), {}) for name, path in self._shards()))
 

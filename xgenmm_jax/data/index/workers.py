@@ -1,11 +1,8 @@
-"""Processes that walk and measure shards: each opens a source once, and writes what it finds into the index."""
+"""What a process does that walks and measures shards: it opens a source once and writes into the index."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
-import contextlib
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from xgenmm_jax.data import processes
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.index.counts import Counts
@@ -16,8 +13,6 @@ from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.tokenizer import Tokenizer
-
-T = TypeVar("T")
 
 
 class Measuring(NamedTuple):
@@ -83,57 +78,3 @@ class Worker:
             found = self._manifests[source] = self._index(source).manifest()
         assert found is not None, "measured before its manifest is written"
         return found
-
-
-class Workers:
-    """`count` processes, or this one alone; closed by `with`."""
-
-    def __init__(self, sources: Sequence[ShardedSource], measuring: Measuring | None, count: int):
-        if count < 1:
-            raise ValueError(f"data: {count} processes; wanted 1 or more.")
-        if measuring is not None:
-            measuring.measurer()  # a tokenizer that cannot be read is told here, in one sentence
-        self._closing = contextlib.ExitStack()
-        self._pool = None
-        if count > 1:
-            self._pool = processes.pool(count, _start, (tuple(sources), measuring))
-            self._closing.callback(self._pool.shutdown, wait=True, cancel_futures=True)
-        else:
-            self._worker = Worker(sources, measuring)
-
-    def entries(self, tasks: Iterable[tuple[int, int]]) -> Iterator[ShardEntry]:
-        return self._map(Worker.entry, tasks)
-
-    def measure(self, tasks: Iterable[tuple[int, int]]) -> Iterator[Measured]:
-        return self._map(Worker.measure, tasks)
-
-    def _map(self, work: Callable[[Worker, tuple[int, int]], T], tasks: Iterable[tuple[int, int]]) -> Iterator[T]:
-        if self._pool is None:
-            yield from (work(self._worker, task) for task in tasks)
-            return
-        try:
-            yield from self._pool.map(_work, ((work, task) for task in tasks))
-        except BrokenProcessPool as error:
-            raise SourceError(
-                "data: a process that indexes ended (killed for memory?) or could not start; see its words above, or "
-                "take fewer --processes. What it has written stays: the same command goes on."
-            ) from error
-
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._closing.close()
-
-
-_WORKER: list[Worker] = []
-"""That of a worker process."""
-
-
-def _start(sources: Sequence[ShardedSource], measuring: Measuring | None) -> None:
-    _WORKER.append(Worker(sources, measuring))
-
-
-def _work(job: tuple[Callable[[Worker, tuple[int, int]], T], tuple[int, int]]) -> T:
-    work, task = job
-    return work(_WORKER[0], task)

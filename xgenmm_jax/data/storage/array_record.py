@@ -272,6 +272,12 @@ def note(path: str | Path, records: int) -> None:
         _write_note(path.parent, {**(read_note(path.parent) or {}), path.name: Noted(records, path.stat().st_size)})
 
 
+def note_none(folder: str | Path) -> None:
+    """Notes that a folder has no files, so that those which are written to it are refused until they are noted."""
+    with _alone(Path(folder)):
+        _write_note(Path(folder), {})
+
+
 def note_anew(pattern: str | Path) -> list[tuple[str, int]]:
     """Counts the files that match and notes them; noted files that match and are gone are forgotten. Gives the counts.
 

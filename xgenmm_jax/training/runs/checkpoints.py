@@ -162,14 +162,13 @@ class Checkpoints:
         check_params(folder / "params", abstract.params)
         params = _restore(folder / "params", abstract.params)
         opt_state = _restore(folder / "opt_state", _named(abstract.opt_state))
-        progress = ocp.JsonCheckpointHandler().restore(folder / "progress", args=ocp.args.JsonRestore())
         state = TrainState(
             step=jax.device_put(jnp.asarray(step, jnp.int32), abstract.step.sharding),
             params=params,
             opt_state=_unnamed(opt_state, abstract.opt_state),
             healthy=jax.device_put(jnp.ones((), bool), abstract.healthy.sharding),
         )
-        return state, Progress(**{**progress, "data": State(*progress["data"])})
+        return state, progress_of(folder)
 
     def _put_aside(self, folder: Path, cause: str) -> None:
         LOG.warning("checkpoint: '%s' is damaged (%s); the one before it is used", folder, cause)
@@ -218,6 +217,12 @@ def newest(source: Path) -> Path:
         LOG.warning("checkpoint: '%s' is damaged (%s); the one before it is used", folder / str(step), cause)
     what = "no checkpoint" if source.is_dir() else "no such folder"
     raise ValueError(f"checkpoint: '{source}': {what}; give a folder that `xgenmm train` wrote and saved into.")
+
+
+def progress_of(checkpoint: Path) -> Progress:
+    """What a run had done at a checkpoint."""
+    progress = ocp.JsonCheckpointHandler().restore(checkpoint / "progress", args=ocp.args.JsonRestore())
+    return Progress(**{**progress, "data": State(*progress["data"])})
 
 
 def param_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
