@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import PIL.Image
 
-from xgenmm_jax.data import image_pixels
+from xgenmm_jax.data import image_pixels, tiff_pages
 from xgenmm_jax.data.image_files import (
     WANTED,
     head_of,
@@ -75,7 +75,7 @@ def load_official(data: bytes, name: str) -> PIL.Image.Image:
 
 def encoded(image: LazyImage) -> bytes:
     """Bytes from which `image_from_bytes(..., official=True)` gives this image's pixels: those of its file where that
-    was read as data are, else a PNG of its pixels.
+    was read as data are, of a TIFF of several pages those of the page alone, else a PNG of its pixels.
 
     Raises ValueError where the file is gone, or the pixels are damaged and have no file that could be copied.
     """
@@ -84,11 +84,15 @@ def encoded(image: LazyImage) -> bytes:
     if is_own and load.func is load_official:
         return load.args[0]
     if is_own and load.func is _load and load.args[3]:
-        file, name = load.args[:2]
+        file, name, _, _, page = load.args
         try:
-            return file if isinstance(file, bytes) else file.read_bytes()
+            data = file if isinstance(file, bytes) else file.read_bytes()
         except OSError as error:
             raise ValueError(f"image: {name} cannot be opened ({in_words(error)}); check the path.") from error
+        if not page and not tiff_pages.has_more(data):
+            return data
+        if (of_page := tiff_pages.alone(data, page)) is not None:
+            return of_page
     buffer = io.BytesIO()
     image.load().save(buffer, "PNG")
     return buffer.getvalue()

@@ -71,7 +71,7 @@ def test_sizes_and_cuts_are_those_of_the_tokens(tokenizer, seed, per):
 
 @pytest.mark.parametrize("per", ["crop", "image"])
 def test_an_image_of_a_long_document_is_in_a_row_whole_or_not_at_all(tokenizer, per):
-    """At every length of a row: a cut in an image's vision tokens would leave the next text without what it tells of."""
+    """At every length of a row: a cut in an image's vision tokens leaves the next text without what it tells of."""
     rng = np.random.default_rng(5)
     parts = [part for _ in range(12) for part in (image(rng), words(rng, 12))]
     sample = chat.sample(Document("d", ("a red circle", *parts)), tokenizer)
