@@ -10,6 +10,8 @@ COMMANDS = {
     "check": "read some records and say what they hold, and which are bad; writes nothing",
     "index": "make manifests and sizes, of whole sources or of what an experiment reaches",
     "pack": "write a source's records into shards of this project's own",
+    "urls": "list the URLs of a source's images, to be fetched by another program",
+    "join": "index the tars of images that were fetched by URL",
 }
 """Command -> what it does; `cli/data_NAME.py` is its module."""
 
