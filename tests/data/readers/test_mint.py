@@ -11,9 +11,10 @@ import pytest
 from tar_files import jpeg, tiff, write_tar
 
 from xgenmm_jax.data.errors import RecordError, SourceError
+from xgenmm_jax.data.pack import pack_source, packed_source
 from xgenmm_jax.data.readers.base import Reader
 from xgenmm_jax.data.readers.mint import MintArxiv, MintHtml, MintPdf
-from xgenmm_jax.data.records import Document, LazyImage
+from xgenmm_jax.data.records import Document, LazyImage, images_of
 from xgenmm_jax.data.sharded import ShardedRecords, ShardedSource
 from xgenmm_jax.data.storage.parquet import Parquet
 from xgenmm_jax.data.storage.tars import Tars
@@ -175,3 +176,13 @@ def test_damaged_members_are_errors_of_their_record(tmp_path):
     cut = tar(tmp_path / "cut" / "0.tar", (ID, pdf(), {"tiff": pages()[:30]}))
     with pytest.raises(RecordError, match="none of its 2 images can be had"):
         read(opened(cut, MintPdf()))
+
+
+def test_packed_documents_have_each_their_own_pages(tmp_path):
+    """A page that was copied as its whole file came back as the first page, for every image of the document."""
+    source = ShardedSource(tar(tmp_path / "tars" / "0.tar", (ID, pdf(), {"tiff": pages()})), MintPdf())
+    assert pack_source(source, tmp_path / "packed").records == 1
+    record, packed = read(source.open()), read(packed_source(tmp_path / "packed").open())
+    assert (packed.id, shown(packed)) == (record.id, shown(record))
+    for one, other in zip(images_of(packed), images_of(record), strict=True):
+        np.testing.assert_array_equal(np.asarray(one.load()), np.asarray(other.load()))
