@@ -13,7 +13,7 @@ COMMANDS = {
     "urls": "list the URLs of a source's images, to be fetched by another program",
     "join": "index the tars of images that were fetched by URL",
 }
-"""Command -> what it does; `cli/data_NAME.py` is its module."""
+"""Command -> what it does; the module of `check` is `data_check`."""
 
 
 def main(argv: Sequence[str]) -> int:
