@@ -1,4 +1,4 @@
-"""Pages of a TIFF of several, as MINT-1T's documents have their images."""
+"""Pages of a TIFF: each opened by its header as if it were a file of its own."""
 
 import io
 import struct
@@ -6,122 +6,111 @@ import struct
 import numpy as np
 import PIL.Image
 import pytest
-from tar_files import jpeg, tiff
 
-from xgenmm_jax.data import images
-from xgenmm_jax.data.images import image_from_bytes
+from xgenmm_jax.data import image_files, images
 
-RED, BLUE = PIL.Image.new("RGB", (40, 30), (255, 0, 0)), PIL.Image.new("RGB", (16, 24), (0, 0, 255))
+SIZES = ((40, 30), (16, 24), (31, 7))
 
 
-@pytest.mark.parametrize("compression", [None, "jpeg", "tiff_lzw", "tiff_adobe_deflate"])
-def test_each_page_has_its_own_size_and_pixels(compression):
-    data = tiff(RED, BLUE, RED.resize((8, 9)), compression=compression)
-    pages = [image_from_bytes(data, "it", official=True, page=number) for number in range(3)]
-    assert [page.size_px for page in pages] == [(40, 30), (16, 24), (8, 9)]
-    middle = np.asarray(pages[1].load())[12, 8]
-    np.testing.assert_allclose(middle, (0, 0, 255), atol=3)
-    np.testing.assert_allclose(np.asarray(pages[2].load())[4, 4], (255, 0, 0), atol=3)
+def pixels(number: int, mode: str = "RGB") -> PIL.Image.Image:
+    width, height = SIZES[number % 3]
+    noise = np.random.default_rng(number).integers(0, 255, (height, width, 3), np.uint8)
+    return PIL.Image.fromarray(noise).convert(mode)
 
 
-def test_pages_of_other_modes_are_rgb():
-    """MINT-1T has RGBA in its TIFFs; the released code drops alpha."""
-    data = tiff(RED, PIL.Image.new("RGBA", (5, 4), (1, 2, 3, 0)), PIL.Image.new("L", (4, 3), 7))
-    assert image_from_bytes(data, "it", official=True, page=1).load().getpixel((0, 0)) == (1, 2, 3)
-    assert image_from_bytes(data, "it", page=1).load().getpixel((0, 0)) == (255, 255, 255)
-    assert image_from_bytes(data, "it", official=True, page=2).load().getpixel((0, 0)) == (7, 7, 7)
-
-
-def test_no_pixel_is_read_before_load():
-    """Opened by its header alone: the pixels of the last page are cut off."""
-    # Pillow writes a page's pixels behind its header.
-    data = tiff(RED, BLUE)[:-100]
-    page = image_from_bytes(data, "it", page=1)
-    assert page.size_px == (16, 24)
-    with pytest.raises(ValueError, match="page 1 of it is truncated or damaged"):
-        page.load()
-
-
-def test_a_page_that_is_not_there_is_one_sentence():
-    with pytest.raises(ValueError, match="image: page 2 of it is not there: its TIFF ends before that; copy it again"):
-        image_from_bytes(tiff(RED, BLUE), "it", page=2)
-    with pytest.raises(ValueError, match="page 1 of it is asked for, and it is JPEG, which has page 0 alone"):
-        image_from_bytes(jpeg(), "it", page=1)
-    gif = io.BytesIO()
-    RED.save(gif, "GIF", save_all=True, append_images=[BLUE.resize(RED.size)])
-    with pytest.raises(ValueError, match="it is GIF, which has page 0 alone"):
-        image_from_bytes(gif.getvalue(), "it", page=1)
-
-
-def test_pages_have_the_bounds_of_images():
-    with pytest.raises(ValueError, match="page 1 of it has 16 x 24 pixels, more than 300"):
-        image_from_bytes(tiff(RED.resize((10, 10)), BLUE), "it", 300, page=1)
-    with pytest.raises(ValueError, match=r"page 1,000 of it is asked for, and 1,000 are read"):
-        image_from_bytes(tiff(RED), "it", page=images.MOST_PAGES)
-
-
-def test_a_tiff_whose_pages_go_in_circles_ends():
-    """Nothing in a file may make a reader run forever."""
-    data = bytearray(tiff(RED, BLUE))
-    first = struct.unpack_from("<I", data, 4)[0]
-    count = struct.unpack_from("<H", data, first)[0]
-    second = struct.unpack_from("<I", data, first + 2 + 12 * count)[0]
-    count = struct.unpack_from("<H", data, second)[0]
-    struct.pack_into("<I", data, second + 2 + 12 * count, first)
-    assert image_from_bytes(bytes(data), "it", page=1).size_px == (16, 24)
-    with pytest.raises(ValueError, match="page 5 of it is not there"):
-        image_from_bytes(bytes(data), "it", page=5)
-
-
-@pytest.mark.parametrize("cut", [10, 60, 200, 400])
-def test_damaged_tiffs_are_one_sentence(cut):
-    data = tiff(RED, BLUE, compression="jpeg")
-    with pytest.raises(ValueError, match="^image: page 1 of it "):
-        image_from_bytes(data[:cut], "it", page=1).load()
-
-
-def page_of_its_own(data: bytes, page: int) -> bytes:
-    """The page in bytes that hold no other, with the same pixels."""
-    image = image_from_bytes(data, "it", official=True, page=page)
-    bare = images.encoded(image)
-    again = image_from_bytes(bare, "it", official=True)
-    assert again.size_px == image.size_px
-    np.testing.assert_array_equal(np.asarray(again.load()), np.asarray(image.load()))
-    with pytest.raises(ValueError, match="page 1 of it is "):
-        image_from_bytes(bare, "it", page=1)
-    return bare
-
-
-def noise(size_px: tuple[int, int], seed: int) -> PIL.Image.Image:
-    return image_from_bytes(jpeg(size_px, seed), "it").load()
-
-
-@pytest.mark.parametrize("compression", [None, "jpeg", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
-def test_a_page_is_packed_alone_as_it_is_encoded(compression):
-    """Copied as a file, each image of a document would bring all others, and be read as the first of them."""
-    data = tiff(*(noise((40 + page, 31), page) for page in range(5)), compression=compression)
-    for page in range(5):
-        bare = page_of_its_own(data, page)
-        assert bare.startswith(b"II*\0") and len(bare) < len(data) / 3
-
-
-def test_pages_of_other_depths_orders_and_turns_are_packed_alone():
-    bits = noise((64, 40), 1).convert("1")
-    page_of_its_own(tiff(bits, bits.rotate(180), compression="group4"), 1)
-    deep = PIL.Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100).convert("I;16B")
-    big_endian = tiff(deep, deep.transpose(PIL.Image.Transpose.ROTATE_90))
-    assert page_of_its_own(big_endian, 1).startswith(b"MM\0*")
+def tiff(*pages: PIL.Image.Image, **options) -> bytes:
     file = io.BytesIO()
-    noise((20, 10), 1).save(file, "TIFF", save_all=True, append_images=[noise((20, 12), 2)], tiffinfo={274: 6})
-    page_of_its_own(file.getvalue(), 0)
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:], **options)
+    return file.getvalue()
 
 
-def test_a_page_of_a_rare_sort_is_packed_as_png():
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("RGB", {}),
+        ("RGB", {"compression": "tiff_lzw"}),
+        ("RGB", {"compression": "tiff_adobe_deflate"}),
+        ("RGB", {"compression": "jpeg"}),
+        ("RGBA", {"compression": "packbits"}),
+        ("L", {"big_tiff": True}),
+        ("1", {"compression": "group4"}),
+    ],
+    ids=lambda option: str(option)[:40],
+)
+def test_a_page_is_what_pillow_reads_of_its_frame(mode, options):
+    data = tiff(*(pixels(number, mode) for number in range(5)), **options)
+    assert images.count_pages(data, "scan.tif") == 5
+    for number in (4, 0, 2):
+        image = images.image_from_bytes(data, "scan.tif", official=True, page=number)
+        assert image.size_px == SIZES[number % 3]
+        with PIL.Image.open(io.BytesIO(data)) as file:
+            file.seek(number)
+            np.testing.assert_array_equal(np.asarray(image.load()), np.asarray(file.convert("RGB")))
+
+
+def test_pages_of_mixed_modes_are_read():
+    data = tiff(pixels(0, "1"), pixels(1, "RGB"), pixels(2, "L"))
+    sizes = [images.image_from_bytes(data, "x", page=number).load().size for number in range(3)]
+    assert sizes == list(SIZES)
+
+
+def test_pages_of_a_file_with_the_high_byte_first_are_read():
+    data = bytearray(struct.pack(">2sHI", b"MM", 42, 8))
+    for number in range(2):
+        # Width, height, bits, no compression, black is zero, one strip: where it stands, its rows and bytes.
+        start, tags = len(data), ((256, 2), (257, 1), (258, 8), (259, 1), (262, 1), (273, 0), (278, 1), (279, 2))
+        strip = start + 2 + 12 * len(tags) + 4
+        data += struct.pack(">H", len(tags))
+        for tag, value in tags:
+            data += struct.pack(">HHII", tag, 4, 1, strip if tag == 273 else value)
+        data += struct.pack(">I", 0 if number else strip + 2) + bytes((number, 250))
+    assert images.count_pages(bytes(data), "x") == 2
+    rows = [np.asarray(images.image_from_bytes(bytes(data), "x", page=number).load())[0, :, 0] for number in range(2)]
+    assert [row.tolist() for row in rows] == [[0, 250], [1, 250]]
+
+
+def test_a_file_of_another_format_is_one_page():
     file = io.BytesIO()
-    noise((20, 10), 1).save(file, "TIFF", save_all=True, append_images=[noise((20, 12), 2)], big_tiff=True)
-    assert page_of_its_own(file.getvalue(), 1).startswith(b"\x89PNG")
+    pixels(0).save(file, "PNG")
+    assert images.count_pages(file.getvalue(), "a.tif") == images.count_pages(b"", "a.tif") == 1
+    with pytest.raises(ValueError, match=r"a.tif has 1 pages, got page 1; wanted 0 to 0\."):
+        images.image_from_bytes(file.getvalue(), "a.tif", page=1)
 
 
-def test_a_file_of_one_page_is_packed_as_it_is():
-    for data in (tiff(RED), jpeg()):
-        assert images.encoded(image_from_bytes(data, "it", official=True)) == data
+def test_a_page_is_refused_as_a_file_is():
+    data = tiff(pixels(0), pixels(1))
+    with pytest.raises(ValueError, match="'a.tif', page 2, has 16 x 24 pixels, more than 100"):
+        images.image_from_bytes(data, "'a.tif'", 100, page=1)
+    for page in (2, -1):
+        with pytest.raises(ValueError, match=rf"has 2 pages, got page {page}; wanted 0 to 1"):
+            images.image_from_bytes(data, "'a.tif'", page=page)
+    second = image_files.tiff_pages(data)[1].offset
+    cut = data[: second + 8] + bytes(len(data) - second - 8)
+    with pytest.raises(ValueError, match="'a.tif', page 2,|ends before page"):
+        images.image_from_bytes(cut, "'a.tif'", page=1)
+
+
+def chain(*offsets: int, size: int = 100) -> bytes:
+    """A TIFF of empty directories at these places, each naming the next."""
+    data = bytearray(size)
+    data[:8] = struct.pack("<2sHI", b"II", 42, offsets[0])
+    for here, behind in zip(offsets[:-1], offsets[1:], strict=True):
+        data[here : here + 6] = struct.pack("<HI", 0, behind)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (chain(8, 14, 8), "has the same page twice, as 3 again"),
+        (chain(8, 14, 4_000_000_000), "ends before page 3"),
+        (chain(8, 14, 0)[:17], "ends before page 3"),
+        (b"II*\0", "ends before page 1"),
+        (b"MM\0+" + bytes(4), "ends before page 1"),
+        (chain(*range(8, 8 + 6 * 10_002, 6), size=60_100), "has more than 10,000 pages"),
+    ],
+)
+def test_a_chain_of_pages_that_does_not_end_is_one_sentence(data, said):
+    with pytest.raises(ValueError, match=f"^image: scan.tif {said}.*; (copy|cut) it"):
+        images.count_pages(data, "scan.tif")
+    assert images.count_pages(chain(8, 14, 20, 0), "scan.tif") == 3

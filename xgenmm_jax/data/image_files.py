@@ -29,6 +29,8 @@ warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
+MOST_PAGES = 10_000
+"""A TIFF of more is refused: to know them each page's directory is looked up."""
 _HEAD = 256
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 
@@ -78,13 +80,65 @@ def kind_of(head: bytes) -> Kind | None:
     return next((kind for pattern, kind in _KINDS if re.match(pattern, head, re.DOTALL)), None)
 
 
+class TiffPage(NamedTuple):
+    """One page of a TIFF: the bytes of the file, and where in them the page's directory lies."""
+
+    data: bytes
+    offset: int
+
+    def opened(self) -> io.BytesIO:
+        """The file with this page as its first."""
+        file = io.BytesIO(self.data)
+        form, start, _, _ = _tiff_layout(self.data)
+        file.seek(start)
+        file.write(struct.pack(form, self.offset))
+        file.seek(0)
+        return file
+
+
+ImageFile = Path | bytes | TiffPage
+
+
+def tiff_pages(data: bytes) -> list[TiffPage]:
+    """The pages of a TIFF in their order, found by their directories alone; no pixel is read.
+
+    Raises ValueError, a predicate without its subject, where the chain of directories is broken.
+    """
+    form, start, count_form, entry = _tiff_layout(data)
+    pages: dict[int, TiffPage] = {}
+    while True:
+        try:
+            [offset] = struct.unpack_from(form, data, start)
+            if offset == 0:
+                return list(pages.values())
+            [count] = struct.unpack_from(count_form, data, offset)
+        except struct.error as error:
+            raise ValueError(f"ends before page {len(pages) + 1}; copy it again.") from error
+        if offset in pages:
+            raise ValueError(f"has the same page twice, as {len(pages) + 1} again; copy it again.")
+        if len(pages) == MOST_PAGES:
+            raise ValueError(f"has more than {MOST_PAGES:,} pages; cut it into several files.")
+        pages[offset] = TiffPage(data, offset)
+        # A directory is a number of entries, the entries, and where the next directory lies.
+        start = offset + struct.calcsize(count_form) + count * entry
+
+
+def _tiff_layout(data: bytes) -> tuple[str, int, str, int]:
+    """How a TIFF writes places, where the first page's stands, how it writes counts, bytes of a directory's entry."""
+    order = "<" if data[:2] == b"II" else ">"
+    is_big = data[2:4] in (b"+\0", b"\0+")
+    return (f"{order}Q", 8, f"{order}Q", 20) if is_big else (f"{order}I", 4, f"{order}H", 12)
+
+
 def is_read(kind: Kind) -> bool:
     """Whether it is read here: AVIF depends on Pillow's build, HEIC on pillow-heif."""
     return kind.reader in (_heif_formats() if kind.reader == "HEIF" else _formats())
 
 
-def head_of(file: Path | bytes) -> bytes:
+def head_of(file: ImageFile) -> bytes:
     """The first bytes."""
+    if isinstance(file, TiffPage):
+        return file.data[:_HEAD]
     if isinstance(file, bytes):
         return file[:_HEAD]
     with open(file, "rb") as stream:
@@ -109,8 +163,10 @@ def _heif_formats() -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def open_pil(file: Path | bytes) -> PIL.Image.Image:
+def open_pil(file: ImageFile) -> PIL.Image.Image:
     """The image in a file or in bytes, its pixels not read. Raises whatever Pillow's readers raise."""
+    if isinstance(file, TiffPage):
+        return PIL.Image.open(file.opened(), formats=("TIFF",))
     try:
         return PIL.Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats())
     except Exception:
@@ -120,7 +176,7 @@ def open_pil(file: Path | bytes) -> PIL.Image.Image:
     return PIL.Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_heif_formats())
 
 
-def repaired(file: Path | bytes) -> bytes | None:
+def repaired(file: ImageFile) -> bytes | None:
     """The file without metadata that may keep Pillow from its pixels; None where that can do nothing.
 
     Pillow refuses a PNG for a text or a profile above 1 MB or a wrong checksum in one, and an AVIF for damaged EXIF.

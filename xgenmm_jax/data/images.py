@@ -14,9 +14,11 @@ from typing import TypeVar
 
 import PIL.Image
 
-from xgenmm_jax.data import image_pixels, tiff_pages
+from xgenmm_jax.data import image_pixels, tiff_copy
 from xgenmm_jax.data.image_files import (
     WANTED,
+    ImageFile,
+    TiffPage,
     head_of,
     in_words,
     is_read,
@@ -24,13 +26,12 @@ from xgenmm_jax.data.image_files import (
     late_metadata,
     open_pil,
     repaired,
+    tiff_pages,
 )
 from xgenmm_jax.data.records import LazyImage
 
 T = TypeVar("T")
 MAX_PIXELS = 89_000_000  # 267 MB decoded; Pillow itself warns a little above
-MOST_PAGES = 1000
-"""Pages of a TIFF that are found: each is found by going through the ones before it, the last of 1,000 in 0.1 s."""
 
 
 class _Refused(ValueError):
@@ -59,13 +60,31 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, *, official: bool
 def image_from_bytes(
     data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, official: bool = False, page: int = 0
 ) -> LazyImage:
-    """The image in encoded bytes, as `open_image`. name: what errors call it.
+    """The image in encoded bytes, as `open_image`. name: what errors call it. page: of a TIFF, counted from 0."""
+    if page == 0:
+        return _image(data, name, max_pixels, official)
+    pages = _pages(data, name)
+    if not 0 < page < len(pages):
+        raise ValueError(f"image: {name} has {len(pages)} pages, got page {page}; wanted 0 to {len(pages) - 1}.")
+    return _image(pages[page], f"{name}, page {page + 1},", max_pixels, official)
 
-    page: which image of a TIFF of several, from 0; other formats have page 0 alone.
+
+def count_pages(data: bytes, name: str) -> int:
+    """Images of a file that `image_from_bytes` opens by their page: the pages of a TIFF, 1 of any other format.
+
+    Raises ValueError where the file is cut off within the list of its pages.
     """
-    if page >= MOST_PAGES:
-        raise ValueError(f"image: page {page:,} of {name} is asked for, and {MOST_PAGES:,} are read; split it.")
-    return _image(data, name, max_pixels, official, page)
+    return len(_pages(data, name))
+
+
+def _pages(data: bytes, name: str) -> list[ImageFile]:
+    kind = kind_of(head_of(data))
+    if kind is None or kind.reader != "TIFF":
+        return [data]
+    try:
+        return tiff_pages(data)
+    except ValueError as error:
+        raise ValueError(f"image: {name} {error}") from error
 
 
 def load_official(data: bytes, name: str) -> PIL.Image.Image:
@@ -84,14 +103,16 @@ def encoded(image: LazyImage) -> bytes:
     if is_own and load.func is load_official:
         return load.args[0]
     if is_own and load.func is _load and load.args[3]:
-        file, name, _, _, page = load.args
-        try:
-            data = file if isinstance(file, bytes) else file.read_bytes()
-        except OSError as error:
-            raise ValueError(f"image: {name} cannot be opened ({in_words(error)}); check the path.") from error
-        if not page and not tiff_pages.has_more(data):
-            return data
-        if (of_page := tiff_pages.alone(data, page)) is not None:
+        file, name = load.args[:2]
+        if not isinstance(file, TiffPage):
+            try:
+                data = file if isinstance(file, bytes) else file.read_bytes()
+            except OSError as error:
+                raise ValueError(f"image: {name} cannot be opened ({in_words(error)}); check the path.") from error
+            file, *more = _pages(data, name)
+            if not more:
+                return data
+        if (of_page := tiff_copy.alone(file.data, file.offset)) is not None:
             return of_page
     buffer = io.BytesIO()
     image.load().save(buffer, "PNG")
@@ -121,16 +142,15 @@ def image_from_pil(
     return LazyImage(pixels.size, pixels.copy)
 
 
-def _image(file: Path | bytes, name: str, max_pixels: int, official: bool, page: int = 0) -> LazyImage:
-    name = f"page {page} of {name}" if page else name
+def _image(file: ImageFile, name: str, max_pixels: int, official: bool) -> LazyImage:
     header = functools.partial(_header, name=name, max_pixels=max_pixels, official=official)
-    size_px = _read(file, name, header, "cannot be opened", page)
-    return LazyImage(size_px, functools.partial(_load, file, name, size_px, official, page))
+    size_px = _read(file, name, header, "cannot be opened")
+    return LazyImage(size_px, functools.partial(_load, file, name, size_px, official))
 
 
-def _load(file: Path | bytes, name: str, size_px: tuple[int, int], official: bool, page: int) -> PIL.Image.Image:
+def _load(file: ImageFile, name: str, size_px: tuple[int, int], official: bool) -> PIL.Image.Image:
     pixels = functools.partial(_pixels, name=name, size_px=size_px, official=official)
-    return _read(file, name, pixels, "is truncated or damaged", page)
+    return _read(file, name, pixels, "is truncated or damaged")
 
 
 def _header(image: PIL.Image.Image, name: str, max_pixels: int, official: bool) -> tuple[int, int]:
@@ -170,13 +190,13 @@ def _other_size(image: PIL.Image.Image, name: str, size_px: tuple[int, int]) -> 
     )
 
 
-def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], failing: str, page: int) -> T:
+def _read(file: ImageFile, name: str, work: Callable[[PIL.Image.Image], T], failing: str) -> T:
     """What `work` makes of the image in the file; where that fails, of the file without its metadata.
 
     failing: what is said of a file that Pillow takes for an image and fails on.
     """
     try:
-        return _once(file, name, work, page)
+        return _once(file, name, work)
     except _Refused:
         raise
     # Pillow's readers raise anything for damaged files: struct.error, KeyError, RuntimeError, MemoryError, ...
@@ -187,7 +207,7 @@ def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], f
         try:
             bare = repaired(file)
             if bare is not None:
-                return _once(bare, name, work, page)
+                return _once(bare, name, work)
         except _Refused:
             raise
         except Exception:
@@ -195,27 +215,15 @@ def _read(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], f
         raise ValueError(f"image: {name} {_reason(file, error, failing)}") from error
 
 
-def _once(file: Path | bytes, name: str, work: Callable[[PIL.Image.Image], T], page: int) -> T:
+def _once(file: ImageFile, name: str, work: Callable[[PIL.Image.Image], T]) -> T:
     try:
         with open_pil(file) as image:
-            if page:
-                _turn_to(image, name, page)
             return work(image)
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise _Refused(f"image: {name} is gigantic ({in_words(error)}); scale it down.") from error
 
 
-def _turn_to(image: PIL.Image.Image, name: str, page: int) -> None:
-    # Of GIF and WebP the later frames are changes of the first, and none is an image of its own.
-    if image.format != "TIFF":
-        raise _Refused(f"image: {name} is asked for, and it is {image.format}, which has page 0 alone; give a TIFF.")
-    try:
-        image.seek(page)
-    except EOFError as error:
-        raise _Refused(f"image: {name} is not there: its TIFF ends before that; copy it again.") from error
-
-
-def _reason(file: Path | bytes, error: Exception, failing: str) -> str:
+def _reason(file: ImageFile, error: Exception, failing: str) -> str:
     head = head_of(file)
     kind = kind_of(head)
     if not head:

@@ -122,7 +122,7 @@ def test_a_page_that_is_missing_costs_itself(tmp_path):
     assert (shown(record), record.dropped) == (["x", (40, 30), (16, 24)], 1)
     with pytest.raises(RecordError, match=r"none of its 2 images .* wanted a member 'tiff'; it has 'json'"):
         read(records, 1)
-    with pytest.raises(RecordError, match=r"page 2 of '0.tar/.*tiff' is not there: its TIFF ends before that"):
+    with pytest.raises(RecordError, match=r"'0.tar/.*tiff' has 2 pages, got page 2; wanted 0 to 1"):
         MintPdf(missing="error").read(records._shard(0).read(0), 0)
 
 

@@ -1,6 +1,6 @@
 """What a reader is: a frozen dataclass that turns one published record into one of the project, without any I/O."""
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from xgenmm_jax.data.errors import RecordError
 from xgenmm_jax.data.records import Record
@@ -47,6 +47,17 @@ class OneChoice:
 
     def choices(self, raw: Raw) -> int:
         return 1
+
+
+def list_in(raw: Raw, name: str) -> list[Any]:
+    """The list in a field. Raises RecordError where it is missing, or holds anything else."""
+    if name not in raw.fields:
+        there = ", ".join(map(repr, raw.fields)) or "nothing"
+        raise RecordError(raw.key, f"no '{name}'; it has {there}")
+    value = raw.fields[name]
+    if not isinstance(value, list):
+        raise RecordError(raw.key, f"'{name}' is {type(value).__name__}, wanted a list")
+    return value
 
 
 def texts_in(raw: Raw, name: str) -> list[str]:

@@ -9,6 +9,7 @@ import functools
 from typing import Any
 
 from xgenmm_jax.data.errors import RecordError
+from xgenmm_jax.data.readers.base import list_in
 from xgenmm_jax.data.readers.images import image_in
 from xgenmm_jax.data.readers.interleaved import Interleaved, OpenImage
 from xgenmm_jax.data.records import Document, LazyImage
@@ -69,17 +70,6 @@ class UrlDocuments(Interleaved):
                 raise RecordError(
                     raw.key, f"'{self.image_bytes}' has an image at position {number}, where a text stands"
                 )
-
-
-def list_in(raw: Raw, field: str) -> list[Any]:
-    """The list in a field. Raises RecordError where it is missing or no list."""
-    if field not in raw.fields:
-        there = ", ".join(map(repr, raw.fields)) or "nothing"
-        raise RecordError(raw.key, f"no '{field}'; it has {there}")
-    value = raw.fields[field]
-    if not isinstance(value, list):
-        raise RecordError(raw.key, f"'{field}' is {type(value).__name__}, wanted a list")
-    return value
 
 
 def check_lists(raw: Raw, images: list[Any], texts: list[Any]) -> None:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from xgenmm_jax.data.errors import RecordError
 from xgenmm_jax.data.images import image_from_bytes
-from xgenmm_jax.data.readers.documents import UrlDocuments, check_lists, list_in
+from xgenmm_jax.data.readers.base import list_in
+from xgenmm_jax.data.readers.documents import UrlDocuments, check_lists
 from xgenmm_jax.data.readers.interleaved import Interleaved, OpenImage
 from xgenmm_jax.data.records import Document, LazyImage
 from xgenmm_jax.data.storage.base import Raw

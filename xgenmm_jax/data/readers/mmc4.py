@@ -9,7 +9,7 @@ import functools
 from typing import Any, ClassVar, Literal
 
 from xgenmm_jax.data.errors import RecordError
-from xgenmm_jax.data.readers.documents import list_in
+from xgenmm_jax.data.readers.base import list_in
 from xgenmm_jax.data.readers.interleaved import Interleaved, OpenImage
 from xgenmm_jax.data.records import Document
 from xgenmm_jax.data.storage.base import Raw

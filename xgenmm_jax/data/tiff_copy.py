@@ -23,27 +23,13 @@ class _Entry(NamedTuple):
     value: bytes
 
 
-def has_more(data: bytes) -> bool:
-    """Whether it is a TIFF of several pages. What is cut off is none."""
-    order = _order(data)
-    try:
-        return order is not None and _next(data, order, struct.unpack_from(f"{order}I", data, 4)[0]) != 0
-    except struct.error:
-        return False
-
-
-def alone(data: bytes, page: int) -> bytes | None:
-    """A TIFF of this page, counted from 0, with the same pixels; None where it is not there or of a rare sort."""
-    order = _order(data)
+def alone(data: bytes, offset: int) -> bytes | None:
+    """A TIFF of the page whose table stands at this place of a TIFF, with the same pixels; None for a rare sort."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None:
         return None
     try:
-        place = struct.unpack_from(f"{order}I", data, 4)[0]
-        for _ in range(page):
-            place = _next(data, order, place)
-            if not place:
-                return None
-        entries = {one.tag: one for one in _entries(data, order, place) if one.tag not in ELSEWHERE}
+        entries = {one.tag: one for one in _entries(data, order, offset) if one.tag not in ELSEWHERE}
         [compression] = _integers(order, entries[COMPRESSION]) if COMPRESSION in entries else [1]
         pairs = [(tag, sizes) for tag, sizes in OFFSETS.items() if tag in entries and sizes in entries]
         if compression not in COPIED or len(pairs) != 1:
@@ -54,7 +40,7 @@ def alone(data: bytes, page: int) -> bytes | None:
         return None
     if len(offsets) != len(sizes) or sum(sizes) > len(data):
         return None
-    pieces = [data[offset : offset + size] for offset, size in zip(offsets, sizes, strict=True)]
+    pieces = [data[start : start + size] for start, size in zip(offsets, sizes, strict=True)]
     return _written(order, entries, tag, pieces)
 
 
@@ -84,15 +70,6 @@ def _written(order: str, entries: dict[int, _Entry], tag: int, pieces: list[byte
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(entries))
     padded = [piece + bytes(len(piece) % 2) for piece in pieces]
     return b"".join([head, *table, bytes(4), *behind, *padded])
-
-
-def _order(data: bytes) -> str | None:
-    return {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
-
-
-def _next(data: bytes, order: str, place: int) -> int:
-    [count] = struct.unpack_from(f"{order}H", data, place)
-    return struct.unpack_from(f"{order}I", data, place + 2 + 12 * count)[0]
 
 
 def _entries(data: bytes, order: str, place: int) -> list[_Entry]:
