@@ -3,15 +3,21 @@
 import pickle
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tar_files import jpeg
 
 from xgenmm_jax.data.errors import FEW_IMAGES, LAST_IMAGE, NOT_BAD, ONE_IMAGE, LeftOut, RecordError
 from xgenmm_jax.data.images import image_from_bytes
 from xgenmm_jax.data.index.measure import Measurer, measure_shard
+from xgenmm_jax.data.index.shapes import tokens_of
 from xgenmm_jax.data.readers.obelics import Obelics
 from xgenmm_jax.data.records import Document, LazyImage
+from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.base import Raw
+from xgenmm_jax.data.storage.parquet import Parquet
+from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.tokenizer import train_tokenizer
 
@@ -179,3 +185,26 @@ def test_the_index_has_both_placements_and_counts_what_is_lost(tmp_path):
     assert np.diff(sizes.shapes.image_ends, prepend=0).tolist() == [2, 1, 0, 0, 1, 1]
     assert {number: reason for number, (reason, _) in sizes.bad.items()} == {1: FEW_IMAGES, 2: "unreadable record"}
     assert sizes.dropped == 2
+
+
+def test_the_placement_that_the_index_planned_is_the_one_that_is_read(tmp_path):
+    """A draw's generator says which; a row that was planned for the other would lose the document."""
+    tokenizer = train_tokenizer(["one two three"] * 9, tmp_path / "small.model", pieces=400)
+    parts = ["/a", "one", "/b", "two two two", "/c"]
+    rows = [raw(*parts[: number + 2]).fields for number in range(3)]
+    for row in rows:
+        row["image_bytes"] = [FILES[name] if name else None for name in row["images"]]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "0.parquet")
+    reader = Obelics(placement="drawn", lead_text=False)
+    records = ShardedSource(Parquet(str(tmp_path / "0.parquet")), reader).open()
+    drawn = np.arange(60, dtype=np.int64) % 3
+    measurer = Measurer(tokenizer, ChatStyle())
+    shapes, skips = records.shapes_of(drawn, np.random.default_rng, measurer)
+    seen = set()
+    for place, number in enumerate(drawn.tolist()):
+        record = records.record(number, np.random.default_rng(place))
+        sample = chat.sample(record, tokenizer)
+        assert tokens_of(shapes)[place] == len(sample.token_ids)
+        assert shapes.take(np.array([place])).image_px.tolist() == [list(image.size_px) for image in sample.images]
+        seen.add((number, tuple(shown(record))))
+    assert not skips and len(seen) == 5
