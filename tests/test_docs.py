@@ -1,8 +1,16 @@
 """Figures of README and docs/usage.md that follow from other files are those of these files."""
 
+import contextlib
+from dataclasses import replace
+import itertools
+import json
 from pathlib import Path
 import re
+import sys
+from unittest import mock
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from experiments.nano.starting_weights import (
@@ -14,7 +22,10 @@ from experiments.nano.starting_weights import (
     vision_tower_small_text,
 )
 from tools import plan_table
-from xgenmm_jax.cli.experiment_files import load_experiment
+from xgenmm_jax.cli import main as cli
+from xgenmm_jax.data.rows import loader
+from xgenmm_jax.data.rows.config import LoaderConfig
+from xgenmm_jax.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,11 +67,60 @@ def test_the_readme_stays_short_and_says_first_what_was_not_done():
         assert claim in first_screen
 
 
-def test_the_experiment_on_own_data_in_usage_is_one(tmp_path: Path):
-    """A reader copies it: names that have moved would fail in their hands."""
-    (code,) = re.findall(r"## Your own data.*?```python\n(.*?)```", USAGE, re.DOTALL)
-    file = tmp_path / "mine.py"
-    file.write_text(code, encoding="utf-8")
-    config = load_experiment(file)
-    ((source, weight),) = config.data.mixture
-    assert (config.name, source.files(), weight) == ("mine", [Path("data/mine.json")], 1.0)
+def own_data(page: str) -> str:
+    """The experiment of a page's section "Your own data"."""
+    (code,) = re.findall(r"## Your own data.*?```python\n(.*?)```", page, re.DOTALL)
+    return code
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch) -> Path:
+    """A reader's folder with pictures, and a run that their experiment starts from."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "keep_compilations", lambda: None)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    for color in ("red", "blue", "green"):
+        PIL.Image.new("RGB", (60, 40), color).save(tmp_path / "data" / "images" / f"{color}.jpg")
+    return tmp_path
+
+
+def trained_on(monkeypatch, *words: str) -> tuple[TrainConfig, list[str], set[str]]:
+    """What `xgenmm train` would train: its config, the samples of two batches, what was left out of them."""
+    seen = []
+    monkeypatch.setattr(
+        "xgenmm_jax.training.loop.train", lambda config, folder: seen.append(config) or mock.Mock(signal=None)
+    )
+    assert cli.main(["train", *words]) == 0
+    (config,) = seen
+    fewer = replace(config.data, window=64, loader=LoaderConfig(ahead=1))
+    with contextlib.closing(loader.batches(fewer, config.seed)) as batches:
+        taken = list(itertools.islice(batches, 2))
+    ids = [id_ for one in taken for row in one.sample_ids for id_ in row.split(" + ")]
+    return config, ids, {skip.detail for one in taken for skip in one.skipped}
+
+
+def test_the_lines_of_the_readme_take_pictures_and_questions_into_fine_tuning(folder: Path, monkeypatch):
+    """A reader copies them: names that have moved would fail in their hands."""
+    assert len([line for line in own_data(README).splitlines() if line]) <= 10
+    (entry,) = re.findall(r"a list of `({.*?]})`", README, re.DOTALL)
+    entries = [json.loads(entry) | {"id": color, "image": f"{color}.jpg"} for color in ("red", "blue", "green")]
+    (folder / "data" / "mine.json").write_text(json.dumps(entries))
+    (folder / "mine.py").write_text(own_data(README))
+    (command,) = re.findall(r"`xgenmm train (mine.py .*?)`", README)
+    config, ids, skipped = trained_on(monkeypatch, *command.split())
+    assert (config.name, config.initialize.run) == ("mine", "runs/demo/sft_multi") and not skipped
+    assert set(ids) == {f"mine.json[{number}]" for number in range(3)} and len(ids) > 10
+    assert (folder / "data" / ".index" / "llava" / "manifest.json").is_file()
+    record = config.data.mixture[0][0].open().record(0, np.random.default_rng(0))
+    assert [turn.text for turn in record.turns] == ["<image>\nWhat is it?", "A cat."]
+    assert record.images[0].load().size == (60, 40)
+
+
+def test_the_source_of_ones_own_in_usage_is_trained_on(folder: Path, monkeypatch):
+    table = "\n".join(f"{color}.jpg,a {color} thing" for color in ("red", "blue", "green"))
+    (folder / "data" / "images" / "labels.csv").write_text(table + "\n")
+    (folder / "mine.py").write_text(own_data(USAGE).replace("data/labels.csv", "data/images/labels.csv"))
+    config, ids, skipped = trained_on(monkeypatch, "mine.py", "--initialize.run", "runs/demo/sft_multi")
+    assert set(ids) == {"red.jpg", "blue.jpg", "green.jpg"} and not skipped
+    assert config.data.mixture[0][0].files() == [Path("data/images/labels.csv")]

@@ -4,7 +4,10 @@ import contextlib
 import json
 import os
 from pathlib import Path
+import socket
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -61,6 +64,24 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         files.write_whole(tmp_path / "a", fail)
     assert files.read_text(tmp_path / "a") == "old é"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_a_killed_process_was_writing_can_be_deleted_and_what_others_write_stays(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = socket.gethostname()
+    names = {
+        f"a.npz.{host}-{dead.pid}-5.partial": False,
+        f"a.npz.{host}-{os.getpid()}-5.partial": True,  # a thread of a process that runs
+        f"a.npz.another-{dead.pid}-5.partial": True,  # of another machine: nobody here knows whether it runs
+        "folder.partial": True,
+        f"a.npz.{host}-{dead.pid}-5": True,
+    }
+    for name in names:
+        (tmp_path / name).touch()
+    files.delete_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {name for name, stays in names.items() if stays}
+    files.delete_unfinished(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("replace", [False, True])

@@ -48,11 +48,9 @@ _LOG_PROBS = (
 _ROWS = (
     f"{_DATA}/records.py:Caption",
     f"{_DATA}/text/chat.py:sample",
-    f"{_DATA}/rows/window.py:_sample",
-    f"{_DATA}/rows/window.py:plan_window",
-    f"{_DATA}/rows/loader.py:_BatchSource",
-    f"{_DATA}/rows/build.py:build_rows",
-    f"{_DATA}/rows/loader.py:_BatchSource",
+    f"{_DATA}/rows/loading.py:fitted_sample",
+    f"{_DATA}/rows/loading.py:RowBuilder",
+    f"{_DATA}/rows/loader.py:_Builders",
     f"{_DATA}/rows/loader.py:batches",
     f"{_OBJECTIVES}/packed_rows.py:PackedRows",
 )
@@ -137,20 +135,11 @@ WAYS_D833A01 = {
 }
 """The same at commit d833a01, where an objective was a dataclass of closures."""
 
-MOVED = {
-    f"{_DATA}/rows/window.py:_sample": f"{_DATA}/rows/loader.py:_sample",
-    f"{_DATA}/rows/window.py:plan_window": f"{_DATA}/rows/loader.py:plan",
-    f"{_DATA}/rows/build.py:build_rows": f"{_DATA}/rows/packing.py:build_rows",
-}
-"""Where a definition was while loader and packing were a file each."""
-
-
 def ways_of(root: Path) -> dict[str, tuple[str, ...]]:
     """The ways of a checkout, by the files that it has."""
     if not (root / _OBJECTIVES).is_dir():
         return WAYS_D833A01
-    moved = {} if (root / _DATA / "rows" / "window.py").is_file() else MOVED
-    return {title: tuple(moved.get(step, step) for step in steps) for title, steps in WAYS.items()}
+    return WAYS
 
 
 def walk(root: Path, steps: tuple[str, ...]) -> tuple[int, int]:

@@ -9,7 +9,9 @@ import contextlib
 import json
 import os
 from pathlib import Path
+import re
 import shutil
+import socket
 import threading
 from typing import Any
 
@@ -115,7 +117,7 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], Any]) -> Non
     to write to. What is no file, /dev/stdout or a pipe, is written to and stays what it is.
     """
     path = Path(path)
-    beside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    beside = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.partial")
     is_device = path.exists() and not path.is_file() and not path.is_dir()
     try:
         if callable(content):
@@ -127,6 +129,24 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], Any]) -> Non
             beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def delete_unfinished(folder: Path) -> None:
+    """Deletes what killed processes of this machine have left of `write_whole` in a folder."""
+    name = re.compile(rf".*\.{re.escape(socket.gethostname())}-(\d+)-\d+\.partial")
+    for path in folder.glob("*.partial"):
+        if (match := name.fullmatch(path.name)) and not _is_running(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 @contextlib.contextmanager

@@ -1,11 +1,16 @@
 """`xgenmm train FILE --help`: one page for a person; `--help-all`: every option, as tyro lists them."""
 
+import dataclasses
 from pathlib import Path
 import re
 
 import pytest
 
 from xgenmm_jax.cli import main as cli
+from xgenmm_jax.cli import train_help
+from xgenmm_jax.data.readers.llava import Llava
+from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.storage.json_files import JsonFiles
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -51,6 +56,15 @@ def test_help_names_the_sources_of_the_mixture_and_their_weights(printed):
     assert "0 obelics 17.5, 1 mint1t_html 17.5, 2 mint1t_pdf 12.5," in page and "RecordFiles" not in page
     page = " ".join(printed(100, str(EXPERIMENTS / "nano/stage2.py"), "--help").split())
     assert "0 caption 0.14," in page and "5 pages/64px 0.08" in page
+
+
+def test_a_source_without_a_path_is_named_by_its_class_and_one_with_an_index_by_its_name():
+    """Help ended in an IndexError for a user's own source without fields."""
+    own = dataclasses.make_dataclass("Sums", [], frozen=True)
+    assert train_help.source_name(own()) == "Sums"
+    source = ShardedSource(JsonFiles("data/mine.json", "data/images"), Llava())
+    assert train_help.source_name(source) == "llava"
+    assert train_help.source_name(dataclasses.replace(source, name="mine")) == "mine"
 
 
 def test_help_shows_the_values_of_the_experiment(printed):

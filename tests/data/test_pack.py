@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from sharded_data import captions, data, small_tokenizer
 from tar_files import caption_tar, jpeg, write_tar
@@ -15,10 +17,11 @@ from tar_files import caption_tar, jpeg, write_tar
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import pack
 from xgenmm_jax.data.errors import UNREADABLE, SourceError
+from xgenmm_jax.data.images import encoded, image_from_bytes
 from xgenmm_jax.data.pack import pack_source, packed_source
 from xgenmm_jax.data.readers.base import OneChoice
+from xgenmm_jax.data.readers.image_captions import ImageCaptions
 from xgenmm_jax.data.readers.records import decode, encode_choices
-from xgenmm_jax.data.readers.tfds_captions import TfdsCaptions
 from xgenmm_jax.data.records import Document, LazyImage
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.rows.config import DataConfig
@@ -87,7 +90,8 @@ def test_packed_tars_give_the_rows_of_the_tars(folder, words, tmp_path):
 
 def test_all_texts_of_a_record_are_kept(words, tmp_path):
     """COCO has five captions an image; each draw takes one."""
-    source = ShardedSource(Tfds(str(COCO), "train"), TfdsCaptions(), index=str(tmp_path / "index"))
+    reader = ImageCaptions(image=("image",), caption="captions/text")
+    source = ShardedSource(Tfds(str(COCO), "train"), reader, index=str(tmp_path / "index"))
     pack_source(source, tmp_path / "new")
     opened, packed = source.open(), packed_source(tmp_path / "new").open()
     texts = [{one.record(0, np.random.default_rng(n)).text for n in range(60)} for one in (opened, packed)]
@@ -176,6 +180,20 @@ def test_nothing_readable_is_an_error(folder, tmp_path):
     write_tar(tmp_path / "bad" / "0.tar", [("a", {"jpg": b"none", "txt": b"x"})])
     with pytest.raises(SourceError, match=r"none of the records of image_captions can be read \(1 bad, the first"):
         pack_source(captions(tmp_path / "bad"), tmp_path / "new")
+
+
+def test_images_are_packed_as_they_are_or_without_loss():
+    """Of a page of a TIFF, the whole file would be its first page."""
+    pages = [PIL.Image.new("RGB", (9 + n, 7), (10 * n, 20, 30)) for n in range(3)]
+    file = io.BytesIO()
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    for page in range(3):
+        image = image_from_bytes(file.getvalue(), "pages", official=True, page=page)
+        again = image_from_bytes(encoded(image), "again", official=True)
+        assert again.size_px == image.size_px == (9 + page, 7)
+        assert again.load().tobytes() == image.load().tobytes()
+    assert encoded(image_from_bytes(jpeg(), "one", official=True)) == jpeg()
+    assert encoded(image_from_bytes(jpeg(), "seen", official=False)) != jpeg()
 
 
 def test_choices_share_images_and_name_their_own():

@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sharded_data import captions, data, small_tokenizer
-from tar_files import caption_tar, jpeg, write_tar
+from tar_files import caption_tar
 
 from xgenmm_jax.batch import Batch
-from xgenmm_jax.data.errors import BAD_IMAGE, NOT_AS_INDEXED, UNREADABLE, SourceError
+from xgenmm_jax.data.errors import SourceError
+from xgenmm_jax.data.identity import identity
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.loader import HostBatch
 from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window
 from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.source import Mapped
 from xgenmm_jax.data.storage.tars import Tars, TarShard
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.tokenizer import train_tokenizer
@@ -91,6 +93,26 @@ def test_rows_are_those_of_the_records_themselves(folder, words):
             np.testing.assert_array_equal(left, right, err_msg=name)
 
 
+def test_changed_records_of_an_index_keep_its_order_its_held_out_shards_and_its_identity(folder, words, caplog):
+    """`Mapped` hid the shards: what was held out was trained on, and other bytes went unseen when a run went on."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Same:
+        def __call__(self, record):
+            return record
+
+    source = captions(folder, group_shards=2, held_out_shards=2)
+    plain, mapped = data(words, source), data(words, Mapped(source, Same()))
+    batches = take(mapped, 8)
+    line = "changes records of an index, so each is read to plan its window too"
+    assert caplog.text.count(line) == 1 and "'image_captions/Same'" in caplog.text
+    assert [one.sample_ids for one in batches] == [one.sample_ids for one in take(plain, 8)]
+    assert not any(f"000{shard}.tar" in row for one in batches for row in one.sample_ids for shard in (3, 4))
+    assert caplog.text.count(line) == 1, "not said of a source that is planned from its index"
+    ((one,), (other,)) = (identity(config.mixture) for config in (plain, mapped))
+    assert one["files"] == other["files"] and one["files"][0]["of"] == "manifest"
+
+
 def test_an_index_is_written_once_and_beside_the_shards(folder, words):
     config = data(words, captions(folder))
     take(config, 1)
@@ -124,53 +146,6 @@ def test_an_index_of_other_data_or_options_is_refused(folder, words, tmp_path):
     caption_tar(folder / "0004.tar", RECORDS + 20, seed=4)
     with pytest.raises(SourceError, match=r"'0004.tar' has .* bytes, before"):
         take(config, 1)
-
-
-def test_records_that_cannot_be_used_are_counted_by_shard_and_reason(folder, words):
-    samples = [(f"{n:04}", {"jpg": jpeg(seed=n), "txt": b"a red circle"}) for n in range(RECORDS)]
-    samples[3][1]["txt"] = b" "
-    samples[5][1]["jpg"] = b"GIF89a"
-    write_tar(folder / "0002.tar", samples)
-    skipped = [skip for one in take(data(words, captions(folder), max_bad_rate=1.0), 12) for skip in one.skipped]
-    bad = {(skip.record, skip.reason, skip.shard) for skip in skipped}
-    assert bad == {(f"0002.tar[{n}]", UNREADABLE, "0002.tar") for n in (3, 5)}
-
-
-def test_damage_behind_the_index_changes_its_own_segments_alone(folder, words):
-    """A shard that goes away and an image that is damaged or replaced leave padding; no other sample moves."""
-    config = data(words, captions(folder), max_bad_rate=1.0)
-    whole = take(config, 8)
-    opened = captions(folder).open()
-    located = opened._index.located(1).arrays
-    content = bytearray((folder / "0001.tar").read_bytes())
-    start = int(located["offset"][4])
-    content[start + 700 : start + 900] = bytes(200)  # inside a JPEG of noise, behind its header
-    (folder / "0001.tar").write_bytes(content)
-    with contextlib.closing(loader.batches(config, 7)) as iterator:
-        first = next(iterator)
-        (folder / "0003.tar").unlink()
-        damaged = [first, *itertools.islice(iterator, 7)]
-    lost = {skip.record for one in damaged for skip in one.skipped}
-    assert lost and {skip.reason for one in damaged for skip in one.skipped} <= {BAD_IMAGE, UNREADABLE, NOT_AS_INDEXED}
-    for one, other in zip(whole, damaged, strict=True):
-        assert one.state == other.state
-        is_gone = (one.batch.segment_ids > 0) & (other.batch.segment_ids == 0)
-        np.testing.assert_array_equal(np.where(is_gone, 0, one.batch.segment_ids), other.batch.segment_ids)
-        np.testing.assert_array_equal(one.batch.slot[~is_gone], other.batch.slot[~is_gone])
-        crops = other.batch.crop_segment > 0
-        np.testing.assert_array_equal(one.batch.pixels[crops], other.batch.pixels[crops])
-        assert is_gone.any() == bool(other.skipped)
-
-
-def test_a_run_stops_where_too_much_of_a_source_is_bad(folder, words, monkeypatch):
-    from xgenmm_jax.data.rows import quarantine
-
-    monkeypatch.setattr(quarantine, "LAST", 100)
-    samples = [(f"{n:04}", {"jpg": jpeg(seed=n), "txt": b"a red circle" if n % 4 else b" "}) for n in range(RECORDS)]
-    write_tar(folder / "0002.tar", samples)
-    take(data(words, captions(folder), max_bad_rate=0.2), 30)
-    with pytest.raises(SourceError, match=r"of the last .* samples of image_captions cannot be used, more than 3.0%"):
-        take(data(words, captions(folder), max_bad_rate=0.03), 30)
 
 
 def test_cut_and_missing_shards_are_errors_before_the_first_step(folder, words):

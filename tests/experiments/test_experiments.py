@@ -64,12 +64,6 @@ def count(config: TrainConfig) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(config)))
 
 
-def percents(config: TrainConfig) -> dict[str, float]:
-    """The mixture by folder name, in percent."""
-    total = sum(weight for _, weight in config.data.mixture)
-    return {source.pattern.split("/")[1]: 100 * weight / total for source, weight in config.data.mixture}
-
-
 @pytest.mark.parametrize("file", FILES)
 def test_every_run_builds_abstractly(file):
     """An arm whose parts do not fit each other would be found out on a pod."""
@@ -171,29 +165,6 @@ def test_full_sizes_have_the_published_parameters():
     for stage in ("stage1", "stage2", "sft_single", "sft_multi", "dpo"):
         assert count(runs(f"{stage}.py")["config"]) == 4_359_257_219
         assert count(runs(f"{stage}.py")["config_14b"]) == 14_500_789_379
-
-
-def test_stage1_mixture_is_that_of_figure_3():
-    mixture = percents(runs("stage1.py")["config"])
-    assert sum(weight for _, weight in runs("stage1.py")["config"].data.mixture) == 100
-    assert mixture["obelics"] == 17.5
-    mint = [mixture[f"mint1t_{part}"] for part in ("html", "pdf", "arxiv")]
-    assert sum(mint) == 32.5 and [weight / mint[2] for weight in mint] == [7, 5, 1]
-    assert mixture["blip3_kale"] == 25 and mixture["datacomp_1b"] == 10
-    assert mixture["blip3_ocr_200m"] == mixture["blip3_grounding_50m"] == 5
-    assert all(mixture[name] == 1.25 for name in ("cc12m", "cc3m", "sbu", "visual_genome"))
-
-
-def test_stage2_mixture_has_both_readings_of_90_percent():
-    raw = runs("stage2.py")["config"]
-    assert sum(weight for _, weight in raw.data.mixture) == 90
-    normalized, held = percents(raw), percents(runs("stage2.py")["new_at_10"])
-    assert round(normalized["mint1t_html"], 2) == 19.44 and round(normalized["idl"], 2) == 11.11
-    assert round(normalized["datacomp_1b"], 2) == 2.78 and round(normalized["cc3m"], 2) == 1.39
-    for name, percent in held.items():
-        new = name in ("idl", "blip3_ocr_hd_30m")
-        assert percent == pytest.approx(10 if new else normalized[name] * 0.9 * 80 / 70)
-    assert "blip3_ocr_200m" not in held
 
 
 def test_budgets_are_those_published():

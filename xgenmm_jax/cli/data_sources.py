@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from xgenmm_jax.cli.errors import nearest
 from xgenmm_jax.cli.options import parse, take_option
 from xgenmm_jax.data.readers.base import Reader
+from xgenmm_jax.data.readers.grounding import Grounding
+from xgenmm_jax.data.readers.idl import Idl
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
+from xgenmm_jax.data.readers.instructions import Instructions
+from xgenmm_jax.data.readers.llava import Llava
 from xgenmm_jax.data.readers.mint import MintArxiv, MintHtml, MintPdf
 from xgenmm_jax.data.readers.mmc4 import Mmc4
 from xgenmm_jax.data.readers.obelics import Obelics
+from xgenmm_jax.data.readers.ocr import Ocr
 from xgenmm_jax.data.readers.questions import ImageQuestions
 from xgenmm_jax.data.readers.records import ProjectRecords
+from xgenmm_jax.data.readers.text import PlainText
+from xgenmm_jax.data.readers.visual_genome import VisualGenome
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.base import Storage
 from xgenmm_jax.paths import user_path
@@ -24,10 +31,11 @@ if TYPE_CHECKING:
     from xgenmm_jax.training.config import TrainConfig
 
 KINDS = ("tars", "parquet", "json", "records", "tfds")
-READERS: dict[str, type[Reader]] = {
-    reader.label: reader
-    for reader in (ImageCaptions, ImageQuestions, ProjectRecords, Obelics, MintHtml, MintPdf, MintArxiv, Mmc4)
-}
+_READERS = (
+    ImageCaptions, ImageQuestions, Instructions, Llava, Obelics, MintHtml, MintPdf, MintArxiv, Mmc4, PlainText, Ocr,
+    Grounding, Idl, VisualGenome, ProjectRecords,
+)  # fmt: skip
+READERS: dict[str, type[Reader]] = {reader.label: reader for reader in _READERS}
 """Readers by their labels, with options that have defaults."""
 
 Arguments = TypeVar("Arguments", bound="SourceOptions")

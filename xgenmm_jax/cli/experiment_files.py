@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ import sys
 import traceback
 from types import ModuleType
 
+from xgenmm_jax import user_files
 from xgenmm_jax.cli import renamed
 from xgenmm_jax.cli.errors import MOST, nearest
 from xgenmm_jax.training.config import TrainConfig
@@ -99,14 +99,10 @@ def import_experiment(path: Path) -> ModuleType:
     for folder in (tree.parent if tree.name == "experiments" else tree, path.parent):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise ValueError(f"experiment: '{given}' is no Python file; give one whose name ends in .py.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
     with naming_the_line(path):
-        spec.loader.exec_module(module)
-    return module
+        return user_files.load(f"experiment_{path.stem.replace('.', '_')}", path)
 
 
 @contextlib.contextmanager

@@ -26,8 +26,9 @@ COMMANDS = {
         "xgenmm convert runs/imported DIR --to xgenmm",
     ),
     "data": (
-        "look at data, index them for a run, pack them into shards of records",
+        "look at data and at packed rows, index data for a run, pack them into shards of records",
         "xgenmm data check 'tars:data/{0000..0999}.tar' --reader image_captions",
+        "xgenmm data show experiments/stage1.py --window 7",
         "xgenmm data index experiments/stage1.py",
         "xgenmm data pack mine.py:captions packed/captions",
     ),

@@ -11,6 +11,7 @@ import shutil
 import textwrap
 from typing import Any
 
+from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.source import Mapped
 from xgenmm_jax.training.config import TrainConfig
 
@@ -119,10 +120,15 @@ def mixture(config: TrainConfig) -> str:
 
 
 def source_name(source: Any) -> str:
-    """What a source's first field names, a path by its folder or file: "obelics", "docvqa", "caption", "pages/64px"."""
+    """A source by its name, or by what its first field names, a path by its folder or file: "obelics", "pages/64px"."""
     if isinstance(source, Mapped):
         return f"{source_name(source.source)}/{getattr(source.change, 'label', type(source.change).__name__.lower())}"
-    path = Path(str(getattr(source, dataclasses.fields(source)[0].name)))
+    fields = dataclasses.fields(source)
+    if isinstance(source, ShardedSource):
+        return source.label
+    if not fields or not isinstance(getattr(source, fields[0].name), str):
+        return type(source).__name__
+    path = Path(getattr(source, fields[0].name))
     return path.parent.name if "*" in path.name else path.stem
 
 

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from xgenmm_jax.data.sharded import ShardedRecords
 from xgenmm_jax.data.source import Source
 
 WHOLE_BYTES = 8 * 2**20
@@ -28,7 +27,7 @@ def identity(mixture: Sequence[tuple[Source, float]]) -> list[dict[str, Any]]:
 
 def _identity(source: Source) -> dict[str, Any]:
     opened = source.open()
-    if isinstance(opened, ShardedRecords):
+    if hasattr(opened, "identity"):
         manifest = {"name": "manifest.json", "of": "manifest", "sha256": opened.identity}
         return {"source": opened.name, "records": len(opened), "files": [manifest]}
     with ThreadPoolExecutor(16) as pool:

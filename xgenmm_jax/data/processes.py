@@ -5,12 +5,15 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 import ctypes
 import multiprocessing
+from multiprocessing.reduction import ForkingPickler
 import os
 import signal
 import sys
 from typing import Any, Generic, TypeVar
 
+from xgenmm_jax import user_files
 from xgenmm_jax.data.errors import SourceError
+from xgenmm_jax.user_files import UserFile
 
 T, R, W = TypeVar("T"), TypeVar("R"), TypeVar("W")
 _PR_SET_PDEATHSIG = 1
@@ -20,12 +23,17 @@ def pool(count: int, start: Callable[..., None], arguments: tuple[Any, ...]) -> 
     """`count` processes that begin with `start(*arguments)`."""
     # Not fork: threads, file systems and XLA are not made for it.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, context, _begin, (os.getpid(), start, arguments))
+    # As bytes: a worker can make classes of an experiment's file only when it has loaded that.
+    pickled = bytes(ForkingPickler.dumps((start, arguments)))
+    return ProcessPoolExecutor(count, context, _begin, (os.getpid(), user_files.loaded_for(arguments), pickled))
 
 
-def _begin(parent: int, start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _begin(parent: int, files: tuple[UserFile, ...], pickled: bytes) -> None:
+    """files: what the arguments need that no import finds. pickled: by the process that starts this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the main process's to answer
     _end_with_parent(parent)
+    user_files.load_again(files)
+    start, arguments = ForkingPickler.loads(pickled)
     start(*arguments)
 
 

@@ -144,22 +144,22 @@ class ShardedRecords:
         sizes are of another tokenizer.
         """
         shards = np.searchsorted(self.ends, records, side="right")
-        parts, places, skips = [], [], []
+        parts, indices, skips = [], [], []
         for shard in np.unique(shards).tolist():
             chosen = np.flatnonzero(shards == shard)
             numbers = records[chosen] - (self.ends[shard - 1] if shard else 0)
             of_shard = self._sizes_of(shard, measurer)
             counts = sizes_.choice_counts(of_shard, numbers)
             choices = np.zeros(len(chosen), np.int64)
-            for place in np.flatnonzero(counts > 1).tolist():
-                choices[place] = rng_of(int(chosen[place])).integers(int(counts[place]))
+            for index in np.flatnonzero(counts > 1).tolist():
+                choices[index] = rng_of(int(chosen[index])).integers(int(counts[index]))
             parts.append(sizes_.choose(of_shard, numbers, choices))
-            places.append(chosen)
+            indices.append(chosen)
             for number in set(numbers.tolist()) & of_shard.bad.keys():
                 name = f"{self._index.names[shard]}[{number}]"
                 times = int((numbers == number).sum())
                 skips.append(Skip(self.name, name, *of_shard.bad[number], times, shard=self._index.names[shard]))
-        inverse = np.argsort(np.concatenate(places)) if places else np.empty(0, np.int64)
+        inverse = np.argsort(np.concatenate(indices)) if indices else np.empty(0, np.int64)
         return shapes_.join(parts).take(inverse), skips
 
     def _sizes_of(self, number: int, measurer: Measurer) -> ShardSizes:
@@ -169,10 +169,10 @@ class ShardedRecords:
                 is_noted = bool(self._manifest.measured_by) or not self._may_measure
                 self._noted = self._manifest if is_noted else self._index.start_measuring(self._manifest, measurer)
             if number not in self._sizes:
-                found = self._index.sizes(number, self._noted)
-                if found is None and not self._may_measure:
+                loaded = self._index.sizes(number, self._noted)
+                if loaded is None and not self._may_measure:
                     raise SourceError(self._lacking([number]))
-                self._sizes[number] = found or self._index.measure(number, self._noted, measurer)
+                self._sizes[number] = loaded or self._index.measure(number, self._noted, measurer)
                 while sum(map(sizes_.nbytes, self._sizes.values())) > MOST_SIZES_BYTES and len(self._sizes) > 1:
                     self._sizes.popitem(last=False)
             self._sizes.move_to_end(number)

@@ -1,12 +1,14 @@
 """Where records come from: a source is frozen data, `open` gives its records by number."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+import sys
+from typing import Any, NoReturn, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
+from xgenmm_jax.data.errors import RecordError, SourceError
 from xgenmm_jax.data.records import Record
 
 
@@ -47,6 +49,9 @@ class Mapped:
     """The records of another source, each changed: Mapped(Synthetic("questions"), Squash(64)).
 
     change: a frozen dataclass that takes a record and gives one; its `label` ends the name of the records.
+
+    Of a source with an index the order of records and the held-out shards stay, and so does the identity by which a run
+    knows its data again. What the change does to a record's size no index says, so each is read to plan its window.
     """
 
     source: Source
@@ -71,9 +76,73 @@ class _MappedRecords:
         self.name = f"{records.name}/{getattr(change, 'label', type(change).__name__)}"
         self.left_out = getattr(records, "left_out", ())
         self._records, self._change = records, change
+        for name in ("shards", "identity"):
+            if hasattr(records, name):
+                setattr(self, name, getattr(records, name))
 
     def __len__(self) -> int:
         return len(self._records)
 
     def record(self, index: int, rng: np.random.Generator) -> Record:
         return self._change(self._records.record(index, rng))
+
+
+@dataclass(frozen=True)
+class UnloadedSource:
+    """A source of a run that is asked, not trained: its class, or one within it, stands in a file of the user's.
+
+    settings: as config.json keeps it. The file is neither looked for nor executed.
+    """
+
+    settings: Mapping[str, Any] = field(hash=False)
+
+    def open(self) -> NoReturn:
+        """Raises SourceError: the records are what the file makes of them."""
+        raise SourceError(
+            f"data: the source {self.settings.get('class')!r} needs a file of yours, which is not executed to read a "
+            "run; train with the experiment that names it (xgenmm train FILE --workdir RUN)."
+        )
+
+    def files(self) -> NoReturn:
+        self.open()
+
+
+def records_of(dataset: Any, name: str) -> Records:
+    """The records of a data set whose items are records, as the `open` of a user's own source gives them.
+
+    dataset: has a length and items by number: a grain `MapDataset`, a list, or any other sequence. Several threads read
+    it at once. Its order is the first epoch's no more than any other's: the run draws
+    by number. What is random in an item should follow from its number, as grain's `random_map` does; it is the same in
+    each epoch. name: in metrics and messages.
+
+    An item that is no record costs itself and is counted, such as the None of a `MapDataset` that filters.
+
+    Raises ValueError where items cannot be had by number, or repeat for ever.
+    """
+    try:
+        length = len(dataset)
+    except TypeError as error:
+        raise ValueError(
+            f"data: '{name}' is a {type(dataset).__name__}, whose items cannot be had by number ({error}); give what "
+            "has a length and items, as a grain MapDataset before to_iter_dataset()."
+        ) from error
+    if length >= sys.maxsize:
+        raise ValueError(f"data: '{name}' repeats for ever; leave repeat() out, a run goes through epochs itself.")
+    if not length:
+        raise SourceError(f"data: '{name}' has no items; give it some.")
+    return _RandomAccessRecords(dataset, length, name)
+
+
+class _RandomAccessRecords:
+    def __init__(self, dataset: Any, length: int, name: str):
+        self.name, self._dataset, self._length = name, dataset, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def record(self, index: int, rng: np.random.Generator) -> Record:
+        item = self._dataset[index]
+        if not isinstance(item, get_args(Record)):
+            kinds = ", ".join(kind.__name__ for kind in get_args(Record))
+            raise RecordError(f"{self.name}[{index}]", f"it is a {type(item).__name__}, wanted one of {kinds}")
+        return item

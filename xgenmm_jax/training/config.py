@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from xgenmm_jax import files
+from xgenmm_jax import files, user_files
+from xgenmm_jax.data.source import Source, UnloadedSource
 from xgenmm_jax.paths import user_path
 from xgenmm_jax.training.objectives.base import Objective
 from xgenmm_jax.training.optimizer import OptimizerConfig
@@ -21,6 +22,11 @@ from xgenmm_jax.training.profiling import ProfileConfig
 from xgenmm_jax.training.sharding import MeshConfig
 
 PACKAGE = "xgenmm_jax"
+
+FILE_KEY = "from"
+"""Beside a class, function or enum that is not of this package: {"file": name, "sha256"} of the file in which it
+stands. A word of Python's, so that no field has this name."""
+CODE_KEYS = ("class", "function", "enum")
 
 FORMAT_VERSION = 2
 """Of config.json, which says it as "version". It grows when classes or fields that are written there are renamed."""
@@ -208,12 +214,18 @@ def read_object(file: Path, required: Mapping[str, type | types.UnionType], reme
 
 
 def to_json(value: Any) -> Any:
-    """Plain JSON of configs: dataclasses, enums and functions go by "module:name", tuples become lists."""
+    """Plain JSON of configs: dataclasses, enums and functions go by "module:name", tuples become lists.
+
+    One that is not of this package has its file beside it, as FILE_KEY. Raises ValueError where a value is none of
+    these, or stands in no file.
+    """
+    if isinstance(value, UnloadedSource):
+        return dict(value.settings)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-        return {"class": _reference(type(value)), **fields}
+        return {"class": _reference(type(value)), **_file_of(type(value)), **fields}
     if isinstance(value, enum.Enum):
-        return {"enum": _reference(type(value)), "name": value.name}
+        return {"enum": _reference(type(value)), **_file_of(type(value)), "name": value.name}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Path):
@@ -223,7 +235,7 @@ def to_json(value: Any) -> Any:
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: to_json(item) for key, item in value.items()}}
     if isinstance(value, types.FunctionType) and "<" not in value.__qualname__:
-        return {"function": _reference(value)}
+        return {"function": _reference(value), **_file_of(value)}
     raise ValueError(
         f"config: got a value of type {type(value).__name__}; wanted dataclasses, enums, tuples, numbers, strings or "
         "functions of a module."
@@ -231,9 +243,12 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any, hint: Any) -> Any:
-    """The inverse of `to_json`. Only names of this package are resolved.
+    """The inverse of `to_json`. Only names of this package are resolved, and no file is ever loaded.
 
-    hint: the type that a field is annotated with. Raises ValueError where `to_json` gave no such value.
+    A source that is, or has within, a class of another file is an `UnloadedSource`.
+
+    hint: the type that a field is annotated with. Raises ValueError where `to_json` gave no such value, or another
+    value than a source is not of this package.
     """
     try:
         return _from_json(value, hint)
@@ -253,6 +268,8 @@ def _from_json(value: Any, hint: Any) -> Any:
         if isinstance(value, str) and hint is Path:
             return Path(value)
         return value
+    if hint is Source and not _is_of_package(value):
+        return UnloadedSource(value)
     if "dict" in value:
         return {key: from_json(item, Any) for key, item in value["dict"].items()}
     if "function" in value:
@@ -294,6 +311,28 @@ def brief(value: Any, most: int = 40) -> str:
 
 def _reference(thing: Any) -> str:
     return f"{thing.__module__}:{thing.__qualname__}"
+
+
+def _file_of(thing: Any) -> dict[str, dict[str, str]]:
+    """The file of a class or function that is not of this package, as `to_json` writes it."""
+    if thing.__module__.split(".")[0] == PACKAGE:
+        return {}
+    file = user_files.file_of(thing)
+    return {FILE_KEY: {"file": Path(file.path).name, "sha256": file.sha256}}
+
+
+def _is_of_package(value: Any) -> bool:
+    """Whether `from_json` can resolve every name in a value of `to_json`."""
+    if isinstance(value, list):
+        return all(map(_is_of_package, value))
+    if not isinstance(value, dict):
+        return True
+    if "dict" in value:
+        return all(map(_is_of_package, value["dict"].values()))
+    names = [value[key] for key in CODE_KEYS if isinstance(value.get(key), str)]
+    return all(name.partition(":")[0].split(".")[0] == PACKAGE for name in names) and all(
+        map(_is_of_package, value.values())
+    )
 
 
 def _resolve(reference: str) -> Any:

@@ -118,7 +118,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         throughput = Throughput(config, mesh.devices.flatten().tolist())
         tracker = StepTracker(config, log, bar, Spikes(folder, first_step), throughput, progress, host_share(mesh)[1])
         schedule, skipped = SaveSchedule(policy, config.log_every), SkippedLog(folder, first_step)
-        shares = MixtureShares()
+        shares = MixtureShares(progress.seen)
 
         # ------------------------------------------------------------ the steps
         for step in range(first_step + 1, config.steps + 1):
@@ -134,7 +134,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
             rows = put_rows(rows, row_sharding(mesh))
             state, metrics = program.step(state, reference, rows, rates[step - 1])
             data_figures = {**skipped.figures, **shares.figures}
-            tracker.submit(step, metrics, sample_ids, counts, flops, data_after, data_figures)
+            tracker.submit(step, metrics, sample_ids, counts, flops, data_after, data_figures, shares.counts)
             watchdog.at(step, "waiting for the devices")
             tracker.drain(IN_FLIGHT)
             profiler.after(step, lambda: tracker.drain(0))

@@ -1,6 +1,7 @@
 """The steps of a run that are dispatched: how many are in flight, what they gave, what is logged of them."""
 
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 import time
 from typing import NamedTuple
@@ -70,10 +71,12 @@ class StepTracker:
         flops: float,
         data_after: State,
         data_figures: dict[str, int | float],
+        seen: Mapping[str, tuple[int, int]],
     ) -> None:
         """After a dispatch.
 
-        counts, flops: of this host's rows. data_figures: what the run left out so far, shares of its sources.
+        counts, flops: of this host's rows. data_figures: what the run left out so far, shares of its sources. seen:
+        what these shares are of.
         """
         hosts, before = self._hosts, self.progress  # a host counts its own rows; the others' are about as full
         self.progress = Progress(
@@ -81,6 +84,7 @@ class StepTracker:
             samples=before.samples + counts.samples * hosts,
             tokens=before.tokens + counts.tokens * hosts,
             seconds=time.monotonic() - self._started_at,
+            seen=seen,
         )
         fill = counts.tokens / counts.positions
         pending = PendingStep(step, metrics, sample_ids, fill, flops * hosts, data_figures, before, self.progress)

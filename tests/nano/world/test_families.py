@@ -1,21 +1,17 @@
 """Records: pure functions of their index, true to their images, in the released wording."""
 
-import json
-import pathlib
 import re
 from typing import get_args
 
 import numpy as np
 import pytest
 
-from xgenmm_jax.data.captions import ocr
 from xgenmm_jax.data.records import Caption, Conversation, Document, LazyImage, Preference, Record
 from xgenmm_jax.nano.world import documents, draw, drawings, families, language, preferences, questions
 from xgenmm_jax.nano.world.splits import Split
 from xgenmm_jax.nano.world.world import ALPHABET, KeyedRandom, Scene
 
 DANGERS = dict(drawings.DANGERS)
-GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 
 
 def images_of(record: Record) -> tuple[LazyImage, ...]:
@@ -159,20 +155,6 @@ def test_fine_tuning_complies_with_usage_questions():
             stripes[draw.scene_of(record.images[0]).things[0].name in DANGERS] += frame == "hazard"
         assert not any(turn.text.startswith(preferences.REFUSAL) for turn in record.turns)
     assert 50 < asked < 120 and min(stripes.values()) > 6 and sum(stripes.values()) > 12
-
-
-def test_ocr_captions_agree_with_a_released_row():
-    """All six granularities, with filler, with and without the raw caption before them."""
-    row = json.loads((GOLDENS / "ocr" / "row0.json").read_text())
-    entries = []
-    for entry in row["entries_shown"]:
-        (x1, y1), _, (x2, y2), _ = entry["bbox"]
-        entries.append((entry["text"], (x1, y1, x2, y2)))
-    for caption in row["captions"]:
-        ours = ocr.caption(entries, caption["granularity"])
-        raw = "2020 Honda Fit LX CVT. " if caption["include_datacomp_raw_cap"] else ""
-        assert raw + ours == caption["text"]
-    assert ocr.caption(entries, 0, filler=False) == '"BOCH", "20 Year / 200,000 Mile Warranty"'
 
 
 def test_corpus_sets_string_characters_apart():

@@ -4,7 +4,7 @@ Source: docs/reference/data.md#ocr-captions.
 """
 
 FractionBox = tuple[float, float, float, float]
-"""x1, y1, x2, y2 as fractions of the image's width and height, 0 to 1."""
+"""x1, y1, x2, y2 as fractions of the image's width and height, 0 to 1; of a detector that does not clip also beyond."""
 
 CELLS = (
     *("at the top left corner", "above the center", "at the top right corner"),
@@ -14,10 +14,12 @@ CELLS = (
 
 
 def cell(box: FractionBox) -> str:
-    """Where the center of a box lies, by thirds of the image."""
-    column = min(2, int(3 * (box[0] + box[2]) / 2))
-    row = min(2, int(3 * (box[1] + box[3]) / 2))
-    return CELLS[3 * row + column]
+    """Where the center of a box lies, by thirds of the image; one on a line between two belongs to the later."""
+    return CELLS[3 * _third((box[1] + box[3]) / 2) + _third((box[0] + box[2]) / 2)]
+
+
+def _third(value: float) -> int:
+    return (value >= 1 / 3) + (value >= 2 / 3)
 
 
 def corner(x: float, y: float, digits: int) -> str:

@@ -13,6 +13,8 @@ from xgenmm_jax.data.captions.cells import FractionBox, cell, corner
 Granularity = Literal[0, 1, 2, 3, 4, 5]
 """How exactly the place of a text is told: 0 not at all, 1 by a word, 2 by fractions, 3 to 5 by corners."""
 
+PREFIX = "The image contains "
+
 
 def segment(text: str, box: FractionBox, granularity: Granularity, filler: bool) -> str:
     """What one string contributes to a caption.
@@ -40,7 +42,19 @@ def _fraction(value: float) -> str:
     return str(Fraction(value).limit_denominator(20))
 
 
-def caption(entries: Sequence[tuple[str, FractionBox]], granularity: Granularity, filler: bool = True) -> str:
-    """An image's strings as one caption; without filler it is `"NY", "BURGER"` at granularity 0."""
+def caption(
+    entries: Sequence[tuple[str, FractionBox]],
+    granularity: Granularity,
+    filler: bool = True,
+    raw_caption: str | None = None,
+) -> str:
+    """An image's strings as one caption; without filler it is `"NY", "BURGER"` at granularity 0.
+
+    raw_caption: the image's alt text, which stands before the strings: `A diner. The image contains the text "NY"`.
+    With filler it is there to the letter, even where it is empty; without filler an empty one leaves no trace.
+    """
     joined = ", ".join(segment(text, box, granularity, filler) for text, box in entries)
-    return f"The image contains {joined}" if filler else joined
+    text = f"{PREFIX}{joined}" if filler else joined
+    if raw_caption is None or not (filler or raw_caption.strip()):
+        return text
+    return f"{raw_caption}. {text}"

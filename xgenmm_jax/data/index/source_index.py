@@ -54,14 +54,15 @@ class SourceIndex:
 
     def make_manifest(self) -> Manifest:
         """Walks every shard that was not walked before, in threads, and writes the manifest."""
+        files.delete_unfinished(self.folder)
         with ThreadPoolExecutor(THREADS, "locate") as pool:
             return self.write_manifest(pool.map(self.entry, range(len(self.paths))))
 
     def write_manifest(self, entries: Iterable[ShardEntry], measured_by: Mapping[str, Any] | None = None) -> Manifest:
         """Writes the manifest of all shards, given in their order."""
-        made = dataclasses.replace(self._described(tuple(entries)), measured_by=dict(measured_by or {}))
-        self._write(manifest_.FILE, manifest_.to_json(made))
-        return made
+        manifest = dataclasses.replace(self._described(tuple(entries)), measured_by=dict(measured_by or {}))
+        self._write(manifest_.FILE, manifest_.to_json(manifest))
+        return manifest
 
     def delete_outdated(self, measured_by: Mapping[str, Any] | None, again: bool = False) -> str | None:
         """Deletes what is not of this source, its reader and what measures it; gives what differed, None if nothing.
@@ -108,8 +109,8 @@ class SourceIndex:
         return self._described(tuple(ShardEntry(name, 0, self.storage.size(path), {}) for name, path in self._shards()))
 
     def _described(self, shards: tuple[ShardEntry, ...]) -> Manifest:
-        places = getattr(self.storage, "PATH_FIELDS", ())
-        return Manifest(manifest_.described(self.storage, places), manifest_.described(self.reader), shards, {})
+        path_fields = getattr(self.storage, "PATH_FIELDS", ())
+        return Manifest(manifest_.described(self.storage, path_fields), manifest_.described(self.reader), shards, {})
 
     def _shards(self) -> Sequence[tuple[str, str]]:
         return list(zip(self.names, self.paths, strict=True))
@@ -166,6 +167,7 @@ class SourceIndex:
 
     def start_measuring(self, written: Manifest, measurer: Measurer) -> Manifest:
         """Notes in the manifest what the sizes are measured by."""
+        files.delete_unfinished(self.folder)
         if written.measured_by == measurer.described():
             return written
         noted = dataclasses.replace(written, measured_by=measurer.described())
@@ -178,22 +180,22 @@ class SourceIndex:
         data = files.read_whole(file)
         if data is None:
             return None
-        found = sizes.from_bytes(data, file, noted.fingerprint)
-        if found.records != noted.shards[number].records:
-            raise SourceError(f"data: '{file}' has {found.records} records; delete it and index its source again.")
-        return found
+        loaded = sizes.from_bytes(data, file, noted.fingerprint)
+        if loaded.records != noted.shards[number].records:
+            raise SourceError(f"data: '{file}' has {loaded.records} records; delete it and index its source again.")
+        return loaded
 
     def measure(self, number: int, noted: Manifest, measurer: Measurer) -> ShardSizes:
         """Measures a shard and writes its sizes. Restartable: a file is there whole, or not at all."""
         shard = self.open(number, noted.shards[number])
         try:
-            found = measure.measure_shard(shard, self.reader, measurer)
+            loaded = measure.measure_shard(shard, self.reader, measurer)
         finally:
             shard.close()
-        self._write(self._name(self.names[number], "sizes"), sizes.to_bytes(found, noted.fingerprint))
-        if found.bad:
-            LOG.warning("data: %s has %d records that cannot be used", self.names[number], len(found.bad))
-        return found
+        self._write(self._name(self.names[number], "sizes"), sizes.to_bytes(loaded, noted.fingerprint))
+        if loaded.bad:
+            LOG.warning("data: %s has %d records that cannot be used", self.names[number], len(loaded.bad))
+        return loaded
 
     def measured(self) -> np.ndarray:
         """Which shards have sizes."""

@@ -1,11 +1,18 @@
-"""The image that a field of a record holds, in each of the forms in which tables and tars have it."""
+"""The image of a record and what stands beside it, in each of the forms in which tables and tars have them."""
 
+import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
+from xgenmm_jax.data.errors import RecordError
 from xgenmm_jax.data.images import image_from_bytes
+from xgenmm_jax.data.readers.base import OneChoice
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.data.storage.base import Raw
 from xgenmm_jax.data.storage.images import image_bytes
+
+IMG2DATASET = ("jpg", "png", "webp")
+"""Fields of img2dataset's images, each named as its format."""
 
 
 def image_in(raw: Raw, value: Any) -> LazyImage:
@@ -22,3 +29,56 @@ def image_in(raw: Raw, value: Any) -> LazyImage:
     if isinstance(value, dict) and value.get("bytes") is None and isinstance(value.get("path"), str):
         return raw.image(value["path"])
     return image_from_bytes(image_bytes(value), raw.key, official=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneImage(OneChoice):
+    """Base of readers of one image a record.
+
+    image: fields that may hold the encoded image, as bytes or as the datasets library's {"bytes", "path"}; the first
+        that is there is read. image_name: field with the path or URL of an image beside the records, read where none of
+        `image` is there; "" where there is none.
+    """
+
+    image: tuple[str, ...] = IMG2DATASET
+    image_name: str = ""
+
+    def __post_init__(self):
+        if not self.image and not self.image_name:
+            name = type(self).__name__
+            raise ValueError(f"data: {name} reads no field with an image; give it image= or image_name=.")
+
+    @property
+    def image_fields(self) -> tuple[str, ...]:
+        """Those of `fields` that lead to the image: one that is the only way to it is needed."""
+        only = self.image if len(self.image) == 1 and not self.image_name else ()
+        return (*((self.image_name,) if self.image_name else ()), *only)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        return tuple(name for name in self.image if name not in self.image_fields)
+
+    def image_of(self, raw: Raw) -> LazyImage:
+        """Raises RecordError where there is no image, ValueError where it is damaged or missing."""
+        name = next((name for name in self.image if raw.fields.get(name) is not None), None)
+        if name is not None:
+            return image_in(raw, raw.fields[name])
+        if self.image_name:
+            return raw.image(raw.text(self.image_name))
+        there = ", ".join(map(repr, raw.fields)) or "nothing"
+        raise RecordError(raw.key, f"no image: wanted one of {', '.join(self.image)}; it has {there}")
+
+
+def row_of(raw: Raw) -> Raw:
+    """A record with img2dataset's columns as fields, whether it is a row of a table or a sample of a tar.
+
+    A tar's sample has them as the members of its json. Raises RecordError where that is none.
+    Source: docs/reference/data.md#img2dataset-output
+    """
+    if not isinstance(raw.fields.get("json"), bytes):
+        return raw
+    columns = raw.json("json")
+    if not isinstance(columns, dict):
+        raise RecordError(raw.key, f"'json' holds {type(columns).__name__}, wanted an object")
+    members = {name: value for name, value in raw.fields.items() if name != "json"}
+    return dataclasses.replace(raw, fields=columns | members)

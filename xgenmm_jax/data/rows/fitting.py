@@ -42,7 +42,7 @@ def fit_shapes(shapes: Shapes, config: AnyRes, row: RowConfig) -> Fitted:
     is_pair = shapes.kinds == PAIR
     whole = np.stack([tokens + np.where(is_pair, 2, 1) * vision, crops, images, 1 + is_pair], axis=1)
     used = (whole <= room).all(axis=1) & ~shapes_.is_bad(shapes)
-    sizes, kept = np.where(used[:, None], whole, 0), np.where(used, tokens, 0)
+    sizes, remaining = np.where(used[:, None], whole, 0), np.where(used, tokens, 0)
     # The few that are too long, one after the other.
     for number in np.flatnonzero(~used & ~shapes_.is_bad(shapes) & ~is_pair).tolist():
         first_piece = int(shapes.piece_ends[number - 1]) if number else 0
@@ -53,8 +53,8 @@ def fit_shapes(shapes: Shapes, config: AnyRes, row: RowConfig) -> Fitted:
             budget(row),
         )
         if cut is not None:
-            kept[number], sizes[number], used[number] = cut[0], cut[1], True
-    return Fitted(sizes, used, tokens, images, kept, whole)
+            remaining[number], sizes[number], used[number] = cut[0], cut[1], True
+    return Fitted(sizes, used, tokens, images, remaining, whole)
 
 
 def _image_costs(shapes: Shapes, config: AnyRes, row: RowConfig) -> Int64[np.ndarray, "i 2"]:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+import logging
 from typing import NamedTuple
 
 from xgenmm_jax.batch import Batch
@@ -15,7 +16,9 @@ from xgenmm_jax.data.rows.loading import BuiltRows, RowBuilder, Seen
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.planner import Planner, Rows
 from xgenmm_jax.data.rows.quarantine import SampleIds
-from xgenmm_jax.data.rows.window import Planned, open_sources
+from xgenmm_jax.data.rows.window import Planned, SizedRecords, open_sources
+
+LOG = logging.getLogger(__name__)
 
 BUILDING_THREADS = 2
 """Batches that are built at a time where there are no worker processes; each has `threads` that read for it."""
@@ -66,6 +69,9 @@ def batches(
     share = config.batch_rows // host_count
     host_rows = slice(host_index * share, (host_index + 1) * share)
     sources = open_sources(config, may_measure=host_count == 1)
+    for source in sources:
+        if hasattr(source, "shards") and not isinstance(source, SizedRecords):
+            LOG.warning("data: '%s' changes records of an index, so each is read to plan its window too", source.name)
     planner = Planner(config, seed, State(*map(int, state)), sources)
     builders = _Builders(config, seed, sources)
     skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(config.window)

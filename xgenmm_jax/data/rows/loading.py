@@ -37,6 +37,8 @@ class BuiltRows(NamedTuple):
     skipped: tuple[Skip, ...]
     seen: dict[str, Seen]
     """By the name of the source."""
+    members: list[list[str | Skip]]
+    """Of each row its samples as they were planned: the id, or why its part of the row is padding."""
 
 
 class _Loaded(NamedTuple):
@@ -59,27 +61,26 @@ class RowBuilder:
         config = self._config
         batch = build.empty_rows(len(rows), config.row, config.anyres, self._tokenizer.pad_id)
         loaded = iter(self._pool.map(self._load, [planned for row in rows for planned in row]))
-        ids: list[str] = []
-        skipped: list[Skip] = []
+        members: list[list[str | Skip]] = []
         samples: Counter[str] = Counter()
         positions: Counter[str] = Counter()
         tried: Counter[str] = Counter()
         for number, row in enumerate(rows):
-            out, used, names = build.row_of(batch, number), Size(0, 0, 0, 0), []
+            out, used = build.row_of(batch, number), Size(0, 0, 0, 0)
+            members.append([])
             for planned in row:
                 one, source = next(loaded), self._sources[planned.draw.component].name
                 tried[source] += 1
-                if isinstance(one, Skip):
-                    skipped.append(one)
-                else:
+                members[-1].append(one if isinstance(one, Skip) else one.sample.id)
+                if not isinstance(one, Skip):
                     build.write(out, one.sample, one.layouts, one.crops, used, config.row, self._tokenizer.image_id)
-                    names.append(one.sample.id)
                     samples[source] += 1
                     positions[source] += planned.size.positions
                 used = build.added(used, planned.size)
-            ids.append(" + ".join(names))
+        ids = [" + ".join(member for member in row if not isinstance(member, Skip)) for row in members]
+        skipped = tuple(member for row in members for member in row if isinstance(member, Skip))
         seen = {name: Seen(samples[name], positions[name], tried[name]) for name in tried}
-        return BuiltRows(batch, ids, tuple(skipped), seen)
+        return BuiltRows(batch, ids, skipped, seen, members)
 
     def _load(self, planned: Planned) -> _Loaded | Skip:
         """The sample of a draw with its images decoded; or why it cannot be had."""

@@ -240,13 +240,13 @@ def _fill(groups: list[_Alike], full: _Open, positions: int, scarce: int, in_ste
         left = full
         chosen = _hardest(groups, full, full)
         while chosen is not None:
-            group, place = chosen
+            group, index = chosen
             takes_scarce, takes_third, takes_fourth, _, lengths, samples = group
             # The earliest of equal samples.
-            place = bisect_right(lengths, lengths[place], place) - 1
-            row.append(samples.pop(place))
+            index = bisect_right(lengths, lengths[index], index) - 1
+            row.append(samples.pop(index))
             left = (
-                left[0] - lengths.pop(place), left[1] - takes_scarce, left[2] - takes_third, left[3] - takes_fourth
+                left[0] - lengths.pop(index), left[1] - takes_scarce, left[2] - takes_third, left[3] - takes_fourth
             )  # fmt: skip
             if not lengths:
                 groups.remove(group)
@@ -268,10 +268,10 @@ def _hardest(groups: list[_Alike], left: _Open, full: _Open) -> _Choice:
             break
         if lengths[0] > open_positions or third > open_third or fourth > open_fourth:
             continue
-        place = bisect_right(lengths, open_positions) - 1
-        part = max(part, lengths[place] / full_positions)
+        index = bisect_right(lengths, open_positions) - 1
+        part = max(part, lengths[index] / full_positions)
         if part > largest:
-            chosen, largest = (group, place), part
+            chosen, largest = (group, index), part
     return chosen
 
 
@@ -287,7 +287,7 @@ def _balanced(groups: list[_Alike], left: _Open, full: _Open, spare: tuple[int, 
     positions_to_goal, scarce_to_goal = open_positions - spare[0], open_scarce - spare[1]
     more, less = IMBALANCE + 1, IMBALANCE - 1
     least = None
-    chosen_group, chosen_place = None, 0
+    chosen_group, chosen_index = None, 0
     for group in groups:
         scarce, third, fourth, _, lengths, _ = group
         if scarce > open_scarce:
@@ -297,13 +297,13 @@ def _balanced(groups: list[_Alike], left: _Open, full: _Open, spare: tuple[int, 
         # Both parts times both goals, so that they are integers. `lengths` up to `place` leave v >= u.
         u = (scarce_to_goal - scarce) * goal_positions
         balanced = positions_to_goal - -(-u // goal_scarce)
-        place = bisect_right(lengths, balanced if balanced < open_positions else open_positions)
-        if place:
-            score = more * (positions_to_goal - lengths[place - 1]) * goal_scarce - less * u
+        index = bisect_right(lengths, balanced if balanced < open_positions else open_positions)
+        if index:
+            score = more * (positions_to_goal - lengths[index - 1]) * goal_scarce - less * u
             if least is None or score < least:
-                chosen_group, chosen_place, least = group, place - 1, score
-        if place < len(lengths) and lengths[place] <= open_positions:
-            score = more * u - less * (positions_to_goal - lengths[place]) * goal_scarce
+                chosen_group, chosen_index, least = group, index - 1, score
+        if index < len(lengths) and lengths[index] <= open_positions:
+            score = more * u - less * (positions_to_goal - lengths[index]) * goal_scarce
             if least is None or score < least:
-                chosen_group, chosen_place, least = group, place, score
-    return None if chosen_group is None else (chosen_group, chosen_place)
+                chosen_group, chosen_index, least = group, index, score
+    return None if chosen_group is None else (chosen_group, chosen_index)

@@ -17,7 +17,8 @@ LAST = 10_000
 """Samples of a source among which bad ones are counted."""
 
 MOST_LOGGED = 50
-"""Records of one source and reason that are logged one by one; a run keeps all of them in its folder."""
+"""Bad records of one source and reason that are logged one by one, of those that a row is too short for the first
+alone; a run keeps all of them in its folder."""
 
 
 class SampleIds(list[str]):
@@ -115,7 +116,7 @@ class BadRates:
 
 
 class SkipLogger:
-    """Logs what is left out, each record once; at most MOST_LOGGED of a source and reason."""
+    """Logs what is left out, each record once; at most MOST_LOGGED of a source and reason, or one."""
 
     def __init__(self):
         self._logged: dict[tuple[str, str], set[str]] = {}
@@ -127,10 +128,11 @@ class SkipLogger:
                 opened.setdefault(skip.source, []).append(skip)
                 continue
             logged = self._logged.setdefault((skip.source, skip.reason), set())
-            if skip.record in logged or len(logged) >= MOST_LOGGED:
+            most = 1 if skip.reason in NOT_BAD else MOST_LOGGED
+            if skip.record in logged or len(logged) >= most:
                 continue
             logged.add(skip.record)
-            last = "; further ones of this kind are counted alone" if len(logged) == MOST_LOGGED else ""
+            last = "; further ones of this kind are counted alone" if len(logged) == most else ""
             LOG.warning("data: left out %s of %s, %s: %s%s", skip.record, skip.source, skip.reason, skip.detail, last)
         for source, skips in opened.items():
             count = sum(skip.count for skip in skips)

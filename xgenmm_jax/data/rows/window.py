@@ -84,19 +84,19 @@ def plan_window(config: DataConfig, sources: list[Records], measurer: Measurer, 
     draws = order.draws(config.order_phases, list(map(shards_of, sources)), seed, config.window, number)
     # Of each sample its shape, source by source.
     names: dict[int, str] = {}
-    shapes, skipped, places = [], [], []
+    shapes, skipped, indices = [], [], []
     for component, source in enumerate(sources):
         chosen = np.flatnonzero(draws.component == component)
 
-        def rng_of(place: int, chosen: Int64[np.ndarray, " n"] = chosen) -> np.random.Generator:
-            return draws.draw(int(chosen[place])).rng(seed)
+        def rng_of(index: int, chosen: Int64[np.ndarray, " n"] = chosen) -> np.random.Generator:
+            return draws.draw(int(chosen[index])).rng(seed)
 
         of_source, bad, ids = _shapes(config, source, draws.record[chosen], rng_of, measurer)
-        names |= {int(chosen[place]): id_ for place, id_ in ids.items()}
+        names |= {int(chosen[index]): id_ for index, id_ in ids.items()}
         shapes.append(of_source)
-        places.append(chosen)
+        indices.append(chosen)
         skipped += bad
-    all_shapes = shapes_.join(shapes).take(np.argsort(np.concatenate(places)))
+    all_shapes = shapes_.join(shapes).take(np.argsort(np.concatenate(indices)))
     # What of them a row can hold, and which share one.
     fitted = fit_shapes(all_shapes, config.anyres, config.row)
     is_bad = shapes_.is_bad(all_shapes)
@@ -115,7 +115,8 @@ def plan_window(config: DataConfig, sources: list[Records], measurer: Measurer, 
 
 def shards_of(source: Records) -> Shards:
     """What the order knows of an opened source."""
-    return source.shards if isinstance(source, SizedRecords) else Shards.one(len(source))
+    shards = getattr(source, "shards", None)  # also of records that `Mapped` changes
+    return Shards.one(len(source)) if shards is None else shards
 
 
 def _shapes(
@@ -129,20 +130,20 @@ def _shapes(
     if isinstance(source, SizedRecords):
         return *source.shapes_of(records, rng_of, measurer), {}
     samples, skipped, ids = [], [], {}
-    for place, number in enumerate(records.tolist()):
-        ids[place], reason = f"record {number}", UNREADABLE
+    for index, number in enumerate(records.tolist()):
+        ids[index], reason = f"record {number}", UNREADABLE
         try:
-            record = source.record(number, rng_of(place))
-            ids[place], reason = record.id, UNUSABLE
+            record = source.record(number, rng_of(index))
+            ids[index], reason = record.id, UNUSABLE
             sample = chat.sample(record, measurer.tokenizer, measurer.chat)
             shapes_.check_sides(sample)
             packing.layouts_of(sample.images, config.anyres)
         except Exception as error:
             if not is_of_a_record(error):
-                error.add_note(f"Raised at {ids[place]} of {source.name}.")
+                error.add_note(f"Raised at {ids[index]} of {source.name}.")
                 raise
             sample = None
-            skipped.append(quarantine.skip_of(error, source.name, getattr(error, "record", ids[place]), reason))
+            skipped.append(quarantine.skip_of(error, source.name, getattr(error, "record", ids[index]), reason))
         samples.append(sample)
     return shapes_.shapes_of(samples, measurer.tokenizer), skipped, ids
 
@@ -160,9 +161,9 @@ def _left_out(
     Raises ValueError for a sample that no row can hold where `too_long="error"`.
     """
     skipped: list[Skip] = []
-    for place in np.flatnonzero(~fitted.used & ~is_bad).tolist():
-        source, size = sources[draws.component[place]], Size(*fitted.whole[place].tolist())
-        name = names.get(place) or label_of(source, int(draws.record[place]))
+    for index in np.flatnonzero(~fitted.used & ~is_bad).tolist():
+        source, size = sources[draws.component[index]], Size(*fitted.whole[index].tolist())
+        name = names.get(index) or label_of(source, int(draws.record[index]))
         if config.row.too_long == "error":
             raise ValueError(packing.too_long(name, size, config.row))
         detail = f"{packing.excess(size, config.row)}, and it has no place to cut"

@@ -157,6 +157,12 @@ def exists(path: str) -> bool:
     return remote.exists(path) if is_remote(path) else at_home(path).exists()
 
 
+def delete_unfinished(folder: str) -> None:
+    """Deletes what killed processes of this machine have left of `write_whole` in a folder; a bucket has nothing so."""
+    if not is_remote(folder):
+        local_files.delete_unfinished(at_home(folder))
+
+
 def names_in(folder: str) -> set[str]:
     """Names of the files in a folder; none where it is not there. Raises SourceError where it cannot be listed."""
     if is_remote(folder):

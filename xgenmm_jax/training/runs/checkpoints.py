@@ -5,9 +5,10 @@ its name only when whole. One that was damaged afterwards is put aside and the o
 knows no mesh: it restores onto any, and onto any number of hosts and slices.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import logging
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +43,7 @@ class Progress(NamedTuple):
     samples: int = 0
     tokens: int = 0
     seconds: float = 0.0  # of training, compilation included, summed over restarts
+    seen: Mapping[str, Sequence[int]] = MappingProxyType({})  # `MixtureShares.counts` of the host that saves
 
 
 class Checkpoints:
@@ -99,7 +101,9 @@ class Checkpoints:
             args=ocp.args.Composite(
                 params=params_args(state.params),
                 opt_state=ocp.args.PyTreeSave(_named(state.opt_state)),
-                progress=ocp.args.JsonSave({**progress._asdict(), "data": list(progress.data)}),
+                progress=ocp.args.JsonSave(
+                    {**progress._asdict(), "data": list(progress.data), "seen": dict(progress.seen)}
+                ),
             ),
         )
 

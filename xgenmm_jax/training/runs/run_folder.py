@@ -12,6 +12,8 @@ import jax
 from xgenmm_jax import files
 from xgenmm_jax.paths import user_path
 from xgenmm_jax.training.config import (
+    CODE_KEYS,
+    FILE_KEY,
     PACKAGE,
     Initialize,
     TrainConfig,
@@ -75,6 +77,7 @@ def check_same(config: TrainConfig, folder: Path) -> bool:
         return False
     now = to_json(config)
     before = mixture_changes.with_mixture_of(read_settings(path, "copy it again, or delete the folder"), now)
+    _check_files(before, now, folder)
     changes = list(_changes(before, now, "", (folder / STARTED_WITH_FILE).is_file()))
     if changes:
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
@@ -113,6 +116,34 @@ def commit() -> str:
         return "unknown"
 
 
+def _check_files(old, new, folder: Path) -> None:
+    """Raises ValueError where a class or function of a user's own stands in a file of other bytes than before.
+
+    Its file may have moved or been renamed. A run of before files were kept goes on with what is there.
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        was, now = old.get(FILE_KEY), new.get(FILE_KEY)
+        if isinstance(was, dict) and isinstance(now, dict) and was.get("sha256") != now["sha256"]:
+            name = _own_name(next(new[key] for key in CODE_KEYS if key in new))
+            raise ValueError(
+                f"run folder: '{folder}' was started with {name} of '{was.get('file')}' with sha256 "
+                f"{str(was.get('sha256'))[:12]}, and '{now['file']}' is another file now, with sha256 "
+                f"{now['sha256'][:12]}; put it back as it was, or choose another folder with --workdir."
+            )
+        pairs = [(old[key], new[key]) for key in old if key in new]
+    elif isinstance(old, list) and isinstance(new, list):
+        pairs = list(zip(old, new, strict=False))
+    else:
+        return
+    for pair in pairs:
+        _check_files(*pair, folder)
+
+
+def _own_name(reference: str) -> str:
+    """Of "module:name" the name: a module that was loaded by path is called by its file."""
+    return reference.partition(":")[2]
+
+
 def _changes(old, new, name: str, is_kept: bool):
     """Dotted names of what differs, with both values.
 
@@ -122,8 +153,12 @@ def _changes(old, new, name: str, is_kept: bool):
     if isinstance(old, dict) and isinstance(new, dict):
         is_start = new.get("class") == _INITIALIZE
         for key in [*old, *(key for key in new if key not in old)]:
-            if key in _FREE or key == "tokenizer":
+            if key in _FREE or key in ("tokenizer", FILE_KEY):
                 continue
+            if key in CODE_KEYS and FILE_KEY in old and FILE_KEY in new and key in old and key in new:
+                # The file is the one of before (`_check_files`), whatever it is called.
+                if _own_name(old[key]) == _own_name(new[key]):
+                    continue
             # A field that a later version added had its default before.
             before = old[key] if key in old else default_of(new.get("class"), key)
             after = new.get(key)
