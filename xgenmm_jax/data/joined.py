@@ -37,7 +37,7 @@ range there. 36 bytes an image; the sample itself says its whole URL."""
 
 WRITTEN_AT_A_TIME = 100_000
 _HASH_BYTES = 16
-_PLACE = struct.Struct("<Iqq")
+_LOCATION = struct.Struct("<Iqq")
 _HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
 
 Progress = Callable[[str, int, int], None]
@@ -65,7 +65,7 @@ def join(pattern: str, folder: Path, progress: Progress | None = None, most_byte
     paths = paths if files.is_remote(pattern) else tuple(os.path.abspath(path) for path in paths)
     left_out: Counter[str] = Counter()
     with whole_folder(folder, replace=True) as partial:
-        found, samples = HashSort(partial / "sorting", most_bytes), 0
+        sorter, samples = HashSort(partial / "sorting", most_bytes), 0
         for number, path in enumerate(paths):
             for sample in tars.walk(path, ("json",)):
                 digest = _hash_of(sample.members.get("json"))
@@ -75,10 +75,10 @@ def join(pattern: str, folder: Path, progress: Progress | None = None, most_byte
                     left_out["no image"] += 1
                 else:
                     samples += 1
-                    found.add(digest[:_HASH_BYTES], _PLACE.pack(number, sample.offset, sample.size))
+                    sorter.add(digest[:_HASH_BYTES], _LOCATION.pack(number, sample.offset, sample.size))
             if progress is not None:
                 progress("tars walked", number + 1, len(paths))
-        images = _write(partial, found)
+        images = _write(partial, sorter)
         if not images:
             reasons = ", ".join(f"{count:,} have {reason}" for reason, count in left_out.items()) or "there are none"
             raise SourceError(
@@ -95,17 +95,17 @@ def join(pattern: str, folder: Path, progress: Progress | None = None, most_byte
 def _hash_of(data: bytes | None) -> bytes | None:
     """The SHA-256 of the URL of a sample by its JSON; None where that does not say it."""
     try:
-        told = parse_json(b"" if data is None else data)
+        row = parse_json(b"" if data is None else data)
     except ValueError:
         return None
-    if not isinstance(told, dict):
+    if not isinstance(row, dict):
         return None
-    if isinstance(told.get("hash"), str) and _HEXADECIMAL.fullmatch(told["hash"]):
-        return bytes.fromhex(told["hash"])
-    return hashlib.sha256(told["url"].encode()).digest() if isinstance(told.get("url"), str) else None
+    if isinstance(row.get("hash"), str) and _HEXADECIMAL.fullmatch(row["hash"]):
+        return bytes.fromhex(row["hash"])
+    return hashlib.sha256(row["url"].encode()).digest() if isinstance(row.get("url"), str) else None
 
 
-def _write(folder: Path, found: HashSort) -> int:
+def _write(folder: Path, sorter: HashSort) -> int:
     """Writes the arrays; gives how many images they are."""
     count, rows = 0, []
 
@@ -115,8 +115,8 @@ def _write(folder: Path, found: HashSort) -> int:
             with (folder / f"{name}.bin").open("ab") as file:
                 file.write(np.array(column, dtype).tobytes())
 
-    for key, value in found.sorted():
-        rows.append((*struct.unpack(">QQ", key), *_PLACE.unpack(value)))
+    for key, value in sorter.sorted():
+        rows.append((*struct.unpack(">QQ", key), *_LOCATION.unpack(value)))
         count += 1
         if len(rows) == WRITTEN_AT_A_TIME:
             append()
@@ -146,10 +146,10 @@ class JoinedImages:
         if not isinstance(name, str) or not name.lower().startswith(("http://", "https://")):
             raise ValueError(f"image: {str(name)[:300]!r} is no URL, and '{self._folder}' has images by URL alone.")
         digest = hashlib.sha256(name.encode()).digest()
-        place = self._index.find(digest)
-        if place is None:
+        location = self._index.find(digest)
+        if location is None:
             raise ValueError(f"image: '{name[:300]}' is not among the {self._index.count:,} of '{self._folder}'.")
-        number, offset, size = place
+        number, offset, size = location
         tar = self._index.checked_tar(number)
         raw = tars.read_sample(tar, offset, size, f"the image of '{name[:300]}'")
         if _hash_of(raw.fields.get("json")) != digest:

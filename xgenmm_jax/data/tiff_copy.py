@@ -47,22 +47,22 @@ def alone(data: bytes, offset: int) -> bytes | None:
 def _written(order: str, entries: dict[int, _Entry], tag: int, pieces: list[bytes]) -> bytes:
     """The table of the page, what of it does not fit into an entry, and the pieces, whose places stand under `tag`."""
     table_end = 8 + 2 + 12 * len(entries) + 4
-    places = dict.fromkeys(entries, 0)
+    value_offsets = dict.fromkeys(entries, 0)
     end = table_end
     for one in entries.values():
         length = 4 * len(pieces) if one.tag == tag else len(one.value)
         if length > 4:
-            places[one.tag] = end
+            value_offsets[one.tag] = end
             end += length + length % 2
-    piece_places = []
+    piece_offsets = []
     for piece in pieces:
-        piece_places.append(end)
+        piece_offsets.append(end)
         end += len(piece) + len(piece) % 2
-    entries = entries | {tag: _Entry(tag, _LONG, len(pieces), struct.pack(f"{order}{len(pieces)}I", *piece_places))}
+    entries = entries | {tag: _Entry(tag, _LONG, len(pieces), struct.pack(f"{order}{len(pieces)}I", *piece_offsets))}
     table, behind = [], []
     for one in sorted(entries.values()):
         is_inside = len(one.value) <= 4
-        value = one.value.ljust(4, b"\0") if is_inside else struct.pack(f"{order}I", places[one.tag])
+        value = one.value.ljust(4, b"\0") if is_inside else struct.pack(f"{order}I", value_offsets[one.tag])
         table.append(struct.pack(f"{order}HHI", one.tag, one.kind, one.count) + value)
     for one in entries.values():
         if len(one.value) > 4:
@@ -72,11 +72,11 @@ def _written(order: str, entries: dict[int, _Entry], tag: int, pieces: list[byte
     return b"".join([head, *table, bytes(4), *behind, *padded])
 
 
-def _entries(data: bytes, order: str, place: int) -> list[_Entry]:
+def _entries(data: bytes, order: str, offset: int) -> list[_Entry]:
     """The tags of a page. Raises KeyError for an unknown type, ValueError where a value is cut off."""
     entries = []
-    for number in range(struct.unpack_from(f"{order}H", data, place)[0]):
-        at = place + 2 + 12 * number
+    for number in range(struct.unpack_from(f"{order}H", data, offset)[0]):
+        at = offset + 2 + 12 * number
         tag, kind, count = struct.unpack_from(f"{order}HHI", data, at)
         length = _BYTES[kind] * count
         start = at + 8 if length <= 4 else struct.unpack_from(f"{order}I", data, at + 8)[0]

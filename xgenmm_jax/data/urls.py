@@ -79,7 +79,7 @@ def list_urls(
     records = without = named = 0
     left_out: Counter[str] = Counter()
     with whole_folder(folder, replace=True) as partial:
-        found = HashSort(partial / "sorting", most_bytes)
+        sorter = HashSort(partial / "sorting", most_bytes)
         for number, entry in enumerate(manifest.shards):
             shard = index.open(number, entry)
             try:
@@ -93,7 +93,7 @@ def list_urls(
                             continue
                         named += 1
                         encoded = url.encode()
-                        found.add(hashlib.sha256(encoded).digest(), encoded)
+                        sorter.add(hashlib.sha256(encoded).digest(), encoded)
             finally:
                 shard.close()
             if progress is not None:
@@ -103,7 +103,7 @@ def list_urls(
                 f"data: none of the {records:,} records of {source.label} names the URL of an image, as "
                 f"{type(source.reader).__name__} reads them; check its options."
             )
-        counts = [_write(partial / f"{part:05}.parquet", items) for part, items in _parts(found.sorted(), file_urls)]
+        counts = [_write(partial / f"{part:05}.parquet", items) for part, items in _parts(sorter.sorted(), file_urls)]
     return ListedUrls(records, without, named, dict(left_out), sum(counts), len(counts))
 
 

@@ -73,7 +73,7 @@ def test_text_before_the_first_image_may_be_left_out():
     assert read(parts, lead_text=False) == (["/small", "three", "/a", "four"], 0)
     # The first image that is used is meant.
     assert read(parts, lead_text=False, least_side_px=16) == (["/a", "four"], 1)
-    assert read(parts, lead_text=False, placement="earlier") == (["/small", "one", "two", "/a", "three", "four"], 0)
+    assert read(parts, lead_text=False, shift="always") == (["/small", "one", "two", "/a", "three", "four"], 0)
 
 
 @pytest.mark.parametrize(
@@ -87,18 +87,18 @@ def test_text_before_the_first_image_may_be_left_out():
     ],
 )
 def test_images_may_stand_where_the_one_before_stood(parts, moved, dropped):
-    assert read(parts, placement="earlier") == (moved, dropped)
-    assert read(parts, 0, placement="drawn") == (parts, 0)
-    assert read(parts, 1, placement="drawn") == (moved, dropped)
+    assert read(parts, shift="always") == (moved, dropped)
+    assert read(parts, 0, shift="drawn") == (parts, 0)
+    assert read(parts, 1, shift="drawn") == (moved, dropped)
 
 
 def test_of_images_that_move_the_first_are_kept():
     """open_flamingo moves first and counts then, so that the one that is left out does not count."""
-    assert read(["/a", "1", "/b", "2", "/c"], placement="earlier", most_images=1) == (["/b", "1", "2"], 2)
+    assert read(["/a", "1", "/b", "2", "/c"], shift="always", most_images=1) == (["/b", "1", "2"], 2)
 
 
 def test_where_moving_would_leave_too_little_images_stay():
-    options = {"least_images": 2, "placement": "drawn"}
+    options = {"least_images": 2, "shift": "drawn"}
     assert read(["/a", "1", "/b", "2"], 1, **options) == (["/a", "1", "/b", "2"], 0)
 
 
@@ -145,7 +145,7 @@ def test_a_share_of_those_with_one_image_is_kept_always_the_same():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"placement": "later"}, "wanted 'published' or 'earlier' or 'drawn'"),
+        ({"shift": "later"}, "wanted 'never' or 'always' or 'drawn'"),
         ({"missing": "skip"}, "wanted 'leave_out' or 'error'"),
         ({"least_images": 0}, "least_images=0"),
         ({"most_images": 1, "least_images": 2}, "not less than that"),
@@ -175,10 +175,10 @@ class Rows:
         pass
 
 
-def test_the_index_has_both_placements_and_counts_what_is_lost(tmp_path):
+def test_the_index_has_both_shifts_and_counts_what_is_lost(tmp_path):
     tokenizer = train_tokenizer(["one two three"] * 9, tmp_path / "small.model", pieces=400)
     shard = Rows(["/a", "one", "/b", "two two two"], ["/small", "one"], ["/gone", "one"], ["one", "/a", "/gone"])
-    reader = Obelics(placement="drawn", least_side_px=16)
+    reader = Obelics(shift="drawn", least_side_px=16)
     sizes = measure_shard(shard, reader, Measurer(tokenizer, ChatStyle()))
     assert np.diff(sizes.choice_ends, prepend=0).tolist() == [2, 1, 1, 2]
     # As published two images, moved the second alone; then two bad records; then one image either way.
@@ -187,7 +187,7 @@ def test_the_index_has_both_placements_and_counts_what_is_lost(tmp_path):
     assert sizes.dropped == 2
 
 
-def test_the_placement_that_the_index_planned_is_the_one_that_is_read(tmp_path):
+def test_the_shift_that_the_index_planned_is_the_one_that_is_read(tmp_path):
     """A draw's generator says which; a row that was planned for the other would lose the document."""
     tokenizer = train_tokenizer(["one two three"] * 9, tmp_path / "small.model", pieces=400)
     parts = ["/a", "one", "/b", "two two two", "/c"]
@@ -195,7 +195,7 @@ def test_the_placement_that_the_index_planned_is_the_one_that_is_read(tmp_path):
     for row in rows:
         row["image_bytes"] = [FILES[name] if name else None for name in row["images"]]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "0.parquet")
-    reader = Obelics(placement="drawn", lead_text=False)
+    reader = Obelics(shift="drawn", lead_text=False)
     records = ShardedSource(Parquet(str(tmp_path / "0.parquet")), reader).open()
     drawn = np.arange(60, dtype=np.int64) % 3
     measurer = Measurer(tokenizer, ChatStyle())

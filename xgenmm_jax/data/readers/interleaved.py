@@ -26,8 +26,8 @@ class Interleaved(OneChoice):
         ("error").
     least_side_px, most_aspect: images with a shorter side, or whose longer side is more than so many times the
         shorter, are left out. most_images: so many are kept, the first ones; None: all.
-    placement: where images stand: where they are published; "earlier", each where the one before it stood, the first
-        at the beginning of the text; "drawn", one of the two, drawn anew each time that the document is.
+    shift: "never": images stand where they are published; "always": each where the one before it stood, the first at
+        the beginning of the text; "drawn": one of the two, drawn anew each time that the document is.
     lead_text: whether the text before the first image is kept.
     least_images: documents of which fewer are left are left out. single_images: the share of those with one image that
         is kept, by a hash of their key, so always the same ones. lone_last_image: whether documents are kept that end
@@ -36,15 +36,15 @@ class Interleaved(OneChoice):
     Images that are left out are counted in `Document.dropped`. Where images move, one at the beginning has no place
     before it and is left out. Where then no document is left, or one that is left out, they stay as published.
 
-    Nothing is decided by chance when a record is read: its two placements are `choices`, so the index knows both
-    lengths. What is too long for a row is cut there, never inside an image (`data/rows/packing.py`).
+    Nothing is decided by chance when a record is read: the two forms are `choices`, so the index knows both lengths.
+    What is too long for a row is cut there, never inside an image (`data/rows/packing.py`).
     """
 
     missing: Literal["leave_out", "error"] = "leave_out"
     least_side_px: int = 0
     most_aspect: float | None = None
     most_images: int | None = None
-    placement: Literal["published", "earlier", "drawn"] = "published"
+    shift: Literal["never", "always", "drawn"] = "never"
     lead_text: bool = True
     least_images: int = 1
     single_images: float = 1.0
@@ -52,10 +52,10 @@ class Interleaved(OneChoice):
 
     def __post_init__(self):
         name = type(self).__name__
-        for option, allowed in (("missing", ("leave_out", "error")), ("placement", ("published", "earlier", "drawn"))):
+        for option, allowed in (("missing", ("leave_out", "error")), ("shift", ("never", "always", "drawn"))):
             if (value := getattr(self, option)) not in allowed:
-                wanted = " or ".join(map(repr, allowed))
-                raise ValueError(f"data: {name}({option}={value!r}); wanted {wanted}.")
+                listed = " or ".join(map(repr, allowed))
+                raise ValueError(f"data: {name}({option}={value!r}); wanted {listed}.")
         least = self.least_images
         if least < 1 or self.least_side_px < 0 or (self.most_images is not None and self.most_images < least):
             raise ValueError(
@@ -69,7 +69,7 @@ class Interleaved(OneChoice):
             )
 
     def choices(self, raw: Raw) -> int:
-        return 2 if self.placement == "drawn" else 1
+        return 2 if self.shift == "drawn" else 1
 
     def document(self, raw: Raw, parts: Iterable[str | OpenImage], choice: int, left_out: int = 0) -> Document:
         """The document of these texts and images in their published order.
@@ -78,16 +78,16 @@ class Interleaved(OneChoice):
 
         Raises RecordError where no image can be had, LeftOut where the options leave the document out.
         """
-        kept: list[str | LazyImage] = []
+        parts_used: list[str | LazyImage] = []
         errors: list[Exception] = []
         named, opened, used = left_out, 0, 0
         for part in parts:
             if isinstance(part, str):
-                kept.append(part)
+                parts_used.append(part)
                 continue
             named += 1
             # An image that will not be used is not opened; where images may move, which ones they are shows later.
-            if used == self.most_images and self.placement == "published":
+            if used == self.most_images and self.shift == "never":
                 continue
             try:
                 image = part()
@@ -101,20 +101,20 @@ class Interleaved(OneChoice):
                 continue
             opened += 1
             if self._fits(image):
-                kept.append(image)
+                parts_used.append(image)
                 used += 1
         if not named:
             raise RecordError(raw.key, "it names no image; PlainText reads text alone")
         if errors and not opened:
             raise RecordError(raw.key, f"none of its {len(errors)} images can be had; the first: {errors[0]}")
-        placed = _first_images(kept, self.most_images)
+        placed = _first_images(parts_used, self.most_images)
         if why := self._why_not(raw.key, placed, named):
             raise LeftOut(raw.key, *why)
-        if self.placement == "earlier" or (self.placement == "drawn" and choice == 1):
-            moved = _first_images(_moved(kept), self.most_images)
+        if self.shift == "always" or (self.shift == "drawn" and choice == 1):
+            moved = _first_images(_moved(parts_used), self.most_images)
             placed = placed if self._why_not(raw.key, moved, named) else moved
         if not self.lead_text:
-            first = next(place for place, part in enumerate(placed) if isinstance(part, LazyImage))
+            first = next(index for index, part in enumerate(placed) if isinstance(part, LazyImage))
             placed = placed[first:]
         return Document(raw.key, tuple(placed), dropped=named - _count(placed))
 
@@ -162,20 +162,20 @@ def _moved(parts: Sequence[str | LazyImage]) -> list[str | LazyImage]:
     """
     texts = [part for part in parts if isinstance(part, str)]
     groups: dict[int, list[LazyImage]] = {}
-    place = 0
+    index = 0
     for part in parts:
         if isinstance(part, str):
-            place += 1
+            index += 1
         else:
-            groups.setdefault(place, []).append(part)
-    behind = [place for place in groups if place > 0]
+            groups.setdefault(index, []).append(part)
+    behind = [index for index in groups if index > 0]
     if not behind:
         return list(parts)
     moved = {new: groups[old] for old, new in zip(behind, [0, *behind], strict=False)}
     result: list[str | LazyImage] = []
-    for place in range(len(texts) + 1):
-        result += moved.get(place, [])
-        result += texts[place : place + 1]
+    for index in range(len(texts) + 1):
+        result += moved.get(index, [])
+        result += texts[index : index + 1]
     return result
 
 

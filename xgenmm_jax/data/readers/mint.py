@@ -45,10 +45,10 @@ class TiffDocuments(Interleaved):
 
     def read(self, raw: Raw, choice: int) -> Document:
         """Raises RecordError where the lists do not fit together or no image can be had, LeftOut as `Interleaved`."""
-        told = raw.json("json")
-        if not isinstance(told, dict):
-            raise RecordError(raw.key, f"'json' holds {type(told).__name__}, wanted an object")
-        lists = Raw(raw.key, told)
+        document = raw.json("json")
+        if not isinstance(document, dict):
+            raise RecordError(raw.key, f"'json' holds {type(document).__name__}, wanted an object")
+        lists = Raw(raw.key, document)
         names, texts = list_in(lists, "images"), list_in(lists, "texts")
         check_lists(lists, names, texts)
         suffix = next((suffix for suffix in self.optional if raw.fields.get(suffix) is not None), None)
