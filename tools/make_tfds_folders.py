@@ -3,10 +3,11 @@
 Writing needs TensorFlow, which the project does without; so in an environment of its own:
 
     python -m venv tfds_venv
-    tfds_venv/bin/pip install tensorflow-cpu==2.21.0 tensorflow-datasets==4.9.10 importlib_resources
-    tfds_venv/bin/python tools/make_tfds_folders.py
+    tfds_venv/bin/pip install tensorflow-cpu==2.21.0 tensorflow-datasets==4.9.10 importlib_resources pillow
+    tfds_venv/bin/python tools/make_tfds_folders.py [NAME ...]
 
-`coco_captions` has the features of the builder in tensorflow-datasets itself; the others have those of big_vision's
+Without names all are made anew. `coco_captions` and `clevr` have the features of the builders in tensorflow-datasets
+itself; the others have those of big_vision's
 builders (docs/reference/data.md#builders-of-tensorflow-datasets). By default they write TFRecord: `docvqa` is left so,
 to be refused. Images are drawn, texts written here. Another run gives equal records in other bytes, since protobuf
 orders their fields anew.
@@ -15,11 +16,13 @@ orders their fields anew.
 import io
 from pathlib import Path
 import shutil
+import sys
 import tempfile
 
 import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
+from tensorflow_datasets.datasets.clevr import clevr_dataset_builder
 from tensorflow_datasets.object_detection import coco_captions
 
 OUTPUT = Path(__file__).parents[1] / "tests" / "fixtures" / "tfds"
@@ -74,6 +77,33 @@ class CocoCaptions(coco_captions.CocoCaptions, skip_registration=True):
                 "captions": [{"id": 10 * number + at, "text": text} for at, text in enumerate(texts)],
             }
             yield name, example
+
+
+class Clevr(clevr_dataset_builder.Builder, skip_registration=True):
+    """1 to 3 questions a scene; the last has no answers, as in the test split."""
+
+    name = "clevr"
+    pkg_dir_path = Path(clevr_dataset_builder.__file__).parent
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for number in range(4):
+            color = list(COLORS)[number]
+            cube = {"color": color, "material": "metal", "shape": "cube", "size": "small", "rotation": 0.5}
+            coords = {"3d_coords": np.zeros(3, np.float32), "pixel_coords": np.ones(3, np.float32)}
+            asked = [("What color is the cube?", color), ("Are there two cubes?", "no"), ("How many cubes?", "1")]
+            texts = asked[: number + 1] if number < 3 else [("How many cubes?", "")]
+            yield (
+                number,
+                {
+                    "image": image(color, (24, 16 + number), "PNG"),
+                    "file_name": f"CLEVR_train_{number:06}.png",
+                    "objects": [cube | coords],
+                    "question_answer": [{"question": question, "answer": answer} for question, answer in texts],
+                },
+            )
 
 
 class Chartqa(Small, skip_registration=True):
@@ -171,8 +201,11 @@ class Docvqa(Small, skip_registration=True):
 
 
 def main() -> None:
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    for builder in (CocoCaptions, Chartqa, Textvqa, Pages, Docvqa):
+    names = sys.argv[1:]
+    for builder in (CocoCaptions, Clevr, Chartqa, Textvqa, Pages, Docvqa):
+        if names and builder.name not in names:
+            continue
+        shutil.rmtree(OUTPUT / builder.name, ignore_errors=True)
         form = None if builder is Docvqa else "array_record"
         with tempfile.TemporaryDirectory() as folder:
             one = builder(data_dir=folder, file_format=form)

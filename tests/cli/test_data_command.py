@@ -104,6 +104,10 @@ def test_index_of_a_source_and_again_of_another_option(folder, capsys):
     options = ("--reader.caption", "caption", "--reader.image", "image.bytes", "--tokenizer", "small.model")
     printed = run(capsys, "index", "parquet:t.parquet", "--reader", "image_captions", *options, "--processes", "2")
     assert "records 15" in printed and "bad 0" in printed
+    (folder / "j.jsonl").write_text('{"text": "a red circle"}\n{"text": 3}\n')
+    words = ("--reader", "plain_text", "--tokenizer", "small.model", "--processes", "1")
+    printed = run(capsys, "index", "json:j.jsonl", *words)
+    assert "records 2" in printed and "bad: unreadable record 1, first j.jsonl[1]" in printed
 
 
 def test_index_of_an_experiment_and_of_its_source(folder, capsys):
@@ -169,7 +173,7 @@ def test_pack_writes_shards_that_are_checked_and_indexed(folder, capsys):
         (["check", "mine.py"], "'mine.py' is an experiment; name a source of it"),
         (["check", "mine.py:number"], "'number' of 'mine.py' is a int; wanted a ShardedSource"),
         (["check", "none.py:x"], "no file 'none.py'"),
-        (["index", "tars:tars/*.tar"], "needs a reader; give --reader NAME, one of image_captions,"),
+        (["index", "tars:tars/*.tar"], "needs a reader; give --reader NAME, one of grounding,"),
         (["index", "mine.py:mine", "--reader", "image_captions"], "--reader: 'mine.py:mine' says its own"),
         (["index", "mine.py", "--processes", "none"], "--processes: got 'none'; give 1 or more"),
         (["index"], "got no source"),

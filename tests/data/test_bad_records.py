@@ -43,7 +43,7 @@ def folder(tmp_path) -> Path:
 
 
 def config_of(folder: Path, workers: int = 0, **options) -> DataConfig:
-    tars = mixed_sources.CountedTars(f"{folder}/tars/*.tar", str(folder / "reads"))
+    tars = mixed_sources.CountedTars(f"{folder}/tars/*.tar", log=str(folder / "reads"))
     return mixed_sources.config(
         folder, workers, mixture=((ShardedSource(tars, ImageCaptions()), 1.0),), **{"max_bad_rate": 1.0} | options
     )
@@ -96,7 +96,7 @@ READ = {
 """Images that Pillow reads."""
 LEFT_OUT = {
     "truncated": (encoded(NOISE.resize((60, 50)), "JPEG")[:1200], BAD_IMAGE, "is truncated or damaged"),
-    "empty": (b"", UNREADABLE, "is empty"),
+    "empty": (b"", UNREADABLE, "has no bytes"),
     "bomb": (bomb(), UNREADABLE, "9440 x 9440 pixels, more than 89,000,000"),
     "EPS": (encoded(NOISE, "EPS"), UNREADABLE, "is EPS, which is not read here"),
 }

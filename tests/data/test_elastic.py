@@ -31,7 +31,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 def config_of(folder: Path, workers: int = 0) -> DataConfig:
-    tars = ShardedSource(CountedTars(f"{folder}/many/*.tar", str(folder / "reads")), ImageCaptions(), group_shards=2)
+    tars = ShardedSource(
+        CountedTars(f"{folder}/many/*.tar", log=str(folder / "reads")), ImageCaptions(), group_shards=2
+    )
     (_, weight), *others = mixed_sources.config(folder).mixture
     return mixed_sources.config(folder, workers, mixture=((tars, weight), *others))
 

@@ -72,10 +72,10 @@ def parse_with_reader(kind: type[Arguments], argv: Sequence[str], program: str) 
     # The same arguments, with the reader's own options in place of its name.
     reader = READERS[label]
     fields = [("reader", reader, dataclasses.field(default=reader()))]
-    own = dataclasses.make_dataclass(
+    with_reader = dataclasses.make_dataclass(
         kind.__name__, fields, bases=(kind,), namespace={"__doc__": kind.__doc__}, frozen=True, kw_only=True
     )
-    arguments = parse(own, rest, program)
+    arguments = parse(with_reader, rest, program)
     return arguments, arguments.reader
 
 

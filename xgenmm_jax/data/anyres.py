@@ -19,7 +19,6 @@ GRIDS_RELEASED: tuple[Grid, ...] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 GRIDS_12: tuple[Grid, ...] = tuple((m, n) for m in range(1, 5) for n in range(1, 5) if 2 <= m * n <= 12)
 """Up to 12 crops, "3x4 or 4x3". The paper's own list is not published."""
 
-BLACK = (0, 0, 0)
 GRAY = (127, 127, 127)  # int(255 * 0.5), the mean of SigLIP's normalisation
 
 
@@ -34,6 +33,9 @@ class AnyRes:
         (the official 'pad' mode).
     single_view_up_to_px: images with no side above this keep the global view alone. 0 is official: even a small
         image is enlarged to fill a grid.
+    scaled_decoding: rows are built from JPEGs that are decoded at 1/2, 1/4 or 1/8, none of their sides below `view_px`.
+        About twice as fast; the pixels are near the official ones, not equal (docs/log/image_decoding.md). Without
+        grids alone. Images of prompts are decoded in full all the same.
     """
 
     grids: tuple[Grid, ...] = GRIDS_RELEASED
@@ -41,6 +43,7 @@ class AnyRes:
     view_cells: int = 27
     global_view: Literal["squash", "pad"] = "squash"
     single_view_up_to_px: int = 0
+    scaled_decoding: bool = False
 
     def __post_init__(self):
         for columns, rows in self.grids:
@@ -48,6 +51,11 @@ class AnyRes:
                 raise ValueError(f"anyres: grid ({columns}, {rows}); wanted (columns, rows) of 1 or more.")
         if self.view_px < 1 or self.view_cells < 1:
             raise ValueError(f"anyres: view_px {self.view_px}, view_cells {self.view_cells}; wanted 1 or more.")
+        if self.scaled_decoding and self.grids:
+            raise ValueError(
+                f"anyres: scaled_decoding with {len(self.grids)} grids, whose crops need all of an image's pixels; "
+                "wanted grids () or scaled_decoding False."
+            )
 
     @property
     def max_crops(self) -> int:
@@ -107,18 +115,25 @@ def valid_cells(size_px: tuple[int, int], canvas: tuple[int, int]) -> tuple[int,
     return 0, rows, border, columns - border
 
 
-def crops(image: PIL.Image.Image, config: AnyRes) -> UInt8[np.ndarray, "n S S 3"]:
-    """The views of an RGB image: the global one first, then the grid's crops row by row; values 0..255."""
+def crops(
+    image: PIL.Image.Image, config: AnyRes, out: UInt8[np.ndarray, "n S S 3"] | None = None
+) -> UInt8[np.ndarray, "n S S 3"]:
+    """The views of an RGB image: the global one first, then the grid's crops row by row; values 0..255.
+
+    out: where they are written, and what is returned; None: a new array.
+    """
     size = config.view_px
     if image.mode != "RGB":
         raise ValueError(f"anyres: got an image of mode {image.mode}; wanted RGB, as `open_image` gives.")
-    views = [np.asarray(_global_view(image, config))]
-    columns, rows = layout(image.size, config).grid
+    planned = layout(image.size, config)
+    if out is None:
+        out = np.empty((planned.crops, size, size, 3), np.uint8)
+    assert out.shape == (planned.crops, size, size, 3)
+    out[0] = _global_view(image, config)
+    columns, rows = planned.grid
     if columns:
-        canvas = np.asarray(_pad_to(image, (columns * size, rows * size)))
-        tiles = canvas.reshape(rows, size, columns, size, 3).swapaxes(1, 2)
-        views.extend(tiles.reshape(rows * columns, size, size, 3))
-    return np.stack(views)
+        _cut(image, out[1:].reshape(rows, columns, size, size, 3))
+    return out
 
 
 def normalized(
@@ -142,15 +157,33 @@ def _global_view(image: PIL.Image.Image, config: AnyRes) -> PIL.Image.Image:
     return image.resize((config.view_px, config.view_px), PIL.Image.Resampling.BICUBIC)
 
 
-def _pad_to(image: PIL.Image.Image, target_px: tuple[int, int]) -> PIL.Image.Image:
-    """The image as large as fits into the target, at its aspect ratio, centered on black."""
-    width, height = target_px
+def _cut(image: PIL.Image.Image, tiles: UInt8[np.ndarray, "rows columns S S 3"]) -> None:
+    """Writes the image into the tiles of a grid: as large as fits, at its aspect ratio, centered on black."""
+    rows, columns, size = tiles.shape[:3]
+    width, height = columns * size, rows * size
     scale_width, scale_height = width / image.width, height / image.height
     if scale_width < scale_height:
-        size = (width, min(math.ceil(image.height * scale_width), height))
+        resized_px = (width, min(math.ceil(image.height * scale_width), height))
     else:
-        size = (min(math.ceil(image.width * scale_height), width), height)
-    canvas = PIL.Image.new("RGB", target_px, BLACK)
-    resized = image.resize(size, PIL.Image.Resampling.BICUBIC)
-    canvas.paste(resized, ((width - size[0]) // 2, (height - size[1]) // 2))
-    return canvas
+        resized_px = (min(math.ceil(image.width * scale_height), width), height)
+    resized = np.asarray(image.resize(resized_px, PIL.Image.Resampling.BICUBIC))
+    # Straight into the tiles: a padded canvas, cut up afterwards, would copy all pixels twice more.
+    left, top = (width - resized_px[0]) // 2, (height - resized_px[1]) // 2
+    for row, column in np.ndindex(rows, columns):
+        tile = tiles[row, column]
+        in_tile_y, in_image_y = _overlap(row * size, size, top, resized_px[1])
+        in_tile_x, in_image_x = _overlap(column * size, size, left, resized_px[0])
+        shown = resized[in_image_y, in_image_x]
+        if shown.shape != tile.shape:
+            tile[...] = 0  # black
+        tile[in_tile_y, in_tile_x] = shown
+
+
+def _overlap(tile: int, tile_px: int, image: int, image_px: int) -> tuple[slice, slice]:
+    """Where a tile and the image overlap along one side, counted from the tile's and from the image's beginning.
+
+    tile, image: where they begin on the canvas.
+    """
+    first = max(tile, image)
+    last = max(first, min(tile + tile_px, image + image_px))
+    return slice(first - tile, last - tile), slice(first - image, last - image)

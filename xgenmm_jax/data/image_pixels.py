@@ -126,7 +126,10 @@ def rgb(image: PIL.Image.Image, meant: Meaning, upright: int, official: bool) ->
     image.info.pop("transparency", None)
     if image.mode in _DEEP:
         image = PIL.Image.fromarray(_gray(image, meant))
-    pixels = _plain(image).convert("RGB")
+    # `convert` copies even where nothing is to be done. A JPEG that is loaded is as good as its copy; images of formats
+    # with several frames would look for these in a file that is closed.
+    is_done = image.mode == "RGB" and image.format == "JPEG"
+    pixels = image if is_done else _plain(image).convert("RGB")
     if alpha is not None:
         ground = PIL.Image.new("RGB", pixels.size, WHITE)
         ground.paste(pixels, mask=alpha)

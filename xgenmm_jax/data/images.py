@@ -99,10 +99,10 @@ def encoded(image: LazyImage) -> bytes:
     Raises ValueError where the file is gone, or the pixels are damaged and have no file that could be copied.
     """
     load = image.load
-    is_own = isinstance(load, functools.partial)
-    if is_own and load.func is load_official:
+    is_partial = isinstance(load, functools.partial)
+    if is_partial and load.func is load_official:
         return load.args[0]
-    if is_own and load.func is _load and load.args[3]:
+    if is_partial and load.func is _load and load.args[3]:
         file, name = load.args[:2]
         if not isinstance(file, TiffPage):
             try:
@@ -145,11 +145,14 @@ def image_from_pil(
 def _image(file: ImageFile, name: str, max_pixels: int, official: bool) -> LazyImage:
     header = functools.partial(_header, name=name, max_pixels=max_pixels, official=official)
     size_px = _read(file, name, header, "cannot be opened")
-    return LazyImage(size_px, functools.partial(_load, file, name, size_px, official))
+    load = functools.partial(_load, file, name, size_px, official)
+    return LazyImage(size_px, load, load)
 
 
-def _load(file: ImageFile, name: str, size_px: tuple[int, int], official: bool) -> PIL.Image.Image:
-    pixels = functools.partial(_pixels, name=name, size_px=size_px, official=official)
+def _load(
+    file: ImageFile, name: str, size_px: tuple[int, int], official: bool, least_px: int | None = None
+) -> PIL.Image.Image:
+    pixels = functools.partial(_pixels, name=name, size_px=size_px, official=official, least_px=least_px)
     return _read(file, name, pixels, "is truncated or damaged")
 
 
@@ -168,9 +171,13 @@ def _check_size(image: PIL.Image.Image, name: str, max_pixels: int) -> None:
         raise _Refused(f"image: {name} has {width} x {height} pixels; {WANTED}.")
 
 
-def _pixels(image: PIL.Image.Image, name: str, size_px: tuple[int, int], official: bool) -> PIL.Image.Image:
+def _pixels(
+    image: PIL.Image.Image, name: str, size_px: tuple[int, int], official: bool, least_px: int | None
+) -> PIL.Image.Image:
     if sorted(image.size) != sorted(size_px):
         raise _other_size(image, name, size_px)
+    # Of JPEG alone; it keeps the image as it is where no scale leaves both sides so long.
+    is_scaled = least_px is not None and image.draft(image.mode, (least_px, least_px)) is not None
     meant = image_pixels.meaning(image)
     image.load()
     upright = 1 if official else image_pixels.orientation(image)
@@ -178,7 +185,7 @@ def _pixels(image: PIL.Image.Image, name: str, size_px: tuple[int, int], officia
         pixels = image_pixels.rgb(image, meant, upright, official)
     except image_pixels.Undecided as error:
         raise _Refused(f"image: {name} {error}") from error
-    if pixels.size != size_px:
+    if pixels.size != size_px and not is_scaled:
         raise _other_size(pixels, name, size_px)
     return pixels
 

@@ -169,11 +169,11 @@ def _note_of(folder: Path, number: int) -> Path:
     return folder / NOTES / f"{number:06}.json"
 
 
-def _delete_leftovers(folder: Path, kept: set[str]) -> None:
+def _delete_leftovers(folder: Path, finished: set[str]) -> None:
     """Shards and files half-written of a run that was killed."""
-    for place in (folder, folder / NOTES):
-        for path in place.iterdir():
-            if path.name.endswith(array_record.UNFINISHED) or (path.suffix == SUFFIX and path.name not in kept):
+    for directory in (folder, folder / NOTES):
+        for path in directory.iterdir():
+            if path.name.endswith(array_record.UNFINISHED) or (path.suffix == SUFFIX and path.name not in finished):
                 path.unlink()
 
 

@@ -53,7 +53,7 @@ class Workers(Generic[W]):
         if count < 1:
             raise ValueError(f"data: {count} processes; wanted 1 or more.")
         self._pool = pool(count, _make, (kind, arguments)) if count > 1 else None
-        self._own = kind(*arguments) if count == 1 else None
+        self._worker = kind(*arguments) if count == 1 else None
 
     def map(self, work: Callable[[W, T], R], tasks: Iterable[T]) -> Iterator[R]:
         """`work(object, task)` of each task, in their order.
@@ -61,7 +61,7 @@ class Workers(Generic[W]):
         Raises SourceError where a process ends by itself.
         """
         if self._pool is None:
-            yield from (work(self._own, task) for task in tasks)
+            yield from (work(self._worker, task) for task in tasks)
             return
         try:
             yield from self._pool.map(_work, ((work, task) for task in tasks))

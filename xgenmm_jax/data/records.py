@@ -17,10 +17,13 @@ class LazyImage:
     """An image whose size is known and whose pixels are decoded on demand.
 
     load: gives an RGB image of exactly `size_px`; called in loader threads and workers.
+    load_scaled: gives an RGB image, decoded at 1/2, 1/4 or 1/8 of `size_px` where neither side becomes shorter than so
+        many pixels and the format can be, else as `load` does; None: as `load` does, always.
     """
 
     size_px: tuple[int, int]  # (width, height)
     load: Callable[[], PIL.Image.Image] = field(repr=False)
+    load_scaled: Callable[[int], PIL.Image.Image] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

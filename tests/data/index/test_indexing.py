@@ -164,6 +164,14 @@ def test_damaged_sizes_are_measured_again_and_bad_records_counted(folder, words)
     assert first.counts.examples[UNREADABLE][0] == "0001.tar[0]"
 
 
+@pytest.mark.parametrize("pattern", ["*.tar", "./*.tar", "../tars/*.tar", "{0000..0002}.tar"])
+def test_shards_of_the_current_folder_keep_their_names(folder, monkeypatch, pattern):
+    """They lost their first character, so a.tar and b.tar shared their sizes."""
+    monkeypatch.chdir(folder)
+    index = ShardedSource(Tars(pattern), ImageCaptions()).source_index()
+    assert index.names[:3] == ["0000.tar", "0001.tar", "0002.tar"]
+
+
 def test_windows_are_estimated_from_all_over_the_run():
     """The first windows alone say little where later shards hold longer samples."""
     for rows_of, rows in ((lambda window: 10, 1000), (lambda window: 40 if window < 5 else 10, 1000)):

@@ -10,6 +10,7 @@ from xgenmm_jax.data.errors import RecordError, SourceError
 from xgenmm_jax.data.readers.base import Reader
 from xgenmm_jax.data.readers.records import ProjectRecords, RecordFiles, write_records
 from xgenmm_jax.data.records import Caption, Conversation, Document, LazyImage, Preference, Turn, images_of
+from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage import array_record
 from xgenmm_jax.data.storage.base import Located, Storage
 from xgenmm_jax.data.storage.record_shards import ArrayRecords
@@ -56,6 +57,13 @@ def test_records_are_those_of_the_old_source(folder):
         assert (type(new), new.id, reader.choices(raw)) == (type(before), before.id, 1)
         for image, other in zip(images_of(new), images_of(before), strict=True):
             assert image.size_px == other.size_px and image.load().tobytes() == other.load().tobytes()
+
+
+def test_a_sharded_source_reads_them(folder):
+    source = ShardedSource(ArrayRecords(f"{folder}/*.array_record"), ProjectRecords()).open()
+    old = RecordFiles(f"{folder}/*.array_record").open()
+    ids = [[records.record(index, np.random.default_rng(0)).id for index in range(12)] for records in (source, old)]
+    assert len(source) == 12 and ids[0] == ids[1]
 
 
 def test_noted_files_are_located_without_being_opened(folder, monkeypatch):

@@ -33,10 +33,10 @@ class Spread:
 
         Raises ValueError where nothing was seen.
         """
-        wanted, seen = max(1, math.ceil(share * self.counts.total())), 0
+        rank, seen = max(1, math.ceil(share * self.counts.total())), 0
         for value, times in sorted(self.counts.items()):
             seen += times
-            if seen >= wanted:
+            if seen >= rank:
                 return value
         raise ValueError("data: nothing was counted.")
 

@@ -97,8 +97,8 @@ def index_experiment(
     measuring = Measuring(config.tokenizer, config.chat, (config.anyres, config.row))
     with Workers(processes, Worker, (tuple(sharded.values()), measuring)) as workers:
         building = {
-            component: _Building(place, source, workers, measuring, progress, again)
-            for place, (component, source) in enumerate(sharded.items())
+            component: _Building(number, source, workers, measuring, progress, again)
+            for number, (component, source) in enumerate(sharded.items())
         }
         sources, measurer = open_sources(config), measurer_of(config)
         # A source behind `Mapped` is read record by record: it needs its manifest and no sizes.
@@ -156,10 +156,10 @@ def windows_needed(rows: int, rows_of: Callable[[int], int]) -> int:
         within = [number for window, number in tried.items() if window < count]
         if not sum(within):
             raise SourceError(f"data: none of the samples of {len(within)} windows can be used; mend the data.")
-        wanted = math.ceil(rows / (sum(within) / len(within)) * (1 + MARGIN)) + 1
-        if wanted <= count:
-            return wanted
-        count = wanted
+        needed = math.ceil(rows / (sum(within) / len(within)) * (1 + MARGIN)) + 1
+        if needed <= count:
+            return needed
+        count = needed
 
 
 def _reached(config: DataConfig, sources: list, seed: int, windows: range) -> list[np.ndarray]:
@@ -171,22 +171,23 @@ class _Building:
 
     def __init__(
         self,
-        place: int,
+        number: int,
         source: ShardedSource,
         workers: Workers[Worker],
         measuring: Measuring | None,
         progress: Progress | None,
         again: bool,
     ):
-        self._place, self._source, self._workers, self._progress = place, source, workers, progress
+        self._number, self._source, self._workers, self._progress = number, source, workers, progress
         self.index: SourceIndex = source.source_index()
         measurer = None if measuring is None else measuring.measurer()
         described = None if measurer is None else measurer.described()
         self._outdated = self.index.delete_outdated(described, again)
         self._manifest = None if self._outdated else self.index.manifest()
         if self._manifest is None:
-            shards = range(len(self.index.paths))
-            entries = self._told("walked", workers.map(Worker.entry, ((place, shard) for shard in shards)), len(shards))
+            shards = len(self.index.paths)
+            walked = workers.map(Worker.entry, ((number, shard) for shard in range(shards)))
+            entries = self._told("walked", walked, shards)
             self._manifest = self.index.write_manifest(entries, described)
         if measurer is not None:
             self._manifest = self.index.start_measuring(self._manifest, measurer)
@@ -196,7 +197,7 @@ class _Building:
     def measure(self, shards: Iterable[int]) -> None:
         """Counts these shards, and measures those that have no sizes; shards that were counted are passed over."""
         left = [shard for shard in shards if shard not in self._measured]
-        done = self._workers.map(Worker.measure, ((self._place, shard) for shard in left))
+        done = self._workers.map(Worker.measure, ((self._number, shard) for shard in left))
         for shard, one in zip(left, self._told("measured", done, len(left)), strict=True):
             self._measured.add(shard)
             self._new += one.is_new

@@ -36,7 +36,7 @@ class SourceIndex:
         self.paths = storage.shards()
         top = files.common_parent(self.paths)
         self.folder = folder if folder is not None else files.join(files.join(top, FOLDER), label)
-        self.names = [path[len(top) :].lstrip("/") for path in self.paths]
+        self.names = [files.below(top, path) for path in self.paths]
 
     # The manifest.
 

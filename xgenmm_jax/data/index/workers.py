@@ -67,14 +67,14 @@ class Worker:
         return Measured(counts, is_new)
 
     def _index(self, source: int) -> SourceIndex:
-        found = self._indexes[source]
-        if found is None:
-            found = self._indexes[source] = self._sources[source].source_index()
-        return found
+        index = self._indexes[source]
+        if index is None:
+            index = self._indexes[source] = self._sources[source].source_index()
+        return index
 
     def _manifest(self, source: int) -> Manifest:
-        found = self._manifests[source]
-        if found is None:
-            found = self._manifests[source] = self._index(source).manifest()
-        assert found is not None, "measured before its manifest is written"
-        return found
+        manifest = self._manifests[source]
+        if manifest is None:
+            manifest = self._manifests[source] = self._index(source).manifest()
+        assert manifest is not None, "measured before its manifest is written"
+        return manifest

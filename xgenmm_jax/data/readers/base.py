@@ -38,12 +38,16 @@ class Reader(Protocol):
         ...
 
 
-class OneChoice:
-    """Base of readers whose records have one text."""
+class AllNeeded:
+    """Base of readers that need each of their fields."""
 
     @property
     def optional(self) -> tuple[str, ...]:
         return ()
+
+
+class OneChoice(AllNeeded):
+    """Base of readers whose records have one text."""
 
     def choices(self, raw: Raw) -> int:
         return 1
@@ -81,3 +85,11 @@ def texts_of(raw: Raw, name: str) -> list[str]:
     if not written:
         raise RecordError(raw.key, f"'{name}' is empty")
     return written
+
+
+def text_of(raw: Raw, name: str) -> str:
+    """As `texts_of`, of just one text. Raises RecordError where there are others."""
+    text, *more = texts_of(raw, name)
+    if more:
+        raise RecordError(raw.key, f"'{name}' has {1 + len(more)} texts, wanted one")
+    return text

@@ -103,8 +103,9 @@ def decode(data: bytes, name: str = "record", choice: int = 0) -> Record:
             width, height = size_px
             if not (min(width, height) > 0 and 0 <= length <= len(data) - start):
                 raise ValueError(f"an image of {width} x {height} pixels and {length} bytes")
-            load = functools.partial(load_official, data[start : start + length], name)
-            images.append(LazyImage((width, height), load))
+            blob = data[start : start + length]
+            load = functools.partial(load_official, blob, name)
+            images.append(LazyImage((width, height), load, functools.partial(_load_scaled, blob, name)))
             start += length
         if "choices" in header:
             header = header["choices"][choice]
@@ -148,6 +149,10 @@ def _natural(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is no number from 0 on")
     return value
+
+
+def _load_scaled(blob: bytes, name: str, least_px: int):
+    return image_from_bytes(blob, name, official=True).load_scaled(least_px)
 
 
 @dataclass(frozen=True)

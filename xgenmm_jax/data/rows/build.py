@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from jaxtyping import Bool, Float32, Int, Int32, UInt8
 import numpy as np
+import PIL.Image
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes, Layout
 from xgenmm_jax.data.errors import BAD_IMAGE, Skip, is_of_a_record
-from xgenmm_jax.data.records import Sample
+from xgenmm_jax.data.records import LazyImage, Sample
 from xgenmm_jax.data.rows import packing
 from xgenmm_jax.data.rows.packing import RowConfig, Size
 from xgenmm_jax.data.rows.quarantine import skip_of
@@ -43,10 +44,10 @@ def build_rows(
         used = Size(0, 0, 0, 0)
         for sample in samples:
             layouts = packing.layouts_of(sample.images, config)
-            crops = decoded(sample, layouts, config, skipped)
-            if crops is not None:
-                write(out, sample, layouts, crops, used, row, tokenizer.image_id)
-            used = added(used, packing.measure(sample, layouts, row))
+            size = packing.measure(sample, layouts, row)
+            if decode(sample, layouts, config, out.pixels[used.crops : used.crops + size.crops], skipped):
+                write(out, sample, layouts, used, row, tokenizer.image_id)
+            used = added(used, size)
     return batch
 
 
@@ -69,12 +70,11 @@ def write(
     out: Batch,
     sample: Sample,
     layouts: Sequence[Layout],
-    crops: Sequence[CropPixels],
     used: Size,
     row: RowConfig,
     image_id: int,
 ) -> None:
-    """Writes a sample into a row, behind the samples that are there.
+    """Writes a sample into a row, behind the samples that are there; its crops lie there already (`decode`).
 
     out: one row, see `row_of`. used: what the samples before this one take of the row. A preference pair becomes two
     segments, chosen and rejected, and its images belong to the first of them.
@@ -89,8 +89,8 @@ def write(
         add_text(out, start, expanded.token_ids, expanded.slot, loss_mask[expanded.source], segment + number)
         start += len(expanded.token_ids)
     crop = used.crops
-    for index, (image, layout, pixels) in enumerate(zip(sample.images, layouts, crops, strict=True), used.images):
-        add_image(out, crop, index, pixels, layout, image.size_px, segment)
+    for index, (image, layout) in enumerate(zip(sample.images, layouts, strict=True), used.images):
+        add_image(out, crop, index, None, layout, image.size_px, segment)
         crop += layout.crops
 
 
@@ -120,14 +120,16 @@ def add_text(
 
 
 def add_image(
-    out: Batch, crop: int, image: int, pixels: CropPixels, layout: Layout, size_px: tuple[int, int], segment: int
+    out: Batch, crop: int, image: int, pixels: CropPixels | None, layout: Layout, size_px: tuple[int, int], segment: int
 ) -> None:
     """Writes an image of a row and its crops.
 
-    crop, image: numbers of its first crop and of itself in the row. size_px: (width, height) before resizing.
+    crop, image: numbers of its first crop and of itself in the row. pixels: None where they are in the row already.
+    size_px: (width, height) before resizing.
     """
     span = slice(crop, crop + layout.crops)
-    out.pixels[span] = pixels
+    if pixels is not None:
+        out.pixels[span] = pixels
     out.crop_image[span] = image
     out.crop_segment[span] = segment
     out.image_grid[image] = layout.grid
@@ -170,25 +172,37 @@ def expand(
     return Expanded(token_ids[source], slot, source)
 
 
-def decoded(
-    sample: Sample, layouts: Sequence[Layout], config: AnyRes, skipped: list[Skip] | None
-) -> list[CropPixels] | None:
-    """The crops of each image; None where one cannot be decoded and `skipped` takes it.
+def decode(
+    sample: Sample,
+    layouts: Sequence[Layout],
+    config: AnyRes,
+    out: UInt8[np.ndarray, "n S S 3"],
+    skipped: list[Skip] | None,
+) -> bool:
+    """Writes the crops of a sample's images to `out`, its part of a row's pixels.
 
-    All of a sample before anything of it is written into its row.
+    Before anything else of the sample is written. False where an image cannot be decoded and `skipped` takes the
+    sample; all of `out` is zeros then.
     """
-    crops = []
+    first = 0
     for image, layout in zip(sample.images, layouts, strict=True):
         try:
-            pixels = image.load()
-            if pixels.size != image.size_px:
-                raise ValueError(f"image: it has {pixels.size} px and had {image.size_px} before; copy it again.")
-            crops.append(anyres.crops(pixels, config))
-            assert len(crops[-1]) == layout.crops
+            anyres.crops(_loaded(image, config), config, out[first : first + layout.crops])
         except Exception as error:
+            out[...] = 0
             if skipped is None or not is_of_a_record(error):
                 error.add_note(f"Raised for an image of the record {sample.id}.")
                 raise
             skipped.append(skip_of(error, sample.source, sample.id, BAD_IMAGE))
-            return None
-    return crops
+            return False
+        first += layout.crops
+    return True
+
+
+def _loaded(image: LazyImage, config: AnyRes) -> PIL.Image.Image:
+    if config.scaled_decoding and image.load_scaled is not None:
+        return image.load_scaled(config.view_px)
+    pixels = image.load()
+    if pixels.size != image.size_px:
+        raise ValueError(f"image: it has {pixels.size} px and had {image.size_px} before; copy it again.")
+    return pixels

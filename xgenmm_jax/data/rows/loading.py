@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from jaxtyping import UInt8
+import numpy as np
+
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import Layout
 from xgenmm_jax.data.errors import NOT_AS_INDEXED, UNREADABLE, UNUSABLE, RecordError, Skip, SourceError, is_of_a_record
 from xgenmm_jax.data.records import Record, Sample
 from xgenmm_jax.data.rows import build, packing, quarantine
-from xgenmm_jax.data.rows.build import CropPixels
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import Size
 from xgenmm_jax.data.rows.window import Planned, SizedRecords, open_sources
@@ -44,7 +46,6 @@ class BuiltRows(NamedTuple):
 class _Loaded(NamedTuple):
     sample: Sample
     layouts: tuple[Layout, ...]
-    crops: list[CropPixels]
 
 
 class RowBuilder:
@@ -54,13 +55,18 @@ class RowBuilder:
         self._config, self._seed = config, seed
         self._tokenizer = Tokenizer.load(config.tokenizer)
         self._sources = open_sources(config) if sources is None else sources
+        # Once: to ask it of a protocol takes as long as to tokenize a caption.
+        self._are_sized = [isinstance(source, SizedRecords) for source in self._sources]
         self._pool = ThreadPoolExecutor(max(1, config.loader.threads), "read")
 
     def build(self, rows: Sequence[Sequence[Planned]]) -> BuiltRows:
         """A sample that cannot be read leaves its part of the row padding; no other one moves."""
         config = self._config
         batch = build.empty_rows(len(rows), config.row, config.anyres, self._tokenizer.pad_id)
-        loaded = iter(self._pool.map(self._load, [planned for row in rows for planned in row]))
+        # Threads decode into the batch itself.
+        planned_rows = [planned for row in rows for planned in row]
+        targets = [target for number, row in enumerate(rows) for target in _targets(batch.pixels[number], row)]
+        loaded = iter(self._pool.map(self._load, planned_rows, targets))
         members: list[list[str | Skip]] = []
         samples: Counter[str] = Counter()
         positions: Counter[str] = Counter()
@@ -73,7 +79,7 @@ class RowBuilder:
                 tried[source] += 1
                 members[-1].append(one if isinstance(one, Skip) else one.sample.id)
                 if not isinstance(one, Skip):
-                    build.write(out, one.sample, one.layouts, one.crops, used, config.row, self._tokenizer.image_id)
+                    build.write(out, one.sample, one.layouts, used, config.row, self._tokenizer.image_id)
                     samples[source] += 1
                     positions[source] += planned.size.positions
                 used = build.added(used, planned.size)
@@ -82,11 +88,11 @@ class RowBuilder:
         seen = {name: Seen(samples[name], positions[name], tried[name]) for name in tried}
         return BuiltRows(batch, ids, skipped, seen, members)
 
-    def _load(self, planned: Planned) -> _Loaded | Skip:
-        """The sample of a draw with its images decoded; or why it cannot be had."""
+    def _load(self, planned: Planned, pixels: UInt8[np.ndarray, "n S S 3"]) -> _Loaded | Skip:
+        """The sample of a draw, its images decoded into `pixels`; or why it cannot be had."""
         config, draw = self._config, planned.draw
         source = self._sources[draw.component]
-        is_sized = isinstance(source, SizedRecords)
+        is_sized = self._are_sized[draw.component]
         name, reason = source.label_of(draw.record) if is_sized else f"record {draw.record}", UNREADABLE
         shard = source.shard_name(draw.record) if is_sized else ""
         try:
@@ -105,13 +111,18 @@ class RowBuilder:
                 raise
             return quarantine.skip_of(error, source.name, getattr(error, "record", name), reason)._replace(shard=shard)
         damaged: list[Skip] = []
-        crops = build.decoded(fitting, layouts, config.anyres, damaged)
-        if crops is None:
+        if not build.decode(fitting, layouts, config.anyres, pixels, damaged):
             return damaged[0]._replace(source=source.name, shard=shard)
-        return _Loaded(fitting, layouts, crops)
+        return _Loaded(fitting, layouts)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _targets(pixels: UInt8[np.ndarray, "C S S 3"], row: Sequence[Planned]) -> list[UInt8[np.ndarray, "_ S S 3"]]:
+    """Each sample's part of a row's pixels, in the order in which they are packed."""
+    ends = np.cumsum([planned.size.crops for planned in row])
+    return [pixels[end - planned.size.crops : end] for planned, end in zip(row, ends, strict=True)]
 
 
 def fitted_sample(record: Record, config: DataConfig, tokenizer: Tokenizer) -> Sample:

@@ -40,7 +40,7 @@ class Raw:
 
     def text(self, name: str) -> str:
         """A text field. Raises RecordError where it is missing or no text."""
-        value = self._value(name)
+        value = self.value(name)
         if isinstance(value, bytes):
             try:
                 value = value.decode("utf-8")
@@ -52,7 +52,7 @@ class Raw:
 
     def data(self, name: str) -> bytes:
         """A field of bytes. Raises RecordError where it is missing or has none."""
-        value = self._value(name)
+        value = self.value(name)
         if not isinstance(value, bytes):
             raise RecordError(self.key, f"'{name}' is {type(value).__name__}, wanted bytes")
         return value
@@ -60,11 +60,12 @@ class Raw:
     def json(self, name: str) -> Any:
         """What the JSON text of a field says. Raises RecordError where it is missing or not JSON."""
         try:
-            return parse_json(self._value(name))
+            return parse_json(self.value(name))
         except (ValueError, TypeError, json.JSONDecodeError) as error:
             raise RecordError(self.key, f"'{name}' is not JSON ({error})") from error
 
-    def _value(self, name: str) -> Any:
+    def value(self, name: str) -> Any:
+        """A field as it is. Raises RecordError where it is missing."""
         try:
             return self.fields[name]
         except KeyError:

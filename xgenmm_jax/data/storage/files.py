@@ -194,6 +194,11 @@ def join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else os.path.join(folder, name)
 
 
+def below(folder: str, path: str) -> str:
+    """The name of a file below a folder: "b/0.tar" of "a/b/0.tar" below "a", "0.tar" of "0.tar" below "."."""
+    return path[len(folder) :].lstrip("/") if is_remote(path) else os.path.relpath(path, folder)
+
+
 def parent(path: str) -> str:
     """The folder of a file: "gs://bucket/a" of "gs://bucket/a/0.tar"; "." of "0.tar"."""
     return remote.parent(path) if is_remote(path) else os.path.dirname(path) or "."

@@ -1,11 +1,11 @@
-"""Where the objects of a JSON file lie, found in one pass in blocks: of a list, or of lines.
+"""Where the objects of a JSON file lie, found in one pass in blocks: of a list, of lines, or of one object by key.
 
 Every object is parsed once on the way, which finds its end and says that it is JSON. Measured on one core: LLaVA's form
 180 MB/s as lines or as a list, 55 MB/s where objects are small and full of numbers (DVQA).
 """
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 import json
 import re
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -26,15 +26,20 @@ _DECODER = json.JSONDecoder()
 
 
 class Element(NamedTuple):
-    """An object of a list or of a line: where its bytes lie. number: of the element or the line, from 1."""
+    """An object of a list, of a line or of an object: where its bytes lie, of a member with its key.
 
-    kind: Literal["element", "line"]
+    number: of the element, the line or the member, from 1.
+    """
+
+    kind: Literal["element", "line", "member"]
     number: int
     offset: int
     size: int
     value: Any
     reason: str = ""
     """Why it is refused, one of few; "" where it is an object."""
+    key: str = ""
+    """Of a member."""
 
 
 def elements(file: BinaryIO, path: str) -> Iterator[Element]:
@@ -42,17 +47,11 @@ def elements(file: BinaryIO, path: str) -> Iterator[Element]:
 
     Raises SourceError where the file is empty, a list is cut off or damaged, or it holds something else.
     """
-    head = _read(file, _BLOCK)
-    start = len(_BOM) if head.startswith(_BOM) else 0
-    first = head[start:].lstrip()[:1]
-    if not first:
-        raise SourceError(f"data: '{path}' is empty; copy it again.")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise SourceError(f"data: '{path}' is UTF-16; save it as UTF-8, for instance with iconv.")
-    if head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")):
-        raise SourceError(f"data: '{path}' is compressed; unpack it: records of it are read at random.")
+    head, start, first = _begun(file, path)
     if first == b"[":
-        yield from _of_list(_Text(file, path, head, start))
+        text = _Text(file, path, head, start)
+        end = yield from _items(text, text.after_space(0))
+        text.check_end(end)
     elif path.endswith(LINES):
         yield from _of_lines(file, head, start)
     elif first == b"{":
@@ -62,6 +61,37 @@ def elements(file: BinaryIO, path: str) -> Iterator[Element]:
         raise SourceError(
             f"data: '{path}' is no JSON (it begins {begins!r}); wanted a list of objects, or their lines."
         )
+
+
+def of_object(file: BinaryIO, path: str, member: str = "") -> Iterator[Element]:
+    """The members of a file that is one object; with `member` what the value of that name holds, a list or an object.
+
+    Raises SourceError where the file is empty, cut off, damaged or no object, or has no such member.
+    """
+    head, start, first = _begun(file, path)
+    if first != b"{":
+        raise SourceError(
+            f"data: '{path}' begins with {first.decode('utf-8', 'replace')!r} and is no object of records; "
+            "`JsonFiles` reads lists and lines."
+        )
+    text = _Text(file, path, head, start)
+    at = text.after_space(0)
+    end = yield from _of_member(text, at, path, member) if member else _items(text, at)
+    text.check_end(end)
+
+
+def _begun(file: BinaryIO, path: str) -> tuple[bytes, int, bytes]:
+    """The first block of a file, where its text begins, and the first character that is no white space."""
+    head = _read(file, _BLOCK)
+    start = len(_BOM) if head.startswith(_BOM) else 0
+    first = head[start:].lstrip()[:1]
+    if not first:
+        raise SourceError(f"data: '{path}' is empty; copy it again.")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise SourceError(f"data: '{path}' is UTF-16; save it as UTF-8, for instance with iconv.")
+    if head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")):
+        raise SourceError(f"data: '{path}' is compressed; unpack it: records of it are read at random.")
+    return head, start, first
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
@@ -135,7 +165,7 @@ def _unless_one_object(lines: Iterator[Element], path: str, head: bytes) -> Iter
         line = f" (line {first.number} is {first.reason})" if first.reason else ""
         raise SourceError(
             f"data: '{path}' is one object{whose}, and neither a list of objects nor lines of them{line}; "
-            "wanted [{...}, ...], or one {...} a line."
+            "wanted [{...}, ...], or one {...} a line; `JsonObject` reads the records of one object."
         )
     yield first
     if second is not None:
@@ -151,33 +181,96 @@ def _is_table(value: dict[str, Any]) -> bool:
     return all(isinstance(one, dict) for one in values)
 
 
-def _of_list(text: "_Text") -> Iterator[Element]:
-    """An element is taken once the comma or bracket behind it is there: "12" may be the beginning of "123"."""
-    at, number, end_mark = text.after_space(0) + 1, 0, "]"
+def _items(text: "_Text", at: int) -> Generator[Element, None, int]:
+    """The elements of a list, or the members of an object, that begins at a place; gives the place behind its end."""
+    is_object = text.text[at] == "{"
+    text.kind = kind = "member" if is_object else "element"
+    closing = end_mark = "}" if is_object else "]"
+    at, number, key = at + 1, 0, ""
     while True:
-        at = text.after_space(at)
-        if text.text[at : at + 1] == end_mark:
+        at = text.next_mark(at, number + 1)
+        if text.text[at] == end_mark:
+            return at + 1
+        if is_object:
+            key, start, colon = _key(text, at, number + 1)
+            offset = text.byte(start)
+            value, _, end, mark = _value(text, text.next_mark(colon + 1, number + 1), number + 1, ",}")
+        else:
+            value, start, end, mark = _value(text, at, number + 1, ",]")
+            offset = text.byte(start)
+        number += 1
+        reason = "" if isinstance(value, dict) else "no object"
+        yield Element(kind, number, offset, text.byte(end) - offset, value, reason, key)
+        is_last = text.text[mark] == closing
+        at, end_mark = (mark, closing) if is_last else (mark + 1, None)  # behind a comma another follows
+
+
+def _of_member(text: "_Text", at: int, path: str, name: str) -> Generator[Element, None, int]:
+    """What one member of an object holds; the other members are passed over. Gives the place behind the object."""
+    at, number, end_mark, is_there = at + 1, 0, "}", False
+    names: list[str] = []  # the first ones, for the error
+    while True:
+        text.kind = "member"
+        at = text.next_mark(at, number + 1)
+        if text.text[at] == end_mark:
             break
+        key, _, colon = _key(text, at, number + 1)
+        number += 1
+        names += [key[:100]] if number <= 50 else []
+        is_there |= key == name
+        at = text.next_mark(colon + 1, number)
+        if text.text[at] in "[{":
+            items = _items(text, at)
+            behind = (yield from items) if key == name else _passed_over(items)
+            text.kind = "member"
+            mark = text.next_mark(behind, number)
+            if text.text[mark] not in ",}":
+                raise text.error(number, "no comma behind it")
+        else:
+            _, _, _, mark = _value(text, at, number, ",}")
+            if key == name:
+                raise SourceError(f"data: '{name}' of '{path}' is neither a list nor an object; name another member.")
+        is_last = text.text[mark] == "}"
+        at, end_mark = (mark, "}") if is_last else (mark + 1, None)
+    if not is_there:
+        there = ", ".join(map(repr, names)) or "nothing"
+        raise SourceError(f"data: '{path}' has no member '{name}'; it has {there}.")
+    return at + 1
+
+
+def _passed_over(items: Generator[Element, None, int]) -> int:
+    while True:
+        try:
+            next(items)
+        except StopIteration as stop:
+            return stop.value
+
+
+def _key(text: "_Text", at: int, number: int) -> tuple[str, int, int]:
+    """A member's key, its place, and the place of the colon behind it."""
+    if text.text[at] != '"':
+        raise text.error(number, "no key")
+    key, start, _, colon = _value(text, at, number, ":")
+    return key, start, colon
+
+
+def _value(text: "_Text", at: int, number: int, marks: str) -> tuple[Any, int, int, int]:
+    """A value, its place, its end, and the place of the mark behind it.
+
+    It is taken once the mark is there: "12" may be the beginning of "123".
+    """
+    while True:
         try:
             value, end = _DECODER.raw_decode(text.text, at)
         except RecursionError as error:
-            raise text.error(number + 1, "it is nested too deeply") from error
+            raise text.error(number, "it is nested too deeply") from error
         except json.JSONDecodeError as error:
-            at = text.more(at, number + 1, error.msg)
+            at = text.more(at, number, error.msg)
             continue
         behind = text.after_space(end)
-        mark = text.text[behind : behind + 1]
-        if mark not in (",", "]"):
-            at = text.more(at, number + 1, "no comma behind it")
-            continue
-        number += 1
-        offset, stop = text.byte(at), text.byte(end)
-        reason = "" if isinstance(value, dict) else "no object"
-        yield Element("element", number, offset, stop - offset, value, reason)
-        at, end_mark = behind, "]"
-        if mark == ",":
-            at, end_mark = behind + 1, None  # an element follows
-    text.check_end(at + 1)
+        if behind < len(text.text) and text.text[behind] in marks:
+            return value, at, end, behind
+        at = text.more(at, number, f"no {'colon' if marks == ':' else 'comma'} behind it")
 
 
 class _Text:
@@ -187,10 +280,18 @@ class _Text:
         self._file, self._path = file, path
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._at, self._at_byte = 0, start  # a place in the text, and where it lies in the file
+        self.kind = "element"  # what is read: an element of a list or a member of an object
         self.text = self._decoded(head[start:])
 
     def after_space(self, at: int) -> int:
         return _SPACE.match(self.text, at).end()
+
+    def next_mark(self, at: int, number: int) -> int:
+        """The place of the next character that is no white space. Raises SourceError where the file ends before it."""
+        at = self.after_space(at)
+        while at == len(self.text):
+            at = self.after_space(self.more(at, number, "it ends there"))
+        return at
 
     def byte(self, at: int) -> int:
         """Where a place of the text lies in the file; places are asked for in their order."""
@@ -215,7 +316,7 @@ class _Text:
 
     def error(self, number: int, problem: str) -> SourceError:
         return SourceError(
-            f"data: the list of '{self._path}' is cut off or damaged in element {number:,}, near byte "
+            f"data: the {self._whole} of '{self._path}' is cut off or damaged in {self.kind} {number:,}, near byte "
             f"{self._at_byte:,} ({problem}); copy it again."
         )
 
@@ -225,12 +326,16 @@ class _Text:
         while True:
             if behind := rest.strip(" \t\r\n")[:60]:
                 raise SourceError(
-                    f"data: '{self._path}' goes on behind the end of its list with {behind!r}; copy it again."
+                    f"data: '{self._path}' goes on behind the end of its {self._whole} with {behind!r}; copy it again."
                 )
             data = _read(self._file, _BLOCK)
             if not data:
                 return
             rest = self._decoded(data)
+
+    @property
+    def _whole(self) -> str:
+        return "object" if self.kind == "member" else "list"
 
     def _decoded(self, data: bytes) -> str:
         try:

@@ -1,12 +1,14 @@
-"""JSON files: a record is an object of a list or of a line, read by its range.
+"""JSON files: a record is an object of a list, of a line, or of one object of many, read by its range.
 
 A file is scanned once for where its objects lie and is never in memory as a whole: published ones have up to 9 GB.
 """
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+import itertools
+import sys
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from xgenmm_jax.data.errors import RecordError, SourceError
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.data.storage import files, images
 from xgenmm_jax.data.storage.base import Located, Raw, Refused
-from xgenmm_jax.data.storage.json_elements import LINES, elements
+from xgenmm_jax.data.storage.json_elements import LINES, Element, elements, of_object
 from xgenmm_jax.files import parse_json
 
 PACKED = (".gz", ".zst", ".bz2", ".xz", ".zip")
@@ -38,6 +40,9 @@ class JsonFiles:
 
     PATH_FIELDS: ClassVar[tuple[str, ...]] = ("pattern", "images")
 
+    _wanted: ClassVar[str] = "a list of objects, or one object a line"
+    _remedy: ClassVar[str] = " `JsonObject` reads the records that one object holds."
+
     def shards(self) -> tuple[str, ...]:
         """Raises SourceError where one is compressed."""
         plain = (".json", *LINES)
@@ -60,19 +65,19 @@ class JsonFiles:
         offsets, sizes = array("q"), array("q")
         refused: list[Refused] = []
         with files.stream(shard) as file:
-            for element in elements(file, shard):
+            for element in self._elements(file, shard):
                 if not element.reason:
                     offsets.append(element.offset)
                     sizes.append(element.size)
                     continue
                 refused.append(Refused(f"{element.kind} {element.number}", element.reason))
-                if len(refused) > MOST_REFUSED:
+                if len(refused) > self._most_refused:
                     break
-        if refused and (not offsets or len(refused) > MOST_REFUSED):
+        if refused and (not offsets or len(refused) > self._most_refused):
             first = refused[0]
             raise SourceError(
                 f"data: '{shard}' has {len(offsets):,} records and {len(refused):,} that are none, the first: "
-                f"{first.name} is {first.reason}; wanted a list of objects, or one object a line."
+                f"{first.name} is {first.reason}; wanted {self._wanted}."
             )
         arrays = {"offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
         return Located(len(offsets), arrays, tuple(refused))
@@ -82,37 +87,96 @@ class JsonFiles:
     ) -> "JsonShard":
         """Raises SourceError where one of `fields` is in no record: the file is read until each was seen."""
         if located.records:
-            _check_fields(shard, fields)
-        return JsonShard(shard, located, images.opener(self.images))
+            self._check_fields(shard, fields, located.records)
+        return JsonShard(shard, located, images.opener(self.images), self._fields_of)
+
+    @property
+    def _most_refused(self) -> int:
+        return MOST_REFUSED
+
+    def _elements(self, file: BinaryIO, shard: str) -> Iterator[Element]:
+        return elements(file, shard)
+
+    def _fields_of(self, text: str) -> Any:
+        """The fields of a record by the text of its range."""
+        return parse_json(text)
+
+    def _names(self, element: Element) -> Iterator[str]:
+        """The names of a record's fields."""
+        return iter(element.value)
+
+    def _check_fields(self, shard: str, fields: tuple[str, ...], records: int) -> None:
+        missing = dict.fromkeys(fields)
+        seen: dict[str, None] = {}
+        if not missing:
+            return
+        with files.stream(shard) as file:
+            for element in self._elements(file, shard):
+                if element.reason:
+                    continue
+                for name in self._names(element):
+                    missing.pop(name, None)
+                    if len(seen) < 50:
+                        seen[name[:100]] = None
+                if not missing:
+                    return
+        missing_names, there, asked = (", ".join(map(repr, names)) for names in (missing, seen, fields))
+        raise SourceError(
+            f"data: no record of '{shard}' has {missing_names}; the fields found: {there or 'nothing'}; the ones "
+            f"wanted: {asked}.{self._remedy if records == 1 else ''}"
+        )
 
 
-def _check_fields(shard: str, fields: tuple[str, ...]) -> None:
-    missing = dict.fromkeys(fields)
-    seen: dict[str, None] = {}
-    if not missing:
-        return
-    with files.stream(shard) as file:
-        for element in elements(file, shard):
+@dataclass(frozen=True)
+class JsonObject(JsonFiles):
+    """Files that match a pattern, each one JSON object that holds many records.
+
+    member: the object's member that holds them, a list or an object of records: "questions" of CLEVR's {"info": {...},
+        "questions": [{...}, ...]}, "data" of DocVQA's and TextVQA's. "": the object itself holds them, each under a key
+        of its own, as GQA's {"07333408": {...}, ...} and OCR-VQA's; a key that stands twice gives two records.
+    key: the field in which such a record has its key.
+    only: a field and its value, ("split", 1): records that have another value in it are refused, and counted.
+    """
+
+    member: str = ""
+    key: str = "key"
+    only: tuple[str, str | int | bool] | None = None
+
+    _wanted: ClassVar[str] = "one object of records"
+    _remedy: ClassVar[str] = ""
+
+    @property
+    def _most_refused(self) -> int:
+        return MOST_REFUSED if self.only is None else sys.maxsize
+
+    def _elements(self, file: BinaryIO, shard: str) -> Iterator[Element]:
+        for element in of_object(file, shard, self.member):
             if element.reason:
+                yield element
                 continue
-            for name in element.value:
-                missing.pop(name, None)
-                if len(seen) < 50:
-                    seen[name[:100]] = None
-            if not missing:
-                return
-    missing_names, there, asked = (", ".join(map(repr, names)) for names in (missing, seen, fields))
-    raise SourceError(
-        f"data: no record of '{shard}' has {missing_names}; the fields found: {there or 'nothing'}; the ones wanted: "
-        f"{asked}."
-    )
+            if element.kind == "member" and self.key in element.value:
+                raise SourceError(
+                    f"data: member {element.number:,} of '{shard}' has a field '{self.key}' of its own; give "
+                    "JsonObject another name for its key, key=."
+                )
+            is_other = self.only is not None and element.value.get(self.only[0]) != self.only[1]
+            yield element._replace(reason=f"not of {self.only[0]} {self.only[1]!r}") if is_other else element
+
+    def _fields_of(self, text: str) -> Any:
+        if text.startswith("{"):  # an element of a list
+            return parse_json(text)
+        [(key, value)] = parse_json(f"{{{text}}}").items()
+        return {self.key: key} | value if isinstance(value, dict) else value
+
+    def _names(self, element: Element) -> Iterator[str]:
+        return itertools.chain([self.key] if element.kind == "member" else [], element.value)
 
 
 class JsonShard:
     """Objects of one file by number."""
 
-    def __init__(self, path: str, located: Located, image: Callable[[str], LazyImage]):
-        self._path, self._located, self._image = path, located, image
+    def __init__(self, path: str, located: Located, image: Callable[[str], LazyImage], fields_of: Callable[[str], Any]):
+        self._path, self._located, self._image, self._fields_of = path, located, image, fields_of
 
     def __len__(self) -> int:
         return self._located.records
@@ -123,7 +187,7 @@ class JsonShard:
         offset, size = (int(self._located.arrays[field][index]) for field in ("offset", "size"))
         data = files.read(self._path, offset, size)
         try:
-            value = parse_json(data.decode("utf-8"))
+            value = self._fields_of(data.decode("utf-8"))
         except ValueError as error:
             raise RecordError(key, f"it is no JSON ({error}); index the source again") from error
         if not isinstance(value, dict):
