@@ -11,6 +11,8 @@ COMMANDS = {
     "show": "write a page of packed rows as the model gets them, with crops and the loss mask",
     "index": "make manifests and sizes, of whole sources or of what an experiment reaches",
     "pack": "write a source's records into shards of this project's own",
+    "urls": "list the URLs of a source's images, to be fetched by another program",
+    "join": "index the tars of images that were fetched by URL",
 }
 """Command -> what it does; its module is `data_` and its name, beside this one."""
 

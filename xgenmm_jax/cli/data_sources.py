@@ -15,6 +15,8 @@ from xgenmm_jax.data.readers.idl import Idl
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
 from xgenmm_jax.data.readers.instructions import Instructions
 from xgenmm_jax.data.readers.llava import Llava
+from xgenmm_jax.data.readers.mint import MintArxiv, MintHtml, MintPdf
+from xgenmm_jax.data.readers.mmc4 import Mmc4
 from xgenmm_jax.data.readers.obelics import Obelics
 from xgenmm_jax.data.readers.ocr import Ocr
 from xgenmm_jax.data.readers.questions import ImageQuestions
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 
 KINDS = ("tars", "parquet", "json", "records", "tfds")
 _READERS = (
-    ImageCaptions, ImageQuestions, Instructions, Llava, Obelics, PlainText, Ocr, Grounding, Idl, VisualGenome,
-    ProjectRecords,
+    ImageCaptions, ImageQuestions, Instructions, Llava, Obelics, MintHtml, MintPdf, MintArxiv, Mmc4, PlainText, Ocr,
+    Grounding, Idl, VisualGenome, ProjectRecords,
 )  # fmt: skip
 READERS: dict[str, type[Reader]] = {reader.label: reader for reader in _READERS}
 """Readers by their labels, with options that have defaults."""

@@ -13,8 +13,13 @@ NOT_AS_INDEXED = "not as indexed"
 image of it cannot be decoded; it is used without its end; its text or images have another size than its index says.
 Sources have further ones for what they leave out when they are opened."""
 
-NOT_BAD = frozenset({NO_ROW, CUT_SHORT})
-"""Reasons that say nothing against a record: the row is too short for it."""
+FEW_IMAGES = "too few images"
+ONE_IMAGE = "share of single images"
+LAST_IMAGE = "only image is last"
+"""Reasons of a `LeftOut`, by the options of a reader (`readers/interleaved.py`)."""
+
+NOT_BAD = frozenset({NO_ROW, CUT_SHORT, FEW_IMAGES, ONE_IMAGE, LAST_IMAGE})
+"""Reasons that say nothing against a record: the row is too short for it, or its reader's options leave it out."""
 
 
 # Errors of the machine, not of a record: the same record may be read a moment later, or on another host.
@@ -42,6 +47,22 @@ class RecordError(ValueError):
 
     def __str__(self) -> str:
         return f"data: {self.args[0]}: {self.args[1]}"
+
+
+class LeftOut(RecordError):
+    """A record that could be used and that its reader's options leave out. reason: one of few, in NOT_BAD."""
+
+    def __init__(self, record: str, reason: str, cause: object):
+        super().__init__(record, cause)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple:
+        return LeftOut, (self.record, self.reason, self.args[1])
+
+
+def reason_of(error: BaseException, otherwise: str) -> str:
+    """The reason that an error brings, or the one by which errors at this place are counted."""
+    return error.reason if isinstance(error, LeftOut) else otherwise
 
 
 class Skip(NamedTuple):

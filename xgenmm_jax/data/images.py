@@ -14,10 +14,11 @@ from typing import TypeVar
 
 import PIL.Image
 
-from xgenmm_jax.data import image_pixels
+from xgenmm_jax.data import image_pixels, tiff_copy
 from xgenmm_jax.data.image_files import (
     WANTED,
     ImageFile,
+    TiffPage,
     head_of,
     in_words,
     is_read,
@@ -93,7 +94,7 @@ def load_official(data: bytes, name: str) -> PIL.Image.Image:
 
 def encoded(image: LazyImage) -> bytes:
     """Bytes from which `image_from_bytes(..., official=True)` gives this image's pixels: those of its file where that
-    was read as data are, else a PNG of its pixels.
+    was read as data are, of a TIFF of several pages those of the page alone, else a PNG of its pixels.
 
     Raises ValueError where the file is gone, or the pixels are damaged and have no file that could be copied.
     """
@@ -101,13 +102,18 @@ def encoded(image: LazyImage) -> bytes:
     is_partial = isinstance(load, functools.partial)
     if is_partial and load.func is load_official:
         return load.args[0]
-    is_file = is_partial and load.func is _load and isinstance(load.args[0], bytes | Path)  # and no page of one
-    if is_file and load.args[3]:
+    if is_partial and load.func is _load and load.args[3]:
         file, name = load.args[:2]
-        try:
-            return file if isinstance(file, bytes) else file.read_bytes()
-        except OSError as error:
-            raise ValueError(f"image: {name} cannot be opened ({in_words(error)}); check the path.") from error
+        if not isinstance(file, TiffPage):
+            try:
+                data = file if isinstance(file, bytes) else file.read_bytes()
+            except OSError as error:
+                raise ValueError(f"image: {name} cannot be opened ({in_words(error)}); check the path.") from error
+            file, *more = _pages(data, name)
+            if not more:
+                return data
+        if (of_page := tiff_copy.alone(file.data, file.offset)) is not None:
+            return of_page
     buffer = io.BytesIO()
     image.load().save(buffer, "PNG")
     return buffer.getvalue()

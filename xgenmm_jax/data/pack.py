@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xgenmm_jax import files
-from xgenmm_jax.data.errors import UNREADABLE, SourceError, is_of_a_record
+from xgenmm_jax.data.errors import UNREADABLE, SourceError, is_of_a_record, reason_of
 from xgenmm_jax.data.images import encoded
 from xgenmm_jax.data.index import manifest as manifest_
 from xgenmm_jax.data.index.measure import READ_AHEAD, THREADS
@@ -242,7 +242,8 @@ class Packer:
         except Exception as error:
             if not is_of_a_record(error):
                 raise
-            return f"{name}[{number}]", UNREADABLE, (str(error).splitlines() or [type(error).__name__])[0]
+            detail = (str(error).splitlines() or [type(error).__name__])[0]
+            return f"{name}[{number}]", reason_of(error, UNREADABLE), detail
 
 
 def _up_to(records: Iterator[bytes], most: int) -> Iterator[bytes]:

@@ -51,7 +51,8 @@ class Document:
     """Images and text in any order, as on a web page. Without images: plain text.
 
     separator: between the end of an image's text and the next image; a newline in few-shot prompts.
-    dropped: images of the published document that could not be had and are not among the parts.
+    dropped: images of the published document that are not among the parts: that could not be had, or that its reader's
+    options leave out.
     """
 
     id: str

@@ -69,6 +69,26 @@ def test_sizes_and_cuts_are_those_of_the_tokens(tokenizer, seed, per):
     assert not fitted.used.all() and fitted.used.any()
 
 
+@pytest.mark.parametrize("per", ["crop", "image"])
+def test_an_image_of_a_long_document_is_in_a_row_whole_or_not_at_all(tokenizer, per):
+    """At every length of a row: a cut in an image's vision tokens leaves the next text without what it tells of."""
+    rng = np.random.default_rng(5)
+    parts = [part for _ in range(12) for part in (image(rng), words(rng, 12))]
+    sample = chat.sample(Document("d", ("a red circle", *parts)), tokenizer)
+    of_sample = shapes.shapes_of([sample], tokenizer)
+    seen = set()
+    for length in range(12, 280):
+        row = RowConfig(length, 200, 200, 3, per, 2, "drop")
+        cut, fitted = packing.fit(sample, ANYRES, row, tokenizer), fitting.fit_shapes(of_sample, ANYRES, row)
+        vision = sum(row.tokens_of(layout) for layout in packing.layouts_of(cut.images, ANYRES))
+        markers = int((cut.token_ids == tokenizer.image_id).sum())
+        assert markers == len(cut.images) == fitted.sizes[0][2]
+        assert len(cut.token_ids) - markers + vision == fitted.sizes[0][0] <= length
+        np.testing.assert_array_equal(cut.token_ids, sample.token_ids[: len(cut.token_ids)])
+        seen.add(markers)
+    assert len(seen) > 5
+
+
 def test_shapes_are_taken_and_joined_by_number(tokenizer):
     rng = np.random.default_rng(3)
     samples = [chat.sample(record(rng), tokenizer) if rng.random() < 0.9 else None for _ in range(60)]

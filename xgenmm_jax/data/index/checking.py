@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xgenmm_jax.data.errors import BAD_IMAGE, UNREADABLE, UNUSABLE, RecordError, SourceError, is_of_a_record
+from xgenmm_jax.data.errors import BAD_IMAGE, UNREADABLE, UNUSABLE, RecordError, SourceError, is_of_a_record, reason_of
 from xgenmm_jax.data.image_files import head_of, kind_of
 from xgenmm_jax.data.images import image_from_bytes
 from xgenmm_jax.data.index.counts import Spread
 from xgenmm_jax.data.index.measure import THREADS, Measurer
 from xgenmm_jax.data.index.shapes import check_sides
 from xgenmm_jax.data.readers.base import Reader
-from xgenmm_jax.data.records import Record, images_of
+from xgenmm_jax.data.records import Document, Record, images_of
 from xgenmm_jax.data.storage.base import Located, Raw, Shard, Storage
 from xgenmm_jax.data.text import chat
 
@@ -196,6 +196,8 @@ def _read(shard: Shard, number: int, reader: Reader, measurer: Measurer | None) 
         return _Outcome([], [_bad(error, raw.key, reason)], {})
     sizes["texts"].append(len(records))
     sizes["images"].append(len(images_of(records[0])))
+    if isinstance(records[0], Document):
+        sizes["images left out"] = [records[0].dropped]
     return _Outcome([type(records[0]).__name__], [], sizes)
 
 
@@ -211,7 +213,7 @@ def _bad(error: Exception, record: str, reason: str) -> Bad:
     else:
         text = str(error)
     cause = (text.splitlines() or [type(error).__name__])[0]
-    return record, reason, cause.replace(record, "it")[:200]
+    return record, reason_of(error, reason), cause.replace(record, "it")[:200]
 
 
 def _read_by(reader: Reader, storage: Storage, path: str, located: Located, numbers: range) -> int:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xgenmm_jax.data.errors import UNREADABLE, UNUSABLE, is_of_a_record
+from xgenmm_jax.data.errors import UNREADABLE, UNUSABLE, is_of_a_record, reason_of
 from xgenmm_jax.data.index.shapes import check_sides, shapes_of
 from xgenmm_jax.data.index.sizes import ShardSizes
 from xgenmm_jax.data.readers.base import Reader
@@ -75,7 +75,7 @@ def _measured(shard: Shard, number: int, reader: Reader, measurer: Measurer) -> 
     except Exception as error:
         if not is_of_a_record(error):
             raise
-        return Measured([], reason, (str(error).splitlines() or [type(error).__name__])[0])
+        return Measured([], reason_of(error, reason), (str(error).splitlines() or [type(error).__name__])[0])
     return Measured(samples, dropped=max(record.dropped if isinstance(record, Document) else 0 for record in records))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import logging
 from typing import Any
 
-from xgenmm_jax.data.errors import NOT_BAD, Skip, SourceError
+from xgenmm_jax.data.errors import NOT_BAD, Skip, SourceError, reason_of
 
 LOG = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ class SampleIds(list[str]):
 
 
 def skip_of(error: Exception, source: str, record: str, reason: str) -> Skip:
-    """The skip of a record for which `is_of_a_record` holds. record: its id."""
-    return Skip(source, record, reason, (str(error).splitlines() or [type(error).__name__])[0])
+    """The skip of a record for which `is_of_a_record` holds. record: its id. reason: but for a `LeftOut`."""
+    return Skip(source, record, reason_of(error, reason), (str(error).splitlines() or [type(error).__name__])[0])
 
 
 def at_opening(sources: Sequence[object]) -> list[Skip]:

@@ -7,7 +7,7 @@ import posixpath
 from typing import Any
 from urllib.parse import unquote
 
-from xgenmm_jax.data import source_paths
+from xgenmm_jax.data import joined, source_paths
 from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.images import image_from_bytes, open_image
 from xgenmm_jax.data.records import LazyImage
@@ -25,9 +25,14 @@ SUFFIXES = (".jpg", ".png", ".webp", ".gif", "")
 
 
 def opener(folder: str | None) -> Callable[[str], LazyImage]:
-    """`Raw.image` of a storage whose images lie in a folder. Raises SourceError where there is no such folder."""
+    """`Raw.image` of a storage whose images lie in a folder, as files or as fetched tars (`data/joined.py`).
+
+    Raises SourceError where there is no such folder.
+    """
     if folder is None:
         return no_images
+    if joined.is_joined(folder):
+        return joined.JoinedImages(folder).open
     if not files.is_remote(folder) and not source_paths.at_home(folder).is_dir():
         raise SourceError(f"data: no folder '{folder}', which was to hold the images of records; check the path.")
     return ImageFolder(folder).open

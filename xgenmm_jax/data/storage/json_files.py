@@ -31,7 +31,8 @@ class JsonFiles:
 
     Lines are those of ".jsonl" and ".ndjson", and of ".json" whose first character is "{"; a list begins with "[".
 
-    images: a folder, by path or URL, in which `Raw.image` looks for the files that records name.
+    images: a folder, by path or URL, in which `Raw.image` looks for the files that records name, or one of
+        `xgenmm data join`.
     """
 
     pattern: str

@@ -38,7 +38,8 @@ _groups: SharedCache[pa.Table] = SharedCache(MOST_CACHED_BYTES, lambda table: ta
 class Parquet:
     """Parquet files that match a pattern, "data/{001..050}.parquet".
 
-    images: a folder, by path or URL, in which `Raw.image` looks for the files that records name.
+    images: a folder, by path or URL, in which `Raw.image` looks for the files that records name, or one of
+        `xgenmm data join`.
 
     A field is a column, or a member of a struct: "image.bytes" is the encoded image of Hugging Face's struct
     {bytes, path}, and "image" the whole of it as a dict. Values are Python's: bytes, str, int, float, bool, lists,

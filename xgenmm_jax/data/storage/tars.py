@@ -22,6 +22,9 @@ SUFFIXES = (
 """Where a key has dots, a name is split at the last of these suffixes; else at its first dot, as webdataset does.
 "arXiv_src_1003_wds/astro-ph.0405083.json" is the json of "astro-ph.0405083"."""
 
+MOST_READ_BYTES = 1 << 20
+"""Of a member that is read while a tar is walked."""
+
 _BLOCK = 512
 
 
@@ -74,20 +77,28 @@ class TarShard:
         """Raises RecordError where the range is unreadable, or has other members than when the tar was walked."""
         name = f"{files.base_name(self._path)}[{index}]"
         offset, size = (int(self._located.arrays[field][index]) for field in ("offset", "size"))
-        try:
-            data = files.read(self._path, offset, size)
-        except SourceError:
-            raise
-        except ValueError as error:
-            raise RecordError(name, error) from error
-        try:
-            [sample] = _samples(io.BytesIO(data), name, [], is_part=True)
-        except (ValueError, tarfile.TarError) as error:
-            raise RecordError(name, f"it is no sample of a tar ({error}); index the source again") from error
-        return Raw(f"{files.base_name(self._path)}/{sample.key}", sample.members)
+        return read_sample(self._path, offset, size, name)
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def read_sample(path: str, offset: int, size: int, name: str) -> Raw:
+    """The sample in a range of a tar. name: what errors call it.
+
+    Raises RecordError where the range is unreadable or no sample, SourceError where the tar is gone.
+    """
+    try:
+        data = files.read(path, offset, size)
+    except SourceError:
+        raise
+    except ValueError as error:
+        raise RecordError(name, error) from error
+    try:
+        [sample] = _samples(io.BytesIO(data), name, [], suffixes_read=None)
+    except (ValueError, tarfile.TarError) as error:
+        raise RecordError(name, f"it is no sample of a tar ({error}); index the source again") from error
+    return Raw(f"{files.base_name(path)}/{sample.key}", sample.members)
 
 
 class TabledTarShard(TarShard):
@@ -107,18 +118,33 @@ class TabledTarShard(TarShard):
         return tar_tables.TableShard(table, self._path, members, fields)
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
+    """Where a sample lies, in bytes. members: those that were read. suffixes: of all of its members."""
+
     key: str
     offset: int
     size: int
-    members: dict[str, bytes]  # empty while a tar is walked
+    members: dict[str, bytes]
+    suffixes: frozenset[str]
 
 
-def _samples(file: io.IOBase, name: str, refused: list[Refused], is_part: bool = False) -> Iterator[_Sample]:
+def walk(path: str, suffixes_read: tuple[str, ...] = ()) -> Iterator[Sample]:
+    """The samples of a tar, of which the members with these suffixes are read, up to MOST_READ_BYTES of each.
+
+    Raises SourceError where the tar is cut off, or is none.
+    """
+    with files.stream(path) as file:
+        yield from _samples(file, path, [], suffixes_read)
+
+
+def _samples(
+    file: io.IOBase, name: str, refused: list[Refused], suffixes_read: tuple[str, ...] | None = ()
+) -> Iterator[Sample]:
     """The samples of a tar in their order; members that are refused are no part of any.
 
-    is_part: the range of one sample, whose members are read.
+    suffixes_read: of members that are read; None: it is the range of one sample, of which all are.
     """
+    is_part = suffixes_read is None
     key, first, end, stop, members = None, 0, 0, 0, {}
     suffixes: set[str] = set()
     try:
@@ -132,11 +158,11 @@ def _samples(file: io.IOBase, name: str, refused: list[Refused], is_part: bool =
                 member_key, suffix = split(member.name)
                 if member_key != key or suffix in suffixes:
                     if key is not None:
-                        yield _Sample(key, first, end - first, members)
+                        yield Sample(key, first, end - first, members, frozenset(suffixes))
                     key, first, members, suffixes = member_key, member.offset, {}, set()
                 suffixes.add(suffix)
                 end = stop
-                if is_part:
+                if is_part or (suffix in suffixes_read and member.size <= MOST_READ_BYTES):
                     members[suffix] = tar.extractfile(member).read()
                 tar.members = []  # tarfile would remember every member of a large tar
             if not is_part:
@@ -144,7 +170,7 @@ def _samples(file: io.IOBase, name: str, refused: list[Refused], is_part: bool =
     except tarfile.TarError as error:
         raise SourceError(f"data: '{name}' is no whole tar ({error}); copy it again.") from error
     if key is not None:
-        yield _Sample(key, first, end - first, members)
+        yield Sample(key, first, end - first, members, frozenset(suffixes))
 
 
 def _why_not(member: tarfile.TarInfo) -> str | None:
