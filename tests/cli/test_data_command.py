@@ -173,7 +173,7 @@ def test_pack_writes_shards_that_are_checked_and_indexed(folder, capsys):
         (["check", "mine.py"], "'mine.py' is an experiment; name a source of it"),
         (["check", "mine.py:number"], "'number' of 'mine.py' is a int; wanted a ShardedSource"),
         (["check", "none.py:x"], "no file 'none.py'"),
-        (["index", "tars:tars/*.tar"], "needs a reader; give --reader NAME, one of grounding,"),
+        (["index", "tars:tars/*.tar"], "needs a reader; give --reader NAME, one of image_captions,"),
         (["index", "mine.py:mine", "--reader", "image_captions"], "--reader: 'mine.py:mine' says its own"),
         (["index", "mine.py", "--processes", "none"], "--processes: got 'none'; give 1 or more"),
         (["index"], "got no source"),

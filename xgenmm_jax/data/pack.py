@@ -180,7 +180,7 @@ def _delete_leftovers(folder: Path, finished: set[str]) -> None:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Raises ValueError where another process packs into the folder."""
-    with (folder / NOTES / LOCK_FILE).open("w") as file:
+    with (folder / NOTES / LOCK_FILE).open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -89,6 +89,7 @@ class BadRates:
     def __init__(self, most: float):
         self._most = most
         self._batches: dict[str, deque[tuple[int, int]]] = {}
+        self._sums: dict[str, tuple[int, int]] = {}
 
     def check(self, skipped: Sequence[Skip], tried: Mapping[str, int]) -> None:
         """Counts a batch. tried: samples that were to be read, by source; those of `skipped` that no row has are more.
@@ -102,12 +103,14 @@ class BadRates:
         for source in {*tried, *bad}:
             batches = self._batches.setdefault(source, deque())
             batches.append((max(tried.get(source, 0), bad[source]), bad[source]))
-            while sum(count for count, _ in batches) - batches[0][0] >= LAST:
-                batches.popleft()
-            count = sum(bad_ones for _, bad_ones in batches)
+            total, count = self._sums.get(source, (0, 0))
+            total, count = total + batches[-1][0], count + batches[-1][1]
+            while total - batches[0][0] >= LAST:
+                samples, bad_samples = batches.popleft()
+                total, count = total - samples, count - bad_samples
+            self._sums[source] = total, count
             if count > self._most * LAST:
                 of_source = [skip for skip in skipped if skip.source == source and skip.reason not in NOT_BAD]
-                total = sum(samples for samples, _ in batches)
                 raise SourceError(
                     f"data: {count} of the last {total:,} samples of {source} cannot be used, more than "
                     f"{self._most:.1%} of {LAST:,}; in this batch {in_words(of_source)}. The run folder lists all in "

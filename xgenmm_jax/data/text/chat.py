@@ -113,6 +113,8 @@ def _document(record: Document, tokenizer: Tokenizer) -> Sample:
     ids = np.array(tokenizer.encode_parts((*parts, END_OF_TEXT)), np.int32)
     loss_mask = ids != tokenizer.image_id
     loss_mask[0] = False  # nothing comes before it
+    if not loss_mask.any():
+        raise ValueError(f"chat: {record.id} has neither text nor images, so nothing is supervised; leave it out.")
     return Sample(record.id, ids, loss_mask, tuple(images))
 
 
