@@ -104,6 +104,9 @@ class RowBuilder:
             if size != planned.size:
                 reason = NOT_AS_INDEXED
                 raise RecordError(name, f"it takes {_in_words(size)} and was to take {_in_words(planned.size)}")
+            if (image_px := tuple(tuple(image.size_px) for image in fitting.images)) != planned.image_px:
+                reason = NOT_AS_INDEXED
+                raise RecordError(name, f"its images have {image_px} pixels and had {planned.image_px}")
         except Exception as error:
             # A shard that went away behind the index costs its records; too many of them end the run.
             if not is_of_a_record(error) and not (is_sized and isinstance(error, SourceError)):

@@ -40,6 +40,8 @@ class Planned(NamedTuple):
     draw: Draw
     size: Size
     """What it takes of the row, whether or not it can be read."""
+    image_px: tuple[tuple[int, int], ...]
+    """(width, height) of its images as they were measured."""
 
 
 class Window(NamedTuple):
@@ -108,9 +110,22 @@ def plan_window(config: DataConfig, sources: list[Records], measurer: Measurer, 
     sizes = fitted.sizes[used]
     packed = packing.pack(sizes, packing.budget(config.row))
     shuffled = order.row_order(len(packed), seed, number)
-    rows = [[Planned(draws.draw(int(used[i])), Size(*sizes[i].tolist())) for i in packed[row]] for row in shuffled]
+    planned = _planned(draws, used, sizes, all_shapes.take(used))
+    rows = [[planned[i] for i in packed[row]] for row in shuffled]
     drawn = np.bincount(draws.component, minlength=len(sources))
     return Window(rows, tuple(skipped), tuple(drawn.tolist()))
+
+
+def _planned(
+    draws: Draws, used: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, "n 4"], shapes: Shapes
+) -> list[Planned]:
+    """The samples that rows hold. A cut sample keeps its first images."""
+    starts = (shapes.image_ends - np.diff(shapes.image_ends, prepend=0)).tolist()
+    image_px = [tuple(px) for px in shapes.image_px.tolist()]
+    return [
+        Planned(draws.draw(number), Size(*size), tuple(image_px[start : start + size[2]]))
+        for number, size, start in zip(used.tolist(), sizes.tolist(), starts, strict=True)
+    ]
 
 
 def shards_of(source: Records) -> Shards:
