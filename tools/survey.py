@@ -30,9 +30,11 @@ WORDS = {
 }
 """Identifiers of our own that have a common word: docs/design.md, "Words"."""
 
+_OF_DATA = (f"{PACKAGE}/data/", f"{PACKAGE}/reporting/window_rows.py")
 KEPT_WORDS = {
-    "Size": (f"{PACKAGE}/data/", "what a sample takes of a row: positions, crops, images, segments"),
-    "Window": (f"{PACKAGE}/data/", "the samples that are packed together; attention has SlidingWindow"),
+    "Size": (_OF_DATA, "what a sample takes of a row: positions, crops, images, segments"),
+    "Window": (_OF_DATA, "the samples that are packed together; attention has SlidingWindow"),
+    "product": (_OF_DATA, "itertools.product"),
 }
 """Word -> (the files, by the beginning of their path, where it stays in another sense, that sense)."""
 
