@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import math
 from typing import Any, NamedTuple
 
+from xgenmm_jax.data.errors import shown
 from xgenmm_jax.data.records import Role, Turn
 from xgenmm_jax.data.text.chat import check_turns
 
@@ -119,5 +120,5 @@ def turns(row: dict[str, Any], images: int, form: Form = LLAVA) -> tuple[Turn, .
 
 
 def _brief(value: Any) -> str:
-    text = repr(value)
+    text = repr(value) if isinstance(value, str) else shown(value, 81)
     return text if len(text) <= 80 else f"{text[:77]}..."
