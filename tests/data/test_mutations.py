@@ -20,6 +20,7 @@ import pytest
 from reader_registry import PUBLISHED, Published
 from reader_rows import raw
 
+from xgenmm_jax.cli.data_sources import READERS
 from xgenmm_jax.data import readers
 from xgenmm_jax.data.errors import is_of_a_record
 from xgenmm_jax.data.readers.base import OneChoice, Reader
@@ -56,6 +57,10 @@ def test_every_reader_has_records_that_are_mutated():
     entered = {type(published.reader) for published in PUBLISHED.values()}
     assert classes() <= entered, f"enter in reader_registry.py: {[one.__name__ for one in classes() - entered]}"
     assert OneChoice not in classes()
+
+
+def test_every_reader_is_known_by_its_name_on_the_command_line():
+    assert classes() == set(READERS.values())
 
 
 def used(row: dict[str, Any], published: Published, tokenizer: Tokenizer) -> None:
