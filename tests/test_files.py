@@ -53,6 +53,21 @@ def test_json_that_is_torn_or_nested_without_end_is_an_error_with_its_place(tmp_
         files.read_json(tmp_path / "deep.json")
 
 
+@pytest.mark.parametrize("depth", [200, 400, 600, 800, 900, 950])
+def test_json_that_nests_deeply_is_read_or_refused(depth):
+    """Replacing halves of characters took more of the stack than the parser, and ended the run."""
+    text = "[" * depth + '"\\ud83d"' + "]" * depth
+    for one in (text, text.encode()):
+        try:
+            value = files.parse_json(one)
+        except ValueError as error:
+            assert "nested too deeply" in str(error)
+        else:
+            for _ in range(depth):
+                [value] = value
+            assert value == "\ufffd"
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     files.write_whole(tmp_path / "a", "old é")
 

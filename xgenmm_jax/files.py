@@ -47,13 +47,14 @@ def parse_json(text: str | bytes) -> Any:
 
     Raises ValueError where it is no JSON, or nested too deeply to be read.
     """
-    try:
-        value = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
     # An escape is the only way for a surrogate into JSON that was UTF-8.
     marker = b"\\u" if isinstance(text, bytes) else "\\u"
-    return _without_surrogates(value) if marker in text else value
+    try:
+        value = json.loads(text)
+        # It takes more of the stack than the parser does.
+        return _without_surrogates(value) if marker in text else value
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def read_json(path: Path, remedy: str = "is it truncated?") -> Any:

@@ -14,13 +14,15 @@ from xgenmm_jax.data.readers.dialogues import Cauldron, VLGuard
 from xgenmm_jax.data.readers.grounding import Grounding
 from xgenmm_jax.data.readers.idl import Idl
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
-from xgenmm_jax.data.readers.instructions import Instructions
+from xgenmm_jax.data.readers.instructions import Instructions, TextTurns
 from xgenmm_jax.data.readers.llava import Llava
 from xgenmm_jax.data.readers.mint import MintArxiv, MintHtml, MintPdf
 from xgenmm_jax.data.readers.mmc4 import Mmc4
+from xgenmm_jax.data.readers.multi_image import Mantis, Mmdu
 from xgenmm_jax.data.readers.multiple_choice import MultipleChoice, ProVision
 from xgenmm_jax.data.readers.obelics import Obelics
 from xgenmm_jax.data.readers.ocr import Ocr
+from xgenmm_jax.data.readers.preferences import Preferences, VlFeedback
 from xgenmm_jax.data.readers.questions import ImageQuestions, QuestionLists
 from xgenmm_jax.data.readers.records import ProjectRecords
 from xgenmm_jax.data.readers.text import PlainText
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 KINDS = ("tars", "parquet", "json", "records", "tfds")
 _READERS = (
     ImageCaptions, Ocr, Grounding, Idl, VisualGenome, Obelics, MintHtml, MintPdf, MintArxiv, Mmc4, ImageQuestions,
-    QuestionLists, MultipleChoice, ProVision, Cauldron, VLGuard, Llava, Instructions, PlainText, ProjectRecords,
+    QuestionLists, MultipleChoice, ProVision, Cauldron, VLGuard, Llava, Mantis, Mmdu, Instructions, TextTurns,
+    VlFeedback, Preferences, PlainText, ProjectRecords,
 )  # fmt: skip
 READERS: dict[str, type[Reader]] = {reader.label: reader for reader in _READERS}
 """Readers by their labels, with options that have defaults."""

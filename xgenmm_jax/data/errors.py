@@ -65,6 +65,17 @@ def reason_of(error: BaseException, otherwise: str) -> str:
     return error.reason if isinstance(error, LeftOut) else otherwise
 
 
+def shown(value: object, most: int = 100) -> str:
+    """What an error says of a value that is not what was wanted: the first characters of it.
+
+    Values nest as deeply as the parser of JSON goes, and writing them may take more of the stack than reading did.
+    """
+    try:
+        return str(value)[:most]
+    except RecursionError:
+        return f"a {type(value).__name__} that nests too deeply to be shown"
+
+
 class Skip(NamedTuple):
     """Something that is left out."""
 
@@ -87,8 +98,10 @@ def is_of_a_record(error: BaseException) -> bool:
     if isinstance(error, SourceError) or not isinstance(error, ValueError | OSError):
         return False
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()  # an error that was raised "from" itself is its own cause
+    while cause is not None and id(cause) not in seen:
         if isinstance(cause, OSError) and cause.errno in _MACHINE:
             return False
+        seen.add(id(cause))
         cause = cause.__cause__
     return True

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from jaxtyping import Num
 import numpy as np
 
-from xgenmm_jax.data.errors import SourceError
+from xgenmm_jax.data.errors import SourceError, shown
 from xgenmm_jax.data.images import image_from_bytes
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.data.sorting import MOST_BYTES, HashSort
@@ -144,7 +144,7 @@ class JoinedImages:
     def open(self, name: str) -> LazyImage:
         """Raises ValueError where no such image was fetched, or it is damaged, SourceError where a tar changed."""
         if not isinstance(name, str) or not name.lower().startswith(("http://", "https://")):
-            raise ValueError(f"image: {str(name)[:300]!r} is no URL, and '{self._folder}' has images by URL alone.")
+            raise ValueError(f"image: {shown(name, 300)!r} is no URL, and '{self._folder}' has images by URL alone.")
         digest = hashlib.sha256(name.encode()).digest()
         location = self._index.find(digest)
         if location is None:

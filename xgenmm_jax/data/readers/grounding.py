@@ -9,7 +9,7 @@ import re
 from typing import ClassVar, Literal, get_args
 
 from xgenmm_jax.data.captions import grounding
-from xgenmm_jax.data.errors import RecordError
+from xgenmm_jax.data.errors import RecordError, shown
 from xgenmm_jax.data.readers.images import OneImage, row_of
 from xgenmm_jax.data.records import Caption
 from xgenmm_jax.data.storage.base import Raw
@@ -115,7 +115,7 @@ def released(literal: str) -> list[tuple[str, int, bool]]:
         raise ValueError(f"is {type(captions).__name__}, wanted a list")
     for one in captions:
         if not isinstance(one, list) or tuple(map(type, one)) != (str, int, bool):
-            raise ValueError(f"has {str(one)[:100]}, wanted [caption, granularity, whether it has the raw caption]")
+            raise ValueError(f"has {shown(one)}, wanted [caption, granularity, whether it has the raw caption]")
     return [(without_surrogates(text), granularity, has_raw) for text, granularity, has_raw in captions]
 
 

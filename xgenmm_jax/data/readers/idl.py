@@ -6,7 +6,7 @@ Source: docs/reference/data.md#idl
 from dataclasses import dataclass
 from typing import ClassVar
 
-from xgenmm_jax.data.errors import RecordError
+from xgenmm_jax.data.errors import RecordError, shown
 from xgenmm_jax.data.images import count_pages, image_from_bytes
 from xgenmm_jax.data.records import Caption
 from xgenmm_jax.data.storage.base import Raw
@@ -72,7 +72,7 @@ def _lines(raw: Raw) -> list[list[str]]:
     for number, page in enumerate(pages):
         text = page.get("text") if isinstance(page, dict) else page
         if not isinstance(text, list) or not all(isinstance(line, str) for line in text):
-            raise RecordError(raw.key, f"'text' of page {number + 1} is {str(text)[:100]}; wanted a list of lines")
+            raise RecordError(raw.key, f"'text' of page {number + 1} is {shown(text)}; wanted a list of lines")
         lines.append(text)
     return lines
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import string
 from typing import Any
 
-from xgenmm_jax.data.errors import RecordError
+from xgenmm_jax.data.errors import RecordError, shown
 from xgenmm_jax.data.images import image_from_bytes
 from xgenmm_jax.data.readers.base import OneChoice
 from xgenmm_jax.data.records import LazyImage
@@ -122,7 +122,7 @@ def image_of(raw: Raw, field: str, file: str) -> LazyImage:
             if spec and isinstance(value, str) and value.isascii() and value.isdecimal():
                 value, is_number = int(value), True
             if not is_number and (spec or not isinstance(value, str) or not value.strip()):
-                raise RecordError(raw.key, f"'{of}' is {str(value)[:100]!r}, which names no image")
+                raise RecordError(raw.key, f"'{of}' is {shown(value)!r}, which names no image")
             name += format(value, spec)
     return raw.image(name)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import functools
 from typing import Any, ClassVar, Literal
 
-from xgenmm_jax.data.errors import RecordError
+from xgenmm_jax.data.errors import RecordError, shown
 from xgenmm_jax.data.readers.base import list_in
 from xgenmm_jax.data.readers.interleaved import Interleaved, OpenImage
 from xgenmm_jax.data.records import Document
@@ -71,8 +71,8 @@ def _image(raw: Raw, number: int, info: Any, sentences: int) -> tuple[str, int, 
     if not isinstance(sentence, int) or not 0 <= sentence < sentences:
         raise RecordError(
             raw.key,
-            f"image {number} has the 'matched_text_index' {str(sentence)[:50]}, and there are {sentences} sentences",
+            f"image {number} has the 'matched_text_index' {shown(sentence, 50)}, and there are {sentences} sentences",
         )
     if not isinstance(similarity, int | float):
-        raise RecordError(raw.key, f"image {number} has the 'matched_sim' {str(similarity)[:50]}, wanted a number")
+        raise RecordError(raw.key, f"image {number} has the 'matched_sim' {shown(similarity, 50)}, wanted a number")
     return url, sentence, similarity

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import string
 from typing import ClassVar, Literal
 
-from xgenmm_jax.data.errors import RecordError
+from xgenmm_jax.data.errors import RecordError, shown
 from xgenmm_jax.data.readers.base import AllNeeded, text_of, texts_in
 from xgenmm_jax.data.readers.images import image_fields, image_of
 from xgenmm_jax.data.readers.questions import text_list
@@ -167,6 +167,6 @@ def right_option(raw: Raw, options: list[str], name: str, answer_is: AnswerIs) -
         number = value
     if number is None or not 0 <= number < len(options):
         raise RecordError(
-            raw.key, f"'{name}' is {str(value)[:100]!r}, which is the {answer_is} of none of the {len(options)} options"
+            raw.key, f"'{name}' is {shown(value)!r}, which is the {answer_is} of none of the {len(options)} options"
         )
     return number

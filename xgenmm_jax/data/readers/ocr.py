@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from xgenmm_jax.data.captions import ocr
 from xgenmm_jax.data.captions.cells import FractionBox
-from xgenmm_jax.data.errors import RecordError
+from xgenmm_jax.data.errors import RecordError, shown
 from xgenmm_jax.data.readers.images import OneImage, row_of
 from xgenmm_jax.data.records import Caption
 from xgenmm_jax.data.storage.base import Raw
@@ -114,7 +114,7 @@ def _entries(row: Raw) -> list[tuple[str, FractionBox]]:
     for number, entry in enumerate(_list(row, "entries", metadata["entries"])):
         text = entry.get("text") if isinstance(entry, dict) else None
         if not isinstance(text, str):
-            raise RecordError(row.key, f"entry {number} of 'metadata' is {str(entry)[:100]}; wanted its 'text'")
+            raise RecordError(row.key, f"entry {number} of 'metadata' is {shown(entry)}; wanted its 'text'")
         entries.append((text, _box(row, number, entry.get("bbox"))))
     if not any(text.strip() for text, _ in entries):
         raise RecordError(row.key, "'metadata' has no text that stands in the image")
@@ -126,7 +126,7 @@ def _box(row: Raw, number: int, quad: Any) -> FractionBox:
     points = quad if isinstance(quad, list) else []
     sides = [side for point in points if isinstance(point, list) and len(point) == 2 for side in point]
     if len(points) != 4 or len(sides) != 8 or not all(map(_is_number, sides)):
-        raise RecordError(row.key, f"'bbox' of entry {number} is {str(quad)[:100]}; wanted four points of two numbers")
+        raise RecordError(row.key, f"'bbox' of entry {number} is {shown(quad)}; wanted four points of two numbers")
     return (float(sides[0]), float(sides[1]), float(sides[4]), float(sides[5]))
 
 

@@ -6,7 +6,7 @@ Source: docs/reference/data.md#small-caption-sets
 from dataclasses import dataclass
 from typing import ClassVar
 
-from xgenmm_jax.data.errors import RecordError, is_of_a_record
+from xgenmm_jax.data.errors import RecordError, is_of_a_record, shown
 from xgenmm_jax.data.readers.base import list_in
 from xgenmm_jax.data.records import Caption, LazyImage
 from xgenmm_jax.data.storage.base import Raw
@@ -52,7 +52,7 @@ class VisualGenome:
         text = _phrases(raw)[choice]
         number = raw.fields.get("id")
         if type(number) is not int or number < 0:
-            raise RecordError(raw.key, f"'id' is {str(number)[:100]!r}, wanted the number of an image")
+            raise RecordError(raw.key, f"'id' is {shown(number)!r}, wanted the number of an image")
         return Caption(raw.key, self._image(raw, number), text)
 
     def _image(self, raw: Raw, number: int) -> LazyImage:
@@ -73,7 +73,7 @@ def _phrases(raw: Raw) -> list[str]:
     for number, region in enumerate(list_in(raw, "regions")):
         phrase = region.get("phrase") if isinstance(region, dict) else None
         if not isinstance(phrase, str):
-            raise RecordError(raw.key, f"region {number} is {str(region)[:100]}; wanted its 'phrase'")
+            raise RecordError(raw.key, f"region {number} is {shown(region)}; wanted its 'phrase'")
         if phrase.strip():
             phrases.append(phrase)
     if not phrases:

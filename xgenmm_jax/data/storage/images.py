@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from xgenmm_jax.data import joined, source_paths
-from xgenmm_jax.data.errors import SourceError
+from xgenmm_jax.data.errors import SourceError, shown
 from xgenmm_jax.data.images import image_from_bytes, open_image
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.data.storage import files
@@ -53,7 +53,7 @@ class ImageFolder:
     def open(self, name: str) -> LazyImage:
         """Raises ValueError where the name leads out of the folder, or the image is missing or damaged."""
         if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"image: its name is {str(name)[:300]!r}; wanted the name of a file of '{self.folder}'.")
+            raise ValueError(f"image: its name is {shown(name, 300)!r}; wanted the name of a file of '{self.folder}'.")
         if not name.lower().startswith(("http://", "https://")):
             return self._open(name)
         hashed = hashlib.sha256(name.encode()).hexdigest()
@@ -114,5 +114,5 @@ def image_bytes(value: Any) -> bytes:
     if isinstance(inner, bytes) and inner:
         return inner
     path = value.get("path") if isinstance(value, dict) else None
-    what = f"the path '{str(path)[:300]}' alone" if path else f"{type(inner).__name__} in place of bytes"
+    what = f"the path '{shown(path, 300)}' alone" if path else f"{type(inner).__name__} in place of bytes"
     raise ValueError(f"image: the record has {what if inner != b'' else 'no bytes'}; wanted an encoded image.")
