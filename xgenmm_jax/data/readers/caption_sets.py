@@ -1,7 +1,8 @@
 """How the paper's sets of captions are read, each in the form in which it is published or downloaded.
 
 Source: docs/reference/data.md#blip3-kale, docs/reference/data.md#datacomp-1b,
-docs/reference/data.md#img2dataset-output, docs/reference/data.md#small-caption-sets
+docs/reference/data.md#img2dataset-output, docs/reference/data.md#small-caption-sets,
+docs/reference/blip3o.md#data
 """
 
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
@@ -21,3 +22,6 @@ DATACOMP = ImageCaptions(image=(), image_name="url", caption="text")
 
 LAVIS = ImageCaptions(image=(), image_name="image", caption="caption")
 """A JSON list in LAVIS' form, {image, caption, image_id}: `JsonFiles("sbu.json", images=folder)`."""
+
+BLIP3O = ImageCaptions()
+"""BLIP3-o's pairs for text-to-image, tars of KEY.jpg and KEY.txt: `Tars("blip3o/*.tar")`."""

@@ -30,10 +30,10 @@ JSON_LINES = (".jsonl", ".ndjson")
 class Llava(OneChoice):
     """A `Conversation` of one entry, {"id", "image": path | [paths], "conversations": [{"from", "value"}]}.
 
-    max_images: conversations with more images are not used, as in the official code.
+    max_images: conversations with more images are not used, as in the official code; None uses all.
     """
 
-    max_images: int = 4
+    max_images: int | None = 4
 
     label: ClassVar[str] = "llava"
 
@@ -66,13 +66,13 @@ class LlavaJson:
     folder: holds the images; paths may not leave it as they are written, links in it are followed.
     samples: as in the official mixture files: up to the file's length a sample of it, above it draws with
         replacement, by `random.Random(42)`. None takes all.
-    max_images: conversations with more images are left out, as in the official code.
+    max_images: conversations with more images are left out, as in the official code; None leaves none out.
     """
 
     path: str
     folder: str
     samples: int | None = None
-    max_images: int = 4
+    max_images: int | None = 4
 
     PATH_FIELDS = ("path", "folder")
     """Fields that say where files lie."""
@@ -93,7 +93,7 @@ class LlavaRecords:
     Raises SourceError where no entry is usable, with the reasons.
     """
 
-    def __init__(self, path: str, folder: str, samples: int | None, max_images: int):
+    def __init__(self, path: str, folder: str, samples: int | None, max_images: int | None):
         self.name = f"llava/{Path(path).stem}"
         self._folder = source_paths.at_home(folder)
         self._rows = _read(source_paths.at_home(path))

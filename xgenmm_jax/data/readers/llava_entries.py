@@ -3,41 +3,68 @@
 Source: docs/reference/training.md#fine-tuning-data
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-from xgenmm_jax.data.records import Turn
+from xgenmm_jax.data.records import Role, Turn
 from xgenmm_jax.data.text.chat import check_turns
 
-ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
 IMAGE = "<image>"
 
 
-def why_not(row: Any, max_images: int) -> tuple[str, str] | None:
+class Form(NamedTuple):
+    """How a data set writes LLaVA's entries: names of the lists of turns and images, of what a turn has, of roles."""
+
+    turns: str
+    image: str
+    role: str
+    text: str
+    roles: Mapping[str, Role]
+    marker: str = IMAGE
+    """What stands in a question for an image."""
+
+
+LLAVA = Form("conversations", "image", "from", "value", {"system": "system", "human": "user", "gpt": "assistant"})
+
+
+def why_not(row: Any, max_images: int | None) -> tuple[str, str] | None:
     """Why an entry is left out: the reason, by which entries are counted, and what it has. None where it is used."""
     if not isinstance(row, dict):
         return "no object", _brief(row)
-    conversations = row.get("conversations")
-    if not isinstance(conversations, list):
-        return "without a 'conversations' list", _brief(row)
-    for turn in conversations:
-        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
-            return "a turn whose 'value' is no text", _brief(turn)
-        if not isinstance(turn.get("from"), str) or turn["from"] not in ROLES:
-            return f"a turn that is not 'from' {', '.join(ROLES)}", _brief(turn)
+    if why := why_no_turns(row, LLAVA):
+        return why
     try:
         images = image_paths(row)
     except ValueError as error:
         return "'image' is neither a path nor a list of paths", str(error)
+    return why_not_used(row, len(images), max_images, LLAVA)
+
+
+def why_no_turns(row: dict[str, Any], form: Form) -> tuple[str, str] | None:
+    """As `why_not`, of an entry that has no list of turns, or others than the form's."""
+    conversations = row.get(form.turns)
+    if not isinstance(conversations, list):
+        return f"without a '{form.turns}' list", _brief(row)
+    for turn in conversations:
+        if not isinstance(turn, dict) or not isinstance(turn.get(form.text), str):
+            return f"a turn whose '{form.text}' is no text", _brief(turn)
+        if not isinstance(turn.get(form.role), str) or turn[form.role] not in form.roles:
+            return f"a turn that is not '{form.role}' {', '.join(form.roles)}", _brief(turn)
+    return None
+
+
+def why_not_used(row: dict[str, Any], images: int, max_images: int | None, form: Form) -> tuple[str, str] | None:
+    """As `why_not`, of an entry whose turns are of the form and that has so many images."""
+    in_order = _in_order(row[form.turns], form)
     try:
-        check_turns("entry", _in_order(conversations), last="assistant")
+        check_turns("entry", in_order, last="assistant")
     except ValueError as error:
         return "turns out of order", str(error)
-    if len(images) > max_images:
-        return f"more than {max_images} images", f"{len(images)} images"
-    if not images and any(IMAGE in turn["value"] for turn in conversations):
-        return f"{IMAGE} without an image", "no 'image'"
+    if max_images is not None and images > max_images:
+        return f"more than {max_images} images", f"{images} images"
+    if not images and any(form.marker in turn[form.text] for turn in row[form.turns]):
+        return f"{form.marker} without an image", f"no '{form.image}'"
     return None
 
 
@@ -67,18 +94,22 @@ def _is_nothing(path: Any) -> bool:
     return path is None or is_empty or (isinstance(path, float) and math.isnan(path))
 
 
-def _in_order(turns: Sequence[dict[str, str]]) -> tuple[Turn, ...]:
+def _in_order(turns: Sequence[dict[str, str]], form: Form) -> tuple[Turn, ...]:
     """The turns, without an answer that stands before the first question: LLaVA's own code skips it."""
-    in_order = [Turn(ROLES[turn["from"]], turn["value"]) for turn in turns]
+    in_order = [_turn(form.roles[turn[form.role]], turn[form.text], form.marker) for turn in turns]
     first = 1 if in_order and in_order[0].role == "system" else 0
     if len(in_order) > first and in_order[first].role == "assistant":
         del in_order[first]
     return tuple(in_order)
 
 
-def turns(row: dict[str, Any], images: int) -> tuple[Turn, ...]:
+def _turn(role: Role, text: str, marker: str) -> Turn:
+    return Turn(role, text.replace(marker, IMAGE) if role == "user" else text)
+
+
+def turns(row: dict[str, Any], images: int, form: Form = LLAVA) -> tuple[Turn, ...]:
     """The turns of an entry that is used and has so many images."""
-    in_order = list(_in_order(row["conversations"]))
+    in_order = list(_in_order(row[form.turns], form))
     first = next(i for i, turn in enumerate(in_order) if turn.role == "user")
     # The official repair: one image, and not exactly one marker in the first question.
     if images == 1 and in_order[first].text.count(IMAGE) != 1:
