@@ -13,7 +13,7 @@ Published: VLFeedback's 80k prompts, the completion of highest mean score agains
 epoch with LoRA; a further rejected answer by the model itself when its image is noised; then VLGuard's 2k (2,977
 conversations), 3 epochs, with 5k random fine-tuning samples. Not published, so ours: beta 0.1, rate, batch. There is
 no LoRA here: the decoder trains whole at a rate for whole models, and `noised_as_well` takes the model's own answers
-from files like the rest.
+from JSON lines of {"image", "prompt", "chosen", "rejected"}.
 """
 
 from dataclasses import replace

@@ -1,22 +1,72 @@
 """The data mixtures of the paper's stages, by name, with the tables that they come from.
 
-Data. A name below is a folder: "obelics" is read from `data/obelics/*.array_record`, relative to where the command is
-typed. These are files in this project's container (`write_records` of `xgenmm_jax/data/readers/records.py`): images
-beside their text, and a `shards.json` that says how many records each file holds. Fine-tuning data in LLaVA's JSON form
-is read as it is. Of public forms, the readers of parquet, tar and url lists are not part of this version, so those
-datasets are converted first; BLIP3-OCR-HD-30M was never released.
+Data. SOURCES says of each name which files are read, in the form in which their authors publish them or img2dataset
+brings them, in a folder of that name below DATA_ROOT; docs/data.md says how they come there. OBELICS and MINT-1T's web
+pages name images by URL, so they are packed together with their images first. BLIP3-OCR-HD-30M was never released: it
+is read as OCR-200M is.
 """
 
 from collections.abc import Mapping
 
+from xgenmm_jax.data.readers import caption_sets
+from xgenmm_jax.data.readers.base import Reader
+from xgenmm_jax.data.readers.dialogues import VLGuard
+from xgenmm_jax.data.readers.grounding import Grounding
+from xgenmm_jax.data.readers.idl import Idl
 from xgenmm_jax.data.readers.llava import LlavaJson
-from xgenmm_jax.data.readers.records import RecordFiles
+from xgenmm_jax.data.readers.mint import MintArxiv, MintPdf
+from xgenmm_jax.data.readers.multi_image import Mantis, Mmdu
+from xgenmm_jax.data.readers.ocr import Ocr
+from xgenmm_jax.data.readers.preferences import Preferences, VlFeedback
+from xgenmm_jax.data.readers.records import ProjectRecords
+from xgenmm_jax.data.readers.visual_genome import VisualGenome
+from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.source import Source
+from xgenmm_jax.data.storage.base import Storage
+from xgenmm_jax.data.storage.json_files import JsonFiles
+from xgenmm_jax.data.storage.parquet import Parquet
+from xgenmm_jax.data.storage.record_shards import ArrayRecords
+from xgenmm_jax.data.storage.tars import Tars
 
 Mixture = tuple[tuple[Source, float], ...]
 
 DATA_ROOT = "data"
 """Where all of the paper's data lie, relative to where the command is typed."""
+
+SOURCES: dict[str, tuple[Storage, Reader]] = {
+    "obelics": (ArrayRecords(f"{DATA_ROOT}/obelics/*.array_record"), ProjectRecords()),
+    "mint1t_html": (ArrayRecords(f"{DATA_ROOT}/mint1t_html/*.array_record"), ProjectRecords()),
+    "mint1t_pdf": (Tars(f"{DATA_ROOT}/mint1t_pdf/*/*.tar"), MintPdf()),
+    "mint1t_arxiv": (Tars(f"{DATA_ROOT}/mint1t_arxiv/*.tar"), MintArxiv()),
+    # img2dataset's tars and, beside each, its table: captions and sizes come from there when they are measured.
+    "blip3_kale": (Tars(f"{DATA_ROOT}/blip3_kale/*.tar", table=True), caption_sets.DOWNLOADED),
+    "datacomp_1b": (Tars(f"{DATA_ROOT}/datacomp_1b/*.tar", table=True), caption_sets.DOWNLOADED),
+    "cc12m": (Tars(f"{DATA_ROOT}/cc12m/*.tar", table=True), caption_sets.DOWNLOADED),
+    "cc3m": (Tars(f"{DATA_ROOT}/cc3m/*.tar", table=True), caption_sets.DOWNLOADED),
+    "sbu": (Tars(f"{DATA_ROOT}/sbu/*.tar", table=True), caption_sets.DOWNLOADED),
+    "visual_genome": (
+        JsonFiles(f"{DATA_ROOT}/visual_genome/region_descriptions.json", images=f"{DATA_ROOT}/visual_genome"),
+        VisualGenome(),
+    ),
+    # Texts without boxes and places by a word: the paper's choice for OCR, ours for GROUNDING.
+    "blip3_grounding_50m": (Tars(f"{DATA_ROOT}/blip3_grounding_50m/*.tar"), Grounding()),
+    "blip3_ocr_200m": (Tars(f"{DATA_ROOT}/blip3_ocr_200m/*.tar"), Ocr()),
+    "blip3_ocr_hd_30m": (Tars(f"{DATA_ROOT}/blip3_ocr_hd_30m/*.tar"), Ocr()),
+    "idl": (Tars(f"{DATA_ROOT}/idl/*.tar"), Idl()),
+    "mantis": (Parquet(f"{DATA_ROOT}/mantis/*/train-*.parquet", images=f"{DATA_ROOT}/mantis/images"), Mantis()),
+    "mmdu": (JsonFiles(f"{DATA_ROOT}/mmdu/mmdu-45k.json", images=f"{DATA_ROOT}/mmdu/mmdu-45k_pics"), Mmdu()),
+    "vlfeedback": (
+        JsonFiles(f"{DATA_ROOT}/vlfeedback/vlfeedback_80k.jsonl", images=f"{DATA_ROOT}/vlfeedback"),
+        VlFeedback(),
+    ),
+    # Written by hand: {"image", "prompt", "chosen", "rejected"} a line.
+    "vlfeedback_noised": (
+        JsonFiles(f"{DATA_ROOT}/vlfeedback_noised/*.jsonl", images=f"{DATA_ROOT}/vlfeedback"),
+        Preferences(),
+    ),
+    "vlguard": (JsonFiles(f"{DATA_ROOT}/vlguard/train.json", images=f"{DATA_ROOT}/vlguard/train"), VLGuard()),
+}
+"""Files and reader of each name."""
 
 # Pre-training. Percent of samples: the paper says "sampling ratios" and not of what (figure 3;
 # docs/reference/training.md#stage-1-mixture).
@@ -60,13 +110,15 @@ PAIRS_AND_NOISED = {"vlfeedback": 1.0, "vlfeedback_noised": 1.0}
 """As many pairs again, whose rejected answer was generated from a noised image."""
 
 
-def files(name: str) -> RecordFiles:
-    return RecordFiles(f"{DATA_ROOT}/{name}/*.array_record")
+def source(name: str) -> ShardedSource:
+    """One of SOURCES."""
+    storage, reader = SOURCES[name]
+    return ShardedSource(storage, reader, name=name)
 
 
 def mixture(weights: Mapping[str, float]) -> Mixture:
     """Sources with relative weights; they need not sum to 100."""
-    return tuple((files(name), weight) for name, weight in weights.items())
+    return tuple((source(name), weight) for name, weight in weights.items())
 
 
 def stage1() -> Mixture:

@@ -10,8 +10,7 @@ Expected (4B): BLINK 47.1, Q-Bench 69.6, MuirBench 38.0, Mantis-Eval 56.2; befor
 Published: Mantis and MMDU mixed with a subset of the single-image questions, any resolution as before.
 Not published, so ours: the ratio (half single-image, half multi-image by what the two hold), the length (one pass
 over Mantis and MMDU at 64 samples a step; it holds some 64, `python tools/step_sizes.py sft_multi`), the
-schedule (the stage before's). As the released code, conversations of more than 4 images are left out when the files are
-converted: Mantis calls its turns `conversation` and MMDU its images `<ImageHere>`, so neither is LLaVA's form.
+schedule (the stage before's). As in the released code, conversations of more than 4 images are left out.
 """
 
 from experiments import mixtures, recipes

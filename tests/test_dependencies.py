@@ -5,6 +5,11 @@ from pathlib import Path
 import subprocess
 import sys
 
+import paper_files
+
+from experiments import mixtures
+from xgenmm_jax.data.text.tokenizer import train_tokenizer
+
 REPOSITORY = Path(__file__).parents[1]
 
 REFUSING = """
@@ -29,28 +34,14 @@ for path in sorted(package.rglob("*.py")):
 """
 
 STAGE1 = """
-import dataclasses, io, pathlib, sys
-import PIL.Image
-from experiments import mixtures, recipes, stage1
+import dataclasses, pathlib, sys
+from experiments import recipes, stage1
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.records import Caption
-from xgenmm_jax.data.readers.records import write_records
 from xgenmm_jax.data.rows.packing import RowConfig
-from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import sizes
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.loop import train
-
-names = list(mixtures.STAGE1)
-for number, name in enumerate(names):
-    image = io.BytesIO()
-    PIL.Image.new("RGB", (80, 64), (20 * number, 100, 200)).save(image, "PNG")
-    folder = pathlib.Path("data") / name
-    folder.mkdir(parents=True)
-    records = [(Caption(id=f"{name}/{index}", image=None, text=f"image {index} of {name}"), [image.getvalue()])
-               for index in range(8)]
-    write_records(folder / "part.array_record", records)
-train_tokenizer([f"image {number} of {name}" for number in range(8) for name in names], pathlib.Path("t.model"), 400)
 
 # Three tokens more than the vocabulary: an image's and a turn's.
 size = recipes.Size("nano", sizes.nano(512, len(Tokenizer.load("t.model")) - 3), "weights/none")
@@ -88,7 +79,10 @@ def test_the_package_imports_without_its_demo():
     assert {"xgenmm_jax.training.loop", "xgenmm_jax.cli.train", "xgenmm_jax.probing.linear"} <= set(names)
 
 
-def test_stage1_trains_without_the_extra_demo(tmp_path):
-    """`pip install .` suffices for record files: what draws is not asked for."""
+def test_stage1_trains_without_the_extra_demo(tmp_path, monkeypatch):
+    """`pip install .` suffices for published files: what draws is not asked for."""
+    monkeypatch.chdir(tmp_path)
+    paper_files.write_sources(source for source, _ in mixtures.stage1())
+    train_tokenizer([f"{paper_files.CAPTION} {number}" for number in range(90)], tmp_path / "t.model", 400)
     lines = run(["sklearn", "skimage", "matplotlib"], STAGE1, tmp_path)
     assert '"step": 2' in lines[1] and lines[-1] == "[]"

@@ -20,7 +20,7 @@ from experiments.recipes import Base
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training.config import TrainConfig
 
-MULTI_IMAGE = tuple(mixtures.files(name) for name in mixtures.MULTI_IMAGE)
+MULTI_IMAGE = tuple(mixtures.source(name) for name in mixtures.MULTI_IMAGE)
 
 
 def config() -> TrainConfig:

@@ -21,9 +21,9 @@ from experiments.recipes import Base
 from xgenmm_jax.training.config import TrainConfig
 
 TOKENS = 10e9
-NANO_OCR = nano_recipes.family("ocr")
+OCR, NANO_OCR = mixtures.source("blip3_ocr_200m"), nano_recipes.family("ocr")
 WITH_FILLER = {
-    mixtures.files("blip3_ocr_200m"): mixtures.files("blip3_ocr_200m_with_filler"),
+    OCR: replace(OCR, reader=replace(OCR.reader, filler=True), name=f"{OCR.name}_with_filler"),
     NANO_OCR: replace(NANO_OCR, filler=True),
 }
 

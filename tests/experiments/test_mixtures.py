@@ -14,8 +14,8 @@ STAGE2 = {
 
 
 def weights(mixture: Mixture) -> dict[str, float]:
-    """By the name of the folder."""
-    return {source.pattern.split("/")[1]: weight for source, weight in mixture}
+    """By the name of the source."""
+    return {source.label: weight for source, weight in mixture}
 
 
 def percents(mixture: Mixture) -> dict[str, float]:

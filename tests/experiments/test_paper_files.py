@@ -1,0 +1,63 @@
+"""Each of the paper's experiments starts on the files that it names and takes two steps at nano's width."""
+
+import dataclasses
+import json
+
+import jax
+import paper_files
+import pytest
+
+from experiments import dpo, sft_multi, sft_single, stage1, stage2
+from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
+from xgenmm_jax.models import sizes
+from xgenmm_jax.training.config import Initialize, TrainConfig
+from xgenmm_jax.training.loop import train
+from xgenmm_jax.training.sharding import MeshConfig
+
+STAGES = {"stage1": stage1, "stage2": stage2, "sft_single": sft_single, "sft_multi": sft_multi, "dpo": dpo}
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("words") / "small.model"
+    train_tokenizer([paper_files.CAPTION, "The museum opened in 1911. What do both show?"] * 9, path, pieces=400)
+    return str(path)
+
+
+def at_nano(config: TrainConfig, words: str) -> TrainConfig:
+    """The run at nano's widths, a layer a part, in shorter rows; mixture, grids and prompts are its own."""
+    nano = sizes.nano(512, Tokenizer.load(words).num_text_tokens)
+    parts = {
+        name: dataclasses.replace(getattr(nano, name), layers=1, remat="none")
+        for name in ("vision", "connector", "decoder")
+    }
+    model = dataclasses.replace(config.model, **parts)
+    anyres = dataclasses.replace(config.data.anyres, view_px=64, view_cells=8)
+    row = dataclasses.replace(config.data.row, length=config.data.row.length // 6, vision_tokens=16)
+    data = dataclasses.replace(config.data, tokenizer=words, row=row, anyres=anyres, batch_rows=2, window=64)
+    return dataclasses.replace(
+        config,
+        model=model,
+        data=data,
+        steps=2,
+        optimizer=dataclasses.replace(config.optimizer, warmup_steps=1),
+        initialize=Initialize(),
+        mesh=MeshConfig(),
+        log_every=1,
+    )
+
+
+def steps_of(config: TrainConfig, folder) -> list[dict]:
+    paper_files.write_sources(source for source, _ in config.data.mixture)
+    assert train(config, folder, devices=jax.devices()[:1]).step == 2
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if "loss" in row]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_starts_on_published_files_and_takes_two_steps(stage, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = at_nano(STAGES[stage].config(), words)
+    rows = steps_of(config, tmp_path / "run")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert not (tmp_path / "run" / "quarantine.jsonl").exists()
