@@ -142,3 +142,11 @@ def test_ranges_in_braces_are_names_that_must_be_there(tmp_path):
         Tars(f"{tmp_path}/{{08..12}}.tar").shards()
     with pytest.raises(SourceError, match="no file matches"):
         Tars(f"{tmp_path}/x*.tar").shards()
+
+
+def test_a_member_that_no_sample_has_is_an_error_with_those_that_are_there(tmp_path):
+    path = write_tar(tmp_path / "0.tar", [(f"{n}", {"jpg": jpeg(), "txt": b"red"}) for n in range(3)])
+    storage, located = Tars(str(path)), Tars(str(path)).locate(str(path))
+    with pytest.raises(SourceError, match="no sample of .*0.tar' has 'caption'; the members found: 'jpg', 'txt'; the "):
+        storage.open(str(path), located, ("txt", "caption"))
+    assert len(storage.open(str(path), located, ("txt",), ("webp",))) == 3

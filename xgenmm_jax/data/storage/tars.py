@@ -61,6 +61,25 @@ class Tars:
         return Located(len(offsets), arrays, tuple(refused))
 
     def open(self, shard: str, located: Located, fields: tuple[str, ...], optional: tuple[str, ...] = ()) -> "TarShard":
+        """Raises SourceError where one of `fields` is in no sample: the tar is read until each was seen.
+
+        Samples with a "json" pass: a reader may find its fields in there.
+        """
+        missing, members = set(fields), set()
+        for number in range(located.records if missing else 0):
+            offset, size = (int(located.arrays[name][number]) for name in ("offset", "size"))
+            try:
+                members |= read_sample(shard, offset, size, files.base_name(shard)).fields.keys()
+            except RecordError:
+                continue  # a damaged one is counted when its turn comes
+            missing -= members
+            if not missing or "json" in members:
+                break
+        if missing and members and "json" not in members:
+            raise SourceError(
+                f"data: no sample of '{shard}' has {', '.join(map(repr, sorted(missing)))}; the members found: "
+                f"{', '.join(map(repr, sorted(members)))}; the ones wanted: {', '.join(map(repr, fields))}."
+            )
         return (TabledTarShard if self.table else TarShard)(shard, located)
 
 
