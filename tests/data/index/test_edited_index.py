@@ -1,4 +1,4 @@
-"""An index that was edited, torn or damaged is told, and is made again by the command that the message names."""
+"""An index that was edited, torn or damaged is told and made again; what stops measuring says at which record."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sharded_data import captions, small_tokenizer
-from tar_files import caption_tar
+from tar_files import caption_tar, write_tar
 
 from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.index.indexing import index_source
 from xgenmm_jax.data.index.workers import Measuring
+from xgenmm_jax.data.readers.image_captions import ImageCaptions
 from xgenmm_jax.data.text.chat import ChatStyle
 
 
@@ -80,3 +81,20 @@ def test_any_damage_to_a_file_of_the_index_is_an_error_of_the_source(folder, mea
                 assert "index its source again" in str(error)
     path.write_bytes(whole)
     assert use(folder, measuring) == 5 + 6 + 7
+
+
+def test_what_cannot_be_used_is_told_by_its_shard_record_and_reason(folder, measuring, caplog):
+    write_tar(folder / "0.tar", [("a", {"txt": b"x"}), ("b", {"txt": b"x", "jpg": b"GIF89a"})])
+    index_source(captions(folder), measuring)
+    assert "0.tar has 2 records that cannot be used, the first 0.tar[0]: unreadable record: " in caplog.text
+
+
+def test_an_error_of_a_reader_says_at_which_record(folder, measuring, monkeypatch):
+    def broken(self, raw, choice):
+        raise KeyError(raw.key)
+
+    monkeypatch.setattr(ImageCaptions, "read", broken)
+    with pytest.raises(KeyError) as raised:
+        index_source(captions(folder), measuring, again=True)
+    assert raised.value.__notes__[0] == "Raised at record 0, read by ImageCaptions."
+    assert raised.value.__notes__[1].endswith("0.tar' was measured.")

@@ -197,11 +197,18 @@ class SourceIndex:
         shard = self.open(number, noted.shards[number])
         try:
             loaded = measure.measure_shard(shard, self.reader, measurer)
+        except Exception as error:
+            error.add_note(f"Raised while '{self.paths[number]}' was measured.")
+            raise
         finally:
             shard.close()
         self._write(self._name(self.names[number], "sizes"), sizes.to_bytes(loaded, noted.fingerprint))
         if loaded.bad:
-            LOG.warning("data: %s has %d records that cannot be used", self.names[number], len(loaded.bad))
+            first = min(loaded.bad)
+            LOG.warning(
+                "data: %s has %d records that cannot be used, the first %s[%d]: %s",
+                self.names[number], len(loaded.bad), self.names[number], first, ": ".join(loaded.bad[first]),
+            )  # fmt: skip
         return loaded
 
     def measured(self) -> np.ndarray:
