@@ -4,14 +4,18 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sharded_data import captions, small_tokenizer
 from tar_files import caption_tar, write_tar
 
 from xgenmm_jax.data.errors import SourceError
+from xgenmm_jax.data.index.checking import check
 from xgenmm_jax.data.index.indexing import index_source
 from xgenmm_jax.data.index.workers import Measuring
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
+from xgenmm_jax.data.storage.parquet import Parquet
 from xgenmm_jax.data.text.chat import ChatStyle
 
 
@@ -98,3 +102,9 @@ def test_an_error_of_a_reader_says_at_which_record(folder, measuring, monkeypatc
         index_source(captions(folder), measuring, again=True)
     assert raised.value.__notes__[0] == "Raised at record 0, read by ImageCaptions."
     assert raised.value.__notes__[1].endswith("0.tar' was measured.")
+
+
+def test_a_check_that_lacks_a_field_names_the_reader(tmp_path):
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "0.parquet")
+    with pytest.raises(SourceError, match=r"columns found: 'text'; the ones wanted: 'txt'.*read by ImageCaptions"):
+        check(Parquet(f"{tmp_path}/*.parquet"), 1, ImageCaptions())
