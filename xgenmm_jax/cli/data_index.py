@@ -13,7 +13,7 @@ from xgenmm_jax.cli.data_sources import SourceOptions, is_python, load_named, pa
 from xgenmm_jax.cli.options import UserPath, parse_overrides, take_option
 from xgenmm_jax.data.index.indexing import Indexed, index_experiment, index_source
 from xgenmm_jax.data.index.workers import Measuring
-from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.sharded import ShardedSource, check_own_indexes
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.paths import run_path
 
@@ -63,6 +63,7 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"data index: '{text}' is an experiment; give it first and alone, options behind it.")
     if arguments.index is not None and len(sources) > 1:
         raise ValueError("--index: one folder is given for several sources; index them one by one.")
+    check_own_indexes(sources)
     measuring = None if arguments.tokenizer is None else Measuring(str(arguments.tokenizer), arguments.chat)
     for source in sources:
         with data_tables.progress_bar() as show:

@@ -1,8 +1,9 @@
 """A source of any size: storage, reader and an index of sizes, by which rows are planned without reading a record."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+import itertools
 from pathlib import Path
 import threading
 
@@ -79,6 +80,23 @@ class ShardedSource:
     def files(self) -> list[Path]:
         """None: the manifest says what the records are, see `ShardedRecords.identity`."""
         return []
+
+
+def check_own_indexes(sources: Iterable[ShardedSource]) -> None:
+    """Raises ValueError where the indexes of two sources that differ would lie in one folder."""
+    alike: dict[tuple[str | None, str], list[ShardedSource]] = {}
+    for source in sources:
+        group = alike.setdefault((source.index, source.label if source.index is None else ""), [])
+        if source not in group:
+            group.append(source)
+    for group in alike.values():
+        indexes = [source.source_index() for source in group] if len(group) > 1 else []
+        for one, other in itertools.combinations(indexes, 2):
+            if one.folder == other.folder and one.as_it_is() != other.as_it_is():
+                raise ValueError(
+                    f"data: two sources that differ have one index, '{one.folder}'; give each another "
+                    f"{'name (name=)' if group[0].index is None else 'folder (index=)'}."
+                )
 
 
 class ShardedRecords:

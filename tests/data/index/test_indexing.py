@@ -1,6 +1,7 @@
 """Indexing before a run: what its steps reach and no more, in processes, after a kill, again where it is outdated."""
 
 import contextlib
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -190,3 +191,18 @@ def test_quantiles_are_those_of_numpy(folder):
     for share in (0.0, 0.5, 0.95, 1.0):
         assert spread.quantile(share) == np.quantile(numbers, share, method="inverted_cdf")
     assert spread.longest == numbers.max()
+
+
+def test_two_sources_that_differ_need_two_indexes(folder, words):
+    """They would delete each other's, and each start would ask for the other to be made again."""
+    first, second = (
+        ShardedSource(Tars(f"{folder}/{numbers}.tar"), ImageCaptions()) for numbers in ("{0000..0001}", "{0002..0003}")
+    )
+    config = data(words, first)
+    config = dataclasses.replace(config, mixture=((first, 1.0), (Mapped(second, lambda record: record), 1.0)))
+    for make in (lambda: index_experiment(config, 7, STEPS), lambda: check_ready(config, 7, STEPS)):
+        with pytest.raises(ValueError, match=r"two sources that differ have one index.*give each another name"):
+            make()
+    assert not (folder / ".index").exists()
+    held_out = dataclasses.replace(first, held_out_shards=1)
+    index_experiment(dataclasses.replace(config, mixture=((first, 1.0), (held_out, 1.0))), 7, 1)  # the same shards

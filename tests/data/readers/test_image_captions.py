@@ -140,3 +140,10 @@ def test_a_caption_about_image_tags_forges_no_image(tmp_path):
     record = ImageCaptions(image=("image",), caption="caption").read(raw(EMBEDDED), 1)
     ids = chat.sample(record, tokenizer).token_ids
     assert int(np.sum(ids == tokenizer.image_id)) == 1 and EMBEDDED["caption"][1] in tokenizer.decode(ids.tolist())
+
+
+@pytest.mark.parametrize("options", [{"image": "image"}, {"other_captions": "alt"}])
+def test_one_field_without_its_comma_is_told(options, unchecked_signatures):
+    """Its letters were taken for fields, so every record was bad."""
+    with pytest.raises(ValueError, match=r"give a tuple of fields, \('"):
+        ImageCaptions(**options)

@@ -8,6 +8,7 @@ from tar_files import caption_tar, jpeg, write_tar
 
 from xgenmm_jax.data.errors import RecordError, SourceError
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
+from xgenmm_jax.data.storage import tars
 from xgenmm_jax.data.storage.tars import Tars, split
 
 
@@ -150,3 +151,44 @@ def test_a_member_that_no_sample_has_is_an_error_with_those_that_are_there(tmp_p
     with pytest.raises(SourceError, match="no sample of .*0.tar' has 'caption'; the members found: 'jpg', 'txt'; the "):
         storage.open(str(path), located, ("txt", "caption"))
     assert len(storage.open(str(path), located, ("txt",), ("webp",))) == 3
+
+
+def test_sparse_files_are_refused_and_their_neighbors_read(tmp_path):
+    sparse = tarfile.TarInfo("a.jpg")
+    sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, 512
+    header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (0, 512)  # the map: 512 bytes at 0 ...
+    header[483:495] = b"%011o\0" % (3 << 30)  # ... of 3 GB
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    text = tarfile.TarInfo("b.txt")
+    text.size = 2
+    (tmp_path / "0.tar").write_bytes(
+        bytes(header) + bytes(512) + text.tobuf(tarfile.GNU_FORMAT) + b"hi" + bytes(510) + bytes(1024)
+    )
+    storage = Tars(f"{tmp_path}/0.tar")
+    located = storage.locate(storage.shards()[0])
+    assert [one.reason for one in located.refused] == ["a sparse file"]
+    assert opened(storage).read(0).text("txt") == "hi"
+
+
+def test_a_sample_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    write_tar(tmp_path / "0.tar", [("a", {"jpg": bytes(5000)}), ("b", {"jpg": bytes(100)})])
+    shard = opened(Tars(f"{tmp_path}/0.tar"))
+    monkeypatch.setattr(tars, "MOST_SAMPLE_BYTES", 4096)
+    with pytest.raises(RecordError, match=r"0.tar\[0\]: its members have .* more than 4,096"):
+        shard.read(0)
+    assert len(shard.read(1).data("jpg")) == 100
+
+
+def test_headers_of_long_names_without_end_are_an_error_of_the_tar(tmp_path):
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 4
+    (tmp_path / "0.tar").write_bytes((name.tobuf(tarfile.GNU_FORMAT) + b"abc\0" + bytes(508)) * 3000 + bytes(1024))
+    with pytest.raises(SourceError, match="no whole tar"):
+        opened(Tars(f"{tmp_path}/0.tar"))
+
+
+def test_names_that_are_no_utf_8_give_ids_that_can_be_written(tmp_path):
+    write_tar(tmp_path / "0.tar", [("caf\udce9", {"txt": b"x"})])
+    assert opened(Tars(f"{tmp_path}/0.tar")).read(0).key.encode() == "0.tar/caf\ufffd".encode()

@@ -130,7 +130,10 @@ def _check_shard(
         whole.close()
     if reader is None:
         return
-    shard = storage.open(path, located, reader.fields, reader.optional)
+    try:
+        shard = storage.open(path, located, reader.fields, reader.optional)
+    except SourceError as error:
+        raise SourceError(f"{error} (read by {type(reader).__name__})") from error
     try:
         for one in _in_order(pool, lambda number: _read(shard, number, reader, measurer), numbers):
             checked.read += 1

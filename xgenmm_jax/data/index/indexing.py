@@ -18,7 +18,7 @@ from xgenmm_jax.data.processes import Workers
 from xgenmm_jax.data.rows import order
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window, shards_of
-from xgenmm_jax.data.sharded import ShardedRecords, ShardedSource
+from xgenmm_jax.data.sharded import ShardedRecords, ShardedSource, check_own_indexes
 from xgenmm_jax.data.source import without_changes
 
 WINDOWS_TRIED = 8
@@ -94,6 +94,7 @@ def index_experiment(
     without = tuple(type(source).__name__ for source in inner if not isinstance(source, ShardedSource))
     if not sharded:
         return IndexedExperiment((), 0, without)
+    check_own_indexes(sharded.values())
     measuring = Measuring(config.tokenizer, config.chat, (config.anyres, config.row))
     with Workers(processes, Worker, (tuple(sharded.values()), measuring)) as workers:
         building = {

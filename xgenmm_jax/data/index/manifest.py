@@ -78,10 +78,10 @@ def from_json(data: bytes, name: str, remedy: str) -> Manifest:
         if value["version"] != VERSION:
             raise ValueError(f"version {value['version']}, wanted {VERSION}")
         shards = tuple(ShardEntry(str(name), int(n), int(b), dict(refused)) for name, n, b, refused in value["shards"])
-        if any(shard.records < 0 or shard.bytes < 0 for shard in shards):
+        if any(number < 0 for shard in shards for number in (shard.records, shard.bytes, *shard.refused.values())):
             raise ValueError("a shard of less than no records")
         return Manifest(dict(value["storage"]), dict(value["reader"]), shards, dict(value["measured_by"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise SourceError(f"data: '{name}' is no manifest ({error}); delete it and {remedy}.") from error
 
 
@@ -99,6 +99,8 @@ def difference(was: Manifest, now: Manifest) -> str | None:
     for name, shard in after.items():
         if shard.bytes != before[name].bytes:
             return f"'{name}' has {shard.bytes:,} bytes, before {before[name].bytes:,}"
+    if [shard.name for shard in was.shards] != [shard.name for shard in now.shards]:
+        return "its shards stand there twice or in another order"
     return None
 
 

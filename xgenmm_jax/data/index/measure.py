@@ -74,6 +74,7 @@ def _measured(shard: Shard, number: int, reader: Reader, measurer: Measurer) -> 
             check_sides(sample)
     except Exception as error:
         if not is_of_a_record(error):
+            error.add_note(f"Raised at record {number}, read by {type(reader).__name__}.")
             raise
         return Measured([], reason_of(error, reason), (str(error).splitlines() or [type(error).__name__])[0])
     return Measured(samples, dropped=max(record.dropped if isinstance(record, Document) else 0 for record in records))

@@ -13,6 +13,9 @@ from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.index import shapes as shapes_
 from xgenmm_jax.data.index.shapes import BAD, Shapes
 
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, OverflowError, RuntimeError, zipfile.BadZipFile)
+"""What zipfile and numpy raise for a file that is not as it was written; RuntimeError where bits say "encrypted"."""
+
 
 class ShardSizes(NamedTuple):
     """Of each record of a shard the shapes of all its choices, and why a record has none.
@@ -73,7 +76,7 @@ def from_bytes(data: bytes, name: str, fingerprint: str) -> ShardSizes:
         ]
         if any(length != (int(end[-1]) if len(end) else 0) for length, end in lengths):
             raise ValueError("its parts have other lengths than it says")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise SourceError(f"data: '{name}' holds no sizes ({error}); delete it and index its source again.") from error
     if measured_by != fingerprint:
         raise SourceError(f"data: '{name}' was measured by another reader or tokenizer; index its source again.")
@@ -93,7 +96,7 @@ def arrays_from_bytes(data: bytes, name: str) -> tuple[dict[str, np.ndarray], An
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         return arrays, json.loads(arrays.pop("rest").tobytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise SourceError(f"data: '{name}' is damaged ({error}); delete it and index its source again.") from error
 
 

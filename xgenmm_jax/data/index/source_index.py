@@ -149,11 +149,19 @@ class SourceIndex:
                 f"data: '{self.paths[number]}' has {size:,} bytes and had {entry.bytes:,} when it was indexed; copy it "
                 f"again, or index its source again with {COMMAND}."
             )
-        reader = self.reader
+        reader, located = self.reader, self.located(number)
+        self._check_records(number, located.records, entry)
         try:
-            return self.storage.open(self.paths[number], self.located(number), reader.fields, reader.optional)
+            return self.storage.open(self.paths[number], located, reader.fields, reader.optional)
         except SourceError as error:
             raise SourceError(f"{error} (read by {type(self.reader).__name__})") from error
+
+    def _check_records(self, number: int, records: int, entry: ShardEntry) -> None:
+        if records != entry.records:
+            raise SourceError(
+                f"data: '{self.paths[number]}' has {records:,} records and {entry.records:,} in the manifest in "
+                f"'{self.folder}'; make all of it again with `xgenmm data index --again`."
+            )
 
     # Sizes.
 
@@ -181,8 +189,7 @@ class SourceIndex:
         if data is None:
             return None
         loaded = sizes.from_bytes(data, file, noted.fingerprint)
-        if loaded.records != noted.shards[number].records:
-            raise SourceError(f"data: '{file}' has {loaded.records} records; delete it and index its source again.")
+        self._check_records(number, loaded.records, noted.shards[number])
         return loaded
 
     def measure(self, number: int, noted: Manifest, measurer: Measurer) -> ShardSizes:
@@ -190,11 +197,18 @@ class SourceIndex:
         shard = self.open(number, noted.shards[number])
         try:
             loaded = measure.measure_shard(shard, self.reader, measurer)
+        except Exception as error:
+            error.add_note(f"Raised while '{self.paths[number]}' was measured.")
+            raise
         finally:
             shard.close()
         self._write(self._name(self.names[number], "sizes"), sizes.to_bytes(loaded, noted.fingerprint))
         if loaded.bad:
-            LOG.warning("data: %s has %d records that cannot be used", self.names[number], len(loaded.bad))
+            first = min(loaded.bad)
+            LOG.warning(
+                "data: %s has %d records that cannot be used, the first %s[%d]: %s",
+                self.names[number], len(loaded.bad), self.names[number], first, ": ".join(loaded.bad[first]),
+            )  # fmt: skip
         return loaded
 
     def measured(self) -> np.ndarray:

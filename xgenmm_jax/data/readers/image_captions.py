@@ -32,6 +32,12 @@ class ImageCaptions(OneImage):
 
     label: ClassVar[str] = "image_captions"
 
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.other_captions, str):
+            text = repr(self.other_captions)
+            raise ValueError(f"data: ImageCaptions has other_captions={text}; give a tuple of fields, ({text},).")
+
     @property
     def fields(self) -> tuple[str, ...]:
         return (self.caption, *self.other_captions, *self.image_fields)

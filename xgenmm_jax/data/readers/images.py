@@ -45,8 +45,10 @@ class OneImage(OneChoice):
     image_name: str = ""
 
     def __post_init__(self):
+        name = type(self).__name__
+        if isinstance(self.image, str):  # its letters would be taken for fields
+            raise ValueError(f"data: {name} has image={self.image!r}; give a tuple of fields, ({self.image!r},).")
         if not self.image and not self.image_name:
-            name = type(self).__name__
             raise ValueError(f"data: {name} reads no field with an image; give it image= or image_name=.")
 
     @property

@@ -15,7 +15,7 @@ from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.fitting import Fitted, fit_shapes
 from xgenmm_jax.data.rows.order import Draw, Draws, Shards
 from xgenmm_jax.data.rows.packing import Size
-from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.sharded import ShardedSource, check_own_indexes
 from xgenmm_jax.data.source import Records, without_changes
 from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.tokenizer import Tokenizer
@@ -58,9 +58,12 @@ def open_sources(config: DataConfig, may_measure: bool = True) -> list[Records]:
     """The opened sources of the mixture, in its order.
 
     may_measure: whether indexes of sources may be written, as by `ShardedSource.open`.
+
+    Raises ValueError where one cannot be opened, or two would share an index.
     """
-    for source, _ in config.mixture:
-        inner = without_changes(source)
+    every = [without_changes(source) for source, _ in config.mixture]
+    check_own_indexes(source for source in every if isinstance(source, ShardedSource))
+    for (source, _), inner in zip(config.mixture, every, strict=True):
         if inner is not source and isinstance(inner, ShardedSource) and not may_measure:
             inner.open(may_measure)  # `source.open()` would write it
     return [

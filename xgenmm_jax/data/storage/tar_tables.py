@@ -84,7 +84,9 @@ def _bytes(path: str, tar: str) -> bytes:
 
 def hashes(keys: Sequence[Any]) -> Int64[np.ndarray, " n"]:
     """A number for each key, by which the index knows a tar's samples."""
-    digests = b"".join(hashlib.blake2b(str(key).encode(), digest_size=8).digest() for key in keys)
+    digests = b"".join(
+        hashlib.blake2b(str(key).encode(errors="surrogateescape"), digest_size=8).digest() for key in keys
+    )
     return np.frombuffer(digests, "<i8").astype(np.int64)
 
 

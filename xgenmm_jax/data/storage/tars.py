@@ -15,6 +15,7 @@ import numpy as np
 from xgenmm_jax.data.errors import RecordError, SourceError
 from xgenmm_jax.data.storage import files, tar_tables
 from xgenmm_jax.data.storage.base import Located, Raw, Refused
+from xgenmm_jax.files import without_surrogates
 
 SUFFIXES = (
     "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "txt", "json", "cls", "pdf", "ocr", "npy",
@@ -24,6 +25,9 @@ SUFFIXES = (
 
 MOST_READ_BYTES = 1 << 20
 """Of a member that is read while a tar is walked."""
+
+MOST_SAMPLE_BYTES = 256 << 20
+"""Of a sample, which is read in one piece; a larger one cannot be used."""
 
 _BLOCK = 512
 
@@ -105,8 +109,10 @@ class TarShard:
 def read_sample(path: str, offset: int, size: int, name: str) -> Raw:
     """The sample in a range of a tar. name: what errors call it.
 
-    Raises RecordError where the range is unreadable or no sample, SourceError where the tar is gone.
+    Raises RecordError where the range is unreadable, too large or no sample, SourceError where the tar is gone.
     """
+    if size > MOST_SAMPLE_BYTES:
+        raise RecordError(name, f"its members have {size:,} bytes, more than {MOST_SAMPLE_BYTES:,}; scale them down")
     try:
         data = files.read(path, offset, size)
     except SourceError:
@@ -117,7 +123,9 @@ def read_sample(path: str, offset: int, size: int, name: str) -> Raw:
         [sample] = _samples(io.BytesIO(data), name, [], suffixes_read=None)
     except (ValueError, tarfile.TarError) as error:
         raise RecordError(name, f"it is no sample of a tar ({error}); index the source again") from error
-    return Raw(f"{files.base_name(path)}/{sample.key}", sample.members)
+    # A name need not be UTF-8; ids and fields are, as they are written into files.
+    members = {without_surrogates(suffix): data for suffix, data in sample.members.items()}
+    return Raw(f"{files.base_name(path)}/{without_surrogates(sample.key)}", members)
 
 
 class TabledTarShard(TarShard):
@@ -169,7 +177,7 @@ def _samples(
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                stop = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
+                stop = tar.offset  # behind what is stored: a sparse file's size is another
                 reason = _why_not(member)
                 if reason is not None:
                     refused.append(Refused(member.name[:300], reason))
@@ -186,7 +194,7 @@ def _samples(
                 tar.members = []  # tarfile would remember every member of a large tar
             if not is_part:
                 _check_end(file, stop, name)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, RecursionError) as error:  # it recurses into headers of long names
         raise SourceError(f"data: '{name}' is no whole tar ({error}); copy it again.") from error
     if key is not None:
         yield Sample(key, first, end - first, members, frozenset(suffixes))
@@ -200,6 +208,8 @@ def _why_not(member: tarfile.TarInfo) -> str | None:
         return "a folder"
     if not member.isreg():
         return "a device"
+    if member.issparse():  # a few bytes may stand for terabytes
+        return "a sparse file"
     if member.name.startswith("/") or ".." in member.name.split("/"):
         return "a name that leads out of its folder"
     if "." not in member.name.rsplit("/", 1)[-1].lstrip("."):
