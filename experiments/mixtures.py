@@ -8,14 +8,15 @@ is read as OCR-200M is.
 
 from collections.abc import Mapping
 
-from xgenmm_jax.data.readers import caption_sets
+from xgenmm_jax.data.readers import caption_sets, conversation_sets, vqa_sets
 from xgenmm_jax.data.readers.base import Reader
-from xgenmm_jax.data.readers.dialogues import VLGuard
+from xgenmm_jax.data.readers.dialogues import Cauldron, VLGuard
 from xgenmm_jax.data.readers.grounding import Grounding
 from xgenmm_jax.data.readers.idl import Idl
-from xgenmm_jax.data.readers.llava import LlavaJson
+from xgenmm_jax.data.readers.llava import Llava, LlavaJson
 from xgenmm_jax.data.readers.mint import MintArxiv, MintPdf
 from xgenmm_jax.data.readers.multi_image import Mantis, Mmdu
+from xgenmm_jax.data.readers.multiple_choice import ProVision
 from xgenmm_jax.data.readers.ocr import Ocr
 from xgenmm_jax.data.readers.preferences import Preferences, VlFeedback
 from xgenmm_jax.data.readers.records import ProjectRecords
@@ -23,7 +24,7 @@ from xgenmm_jax.data.readers.visual_genome import VisualGenome
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.data.storage.base import Storage
-from xgenmm_jax.data.storage.json_files import JsonFiles
+from xgenmm_jax.data.storage.json_files import JsonFiles, JsonObject
 from xgenmm_jax.data.storage.parquet import Parquet
 from xgenmm_jax.data.storage.record_shards import ArrayRecords
 from xgenmm_jax.data.storage.tars import Tars
@@ -53,6 +54,39 @@ SOURCES: dict[str, tuple[Storage, Reader]] = {
     "blip3_ocr_200m": (Tars(f"{DATA_ROOT}/blip3_ocr_200m/*.tar"), Ocr()),
     "blip3_ocr_hd_30m": (Tars(f"{DATA_ROOT}/blip3_ocr_hd_30m/*.tar"), Ocr()),
     "idl": (Tars(f"{DATA_ROOT}/idl/*.tar"), Idl()),
+    # Fine-tuning. COCO's, GQA's, VG's, ... images lie in `sft/images`, in the folders that ShareGPT4V names.
+    "sharegpt4v": (JsonFiles(f"{DATA_ROOT}/sharegpt4v/*.json", images=f"{DATA_ROOT}/sft/images"), Llava()),
+    "som_llava": (JsonFiles(f"{DATA_ROOT}/som_llava/*.json", images=f"{DATA_ROOT}/sft/images"), Llava()),
+    "chartqa": (Parquet(f"{DATA_ROOT}/chartqa/train-*.parquet"), vqa_sets.CHARTQA),
+    "docvqa": (
+        JsonObject(f"{DATA_ROOT}/docvqa/train_v1.0.json", images=f"{DATA_ROOT}/docvqa", member="data"),
+        vqa_sets.DOCVQA_JSON,
+    ),
+    # Of the Cauldron: the hub's other AI2D is the test split.
+    "ai2d": (Parquet(f"{DATA_ROOT}/ai2d/train-*.parquet"), Cauldron()),
+    "textvqa": (Parquet(f"{DATA_ROOT}/textvqa/train-*.parquet"), vqa_sets.TEXTVQA),
+    "ocr_vqa": (
+        JsonObject(f"{DATA_ROOT}/ocr_vqa/dataset.json", images=f"{DATA_ROOT}/ocr_vqa/images", only=("split", 1)),
+        vqa_sets.OCR_VQA,
+    ),
+    "gqa": (
+        JsonObject(f"{DATA_ROOT}/gqa/train_balanced_questions.json", images=f"{DATA_ROOT}/gqa/images"),
+        vqa_sets.GQA,
+    ),
+    "science_qa": (Parquet(f"{DATA_ROOT}/science_qa/train-*.parquet"), vqa_sets.SCIENCE_QA),
+    "aokvqa": (Parquet(f"{DATA_ROOT}/aokvqa/train-*.parquet"), vqa_sets.AOKVQA),
+    "dvqa": (JsonFiles(f"{DATA_ROOT}/dvqa/train_qa.json", images=f"{DATA_ROOT}/dvqa/images"), vqa_sets.DVQA),
+    "clevr": (
+        JsonObject(
+            f"{DATA_ROOT}/clevr/questions/CLEVR_train_questions.json",
+            images=f"{DATA_ROOT}/clevr/images/train",
+            member="questions",
+        ),
+        vqa_sets.CLEVR_JSON,
+    ),
+    "provision": (Parquet(f"{DATA_ROOT}/provision/vgs_*.parquet", images=f"{DATA_ROOT}/provision"), ProVision()),
+    "open_orca": (Parquet(f"{DATA_ROOT}/open_orca/*.parquet"), conversation_sets.OPEN_ORCA),
+    "orca_math": (Parquet(f"{DATA_ROOT}/orca_math/train-*.parquet"), conversation_sets.ORCA_MATH),
     "mantis": (Parquet(f"{DATA_ROOT}/mantis/*/train-*.parquet", images=f"{DATA_ROOT}/mantis/images"), Mantis()),
     "mmdu": (JsonFiles(f"{DATA_ROOT}/mmdu/mmdu-45k.json", images=f"{DATA_ROOT}/mmdu/mmdu-45k_pics"), Mmdu()),
     "vlfeedback": (
@@ -85,7 +119,29 @@ STAGE2_KEPT = {**INTERLEAVED, "blip3_kale": 10.0, "datacomp_1b": 2.5, "blip3_gro
 """With STAGE2_NEW the paper's numbers of section 5.1, which sum to 90."""
 
 
+MOST_OF_A_SOURCE = 350_000
+"""Cambrian-1's cap, which curates as the paper says it does (docs/reference/training.md#fine-tuning-data)."""
+
 SINGLE_IMAGE = {
+    "sharegpt4v": 665_058,
+    "som_llava": 30_160,
+    "chartqa": 28_299,
+    "docvqa": 39_463,
+    "ai2d": 2_434,
+    "textvqa": 34_602,
+    "ocr_vqa": 166_000,
+    "gqa": 943_000,
+    "science_qa": 12_726,
+    "aokvqa": 17_056,
+    "dvqa": 2_325_316,
+    "clevr": 699_989,
+    "provision": 3_075_260,
+    "open_orca": 4_233_923,
+    "orca_math": 200_035,
+}
+"""The sets of section 5.2 and how many records each publishes (docs/reference/training.md#fine-tuning-sets)."""
+
+EXAMPLE = {
     "sharegpt4v_mix665k": 665_058,
     "som_qa_coco20k": 20_160,
     "som_listing_coco10k": 10_000,
@@ -135,17 +191,30 @@ def stage2_new_at_10() -> Mixture:
     return mixture({**{name: weight * 80 / 70 for name, weight in STAGE2_KEPT.items()}, **STAGE2_NEW})
 
 
-def single_image() -> Mixture:
-    """The example mixture: each file's draw, seen in proportion to its size."""
+def single_image_3m() -> Mixture:
+    """Each set of section 5.2 by its records, at most MOST_OF_A_SOURCE of them: 2.6M, and the paper says 3M.
+
+    The paper publishes no counts. Which records of a larger set are seen, the order draws, none of them twice.
+    """
+    return mixture({name: float(min(count, MOST_OF_A_SOURCE)) for name, count in SINGLE_IMAGE.items()})
+
+
+def samples_of(single: Mixture) -> int:
+    """Samples of one pass over a mixture whose weights count them."""
+    return round(sum(weight for _, weight in single))
+
+
+def example() -> Mixture:
+    """The mixture of the released code: each file's draw, seen in proportion to its size."""
     return tuple(
         (LlavaJson(f"{DATA_ROOT}/sft/{name}.json", f"{DATA_ROOT}/sft/images", samples=count), float(count))
-        for name, count in SINGLE_IMAGE.items()
+        for name, count in EXAMPLE.items()
     )
 
 
 def multi_image(single_share: float = 0.5) -> Mixture:
     """Multi-image conversations, and the single-image mixture at `single_share` of the samples."""
-    single, multi = single_image(), mixture(MULTI_IMAGE)
+    single, multi = single_image_3m(), mixture(MULTI_IMAGE)
     parts = ((single, single_share), (multi, 1 - single_share))
     return tuple(
         (source, weight / sum(w for _, w in part) * share) for part, share in parts if share for source, weight in part
@@ -154,6 +223,6 @@ def multi_image(single_share: float = 0.5) -> Mixture:
 
 def safety(guarded: int, replayed: int) -> Mixture:
     """`guarded` samples of VLGuard to `replayed` of the single-image mixture."""
-    single = single_image()
+    single = single_image_3m()
     total = sum(weight for _, weight in single)
     return (*mixture({"vlguard": float(guarded)}), *((source, weight / total * replayed) for source, weight in single))

@@ -117,8 +117,8 @@ def fine_tuning(mixture: Mixture, anyres: AnyRes = HIGH_RESOLUTION, length: int 
 
 # Ablations. Their arms take the stage that they change, `def mlp(base=stage1.config)`; `--at nano` gives nano's.
 Base = Callable[[], TrainConfig]
-FINE_TUNED_SAMPLES = sum(mixtures.SINGLE_IMAGE.values())
-"""The public 816,639: the section's "about 1M samples"."""
+FINE_TUNED_SAMPLES = sum(mixtures.EXAMPLE.values())
+"""As many as the released example has, 816,639: the section's "about 1M samples"."""
 
 
 def arm(base: TrainConfig, name: str) -> TrainConfig:
@@ -132,6 +132,6 @@ def at_most(base: TrainConfig, steps: int) -> TrainConfig:
 
 
 def fine_tuned(base: TrainConfig, name: str) -> TrainConfig:
-    """The ablations' fine-tuning: one pass over the public mixture, from the stage 1 beside the base's start."""
+    """The ablations' fine-tuning: some of the base's mixture, from the stage 1 beside the base's start."""
     start = Initialize(run=str(Path(base.initialize.run or "").with_name("stage1")))
     return replace(at_most(arm(base, name), FINE_TUNED_SAMPLES // BATCH_SAMPLES), initialize=start)

@@ -171,7 +171,7 @@ def test_budgets_are_those_published():
     stage1, single = runs("stage1.py")["config"], runs("sft_single.py")["config"]
     row = stage1.data.row
     assert 90e9 < stage1.steps * stage1.data.batch_rows * row.length * 0.95 < 110e9
-    assert single.data.batch_rows * single.data.row.segments == 64 and single.steps == 3_000_000 // 64
+    assert single.data.batch_rows * single.data.row.segments == 64 and 2.5e6 < 64 * single.steps < 3.5e6
     assert single.optimizer == dataclasses.replace(
         single.optimizer, peak_lr=2e-5, warmup_steps=2000, schedule="cosine", betas=(0.9, 0.999), weight_decay=0.0
     )

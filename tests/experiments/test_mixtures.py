@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import mixtures, stage1, stage2
+from experiments import mixtures, sft_single, stage1, stage2
 from experiments.mixtures import Mixture
 
 STAGE2 = {
@@ -55,3 +55,17 @@ def test_stage2_with_the_new_sources_at_10_percent_grows_the_others_by_80_of_70(
         "datacomp_1b": 2.86, "blip3_grounding_50m": 2.86, "cc12m": 1.43, "cc3m": 1.43, "sbu": 1.43,
         "visual_genome": 1.43, "blip3_ocr_hd_30m": 10.0, "idl": 10.0,
     }  # fmt: skip
+
+
+def test_fine_tuning_sees_each_set_once_and_no_more_than_cambrians_cap_of_one():
+    mixture = weights(sft_single.config().data.mixture)
+    assert mixture.keys() == mixtures.SINGLE_IMAGE.keys()
+    for name, count in mixtures.SINGLE_IMAGE.items():
+        assert mixture[name] == min(count, 350_000), name
+    assert sft_single.config().steps == sum(mixture.values()) // 64
+
+
+def test_the_released_example_is_816_639_samples():
+    config = sft_single.example()
+    assert [source.samples for source, _ in config.data.mixture] == list(mixtures.EXAMPLE.values())
+    assert sum(mixtures.EXAMPLE.values()) == 816_639 and config.steps == 816_639 // 64
