@@ -24,7 +24,7 @@ _UNSEEN = frozenset("script style noscript template nav iframe object svg canvas
 """Elements of which nothing is read: no text of the page, or none that stands in it as text."""
 
 _RAW = frozenset(("script", "style", "iframe", "textarea", "noscript"))
-"""Elements in which "<" is text up to their own end tag; nobody runs scripts here, so what stands for them is unseen."""
+"""Elements in which "<" is text up to their own end tag."""
 
 _PARAGRAPHS = frozenset("p h1 h2 h3 h4 h5 h6 blockquote pre figure table ul ol dl hr title".split())
 _LINES = frozenset(
