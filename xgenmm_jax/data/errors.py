@@ -16,9 +16,10 @@ Sources have further ones for what they leave out when they are opened."""
 FEW_IMAGES = "too few images"
 ONE_IMAGE = "share of single images"
 LAST_IMAGE = "only image is last"
-"""Reasons of a `LeftOut`, by the options of a reader (`readers/interleaved.py`)."""
+NO_LANGUAGE = "no text in the language"
+"""Reasons of a `LeftOut`, by the options of a reader (`readers/interleaved.py`, `readers/tux_paint.py`)."""
 
-NOT_BAD = frozenset({NO_ROW, CUT_SHORT, FEW_IMAGES, ONE_IMAGE, LAST_IMAGE})
+NOT_BAD = frozenset({NO_ROW, CUT_SHORT, FEW_IMAGES, ONE_IMAGE, LAST_IMAGE, NO_LANGUAGE})
 """Reasons that say nothing against a record: the row is too short for it, or its reader's options leave it out."""
 
 
