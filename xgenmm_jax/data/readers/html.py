@@ -148,11 +148,11 @@ def _tokens(text: str) -> Iterator[tuple[str, str, str]]:
 
 def _attributes(text: str) -> dict[str, str]:
     """The first of each name counts, as in a browser."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for match in _ATTRIBUTE.finditer(text):
         value = next((group for group in match.groups()[1:] if group is not None), "")
-        found.setdefault(match[1].lower(), html.unescape(value))
-    return found
+        values.setdefault(match[1].lower(), html.unescape(value))
+    return values
 
 
 class _Page:
@@ -202,8 +202,8 @@ class _Page:
     def _is_unseen(self, attributes: str) -> bool:
         if not attributes or ("hidden" not in attributes and not self._without):
             return False
-        found = _attributes(attributes)
-        return "hidden" in found or not self._without.isdisjoint(found.get("class", "").split())
+        values = _attributes(attributes)
+        return "hidden" in values or not self._without.isdisjoint(values.get("class", "").split())
 
     def _element(self, kind: str, name: str) -> None:
         if name == "pre":

@@ -88,14 +88,14 @@ class Folder:
 
     def _entries(self, shard: str) -> Iterator["_Entry"]:
         """The files of a shard that match, by name; each is asked for its size once."""
-        wanted = os.path.basename(self.pattern)
+        name_pattern = os.path.basename(self.pattern)
         try:
             listed = {entry.name: entry for entry in os.scandir(shard)}
         except OSError as error:
             why = error.strerror or error
             raise SourceError(f"data: '{shard}' cannot be listed ({why}); check the path.") from error
-        for name in sorted([wanted] if wanted in listed else fnmatch.filter(listed, wanted)):
-            hidden = name.startswith(".") and not wanted.startswith(".")
+        for name in sorted([name_pattern] if name_pattern in listed else fnmatch.filter(listed, name_pattern)):
+            hidden = name.startswith(".") and not name_pattern.startswith(".")
             if hidden or name.endswith(files.UNFINISHED) or listed[name].is_dir():
                 continue
             size, reason = 0, None
@@ -122,12 +122,12 @@ def _size(entry: os.DirEntry | None, end: str) -> tuple[int, str | None]:
     if entry is None:
         return 0, f"no file of .{end} beside it"
     try:
-        found = entry.stat()
+        info = entry.stat()
     except OSError:
         return 0, "a file that cannot be had"
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(info.st_mode):
         return 0, "a device"
-    return found.st_size, f"more than {MOST_BYTES >> 20} MB" if found.st_size > MOST_BYTES else None
+    return info.st_size, f"more than {MOST_BYTES >> 20} MB" if info.st_size > MOST_BYTES else None
 
 
 def _beside(name: str, end: str) -> str:
@@ -136,9 +136,9 @@ def _beside(name: str, end: str) -> str:
 
 def _arrays(entries: list[_Entry]) -> dict[str, np.ndarray]:
     """What tells a changed folder: a hash of each record's name, and its bytes."""
-    kept = [entry for entry in entries if not entry.reason]
-    sizes = np.array([entry.size for entry in kept], np.int64)
-    return {"name": tar_tables.hashes([entry.name for entry in kept]), "size": sizes}
+    readable = [entry for entry in entries if not entry.reason]
+    sizes = np.array([entry.size for entry in readable], np.int64)
+    return {"name": tar_tables.hashes([entry.name for entry in readable]), "size": sizes}
 
 
 class FolderShard:
