@@ -12,6 +12,7 @@ from xgenmm_jax.cli.options import parse, take_option
 from xgenmm_jax.data.readers.base import Reader
 from xgenmm_jax.data.readers.dialogues import Cauldron, VLGuard
 from xgenmm_jax.data.readers.grounding import Grounding
+from xgenmm_jax.data.readers.html import Html
 from xgenmm_jax.data.readers.idl import Idl
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
 from xgenmm_jax.data.readers.instructions import Instructions, TextTurns
@@ -26,6 +27,7 @@ from xgenmm_jax.data.readers.preferences import Preferences, VlFeedback
 from xgenmm_jax.data.readers.questions import ImageQuestions, QuestionLists
 from xgenmm_jax.data.readers.records import ProjectRecords
 from xgenmm_jax.data.readers.text import PlainText
+from xgenmm_jax.data.readers.tux_paint import Stamps
 from xgenmm_jax.data.readers.visual_genome import VisualGenome
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.base import Storage
@@ -38,7 +40,7 @@ KINDS = ("tars", "parquet", "json", "records", "tfds")
 _READERS = (
     ImageCaptions, Ocr, Grounding, Idl, VisualGenome, Obelics, MintHtml, MintPdf, MintArxiv, Mmc4, ImageQuestions,
     QuestionLists, MultipleChoice, ProVision, Cauldron, VLGuard, Llava, Mantis, Mmdu, Instructions, TextTurns,
-    VlFeedback, Preferences, PlainText, ProjectRecords,
+    VlFeedback, Preferences, PlainText, Html, Stamps, ProjectRecords,
 )  # fmt: skip
 READERS: dict[str, type[Reader]] = {reader.label: reader for reader in _READERS}
 """Readers by their labels, with options that have defaults."""
