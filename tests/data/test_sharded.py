@@ -13,6 +13,7 @@ from tar_files import caption_tar
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.identity import identity
+from xgenmm_jax.data.index.source_index import SourceIndex
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.rows.config import DataConfig
@@ -170,3 +171,12 @@ def test_a_bucket_gives_the_rows_of_a_disk(folder, words):
         np.testing.assert_array_equal(one.batch.pixels, other.batch.pixels)
     assert memory.exists("/sharded/.index/image_captions/manifest.json")
     assert bucket.source_index().measured().all()
+
+
+def test_shards_of_two_folders_have_files_of_their_own_in_the_index(tmp_path, words):
+    """"a/b.tar" and "a__b.tar" shared one."""
+    caption_tar(tmp_path / "tars" / "a" / "b.tar", 5, seed=1)
+    caption_tar(tmp_path / "tars" / "a__b.tar", 5, seed=2)
+    index = SourceIndex(Tars(f"{tmp_path}/tars/**/*b.tar"), ImageCaptions(), "captions", str(tmp_path / "index"))
+    names = {index._name(name, "sizes") for name in ("a/b.tar", "a__b.tar", "a%2Fb.tar")}
+    assert len(names) == 3 and not any("/" in name for name in names)

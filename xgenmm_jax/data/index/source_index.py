@@ -217,7 +217,7 @@ class SourceIndex:
         return np.array([self._name(name, "sizes") in there for name in self.names], bool)
 
     def _name(self, shard: str, kind: str) -> str:
-        return f"{shard.replace('/', '__')}.{kind}.npz"
+        return f"{shard.replace('%', '%25').replace('/', '%2F')}.{kind}.npz"
 
     def _file(self, name: str) -> str:
         return files.join(self.folder, name)
