@@ -3,10 +3,15 @@
 from collections.abc import Iterable, Sequence
 import difflib
 
+from xgenmm_jax.evaluation.tasks.ai2d import AI2D
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark
+from xgenmm_jax.evaluation.tasks.mmbench import MMBENCH
+from xgenmm_jax.evaluation.tasks.mmmu import MMMU
 from xgenmm_jax.evaluation.tasks.mmstar import MMSTAR
+from xgenmm_jax.evaluation.tasks.realworldqa import REALWORLDQA
+from xgenmm_jax.evaluation.tasks.seed_image import SEED_IMAGE
 
-BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR,)
+BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR, SEED_IMAGE, MMBENCH, REALWORLDQA, AI2D, MMMU)
 
 TABLES: dict[str, tuple[str, ...]] = {
     "table1": (
