@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 import contextlib
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -81,6 +82,16 @@ class Generator:
         self._vision = VisionTable(config, self._params, min(slots, 4096), full_chunks=limits.few_shapes)
         self._prefix: tuple[tuple[int, ...], phi3.Cache | None] = ((), None)
         self._positions = 0
+
+    @property
+    def params(self) -> PyTree:
+        """{vision, connector, decoder}, on the devices."""
+        return self._params
+
+    @property
+    def one_view(self) -> AnyRes:
+        """How an image is cut into its global view alone."""
+        return replace(self.anyres, grids=())
 
     @property
     def computed(self) -> Computed:
