@@ -2,12 +2,14 @@
 
 import dataclasses
 
-from answering import Answering, counting
+from answering import Answering, counting, image
 import pytest
 
 from xgenmm_jax.evaluation import runner
-from xgenmm_jax.evaluation.runner import evaluate, predict
-from xgenmm_jax.generation.text.decoding import Decoding
+from xgenmm_jax.evaluation.prediction_files import Head
+from xgenmm_jax.evaluation.runner import evaluate, predict, predict_into
+from xgenmm_jax.evaluation.tasks.task import Scored
+from xgenmm_jax.generation.vision_tokens import UnreadableImage
 
 
 def number(prompt):
@@ -33,57 +35,90 @@ def test_a_task_summarizes_its_scores():
     assert evaluate(model, [halves]).metrics == {"a/right": 1.0}
 
 
-def test_a_killed_evaluation_asks_only_what_is_left(tmp_path, monkeypatch):
-    """The file after a kill and a second run is that of one run, and so are the predictions."""
+HEAD = Head("a", 1, "paper", "careful", "none", "a model", "examples", 5, "greedy")
+
+
+def test_a_killed_evaluation_asks_only_what_is_left_and_leaves_the_same_file(tmp_path, monkeypatch):
+    """Killed in a chunk, between two, or inside a line: a chunk of which a part is there is asked whole."""
     monkeypatch.setattr(runner, "CHUNK", 2)
-    tasks = [counting("a", 5), counting("b", 3)]
-    once = predict(Answering(number), tasks, tmp_path / "once.jsonl")
-
-    def killed(prompt):
-        if len(model.calls) == 3:
-            raise KeyboardInterrupt
-        return number(prompt)
-
-    model = Answering(killed)
-    file = tmp_path / "killed.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        predict(model, tasks, file)
-    with file.open("a") as half_written:
-        half_written.write('{"request": "a line that a ki')
-    again = Answering(number)
-    assert predict(again, tasks, file) == once
-    assert sum(len(prompts) for prompts in again.calls) == 4
-    assert file.read_text() == (tmp_path / "once.jsonl").read_text()
+    task = counting("a", 5)
+    once = predict_into(Answering(number), task, tmp_path / "once.jsonl", HEAD)
+    whole = (tmp_path / "once.jsonl").read_bytes()
+    assert once == predict(Answering(number), [task])
+    for kept in (*range(0, len(whole), 37), len(whole)):
+        file = tmp_path / "killed.jsonl"
+        file.write_bytes(whole[:kept])
+        lines = whole[:kept].count(b"\n")
+        again = Answering(number)
+        assert predict_into(again, task, file, HEAD) == once
+        assert file.read_bytes() == whole
+        assert [len(prompts) for prompts in again.calls] == [2, 2, 1][max(lines - 1, 0) // 2 + (lines == 6) :]
 
 
-def test_answers_to_other_words_or_under_another_limit_are_asked_anew(tmp_path):
+@pytest.mark.parametrize(
+    "field", ["task", "version", "profile", "reading", "reencode", "model", "examples", "decoding"]
+)
+def test_predictions_of_something_else_are_refused(tmp_path, field):
     file = tmp_path / "a.jsonl"
-    task = counting("a", 2)
-    predict(Answering(number), [task], file)
-    longer = dataclasses.replace(task, decoding=Decoding(9))
-    reworded = dataclasses.replace(
-        task, prompt=lambda example, tokenizer: dataclasses.replace(task.prompt(example, tokenizer), token_ids=(7,))
-    )
-    for changed in (longer, reworded):
-        model = Answering(lambda prompt: "new")
-        assert [p.text for p in predict(model, [changed], file)] == ["new", "new"]
+    predict_into(Answering(number), counting("a", 5), file, HEAD)
+    before = file.read_bytes()
+    other = dataclasses.replace(HEAD, **{field: 7 if field == "version" else "other"})
+    model = Answering(number)
+    with pytest.raises(ValueError, match=f"a.jsonl' holds predictions of {field} .*now .*--output"):
+        predict_into(model, counting("a", 5), file, other)
+    assert not model.calls and file.read_bytes() == before
 
 
 def test_answers_are_scored_anew_by_the_scorer_of_now(tmp_path):
     file = tmp_path / "a.jsonl"
-    task = counting("a", 2)
-    predict(Answering(number), [task], file)
-    strict = dataclasses.replace(task, score=lambda text, example: 0.25)
+    predict_into(Answering(number), counting("a", 5), file, HEAD)
+    strict = dataclasses.replace(counting("a", 5), score=lambda text, example: Scored(0.25, None))
     model = Answering(number)
-    assert [p.score for p in predict(model, [strict], file)] == [0.25, 0.25]
+    predictions = predict_into(model, strict, file, HEAD)
+    assert [(p.score, p.extracted) for p in predictions] == [(0.25, None)] * 5
     assert not model.calls
+
+
+def test_an_image_that_cannot_be_read_costs_its_examples_alone(tmp_path):
+    """Found when the model is asked; the answer counts as wrong, the file says why, and is not asked again."""
+    task = counting("a", 4)
+    bad = task.examples[2].images[0]
+
+    def ask(prompts):
+        if any(bad in prompt.images for prompt in prompts):
+            raise UnreadableImage(bad, "image: 'x' is truncated or damaged")
+
+    model = Answering(number, before=ask)
+    predictions = predict_into(model, task, tmp_path / "a.jsonl", HEAD)
+    assert [p.score for p in predictions] == [1.0, 1.0, 0.0, 1.0]
+    assert predictions[2].extracted is None
+    assert "truncated" in predictions[2].example.unreadable
+    again = Answering(number)
+    assert predict_into(again, task, tmp_path / "a.jsonl", HEAD) == tuple(
+        dataclasses.replace(p, example=dataclasses.replace(p.example)) for p in predictions
+    )
+    assert not again.calls
+
+
+def test_questions_about_one_image_stand_in_one_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "CHUNK", 3)
+    task = counting("a", 6)
+    shared = image()
+    examples = tuple(
+        dataclasses.replace(one, images=(shared,)) if index in (0, 4) else one
+        for index, one in enumerate(task.examples)
+    )
+    model = Answering(number)
+    predict_into(model, dataclasses.replace(task, examples=examples), tmp_path / "a.jsonl", HEAD)
+    assert [[prompt.token_ids[0] for prompt in prompts] for prompts in model.calls] == [[0, 4, 1], [2, 3, 5]]
+
 
 
 def test_a_damaged_file_is_named(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('{"request": "1"}\n')
-    with pytest.raises(ValueError, match=r"a.jsonl': line 1 is no prediction; delete the file"):
-        predict(Answering(number), [counting("a", 2)], file)
+    with pytest.raises(ValueError, match=r"a.jsonl': line 1 is no prediction .*wanted a JSON object with"):
+        predict_into(Answering(number), counting("a", 2), file, HEAD)
 
 
 def test_names_that_stand_twice_are_refused():

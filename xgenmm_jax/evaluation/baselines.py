@@ -37,7 +37,7 @@ def task_baselines(task: Task) -> Baselines:
     baselines: Baselines = {}
     for name, texts in answers.items():
         predictions = [
-            Prediction(task.name, example, text, float(task.score(text, example)))
+            Prediction(task.name, example, text, task.scored(text, example).score)
             for example, text in zip(examples, texts, strict=True)
         ]
         for metric, value in task.summarize(predictions).items():

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ class Prediction:
     """A model's answer to an example, and its score in [0, 1].
 
     task: the task's name. prompt: what the model was asked, demonstrations included; None where the prediction was read
-    from a file.
+    from a file. extracted: what was read out of the answer; None: nothing, the answer counts as unparsed.
     """
 
     task: str
@@ -31,6 +30,7 @@ class Prediction:
     text: str
     score: float
     prompt: Prompt | None = field(default=None, repr=False)
+    extracted: str | None = ""
 
     def to_json(self) -> dict[str, Any]:
         """All of it but images and prompt."""
@@ -48,41 +48,6 @@ class Prediction:
         """Of what `to_json` gave; the example has no images."""
         example = Example(line["id"], (), line["question"], tuple(line["truth"]))
         return cls(line["measure"], example, line["answer"], line["score"])
-
-
-def append_predictions(path: Path, predictions: Mapping[str, Prediction]) -> None:
-    """Adds a line for each to a file of an unfinished evaluation, and waits until the disk has them.
-
-    predictions: by request, a string that says what was asked of the model and how.
-    """
-    lines = (json.dumps({"request": key, **prediction.to_json()}) for key, prediction in predictions.items())
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_predictions(path: Path) -> dict[str, Prediction]:
-    """The predictions of an unfinished evaluation by request, none where there is no file.
-
-    What a kill left of a last line is cut off the file, so that lines can be added.
-
-    Raises: ValueError that names the line which is no prediction.
-    """
-    if not path.is_file():
-        return {}
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        os.truncate(path, whole)
-    predictions = {}
-    for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
-        try:
-            value = files.parse_json(line)
-            predictions[value["request"]] = Prediction.from_json(value)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"'{path}': line {number} is no prediction; delete the file to ask all anew.") from error
-    return predictions
 
 
 def write_metrics(metrics: Metrics, answers: int, path: Path) -> None:

@@ -1,21 +1,30 @@
-"""Asks a model every example of some tasks, in few batches, and scores its answers."""
+"""Asks a model every example of some tasks, in few batches, and scores its answers.
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-import hashlib
+`predict` keeps the answers in memory. `predict_into` adds them to a file as they come, so that the same call goes on
+after a kill and leaves the same file, byte for byte.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 import time
 
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.prompts import Prompt
-from xgenmm_jax.evaluation.predictions import Metrics, Prediction, append_predictions, read_predictions
+from xgenmm_jax.evaluation import prediction_files
+from xgenmm_jax.evaluation.prediction_files import Head
+from xgenmm_jax.evaluation.predictions import Metrics, Prediction
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Task
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
+from xgenmm_jax.generation.vision_tokens import UnreadableImage
 
 CHUNK = 1024
-"""Prompts between two writes to the file of an unfinished evaluation: some sixteen batches."""
+"""Prompts between two writes to a file of predictions, some sixteen batches; a kill costs a chunk at most."""
+
+Advance = Callable[[int], None]
+"""Is told how many more examples are done."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +43,22 @@ class _Request:
     index: int
     task: Task
     example: Example
-    prompt: Prompt
+    prompt: Prompt | None
+    """None where an image of the example cannot be read."""
 
-    @property
-    def key(self) -> str:
-        """Equal for the same example of the same task, asked in the same words and decoded alike."""
-        parts = (
-            self.task.name, self.example.id, self.prompt.token_ids, repr(self.task.decoding), repr(self.task.anyres)
-        )  # fmt: skip
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-    def predict(self, text: str) -> Prediction:
-        return Prediction(self.task.name, self.example, text, float(self.task.score(text, self.example)), self.prompt)
+    def predict(self, text: str, unreadable: str = "") -> Prediction:
+        example = replace(self.example, unreadable=unreadable) if unreadable else self.example
+        scored = self.task.scored(text, example)
+        return Prediction(self.task.name, example, text, scored.score, self.prompt, scored.extracted)
 
 
-def evaluate(generator: Generator, tasks: Sequence[Task], unfinished: Path | None = None) -> Evaluation:
-    """Asks and scores; `unfinished` as in `predict`.
+def evaluate(generator: Generator, tasks: Sequence[Task]) -> Evaluation:
+    """Asks and scores.
 
     Raises: ValueError for a task without examples, and for two tasks, or two examples of one, of the same name.
     """
     started = time.monotonic()
-    predictions = predict(generator, tasks, unfinished)
+    predictions = predict(generator, tasks)
     of_task: dict[str, list[Prediction]] = {}
     for prediction in predictions:
         of_task.setdefault(prediction.task, []).append(prediction)
@@ -64,39 +68,89 @@ def evaluate(generator: Generator, tasks: Sequence[Task], unfinished: Path | Non
     return Evaluation(metrics, predictions, time.monotonic() - started)
 
 
-def predict(generator: Generator, tasks: Sequence[Task], unfinished: Path | None = None) -> tuple[Prediction, ...]:
+def predict(generator: Generator, tasks: Sequence[Task]) -> tuple[Prediction, ...]:
     """A prediction for every example, in the order of tasks and examples.
 
-    Tasks that share decoding and a way to cut images are asked together.
-
-    unfinished: predictions are added to this file after every CHUNK prompts, and those that it already holds are not
-    asked again. Give every model, and every state of its training, another file.
-    The predictions are those of an unbroken run, unless answers are sampled: what is drawn depends on how many prompts
-    are asked in one call.
+    Tasks that share decoding and a way to cut images are asked together: a call for each would leave batches half
+    empty. An example whose images cannot be read is not asked; its score is 0.
     """
-    # What an earlier, broken evaluation wrote is not asked again.
     requests = list(_requests(generator, tasks))
-    predictions: dict[int, Prediction] = {}
-    if unfinished is not None:
-        known = read_predictions(unfinished)
-        predictions = {r.index: r.predict(known[r.key].text) for r in requests if r.key in known}
-
-    # One call of the generator for each pair of settings: a call for each task would leave batches half empty.
     groups: dict[tuple[Decoding, AnyRes | None], list[_Request]] = {}
     for request in requests:
-        if request.index not in predictions:
-            groups.setdefault((request.task.decoding, request.task.anyres), []).append(request)
-    for (decoding, anyres), group in groups.items():
-        # In chunks only where they are kept, so that a kill loses one chunk at most.
-        step = len(group) if unfinished is None else CHUNK
-        for start in range(0, len(group), step):
-            chunk = group[start : start + step]
-            texts = generator.generate([request.prompt for request in chunk], decoding, anyres=anyres)
-            new = {request.index: request.predict(text) for request, text in zip(chunk, texts, strict=True)}
-            if unfinished is not None:
-                append_predictions(unfinished, {request.key: new[request.index] for request in chunk})
-            predictions |= new
+        groups.setdefault((request.task.decoding, request.task.anyres), []).append(request)
+    predictions: dict[int, Prediction] = {}
+    for group in groups.values():
+        predictions |= _ask(generator, group)
     return tuple(predictions[request.index] for request in requests)
+
+
+def predict_into(
+    generator: Generator, task: Task, path: Path, head: Head, advance: Advance = lambda _: None
+) -> tuple[Prediction, ...]:
+    """As `predict`, of one task; predictions that the file holds are not asked again.
+
+    The file has the examples in chunks whose questions share images, each chunk written when it is answered. A chunk of
+    which a kill left a part is asked again as a whole, at the same shapes, so the file of a broken evaluation that is
+    run to its end is that of an unbroken one. Sampled answers are drawn by their place in a chunk, and equal too.
+
+    head: what the file is of. Raises: ValueError where the file is of something else.
+    """
+    requests = list(_requests(generator, [task]))
+    chunks = list(_chunks(requests))
+    done = prediction_files.begin_or_continue(path, head, [len(chunk) for chunk in chunks])
+    known = {p.example.id: p for p in prediction_files.read(path).predictions}
+    predictions: dict[int, Prediction] = {}
+    for number, chunk in enumerate(chunks):
+        if number < done:
+            read = {r.index: known[r.example.id] for r in chunk}
+            new = {r.index: r.predict(read[r.index].text, read[r.index].example.unreadable) for r in chunk}
+        else:
+            new = _ask(generator, chunk)
+            prediction_files.append(path, [new[request.index] for request in chunk])
+        predictions |= new
+        advance(len(chunk))
+    return tuple(predictions[request.index] for request in requests)
+
+
+def _ask(generator: Generator, requests: Sequence[_Request]) -> dict[int, Prediction]:
+    """Predictions by the request's index. All share decoding and a way to cut images."""
+    predictions = {r.index: r.predict("", r.example.unreadable) for r in requests if r.prompt is None}
+    left = [request for request in requests if request.prompt is not None]
+    while left:
+        task = left[0].task
+        prompts = [request.prompt for request in left if request.prompt is not None]
+        try:
+            texts = generator.generate(prompts, task.decoding, anyres=task.anyres)
+        except UnreadableImage as error:
+            # Its examples are wrong and say why; all others are asked once more.
+            hit = [r for r in left if r.prompt is not None and any(image is error.image for image in r.prompt.images)]
+            if not hit:
+                raise
+            predictions |= {request.index: request.predict("", str(error)) for request in hit}
+            left = [request for request in left if request.index not in predictions]
+            continue
+        predictions |= {request.index: request.predict(text) for request, text in zip(left, texts, strict=True)}
+        break
+    return predictions
+
+
+def _chunks(requests: Sequence[_Request]) -> Iterator[list[_Request]]:
+    """Questions about one image together, in the order in which images come first; CHUNK prompts or a few more."""
+    by_image: dict[int, list[_Request]] = {}
+    for request in requests:
+        images = request.prompt.images if request.prompt is not None else ()
+        by_image.setdefault(id(images[0]) if images else -1, []).append(request)
+    chunk: list[_Request] = []
+    for group in by_image.values():
+        # Questions without an image stand together too, and may be more than a chunk.
+        for start in range(0, len(group), CHUNK):
+            part = group[start : start + CHUNK]
+            if chunk and len(chunk) + len(part) > CHUNK:
+                yield chunk
+                chunk = []
+            chunk.extend(part)
+    if chunk:
+        yield chunk
 
 
 def _requests(generator: Generator, tasks: Sequence[Task]) -> Iterator[_Request]:
@@ -111,7 +165,8 @@ def _requests(generator: Generator, tasks: Sequence[Task]) -> Iterator[_Request]
             if (task.name, example.id) in seen:
                 raise ValueError(f"evaluation: two examples of {task.name} are called {example.id}; rename one")
             seen.add((task.name, example.id))
-            yield _Request(index, task, example, task.prompt(example, generator.tokenizer))
+            prompt = None if example.unreadable else task.prompt(example, generator.tokenizer)
+            yield _Request(index, task, example, prompt)
             index += 1
         if index == before:
             raise ValueError(f"evaluation: {task.name} has no examples; ask for 1 item or more")

@@ -1,9 +1,13 @@
 """Figures as text and as a table for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import math
 
 from rich.table import Table
 from rich.text import Text
+
+from xgenmm_jax.evaluation.results import Result
+from xgenmm_jax.evaluation.scorers.estimates import Estimate
 
 
 def figure(metric: str, value: float) -> str:
@@ -23,3 +27,46 @@ def metrics_table(metrics: Mapping[str, float], caption: str) -> Table:
         group = name.split("/")[0]
         table.add_row(Text(name), figure(name, value))  # as Text: brackets in a name are no markup
     return table
+
+
+def results_table(results: Sequence[Result], title: str) -> Table:
+    """A line for each benchmark: its headline score and whose rules it follows."""
+    table = Table(title=Text(title, "italic"), title_justify="left")
+    for name in ("benchmark", "score"):
+        table.add_column(name)
+    for name in ("value", "+-", "items", "unparsed", "unreadable"):
+        table.add_column(name, justify="right")
+    for name in ("profile", "reading"):
+        table.add_column(name)
+    for result in results:
+        one = result.value
+        table.add_row(
+            result.title, Text(result.headline), number(one.value), number(one.stderr), f"{one.items:,}",
+            f"{one.unparsed:,}", f"{result.unreadable:,}", result.choice.profile, result.choice.reading,
+        )  # fmt: skip
+    return table
+
+
+def scores_table(result: Result) -> Table:
+    """A line for each score of one benchmark."""
+    rules = f"profile {result.choice.profile}, {result.choice.reading}, judge {result.judge}"
+    table = Table(title=f"{result.title}: {rules}", title_justify="left")
+    table.add_column("score")
+    for name in ("value", "+-", "items", "unparsed"):
+        table.add_column(name, justify="right")
+    for name, one in result.scores.items():
+        style = "bold" if name == result.headline else ""
+        label = Text(f"{name} ({one.note})" if one.note else name, style)
+        table.add_row(label, *_figures(one))
+    if result.unreadable:
+        table.caption = f"{result.unreadable:,} pictures could not be read; their answers count as wrong"
+    return table
+
+
+def number(value: float) -> str:
+    """With two digits behind the point; "-" for none."""
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def _figures(one: Estimate) -> tuple[str, ...]:
+    return number(one.value), number(one.stderr), f"{one.items:,}", f"{one.unparsed:,}"

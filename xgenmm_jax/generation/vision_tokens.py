@@ -56,6 +56,14 @@ class View(NamedTuple):
         return anyres.crops(self.image.load(), self.anyres)
 
 
+class UnreadableImage(ValueError):
+    """An image whose pixels cannot be read. image: which; the message says why."""
+
+    def __init__(self, image: LazyImage | Crops, reason: str):
+        super().__init__(reason)
+        self.image = image
+
+
 def check_view(config: VLMConfig, view: View) -> None:
     """Raises ValueError where fixed sampling would not read all crops of an image."""
     width, height = view.image.size_px

@@ -13,7 +13,7 @@ from xgenmm_jax.evaluation.predictions import Metrics, Prediction
 from xgenmm_jax.evaluation.runner import evaluate
 from xgenmm_jax.evaluation.scorers import vqa
 from xgenmm_jax.evaluation.tasks.example import Example
-from xgenmm_jax.evaluation.tasks.prompts import ChatPrompt, FewShotPrompt
+from xgenmm_jax.evaluation.tasks.prompts import ChatPrompt, FewShotPrompt, MessagePrompt
 from xgenmm_jax.evaluation.tasks.task import Task
 from xgenmm_jax.generation.text.decoding import Decoding
 
@@ -50,7 +50,7 @@ def test_demonstrations_stand_in_front_of_a_query(words):
 
 def options(example: Example) -> str:
     """VLMEvalKit's prompt of multiple choice."""
-    letters = "".join(f"{letter}. {choice}\n" for letter, choice in zip("ABCD", example.choices, strict=False))
+    letters = "".join(f"{letter}. {choice}\n" for letter, choice in example.options.items())
     ask = "Please select the correct answer from the options above. \n"
     return f"<image> Question: {example.question}\nOptions:\n{letters}{ask}"
 
@@ -66,9 +66,12 @@ def by_group(predictions: Sequence[Prediction]) -> Metrics:
 def test_multiple_choice_in_rotated_order_is_a_task(words):
     choices = ("cat", "dog", "None")
     examples = [
-        Example(str(k), (image(),), "What is it?", ("ABC"[-k % 3],), (*choices[k:], *choices[:k]), {"group": "0"})
+        Example(
+            str(k), (image(),), "What is it?", ("ABC"[-k % 3],),
+            options=dict(zip("ABC", (*choices[k:], *choices[:k]), strict=True)), fields={"group": "0"},
+        )
         for k in range(3)
-    ]
+    ]  # fmt: skip
     letter = lambda text, example: float(text in example.answers)  # noqa: E731
     task = Task("mmbench", examples, ChatPrompt(text=options), letter, Decoding(16), summarize=by_group)
     asked = Answering(lambda prompt: "A")
@@ -97,3 +100,15 @@ def test_few_shot_vqa_with_ten_answers_is_a_task(words):
     evaluation = evaluate(model, [task])
     assert evaluation.metrics == {"textvqa": pytest.approx((2 * (1 / 3) + 8 * (2 / 3)) / 10)}
     assert len(evaluation.predictions[0].prompt.images) == 5
+
+
+def test_a_message_has_its_images_where_they_stand_and_its_texts_as_they_are(words):
+    """An `<image>` in a benchmark's text is text; an image may come twice, another not at all."""
+    example = Example("0", (image("red"), image("blue"), image("green")), "", ())
+    prompt = MessagePrompt(lambda example: ("See", 1, "then <image> and", 0, 1), ChatStyle(system=None))(example, words)
+    assert prompt.images == (example.images[1], example.images[0], example.images[1])
+    assert prompt.token_ids.count(words.image_id) == 3
+    text = words.decode(prompt.token_ids)
+    assert text == "<|user|>See<image> then <image> and<image> <image> <|end|><|assistant|>"
+    with pytest.raises(ValueError, match="got image 3 of 3 images"):
+        MessagePrompt(lambda example: (3,))(example, words)

@@ -41,6 +41,27 @@ def chat_prompt(
     return Prompt(tuple(ids), tuple(images))
 
 
+def message_prompt(
+    parts: Sequence[str | int], images: Sequence[LazyImage], tokenizer: Tokenizer, style: ChatStyle = PHI3_STYLE
+) -> Prompt:
+    """One user turn of texts and images in any order, as benchmarks and their toolkits send it.
+
+    parts: a text, or the index of an image among `images`; one may come twice or not at all. Texts are data: an
+    `<image>` in them is text. An image is `<image>` and a space, as in VLMEvalKit's adapter of the released model.
+
+    Raises ValueError for an index that is none of an image.
+    """
+    wrong = [part for part in parts if isinstance(part, int) and not 0 <= part < len(images)]
+    if wrong:
+        raise ValueError(f"prompt: got image {wrong[0]} of {len(images)} images; give indices from 0.")
+    content = [item for part in parts for item in ((IMAGE, Template(" ")) if isinstance(part, int) else (part,))]
+    system = () if style.system is None else (Template("<|system|>\n"), style.system, Template("<|end|>\n"))
+    ids = tokenizer.encode_parts(
+        [*system, Template("<|user|>\n"), *content, Template("<|end|>\n"), Template("<|assistant|>\n")]
+    )
+    return Prompt(tuple(ids), tuple(images[part] for part in parts if isinstance(part, int)))
+
+
 def few_shot_prompt(
     demonstrations: Sequence[Demonstration],
     image: LazyImage,

@@ -10,15 +10,17 @@ from xgenmm_jax.data.records import LazyImage
 class Example:
     """A question about images, with its reference answers.
 
-    id: unique within the task. images: in the order of the prompt. question: as published; a task's prompt builder adds
-    hints, choices and instructions. answers: every reference answer, the usual one first. choices: the options of a
-    multiple-choice question, in order. fields: further columns that scores or metrics need, such as a category, a
-    split, or the group whose questions must all be right.
+    id: unique within the task. images: in the published order. question: as published; a task's prompt builder adds
+    hints, options and instructions. answers: every reference answer, the usual one first. options: those of a
+    multiple-choice question, letter to text, in order; a blank one is absent. fields: further columns that prompts,
+    scores or metrics need, such as a category, a split, or the group whose questions must all be right.
+    unreadable: why an image cannot be read, else ""; such an example is not asked, and its answer is wrong.
     """
 
     id: str
     images: tuple[LazyImage, ...]
     question: str
     answers: tuple[str, ...]
-    choices: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
+    unreadable: str = ""

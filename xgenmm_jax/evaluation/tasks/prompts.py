@@ -52,3 +52,18 @@ class FewShotPrompt:
         (image,) = example.images
         question = None if self.caption else example.question
         return prompts.few_shot_prompt(self.demonstrations(example), image, question, tokenizer, self.text_only)
+
+
+@dataclass(frozen=True)
+class MessagePrompt:
+    """One user turn of texts and images in any order (`data.text.prompts.message_prompt`).
+
+    style: the template that the model was tuned with. message: an example's parts, each a text or the index of one of
+    its images.
+    """
+
+    message: Callable[[Example], Sequence[str | int]]
+    style: ChatStyle = ChatStyle()
+
+    def __call__(self, example: Example, tokenizer: Tokenizer) -> Prompt:
+        return prompts.message_prompt(self.message(example), example.images, tokenizer, self.style)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.prompts import Prompt
@@ -13,8 +14,16 @@ from xgenmm_jax.generation.text.decoding import Decoding
 BuildPrompt = Callable[[Example, Tokenizer], Prompt]
 """How a model is asked an example: `prompts.ChatPrompt`, `prompts.FewShotPrompt`."""
 
-Score = Callable[[str, Example], float]
-"""(answer, example) -> score in [0, 1]."""
+
+class Scored(NamedTuple):
+    """What an answer is worth. score: in [0, 1]. extracted: what was read out of the answer; None: nothing."""
+
+    score: float
+    extracted: str | None = ""
+
+
+Score = Callable[[str, Example], "float | Scored"]
+"""(answer, example) -> score in [0, 1], alone or with what was read out of the answer."""
 
 Summarize = Callable[[Sequence[Prediction]], Metrics]
 """All predictions of a task -> its metrics by name."""
@@ -34,6 +43,7 @@ class Task:
 
     examples: each use goes through them from the start. anyres: how images are cut, None: as in training. summarize: by
     default the mean score is the only metric. constant_answers: of the baselines, None: the commonest answer.
+    until: texts that end an answer and are no part of it. read_answer: what is scored of what was generated.
     """
 
     name: str
@@ -44,3 +54,17 @@ class Task:
     anyres: AnyRes | None = None
     summarize: Summarize = mean_score
     constant_answers: ConstantAnswers | None = None
+    until: tuple[str, ...] = ()
+    read_answer: Callable[[str], str] = str
+
+    def scored(self, answer: str, example: Example) -> Scored:
+        """The score of an answer as it was generated; 0 where the example's images cannot be read."""
+        if example.unreadable:
+            return Scored(0.0, None)
+        score = self.score(self.read_answer(cut(answer, self.until)), example)
+        return score if isinstance(score, Scored) else Scored(float(score))
+
+
+def cut(answer: str, until: Sequence[str]) -> str:
+    """The answer up to the first of some texts: `cut("B\\n\\nAs", ["\\n\\n"])` gives "B"."""
+    return answer[: min((at for text in until if (at := answer.find(text)) >= 0), default=len(answer))]

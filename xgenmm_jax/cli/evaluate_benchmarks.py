@@ -1,0 +1,93 @@
+"""`xgenmm evaluate RUN --tasks NAMES`: published benchmarks, or a user's own tasks, asked and scored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xgenmm_jax.cli.data_tables import progress_bar
+from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
+from xgenmm_jax.paths import user_path
+
+DEFAULT_FOLDER = "evaluation"
+"""In the run's folder, and in it a folder for each profile."""
+
+
+@dataclass(frozen=True)
+class BenchmarkArguments:
+    """What `xgenmm evaluate --tasks` was asked for. tasks: names, or FILE.py:NAME. items: the first so many of each."""
+
+    run: Path
+    tasks: str
+    data: Path | None
+    profile: Profile
+    reading: Reading
+    reencode: Reencode
+    items: int | None
+    output: Path | None
+    shots: tuple[int, ...] = ()
+
+
+def main(arguments: BenchmarkArguments) -> int:
+    """Asks what is not asked yet, prints a table; gives the exit code."""
+    from xgenmm_jax import api
+    from xgenmm_jax.evaluation import benchmark_runs
+    from xgenmm_jax.evaluation.tables import results_table
+    from xgenmm_jax.evaluation.tasks.benchmark import Choice
+    from xgenmm_jax.training.runs import fingerprints
+
+    benchmarks = benchmarks_of(arguments)
+    if arguments.data is None:
+        raise ValueError("--data: got none; give the folder with the benchmarks' files.")
+    if not arguments.data.is_dir():
+        raise ValueError(f"--data: no folder '{arguments.data}'; give the one with the benchmarks' files.")
+    choice = Choice(arguments.profile, arguments.reading, arguments.reencode)
+    # Every file is read before the model is: what is missing is told at once.
+    ready = benchmark_runs.load_all(benchmarks, arguments.data, choice, arguments.items)
+    run = api.load(arguments.run, official_images=True)
+    folder = arguments.output or arguments.run / DEFAULT_FOLDER / arguments.profile
+    model = fingerprints.of_model(arguments.run)
+    results = []
+    generator = run.generator()
+    with progress_bar() as show:
+        for one in ready:
+            result = benchmark_runs.ask(
+                generator, one, choice, folder, model=model, style=run.processor.chat, on_progress=show
+            )
+            results.append(result)
+    _print(results_table(results, str(arguments.run)))
+    return 0
+
+
+def benchmarks_of(arguments: BenchmarkArguments) -> Sequence[Any]:
+    """The benchmarks by name, by a table's name, or of a user's file.
+
+    Raises ValueError for a name that there is not, and where a user's file fails, with its line.
+    """
+    from xgenmm_jax.evaluation.tasks import suites
+
+    file, separator, name = arguments.tasks.rpartition(":")
+    if separator and file.endswith(".py"):
+        return own_benchmarks(user_path(file, "--tasks"), name)
+    return suites.named(arguments.tasks.split(","), arguments.shots)
+
+
+def own_benchmarks(path: Path, name: str) -> Sequence[Any]:
+    """The benchmarks under a name of a user's file, one or a sequence of them. Raises ValueError, with the line."""
+    from xgenmm_jax.cli.experiment_files import import_experiment
+    from xgenmm_jax.evaluation.tasks.benchmark import Benchmark
+
+    module = import_experiment(path)
+    value = getattr(module, name, None)
+    listed = tuple(value) if isinstance(value, list | tuple) else (value,)
+    wrong = [one for one in listed if not isinstance(one, Benchmark)]
+    if not listed or wrong:
+        got = "nothing" if value is None else type(wrong[0]).__name__ if wrong else "an empty list"
+        raise ValueError(f"--tasks: {name} of '{path}' is {got}; wanted a Benchmark, or a tuple of them.")
+    return listed
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    Console().print(table)

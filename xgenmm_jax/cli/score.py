@@ -1,0 +1,91 @@
+"""`xgenmm score FILE`: scores of predictions alone, of ours or another model's; no model is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+import json
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from xgenmm_jax import files
+from xgenmm_jax.cli.options import UserPath, parse, refuse_no_file
+from xgenmm_jax.evaluation.profiles import Profile, Reading
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Scores a file of predictions, one JSON object a line with "id" (or "index") and "prediction".
+
+    Files that `xgenmm evaluate` wrote say what they are of. For another program's, --task names the benchmark and
+    --data the folder with its files.
+    """
+
+    predictions: tyro.conf.Positional[UserPath]
+    """A file of JSON lines."""
+    task: str | None = None
+    """The benchmark; by default that of the file's head."""
+    data: UserPath | None = None
+    """The folder with the benchmark's files, where lines have no reference answers."""
+    profile: Profile | None = None
+    """Whose rules; by default those that the model was asked by, or the paper's."""
+    reading: Reading | None = None
+    """How files and answers are read; by default as the file's head says, or carefully."""
+    json: UserPath | None = None
+    """Where all scores go, beside the table that is printed."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the table; gives the exit code."""
+    arguments = parse(Arguments, argv, "xgenmm score")
+    from rich.console import Console
+
+    from xgenmm_jax.evaluation import prediction_files, results
+    from xgenmm_jax.evaluation.tables import scores_table
+    from xgenmm_jax.evaluation.tasks import suites
+    from xgenmm_jax.evaluation.tasks.benchmark import Choice
+
+    path = arguments.predictions
+    if not path.is_file():
+        raise ValueError(f"score: no file '{path}'; give the JSON lines of predictions.")
+    if arguments.json is not None:
+        refuse_no_file(arguments.json, "--json")
+    found = prediction_files.read(path)
+    head = found.head
+    name = arguments.task or (head.task if head else None)
+    if name is None:
+        raise ValueError(f"--task: '{path}' has no head that says what it is of; give the benchmark's name.")
+    (benchmark,) = suites.named([name])
+    choice = Choice(
+        arguments.profile or (head.profile if head and head.profile else "paper"),  # type: ignore[arg-type]
+        arguments.reading or (head.reading if head and head.reading else "careful"),  # type: ignore[arg-type]
+    )
+    predictions, left_out = list(found.predictions), {}
+    if arguments.data is not None:
+        loaded = benchmark.load(arguments.data, choice)
+        predictions, left_out = with_examples(predictions, loaded.examples, path), dict(loaded.left_out)
+    elif head is None:
+        raise ValueError(f"--data: '{path}' has no reference answers; give the folder with the benchmark's files.")
+    scored = results.rescored(benchmark, predictions, choice)
+    result = results.result_of(benchmark, scored, choice, model=head.model if head else "", left_out=left_out)
+    Console().print(scores_table(result))
+    if arguments.json is not None:
+        files.write_whole(arguments.json, json.dumps(result.to_json(), indent=1) + "\n")
+    return 0
+
+
+def with_examples(predictions: Sequence[Any], examples: Sequence[Any], path: Path) -> list[Any]:
+    """Predictions with the benchmark's own examples, in their order.
+
+    Raises ValueError where an example has no prediction, or a prediction no example: a score over a part would be
+    another number.
+    """
+    by_id = {prediction.example.id: prediction for prediction in predictions}
+    missing = [example.id for example in examples if example.id not in by_id]
+    spare = set(by_id) - {example.id for example in examples}
+    if missing or spare:
+        what = f"lacks {len(missing):,} of {len(examples):,} examples (first: {missing[0]})" if missing else (
+            f"has {len(spare):,} predictions of no example (first: {min(spare)})"
+        )  # fmt: skip
+        raise ValueError(f"score: '{path}' {what}; predict all examples of the files that are given.")
+    return [replace(by_id[example.id], example=example) for example in examples]

@@ -1,0 +1,75 @@
+"""A model asked published benchmarks: files first, then each benchmark into its file of predictions, then scores."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.evaluation import results, runner
+from xgenmm_jax.evaluation.published.files import Loaded
+from xgenmm_jax.evaluation.results import Result
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Choice
+from xgenmm_jax.generation.text.generator import Generator
+
+OnProgress = Callable[[str, int, int], None]
+"""(title, examples done, examples in all) of the benchmark that is asked."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A benchmark whose files were found and read."""
+
+    benchmark: Benchmark
+    loaded: Loaded
+
+
+def load_all(benchmarks: Sequence[Benchmark], data: Path, choice: Choice, limit: int | None = None) -> list[Ready]:
+    """All benchmarks' examples; before anything is asked, so that a missing file costs no hours.
+
+    Raises: ValueError that names every benchmark whose files are missing or damaged, one a line.
+    """
+    ready, wrong = [], []
+    for benchmark in benchmarks:
+        try:
+            ready.append(Ready(benchmark, benchmark.load(data, choice, limit)))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError("\n".join(wrong))
+    return ready
+
+
+def ask(
+    generator: Generator,
+    ready: Ready,
+    choice: Choice,
+    folder: Path,
+    *,
+    model: str,
+    style: ChatStyle = ChatStyle(),  # noqa: B008 - frozen
+    on_progress: OnProgress = lambda *_: None,
+) -> Result:
+    """Asks what is not asked yet, scores, and writes NAME.jsonl and NAME.scores.json into a folder.
+
+    model: names the parameters, so that another's predictions are not mixed in.
+    """
+    benchmark, loaded = ready.benchmark, ready.loaded
+    task = benchmark.task(loaded.examples, choice, style)
+    head = results.head_of(benchmark, choice, model, loaded.fingerprint, len(loaded.examples))
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress(benchmark.title, done, len(loaded.examples))
+
+    on_progress(benchmark.title, 0, len(loaded.examples))
+    predictions = runner.predict_into(generator, task, predictions_file(folder, benchmark), head, advance)
+    result = results.result_of(benchmark, predictions, choice, model=model, left_out=loaded.left_out)
+    results.write(result, folder)
+    return result
+
+
+def predictions_file(folder: Path, benchmark: Benchmark) -> Path:
+    """Where a benchmark's predictions lie in a folder."""
+    return folder / f"{benchmark.name}.jsonl"

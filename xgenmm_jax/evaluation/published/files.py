@@ -1,0 +1,233 @@
+"""Where a benchmark's examples are read from below the user's folder, in the containers in which it is published."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+import functools
+import hashlib
+import io
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import PIL.Image
+import pyarrow.parquet as pq
+
+from xgenmm_jax.data.images import image_from_bytes
+from xgenmm_jax.data.records import LazyImage
+from xgenmm_jax.evaluation.profiles import PROFILES, VLMEVALKIT, Profile, Reading, Reencode
+from xgenmm_jax.evaluation.published.tsv import Row, read_table
+from xgenmm_jax.evaluation.tasks.example import Example
+
+BATCH_ROWS = 64
+"""Rows of a Parquet file in memory at once."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A benchmark's examples as they were found.
+
+    files: those that they were read from. left_out: rows of the files that are no examples, by reason.
+    """
+
+    examples: tuple[Example, ...]
+    files: tuple[Path, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for the same questions, options, answers and sizes of pictures in the same order."""
+        digest = hashlib.sha256()
+        for one in self.examples:
+            sizes = [image.size_px for image in one.images]
+            parts = (one.id, one.question, one.answers, tuple(one.options.items()), tuple(one.fields.items()), sizes)
+            digest.update(repr(parts).encode())
+        return digest.hexdigest()[:16]
+
+
+@runtime_checkable
+class Published(Protocol):
+    """A container in which a benchmark is published."""
+
+    profiles: tuple[Profile, ...]
+    """Whose prompts and scores its columns suffice for."""
+
+    @property
+    def where(self) -> str:
+        """What to put where, for the error of a folder that has none of them."""
+        ...
+
+    def find(self, folder: Path) -> tuple[Path, ...]:
+        """Its files below the folder; none where one is missing."""
+        ...
+
+    def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
+        """Raises ValueError where a column is missing, with those found, or a file is damaged."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tsv:
+    """VLMEvalKit's table, DIR/NAME.tsv.
+
+    example: a row as an example; None leaves it out. columns: those that it cannot do without.
+    """
+
+    name: str
+    example: Callable[[Row], Example | None]
+    columns: tuple[str, ...] = ("question", "answer")
+    profiles: tuple[Profile, ...] = (*VLMEVALKIT, "official")
+
+    @property
+    def where(self) -> str:
+        return f"{self.name}.tsv (VLMEvalKit's table)"
+
+    def find(self, folder: Path) -> tuple[Path, ...]:
+        places = (folder / f"{self.name}.tsv", folder / self.name / f"{self.name}.tsv")
+        return tuple(path for path in places if path.is_file())[:1]
+
+    def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
+        table = read_table(files[0], self.columns, reading)
+        examples = [(row, self.example(row)) for row in table.rows]
+        kept = tuple(
+            replace(example, unreadable=row.unreadable) if row.unreadable else example
+            for row, example in examples
+            if example is not None
+        )
+        reasons = {"no picture": table.without_image, "not of this split": len(examples) - len(kept)}
+        return Loaded(kept, tuple(files[:1]), {reason: count for reason, count in reasons.items() if count})
+
+
+@dataclass(frozen=True)
+class Doc:
+    """A row of a set on the Hugging Face hub. index: its number among all. fields: its columns but the pictures.
+
+    pictures: by column, each a tuple: of one picture, of a list of them, or empty where the cell is null.
+    """
+
+    index: str
+    fields: Mapping[str, Any]
+    pictures: Mapping[str, tuple[LazyImage, ...]]
+    unreadable: str = ""
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """A set of the hub as Parquet files, below DIR/REPOSITORY or DIR/OWNER/REPOSITORY.
+
+    repository: "OWNER/REPOSITORY". pattern: its files below that, "data/test-*.parquet". image_columns: columns of
+    pictures, as the hub writes them: a struct {bytes, path} or a list of them. columns: others that are needed.
+    """
+
+    repository: str
+    pattern: str
+    example: Callable[[Doc], Example | None]
+    columns: tuple[str, ...] = ("question", "answer")
+    image_columns: tuple[str, ...] = ("image",)
+    profiles: tuple[Profile, ...] = ("lmms", "official")
+
+    @property
+    def where(self) -> str:
+        return f"{self.repository.split('/')[-1]}/{self.pattern} (of {self.repository} on the Hugging Face hub)"
+
+    def find(self, folder: Path) -> tuple[Path, ...]:
+        for root in (folder / self.repository, folder / self.repository.split("/")[-1]):
+            found = tuple(sorted(path for path in root.glob(self.pattern) if path.is_file()))
+            if found:
+                return found
+        return ()
+
+    def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
+        known: dict[bytes, LazyImage] = {}
+        docs = (doc for path in files for doc in self._docs(path, known))
+        examples, left_out = [], 0
+        for number, doc in enumerate(docs):
+            example = self.example(replace(doc, index=str(number)))
+            if example is None:
+                left_out += 1
+                continue
+            examples.append(replace(example, unreadable=doc.unreadable) if doc.unreadable else example)
+        return Loaded(tuple(examples), tuple(files), {"not of this split": left_out} if left_out else {})
+
+    def _docs(self, path: Path, known: dict[bytes, LazyImage]) -> Iterator[Doc]:
+        try:
+            file = pq.ParquetFile(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"benchmark: '{path}' is no whole Parquet file ({error}); copy it again.") from error
+        with file:
+            names = file.schema_arrow.names
+            missing = [name for name in (*self.columns, *self.image_columns) if name not in names]
+            if missing:
+                raise ValueError(
+                    f"benchmark: '{path}' has no column {', '.join(map(repr, missing))}; found: {', '.join(names)}."
+                )
+            for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
+                for row in batch.to_pylist():
+                    yield self._doc(row, path, known)
+
+    def _doc(self, row: dict[str, Any], path: Path, known: dict[bytes, LazyImage]) -> Doc:
+        pictures: dict[str, tuple[LazyImage, ...]] = {}
+        unreadable = ""
+        for column in self.image_columns:
+            value = row.pop(column)
+            cells = value if isinstance(value, list) else [] if value is None else [value]
+            try:
+                pictures[column] = tuple(_hub_image(cell, f"in '{path}', {column}", known) for cell in cells)
+            except ValueError as error:
+                pictures[column], unreadable = (), str(error)
+        return Doc("", row, pictures, unreadable)
+
+
+@dataclass(frozen=True)
+class Original:
+    """The authors' own distribution.
+
+    needs: paths below the user's folder that must all be there. examples: reads them, given the folder.
+    """
+
+    needs: tuple[str, ...]
+    examples: Callable[[Path], Iterator[Example]]
+    profiles: tuple[Profile, ...] = PROFILES
+
+    @property
+    def where(self) -> str:
+        return f"{', '.join(self.needs)} (the authors' files)"
+
+    def find(self, folder: Path) -> tuple[Path, ...]:
+        paths = tuple(folder / name for name in self.needs)
+        return paths if all(path.exists() for path in paths) else ()
+
+    def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
+        folder = Path(str(files[0])[: -len(self.needs[0])])
+        return Loaded(tuple(self.examples(folder)), tuple(files))
+
+
+def reencoded(examples: Sequence[Example], reencode: Reencode) -> tuple[Example, ...]:
+    """Examples of one picture with the picture as that toolkit hands it to the model; others as they are."""
+    if reencode == "none":
+        return tuple(examples)
+    known: dict[int, LazyImage] = {}
+
+    def again(example: Example) -> Example:
+        if len(example.images) != 1:
+            return example
+        (image,) = example.images
+        if id(image) not in known:
+            known[id(image)] = LazyImage(image.size_px, functools.partial(_as_jpeg, image))
+        return replace(example, images=(known[id(image)],))
+
+    return tuple(again(example) for example in examples)
+
+
+def _as_jpeg(image: LazyImage) -> PIL.Image.Image:
+    file = io.BytesIO()
+    image.load().save(file, "JPEG")  # Pillow's defaults: quality 75, chroma at half resolution
+    return image_from_bytes(file.getvalue(), "encoded again as JPEG", official=True).load()
+
+
+def _hub_image(cell: Any, name: str, known: dict[bytes, LazyImage]) -> LazyImage:
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(data, bytes):
+        raise ValueError(f"image: {name} holds no bytes of a picture; download the set with its pictures.")
+    digest = hashlib.sha256(data).digest()
+    if digest not in known:
+        known[digest] = image_from_bytes(data, name, official=True)
+    return known[digest]

@@ -1,0 +1,236 @@
+"""VLMEvalKit's tables: one TSV a benchmark, pictures inside as base64.
+
+Standard quoting by `"`, doubled inside; text outside of quotes is taken as it stands, which is how `pandas.read_csv`
+reads them. Only offsets of pictures are kept: a table of several gigabytes is scanned once and never in memory.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+import functools
+import hashlib
+import mmap
+import os
+from pathlib import Path
+import re
+
+import PIL.Image
+
+from xgenmm_jax.data.images import image_from_bytes
+from xgenmm_jax.data.records import LazyImage
+from xgenmm_jax.evaluation.profiles import Reading
+from xgenmm_jax.evaluation.published.cells import read_column
+from xgenmm_jax.evaluation.published.literals import texts_of
+
+IMAGE_COLUMN = "image"
+MOST_REFERENCE = 64
+"""Characters of an `image` cell that may be the index of the row that holds the picture."""
+_BREAK = re.compile(rb"[\t\r\n]")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a published table.
+
+    index: its name in the table, by which predictions are joined. cells: its text columns that have a value, by name.
+    images: in the row's order; empty where one cannot be read, and then `unreadable` says why.
+    """
+
+    index: str
+    cells: Mapping[str, str]
+    images: tuple[LazyImage, ...]
+    unreadable: str = ""
+
+    def options(self) -> dict[str, str]:
+        """The columns A, B, ... Z that have a value: letter to text."""
+        return {name: text for name, text in self.cells.items() if len(name) == 1 and "A" <= name <= "Z"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """rows: those with a picture; without_image: how many more the file has, which the toolkit leaves out too."""
+
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...]
+    without_image: int
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """Bytes of the file from start to end; `text` where it was quoted and had doubled quotes."""
+
+    start: int
+    end: int
+    text: str | None = None
+
+
+def read_table(path: Path, wanted: Sequence[str], reading: Reading) -> Table:
+    """The rows of a TSV.
+
+    wanted: columns without which the benchmark cannot be asked; `image` is one always.
+
+    Raises: ValueError where the file is empty, lacks a column (with those found), is no UTF-8, or a row has more cells
+    than the header.
+    """
+    if path.stat().st_size == 0:
+        raise ValueError(f"benchmark: '{path}' is empty; copy it again.")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        lines = _lines(data)
+        header = [_text(data, cell, path, 1) for cell in next(lines)]
+        missing = [name for name in ("index", IMAGE_COLUMN, *wanted) if name not in header]
+        if missing:
+            raise ValueError(
+                f"benchmark: '{path}' has no column {', '.join(map(repr, missing))}; found: {', '.join(header)}."
+            )
+        table = _Reader(path, header, data)
+        for number, cells in enumerate(lines, start=2):
+            table.add(cells, number)
+        return table.rows(reading)
+
+
+def _lines(data: mmap.mmap) -> Iterator[list[_Cell]]:
+    """Cells of each line that is not blank."""
+    position, size = 0, len(data)
+    while position < size:
+        cells, line_end = [], False
+        while not line_end:
+            cell, position, line_end = _cell(data, position, size)
+            cells.append(cell)
+        if len(cells) > 1 or cells[0].end > cells[0].start or cells[0].text:
+            yield cells
+
+
+def _cell(data: mmap.mmap, position: int, size: int) -> tuple[_Cell, int, bool]:
+    """The cell that begins here, where the next one begins, and whether this one ends its line."""
+    text = None
+    start = position
+    if data[position : position + 1] == b'"':
+        text, position = _quoted(data, position + 1, size)
+    match = _BREAK.search(data, position)
+    end = match.start() if match else size
+    if text is not None:
+        # What stands behind the closing quote belongs to the cell, as for pandas.
+        text += data[position:end].decode("utf-8", "replace")
+    after = end + 1
+    if match and match.group() == b"\r" and data[end + 1 : end + 2] == b"\n":
+        after += 1
+    is_last = match is None or match.group() != b"\t"
+    return _Cell(start, end, text), min(after, size) if is_last else after, is_last
+
+
+def _quoted(data: mmap.mmap, position: int, size: int) -> tuple[str, int]:
+    """The text up to the closing quote, and the position behind it."""
+    pieces = []
+    while True:
+        quote = data.find(b'"', position)
+        if quote < 0:
+            pieces.append(data[position:size])
+            return b"".join(pieces).decode("utf-8", "replace"), size
+        pieces.append(data[position:quote])
+        if data[quote + 1 : quote + 2] != b'"':
+            return b"".join(pieces).decode("utf-8", "replace"), quote + 1
+        pieces.append(b'"')
+        position = quote + 2
+
+
+def _text(data: mmap.mmap, cell: _Cell, path: Path, line: int) -> str:
+    if cell.text is not None:
+        return cell.text
+    try:
+        return data[cell.start : cell.end].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"benchmark: '{path}', line {line} is no UTF-8 ({error.reason}); copy it again.") from error
+
+
+class _Reader:
+    """Gathers lines, then makes rows: types of columns and references between rows need all of them."""
+
+    def __init__(self, path: Path, header: list[str], data: mmap.mmap):
+        self._path, self._header, self._data = path, header, data
+        self._columns: dict[str, list[str]] = {name: [] for name in header if name != IMAGE_COLUMN}
+        self._image_cells: list[_Cell] = []
+        self._by_digest: dict[bytes, LazyImage] = {}
+
+    def add(self, cells: list[_Cell], line: int) -> None:
+        if len(cells) > len(self._header):
+            raise ValueError(
+                f"benchmark: '{self._path}', row {line} has {len(cells)} cells and the header {len(self._header)}; "
+                "copy it again."
+            )
+        cells = [*cells, *[_Cell(0, 0)] * (len(self._header) - len(cells))]
+        for name, cell in zip(self._header, cells, strict=True):
+            if name == IMAGE_COLUMN:
+                self._image_cells.append(cell)
+            else:
+                self._columns[name].append(_text(self._data, cell, self._path, line))
+
+    def rows(self, reading: Reading) -> Table:
+        texts = {name: read_column(cells, reading) for name, cells in self._columns.items()}
+        indices = [index or "" for index in read_column(self._columns["index"], "as_published")]
+        row_of = {index: number for number, index in enumerate(indices)}
+        rows = []
+        for number, index in enumerate(indices):
+            cell = self._image_cells[number]
+            if cell.start == cell.end and not cell.text:
+                continue
+            named = {name: values[number] for name, values in texts.items() if name != "index"}
+            cells = {name: text for name, text in named.items() if text is not None}
+            try:
+                images, unreadable = tuple(self._images(number, index, row_of)), ""
+            except ValueError as error:
+                images, unreadable = (), str(error)
+            rows.append(Row(index, cells, images, unreadable))
+        return Table(tuple(rows), tuple(self._header), len(indices) - len(rows))
+
+    def _images(self, number: int, index: str, row_of: Mapping[str, int]) -> Iterator[LazyImage]:
+        cell = self._resolved(self._image_cells[number], index, row_of)
+        name = f"of row {index} in '{self._path}'"
+        if cell.text is None and self._data[cell.start : cell.start + 1] != b"[":
+            yield self._image(cell.start, cell.end, None, name)
+            return
+        text = _text(self._data, cell, self._path, number)
+        if not text.startswith("["):
+            yield self._image(cell.start, cell.end, text, name)
+            return
+        for part in texts_of(text, f"benchmark: the pictures {name}"):
+            if len(part) <= MOST_REFERENCE and part in row_of:
+                yield from self._images(row_of[part], part, {})
+            else:
+                yield self._image(cell.start, cell.end, part, name)
+
+    def _resolved(self, cell: _Cell, index: str, row_of: Mapping[str, int]) -> _Cell:
+        """The cell that holds the picture: of another row where this one names it."""
+        if cell.end - cell.start > MOST_REFERENCE + 2:
+            return cell
+        reference = _text(self._data, cell, self._path, 0)
+        if reference not in row_of:
+            raise ValueError(f"image: of row {index} is '{reference}', neither base64 nor the index of another row.")
+        target = self._image_cells[row_of[reference]]
+        if target.end - target.start <= MOST_REFERENCE + 2:
+            raise ValueError(f"image: row {index} names row {reference}, which has no picture of its own.")
+        return target
+
+    def _image(self, start: int, end: int, text: str | None, name: str) -> LazyImage:
+        """Equal pictures are one object, so that they are decoded and encoded once. text: of a part of a list."""
+        data = _decoded(self._data[start:end] if text is None else text.encode("ascii", "replace"), name)
+        digest = hashlib.sha256(data).digest()
+        if digest not in self._by_digest:
+            image = image_from_bytes(data, name, official=True)
+            if text is None:
+                image = LazyImage(image.size_px, functools.partial(_load, self._path, start, end, name))
+            self._by_digest[digest] = image
+        return self._by_digest[digest]
+
+
+def _decoded(text: bytes, name: str) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"image: {name} is no base64 ({error}).") from error
+
+
+def _load(path: Path, start: int, end: int, name: str) -> PIL.Image.Image:
+    with path.open("rb") as file:
+        text = os.pread(file.fileno(), end - start, start)
+    return image_from_bytes(_decoded(text, name), name, official=True).load()

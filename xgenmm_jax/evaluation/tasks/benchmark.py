@@ -1,0 +1,134 @@
+"""A published benchmark as a declaration: its files, how a model is asked, how an answer is scored and summed up."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+import functools
+from pathlib import Path
+
+from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.evaluation.predictions import Prediction
+from xgenmm_jax.evaluation.profiles import PROFILES, Profile, Reading, Reencode
+from xgenmm_jax.evaluation.published.cells import read_answer
+from xgenmm_jax.evaluation.published.files import Loaded, Published, reencoded
+from xgenmm_jax.evaluation.scorers.estimates import Estimate
+from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.evaluation.tasks.prompts import MessagePrompt
+from xgenmm_jax.evaluation.tasks.task import BuildPrompt, Scored, Task
+from xgenmm_jax.generation.text.decoding import Decoding
+
+Message = tuple[str | int, ...]
+"""A user's turn: texts, and indices of the example's images, in order."""
+
+Estimates = dict[str, Estimate]
+"""Scores by name. The names are those of the profile's implementation: "Overall", "val/Counting"."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How a profile lets a model answer. until: texts that end an answer, cut off behind generation."""
+
+    decoding: Decoding
+    until: tuple[str, ...] = ()
+
+
+VLMEVALKIT_ANSWERING = Answering(Decoding(max_new_tokens=1024))
+"""VLMEvalKit's adapter of the released model, for every benchmark."""
+
+
+def vlmevalkit_answering(profile: Profile) -> Answering:
+    """That of VLMEvalKit, whatever the profile."""
+    return VLMEVALKIT_ANSWERING
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which implementation is followed, and how files, answers and pictures are read."""
+
+    profile: Profile = "paper"
+    reading: Reading = "careful"
+    reencode: Reencode = "none"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A published benchmark.
+
+    name: on the command line and of its task. title: in tables. source: where it is published. published: the
+    containers that it is read from, in order of preference.
+    message: how an example is asked. answering: how long the answer may be. score: of one answer. summarize: all scores
+    of a set of predictions, in the benchmark's units: percent, or points. headline: the name of the score that tables
+    show, by profile where it differs. normalize: the headline score in [0, 100] for averages.
+    profiles: implementations that have it. judged: why there is no score without a judge, "" where none is needed.
+    version: grows when prompts or scores change, so that predictions of before are not mixed with new ones.
+    """
+
+    name: str
+    title: str
+    source: str
+    published: tuple[Published, ...]
+    message: Callable[[Example, Profile], Message]
+    score: Callable[[str, Example, Profile], Scored]
+    summarize: Callable[[Sequence[Prediction], Profile], Estimates]
+    headline: str | Mapping[str, str] = "Overall"
+    normalize: Callable[[float], float] = float
+    answering: Callable[[Profile], Answering] = vlmevalkit_answering
+    profiles: tuple[Profile, ...] = PROFILES
+    judged: str = ""
+    version: int = 1
+    prompt: Callable[[Profile, ChatStyle], BuildPrompt] | None = field(default=None, repr=False)
+    """How a model is asked where a user's turn is not enough, as with demonstrations; None: `message`."""
+
+    def load(self, folder: Path, choice: Choice, limit: int | None = None) -> Loaded:
+        """Its examples from the user's folder. limit: the first so many.
+
+        Raises ValueError where the profile has no such benchmark, or the folder none of its containers: with their
+        paths and where they are published.
+        """
+        if choice.profile not in self.profiles:
+            raise ValueError(
+                f"{self.name}: no rule of the profile '{choice.profile}'; wanted one of {', '.join(self.profiles)}."
+            )
+        for published in self.published:
+            if choice.profile in published.profiles and (files := published.find(folder)):
+                loaded = published.read(files, choice.reading)
+                examples = reencoded(loaded.examples[:limit], choice.reencode)
+                if not examples:
+                    raise ValueError(f"{self.name}: '{files[0]}' has no example; copy it again.")
+                return Loaded(examples, loaded.files, loaded.left_out)
+        fitting = [one.where for one in self.published if choice.profile in one.profiles]
+        raise ValueError(
+            f"{self.name}: nothing of it in '{folder}' for the profile '{choice.profile}'; wanted "
+            f"{' or '.join(fitting)}. It is published at {self.source}."
+        )
+
+    def task(self, examples: Sequence[Example], choice: Choice, style: ChatStyle = ChatStyle()) -> Task:  # noqa: B008
+        """The task of asking a model these examples by a profile. style: the template that the model was tuned with."""
+        profile = choice.profile
+        answering = self.answering(profile)
+        if self.prompt is not None:
+            prompt = self.prompt(profile, style)
+        else:
+            prompt = MessagePrompt(functools.partial(_with_profile, self.message, profile), style)
+        return Task(
+            self.name,
+            tuple(examples),
+            prompt,
+            functools.partial(_score, self.score, profile),
+            answering.decoding,
+            until=answering.until,
+            read_answer=functools.partial(read_answer, profile=profile, reading=choice.reading),
+        )
+
+    def headline_of(self, profile: Profile) -> str:
+        """The name of the score that tables show."""
+        if isinstance(self.headline, str):
+            return self.headline
+        return self.headline.get(profile, self.headline["paper"])
+
+
+def _with_profile(message: Callable[[Example, Profile], Message], profile: Profile, example: Example) -> Message:
+    return message(example, profile)
+
+
+def _score(score: Callable[[str, Example, Profile], Scored], profile: Profile, answer: str, example: Example) -> Scored:
+    return score(answer, example, profile)

@@ -1,0 +1,90 @@
+"""What multiple-choice benchmarks share: VLMEvalKit's prompt, score and table."""
+
+from collections.abc import Callable, Hashable, Sequence
+
+from xgenmm_jax.evaluation.predictions import Prediction
+from xgenmm_jax.evaluation.profiles import Profile
+from xgenmm_jax.evaluation.published.tsv import Row
+from xgenmm_jax.evaluation.scorers import estimates
+from xgenmm_jax.evaluation.scorers.choices import infer_choice
+from xgenmm_jax.evaluation.scorers.estimates import Term
+from xgenmm_jax.evaluation.tasks.benchmark import Estimates, Message
+from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.evaluation.tasks.task import Scored
+
+GroupOf = Callable[[Prediction], Hashable]
+
+ABBREVIATIONS = {
+    "coarse_perception": "CP", "finegrained_perception (instance-level)": "FP-S",
+    "finegrained_perception (cross-instance)": "FP-C", "logic_reasoning": "LR", "relation_reasoning": "RR",
+    "attribute_reasoning": "AR",
+}  # fmt: skip
+"""MMBench's second-level categories, as VLMEvalKit's tables call them."""
+
+
+def example_of_row(row: Row) -> Example:
+    """A row of VLMEvalKit's multiple-choice tables; `fields` has the columns that are neither question nor option."""
+    known = {"question", "answer", "image_path"}
+    fields = {name: text for name, text in row.cells.items() if name not in known and name not in row.options()}
+    answer = row.cells.get("answer")
+    return Example(
+        row.index,
+        row.images,
+        row.cells.get("question", ""),
+        () if answer is None else (answer,),
+        options=row.options(),
+        fields=fields,
+    )
+
+
+def question_text(example: Example) -> str:
+    """VLMEvalKit's prompt: hint, question, options and the request to choose."""
+    hint = example.fields.get("hint")
+    text = "" if hint is None else f"Hint: {hint}\n"
+    text += f"Question: {example.question}\n"
+    if example.options:
+        text += "Options:\n" + "".join(f"{letter}. {option}\n" for letter, option in example.options.items())
+        text += "Please select the correct answer from the options above. \n"
+    return text
+
+
+def images_first(example: Example, text: str) -> Message:
+    """All images, then one text."""
+    return (*range(len(example.images)), text)
+
+
+def score_choice(answer: str, example: Example, profile: Profile) -> Scored:
+    """Whether VLMEvalKit's rules without a judge read the right letter."""
+    letter = infer_choice(answer, example.options, profile)
+    return Scored(float(letter is not None and letter == first_answer(example)), letter)
+
+
+def first_answer(example: Example) -> str:
+    """The usual reference answer, "" where the published row has none."""
+    return example.answers[0] if example.answers else ""
+
+
+def accuracy_table(predictions: Sequence[Prediction], group: GroupOf = lambda p: p.example.id) -> Estimates:
+    """VLMEvalKit's table, in percent: overall, then by second-level category and by category.
+
+    Where the benchmark has splits, each name begins with its split: "dev/Overall", "dev/CP". group: examples that are
+    not independent, by default none.
+    """
+    splits = sorted({prediction.example.fields.get("split", "") for prediction in predictions})
+    table: Estimates = {}
+    for split in splits:
+        there = [prediction for prediction in predictions if prediction.example.fields.get("split", "") == split]
+        prefix = f"{split}/" if split else ""
+        table[f"{prefix}Overall"] = accuracy(there, group)
+        for column in ("l2-category", "category"):
+            for name in sorted({value for p in there if (value := p.example.fields.get(column)) is not None}):
+                of_name = [prediction for prediction in there if prediction.example.fields.get(column) == name]
+                table[prefix + ABBREVIATIONS.get(name, name)] = accuracy(of_name, group)
+    return table
+
+
+def accuracy(predictions: Sequence[Prediction], group: GroupOf = lambda p: p.example.id) -> estimates.Estimate:
+    """The mean score in percent, with its standard error over groups and the number of unparsed answers."""
+    return estimates.ratio(
+        Term(group(prediction), prediction.score, 1.0, prediction.extracted is None) for prediction in predictions
+    )
