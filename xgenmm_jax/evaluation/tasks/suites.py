@@ -4,9 +4,12 @@ from collections.abc import Iterable, Sequence
 import difflib
 
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark
+from xgenmm_jax.evaluation.tasks.hallusionbench import HALLUSIONBENCH
+from xgenmm_jax.evaluation.tasks.mme import MME
 from xgenmm_jax.evaluation.tasks.mmstar import MMSTAR
+from xgenmm_jax.evaluation.tasks.pope import POPE
 
-BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR,)
+BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR, MME, POPE, HALLUSIONBENCH)
 
 TABLES: dict[str, tuple[str, ...]] = {
     "table1": (

@@ -1,0 +1,67 @@
+"""What benchmarks of open and of yes or no questions share: how rows are read, and how a model is asked."""
+
+from collections.abc import Callable, Sequence
+
+from xgenmm_jax.evaluation.predictions import Prediction
+from xgenmm_jax.evaluation.profiles import Profile
+from xgenmm_jax.evaluation.published.literals import literal_of
+from xgenmm_jax.evaluation.published.tsv import Row
+from xgenmm_jax.evaluation.scorers.yes_no import Label
+from xgenmm_jax.evaluation.tasks.benchmark import VLMEVALKIT_ANSWERING, Answering
+from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.evaluation.tasks.task import Scored
+from xgenmm_jax.generation.text.decoding import Decoding
+
+BRIEFLY = "\nAnswer the question using a single word or phrase."
+"""What both toolkits add to most short questions."""
+
+
+def example_of_row(row: Row, answers: Sequence[str] | None = None) -> Example:
+    """A row of VLMEvalKit's tables; `fields` has the columns that are neither question nor answer, and `picture`.
+
+    answers: by default those of the column `answer`, "nan" where it has no value, as there.
+    """
+    fields = {name: text for name, text in row.cells.items() if name not in ("question", "answer")}
+    fields["picture"] = row.picture
+    found = listed(row.cells.get("answer", "nan")) if answers is None else answers
+    return Example(row.index, row.images, row.cells.get("question", ""), tuple(found), fields=fields)
+
+
+def listed(cell: str) -> tuple[str, ...]:
+    """The reference answers of a cell: those of a list where it can be read as one, else the cell itself.
+
+    `"['5', 5]"` gives `("5", "5")`. VLMEvalKit takes any answer that looks like a list for one: "[2010, 2014]" are two.
+
+    Raises: ValueError where the list is empty.
+    """
+    value = literal_of(cell)
+    if not isinstance(value, list):
+        return (cell,)
+    if not value:
+        raise ValueError("benchmark: a row has an empty list of answers; copy the file again.")
+    return tuple(part if isinstance(part, str) else str(part) for part in value)
+
+
+def one_answer(row: Row) -> Example:
+    """A row whose answer is a text, whatever it looks like."""
+    return example_of_row(row, [row.cells["answer"]] if "answer" in row.cells else [])
+
+
+def scored_label(label: Label, truth: str) -> Scored:
+    """Whether what was read out of an answer to a yes or no question is the truth; case counts."""
+    return Scored(float(label == truth), None if label == "Unknown" else label)
+
+
+def picture_of(prediction: Prediction) -> str:
+    """What its example shares with the other questions about the same picture; its own id where that is not known."""
+    return prediction.example.fields.get("picture", prediction.example.id)
+
+
+def lmms_or_vlmevalkit(max_new_tokens: int, until: str = "\n\n") -> Callable[[Profile], Answering]:
+    """lmms-eval's length of answers and text that ends them, and VLMEvalKit's for all other profiles."""
+    of_lmms = Answering(Decoding(max_new_tokens=max_new_tokens), until=(until,))
+
+    def answering(profile: Profile) -> Answering:
+        return of_lmms if profile == "lmms" else VLMEVALKIT_ANSWERING
+
+    return answering
