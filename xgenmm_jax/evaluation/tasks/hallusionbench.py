@@ -10,9 +10,6 @@ import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
-from xgenmm_jax import files
-from xgenmm_jax.data import source_paths
-from xgenmm_jax.data.images import open_image
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
 from xgenmm_jax.evaluation.published.files import Original, Tsv
@@ -48,10 +45,7 @@ def _of_row(row: Row) -> Example:
 
 
 def _original(folder: Path) -> Iterator[Example | None]:
-    entries = files.read_json(folder / FILE)
-    if not isinstance(entries, list):
-        raise ValueError(f"hallusionbench: '{folder / FILE}' holds a {type(entries).__name__}; wanted a list.")
-    for number, entry in enumerate(entries):
+    for number, entry in enumerate(questions.entries(folder / FILE)):
         try:
             if not entry["filename"]:
                 yield None
@@ -61,10 +55,8 @@ def _original(folder: Path) -> Iterator[Example | None]:
             truth = {"1": "Yes", "0": "No"}[entry["gt_answer"]]
             question, path = entry["question"], entry["filename"]
         except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"hallusionbench: '{folder / FILE}', entry {number} is no question ({error!r}); copy the file again."
-            ) from error
-        image = open_image(source_paths.inside(folder / PICTURES, path), official=True)
+            raise questions.entry_error(folder / FILE, number, error) from error
+        image = questions.opened(folder / PICTURES, path)
         fields = {"category": entry["category"], "l2-category": l2}
         yield Example("_".join([l2, *map(str, place)]), (image,), question, (truth,), fields=fields)
 
@@ -84,9 +76,8 @@ def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates
             parts[f"{name}/"] = [p for p in predictions if p.example.fields.get(column) == name]
     table = {prefix + name: score for prefix, there in parts.items() for name, score in _scores(there).items()}
     average = estimates.average([table[name] for name in ("aAcc", "fAcc", "qAcc")])
-    return {
-        "Average": dataclasses.replace(average, items=len(predictions), unparsed=table["aAcc"].unparsed), **table
-    }  # fmt: skip
+    average = dataclasses.replace(average, items=len(predictions), unparsed=table["aAcc"].unparsed)
+    return {"Average": average, **table}
 
 
 def _scores(predictions: Sequence[Prediction]) -> Estimates:

@@ -11,8 +11,6 @@ import math
 from pathlib import Path
 
 from xgenmm_jax import files
-from xgenmm_jax.data import source_paths
-from xgenmm_jax.data.images import open_image
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import Profile
@@ -53,7 +51,7 @@ def _original(folder: Path) -> Iterator[Example]:
     opened: dict[str, LazyImage] = {}
     for number, ((image, text, label), named) in enumerate(splits.items()):
         if image not in opened:
-            opened[image] = open_image(source_paths.inside(folder / PICTURES, image), official=True)
+            opened[image] = questions.opened(folder / PICTURES, image)
         fields = {"category": ",".join(named), "picture": image}
         yield Example(str(number), (opened[image],), text, (label,), fields=fields)
 

@@ -1,13 +1,22 @@
 """What benchmarks of open and of yes or no questions share: how rows are read, and how a model is asked."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
+from xgenmm_jax import files
+from xgenmm_jax.data import source_paths
+from xgenmm_jax.data.images import open_image
+from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import Profile
 from xgenmm_jax.evaluation.published.literals import literal_of
 from xgenmm_jax.evaluation.published.tsv import Row
+from xgenmm_jax.evaluation.scorers import estimates
+from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
 from xgenmm_jax.evaluation.scorers.yes_no import Label
-from xgenmm_jax.evaluation.tasks.benchmark import VLMEVALKIT_ANSWERING, Answering
+from xgenmm_jax.evaluation.tasks import multiple_choice
+from xgenmm_jax.evaluation.tasks.benchmark import VLMEVALKIT_ANSWERING, Answering, Estimates, Message
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 from xgenmm_jax.generation.text.decoding import Decoding
@@ -45,6 +54,50 @@ def listed(cell: str) -> tuple[str, ...]:
 def one_answer(row: Row) -> Example:
     """A row whose answer is a text, whatever it looks like."""
     return example_of_row(row, [row.cells["answer"]] if "answer" in row.cells else [])
+
+
+def opened(folder: Path, path: str) -> LazyImage:
+    """The picture at a path of the authors' files below their folder. Raises ValueError where it lies outside."""
+    return open_image(source_paths.inside(folder, path), official=True)
+
+
+def entries(path: Path, key: str = "") -> list[dict[str, Any]]:
+    """The objects of the list in a JSON file, or of the one under a key of its object.
+
+    Raises: ValueError where there is no such list of objects.
+    """
+    value = files.read_json(path)
+    if key:
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        where = f" under '{key}'" if key else ""
+        raise ValueError(f"benchmark: '{path}' has no list of objects{where}; copy the file again.")
+    return value
+
+
+def entry_error(path: Path, number: int, error: Exception) -> ValueError:
+    """Of an entry of the authors' files that lacks a key or has another type there."""
+    return ValueError(f"benchmark: '{path}', entry {number}: {error!r}; copy the file again.")
+
+
+def accuracy(predictions: Sequence[Prediction]) -> Estimate:
+    """The mean score in percent, its error over pictures."""
+    return estimates.ratio(Term(picture_of(p), p.score, 1.0, p.extracted is None) for p in predictions)
+
+
+def accuracy_table(predictions: Sequence[Prediction]) -> Estimates:
+    """VLMEvalKit's table of open questions, in percent: overall and by split, by category where there are no splits."""
+    table = {"Overall": accuracy(predictions)}
+    has_splits = any("split" in prediction.example.fields for prediction in predictions)
+    column = "split" if has_splits else "category"
+    for name in sorted({value for p in predictions if (value := p.example.fields.get(column)) is not None}):
+        table[name] = accuracy([p for p in predictions if p.example.fields.get(column) == name])
+    return table
+
+
+def briefly(example: Example, profile: Profile) -> Message:
+    """The pictures, the question and the request for a word or phrase."""
+    return multiple_choice.images_first(example, example.question + BRIEFLY)
 
 
 def scored_label(label: Label, truth: str) -> Scored:

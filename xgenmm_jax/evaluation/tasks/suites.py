@@ -4,12 +4,16 @@ from collections.abc import Iterable, Sequence
 import difflib
 
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark
+from xgenmm_jax.evaluation.tasks.chartqa import CHARTQA
+from xgenmm_jax.evaluation.tasks.docvqa import DOCVQA
 from xgenmm_jax.evaluation.tasks.hallusionbench import HALLUSIONBENCH
 from xgenmm_jax.evaluation.tasks.mme import MME
 from xgenmm_jax.evaluation.tasks.mmstar import MMSTAR
+from xgenmm_jax.evaluation.tasks.ocrbench import OCRBENCH
 from xgenmm_jax.evaluation.tasks.pope import POPE
+from xgenmm_jax.evaluation.tasks.textvqa import TEXTVQA
 
-BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR, MME, POPE, HALLUSIONBENCH)
+BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR, MME, TEXTVQA, OCRBENCH, POPE, HALLUSIONBENCH, CHARTQA, DOCVQA)
 
 TABLES: dict[str, tuple[str, ...]] = {
     "table1": (
