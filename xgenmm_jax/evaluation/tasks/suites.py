@@ -5,15 +5,26 @@ import difflib
 
 from xgenmm_jax.evaluation.tasks.ai2d import AI2D
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark
+from xgenmm_jax.evaluation.tasks.chartqa import CHARTQA
+from xgenmm_jax.evaluation.tasks.docvqa import DOCVQA
 from xgenmm_jax.evaluation.tasks.few_shot import FewShotOptions
 from xgenmm_jax.evaluation.tasks.few_shot_sets import FEW_SHOT
+from xgenmm_jax.evaluation.tasks.hallusionbench import HALLUSIONBENCH
 from xgenmm_jax.evaluation.tasks.mmbench import MMBENCH
+from xgenmm_jax.evaluation.tasks.mme import MME
 from xgenmm_jax.evaluation.tasks.mmmu import MMMU
 from xgenmm_jax.evaluation.tasks.mmstar import MMSTAR
+from xgenmm_jax.evaluation.tasks.ocrbench import OCRBENCH
+from xgenmm_jax.evaluation.tasks.pope import POPE
 from xgenmm_jax.evaluation.tasks.realworldqa import REALWORLDQA
 from xgenmm_jax.evaluation.tasks.seed_image import SEED_IMAGE
+from xgenmm_jax.evaluation.tasks.textvqa import TEXTVQA
 
-BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR, SEED_IMAGE, MMBENCH, REALWORLDQA, AI2D, MMMU)
+BENCHMARKS: tuple[Benchmark, ...] = (
+    SEED_IMAGE, MMBENCH, MMSTAR, MME, REALWORLDQA, MMMU, TEXTVQA, OCRBENCH, POPE, HALLUSIONBENCH,
+    AI2D, CHARTQA, DOCVQA,
+)  # fmt: skip
+"""Those of the paper's tables in the order of their columns, then others."""
 
 TABLES: dict[str, tuple[str, ...]] = {
     "table1": (
