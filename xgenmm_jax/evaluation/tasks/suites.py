@@ -5,13 +5,15 @@ import difflib
 
 from xgenmm_jax.evaluation.tasks.ai2d import AI2D
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark
+from xgenmm_jax.evaluation.tasks.mathvista import MATHVISTA
 from xgenmm_jax.evaluation.tasks.mmbench import MMBENCH
 from xgenmm_jax.evaluation.tasks.mmmu import MMMU
 from xgenmm_jax.evaluation.tasks.mmstar import MMSTAR
+from xgenmm_jax.evaluation.tasks.mmvet import MMVET
 from xgenmm_jax.evaluation.tasks.realworldqa import REALWORLDQA
 from xgenmm_jax.evaluation.tasks.seed_image import SEED_IMAGE
 
-BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR, SEED_IMAGE, MMBENCH, REALWORLDQA, AI2D, MMMU)
+BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR, SEED_IMAGE, MMBENCH, REALWORLDQA, AI2D, MMMU, MATHVISTA, MMVET)
 
 TABLES: dict[str, tuple[str, ...]] = {
     "table1": (
