@@ -5,17 +5,24 @@ import difflib
 
 from xgenmm_jax.evaluation.tasks.ai2d import AI2D
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark
+from xgenmm_jax.evaluation.tasks.blink import BLINK
 from xgenmm_jax.evaluation.tasks.few_shot import FewShotOptions
 from xgenmm_jax.evaluation.tasks.few_shot_sets import FEW_SHOT
+from xgenmm_jax.evaluation.tasks.mantis import MANTIS
 from xgenmm_jax.evaluation.tasks.mathvista import MATHVISTA
 from xgenmm_jax.evaluation.tasks.mmbench import MMBENCH
 from xgenmm_jax.evaluation.tasks.mmmu import MMMU
 from xgenmm_jax.evaluation.tasks.mmstar import MMSTAR
 from xgenmm_jax.evaluation.tasks.mmvet import MMVET
+from xgenmm_jax.evaluation.tasks.muirbench import MUIRBENCH
+from xgenmm_jax.evaluation.tasks.qbench import QBENCH1, QBENCH2
 from xgenmm_jax.evaluation.tasks.realworldqa import REALWORLDQA
 from xgenmm_jax.evaluation.tasks.seed_image import SEED_IMAGE
 
-BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR, SEED_IMAGE, MMBENCH, REALWORLDQA, AI2D, MMMU, MATHVISTA, MMVET)
+BENCHMARKS: tuple[Benchmark, ...] = (
+    MMSTAR, SEED_IMAGE, MMBENCH, REALWORLDQA, AI2D, MMMU, MATHVISTA, MMVET,
+    BLINK, QBENCH1, QBENCH2, MUIRBENCH, MANTIS,
+)  # fmt: skip
 
 TABLES: dict[str, tuple[str, ...]] = {
     "table1": (
