@@ -12,8 +12,9 @@ from xgenmm_jax.evaluation.tasks.mmstar import MMSTAR
 from xgenmm_jax.evaluation.tasks.ocrbench import OCRBENCH
 from xgenmm_jax.evaluation.tasks.pope import POPE
 from xgenmm_jax.evaluation.tasks.textvqa import TEXTVQA
+from xgenmm_jax.evaluation.tasks.vlguard import VLGUARD
 
-BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR, MME, TEXTVQA, OCRBENCH, POPE, HALLUSIONBENCH, CHARTQA, DOCVQA)
+BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR, MME, TEXTVQA, OCRBENCH, POPE, HALLUSIONBENCH, CHARTQA, DOCVQA, VLGUARD)
 
 TABLES: dict[str, tuple[str, ...]] = {
     "table1": (
