@@ -11,21 +11,44 @@ import tyro
 from xgenmm_jax.cli import errors
 from xgenmm_jax.cli.errors import nearest
 from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_no_file
+from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Scores a run on held-out drawn items; writes evaluation.json, answers.jsonl and examples/ into its folder.
+    """Scores a run: on published benchmarks (--tasks), or on held-out drawn items.
 
-    With --json the metrics alone are written, into that file, and the run's folder stays as it is.
+    Drawn items: writes evaluation.json, answers.jsonl and examples/ into the run's folder; with --json the metrics
+    alone are written, into that file, and the run's folder stays as it is. Benchmarks: adds predictions and scores to
+    RUN/evaluation/PROFILE/ and goes on there after a kill.
     """
 
     run: tyro.conf.Positional[RunPath]
     """A folder that `xgenmm train` wrote."""
+    tasks: str | None = None
+    """Benchmarks: table1, table2, a list as mmstar,pope,ocrbench, or FILE.py:NAME for your own."""
+    data: UserPath | None = None
+    """The folder with the benchmarks' files."""
+    profile: Profile = "paper"
+    """Whose prompts and scores: VLMEvalKit of the paper's time, of ms-vlmeval, of today; lmms-eval; the authors'."""
+    reading: Reading = "careful"
+    """as_published: with that toolkit's faults in reading files and answers, to compare with numbers it printed."""
+    reencode: Reencode = "none"
+    """jpeg75: pictures encoded again as VLMEvalKit did until February 2026."""
+    shots: tuple[int, ...] = (0, 4, 8)
+    """Numbers of demonstrations of few-shot tasks."""
+    template: Literal["openflamingo", "xgen", "mm1"] = "openflamingo"
+    """How few-shot prompts are written."""
+    demonstrations: Literal["random", "nearest"] = "random"
+    """nearest: the training images that the tower finds most like the query's."""
+    beams: int = 1
+    """Of few-shot answers; OpenFlamingo has 3."""
+    output: UserPath | None = None
+    """Where benchmarks' predictions and scores go instead of RUN/evaluation/PROFILE."""
     kinds: tuple[str, ...] = ()
     """Which parts of the suite, for instance: questions reading shots. All by default."""
     items: int | None = None
-    """Questions of each kind; 300 by default, 500 for each number of shots."""
+    """Questions of each kind; 300 by default, 500 for each number of shots. Of a benchmark, the first so many."""
     seed: int = 0
     """Each seed draws other held-out items; the demo's report has those of 0. To choose settings, use others."""
     style: Literal["auto", "chat", "few_shot"] = "auto"
@@ -41,6 +64,10 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--items: got {arguments.items}; give 1 or more.")
     if arguments.seed < 0:
         raise ValueError(f"--seed: got {arguments.seed}; give 0 or more.")
+    if arguments.tasks is not None:
+        from xgenmm_jax.cli import evaluate_benchmarks
+
+        return evaluate_benchmarks.main(arguments)
     # Imported here: --help does not wait for JAX.
     from xgenmm_jax.nano import tasks
     from xgenmm_jax.training import device_memory

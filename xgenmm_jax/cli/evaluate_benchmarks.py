@@ -1,21 +1,20 @@
 """`xgenmm evaluate RUN --tasks NAMES`: published benchmarks, or a user's own tasks, asked and scored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from xgenmm_jax.cli.data_tables import progress_bar
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 from xgenmm_jax.paths import user_path
 
-DEFAULT_FOLDER = "evaluation"
-"""In the run's folder, and in it a folder for each profile."""
+FOLDER = "evaluation"
+"""In the run's folder; in it is a folder for each profile."""
 
 
-@dataclass(frozen=True)
-class BenchmarkArguments:
-    """What `xgenmm evaluate --tasks` was asked for. tasks: names, or FILE.py:NAME. items: the first so many of each."""
+@runtime_checkable
+class Arguments(Protocol):
+    """The options of `xgenmm evaluate` that concern benchmarks."""
 
     run: Path
     tasks: str
@@ -23,12 +22,15 @@ class BenchmarkArguments:
     profile: Profile
     reading: Reading
     reencode: Reencode
+    shots: tuple[int, ...]
+    template: Literal["openflamingo", "xgen", "mm1"]
+    demonstrations: Literal["random", "nearest"]
+    beams: int
     items: int | None
     output: Path | None
-    shots: tuple[int, ...] = ()
 
 
-def main(arguments: BenchmarkArguments) -> int:
+def main(arguments: Arguments) -> int:
     """Asks what is not asked yet, prints a table; gives the exit code."""
     from xgenmm_jax import api
     from xgenmm_jax.evaluation import benchmark_runs
@@ -45,7 +47,7 @@ def main(arguments: BenchmarkArguments) -> int:
     # Every file is read before the model is: what is missing is told at once.
     ready = benchmark_runs.load_all(benchmarks, arguments.data, choice, arguments.items)
     run = api.load(arguments.run, official_images=True)
-    folder = arguments.output or arguments.run / DEFAULT_FOLDER / arguments.profile
+    folder = arguments.output or arguments.run / FOLDER / arguments.profile
     model = fingerprints.of_model(arguments.run)
     results = []
     generator = run.generator()
@@ -59,17 +61,19 @@ def main(arguments: BenchmarkArguments) -> int:
     return 0
 
 
-def benchmarks_of(arguments: BenchmarkArguments) -> Sequence[Any]:
+def benchmarks_of(arguments: Arguments) -> Sequence[Any]:
     """The benchmarks by name, by a table's name, or of a user's file.
 
     Raises ValueError for a name that there is not, and where a user's file fails, with its line.
     """
     from xgenmm_jax.evaluation.tasks import suites
+    from xgenmm_jax.evaluation.tasks.few_shot import FewShotOptions
 
     file, separator, name = arguments.tasks.rpartition(":")
     if separator and file.endswith(".py"):
         return own_benchmarks(user_path(file, "--tasks"), name)
-    return suites.named(arguments.tasks.split(","), arguments.shots)
+    options = FewShotOptions(arguments.shots, arguments.template, arguments.demonstrations, arguments.beams)
+    return suites.named(arguments.tasks.split(","), options)
 
 
 def own_benchmarks(path: Path, name: str) -> Sequence[Any]:

@@ -19,6 +19,7 @@ COMMANDS = {
         "xgenmm train experiments/nano/stage1.py --optimizer.peak-lr 3e-4 --workdir runs/mine",
     ),
     "evaluate": ("score a run", "xgenmm evaluate runs/demo/sft_multi"),
+    "score": ("rate predictions, of any model", "xgenmm score runs/sft_multi/evaluation/paper/mmstar.jsonl"),
     "generate": ("ask a run about an image", 'xgenmm generate runs/demo/dpo --image my.png "What is this?"'),
     "convert": (
         "released weights in and out",

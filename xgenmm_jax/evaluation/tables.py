@@ -30,27 +30,28 @@ def metrics_table(metrics: Mapping[str, float], caption: str) -> Table:
 
 
 def results_table(results: Sequence[Result], title: str) -> Table:
-    """A line for each benchmark: its headline score and whose rules it follows."""
-    table = Table(title=Text(title, "italic"), title_justify="left")
+    """A line for each benchmark: its headline score. All results are of one profile and reading."""
+    rules = rules_of(results[0])
+    table = Table(title=Text(f"{title}: {rules}", "italic"), title_justify="left")
     for name in ("benchmark", "score"):
         table.add_column(name)
     for name in ("value", "+-", "items", "unparsed", "unreadable"):
         table.add_column(name, justify="right")
-    for name in ("profile", "reading"):
-        table.add_column(name)
     for result in results:
-        one = result.value
-        table.add_row(
-            result.title, Text(result.headline), number(one.value), number(one.stderr), f"{one.items:,}",
-            f"{one.unparsed:,}", f"{result.unreadable:,}", result.choice.profile, result.choice.reading,
-        )  # fmt: skip
+        table.add_row(result.title, Text(result.headline), *_figures(result.value), f"{result.unreadable:,}")
     return table
+
+
+def rules_of(result: Result) -> str:
+    """Whose rules a result follows: "profile paper, careful"."""
+    choice = result.choice
+    again = "" if choice.reencode == "none" else f", pictures {choice.reencode}"
+    return f"profile {choice.profile}, {choice.reading}{again}, judge {result.judge}"
 
 
 def scores_table(result: Result) -> Table:
     """A line for each score of one benchmark."""
-    rules = f"profile {result.choice.profile}, {result.choice.reading}, judge {result.judge}"
-    table = Table(title=f"{result.title}: {rules}", title_justify="left")
+    table = Table(title=f"{result.title}: {rules_of(result)}", title_justify="left")
     table.add_column("score")
     for name in ("value", "+-", "items", "unparsed"):
         table.add_column(name, justify="right")

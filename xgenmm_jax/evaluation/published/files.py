@@ -25,18 +25,20 @@ BATCH_ROWS = 64
 class Loaded:
     """A benchmark's examples as they were found.
 
-    files: those that they were read from. left_out: rows of the files that are no examples, by reason.
+    files: those that they were read from. left_out: rows of the files that are no examples, by reason. demonstrations:
+    worked examples that may stand in front of one.
     """
 
     examples: tuple[Example, ...]
     files: tuple[Path, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    demonstrations: tuple[Example, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """Equal for the same questions, options, answers and sizes of pictures in the same order."""
         digest = hashlib.sha256()
-        for one in self.examples:
+        for one in (*self.examples, *self.demonstrations):
             sizes = [image.size_px for image in one.images]
             parts = (one.id, one.question, one.answers, tuple(one.options.items()), tuple(one.fields.items()), sizes)
             digest.update(repr(parts).encode())
