@@ -25,11 +25,12 @@ from xgenmm_jax.evaluation.tasks.qbench import QBENCH1, QBENCH2
 from xgenmm_jax.evaluation.tasks.realworldqa import REALWORLDQA
 from xgenmm_jax.evaluation.tasks.seed_image import SEED_IMAGE
 from xgenmm_jax.evaluation.tasks.textvqa import TEXTVQA
+from xgenmm_jax.evaluation.tasks.vlguard import VLGUARD
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     SEED_IMAGE, MMBENCH, MMSTAR, MME, REALWORLDQA, MMVET, MMMU, MATHVISTA, TEXTVQA, OCRBENCH, POPE, HALLUSIONBENCH,
     BLINK, QBENCH2, MUIRBENCH, MANTIS,
-    AI2D, CHARTQA, DOCVQA, QBENCH1,
+    AI2D, CHARTQA, DOCVQA, QBENCH1, VLGUARD,
 )  # fmt: skip
 """Those of the paper's tables in the order of their columns, then others."""
 
