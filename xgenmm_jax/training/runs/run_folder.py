@@ -11,19 +11,8 @@ import jax
 
 from xgenmm_jax import files
 from xgenmm_jax.paths import user_path
-from xgenmm_jax.training.config import (
-    CODE_KEYS,
-    FILE_KEY,
-    PACKAGE,
-    Initialize,
-    TrainConfig,
-    brief,
-    default_of,
-    path_fields_of,
-    read_settings,
-    save_config,
-    to_json,
-)
+from xgenmm_jax.training.config import Initialize, TrainConfig, read_settings, save_config
+from xgenmm_jax.training.config_json import CODE_KEYS, FILE_KEY, PACKAGE, brief, default_of, path_fields_of, to_json
 from xgenmm_jax.training.runs import mixture_changes
 from xgenmm_jax.training.runs.checkpoint_files import LIST_FILE
 from xgenmm_jax.training.runs.checkpoints import newest
