@@ -101,7 +101,7 @@ def _evaluate(arguments: Arguments, target: Path) -> int:
             raise ValueError(
                 f"--kinds: '{kind}' is not asked in the style {style}; leave it out, or give --style {other}."
             )
-    config = tasks.SuiteConfig(style, groups=arguments.kinds or tasks.GROUPS, seed=arguments.seed)
+    config = tasks.DrawnWorld(style, groups=arguments.kinds or tasks.GROUPS, seed=arguments.seed)
     if arguments.items is not None:
         config = replace(config, items=arguments.items, shot_items=arguments.items)
     evaluation = tasks.run_suite(run.generator(), config, run.processor.chat)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from xgenmm_jax import files
+from xgenmm_jax.evaluation.tasks.suite import Suite
 from xgenmm_jax.paths import user_path
 from xgenmm_jax.training.config_json import brief, from_json, to_json
 from xgenmm_jax.training.objectives.base import Objective
@@ -107,13 +108,22 @@ class TrainConfig:
     """Ends the process, with the name of the host that hangs, when nothing moves for so long; 0: never. Longer than
     compiling and saving take."""
     profile: ProfileConfig = ProfileConfig()
+    evaluate: Annotated[tuple[Suite, ...], tyro.conf.Suppress] = ()
+    """What the model is measured by: `xgenmm evaluate RUN` asks it, and training does every `evaluate_every` steps."""
+    evaluate_every: int = 0
+    """Steps between evaluations in training, on one host; 0: none. They change nothing of the run but its time."""
 
     def __post_init__(self):
         if not self.name.strip():
             raise ValueError(f"name: got '{self.name}'; give one, which names the run's folder.")
-        for name, least in (("steps", 1), ("accumulation", 1), ("log_every", 1), ("seed", 0)):
+        for name, least in (("steps", 1), ("accumulation", 1), ("log_every", 1), ("seed", 0), ("evaluate_every", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}.")
+        if self.evaluate_every and not self.evaluate:
+            raise ValueError(
+                f"evaluate_every: got {self.evaluate_every} and nothing to evaluate; give 0, or suites in the "
+                "experiment's evaluate."
+            )
 
 
 def save_config(config: TrainConfig, path: Path) -> None:

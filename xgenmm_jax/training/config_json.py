@@ -11,6 +11,7 @@ from typing import Any
 
 from xgenmm_jax import user_files
 from xgenmm_jax.data.source import Source, UnloadedSource
+from xgenmm_jax.evaluation.tasks.suite import Suite, UnloadedSuite
 
 PACKAGE = "xgenmm_jax"
 
@@ -19,6 +20,9 @@ FILE_KEY = "from"
 stands. A word of Python's, so that no field has this name."""
 CODE_KEYS = ("class", "function", "enum")
 
+_UNLOADED = {Source: UnloadedSource, Suite: UnloadedSuite}
+"""What stands for a value of this type whose class, or one within it, is of a user's own file."""
+
 
 def to_json(value: Any) -> Any:
     """Plain JSON of configs: dataclasses, enums and functions go by "module:name", tuples become lists.
@@ -26,7 +30,7 @@ def to_json(value: Any) -> Any:
     One that is not of this package has its file beside it, as FILE_KEY. Raises ValueError where a value is none of
     these, or stands in no file.
     """
-    if isinstance(value, UnloadedSource):
+    if isinstance(value, UnloadedSource | UnloadedSuite):
         return dict(value.settings)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
@@ -52,10 +56,10 @@ def to_json(value: Any) -> Any:
 def from_json(value: Any, hint: Any) -> Any:
     """The inverse of `to_json`. Only names of this package are resolved, and no file is ever loaded.
 
-    A source that is, or has within, a class of another file is an `UnloadedSource`.
+    A source that is, or has within, a class of another file is an `UnloadedSource`, such a suite an `UnloadedSuite`.
 
     hint: the type that a field is annotated with. Raises ValueError where `to_json` gave no such value, or another
-    value than a source is not of this package.
+    value than a source or a suite is not of this package.
     """
     try:
         return _from_json(value, hint)
@@ -75,8 +79,8 @@ def _from_json(value: Any, hint: Any) -> Any:
         if isinstance(value, str) and hint is Path:
             return Path(value)
         return value
-    if hint is Source and not _is_of_package(value):
-        return UnloadedSource(value)
+    if hint in _UNLOADED and not _is_of_package(value):
+        return _UNLOADED[hint](value)
     if "dict" in value:
         return {key: from_json(item, Any) for key, item in value["dict"].items()}
     if "function" in value:
