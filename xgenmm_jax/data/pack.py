@@ -21,6 +21,7 @@ from xgenmm_jax.data.images import encoded
 from xgenmm_jax.data.index import manifest as manifest_
 from xgenmm_jax.data.index.measure import READ_AHEAD, THREADS
 from xgenmm_jax.data.processes import Workers
+from xgenmm_jax.data.readers.base import every_record
 from xgenmm_jax.data.readers.records import ProjectRecords, encode_choices
 from xgenmm_jax.data.records import images_of
 from xgenmm_jax.data.sharded import ShardedSource
@@ -237,7 +238,7 @@ class Packer:
         reader = self._source.reader
         try:
             raw = shard.read(number)
-            records = [reader.read(raw, choice) for choice in range(reader.choices(raw))]
+            records = every_record(reader, raw)
             return encode_choices([(record, [encoded(image) for image in images_of(record)]) for record in records])
         except Exception as error:
             if not is_of_a_record(error):

@@ -17,7 +17,7 @@ from xgenmm_jax.data.images import image_from_bytes
 from xgenmm_jax.data.index.counts import Spread
 from xgenmm_jax.data.index.measure import THREADS, Measurer
 from xgenmm_jax.data.index.shapes import check_sides
-from xgenmm_jax.data.readers.base import Reader
+from xgenmm_jax.data.readers.base import Reader, every_record
 from xgenmm_jax.data.records import Document, Record, images_of
 from xgenmm_jax.data.storage.base import Located, Raw, Shard, Storage
 from xgenmm_jax.data.text import chat
@@ -185,7 +185,7 @@ def _read(shard: Shard, number: int, reader: Reader, measurer: Measurer | None) 
     sizes: dict[str, list[int]] = {"texts": [], "images": [], "tokens": []}
     reason = UNREADABLE
     try:
-        records = [reader.read(raw, choice) for choice in range(reader.choices(raw))]
+        records = every_record(reader, raw)
         reason = UNUSABLE
         for record in records if measurer is not None else ():
             sample = chat.sample(record, measurer.tokenizer, measurer.chat)

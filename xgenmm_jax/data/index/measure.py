@@ -9,7 +9,7 @@ import numpy as np
 from xgenmm_jax.data.errors import UNREADABLE, UNUSABLE, is_of_a_record, reason_of
 from xgenmm_jax.data.index.shapes import check_sides, shapes_of
 from xgenmm_jax.data.index.sizes import ShardSizes
-from xgenmm_jax.data.readers.base import Reader
+from xgenmm_jax.data.readers.base import Reader, every_record
 from xgenmm_jax.data.records import Document, Sample
 from xgenmm_jax.data.storage.base import Shard, SizedShard
 from xgenmm_jax.data.text import chat
@@ -67,7 +67,7 @@ def _measured(shard: Shard, number: int, reader: Reader, measurer: Measurer) -> 
     reason = UNREADABLE
     try:
         raw = shard.read(number)
-        records = [reader.read(raw, choice) for choice in range(reader.choices(raw))]
+        records = every_record(reader, raw)
         reason = UNUSABLE
         samples = [_without_pixels(chat.sample(record, measurer.tokenizer, measurer.chat)) for record in records]
         for sample in samples:
