@@ -54,6 +54,11 @@ class ShardedSource:
                 f"data: group_shards {self.group_shards}, held_out_shards {self.held_out_shards}; wanted 1 or more "
                 "and 0 or more."
             )
+        if self.label in (".", "..") or "/" in self.label or "\0" in self.label or len(self.label) > 200:
+            raise ValueError(
+                f"data: a source has the name {self.label[:100]!r}, and its index a folder of that name; give a plain "
+                "name, without '/' and of at most 200 characters, as name='chartqa'."
+            )
 
     @property
     def label(self) -> str:
