@@ -66,7 +66,9 @@ def test_scores_are_those_of_vlmevalkit(folder, code, reading):
     examples = [(example.id, example) for example in goldens.tsv_examples(benchmark, ROOT / folder, reading)]
     predictions = goldens.predicted(benchmark, examples, answers, Choice(profile, reading))
     golden = scores[reading]
-    check_items(golden.get("items", ()), of_items(folder, predictions))
+    # Of DocVQA it keeps the mean distance to all answers, which is no score.
+    items = golden.get("items", ()) if folder != "DocVQA_VAL" else ()
+    check_items(items, of_items(folder, predictions))
     ours = benchmark.summarize([prediction for _, prediction in predictions], profile)
     assert list(goldens.differing(goldens.flat_table(golden["table"]), ours, SCALE.get(folder, 100))) == []
 

@@ -182,11 +182,12 @@ class Parquet:
 class Original:
     """The authors' own distribution.
 
-    needs: paths below the user's folder that must all be there. examples: reads them, given the folder.
+    needs: paths below the user's folder that must all be there. examples: reads them, given the folder; None for an
+    entry that is left out.
     """
 
     needs: tuple[str, ...]
-    examples: Callable[[Path], Iterator[Example]]
+    examples: Callable[[Path], Iterator[Example | None]]
     profiles: tuple[Profile, ...] = PROFILES
 
     @property
@@ -199,7 +200,10 @@ class Original:
 
     def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
         folder = Path(str(files[0])[: -len(self.needs[0])])
-        return Loaded(tuple(self.examples(folder)), tuple(files))
+        entries = list(self.examples(folder))
+        kept = tuple(entry for entry in entries if entry is not None)
+        left_out = len(entries) - len(kept)
+        return Loaded(kept, tuple(files), {"not of this split": left_out} if left_out else {})
 
 
 def reencoded(examples: Sequence[Example], reencode: Reencode) -> tuple[Example, ...]:
