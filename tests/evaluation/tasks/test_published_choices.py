@@ -1,12 +1,14 @@
 """Multiple-choice benchmarks read from the containers in which they are published, asked and scored."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 import json
 from pathlib import Path
 
 from published_sets import COLOURS, WRITERS
 import pytest
 
+from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import PROFILES, Profile
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Choice
@@ -89,8 +91,7 @@ def test_videos_of_seed_are_left_out_and_its_categories_named(tmp_path):
     benchmark, (example,) = load("seed_json", tmp_path, "paper")
     assert example.fields["category"] == "Instances Counting"
     assert example.options == {"A": "red", "B": "None", "C": "blue", "D": "2"}
-    loaded = benchmark.load(tmp_path, Choice("paper"))
-    assert "SEED-Bench.json" in {path.name for path in loaded.files}
+    assert benchmark.load(tmp_path, Choice("paper")).left_out == {"not of this split": 1}
 
 
 @pytest.mark.parametrize(
@@ -193,3 +194,30 @@ def test_blink_is_averaged_over_rows_or_over_tasks():
     )
     assert benchmark.summarize(predictions, "paper")["Overall"].value == pytest.approx(100 * expected["micro"])
     assert benchmark.summarize(predictions, "lmms")["blink_acc"].value == pytest.approx(100 * expected["micro"])
+
+
+def test_questions_about_the_same_image_are_one_group_of_the_error(tmp_path):
+    """Two pairs of answers, each about one image: the error of the mean of two groups, not of four answers."""
+    benchmark, (example,) = load("seed_json", tmp_path, "paper")
+    other = replace(example, images=(LazyImage((9, 7), lambda: None),))
+    asked = [replace(one, id=str(number)) for number, one in enumerate((example, example, other, other))]
+    predictions = [
+        Prediction("seed_image", one, "", score) for one, score in zip(asked, (1.0, 1.0, 0.0, 1.0), strict=True)
+    ]
+    overall = benchmark.summarize(predictions, "paper")["Overall"]
+    assert (overall.value, overall.items) == (75.0, 4)
+    assert overall.stderr == pytest.approx(25.0)  # half the difference of the groups' means, 100 and 50
+
+
+def test_mmbench_counts_a_question_once_and_names_an_unparsed_one(tmp_path):
+    benchmark, examples = load("mmbench_parquet", tmp_path, "lmms")
+    task = benchmark.task(examples, Choice("lmms"))
+    answers = (examples[0].answers[0], "", examples[2].answers[0])
+    predictions = [
+        Prediction("mmbench", example, answer, scored.score, extracted=scored.extracted)
+        for example, answer in zip(examples, answers, strict=True)
+        for scored in [task.scored(answer, example)]
+    ]
+    table = benchmark.summarize(predictions, "lmms")
+    assert (table["gpt_eval_score"].value, table["gpt_eval_score"].items, table["gpt_eval_score"].unparsed) == (0, 1, 1)
+    assert set(table) == {"gpt_eval_score", "CP", "image_style"}

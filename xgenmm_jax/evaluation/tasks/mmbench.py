@@ -88,11 +88,8 @@ def questions(predictions: Sequence[Prediction]) -> list[Prediction]:
 
 
 def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
-    of_questions = questions(predictions)
-    if profile != "lmms":
-        return multiple_choice.accuracy_table(of_questions, multiple_choice.same_images)
-    table = multiple_choice.accuracy_table(of_questions, multiple_choice.same_images)
-    return {"gpt_eval_score": table.pop("Overall"), **table}
+    table = multiple_choice.accuracy_table(questions(predictions), multiple_choice.same_images)
+    return {"gpt_eval_score": table.pop("Overall"), **table} if profile == "lmms" else table
 
 
 MMBENCH = Benchmark(

@@ -68,8 +68,8 @@ def _of_json_lines(folder: Path) -> Iterator[Example]:
         images: list[LazyImage] = []
         unreadable = ""
         for name in names:
-            picture, why = originals.picture(folder / "q-bench2" / "all_single_images", name)
-            images += picture
+            opened, why = originals.picture(folder / "q-bench2" / "all_single_images", name)
+            images += opened
             unreadable = unreadable or why
         options = multiple_choice.lettered(originals.text_list(row, "candidates", path))
         yield Example(
