@@ -122,10 +122,10 @@ def test_mantis_sets_images_at_tags_and_missing_ones_in_front(tmp_path):
 
 def test_the_officials_mmmu_prompt_has_images_in_question_and_options(tmp_path):
     benchmark, (choice, question) = load("mmmu_parquet", tmp_path, "official")
-    end = "\n(C) O'Neil\n\n\nAnswer with the option's letter from the given choices directly."
-    assert benchmark.message(choice, "official") == ("", 0, " Which is right: ", 1, "?\n\n(A) $6\n(B) ", 1, end)
+    end = "\n(C) O'Neil\n\nAnswer with the option's letter from the given choices directly."
+    assert benchmark.message(choice, "official") == ("", 0, " Which is right: ", 1, "?\n(A) $6\n(B) ", 1, end)
     ask = "Answer the question using a single word or phrase."
-    assert benchmark.message(question, "official") == ("Give x of ", 0, f".\n\n{ask}")
+    assert benchmark.message(question, "official") == ("Give x of ", 0, f".\n{ask}")
 
 
 def test_blinks_disclaimer_stands_in_front_of_tasks_with_people(tmp_path):

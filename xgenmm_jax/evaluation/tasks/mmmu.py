@@ -86,11 +86,11 @@ def _pieces(text: str, images: int) -> Iterator[str | int]:
 
 
 def _official_text(example: Example) -> str:
-    """The authors' prompt for LLaVA 1.5."""
+    """The authors' prompt for LLaVA 1.5, which is shown one image; here each image stands at its tag."""
     if _is_open(example):
-        return f"{example.question}\n\n{_SHORT}"
+        return f"{example.question}\n{_SHORT}"
     options = "".join(f"({letter}) {text}\n" for letter, text in example.options.items())
-    return f"{example.question}\n\n{options}\n\n{multiple_choice.LETTER_DIRECTLY}"
+    return f"{example.question}\n{options}\n{multiple_choice.LETTER_DIRECTLY}"
 
 
 def _message_lmms(example: Example) -> Message:
