@@ -1,11 +1,12 @@
 """Multiple-choice benchmarks read from the containers in which they are published, asked and scored."""
 
+import base64
 from collections.abc import Iterator
 from dataclasses import replace
 import json
 from pathlib import Path
 
-from published_sets import COLOURS, WRITERS
+from published_sets import COLOURS, WRITERS, picture
 import pytest
 
 from xgenmm_jax.data.records import LazyImage
@@ -221,3 +222,16 @@ def test_mmbench_counts_a_question_once_and_names_an_unparsed_one(tmp_path):
     table = benchmark.summarize(predictions, "lmms")
     assert (table["gpt_eval_score"].value, table["gpt_eval_score"].items, table["gpt_eval_score"].unparsed) == (0, 1, 1)
     assert set(table) == {"gpt_eval_score", "CP", "image_style"}
+
+
+def test_what_mathvista_could_not_read_is_the_text_nan_in_its_spreadsheet(tmp_path):
+    """Read with the toolkit's faults, a refusal is right where the right option is that text."""
+    shown = base64.b64encode(picture("red")).decode()
+    cells = f"1\tmulti_choice\ttext\tC\t['Na+', 'NB', 'nan']\tnan\tWhich code?\t{shown}"
+    header = "index\tquestion_type\tanswer_type\tanswer_option\tchoices\tanswer\tquestion\timage"
+    (tmp_path / "MathVista_MINI.tsv").write_text(f"{header}\n{cells}\n", encoding="utf-8")
+    benchmark = BY_NAME["mathvista"]
+    for reading, score in (("careful", 0.0), ("as_published", 1.0)):
+        choice = Choice("fork", reading)
+        (example,) = benchmark.load(tmp_path, choice).examples
+        assert benchmark.task([example], choice).scored("It cannot be seen", example) == (score, None)
