@@ -15,7 +15,7 @@ from xgenmm_jax.evaluation.published.literals import literal_of, texts_of
 from xgenmm_jax.evaluation.scorers import mmmu
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
 from xgenmm_jax.evaluation.tasks import multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -187,5 +187,5 @@ MMMU = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "validation/Overall", "lmms": "mmmu_acc", "official": "Overall"},
-    answering=multiple_choice.lmms_answering(128),
+    answering=lmms_answering(128),
 )

@@ -16,7 +16,7 @@ from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import mantis, mmmu
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
 from xgenmm_jax.evaluation.tasks import multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.mmmu import rounded
 from xgenmm_jax.evaluation.tasks.task import Scored
@@ -138,7 +138,7 @@ QBENCH1 = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "qbench_acc"},
-    answering=multiple_choice.lmms_answering(32),
+    answering=lmms_answering(32),
     profiles=(*VLMEVALKIT, "lmms"),
 )
 

@@ -14,7 +14,7 @@ from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.lmms_choices import first_letter
 from xgenmm_jax.evaluation.tasks import multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -106,6 +106,6 @@ SEED_IMAGE = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "seed_image"},
-    answering=multiple_choice.lmms_answering(until=("ASSISTANT:",)),
+    answering=lmms_answering(until=("ASSISTANT:",)),
     profiles=PROFILES,
 )
