@@ -35,7 +35,7 @@ class Row:
 
     index: its name in the table, by which predictions are joined. cells: its text columns that have a value, by name.
     images: in the row's order; empty where one cannot be read, and then `unreadable` says why. picture: the index of
-    the first row whose first picture is this row's, so equal for questions about one picture.
+    the first row whose first picture is this row's, so equal for questions about one picture. reading: of the cells.
     """
 
     index: str
@@ -43,6 +43,7 @@ class Row:
     images: tuple[LazyImage, ...]
     unreadable: str = ""
     picture: str = ""
+    reading: Reading = "careful"
 
     def options(self) -> dict[str, str]:
         """The columns A, B, ... Z that have a value: letter to text."""
@@ -184,7 +185,7 @@ class _Reader:
             except ValueError as error:
                 images, unreadable = (), str(error)
             picture = first_with.setdefault(id(images[0]), index) if images else index
-            rows.append(Row(index, cells, images, unreadable, picture))
+            rows.append(Row(index, cells, images, unreadable, picture, reading))
         return Table(tuple(rows), tuple(self._header), len(indices) - len(rows))
 
     def _images(self, number: int, index: str, row_of: Mapping[str, int]) -> Iterator[LazyImage]:

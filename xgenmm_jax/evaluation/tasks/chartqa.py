@@ -9,7 +9,7 @@ from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.published.tsv import Row
 from xgenmm_jax.evaluation.scorers.chartqa import relaxed_accuracy
 from xgenmm_jax.evaluation.tasks import multiple_choice, questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -75,6 +75,6 @@ CHARTQA = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "relaxed_overall"},
-    answering=questions.lmms_or_vlmevalkit(16),
+    answering=lmms_answering(16),
     profiles=(*VLMEVALKIT, "lmms"),
 )

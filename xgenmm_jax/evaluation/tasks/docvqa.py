@@ -12,7 +12,7 @@ from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.anls import anls
 from xgenmm_jax.evaluation.tasks import questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -63,6 +63,6 @@ DOCVQA = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "anls"},
-    answering=questions.lmms_or_vlmevalkit(32),
+    answering=lmms_answering(32),
     profiles=(*VLMEVALKIT, "lmms"),
 )

@@ -18,7 +18,7 @@ from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
 from xgenmm_jax.evaluation.scorers.yes_no import mme_label
 from xgenmm_jax.evaluation.tasks import multiple_choice, questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -144,6 +144,6 @@ MME = Benchmark(
     score=_score,
     summarize=_summarize,
     headline="mme_norm",
-    answering=questions.lmms_or_vlmevalkit(16),
+    answering=lmms_answering(16),
     profiles=(*VLMEVALKIT, "lmms"),
 )

@@ -18,7 +18,7 @@ from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
 from xgenmm_jax.evaluation.scorers.ocrbench import contains_answer
 from xgenmm_jax.evaluation.tasks import multiple_choice, questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -108,15 +108,13 @@ OCRBENCH = Benchmark(
     source="github.com/Yuliang-Liu/MultimodalOCR and opencompass.openxlab.space/utils/VLMEval/OCRBench.tsv",
     published=(
         Tsv("OCRBench", _of_row, ("question", "answer", "category")),
-        Parquet(
-            "echo840/OCRBench", "data/test-*.parquet", _of_doc, ("dataset", "question", "question_type", "answer")
-        ),
+        Parquet("echo840/OCRBench", "data/test-*.parquet", _of_doc, ("dataset", "question", "question_type", "answer")),
         Original((FILE, PICTURES), _original),
     ),
     message=_message,
     score=_score,
     summarize=_summarize,
     headline={"paper": "Final Score Norm", "lmms": "ocrbench_accuracy"},
-    answering=questions.lmms_or_vlmevalkit(128),
+    answering=lmms_answering(128),
     profiles=(*VLMEVALKIT, "lmms"),
 )

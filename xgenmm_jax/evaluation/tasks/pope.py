@@ -19,7 +19,7 @@ from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
 from xgenmm_jax.evaluation.scorers.yes_no import pope_label
 from xgenmm_jax.evaluation.tasks import multiple_choice, questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -140,5 +140,5 @@ POPE = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "pope_f1_score"},
-    answering=questions.lmms_or_vlmevalkit(128),
+    answering=lmms_answering(128),
 )

@@ -1,6 +1,6 @@
 """What benchmarks of open and of yes or no questions share: how rows are read, and how a model is asked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
 from xgenmm_jax.evaluation.scorers.yes_no import Label
 from xgenmm_jax.evaluation.tasks import multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import VLMEVALKIT_ANSWERING, Answering, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Estimates, Message
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
-from xgenmm_jax.generation.text.decoding import Decoding
 
 BRIEFLY = "\nAnswer the question using a single word or phrase."
 """What both toolkits add to most short questions."""
@@ -108,13 +107,3 @@ def scored_label(label: Label, truth: str) -> Scored:
 def picture_of(prediction: Prediction) -> str:
     """What its example shares with the other questions about the same picture; its own id where that is not known."""
     return prediction.example.fields.get("picture", prediction.example.id)
-
-
-def lmms_or_vlmevalkit(max_new_tokens: int, until: str = "\n\n") -> Callable[[Profile], Answering]:
-    """lmms-eval's length of answers and text that ends them, and VLMEvalKit's for all other profiles."""
-    of_lmms = Answering(Decoding(max_new_tokens=max_new_tokens), until=(until,))
-
-    def answering(profile: Profile) -> Answering:
-        return of_lmms if profile == "lmms" else VLMEVALKIT_ANSWERING
-
-    return answering

@@ -8,7 +8,7 @@ from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.vqa import normalize_answer, vqa_accuracy
 from xgenmm_jax.evaluation.tasks import multiple_choice, questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -63,6 +63,6 @@ TEXTVQA = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "exact_match"},
-    answering=questions.lmms_or_vlmevalkit(1024, until="ASSISTANT:"),
+    answering=lmms_answering(until=("ASSISTANT:",)),
     profiles=(*VLMEVALKIT, "lmms"),
 )
