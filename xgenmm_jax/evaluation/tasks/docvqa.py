@@ -9,6 +9,7 @@ from pathlib import Path
 
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.anls import anls
 from xgenmm_jax.evaluation.tasks import questions
@@ -30,14 +31,13 @@ def _of_doc(doc: Doc) -> Example:
 
 
 def _original(folder: Path, file: str, pictures: str) -> Iterator[Example]:
-    for number, entry in enumerate(questions.entries(folder / file, "data")):
-        try:
-            name = Path(entry["image"]).name
-            image = questions.opened(folder / pictures, name)
-            answers, fields = tuple(entry["answers"]), {"picture": name}
-            yield Example(str(entry["questionId"]), (image,), entry["question"], answers, fields=fields)
-        except (KeyError, TypeError) as error:
-            raise questions.entry_error(folder / file, number, error) from error
+    path = folder / file
+    for row in originals.rows_in(path, "data"):
+        index, image, question = originals.texts(row, ("questionId", "image", "question"), path)
+        name = Path(image).name
+        images, unreadable = originals.picture(folder / pictures, name)
+        answers = questions.some(originals.text_list(row, "answers", path), index, path)
+        yield Example(index, images, question, answers, fields={"picture": name}, unreadable=unreadable)
 
 
 def _score(answer: str, example: Example, profile: Profile) -> Scored:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Original, Tsv
 from xgenmm_jax.evaluation.published.tsv import Row
 from xgenmm_jax.evaluation.scorers import estimates
@@ -45,20 +46,25 @@ def _of_row(row: Row) -> Example:
 
 
 def _original(folder: Path) -> Iterator[Example | None]:
-    for number, entry in enumerate(questions.entries(folder / FILE)):
-        try:
-            if not entry["filename"]:
-                yield None
-                continue
-            l2 = f"{entry['category']}_{entry['subcategory']}"
-            place = [entry[name] for name in ("visual_input", "set_id", "figure_id", "question_id")]
-            truth = {"1": "Yes", "0": "No"}[entry["gt_answer"]]
-            question, path = entry["question"], entry["filename"]
-        except (KeyError, TypeError) as error:
-            raise questions.entry_error(folder / FILE, number, error) from error
-        image = questions.opened(folder / PICTURES, path)
-        fields = {"category": entry["category"], "l2-category": l2}
-        yield Example("_".join([l2, *map(str, place)]), (image,), question, (truth,), fields=fields)
+    path = folder / FILE
+    for row in originals.rows_in(path):
+        if not row.get("filename"):
+            yield None
+            continue
+        category, subcategory, *place = originals.texts(
+            row, ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id"), path
+        )
+        question, truth, name = originals.texts(row, ("question", "gt_answer", "filename"), path)
+        l2 = f"{category}_{subcategory}"
+        images, unreadable = originals.picture(folder / PICTURES, name)
+        yield Example(
+            "_".join([l2, *place]),
+            images,
+            question,
+            ("Yes" if truth == "1" else "No",),
+            fields={"category": category, "l2-category": l2},
+            unreadable=unreadable,
+        )
 
 
 def _message(example: Example, profile: Profile) -> Message:

@@ -10,9 +10,9 @@ import math
 from pathlib import Path
 
 from xgenmm_jax import files
-from xgenmm_jax.data.images import open_image
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
@@ -52,13 +52,14 @@ def _of_text(text: Path, category: str) -> Iterator[Example]:
     path = next((one for one in named if one.is_file()), None)
     if path is None:
         raise ValueError(f"mme: no picture beside '{text}'; wanted '{text.stem}.jpg' or '.png'.")
-    image = open_image(path, official=True)
+    images, unreadable = originals.picture(path.parent, path.name)
     for number, line in enumerate(line for line in files.read_lines(text) if line.strip()):
         question, tab, answer = line.rstrip().rpartition("\t")
         if not tab:
             raise ValueError(f"mme: '{text}' has a line without a tab; wanted a question, a tab and Yes or No.")
         fields = {"category": category, "image_path": f"{category}/{path.name}"}
-        yield Example(f"{category}/{text.stem}/{number}", (image,), question, (answer.strip(),), fields=fields)
+        index = f"{category}/{text.stem}/{number}"
+        yield Example(index, images, question, (answer.strip(),), fields=fields, unreadable=unreadable)
 
 
 def _message(example: Example, profile: Profile) -> Message:

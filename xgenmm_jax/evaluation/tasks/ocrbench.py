@@ -3,14 +3,13 @@
 The paper's column is the points by ten.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.published.literals import texts_of
 from xgenmm_jax.evaluation.published.tsv import Row
@@ -40,25 +39,28 @@ def _of_row(row: Row) -> Example:
 
 
 def _of_doc(doc: Doc) -> Example:
-    return _example(doc.index, doc.pictures["image"], doc.fields, doc.fields["answer"], ("dataset", "question_type"))
+    answers = doc.fields["answer"]
+    return _checked(
+        Example(
+            doc.index,
+            doc.pictures["image"],
+            doc.fields["question"],
+            tuple(answers) if isinstance(answers, list) else (answers,),
+            fields={"dataset": doc.fields["dataset"], "category": doc.fields["question_type"]},
+        )
+    )
 
 
 def _original(folder: Path) -> Iterator[Example]:
-    for number, entry in enumerate(questions.entries(folder / FILE)):
-        try:
-            image = questions.opened(folder / PICTURES, entry["image_path"])
-            yield _example(str(number), (image,), entry, entry["answers"], ("dataset_name", "type"))
-        except (KeyError, TypeError) as error:
-            raise questions.entry_error(folder / FILE, number, error) from error
-
-
-def _example(
-    index: str, images: tuple[LazyImage, ...], entry: Mapping[str, Any], answers: Any, names: tuple[str, str]
-) -> Example:
-    """names: of the entry's columns that say from which set a question is and of which kind."""
-    listed = answers if isinstance(answers, list) else [answers]
-    fields = {"dataset": str(entry[names[0]]), "category": str(entry[names[1]])}
-    return _checked(Example(index, images, entry["question"], tuple(map(str, listed)), fields=fields))
+    path = folder / FILE
+    for number, row in enumerate(originals.rows_in(path)):
+        names = ("dataset_name", "image_path", "question", "type")
+        dataset, image_path, question, kind = originals.texts(row, names, path)
+        of_list = isinstance(row.get("answers"), list)
+        answers = originals.text_list(row, "answers", path) if of_list else originals.texts(row, ("answers",), path)
+        images, unreadable = originals.picture(folder / PICTURES, image_path)
+        fields = {"dataset": dataset, "category": kind, "picture": image_path}
+        yield _checked(Example(str(number), images, question, tuple(answers), fields=fields, unreadable=unreadable))
 
 
 def _checked(example: Example) -> Example:

@@ -7,6 +7,7 @@ that names it. VLMEvalKit's table has 5,127 questions in 8,910 rows: it drops re
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import functools
 import math
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from xgenmm_jax import files
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
@@ -24,9 +26,8 @@ from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
 SPLITS = ("random", "popular", "adversarial")
-FILES = tuple(f"coco_pope_{split}.json" for split in SPLITS)
-PICTURES = "val2014"
-"""The folder of COCO's pictures of that name."""
+_PLACES = (("", "val2014"), ("pope/", "coco/val2014"))
+"""Folders of the authors' three files, and of COCO's pictures."""
 
 
 def _of_doc(doc: Doc) -> Example:
@@ -36,24 +37,25 @@ def _of_doc(doc: Doc) -> Example:
     return Example(doc.index, doc.pictures["image"], doc.fields["question"], (doc.fields["answer"],), fields=fields)
 
 
-def _original(folder: Path) -> Iterator[Example]:
+def _files(place: str) -> tuple[str, ...]:
+    return tuple(f"{place}coco_pope_{split}.json" for split in SPLITS)
+
+
+def _original(folder: Path, place: str, pictures: str) -> Iterator[Example]:
     """The authors' three files of JSON lines; equal questions about a picture become one that names all its splits."""
     splits: dict[tuple[str, str, str], list[str]] = {}
-    for split, name in zip(SPLITS, FILES, strict=True):
-        for number, line in files.json_lines(folder / name):
-            try:
-                key = (line["image"], line["text"], line["label"].strip().capitalize())
-            except (KeyError, TypeError, AttributeError) as error:
-                raise ValueError(
-                    f"pope: '{folder / name}', line {number} is no question; wanted image, text and label."
-                ) from error
-            splits.setdefault(key, []).append(split)
-    opened: dict[str, LazyImage] = {}
-    for number, ((image, text, label), named) in enumerate(splits.items()):
-        if image not in opened:
-            opened[image] = questions.opened(folder / PICTURES, image)
-        fields = {"category": ",".join(named), "picture": image}
-        yield Example(str(number), (opened[image],), text, (label,), fields=fields)
+    for split, name in zip(SPLITS, _files(place), strict=True):
+        path = folder / name
+        for row in originals.rows_of((value for _, value in files.json_lines(path)), path):
+            image, text, label = originals.texts(row, ("image", "text", "label"), path)
+            splits.setdefault((image, text, label.strip().capitalize()), []).append(split)
+    opened: dict[str, tuple[tuple[LazyImage, ...], str]] = {}
+    for number, ((name, text, label), named) in enumerate(splits.items()):
+        if name not in opened:
+            opened[name] = originals.picture(folder / pictures, name)
+        images, unreadable = opened[name]
+        fields = {"category": ",".join(named), "picture": name}
+        yield Example(str(number), images, text, (label,), fields=fields, unreadable=unreadable)
 
 
 def _message(example: Example, profile: Profile) -> Message:
@@ -134,7 +136,10 @@ POPE = Benchmark(
     published=(
         Tsv("POPE", questions.one_answer, ("question", "answer", "category")),
         Parquet("lmms-lab-encoder/POPE", "data/test-*.parquet", _of_doc, ("question", "answer", "category")),
-        Original((*FILES, PICTURES), _original),
+        *(
+            Original((*_files(place), pictures), functools.partial(_original, place=place, pictures=pictures))
+            for place, pictures in _PLACES
+        ),
     ),
     message=_message,
     score=_score,

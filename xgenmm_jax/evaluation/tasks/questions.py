@@ -2,12 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from xgenmm_jax import files
-from xgenmm_jax.data import source_paths
-from xgenmm_jax.data.images import open_image
-from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import Profile
 from xgenmm_jax.evaluation.published.literals import literal_of
@@ -51,33 +46,16 @@ def listed(cell: str) -> tuple[str, ...]:
     return tuple(part if isinstance(part, str) else str(part) for part in value)
 
 
+def some(answers: Sequence[str], index: str, path: Path) -> tuple[str, ...]:
+    """Raises ValueError where there are none: the file is of a split whose answers are not public."""
+    if not answers:
+        raise ValueError(f"benchmark: '{path}', question {index} has no answers; wanted the validation split.")
+    return tuple(answers)
+
+
 def one_answer(row: Row) -> Example:
     """A row whose answer is a text, whatever it looks like."""
     return example_of_row(row, [row.cells["answer"]] if "answer" in row.cells else [])
-
-
-def opened(folder: Path, path: str) -> LazyImage:
-    """The picture at a path of the authors' files below their folder. Raises ValueError where it lies outside."""
-    return open_image(source_paths.inside(folder, path), official=True)
-
-
-def entries(path: Path, key: str = "") -> list[dict[str, Any]]:
-    """The objects of the list in a JSON file, or of the one under a key of its object.
-
-    Raises: ValueError where there is no such list of objects.
-    """
-    value = files.read_json(path)
-    if key:
-        value = value.get(key) if isinstance(value, dict) else None
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        where = f" under '{key}'" if key else ""
-        raise ValueError(f"benchmark: '{path}' has no list of objects{where}; copy the file again.")
-    return value
-
-
-def entry_error(path: Path, number: int, error: Exception) -> ValueError:
-    """Of an entry of the authors' files that lacks a key or has another type there."""
-    return ValueError(f"benchmark: '{path}', entry {number}: {error!r}; copy the file again.")
 
 
 def accuracy(predictions: Sequence[Prediction]) -> Estimate:

@@ -1,10 +1,12 @@
 """TextVQA: 5,000 questions about text in photos, each answered by ten people (Singh et al. 2019)."""
 
 from collections.abc import Iterator, Sequence
+import functools
 from pathlib import Path
 
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.vqa import normalize_answer, vqa_accuracy
 from xgenmm_jax.evaluation.tasks import multiple_choice, questions
@@ -12,7 +14,9 @@ from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
-FILE, PICTURES = "TextVQA_0.5.1_val.json", "train_images"
+_PLACES = (
+    ("TextVQA_0.5.1_val.json", "train_images"), ("textvqa/TextVQA_0.5.1_val.json", "textvqa/train_images"),
+)  # fmt: skip
 """The authors' questions, and the folder of Open Images' photos in which those of this split are too."""
 
 
@@ -23,14 +27,13 @@ def _of_doc(doc: Doc) -> Example:
     )
 
 
-def _original(folder: Path) -> Iterator[Example]:
-    for number, entry in enumerate(questions.entries(folder / FILE, "data")):
-        try:
-            image = questions.opened(folder / PICTURES, f"{entry['image_id']}.jpg")
-            answers, fields = tuple(entry["answers"]), {"picture": entry["image_id"]}
-            yield Example(str(entry["question_id"]), (image,), entry["question"], answers, fields=fields)
-        except (KeyError, TypeError) as error:
-            raise questions.entry_error(folder / FILE, number, error) from error
+def _original(folder: Path, file: str, pictures: str) -> Iterator[Example]:
+    path = folder / file
+    for row in originals.rows_in(path, "data"):
+        index, image_id, question = originals.texts(row, ("question_id", "image_id", "question"), path)
+        images, unreadable = originals.picture(folder / pictures, f"{image_id}.jpg")
+        answers = questions.some(originals.text_list(row, "answers", path), index, path)
+        yield Example(index, images, question, answers, fields={"picture": image_id}, unreadable=unreadable)
 
 
 def _message(example: Example, profile: Profile) -> Message:
@@ -57,7 +60,7 @@ TEXTVQA = Benchmark(
     published=(
         Tsv("TextVQA_VAL", questions.example_of_row),
         Parquet("lmms-lab-encoder/textvqa", "data/validation-*.parquet", _of_doc, ("question", "answers")),
-        Original((FILE, PICTURES), _original),
+        *(Original(place, functools.partial(_original, file=place[0], pictures=place[1])) for place in _PLACES),
     ),
     message=_message,
     score=_score,
