@@ -55,6 +55,8 @@ def _original(folder: Path) -> Iterator[Example | None]:
             row, ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id"), path
         )
         question, truth, name = originals.texts(row, ("question", "gt_answer", "filename"), path)
+        if truth not in ("0", "1"):
+            raise ValueError(f"hallusionbench: '{path}' has gt_answer '{truth}'; wanted 0 or 1.")
         l2 = f"{category}_{subcategory}"
         images, unreadable = originals.picture(folder / PICTURES, name)
         yield Example(
@@ -104,7 +106,7 @@ def _all_right(predictions: Sequence[Prediction], group: Callable[[Prediction], 
 
 def _place(prediction: Prediction) -> _Place:
     example = prediction.example
-    return _Place(example.fields["l2-category"], *example.id.split("_")[3:6])
+    return _Place(example.fields.get("l2-category", "nan"), *example.id.split("_")[3:6])
 
 
 def _set(prediction: Prediction) -> tuple[str, ...]:

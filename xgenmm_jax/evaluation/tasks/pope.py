@@ -74,10 +74,13 @@ def _score(answer: str, example: Example, profile: Profile) -> Scored:
 
 def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
     by_split: dict[str, list[Prediction]] = {}
+    # A row without a split counts once, in the whole.
+    every = [prediction for prediction in predictions if "category" not in prediction.example.fields]
     for prediction in predictions:
-        for split in prediction.example.fields["category"].split(","):
-            by_split.setdefault(split, []).append(prediction)
-    every = [prediction for there in by_split.values() for prediction in there]
+        for split in prediction.example.fields.get("category", "").split(","):
+            if split:
+                by_split.setdefault(split, []).append(prediction)
+                every.append(prediction)
     table = _scores(every, profile)
     for split in sorted(by_split):
         table |= {f"{split}/{name}": score for name, score in _scores(by_split[split], profile).items()}
