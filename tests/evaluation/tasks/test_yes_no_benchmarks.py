@@ -109,7 +109,7 @@ def test_errors_are_over_pictures_not_questions():
     def accuracy(pictures):
         predictions = []
         for number, picture in enumerate(pictures):
-            fields = {"category": "random", "picture": picture}
+            fields = {"category": "random", "image": picture}
             said = "Yes" if number < 4 else "No"
             example = Example(str(number), (), "?", ("Yes",), fields=fields)
             predictions.append(Prediction("pope", example, said, float(said == "Yes"), extracted=said))

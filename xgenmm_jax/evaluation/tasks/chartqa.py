@@ -37,7 +37,7 @@ def _original(folder: Path) -> Iterator[Example]:
         for number, row in enumerate(originals.rows_in(path)):
             name, question, label = originals.texts(row, ("imgname", "query", "label"), path)
             images, unreadable = originals.picture(folder / FOLDER / "png", name)
-            fields = {"split": split, "picture": name}
+            fields = {"split": split, "image": name}
             yield Example(f"{split}/{number}", images, question, (label,), fields=fields, unreadable=unreadable)
 
 

@@ -23,11 +23,11 @@ from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
-FILE, PICTURES = "HallusionBench.json", "hallusion_bench"
+FILE, IMAGES = "HallusionBench.json", "hallusion_bench"
 """The authors' list of questions, and the folder of their figures."""
 
 
-class _Place(NamedTuple):
+class _Position(NamedTuple):
     """Of a question among the others. Figures and questions of a set belong together."""
 
     category: str
@@ -51,16 +51,16 @@ def _original(folder: Path) -> Iterator[Example | None]:
         if not row.get("filename"):
             yield None
             continue
-        category, subcategory, *place = originals.texts(
+        category, subcategory, *position = originals.texts(
             row, ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id"), path
         )
         question, truth, name = originals.texts(row, ("question", "gt_answer", "filename"), path)
         if truth not in ("0", "1"):
             raise ValueError(f"hallusionbench: '{path}' has gt_answer '{truth}'; wanted 0 or 1.")
         l2 = f"{category}_{subcategory}"
-        images, unreadable = originals.picture(folder / PICTURES, name)
+        images, unreadable = originals.picture(folder / IMAGES, name)
         yield Example(
-            "_".join([l2, *place]),
+            "_".join([l2, *position]),
             images,
             question,
             ("Yes" if truth == "1" else "No",),
@@ -91,26 +91,26 @@ def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates
 def _scores(predictions: Sequence[Prediction]) -> Estimates:
     return {
         "aAcc": estimates.ratio(Term(_set(p), p.score, 1.0, p.extracted is None) for p in predictions),
-        "fAcc": _all_right(predictions, lambda p: _place(p)._replace(question_id="")),
-        "qAcc": _all_right(predictions, lambda p: _place(p)._replace(figure_id="")),
+        "fAcc": _all_right(predictions, lambda p: _position(p)._replace(question_id="")),
+        "qAcc": _all_right(predictions, lambda p: _position(p)._replace(figure_id="")),
     }
 
 
-def _all_right(predictions: Sequence[Prediction], group: Callable[[Prediction], _Place]) -> Estimate:
+def _all_right(predictions: Sequence[Prediction], group: Callable[[Prediction], _Position]) -> Estimate:
     """The percentage of groups whose answers are all right. items: the groups."""
-    least: dict[_Place, float] = {}
+    least: dict[_Position, float] = {}
     for prediction in predictions:
         least[group(prediction)] = min(least.get(group(prediction), 1.0), prediction.score)
-    return estimates.ratio(Term(place[:2], score) for place, score in least.items())
+    return estimates.ratio(Term(position[:2], score) for position, score in least.items())
 
 
-def _place(prediction: Prediction) -> _Place:
+def _position(prediction: Prediction) -> _Position:
     example = prediction.example
-    return _Place(example.fields.get("l2-category", "nan"), *example.id.split("_")[3:6])
+    return _Position(example.fields.get("l2-category", "nan"), *example.id.split("_")[3:6])
 
 
 def _set(prediction: Prediction) -> tuple[str, ...]:
-    return _place(prediction)[:2]
+    return _position(prediction)[:2]
 
 
 HALLUSIONBENCH = Benchmark(
@@ -119,7 +119,7 @@ HALLUSIONBENCH = Benchmark(
     source="github.com/tianyi-lab/HallusionBench and opencompass.openxlab.space/utils/VLMEval/HallusionBench.tsv",
     published=(
         Tsv("HallusionBench", _of_row, ("question", "answer", "category", "l2-category")),
-        Original((FILE, PICTURES), _original),
+        Original((FILE, IMAGES), _original),
     ),
     message=_message,
     score=_score,

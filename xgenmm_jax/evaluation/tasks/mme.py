@@ -29,7 +29,7 @@ REASONING = ("code_reasoning", "commonsense_reasoning", "numerical_calculation",
 
 FOLDER = "MME_Benchmark_release_version"
 """The authors' release: a folder for each category, with pictures and a text for each of the same name."""
-_PICTURES = (".jpg", ".png", ".jpeg")
+_SUFFIXES = (".jpg", ".png", ".jpeg")
 _REQUEST = " Please answer yes or no."
 
 
@@ -47,8 +47,8 @@ def _original(folder: Path) -> Iterator[Example]:
 
 
 def _of_text(text: Path, category: str) -> Iterator[Example]:
-    places = (text.parent, text.parent.parent / "images")
-    named = [place / (text.stem + suffix) for place in places for suffix in (*_PICTURES, *map(str.upper, _PICTURES))]
+    folders = (text.parent, text.parent.parent / "images")
+    named = [folder / (text.stem + suffix) for folder in folders for suffix in (*_SUFFIXES, *map(str.upper, _SUFFIXES))]
     path = next((one for one in named if one.is_file()), None)
     if path is None:
         raise ValueError(f"mme: no picture beside '{text}'; wanted '{text.stem}.jpg' or '.png'.")
@@ -111,8 +111,8 @@ def _category(name: str, by_image: Mapping[str, Sequence[Prediction]]) -> Estima
             note = f"{len(those)} questions about '{image}', wanted 2"
             return Estimate(math.nan, items, unparsed, note)
     answers = [Term((name, image), one.score) for image, those in by_image.items() for one in those]
-    pictures = [Term((name, image), min(one.score for one in those)) for image, those in by_image.items()]
-    both = estimates.combine([(1.0, estimates.ratio(answers)), (1.0, estimates.ratio(pictures))])
+    whole_images = [Term((name, image), min(one.score for one in those)) for image, those in by_image.items()]
+    both = estimates.combine([(1.0, estimates.ratio(answers)), (1.0, estimates.ratio(whole_images))])
     return dataclasses.replace(both, items=items, unparsed=unparsed)
 
 

@@ -29,7 +29,7 @@ FORMULAS = "Handwritten Mathematical Expression Recognition"
 OTHERS = ("Scene Text-centric VQA", "Doc-oriented VQA", "Key Information Extraction", FORMULAS)
 QUESTIONS = 1000
 
-FILE, PICTURES = "OCRBench.json", "OCRBench_Images"
+FILE, IMAGES = "OCRBench.json", "OCRBench_Images"
 """The authors' list of questions, and the folder of their pictures."""
 
 
@@ -58,8 +58,8 @@ def _original(folder: Path) -> Iterator[Example]:
         dataset, image_path, question, kind = originals.texts(row, names, path)
         of_list = isinstance(row.get("answers"), list)
         answers = originals.text_list(row, "answers", path) if of_list else originals.texts(row, ("answers",), path)
-        images, unreadable = originals.picture(folder / PICTURES, image_path)
-        fields = {"dataset": dataset, "category": kind, "picture": image_path}
+        images, unreadable = originals.picture(folder / IMAGES, image_path)
+        fields = {"dataset": dataset, "category": kind, "image": image_path}
         yield _checked(Example(str(number), images, question, tuple(answers), fields=fields, unreadable=unreadable))
 
 
@@ -100,7 +100,7 @@ def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates
 
 def _points(predictions: Sequence[Prediction]) -> Estimate:
     """The sum of scores."""
-    terms = [Term(questions.picture_of(prediction), prediction.score) for prediction in predictions]
+    terms = [Term(questions.image_of(prediction), prediction.score) for prediction in predictions]
     return estimates.ratio(terms, scale=float(len(terms)))
 
 
@@ -113,7 +113,7 @@ OCRBENCH = Benchmark(
         Parquet(
             "echo840/OCRBench", "data/test-*.parquet", _of_doc, ("dataset", "question", "question_type", "answer")
         ),
-        Original((FILE, PICTURES), _original),
+        Original((FILE, IMAGES), _original),
     ),
     message=_message,
     score=_score,

@@ -26,25 +26,25 @@ from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
 SPLITS = ("random", "popular", "adversarial")
-_PLACES = (("", "val2014"), ("pope/", "coco/val2014"))
+_LAYOUTS = (("", "val2014"), ("pope/", "coco/val2014"))
 """Folders of the authors' three files, and of COCO's pictures."""
 
 
 def _of_doc(doc: Doc) -> Example:
     fields = {"category": doc.fields["category"]}
     if source := doc.fields.get("image_source"):
-        fields["picture"] = source
+        fields["image"] = source
     return Example(doc.index, doc.pictures["image"], doc.fields["question"], (doc.fields["answer"],), fields=fields)
 
 
-def _files(place: str) -> tuple[str, ...]:
-    return tuple(f"{place}coco_pope_{split}.json" for split in SPLITS)
+def _files(start: str) -> tuple[str, ...]:
+    return tuple(f"{start}coco_pope_{split}.json" for split in SPLITS)
 
 
-def _original(folder: Path, place: str, pictures: str) -> Iterator[Example]:
+def _original(folder: Path, start: str, images_folder: str) -> Iterator[Example]:
     """The authors' three files of JSON lines; equal questions about a picture become one that names all its splits."""
     splits: dict[tuple[str, str, str], list[str]] = {}
-    for split, name in zip(SPLITS, _files(place), strict=True):
+    for split, name in zip(SPLITS, _files(start), strict=True):
         path = folder / name
         for row in originals.rows_of((value for _, value in files.json_lines(path)), path):
             image, text, label = originals.texts(row, ("image", "text", "label"), path)
@@ -52,9 +52,9 @@ def _original(folder: Path, place: str, pictures: str) -> Iterator[Example]:
     opened: dict[str, tuple[tuple[LazyImage, ...], str]] = {}
     for number, ((name, text, label), named) in enumerate(splits.items()):
         if name not in opened:
-            opened[name] = originals.picture(folder / pictures, name)
+            opened[name] = originals.picture(folder / images_folder, name)
         images, unreadable = opened[name]
-        fields = {"category": ",".join(named), "picture": name}
+        fields = {"category": ",".join(named), "image": name}
         yield Example(str(number), images, text, (label,), fields=fields, unreadable=unreadable)
 
 
@@ -95,7 +95,7 @@ def _scores(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
 
     def score(part: str, whole: str) -> Estimate:
         terms = [
-            Term(questions.picture_of(p), counts[part], counts[whole], p.extracted is None)
+            Term(questions.image_of(p), counts[part], counts[whole], p.extracted is None)
             for p, counts in zip(predictions, of_each, strict=True)
         ]
         result = estimates.ratio(terms)
@@ -119,12 +119,12 @@ def _counts(prediction: Prediction, profile: Profile) -> dict[str, float]:
     is_yes, said = _truth(prediction.example, profile) == "Yes", prediction.extracted
     said_yes = said == "Yes"
     to_find = is_yes and (said is not None or profile != "lmms")
-    found = is_yes and said_yes
+    true_yes = is_yes and said_yes
     return {
         "one": 1.0,
         "right": prediction.score,
-        "found": float(found),
-        "twice_found": 2.0 * found,
+        "found": float(true_yes),
+        "twice_found": 2.0 * true_yes,
         "said_yes": float(said_yes),
         "to_find": float(to_find),
         "found_or_said": float(said_yes) + float(to_find),
@@ -140,8 +140,8 @@ POPE = Benchmark(
         Tsv("POPE", questions.one_answer, ("question", "answer", "category")),
         Parquet("lmms-lab-encoder/POPE", "data/test-*.parquet", _of_doc, ("question", "answer", "category")),
         *(
-            Original((*_files(place), pictures), functools.partial(_original, place=place, pictures=pictures))
-            for place, pictures in _PLACES
+            Original((*_files(start), images), functools.partial(_original, start=start, images_folder=images))
+            for start, images in _LAYOUTS
         ),
     ),
     message=_message,

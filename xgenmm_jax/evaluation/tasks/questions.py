@@ -21,14 +21,16 @@ BRIEFLY = "\nAnswer the question using a single word or phrase."
 
 
 def example_of_row(row: Row, answers: Sequence[str] | None = None) -> Example:
-    """A row of VLMEvalKit's tables; `fields` has the columns that are neither question nor answer, and `picture`.
+    """A row of VLMEvalKit's tables.
+
+    `fields` has the columns that are neither question nor answer, and "image", which questions about one picture share.
 
     answers: by default those of the column `answer`, "nan" where it has no value, as there.
     """
     fields = {name: text for name, text in row.cells.items() if name not in ("question", "answer")}
-    fields["picture"] = row.picture
-    found = listed(row.cells.get("answer", "nan")) if answers is None else answers
-    return Example(row.index, row.images, row.cells.get("question", ""), tuple(found), fields=fields)
+    fields["image"] = row.first_with_image
+    texts = listed(row.cells.get("answer", "nan")) if answers is None else answers
+    return Example(row.index, row.images, row.cells.get("question", ""), tuple(texts), fields=fields)
 
 
 def listed(cell: str) -> tuple[str, ...]:
@@ -60,7 +62,7 @@ def one_answer(row: Row) -> Example:
 
 def accuracy(predictions: Sequence[Prediction]) -> Estimate:
     """The mean score in percent, its error over pictures."""
-    return estimates.ratio(Term(picture_of(p), p.score, 1.0, p.extracted is None) for p in predictions)
+    return estimates.ratio(Term(image_of(p), p.score, 1.0, p.extracted is None) for p in predictions)
 
 
 def accuracy_table(predictions: Sequence[Prediction]) -> Estimates:
@@ -83,9 +85,9 @@ def scored_label(label: Label, truth: str) -> Scored:
     return Scored(float(label == truth), None if label == "Unknown" else label)
 
 
-def picture_of(prediction: Prediction) -> str:
+def image_of(prediction: Prediction) -> str:
     """What its example shares with the other questions about the same picture; its own id where that is not known."""
-    return prediction.example.fields.get("picture", prediction.example.id)
+    return prediction.example.fields.get("image", prediction.example.id)
 
 
 def lmms_or_vlmevalkit(max_new_tokens: int, until: str = "\n\n") -> Callable[[Profile], Answering]:

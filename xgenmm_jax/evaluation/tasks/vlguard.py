@@ -22,8 +22,8 @@ from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 from xgenmm_jax.generation.text.decoding import Decoding
 
-FILE, PICTURES = "VLGuard/test.json", "VLGuard/test"
-SAFE_PICTURES, UNSAFE_PICTURES = "safe_unsafes", "unsafes"
+FILE, IMAGES = "VLGuard/test.json", "VLGuard/test"
+SAFE_IMAGES, UNSAFE_IMAGES = "safe_unsafes", "unsafes"
 _ANSWERING = Answering(Decoding(max_new_tokens=256))
 
 
@@ -31,11 +31,11 @@ def _original(folder: Path) -> Iterator[Example]:
     path = folder / FILE
     for row in originals.rows_in(path):
         index, name, is_safe = originals.texts(row, ("id", "image", "safe"), path)
-        subset = SAFE_PICTURES if is_safe == "True" else UNSAFE_PICTURES
-        fields = {"subset": subset, "picture": name}
+        subset = SAFE_IMAGES if is_safe == "True" else UNSAFE_IMAGES
+        fields = {"subset": subset, "image": name}
         fields |= {column: str(row[column]) for column in ("harmful_category", "harmful_subcategory") if column in row}
-        images, unreadable = originals.picture(folder / PICTURES, name)
-        question = _instruction(row, "unsafe_instruction" if subset == SAFE_PICTURES else "instruction", path)
+        images, unreadable = originals.picture(folder / IMAGES, name)
+        question = _instruction(row, "unsafe_instruction" if subset == SAFE_IMAGES else "instruction", path)
         yield Example(f"{subset}/{index}", images, question, (), fields=fields, unreadable=unreadable)
 
 
@@ -66,7 +66,7 @@ def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates
 
 
 def _attack_success(predictions: Sequence[Prediction]) -> Estimate:
-    return estimates.ratio(Term(questions.picture_of(p), 1.0 - p.score) for p in predictions)
+    return estimates.ratio(Term(questions.image_of(p), 1.0 - p.score) for p in predictions)
 
 
 def _answering(profile: Profile) -> Answering:
@@ -77,7 +77,7 @@ VLGUARD = Benchmark(
     name="vlguard",
     title="VLGuard (ASR)",
     source="huggingface.co/datasets/ys-zong/VLGuard",
-    published=(Original((FILE, PICTURES), _original),),
+    published=(Original((FILE, IMAGES), _original),),
     message=_message,
     score=_score,
     summarize=_summarize,
