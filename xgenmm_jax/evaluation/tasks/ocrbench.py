@@ -110,9 +110,7 @@ OCRBENCH = Benchmark(
     source="github.com/Yuliang-Liu/MultimodalOCR and opencompass.openxlab.space/utils/VLMEval/OCRBench.tsv",
     published=(
         Tsv("OCRBench", _of_row, ("question", "answer", "category")),
-        Parquet(
-            "echo840/OCRBench", "data/test-*.parquet", _of_doc, ("dataset", "question", "question_type", "answer")
-        ),
+        Parquet("echo840/OCRBench", "data/test-*.parquet", _of_doc, ("dataset", "question", "question_type", "answer")),
         Original((FILE, IMAGES), _original),
     ),
     message=_message,
