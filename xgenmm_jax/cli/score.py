@@ -43,7 +43,6 @@ def main(argv: Sequence[str]) -> int:
     from xgenmm_jax.evaluation import prediction_files, results
     from xgenmm_jax.evaluation.tables import scores_table
     from xgenmm_jax.evaluation.tasks import suites
-    from xgenmm_jax.evaluation.tasks.benchmark import Choice
 
     path = arguments.predictions
     if not path.is_file():
@@ -56,10 +55,8 @@ def main(argv: Sequence[str]) -> int:
     if name is None:
         raise ValueError(f"--task: '{path}' has no head that says what it is of; give the benchmark's name.")
     (benchmark,) = suites.named([name])
-    choice = Choice(
-        arguments.profile or (head.profile if head and head.profile else "paper"),  # type: ignore[arg-type]
-        arguments.reading or (head.reading if head and head.reading else "careful"),  # type: ignore[arg-type]
-    )
+    asked_by = (head.profile, head.reading) if head and head.profile else (None, "careful")
+    choice = benchmark.choice(arguments.profile or asked_by[0], arguments.reading or asked_by[1])  # type: ignore[arg-type]
     predictions, left_out = list(found.predictions), {}
     if arguments.data is not None:
         loaded = benchmark.load(arguments.data, choice)
