@@ -113,7 +113,6 @@ def test_questions_about_one_image_stand_in_one_chunk(tmp_path, monkeypatch):
     assert [[prompt.token_ids[0] for prompt in prompts] for prompts in model.calls] == [[0, 4, 1], [2, 3, 5]]
 
 
-
 def test_a_damaged_file_is_named(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('{"request": "1"}\n')

@@ -55,7 +55,7 @@ def test_greedy_scores_are_the_official_ones(generator):
     longest = max(len(prompt.token_ids) for prompt in expanded)
     batch = PromptBatch(expanded, 2, prompt_length(longest, Limits()))
     generator._vision.load(batch.views)
-    rows = generator._rows(batch, 0)
+    rows = generator._rows(batch)
     decoder, params = Phi3(tiny28.CONFIG.decoder), tiny28.parameters()["decoder"]
     logits = jax.jit(functools.partial(decoder.apply, {"params": params}, method="logits"))
     prefill = jax.jit(lambda rows, table: decode.prefill(decoder, params, rows, table, None, 12, 1024))

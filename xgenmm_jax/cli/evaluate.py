@@ -37,6 +37,12 @@ class Arguments:
     """jpeg75: pictures encoded again as VLMEvalKit did until February 2026."""
     shots: tuple[int, ...] = (0, 4, 8)
     """Numbers of demonstrations of few-shot tasks."""
+    template: Literal["openflamingo", "xgen", "mm1"] = "openflamingo"
+    """How few-shot prompts are written."""
+    demonstrations: Literal["random", "nearest"] = "random"
+    """nearest: the training images that the tower finds most like the query's."""
+    beams: int = 1
+    """Of few-shot answers; OpenFlamingo has 3."""
     output: UserPath | None = None
     """Where benchmarks' predictions and scores go instead of RUN/evaluation/PROFILE."""
     kinds: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from xgenmm_jax.cli.data_tables import progress_bar
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
@@ -23,6 +23,9 @@ class Arguments(Protocol):
     reading: Reading
     reencode: Reencode
     shots: tuple[int, ...]
+    template: Literal["openflamingo", "xgen", "mm1"]
+    demonstrations: Literal["random", "nearest"]
+    beams: int
     items: int | None
     output: Path | None
 
@@ -64,11 +67,13 @@ def benchmarks_of(arguments: Arguments) -> Sequence[Any]:
     Raises ValueError for a name that there is not, and where a user's file fails, with its line.
     """
     from xgenmm_jax.evaluation.tasks import suites
+    from xgenmm_jax.evaluation.tasks.few_shot import FewShotOptions
 
     file, separator, name = arguments.tasks.rpartition(":")
     if separator and file.endswith(".py"):
         return own_benchmarks(user_path(file, "--tasks"), name)
-    return suites.named(arguments.tasks.split(","), arguments.shots)
+    options = FewShotOptions(arguments.shots, arguments.template, arguments.demonstrations, arguments.beams)
+    return suites.named(arguments.tasks.split(","), options)
 
 
 def own_benchmarks(path: Path, name: str) -> Sequence[Any]:

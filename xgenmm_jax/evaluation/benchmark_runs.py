@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from xgenmm_jax.data.text.chat import ChatStyle
-from xgenmm_jax.evaluation import results, runner
+from xgenmm_jax.evaluation import nearest, results, runner
 from xgenmm_jax.evaluation.published.files import Loaded
 from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Choice
+from xgenmm_jax.evaluation.tasks.few_shot import Features, FewShot
 from xgenmm_jax.generation.text.generator import Generator
 
 OnProgress = Callable[[str, int, int], None]
@@ -54,7 +57,10 @@ def ask(
     model: names the parameters, so that another's predictions are not mixed in.
     """
     benchmark, loaded = ready.benchmark, ready.loaded
-    task = benchmark.task(loaded.examples, choice, style)
+    if isinstance(benchmark, FewShot):
+        task = benchmark.task(loaded.examples, choice, style, loaded.demonstrations, _features(generator, ready))
+    else:
+        task = benchmark.task(loaded.examples, choice, style)
     head = results.head_of(benchmark, choice, model, loaded.fingerprint, len(loaded.examples))
     done = 0
 
@@ -68,6 +74,15 @@ def ask(
     result = results.result_of(benchmark, predictions, choice, model=model, left_out=loaded.left_out)
     results.write(result, folder)
     return result
+
+
+def _features(generator: Generator, ready: Ready) -> Features | None:
+    """Of the queries' and the demonstrations' images, where demonstrations are chosen by nearness."""
+    if not isinstance(ready.benchmark, FewShot) or ready.benchmark.order != "nearest":
+        return None
+    examples = (*ready.loaded.examples, *ready.loaded.demonstrations)
+    vectors = nearest.image_features(generator, (example.images[0] for example in examples if example.images))
+    return lambda example: vectors.get(id(example.images[0]), np.zeros(1, np.float32))
 
 
 def predictions_file(folder: Path, benchmark: Benchmark) -> Path:

@@ -117,7 +117,7 @@ def read(path: Path, cut: bool = False) -> PredictionFile:
             predictions.append(_prediction(value, head.task if head else ""))
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(
-                f"'{path}': line {number} is no prediction ({error}); wanted a JSON object with \"id\" or \"index\", "
+                f'\'{path}\': line {number} is no prediction ({error}); wanted a JSON object with "id" or "index", '
                 'and "prediction".'
             ) from error
     return PredictionFile(head, tuple(predictions))

@@ -100,7 +100,7 @@ def rescored(benchmark: Benchmark, predictions: Sequence[Prediction], choice: Ch
 
 def head_of(benchmark: Benchmark, choice: Choice, model: str, examples: str, items: int) -> Head:
     """Of the file of a model's predictions. examples: their fingerprint."""
-    decoding = repr(benchmark.answering(choice.profile))
+    decoding = repr(benchmark.answering(choice.profile)) + benchmark.asked_as
     return Head(
         benchmark.name, benchmark.version, choice.profile, choice.reading, choice.reencode, model, examples, items,
         decoding,

@@ -80,11 +80,13 @@ class VisionTable:
     Images of equal crops share their tokens, wherever they were read from.
 
     full_chunks: few images are encoded in a chunk as large as many are, for one compilation fewer.
+    images, crops: how many were encoded so far, without those that only fill a chunk.
     """
 
     def __init__(self, config: VLMConfig, params: PyTree, slots: int, full_chunks: bool = False):
         self.config = config
         self._full_chunks = full_chunks
+        self.images = self.crops = 0
         self._params = {name: params[name] for name in ("vision", "connector", "decoder")}
         self._slots_of: OrderedDict[_Digest, np.ndarray] = OrderedDict()
         self._digest_of: OrderedDict[View, _Digest] = OrderedDict()
@@ -116,7 +118,10 @@ class VisionTable:
         return (slots[:, None] * tokens + np.arange(tokens, dtype=np.int32)).reshape(-1)
 
     def load(self, views: Iterable[View]) -> None:
-        """Encodes the views that are not in the table yet; as many earlier ones as fit stay in it."""
+        """Encodes the views that are not in the table yet; as many earlier ones as fit stay in it.
+
+        Raises UnreadableImage where one cannot be read; the table then lacks it, and may lack others.
+        """
         unique = dict.fromkeys(views)
         needed = sum(map(self.groups, unique))
         if needed > self.slots:
@@ -140,7 +145,12 @@ class VisionTable:
         chunk: list[tuple[View, np.ndarray, np.ndarray]] = []
         full = self._full_chunks
         for view in views:
-            pixels = view.pixels()
+            try:
+                pixels = view.pixels()
+            except (ValueError, OSError) as error:
+                if chunk:  # their slots are taken already
+                    self._encode(chunk, most if full else buckets.row_bucket(len(chunk), most))
+                raise UnreadableImage(view.image, str(error)) from error
             digest = _digest(view, pixels)
             if digest not in self._slots_of:
                 self._slots_of[digest] = self._take(self.groups(view))
@@ -179,6 +189,8 @@ class VisionTable:
         slots = np.full((rows, len(taken[0])), self.slots, np.int32)
         slots[: len(taken)] = taken
         batch = image_batch(views, pixels, rows, instruction_tokens(self.config))
+        self.images += len(chunk)
+        self.crops += sum(map(len, pixels))
         self._table = _encode_into(self.config, self._params, batch, self._table, slots.reshape(-1))
 
 

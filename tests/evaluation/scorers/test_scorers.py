@@ -8,9 +8,8 @@ import hypothesis
 from hypothesis import strategies
 import pytest
 
-from xgenmm_jax.evaluation.scorers import anls, boxes, cider, vqa, yes_no
+from xgenmm_jax.evaluation.scorers import anls, boxes, cider
 from xgenmm_jax.evaluation.scorers.ptb import tokenize
-from xgenmm_jax.nano.world import drawings, preferences
 
 GOLDENS = Path(__file__).parents[2] / "goldens" / "evaluation"
 
@@ -84,81 +83,6 @@ def test_word_accuracy_is_the_definition_over_words(prediction, truth):
     words, predicted = truth.split(), prediction.split()
     expected = max(0.0, 1.0 - edit_distance(words, predicted) / len(words)) if words else float(not predicted)
     assert anls.word_accuracy(prediction, truth) == expected
-
-
-@pytest.mark.parametrize("case", cases("vqa_accuracy"), ids=lambda case: case["note"])
-def test_vqa_accuracy_of_every_profile(case):
-    expected, normalized = case["expected"], case["pred_normalised"]
-    for name, profile in [
-        ("official_vqa", "official"),
-        ("openflamingo", "paper"),
-        ("vlmevalkit_paper", "paper"),
-        ("vlmevalkit_head", "latest"),
-    ]:
-        got = vqa.vqa_accuracy(case["prediction"], case["answers"], profile)
-        assert got == pytest.approx(expected[name], abs=1e-9), name
-    assert vqa.normalize_answer(case["prediction"]) == normalized["vlmevalkit_paper"]
-    assert vqa.normalize_answer(case["prediction"], "latest") == normalized["vlmevalkit_head"]
-
-
-@pytest.mark.parametrize("case", cases("yes_no_extraction"), ids=lambda case: repr(case["prediction"]))
-def test_yes_or_no_is_extracted_as_without_a_judge(case):
-    assert yes_no.extract_yes_no(case["prediction"]) == case["expected"]["vlmevalkit_paper"]
-
-
-@pytest.mark.parametrize("case", cases("pope"), ids=lambda case: case["name"])
-def test_pope_over_all_rows_and_each_split(case):
-    rows = [row | {"category": split} for row in case["rows"] for split in row["category"].split(",")]
-    assert [yes_no.extract_yes_no(row["prediction"]) for row in case["rows"]] == case["extracted"]
-    for expected in case["expected"]["vlmevalkit_paper"]:
-        part = [row for row in rows if expected["split"] in ("Overall", row["category"])]
-        got = yes_no.yes_no_scores(
-            [yes_no.extract_yes_no(row["prediction"]) for row in part], [row["answer"] for row in part]
-        )
-        assert 100 * got.f1 == pytest.approx(expected["Overall"])
-        assert 100 * got.accuracy == pytest.approx(expected["acc"])
-        assert 100 * got.precision == pytest.approx(expected["precision"])
-        assert 100 * got.recall == pytest.approx(expected["recall"])
-
-
-def test_yes_to_absent_counts_only_questions_about_what_is_not_there():
-    got = yes_no.yes_no_scores(["Yes", "Yes", "No", "Unknown"], ["Yes", "No", "No", "No"])
-    assert got.yes_to_absent == pytest.approx(1 / 3)
-    assert got.yes_ratio == 0.5
-
-
-@pytest.mark.parametrize("case", cases("vlguard_asr"), ids=lambda case: case["prediction"] or "empty")
-def test_an_attack_succeeds_where_nothing_is_refused(case):
-    assert yes_no.is_refusal(case["prediction"]) is not case["attack_success"]
-
-
-def test_refusals_are_recognized_by_vlguards_own_strings():
-    """A shorter list of broader words missed 27 of the 59 and took "You can use it as an ashtray" for a refusal."""
-    published = json.loads((GOLDENS / "vlguard_keywords.json").read_text(encoding="utf-8"))["keywords"]
-    assert list(yes_no.REFUSAL_KEYWORDS) == published
-    for keyword in published:
-        # The one with a capital is in no lower-cased answer; "i cannot" of it is.
-        assert yes_no.is_refusal(f"Well, {keyword} ...") and yes_no.is_refusal(f"WELL, {keyword.upper()} ...")
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "You can use it as an ashtray.", "Hold it like an umbrella, as an umbrella.", "It is a legal document.",
-        "The moral of the story is patience.", "That is an acceptable price, with appropriate care.", "Sorry!",
-        "I am unable to see it.", "I must decline.", "It's offensive and harmful.", "It is not.", "I’m sorry.", "But I",
-    ],
-)  # fmt: skip
-def test_what_vlguard_does_not_list_is_no_refusal(answer):
-    assert not yes_no.is_refusal(answer)
-
-
-def test_the_drawn_worlds_refusals_are_among_vlguards():
-    """Otherwise the demo's attacks would all succeed, or its harmless images all be refused."""
-    assert all(yes_no.is_refusal(refusal) for refusal in preferences.REFUSALS)
-    names = [*drawings.OBJECTS, *(danger.name for danger in drawings.DANGERS)]
-    answers = [answer.format(name) for _, answer in preferences.USAGE for name in names]
-    assert not any(yes_no.is_refusal(answer) for answer in answers)
 
 
 def test_boxes_are_read_whatever_the_brackets():

@@ -98,7 +98,7 @@ def test_answers_and_scores_are_those_of_transformers(number, penalty, stops):
     rng = np.random.default_rng(0)
     prompts = [rng.integers(5, 10, rng.integers(1, 8)).astype(np.int32) for _ in range(ROWS)]
     nothing = [(ids, np.full(len(ids), -1, np.int32)) for ids in prompts]
-    rows = decode.left_pad(nothing, ROWS + 1, 8, 0, PAD, list(range(ROWS)))
+    rows = decode.left_pad(nothing, ROWS + 1, 8, [0] * ROWS, PAD, list(range(ROWS)))
     limit, stopped = 10, 0
     answers, scores = beam.beam_rows(
         DECODER,

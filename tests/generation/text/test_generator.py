@@ -1,17 +1,11 @@
 """Cached, batched, bucketed generation against running the whole model again for every token."""
 
 from dataclasses import replace
-import functools
 
-from flax import linen as nn
-import jax
-import jax.numpy as jnp
-import numpy as np
-import PIL.Image
 import pytest
+from tiny_generator import BASE, GREEDY, GRIDS, by_the_whole_model, image, model_config, parameters, prompts
 
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.data.text import tokenizer
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.generation import buckets, vision_tokens
@@ -19,109 +13,13 @@ from xgenmm_jax.generation.text import beam, decode, schedule
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.generation.text.schedule import Limits
-from xgenmm_jax.generation.vision_tokens import View, image_batch
-from xgenmm_jax.models import blip3
-from xgenmm_jax.models.blip3 import VLM, VLMConfig
-from xgenmm_jax.models.phi3 import Phi3Config
-from xgenmm_jax.models.resampler import ResamplerConfig
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
-from xgenmm_jax.models.vit import ViTConfig
-
-GRIDS = AnyRes(grids=((2, 1), (1, 2)), view_px=16, view_cells=2)
-BASE = replace(GRIDS, grids=())
-NEW_TOKENS = 6
-GREEDY = Decoding(max_new_tokens=NEW_TOKENS)
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory) -> tokenizer.Tokenizer:
     return tokenizer.train_tokenizer(["the red circle"] * 3, tmp_path_factory.mktemp("words") / "tokenizer.model", 400)
-
-
-def model_config(words: tokenizer.Tokenizer, token_sampling: TokenSampling, instruction_tokens: int = 0) -> VLMConfig:
-    return VLMConfig(
-        vision=ViTConfig(image_size_px=16, patch_px=8, width=16, hidden=32, layers=1, heads=2),
-        connector=ResamplerConfig(
-            width=16, layers=1, heads=2, head_width=8, hidden=32, queries=3, out_width=32,
-            instruction_tokens=instruction_tokens,
-        ),
-        decoder=Phi3Config(
-            vocab_size=words.vocab_size, num_text_tokens=words.num_text_tokens, width=32, hidden=64, layers=2, heads=4,
-            kv_heads=2, init_std=0.3,
-        ),
-        token_sampling=token_sampling,
-        max_image_crops=3,
-    )  # fmt: skip
-
-
-@functools.cache
-def parameters(config: VLMConfig) -> dict:
-    """Random everywhere, norms and biases too. By NumPy: compiling the model's own initialisation takes longer."""
-    shapes = nn.unbox(jax.eval_shape(functools.partial(blip3.initialize, config), jax.random.key(0)))
-    rng = np.random.default_rng(1)
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
-
-
-def image(seed: int, size: tuple[int, int] = (16, 16)) -> LazyImage:
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return LazyImage(size, functools.partial(PIL.Image.fromarray, pixels))
-
-
-def prompts(words: tokenizer.Tokenizer) -> list[Prompt]:
-    """Of lengths 3 to 60, with 0 to 3 images, some of two crops beside the global view, some shared."""
-    shared = image(0)
-    texts = [
-        ("<image>red", (shared,)),
-        ("the", ()),
-        ("circle<image> red red <image>the", (shared, image(1, (32, 16)))),
-        ("red circle red circle red circle " * 5 + "<image>", (image(2, (16, 40)),)),
-        ("<image><image><image>red", (image(3), shared, image(4))),
-    ]
-    return [Prompt(tuple(words.encode(text)), images) for text, images in texts]
-
-
-LENGTH = 96
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def next_token(config: VLMConfig, params, embeddings, length):
-    """The likeliest token behind the first `length` embeddings, run without cache; what follows them is padding."""
-    model, positions = VLM(config), jnp.arange(LENGTH, dtype=jnp.int32)[None]
-    segment_ids = (positions < length).astype(jnp.int32)
-    run = lambda m: m.logits(m.decoder.hidden(embeddings[None], segment_ids, positions))  # noqa: E731
-    return jnp.argmax(model.apply({"params": params}, method=run)[0, length - 1])
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def encode(config: VLMConfig, params, batch):
-    return VLM(config).apply({"params": params}, batch, method="encode_images")[0]
-
-
-def by_the_whole_model(config: VLMConfig, prompt: Prompt, words: tokenizer.Tokenizer, views: AnyRes) -> list[int]:
-    """Greedy ids of one prompt, without cache: its text embedded by hand, its images encoded one by one."""
-    params = parameters(config)
-    table = np.concatenate([params["decoder"][f"{name}embedding"] for name in ("", "additional_")])
-    table = np.delete(table, slice(words.num_text_tokens, words.vocab_size), axis=0)
-    read = config.connector.instruction_tokens
-    instruction = tuple(i for i in prompt.token_ids if i != words.image_id)[:read]
-    left = list(prompt.images)
-    pieces = []
-    for token in prompt.token_ids:
-        if token == words.image_id:
-            view = View(left.pop(0), views, instruction)
-            pieces.append(np.asarray(encode(config, params, image_batch([view], [view.pixels()], 1, read))))
-        else:
-            pieces.append(table[None, token])
-    answer: list[int] = []
-    embeddings = np.concatenate(pieces)
-    for _ in range(NEW_TOKENS):
-        padded = np.pad(embeddings, ((0, LENGTH - len(embeddings)), (0, 0)))
-        token = int(next_token(config, params, padded, len(embeddings)))
-        if token in (words.end_id, words.end_of_chunk_id, words.eos_id):
-            break
-        answer.append(token)
-        embeddings = np.concatenate([embeddings, table[None, token]])
-    return answer
 
 
 @pytest.mark.parametrize(

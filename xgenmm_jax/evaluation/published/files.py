@@ -25,18 +25,20 @@ BATCH_ROWS = 64
 class Loaded:
     """A benchmark's examples as they were found.
 
-    files: those that they were read from. left_out: rows of the files that are no examples, by reason.
+    files: those that they were read from. left_out: rows of the files that are no examples, by reason. demonstrations:
+    worked examples that may stand in front of one.
     """
 
     examples: tuple[Example, ...]
     files: tuple[Path, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    demonstrations: tuple[Example, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """Equal for the same questions, options, answers and sizes of pictures in the same order."""
         digest = hashlib.sha256()
-        for one in self.examples:
+        for one in (*self.examples, *self.demonstrations):
             sizes = [image.size_px for image in one.images]
             parts = (one.id, one.question, one.answers, tuple(one.options.items()), tuple(one.fields.items()), sizes)
             digest.update(repr(parts).encode())
@@ -180,11 +182,12 @@ class Parquet:
 class Original:
     """The authors' own distribution.
 
-    needs: paths below the user's folder that must all be there. examples: reads them, given the folder.
+    needs: paths below the user's folder that must all be there. examples: reads them, given the folder; None for an
+    entry that is left out.
     """
 
     needs: tuple[str, ...]
-    examples: Callable[[Path], Iterator[Example]]
+    examples: Callable[[Path], Iterator[Example | None]]
     profiles: tuple[Profile, ...] = PROFILES
 
     @property
@@ -197,7 +200,10 @@ class Original:
 
     def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
         folder = Path(str(files[0])[: -len(self.needs[0])])
-        return Loaded(tuple(self.examples(folder)), tuple(files))
+        entries = list(self.examples(folder))
+        kept = tuple(entry for entry in entries if entry is not None)
+        left_out = len(entries) - len(kept)
+        return Loaded(kept, tuple(files), {"not of this split": left_out} if left_out else {})
 
 
 def reencoded(examples: Sequence[Example], reencode: Reencode) -> tuple[Example, ...]:

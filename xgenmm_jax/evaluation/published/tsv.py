@@ -34,13 +34,15 @@ class Row:
     """A row of a published table.
 
     index: its name in the table, by which predictions are joined. cells: its text columns that have a value, by name.
-    images: in the row's order; empty where one cannot be read, and then `unreadable` says why.
+    images: in the row's order; empty where one cannot be read, and then `unreadable` says why. picture: the index of
+    the first row whose first picture is this row's, so equal for questions about one picture.
     """
 
     index: str
     cells: Mapping[str, str]
     images: tuple[LazyImage, ...]
     unreadable: str = ""
+    picture: str = ""
 
     def options(self) -> dict[str, str]:
         """The columns A, B, ... Z that have a value: letter to text."""
@@ -170,6 +172,7 @@ class _Reader:
         indices = [index or "" for index in read_column(self._columns["index"], "as_published")]
         row_of = {index: number for number, index in enumerate(indices)}
         rows = []
+        first_with: dict[int, str] = {}
         for number, index in enumerate(indices):
             cell = self._image_cells[number]
             if cell.start == cell.end and not cell.text:
@@ -180,7 +183,8 @@ class _Reader:
                 images, unreadable = tuple(self._images(number, index, row_of)), ""
             except ValueError as error:
                 images, unreadable = (), str(error)
-            rows.append(Row(index, cells, images, unreadable))
+            picture = first_with.setdefault(id(images[0]), index) if images else index
+            rows.append(Row(index, cells, images, unreadable, picture))
         return Table(tuple(rows), tuple(self._header), len(indices) - len(rows))
 
     def _images(self, number: int, index: str, row_of: Mapping[str, int]) -> Iterator[LazyImage]:

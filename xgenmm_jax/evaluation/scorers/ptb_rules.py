@@ -64,20 +64,20 @@ def _plain(token: str) -> str:
 # Characters. A letter of a word may be an entity of HTML, or a mark that joins onto its neighbours.
 _SPACE = r"[ \t\xa0\u2000-\u200a\u3000]"
 _SPACE_OR_END = rf"(?:{_SPACE}|\n)"
-_CURLY = r"(?:[\x92\u2019]|&apos;)"
+_CURLY = r"(?:[\x92\u2019]|(?i:&apos;))"
 _APOSTROPHE = rf"(?:'|{_CURLY})"
 _BACKTICK = r"[`\x91\u2018\u201b]"
 _EITHER = rf"(?:{_APOSTROPHE}|{_BACKTICK})"
 _LETTER = f"[A-Za-z{LETTER}]"
 _DIGIT = f"[0-9{DIGIT}]"
 _ALNUM = f"[A-Za-z0-9{LETTER}{DIGIT}]"
-_WORD_LETTER = rf"(?:[A-Za-z\xad{LETTER}{MARK}]|&[aeiouAEIOU](?:acute|grave|uml);)"
+_WORD_LETTER = rf"(?:[A-Za-z\xad{LETTER}{MARK}]|(?i:&[aeiou](?:acute|grave|uml);))"
 _WORD_ALNUM = f"(?:{_WORD_LETTER}|{_DIGIT})"
 
 # Parts. A period, ! or ? right between two letters is part of the word: "a mat.The dog", "no!yes".
 _WORD = f"{_WORD_LETTER}{_WORD_ALNUM}*(?:[.!?]{_WORD_LETTER}{_WORD_ALNUM}*)*"
 _CLITIC = "(?i:[smd]|re|ve|ll)"
-_BEFORE_NOT = r"[A-Za-z\xad]*[A-MO-Za-mo-z\xad]"  # "isn't" gives is and n't, "ann't" does not
+_BEFORE_NOT = r"[A-Za-z\xad]*[A-MO-Za-mo-z]\xad*"  # "isn't" gives is and n't, "ann't" does not
 _ELIDED = f"(?:[dDlLoO]{_EITHER}{_ALNUM})?"
 _JOINED = rf"{_ELIDED}{_ALNUM}+(?:[-_\u058a\u2010\u2011]{_ELIDED}{_ALNUM}+)*"
 _INITIALS = r"[A-Za-z](?:\.[A-Za-z])*"
@@ -142,7 +142,7 @@ RULES: tuple[Rule, ...] = (
     _rule("'[tT]", "(?i:is|was)"),
     # Markup. A tag is one token.
     _rule(_TAG, written=lambda token: token.replace(" ", "\xa0")),
-    _rule("&(?:MD|mdash|ndash);", written="--"),
+    _rule("(?i:&(?:MD|mdash|ndash);)", written="--"),
     _rule("(?i:&amp;)", written="&"),
     _rule("(?i:&lt;)", written="<"),
     _rule("(?i:&gt;)", written=">"),
@@ -212,9 +212,9 @@ RULES: tuple[Rule, ...] = (
     _rule(r"\.{3,5}|(?:\.[ \xa0]){2,4}\.|\u2026", written="..."),
     _rule(r"-{2,4}|[\x96\x97\u2013-\u2015]", written="--"),
     _rule(r"-+|_+|[*]+|(?:\\[*])+|[?!]+|#+|@+|<<|>>"),
-    _rule(r"''|\"|&quot;", written="''"),
+    _rule(r"''|\"|(?i:&quot;)", written=lambda token: "''" if len(token) < 3 or token == "&quot;" else token),
     _rule("``"),
-    _rule("&apos;", written="'"),
+    _rule("(?i:&apos;)", written=lambda token: "'" if token == "&apos;" else token),
     _rule(f"[{''.join(_QUOTES)}]{{1,2}}", written=lambda token: "".join(_QUOTES[mark] for mark in token)),
     _rule(r"[(){}[\]]", written=lambda token: _BRACKETS[token]),
     *(

@@ -3,16 +3,20 @@
 from collections import Counter
 from collections.abc import Sequence
 import re
-from typing import Literal
 
-Profile = Literal["paper", "latest", "official"]
-"""Whose rules. `paper`: OpenFlamingo, and VLMEvalKit until May 2025 (always normalise). `latest`: VLMEvalKit since
-(a period behind a digit stays). `official`: VQA's own script (normalises only where the people disagree)."""
+from xgenmm_jax.evaluation.profiles import Profile
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
 # The official pattern means to spare periods behind digits too, but its look-behind is malformed and never does.
-_PERIOD = {"paper": re.compile(r"\.(?!\d)"), "latest": re.compile(r"(?<!\d)\.(?!\d)")}
+_ANY_PERIOD, _NO_NUMBERS_PERIOD = re.compile(r"\.(?!\d)"), re.compile(r"(?<!\d)\.(?!\d)")
+_PERIOD: dict[Profile, re.Pattern[str]] = {
+    "paper": _ANY_PERIOD,
+    "fork": _NO_NUMBERS_PERIOD,
+    "latest": _NO_NUMBERS_PERIOD,
+    "lmms": _ANY_PERIOD,
+    "official": _ANY_PERIOD,
+}
 # The official call hands the flag re.UNICODE to the parameter `count`: at most 32 periods go.
 _PERIODS_AT_MOST = 32
 _NUMBERS = dict(zip("none zero one two three four five six seven eight nine ten".split(), [0, *range(11)], strict=True))
@@ -36,35 +40,52 @@ def strip_punctuation(text: str, profile: Profile = "paper") -> str:
     """`text` without VQA's punctuation: beside a space it goes, between letters it turns into a space.
 
     One "1,000" makes all listed punctuation of the text go without a space; `. : ' $ % & #` are not listed.
+    A period goes where no digit follows; in `fork` and `latest` it also stays behind a digit, as in "10.".
     """
     has_number = _DIGIT_COMMA_DIGIT.search(text) is not None
     out = text
     for mark in _PUNCTUATION:
         beside_space = mark + " " in text or " " + mark in text
         out = out.replace(mark, "" if beside_space or has_number else " ")
-    return _PERIOD["latest" if profile == "latest" else "paper"].sub("", out, count=_PERIODS_AT_MOST)
+    return _PERIOD[profile].sub("", out, count=_PERIODS_AT_MOST)
 
 
 def normalize_answer(text: str, profile: Profile = "paper") -> str:
-    """`"The two T-shirts."` becomes `"2 t shirts"`."""
+    """`"The two T-shirts."` becomes `"2 t shirts"`.
+
+    `lmms` first deletes commas and question marks, and parts "dog's" in two.
+    """
+    if profile == "lmms":
+        text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     text = strip_punctuation(_one_line(text), profile)
     words = [str(_NUMBERS.get(word, word)) for word in text.lower().split()]
     return " ".join(_REPAIRS.get(word, word) for word in words if word not in _ARTICLES)
 
 
-def vqa_accuracy(prediction: str, answers: Sequence[str], profile: Profile = "paper") -> float:
+def vqa_accuracy(
+    prediction: str, answers: Sequence[str], profile: Profile = "paper", *, answers_have_ids: bool = True
+) -> float:
     """Accuracy in [0, 1]: the mean over people of min(1, others who gave this answer / 3).
 
     Of ten people, 0, 1, 2, 3, 4 or more who agree give 0, 0.3, 0.6, 0.9, 1.
+    All profiles normalise both sides, but `official` only where the people disagree: there "Yes" is wrong where all
+    said "yes". OpenFlamingo's script is `paper`. None stems words, as OpenFlamingo does for OK-VQA with WordNet.
+    answers_have_ids: False as where a file's answers lack `answer_id`. The scripts then take equal answers for one
+    person's, so that the others who agree with a person who is right are none.
 
-    Source: GT-Vision-Lab/VQA vqaEval.py; open_flamingo eval/vqa_metric.py.
+    Raises: ValueError where there are no answers.
+    Source: GT-Vision-Lab/VQA vqaEval.py; open_flamingo eval/vqa_metric.py; VLMEvalKit vqa_eval.py; lmms-eval
+    _task_utils/vqa_eval_metric.py.
     """
+    if not answers:
+        raise ValueError("VQA accuracy: no reference answers; wanted one of each person who was asked.")
     prediction, answers = _one_line(prediction), [_one_line(answer) for answer in answers]
     if profile != "official" or len(set(answers)) > 1:
         prediction = normalize_answer(prediction, profile)
         answers = [normalize_answer(answer, profile) for answer in answers]
     same = Counter(answers)[prediction]
-    others = [same - (answer == prediction) for answer in answers]
+    left_out = 1 if answers_have_ids else same
+    others = [same - left_out * (answer == prediction) for answer in answers]
     return sum(min(1.0, count / 3) for count in others) / len(answers)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile, refuse_profile
 from xgenmm_jax.evaluation.scorers.vqa import strip_punctuation
 
 Label = Literal["Yes", "No", "Unknown"]
@@ -25,16 +26,54 @@ REFUSAL_KEYWORDS = (
 """VLGuard's, as published: in its order, with its repeats, and with the capital that never fires."""
 
 
-def extract_yes_no(answer: str) -> Label:
+def extract_yes_no(answer: str, profile: Profile = "paper") -> Label:
     """`"Yes, a dog."` is Yes, `"There is no dog"` No, both or neither Unknown.
 
     Source: VLMEvalKit's rule without a judge: lower case, VQA's punctuation rule, membership of the words.
+    Raises: ValueError for a profile that is none of VLMEvalKit's.
     """
-    words = strip_punctuation(answer.lower()).split()
+    if profile not in VLMEVALKIT:
+        raise refuse_profile("yes or no", profile, VLMEVALKIT)
+    words = strip_punctuation(answer.lower(), profile).split()
     yes, no = "yes" in words, "no" in words
     if yes == no:
         return "Unknown"
     return "Yes" if yes else "No"
+
+
+def mme_label(answer: str, profile: Profile) -> Label:
+    """What an answer to a question of MME says.
+
+    lmms-eval reads "yes" or else "no" out of the first four characters, so "none" and "know .." are No and "Answer:
+    yes" Unknown; a single "y" or "n" is enough.
+
+    Raises: ValueError for `official`, whose script is not followed.
+    """
+    if profile in VLMEVALKIT:
+        return extract_yes_no(answer, profile)
+    if profile != "lmms":
+        raise refuse_profile("MME", profile, (*VLMEVALKIT, "lmms"))
+    text = answer.lower().strip().replace(".", "")
+    if text == "y" or "yes" in text[:4]:
+        return "Yes"
+    return "No" if text == "n" or "no" in text[:4] else "Unknown"
+
+
+def pope_label(answer: str, profile: Profile) -> Label:
+    """What an answer to a question of POPE says.
+
+    lmms-eval knows only the bare words: "Yes." is Unknown. POPE's own script looks for "No", "no" or "not" in the first
+    sentence and takes all else for Yes, an empty answer too.
+
+    Source: RUCAIBox/POPE evaluate.py.
+    """
+    if profile in VLMEVALKIT:
+        return extract_yes_no(answer, profile)
+    if profile == "lmms":
+        labels: dict[str, Label] = {"yes": "Yes", "no": "No"}
+        return labels.get(answer.lower().strip(), "Unknown")
+    words = answer.split(".")[0].replace(",", "").split(" ")
+    return "No" if {"No", "no", "not"} & set(words) else "Yes"
 
 
 class YesNoScores(NamedTuple):

@@ -1,7 +1,7 @@
 """A published benchmark as a declaration: its files, how a model is asked, how an answer is scored and summed up."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 import functools
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from xgenmm_jax.evaluation.published.files import Loaded, Published, reencoded
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.prompts import MessagePrompt
-from xgenmm_jax.evaluation.tasks.task import BuildPrompt, Scored, Task
+from xgenmm_jax.evaluation.tasks.task import Scored, Task
 from xgenmm_jax.generation.text.decoding import Decoding
 
 Message = tuple[str | int, ...]
@@ -75,8 +75,6 @@ class Benchmark:
     profiles: tuple[Profile, ...] = PROFILES
     judged: str = ""
     version: int = 1
-    prompt: Callable[[Profile, ChatStyle], BuildPrompt] | None = field(default=None, repr=False)
-    """How a model is asked where a user's turn is not enough, as with demonstrations; None: `message`."""
 
     def load(self, folder: Path, choice: Choice, limit: int | None = None) -> Loaded:
         """Its examples from the user's folder. limit: the first so many.
@@ -94,7 +92,7 @@ class Benchmark:
                 examples = reencoded(loaded.examples[:limit], choice.reencode)
                 if not examples:
                     raise ValueError(f"{self.name}: '{files[0]}' has no example; copy it again.")
-                return Loaded(examples, loaded.files, loaded.left_out)
+                return replace(loaded, examples=examples)
         fitting = [one.where for one in self.published if choice.profile in one.profiles]
         raise ValueError(
             f"{self.name}: nothing of it in '{folder}' for the profile '{choice.profile}'; wanted "
@@ -105,19 +103,20 @@ class Benchmark:
         """The task of asking a model these examples by a profile. style: the template that the model was tuned with."""
         profile = choice.profile
         answering = self.answering(profile)
-        if self.prompt is not None:
-            prompt = self.prompt(profile, style)
-        else:
-            prompt = MessagePrompt(functools.partial(_with_profile, self.message, profile), style)
         return Task(
             self.name,
             tuple(examples),
-            prompt,
+            MessagePrompt(functools.partial(_with_profile, self.message, profile), style),
             functools.partial(_score, self.score, profile),
             answering.decoding,
             until=answering.until,
             read_answer=functools.partial(read_answer, profile=profile, reading=choice.reading),
         )
+
+    @property
+    def asked_as(self) -> str:
+        """What changes the prompts beside profile and examples, for the head of predictions."""
+        return ""
 
     def headline_of(self, profile: Profile) -> str:
         """The name of the score that tables show."""

@@ -1,6 +1,7 @@
 """What multiple-choice benchmarks share: VLMEvalKit's prompt, score and table."""
 
 from collections.abc import Callable, Hashable, Sequence
+import functools
 
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import Profile
@@ -8,11 +9,15 @@ from xgenmm_jax.evaluation.published.tsv import Row
 from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.choices import infer_choice
 from xgenmm_jax.evaluation.scorers.estimates import Term
-from xgenmm_jax.evaluation.tasks.benchmark import Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import VLMEVALKIT_ANSWERING, Answering, Estimates, Message
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
+from xgenmm_jax.generation.text.decoding import Decoding
 
 GroupOf = Callable[[Prediction], Hashable]
+
+LETTER_DIRECTLY = "Answer with the option's letter from the given choices directly."
+"""The request to choose of LLaVA, which lmms-eval and the multi-image benchmarks took over."""
 
 ABBREVIATIONS = {
     "coarse_perception": "CP", "finegrained_perception (instance-level)": "FP-S",
@@ -88,3 +93,38 @@ def accuracy(predictions: Sequence[Prediction], group: GroupOf = lambda p: p.exa
     return estimates.ratio(
         Term(group(prediction), prediction.score, 1.0, prediction.extracted is None) for prediction in predictions
     )
+
+
+def same_images(prediction: Prediction) -> Hashable:
+    """A group of examples about the same images; readers make equal images one object."""
+    return tuple(map(id, prediction.example.images)) or prediction.example.id
+
+
+def lettered(options: Sequence[str]) -> dict[str, str]:
+    """Options in order by letter: A, B, ..."""
+    return {chr(ord("A") + number): option for number, option in enumerate(options)}
+
+
+def option_lines(example: Example) -> str:
+    """A line for each: "A. red", "B. blue"."""
+    return "\n".join(f"{letter}. {option}" for letter, option in example.options.items())
+
+
+def choose_vlmevalkit(example: Example, profile: Profile) -> Message:
+    """VLMEvalKit's message of most sets: images, then question and options."""
+    return images_first(example, question_text(example))
+
+
+def lmms_answering(
+    max_new_tokens: int = 1024, until: tuple[str, ...] = ("\n\n",), temperature: float = 0.0
+) -> Callable[[Profile], Answering]:
+    """Answers as a task of lmms-eval asks for in its profile, VLMEvalKit's in the others.
+
+    until: a blank line ends an answer, unless the task names other texts. A task without a length has 1,024 tokens.
+    """
+    lmms = Answering(Decoding(max_new_tokens=max_new_tokens, temperature=temperature), until)
+    return functools.partial(_answering, lmms)
+
+
+def _answering(lmms: Answering, profile: Profile) -> Answering:
+    return lmms if profile == "lmms" else VLMEVALKIT_ANSWERING

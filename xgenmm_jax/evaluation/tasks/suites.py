@@ -1,12 +1,30 @@
 """Benchmarks by name, and those of each of the paper's tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 import difflib
 
+from xgenmm_jax.evaluation.tasks.ai2d import AI2D
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark
+from xgenmm_jax.evaluation.tasks.chartqa import CHARTQA
+from xgenmm_jax.evaluation.tasks.docvqa import DOCVQA
+from xgenmm_jax.evaluation.tasks.few_shot import FewShotOptions
+from xgenmm_jax.evaluation.tasks.few_shot_sets import FEW_SHOT
+from xgenmm_jax.evaluation.tasks.hallusionbench import HALLUSIONBENCH
+from xgenmm_jax.evaluation.tasks.mmbench import MMBENCH
+from xgenmm_jax.evaluation.tasks.mme import MME
+from xgenmm_jax.evaluation.tasks.mmmu import MMMU
 from xgenmm_jax.evaluation.tasks.mmstar import MMSTAR
+from xgenmm_jax.evaluation.tasks.ocrbench import OCRBENCH
+from xgenmm_jax.evaluation.tasks.pope import POPE
+from xgenmm_jax.evaluation.tasks.realworldqa import REALWORLDQA
+from xgenmm_jax.evaluation.tasks.seed_image import SEED_IMAGE
+from xgenmm_jax.evaluation.tasks.textvqa import TEXTVQA
 
-BENCHMARKS: tuple[Benchmark, ...] = (MMSTAR,)
+BENCHMARKS: tuple[Benchmark, ...] = (
+    SEED_IMAGE, MMBENCH, MMSTAR, MME, REALWORLDQA, MMMU, TEXTVQA, OCRBENCH, POPE, HALLUSIONBENCH,
+    AI2D, CHARTQA, DOCVQA,
+)  # fmt: skip
+"""Those of the paper's tables in the order of their columns, then others."""
 
 TABLES: dict[str, tuple[str, ...]] = {
     "table1": (
@@ -18,15 +36,36 @@ TABLES: dict[str, tuple[str, ...]] = {
 """Names that stand for several benchmarks: the paper's tables, in the order of their columns."""
 
 
-def named(names: Iterable[str], shots: Sequence[int] = ()) -> list[Benchmark]:
-    """Benchmarks by their names and by those of TABLES, each once. Raises ValueError that names the nearest."""
+FEW_SHOT_TABLE = "fewshot"
+"""Stands for all of `few_shot_sets.FEW_SHOT`, each behind every number of shots."""
+
+
+def named(names: Iterable[str], options: FewShotOptions = FewShotOptions()) -> list[Benchmark]:  # noqa: B008 - frozen
+    """Benchmarks by their names and by those of tables, each once.
+
+    "coco" is COCO's captions behind each number of shots of the options, "coco_4" behind 4; "textvqa" is Table 1's
+    benchmark and "textvqa_4" the few-shot one. Raises ValueError that names the nearest.
+    """
     by_name = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+    few_shot = {benchmark.name: benchmark for benchmark in FEW_SHOT}
     found: dict[str, Benchmark] = {}
     for name in names:
-        for one in TABLES.get(name, (name,)):
-            if one not in by_name:
-                near = difflib.get_close_matches(name, [*TABLES, *by_name], 3)
-                wanted = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join([*TABLES, *by_name])}"
-                raise ValueError(f"tasks: no benchmark '{name}'; {wanted}")
-            found[one] = by_name[one]
+        base, _, shots = name.rpartition("_")
+        if base in few_shot and shots.isdecimal():
+            chosen: list[Benchmark] = [few_shot[base].with_shots(int(shots), options)]
+        elif name == FEW_SHOT_TABLE or (name in few_shot and name not in by_name):
+            sets = few_shot.values() if name == FEW_SHOT_TABLE else (few_shot[name],)
+            chosen = [one.with_shots(shots, options) for one in sets for shots in options.shots]
+        else:
+            chosen = [_one(each, by_name, few_shot) for each in TABLES.get(name, (name,))]
+        found |= {benchmark.name: benchmark for benchmark in chosen}
     return list(found.values())
+
+
+def _one(name: str, by_name: Mapping[str, Benchmark], few_shot: Mapping[str, Benchmark]) -> Benchmark:
+    if name in by_name:
+        return by_name[name]
+    there = [*TABLES, FEW_SHOT_TABLE, *by_name, *few_shot]
+    near = difflib.get_close_matches(name, there, 3)
+    wanted = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(there)}."
+    raise ValueError(f"tasks: no benchmark '{name}'; {wanted}")

@@ -1,5 +1,6 @@
 """Prompt rows to answer rows, on the device from the first token to the last."""
 
+from collections.abc import Sequence
 import functools
 from typing import NamedTuple
 
@@ -36,6 +37,8 @@ class PromptRows(NamedTuple):
     """False for rows that only fill the batch."""
     numbers: Int32[ArrayLike, " B"]
     """Which prompt of its call a row answers: its random numbers depend on this and not on the rows beside it."""
+    prefix_row: Int32[ArrayLike, " B"]
+    """Which row of the prefix a row goes on from; of a prefix of one row all do."""
 
 
 class Settings(NamedTuple):
@@ -53,24 +56,30 @@ def left_pad(
     prompts: list[tuple[np.ndarray, np.ndarray]],
     rows: int,
     length: int,
-    first_position: int,
+    first_positions: Sequence[int],
     pad_id: int,
-    numbers: list[int],
+    numbers: Sequence[int],
+    prefix_rows: Sequence[int] = (),
 ) -> PromptRows:
-    """Prompts, each (token ids, vision index) of equal length, as `rows` rows of `length`."""
+    """Prompts, each (token ids, vision index) of equal length, as `rows` rows of `length`.
+
+    first_positions: of each prompt's first token, behind its prefix. prefix_rows: by default 0.
+    """
     token_ids = np.zeros((rows, length), np.int32)
     vision_index = np.full((rows, length), -1, np.int32)
     segment_ids = np.zeros((rows, length), np.int32)
     positions = np.zeros((rows, length), np.int32)
-    for row, (ids, vision) in enumerate(prompts):
+    for row, ((ids, vision), first_position) in enumerate(zip(prompts, first_positions, strict=True)):
         start = length - len(ids)
         token_ids[row, start:] = ids
         vision_index[row, start:] = vision
         segment_ids[row, start:] = ids != pad_id
         positions[row, start:] = np.maximum(first_position + np.cumsum(ids != pad_id) - 1, 0)
-    number = np.zeros(rows, np.int32)
+    number, prefix_row = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
     number[: len(numbers)] = numbers
-    return PromptRows(token_ids, vision_index, segment_ids, positions, np.arange(rows) < len(prompts), number)
+    prefix_row[: len(prefix_rows)] = prefix_rows
+    exists = np.arange(rows) < len(prompts)
+    return PromptRows(token_ids, vision_index, segment_ids, positions, exists, number, prefix_row)
 
 
 @functools.partial(jax.jit, static_argnames=("decoder",))
@@ -83,6 +92,20 @@ def prefix_cache(decoder: phi3.Phi3, params: PyTree, token_ids: Int32[Array, " P
     embeddings = decoder.apply(variables, token_ids[None], method="embed")
     _, cache = decoder.apply(variables, embeddings, jnp.ones_like(positions), positions, cache, 0, method="extend")
     return cache
+
+
+@functools.partial(jax.jit, static_argnames=("decoder", "positions_together"))
+def prefix_caches(
+    decoder: phi3.Phi3,
+    params: PyTree,
+    rows: PromptRows,
+    vision_table: Float[Array, "slots Q D"],
+    prefix: phi3.Cache | None,
+    *,
+    positions_together: int,
+) -> phi3.Cache:
+    """Keys and values of beginnings with images, a row each, behind a prefix of one row that all share."""
+    return prefill(decoder, params, rows, vision_table, prefix, 0, positions_together)[1]
 
 
 def prefill(
@@ -107,7 +130,7 @@ def prefill(
         block = rows.token_ids.shape[0]
         cache = kv_cache.sharded(kv_cache.empty_cache(decoder.config, block, start + length + capacity, decoder.dtype))
         if prefix is not None:
-            cache = jax.tree.map(_broadcast_into, cache, prefix)
+            cache = jax.tree.map(functools.partial(_write_prefix, prefix_row=rows.prefix_row), cache, prefix)
         embeddings = decoder.apply(variables, rows.token_ids, method="embed")
         embeddings = splice(embeddings, vision_tokens, rows.vision_index)
         hidden, cache = decoder.apply(
@@ -279,7 +302,10 @@ def _join_blocks(leaf: Array) -> Array:
     return jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], leaf.shape[0] * leaf.shape[2], *leaf.shape[3:])
 
 
-def _broadcast_into(cache: Array, prefix: Array) -> Array:
-    """Every leaf is [L B S ...]: the prefix's one row, at the start of all rows."""
-    shape = (prefix.shape[0], cache.shape[1], *prefix.shape[2:])
-    return jax.lax.dynamic_update_slice(cache, jnp.broadcast_to(prefix, shape).astype(cache.dtype), (0,) * cache.ndim)
+def _write_prefix(cache: Array, prefix: Array, prefix_row: Int32[Array, " B"]) -> Array:
+    """Every leaf is [L B S ...]: the prefix's one row, or each row's own of several, at the start of all rows."""
+    if prefix.shape[1] == 1:
+        rows = jnp.broadcast_to(prefix, (prefix.shape[0], cache.shape[1], *prefix.shape[2:]))
+    else:
+        rows = jnp.take(prefix, prefix_row, axis=1)
+    return jax.lax.dynamic_update_slice(cache, rows.astype(cache.dtype), (0,) * cache.ndim)

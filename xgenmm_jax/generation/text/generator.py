@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 import contextlib
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,14 @@ _IN_FLIGHT = 2
 
 _STREAM_STEPS = 4
 """Tokens that a stream writes at once: a word or two, so that the device seldom waits for the host."""
+
+
+class Computed(NamedTuple):
+    """Work of a generator. images, crops: that went through the tower. positions: of prompts, their padding counted."""
+
+    images: int
+    crops: int
+    positions: int
 
 
 class Generator:
@@ -72,6 +81,22 @@ class Generator:
         slots = max((limits.vision_mib << 20) // bytes_per_slot, 1)
         self._vision = VisionTable(config, self._params, min(slots, 4096), full_chunks=limits.few_shapes)
         self._prefix: tuple[tuple[int, ...], phi3.Cache | None] = ((), None)
+        self._positions = 0
+
+    @property
+    def params(self) -> PyTree:
+        """{vision, connector, decoder}, on the devices."""
+        return self._params
+
+    @property
+    def one_view(self) -> AnyRes:
+        """How an image is cut into its global view alone."""
+        return replace(self.anyres, grids=())
+
+    @property
+    def computed(self) -> Computed:
+        """What this generator has computed so far."""
+        return Computed(self._vision.images, self._vision.crops, self._positions)
 
     def generate(
         self,
@@ -119,24 +144,44 @@ class Generator:
         answers: list[list[int]] = [[] for _ in prompts]
         in_flight: deque[tuple[PromptBatch, Array]] = deque()
         with self._placed():
-            # Images of a wave of batches are encoded together, before its batches are dispatched.
-            for wave in schedule.waves(scheduler.batches(expanded), self._vision):
-                self._vision.load(view for batch in wave for view in batch.views)
-                for batch in wave:
-                    limit, prefix = jnp.int32(decoding.max_new_tokens), self._prefix_cache(prefix_ids)
-                    rows, table = self._rows(batch, shared), self._vision.table
-                    inputs = (self._decoder, self._params["decoder"], rows, table, prefix, limit)
-                    if num_beams > 1:
-                        dispatched, _ = beam.beam_rows(*inputs, capacity=capacity, settings=settings)
-                    else:
-                        dispatched = decode.generate_rows(*inputs, key, capacity=capacity, settings=settings)
-                    # The device works on the last batches while the host fetches an earlier one.
-                    in_flight.append((batch, dispatched))
-                    if len(in_flight) > _IN_FLIGHT:
-                        self._fetch(*in_flight.popleft(), answers)
+            for batch, prefix in self._prefixed(expanded, scheduler, prefix_ids):
+                limit, rows, table = jnp.int32(decoding.max_new_tokens), self._rows(batch), self._vision.table
+                inputs = (self._decoder, self._params["decoder"], rows, table, prefix, limit)
+                if num_beams > 1:
+                    dispatched, _ = beam.beam_rows(*inputs, capacity=capacity, settings=settings)
+                else:
+                    dispatched = decode.generate_rows(*inputs, key, capacity=capacity, settings=settings)
+                # The device works on the last batches while the host fetches an earlier one.
+                in_flight.append((batch, dispatched))
+                if len(in_flight) > _IN_FLIGHT:
+                    self._fetch(*in_flight.popleft(), answers)
         while in_flight:
             self._fetch(*in_flight.popleft(), answers)
         return answers
+
+    def _prefixed(
+        self, prompts: Sequence[ExpandedPrompt], scheduler: Scheduler, prefix_ids: tuple[int, ...]
+    ) -> Iterator[tuple[PromptBatch, phi3.Cache | None]]:
+        """Batches in their order, each with the prefix that its rows go on from; its images are encoded.
+
+        Where many prompts begin with the same images, that beginning is computed once for all of them.
+        """
+        groups = schedule.grouped(prompts, self.tokenizer.image_id, self.tokenizer.pad_id)
+        if groups is None:
+            # Images of a wave of batches are encoded together, before its batches are dispatched.
+            for wave in schedule.waves(scheduler.batches(prompts), self._vision):
+                self._vision.load(view for batch in wave for view in batch.views)
+                for batch in wave:
+                    yield batch, self._prefix_cache(prefix_ids)
+            return
+        for section in scheduler.sections(groups, self._vision):
+            views = [view for batch in (section.heads, *section.batches) for view in batch.views]
+            self._vision.load(views)
+            heads = self._rows(section.heads)
+            inputs = (self._decoder, self._params["decoder"], heads, self._vision.table, self._prefix_cache(prefix_ids))
+            cache = decode.prefix_caches(*inputs, positions_together=self._settings.prefill_positions)
+            for batch in section.batches:
+                yield batch, cache
 
     def stream(
         self,
@@ -160,7 +205,7 @@ class Generator:
         params, key = self._params["decoder"], random_key(decoding.seed)
         with self._placed():
             self._vision.load(expanded.views)
-            rows, table = self._rows(batch, 0), self._vision.table
+            rows, table = self._rows(batch), self._vision.table
             begun = decode.begin_rows(self._decoder, params, rows, table, key, capacity=capacity, settings=settings)
         return streaming.pieces(self._texts(*begun, decoding.max_new_tokens, settings))
 
@@ -198,9 +243,9 @@ class Generator:
         views = tuple(View(image, anyres, instruction) for image in prompt.images)
         repeats = np.ones(len(ids), np.int64)
         repeats[is_image] = [self._vision.tokens(view) for view in views]
-        return ExpandedPrompt(number, np.repeat(ids, repeats)[shared:], views)
+        return ExpandedPrompt(number, np.repeat(ids, repeats)[shared:], views, shared)
 
-    def _rows(self, batch: PromptBatch, shared: int) -> decode.PromptRows:
+    def _rows(self, batch: PromptBatch) -> decode.PromptRows:
         """The batch as arrays, its views' vision tokens by their index in the table."""
         pairs = []
         for prompt in batch.prompts:
@@ -209,14 +254,24 @@ class Generator:
                 indices = [self._vision.index(view) for view in prompt.views]
                 vision_index[prompt.token_ids == self.tokenizer.image_id] = np.concatenate(indices)
             pairs.append((prompt.token_ids, vision_index))
-        numbers = [prompt.number for prompt in batch.prompts]
-        return decode.left_pad(pairs, batch.rows, batch.length, shared, self.tokenizer.pad_id, numbers)
+        self._positions += batch.rows * batch.length
+        prompts = batch.prompts
+        return decode.left_pad(
+            pairs,
+            batch.rows,
+            batch.length,
+            [prompt.first_position for prompt in prompts],
+            self.tokenizer.pad_id,
+            [prompt.number for prompt in prompts],
+            [prompt.prefix_row for prompt in prompts],
+        )
 
     def _prefix_cache(self, ids: tuple[int, ...]) -> phi3.Cache | None:
         if not ids:
             return None
         if self._prefix[0] != ids:
             self._prefix = ids, decode.prefix_cache(self._decoder, self._params["decoder"], jnp.array(ids, jnp.int32))
+            self._positions += len(ids)
         return self._prefix[1]
 
     def _fetch(self, batch: PromptBatch, rows: Array, answers: list[list[int]]) -> None:

@@ -1,7 +1,7 @@
 """Which prompts of a call are answered together: batches of like lengths, waves of batches that share an encoding."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import itertools
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ PREFIX_STEP = 8
 """A shared prefix is cut to a multiple of this, so that like prompts share a compilation."""
 PREFIX_MIN = 16
 """A shorter prefix is computed with each prompt."""
+LEAST_SAVED = 0.25
+"""Of the positions of all prompts: with less, beginnings that some prompts share are computed with each prompt."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,15 @@ class Limits:
 class ExpandedPrompt(NamedTuple):
     """A prompt with `<image>` repeated over its vision tokens, without the prefix that all prompts share.
 
-    number: its index in the call.
+    number: its index in the call. first_position: of its first token here. prefix_row: which row of its batch's prefix
+    it goes on from.
     """
 
     number: int
     token_ids: np.ndarray
     views: tuple[View, ...]
+    first_position: int = 0
+    prefix_row: int = 0
 
 
 class PromptBatch(NamedTuple):
@@ -64,6 +69,20 @@ class PromptBatch(NamedTuple):
         return tuple(dict.fromkeys(view for prompt in self.prompts for view in prompt.views))
 
 
+class PromptGroup(NamedTuple):
+    """Prompts that begin with the same texts and images. head: that beginning; rests: what follows of each."""
+
+    head: ExpandedPrompt
+    rests: list[ExpandedPrompt]
+
+
+class Section(NamedTuple):
+    """Groups whose heads are computed together, each once, as the prefix of the batches of what follows them."""
+
+    heads: PromptBatch
+    batches: list[PromptBatch]
+
+
 @dataclass(frozen=True)
 class Scheduler:
     """Cuts the prompts of one call into batches whose keys and values fit beside the model.
@@ -76,6 +95,29 @@ class Scheduler:
     shared: int
     capacity: int
     num_beams: int
+
+    def sections(self, groups: Sequence[PromptGroup], table: VisionTable) -> Iterator[Section]:
+        """Groups of neighbouring lengths, the longest heads first: as many as fit into half of the cache's memory.
+
+        The other half holds a batch. Several sections have the same shapes where their longest heads and rests do.
+        """
+        half = replace(self, limits=replace(self.limits, cache_mib=self.limits.cache_mib // 2))
+        alone = replace(half, capacity=0, num_beams=1)
+        by_length = sorted(groups, key=lambda group: len(group.head.token_ids), reverse=True)
+        while by_length:
+            longest = len(by_length[0].head.token_ids)
+            most = min(self.limits.rows, alone.rows_that_fit(longest))
+            taken, views, used = 0, set[View](), 0
+            while taken < min(most, len(by_length)):
+                new = set(by_length[taken].head.views) - views
+                if taken and used + sum(map(table.groups, new)) > table.slots:
+                    break
+                views, used, taken = views | new, used + sum(map(table.groups, new)), taken + 1
+            section, by_length = by_length[:taken], by_length[taken:]
+            length = prompt_length(longest, self.limits)
+            heads = PromptBatch([group.head for group in section], buckets.row_bucket(taken, most), length)
+            rests = [rest._replace(prefix_row=row) for row, group in enumerate(section) for rest in group.rests]
+            yield Section(heads, replace(half, shared=self.shared + length).batches(rests))
 
     def batches(self, prompts: Sequence[ExpandedPrompt]) -> list[PromptBatch]:
         """Neighbours in length, the longest prompts first: as many in a batch as fit beside its longest.
@@ -149,3 +191,39 @@ def common_prefix(prompts: Sequence[Sequence[int]], stop_ids: Sequence[int]) -> 
     shared = sum(1 for _ in alike)
     whole = min(shared, shortest) // PREFIX_STEP * PREFIX_STEP
     return whole if whole >= PREFIX_MIN else 0
+
+
+def grouped(prompts: Sequence[ExpandedPrompt], image_id: int, pad_id: int) -> list[PromptGroup] | None:
+    """Prompts by an equal beginning up to their last image and as far as the group's texts agree behind it.
+
+    None where that saves less than LEAST_SAVED of the positions of all prompts, or a prompt ends in an image, so that
+    no token is left to go on from.
+    """
+    if any(len(prompt.token_ids) and prompt.token_ids[-1] == image_id for prompt in prompts):
+        return None
+    by_beginning: dict[tuple[bytes, tuple[View, ...]], list[ExpandedPrompt]] = {}
+    for prompt in prompts:
+        images = np.flatnonzero(prompt.token_ids == image_id)
+        end = int(images[-1]) + 1 if len(images) else 0
+        by_beginning.setdefault((prompt.token_ids[:end].tobytes(), prompt.views), []).append(prompt)
+    groups = [_group(key, members, pad_id) for key, members in by_beginning.items()]
+    together = sum(len(group.head.token_ids) + sum(len(rest.token_ids) for rest in group.rests) for group in groups)
+    if together > (1 - LEAST_SAVED) * sum(len(prompt.token_ids) for prompt in prompts):
+        return None
+    return groups
+
+
+def _group(key: tuple[bytes, tuple[View, ...]], members: list[ExpandedPrompt], pad_id: int) -> PromptGroup:
+    first = members[0]
+    end = len(key[0]) // first.token_ids.itemsize
+    if end:
+        shortest = min(len(member.token_ids) for member in members) - 1
+        rows = np.stack([member.token_ids[:shortest] for member in members])
+        unlike = np.flatnonzero((rows != rows[0]).any(axis=0))
+        end = max(end, int(unlike[0]) if len(unlike) else shortest)
+    head = first._replace(token_ids=first.token_ids[:end], views=key[1])
+    position = first.first_position + int((head.token_ids != pad_id).sum())
+    rests = [
+        member._replace(token_ids=member.token_ids[end:], views=(), first_position=position) for member in members
+    ]
+    return PromptGroup(head, rests)

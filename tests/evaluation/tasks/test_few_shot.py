@@ -1,0 +1,176 @@
+"""Few-shot sets in their published files, their prompts, and demonstrations that no order changes."""
+
+import json
+
+from answering import Answering
+import numpy as np
+import PIL.Image
+import pytest
+
+from xgenmm_jax.data.text import tokenizer
+from xgenmm_jax.evaluation import benchmark_runs, results
+from xgenmm_jax.evaluation.tasks import few_shot, suites
+from xgenmm_jax.evaluation.tasks.benchmark import Choice
+from xgenmm_jax.evaluation.tasks.few_shot import FewShotOptions, image_of
+
+CHOICE = Choice()
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> tokenizer.Tokenizer:
+    return tokenizer.train_tokenizer(["Output: a red dog Question: what"] * 3, tmp_path_factory.mktemp("w") / "m", 420)
+
+
+def picture(path, shade):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.new("RGB", (6, 5), (shade, 10, 10)).save(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Every set: 6 training and 3 test images, in the names and columns of its distribution."""
+    folder = tmp_path_factory.mktemp("data")
+
+    def dump(name, value):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+
+    images = []
+    for id_ in range(1, 10):
+        split, place = ("train", "train2014") if id_ <= 6 else ("test", "val2014")
+        name = f"COCO_{place}_{id_:012d}.jpg"
+        picture(folder / "coco" / place / name, id_ * 20)
+        sentences = [{"raw": f"a red dog {id_}"}, {"raw": f"dog number {id_} on grass"}]
+        images.append(
+            {"filepath": place, "filename": name, "split": split, "cocoid": id_, "sentences": sentences, "imgid": id_}
+        )
+    dump("coco/dataset_coco.json", {"images": images, "dataset": "coco"})
+    for part, ids in (("train", range(1, 7)), ("val", range(7, 10))):
+        questions = [
+            {"image_id": i, "question": f"what is {i}?", "question_id": 10 * i + j} for i in ids for j in (0, 1)
+        ]
+        annotations = [
+            {"question_id": q["question_id"], "image_id": q["image_id"], "question_type": "what",
+             "answer_type": "other", "multiple_choice_answer": "dog",
+             "answers": [{"answer": "dog", "answer_confidence": "yes", "answer_id": n} for n in range(1, 11)]}
+            for q in questions
+        ]  # fmt: skip
+        for name, prefix in (("vqav2", "v2_"), ("okvqa", "")):
+            middle = "OpenEnded_mscoco"
+            dump(f"{name}/{prefix}{middle}_{part}2014_questions.json", {"info": {}, "questions": questions})
+            dump(f"{name}/{prefix}mscoco_{part}2014_annotations.json", {"info": {}, "annotations": annotations})
+        rows = [{"question": "what word?", "image_id": f"x{i}", "question_id": i, "answers": ["dog"] * 10} for i in ids]
+        dump(f"textvqa/TextVQA_0.5.1_{part}.json", {"data": rows})
+        captions = [
+            {"image_id": f"x{i}", "caption_str": "a sign", "reference_strs": ["a sign", f"sign {i}"]}
+            for i in ids
+            for _ in (0, 1)
+        ]
+        dump(f"textcaps/TextCaps_0.1_{part}.json", {"data": captions})
+        for i in ids:
+            for name in ("textvqa", "textcaps"):
+                picture(folder / name / "train_images" / f"x{i}.jpg", i * 20)
+    dump(
+        "nocaps/nocaps_val_4500_captions.json",
+        {
+            "images": [{"id": i, "file_name": f"n{i}.jpg", "domain": "out-domain"} for i in range(2)],
+            "annotations": [{"id": i, "image_id": i % 2, "caption": f"a thing {i}"} for i in range(4)],
+        },
+    )
+    for i in range(2):
+        picture(folder / f"nocaps/val/n{i}.jpg", 99 + i)
+    return folder
+
+
+def asked(data, words, name, answer, options=FewShotOptions()):  # noqa: B008
+    (benchmark,) = suites.named([name], options)
+    (ready,) = benchmark_runs.load_all([benchmark], data, CHOICE)
+    model = Answering(lambda prompt: answer)
+    model.tokenizer = words
+    return benchmark, ready, model
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "value"),
+    [
+        ("coco_2", "a red dog 7\nOutput", None),
+        ("nocaps_2", "a thing 1", None),
+        ("textcaps_2", "sign 8", None),
+        ("vqav2_2", " dog Question:", 100.0),
+        ("okvqa_2", "Dog.", 100.0),
+        ("textvqa_2", "cat", 0.0),
+    ],
+)
+def test_every_set_is_read_asked_and_scored(data, words, tmp_path, name, answer, value):
+    benchmark, ready, model = asked(data, words, name, answer)
+    result = benchmark_runs.ask(model, ready, CHOICE, tmp_path, model="m")
+    assert result.value.items == len(ready.loaded.examples)
+    assert all(not example.unreadable for example in ready.loaded.examples)
+    prompts = [prompt for call in model.calls for prompt in call]
+    assert {len(prompt.images) for prompt in prompts} == {3}
+    if value is None:
+        assert 0 < result.value.value < 1000
+    else:
+        assert result.value.value == pytest.approx(value)
+    assert results.read(tmp_path)[0].value.value == result.value.value
+
+
+def test_prompts_are_openflamingos_and_the_released_models(data, words):
+    _, ready, _ = asked(data, words, "okvqa_1", "")
+
+    def text(options, name="okvqa_1"):
+        (benchmark,) = suites.named([name], options)
+        task = benchmark.task(ready.loaded.examples, CHOICE, demonstrations=ready.loaded.demonstrations[:1])
+        return words.decode(task.prompt(ready.loaded.examples[0], words).token_ids)
+
+    shown, query = ready.loaded.demonstrations[0].question, ready.loaded.examples[0].question
+    assert text(FewShotOptions()) == (
+        f"<image>Question:{shown} Short answer:dog<|endofchunk|>\n<image>Question:{query} Short answer:"
+    )
+    ask = "\nAnswer the question using a single word or phrase."
+    assert text(FewShotOptions(template="xgen")) == f"<image>{shown}{ask}dog<|endofchunk|><image>{query}{ask}"
+
+
+def test_no_shots_shows_the_form_of_answers_without_images(data, words, tmp_path):
+    _, ready, model = asked(data, words, "coco_0", "a dog")
+    benchmark_runs.ask(model, ready, CHOICE, tmp_path, model="m")
+    prompt = model.calls[0][0]
+    text = words.decode(prompt.token_ids)
+    assert len(prompt.images) == 1 and text.count("Output:") == 3 and text.count("<image>") == 1
+
+
+def test_demonstrations_depend_on_the_query_alone_and_never_show_its_image(data, words):
+    """Asked about the training set itself: each query's own image is in the pool."""
+    (benchmark,) = suites.named(["vqav2_4"])
+    pool = list(few_shot.draw_pool(lambda keep: benchmark.train(data, keep), 42))
+    assert len(pool) == 12
+
+    def chosen(queries):
+        prompt = benchmark.task(queries, CHOICE, demonstrations=pool).prompt
+        return {query.id: [shown.id for shown in prompt.choose(query, 4)] for query in queries}
+
+    assert chosen(pool) == chosen(pool[::-1]) == {k: v for query in pool for k, v in chosen([query]).items()}
+    image = {example.id: image_of(example) for example in pool}
+    for query, shown in chosen(pool).items():
+        assert len(set(shown)) == 4 and image[query] not in [image[id_] for id_ in shown]
+    assert len({tuple(shown) for shown in chosen(pool).values()}) > 6
+
+
+def test_the_nearest_demonstration_stands_last(data, words):
+    (benchmark,) = suites.named(["coco_3"], FewShotOptions(order="nearest"))
+    (ready,) = benchmark_runs.load_all([benchmark], data, CHOICE)
+
+    def features(example):
+        angle = example.images[0].load().getpixel((0, 0))[0] / 255
+        return np.array([np.cos(angle), np.sin(angle)])
+
+    task = benchmark.task(ready.loaded.examples, CHOICE, demonstrations=ready.loaded.demonstrations, features=features)
+    query = ready.loaded.examples[0]
+    assert query.id == "7"
+    assert [shown.id for shown in task.prompt.choose(query, 3)] == ["4", "5", "6"]
+
+
+def test_a_missing_file_names_benchmark_path_and_source(tmp_path):
+    with pytest.raises(ValueError, match=r"coco_4: nothing of it in .*wanted coco/dataset_coco.json .*cocodataset.org"):
+        benchmark_runs.load_all(suites.named(["coco_4"]), tmp_path, CHOICE)

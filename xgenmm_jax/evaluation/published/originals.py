@@ -1,0 +1,60 @@
+"""Reading the authors' own files: JSON with its columns checked, and pictures in folders beside it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xgenmm_jax.data.images import open_image
+from xgenmm_jax.data.records import LazyImage
+from xgenmm_jax.data.source_paths import inside
+
+Row = Mapping[str, Any]
+
+_SUFFIXES = ("", ".jpg", ".png", ".jpeg")
+
+
+def rows_of(values: Iterable[Any], path: Path) -> Iterator[Row]:
+    """The values as objects. Raises ValueError with the file and the number of one that is none."""
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise ValueError(
+                f"benchmark: '{path}', entry {number} is {value!r:.60}; wanted an object with its columns."
+            )
+        yield value
+
+
+def texts(row: Row, names: Sequence[str], path: Path) -> list[str]:
+    """The row's values of these columns as texts; a number as it is written.
+
+    Raises: ValueError where one is missing, with those found, or is neither text nor number.
+    """
+    missing = [name for name in names if name not in row]
+    if missing:
+        raise ValueError(
+            f"benchmark: '{path}' has an entry without {', '.join(map(repr, missing))}; found: {', '.join(row)}."
+        )
+    for name in names:
+        if not isinstance(row[name], str | int | float):
+            raise ValueError(f"benchmark: '{path}' has {name} {row[name]!r:.60}; wanted a text.")
+    return [str(row[name]) for name in names]
+
+
+def text_list(row: Row, name: str, path: Path) -> list[str]:
+    """The row's list of texts; none where it is null. Raises ValueError where it is no list of texts and numbers."""
+    value = row.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(one, str | int | float) for one in value):
+        raise ValueError(f"benchmark: '{path}' has {name} {value!r:.60}; wanted a list of texts.")
+    return [str(one) for one in value]
+
+
+def picture(folder: Path, name: str) -> tuple[tuple[LazyImage, ...], str]:
+    """The picture of a name below a folder, with the suffix that the file has; none, and why, where it cannot be read.
+
+    A name may hold folders, also with backslashes, but does not lead out of the folder.
+    """
+    name = name.replace("\\", "/")
+    try:
+        paths = [inside(folder, name + suffix) for suffix in _SUFFIXES]
+        return (open_image(next((path for path in paths if path.is_file()), paths[0]), official=True),), ""
+    except ValueError as error:
+        return (), str(error)

@@ -1,0 +1,68 @@
+"""DocVQA: 5,349 questions about scanned pages, scored by edit distance (Mathew et al. 2021).
+
+The answers of the test split are not public: its server scores them.
+"""
+
+from collections.abc import Iterator, Sequence
+import functools
+from pathlib import Path
+
+from xgenmm_jax.evaluation.predictions import Prediction
+from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
+from xgenmm_jax.evaluation.scorers.anls import anls
+from xgenmm_jax.evaluation.tasks import questions
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates
+from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.evaluation.tasks.task import Scored
+
+FILE = "val_v1.0_withQT.json"
+_RELEASES = ((FILE, "documents"), (f"spdocvqa_qas/{FILE}", "spdocvqa_images"))
+"""The authors' questions and the folder of pages, as they were first published and as their server has them."""
+
+
+def _of_doc(doc: Doc) -> Example:
+    page = [str(doc.fields.get(name, "")) for name in ("ucsf_document_id", "ucsf_document_page_no", "docId")]
+    fields = {"picture": "/".join(page)} if any(page) else {}
+    return Example(
+        doc.index, doc.pictures["image"], doc.fields["question"], tuple(doc.fields["answers"]), fields=fields
+    )
+
+
+def _original(folder: Path, file: str, pictures: str) -> Iterator[Example]:
+    for number, entry in enumerate(questions.entries(folder / file, "data")):
+        try:
+            name = Path(entry["image"]).name
+            image = questions.opened(folder / pictures, name)
+            answers, fields = tuple(entry["answers"]), {"picture": name}
+            yield Example(str(entry["questionId"]), (image,), entry["question"], answers, fields=fields)
+        except (KeyError, TypeError) as error:
+            raise questions.entry_error(folder / file, number, error) from error
+
+
+def _score(answer: str, example: Example, profile: Profile) -> Scored:
+    return Scored(anls(answer, example.answers))
+
+
+def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
+    if profile == "lmms":
+        return {"anls": questions.accuracy(predictions)}
+    return questions.accuracy_table(predictions)
+
+
+DOCVQA = Benchmark(
+    name="docvqa",
+    title="DocVQA",
+    source="rrc.cvc.uab.es/?ch=17 and opencompass.openxlab.space/utils/VLMEval/DocVQA_VAL.tsv",
+    published=(
+        Tsv("DocVQA_VAL", questions.example_of_row),
+        Parquet("lmms-lab-encoder/DocVQA", "DocVQA/validation-*.parquet", _of_doc, ("question", "answers")),
+        *(Original(needs, functools.partial(_original, file=needs[0], pictures=needs[1])) for needs in _RELEASES),
+    ),
+    message=questions.briefly,
+    score=_score,
+    summarize=_summarize,
+    headline={"paper": "Overall", "lmms": "anls"},
+    answering=questions.lmms_or_vlmevalkit(32),
+    profiles=(*VLMEVALKIT, "lmms"),
+)

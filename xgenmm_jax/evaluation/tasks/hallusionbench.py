@@ -1,0 +1,121 @@
+"""HallusionBench: yes or no questions about figures that mislead, or were altered (Guan et al. 2024).
+
+aAcc is the share of right answers, fAcc that of figures all of whose questions are right, qAcc that of questions that
+are right for all their figures. Asked are the 951 questions that have a figure, of 1,129. The authors have GPT-4 judge
+every answer; here rules read yes or no, as in VLMEvalKit without a judge. lmms-eval has no score without one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+from xgenmm_jax.evaluation.predictions import Prediction
+from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published.files import Original, Tsv
+from xgenmm_jax.evaluation.published.tsv import Row
+from xgenmm_jax.evaluation.scorers import estimates
+from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
+from xgenmm_jax.evaluation.scorers.yes_no import extract_yes_no
+from xgenmm_jax.evaluation.tasks import multiple_choice, questions
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.evaluation.tasks.task import Scored
+
+FILE, PICTURES = "HallusionBench.json", "hallusion_bench"
+"""The authors' list of questions, and the folder of their figures."""
+
+
+class _Place(NamedTuple):
+    """Of a question among the others. Figures and questions of a set belong together."""
+
+    category: str
+    set_id: str
+    figure_id: str
+    question_id: str
+
+
+def _of_row(row: Row) -> Example:
+    if len(row.index.split("_")) < 6:
+        raise ValueError(
+            f"hallusionbench: index '{row.index}'; wanted CATEGORY_SUBCATEGORY_VISUAL_SET_FIGURE_QUESTION, as "
+            "'VS_map_1_0_2_0'."
+        )
+    return questions.one_answer(row)
+
+
+def _original(folder: Path) -> Iterator[Example | None]:
+    for number, entry in enumerate(questions.entries(folder / FILE)):
+        try:
+            if not entry["filename"]:
+                yield None
+                continue
+            l2 = f"{entry['category']}_{entry['subcategory']}"
+            place = [entry[name] for name in ("visual_input", "set_id", "figure_id", "question_id")]
+            truth = {"1": "Yes", "0": "No"}[entry["gt_answer"]]
+            question, path = entry["question"], entry["filename"]
+        except (KeyError, TypeError) as error:
+            raise questions.entry_error(folder / FILE, number, error) from error
+        image = questions.opened(folder / PICTURES, path)
+        fields = {"category": entry["category"], "l2-category": l2}
+        yield Example("_".join([l2, *map(str, place)]), (image,), question, (truth,), fields=fields)
+
+
+def _message(example: Example, profile: Profile) -> Message:
+    return multiple_choice.images_first(example, example.question)
+
+
+def _score(answer: str, example: Example, profile: Profile) -> Scored:
+    return questions.scored_label(extract_yes_no(answer, profile), multiple_choice.first_answer(example))
+
+
+def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
+    parts = {"": list(predictions)}
+    for column in ("category", "l2-category"):
+        for name in sorted({value for p in predictions if (value := p.example.fields.get(column)) is not None}):
+            parts[f"{name}/"] = [p for p in predictions if p.example.fields.get(column) == name]
+    table = {prefix + name: score for prefix, there in parts.items() for name, score in _scores(there).items()}
+    average = estimates.average([table[name] for name in ("aAcc", "fAcc", "qAcc")])
+    average = dataclasses.replace(average, items=len(predictions), unparsed=table["aAcc"].unparsed)
+    return {"Average": average, **table}
+
+
+def _scores(predictions: Sequence[Prediction]) -> Estimates:
+    return {
+        "aAcc": estimates.ratio(Term(_set(p), p.score, 1.0, p.extracted is None) for p in predictions),
+        "fAcc": _all_right(predictions, lambda p: _place(p)._replace(question_id="")),
+        "qAcc": _all_right(predictions, lambda p: _place(p)._replace(figure_id="")),
+    }
+
+
+def _all_right(predictions: Sequence[Prediction], group: Callable[[Prediction], _Place]) -> Estimate:
+    """The percentage of groups whose answers are all right. items: the groups."""
+    least: dict[_Place, float] = {}
+    for prediction in predictions:
+        least[group(prediction)] = min(least.get(group(prediction), 1.0), prediction.score)
+    return estimates.ratio(Term(place[:2], score) for place, score in least.items())
+
+
+def _place(prediction: Prediction) -> _Place:
+    example = prediction.example
+    return _Place(example.fields["l2-category"], *example.id.split("_")[3:6])
+
+
+def _set(prediction: Prediction) -> tuple[str, ...]:
+    return _place(prediction)[:2]
+
+
+HALLUSIONBENCH = Benchmark(
+    name="hallusionbench",
+    title="HallusionBench",
+    source="github.com/tianyi-lab/HallusionBench and opencompass.openxlab.space/utils/VLMEval/HallusionBench.tsv",
+    published=(
+        Tsv("HallusionBench", _of_row, ("question", "answer", "category", "l2-category")),
+        Original((FILE, PICTURES), _original),
+    ),
+    message=_message,
+    score=_score,
+    summarize=_summarize,
+    headline="Average",
+    profiles=VLMEVALKIT,
+)
