@@ -116,6 +116,9 @@ def check_items(golden, predictions):
         return
     ours = dict(predictions)
     for item in golden:
+        if "prefetched" in item:
+            read = item["prefetched"]
+            assert ours[str(item["index"])].extracted == (None if read is None else str(read)), item
         wanted = next((float(item[name]) for name in goldens.SCORE_FIELDS if item.get(name) is not None), None)
         if wanted is not None and str(item["index"]) in ours:
             assert ours[str(item["index"])].score == pytest.approx(wanted, abs=1e-9), item

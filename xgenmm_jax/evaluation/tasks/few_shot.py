@@ -208,9 +208,7 @@ def _drawn(pool: list[Example], task: str, seed: int, query: Example, count: int
     return fewshot.choose_demonstrations(replace(query, id=f"{task} {query.id}"), others, count, seed=seed)
 
 
-def _nearest(
-    pool: list[Example], features: Features | None, query: Example, count: int
-) -> list[Example]:
+def _nearest(pool: list[Example], features: Features | None, query: Example, count: int) -> list[Example]:
     if features is None:
         raise ValueError("few shots: demonstrations by nearness need the tower's features; ask a model.")
     others = [example for example in pool if image_of(example) != image_of(query)]

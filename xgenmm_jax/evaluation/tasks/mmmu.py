@@ -12,7 +12,6 @@ from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
 from xgenmm_jax.evaluation.published.files import Doc, Parquet, Tsv
 from xgenmm_jax.evaluation.published.literals import literal_of, texts_of
-from xgenmm_jax.evaluation.published.tsv import Row
 from xgenmm_jax.evaluation.scorers import mmmu
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
 from xgenmm_jax.evaluation.tasks import multiple_choice
@@ -39,11 +38,6 @@ _COLUMNS = tuple(f"image_{number}" for number in range(1, MOST_IMAGES + 1))
 _TAG = re.compile(r"<image ([1-7])>")
 _OPEN, _SHORT = "open", "Answer the question using a single word or phrase."
 _SUBJECT = re.compile(r"[^_]*_(.+?)_\d+")
-
-
-def _of_row(row: Row) -> Example:
-    example = multiple_choice.example_of_row(row)
-    return replace(example, fields={"split": "validation", **example.fields})
 
 
 def _of_doc(doc: Doc) -> Example | None:
@@ -171,7 +165,7 @@ MMMU = Benchmark(
     title="MMMU val",
     source="huggingface.co/datasets/MMMU/MMMU and opencompass.openxlab.space/utils/VLMEval/MMMU_DEV_VAL.tsv",
     published=(
-        Tsv("MMMU_DEV_VAL", _of_row, profiles=VLMEVALKIT),
+        Tsv("MMMU_DEV_VAL", multiple_choice.example_of_split("validation"), profiles=VLMEVALKIT),
         Parquet(
             "lmms-lab/MMMU",
             "data/validation-*.parquet",

@@ -1,6 +1,7 @@
 """What multiple-choice benchmarks share: VLMEvalKit's prompt, score and table."""
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 import functools
 
 from xgenmm_jax.evaluation.predictions import Prediction
@@ -40,6 +41,16 @@ def example_of_row(row: Row) -> Example:
         options=row.options(),
         fields=fields,
     )
+
+
+def example_of_split(split: str) -> Callable[[Row], Example]:
+    """`example_of_row` for a table that is all of one split where it does not say so."""
+    return functools.partial(_of_split, split)
+
+
+def _of_split(split: str, row: Row) -> Example:
+    example = example_of_row(row)
+    return replace(example, fields={"split": split, **example.fields})
 
 
 def question_text(example: Example) -> str:

@@ -5,24 +5,32 @@ import difflib
 
 from xgenmm_jax.evaluation.tasks.ai2d import AI2D
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark
+from xgenmm_jax.evaluation.tasks.blink import BLINK
 from xgenmm_jax.evaluation.tasks.chartqa import CHARTQA
 from xgenmm_jax.evaluation.tasks.docvqa import DOCVQA
 from xgenmm_jax.evaluation.tasks.few_shot import FewShotOptions
 from xgenmm_jax.evaluation.tasks.few_shot_sets import FEW_SHOT
 from xgenmm_jax.evaluation.tasks.hallusionbench import HALLUSIONBENCH
+from xgenmm_jax.evaluation.tasks.mantis import MANTIS
+from xgenmm_jax.evaluation.tasks.mathvista import MATHVISTA
 from xgenmm_jax.evaluation.tasks.mmbench import MMBENCH
 from xgenmm_jax.evaluation.tasks.mme import MME
 from xgenmm_jax.evaluation.tasks.mmmu import MMMU
 from xgenmm_jax.evaluation.tasks.mmstar import MMSTAR
+from xgenmm_jax.evaluation.tasks.mmvet import MMVET
+from xgenmm_jax.evaluation.tasks.muirbench import MUIRBENCH
 from xgenmm_jax.evaluation.tasks.ocrbench import OCRBENCH
 from xgenmm_jax.evaluation.tasks.pope import POPE
+from xgenmm_jax.evaluation.tasks.qbench import QBENCH1, QBENCH2
 from xgenmm_jax.evaluation.tasks.realworldqa import REALWORLDQA
 from xgenmm_jax.evaluation.tasks.seed_image import SEED_IMAGE
 from xgenmm_jax.evaluation.tasks.textvqa import TEXTVQA
+from xgenmm_jax.evaluation.tasks.vlguard import VLGUARD
 
 BENCHMARKS: tuple[Benchmark, ...] = (
-    SEED_IMAGE, MMBENCH, MMSTAR, MME, REALWORLDQA, MMMU, TEXTVQA, OCRBENCH, POPE, HALLUSIONBENCH,
-    AI2D, CHARTQA, DOCVQA,
+    SEED_IMAGE, MMBENCH, MMSTAR, MME, REALWORLDQA, MMVET, MMMU, MATHVISTA, TEXTVQA, OCRBENCH, POPE, HALLUSIONBENCH,
+    BLINK, QBENCH2, MUIRBENCH, MANTIS,
+    AI2D, CHARTQA, DOCVQA, QBENCH1, VLGUARD,
 )  # fmt: skip
 """Those of the paper's tables in the order of their columns, then others."""
 
@@ -31,7 +39,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "seed_image", "mmbench", "mmstar", "mme", "realworldqa", "mmvet", "mmmu", "mathvista", "textvqa", "ocrbench",
         "pope", "hallusionbench",
     ),
-    "table2": ("blink", "qbench2", "mantis", "muirbench"),
+    "table2": ("blink", "qbench2", "muirbench", "mantis"),
 }  # fmt: skip
 """Names that stand for several benchmarks: the paper's tables, in the order of their columns."""
 
