@@ -104,15 +104,30 @@ def test_local_data_are_taken_whatever_their_checksum(vlmeval):
     assert vlmeval.dataset.DATASET_CLASSES[0].DATASET_MD5 == {}
 
 
-def test_stand_ins_are_imported_in_place_of_what_is_missing_alone(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A package "toolkit" that imports a missing library, and a library "asking" that does without it if it must."""
+    (tmp_path / "toolkit.py").write_text("import no_such_library.parts.deep as library\n", encoding="utf-8")
+    (tmp_path / "asking.py").write_text(
+        "try:\n    import no_such_library\nexcept ImportError:\n    no_such_library = None\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    missing = import_stand_ins.install(["no_such_library", "numpy"])
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("toolkit", "asking", "no_such_library")]:
+        del sys.modules[name]
+
+
+def test_a_toolkit_imports_stand_ins_of_what_is_missing_alone(toolkit):
+    missing = import_stand_ins.install(["no_such_library", "numpy"], importer="toolkit")
     assert "no_such_library" in missing and "numpy" not in missing
-    stand_in = importlib.import_module("no_such_library.parts.deep")
+    stand_in = importlib.import_module("toolkit").library
     derived = type("Derived", (stand_in.Layer,), {})
     with pytest.raises(ImportError, match="'no_such_library.parts.deep.Layer' is a stand-in; install no_such_library"):
         derived()
-    with pytest.raises(ModuleNotFoundError):
-        importlib.import_module("another_missing_library")
-    for name in [name for name in sys.modules if name.startswith("no_such_library")]:
-        del sys.modules[name]
+
+
+def test_another_library_is_told_that_the_missing_one_is_missing(toolkit):
+    """openpyxl took a stand-in for lxml, and no spreadsheet could be read."""
+    import_stand_ins.install(["no_such_library"], importer="toolkit")
+    assert importlib.import_module("asking").no_such_library is None

@@ -14,32 +14,37 @@ from typing import Any
 
 IMPORTED_BY_VLMEVALKIT = (
     "torchvision", "timm", "lpips", "clip", "qwen_vl_utils", "torchmetrics", "openai", "cairosvg", "decord", "av",
-    "transformers", "accelerate", "datasets", "huggingface_hub", "imageio", "skimage", "scipy", "cv2", "pycocoevalcap",
-    "pycocotools", "sentence_transformers", "bert_score", "evaluate", "rouge_score", "moviepy", "pyiqa", "open_clip",
-    "gradio", "gdown", "google", "dashscope", "zhipuai", "anthropic", "volcenginesdkarkruntime", "ipdb", "orjson",
-    "colormath", "svgpathtools", "playwright", "bs4", "pdf2image", "fitz", "easydict", "shapely", "lxml",
+    "transformers", "accelerate", "datasets", "huggingface_hub", "imageio", "cv2", "pycocoevalcap", "pycocotools",
+    "sentence_transformers", "bert_score", "evaluate", "rouge_score", "moviepy", "pyiqa", "open_clip", "gradio",
+    "gdown", "dashscope", "zhipuai", "anthropic", "volcenginesdkarkruntime", "ipdb", "orjson", "colormath",
+    "svgpathtools", "playwright", "pdf2image", "fitz", "easydict", "shapely",
 )  # fmt: skip
 """Libraries that one or another of its versions imports at the top of a module."""
 
 
-def install(more: Sequence[str] = ()) -> tuple[str, ...]:
-    """Lets these libraries be imported where they are not installed; gives the names of those that are not.
+def install(more: Sequence[str] = (), importer: str = "vlmeval") -> tuple[str, ...]:
+    """Lets a package import these libraries where they are not installed; gives the names of those that are not.
 
-    more: names beside IMPORTED_BY_VLMEVALKIT.
+    more: names beside IMPORTED_BY_VLMEVALKIT. importer: the package; another library that asks whether it has one of
+    them, as openpyxl asks for lxml, is still told that it is missing.
     """
     missing = tuple(name for name in (*IMPORTED_BY_VLMEVALKIT, *more) if importlib.util.find_spec(name) is None)
-    sys.meta_path.append(_Finder(missing))
+    sys.meta_path.append(_Finder(missing, importer))
     return missing
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds the stand-ins of some libraries and of all modules in them. Comes last: what is installed is found."""
 
-    def __init__(self, names: Sequence[str]):
-        self._names = frozenset(names)
+    def __init__(self, names: Sequence[str], importer: str):
+        self._names, self._importer = frozenset(names), importer
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if fullname.partition(".")[0] not in self._names:
+        library, _, module = fullname.partition(".")
+        if library not in self._names:
+            return None
+        # Whoever has met a stand-in looks for modules in it; a library as a whole is there for the importer alone.
+        if not (module and isinstance(sys.modules.get(library), _StandIn)) and not _is_for(self._importer):
             return None
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
 
@@ -48,6 +53,20 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         """There is nothing to run."""
+
+
+def _is_for(importer: str) -> bool:
+    """Whether the import under way stands in a module of this package."""
+    frame, is_passed = sys._getframe(), False
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        is_import = name.partition(".")[0] in ("importlib", "_frozen_importlib")
+        # Below Python's own frames stands who imports, above them this finder.
+        if is_passed and not is_import:
+            return name == importer or name.startswith(f"{importer}.")
+        is_passed = is_passed or is_import
+        frame = frame.f_back
+    return False
 
 
 class _StandIn(types.ModuleType):
