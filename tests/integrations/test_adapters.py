@@ -53,11 +53,16 @@ def test_options_on_the_wrong_side_are_refused(argv, capsys):
     assert "usage" in capsys.readouterr().err
 
 
-def test_the_launcher_without_vlmevalkit_says_so():
+def test_a_run_that_is_not_there_is_told_before_anything_is_imported():
+    with pytest.raises(SystemExit, match="no file or folder 'no/such/run'"):
+        vlmevalkit.main(["--run", "no/such/run"])
+
+
+def test_the_launcher_without_vlmevalkit_says_so(tmp_path: Path):
     if importlib.util.find_spec("vlmeval") is not None:
         pytest.skip("VLMEvalKit is installed here")
     with pytest.raises(SystemExit, match="no module 'vlmeval'"):
-        vlmevalkit.main(["--run", "r"])
+        vlmevalkit.main(["--run", str(tmp_path)])
 
 
 class Base:

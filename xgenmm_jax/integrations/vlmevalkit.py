@@ -18,6 +18,7 @@ from typing import Any
 
 from xgenmm_jax.integrations import import_stand_ins
 from xgenmm_jax.integrations.toolkit_requests import MOST_NEW_TOKENS, vlmevalkit_message
+from xgenmm_jax.paths import run_path
 
 MODEL = "xgenmm_jax"
 
@@ -25,6 +26,9 @@ MODEL = "xgenmm_jax"
 def main(argv: Sequence[str] | None = None) -> None:
     """Registers the model and runs VLMEvalKit in this process; exits as it does."""
     arguments, rest = parse(list(sys.argv[1:] if argv is None else argv))
+    # VLMEvalKit would log the error of a run that is not there, and end as if all were well.
+    if not run_path(arguments.run, "--run").exists():
+        raise SystemExit(f"--run: no file or folder '{arguments.run}'; give a run folder or a released one.")
     if arguments.checkout is not None:
         if not (arguments.checkout / "run.py").is_file():
             raise SystemExit(f"--checkout: no run.py in '{arguments.checkout}'; give a checkout of VLMEvalKit.")
