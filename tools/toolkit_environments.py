@@ -1,5 +1,6 @@
 """Environments of lmms-eval and of VLMEvalKit's fork, each with this checkout of the package."""
 
+import os
 from pathlib import Path
 import subprocess
 import sys
@@ -49,4 +50,6 @@ def make(environment: Path, toolkit: tuple[str, ...], needs: tuple[str, ...]) ->
 
 
 def _install(environment: Path, *packages: str) -> None:
-    subprocess.run([python(environment), "-m", "pip", "install", "--quiet", *packages], check=True)
+    # A checkout in PYTHONPATH would look installed to pip.
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([python(environment), "-m", "pip", "install", "--quiet", *packages], check=True, env=variables)
