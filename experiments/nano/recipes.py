@@ -17,6 +17,7 @@ from xgenmm_jax.models import sizes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.nano.sources import Squash, Synthetic
 from xgenmm_jax.nano.starting_weights import TOKENIZER
+from xgenmm_jax.nano.tasks import DrawnWorld
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import OptimizerConfig
@@ -78,6 +79,7 @@ def stage(
             betas=(0.9, 0.98),
         ),
         initialize=initialize,
+        evaluate=(DrawnWorld(),),
     )
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import zlib
 
 from flax import linen as nn
@@ -27,6 +28,7 @@ from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.nano import tasks
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.config_json import to_json
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.runs import run_folder
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
@@ -214,6 +216,33 @@ def test_evaluate_writes_metrics_and_answers_into_the_run(run, capsys):
     assert {"questions/colour", "questions/mean", "handwriting"} <= metrics.keys()
     assert "questions/colour" in capsys.readouterr().out
     assert len((run / "answers.jsonl").read_text().splitlines()) == 2 * (7 + 7 + 1)
+
+
+def test_evaluate_asks_what_the_config_names(run, tmp_path, capsys):
+    def evaluated(suites, *options):
+        settings = json.loads((run / "config.json").read_text())
+        (copied / "config.json").write_text(json.dumps(settings | {"evaluate": to_json(suites)}))
+        out = tmp_path / "out.json"
+        assert cli.main(["evaluate", str(copied), "--json", str(out), *options]) == 0
+        return json.loads(out.read_text())["metrics"]
+
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    kinds = ("questions", "handwriting")
+    named = evaluated((tasks.DrawnWorld(groups=kinds, items=2),))
+    assert named == evaluated((), "--kinds", *kinds, "--items", "2") and "questions/mean" in named
+    assert evaluated((tasks.DrawnWorld(),), "--kinds", "handwriting", "--items", "2").keys() == {"handwriting"}
+
+
+def test_evaluate_says_what_to_give_where_nothing_is_named(run, tmp_path, capsys):
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    settings = json.loads((run / "config.json").read_text())
+    settings["data"]["mixture"] = []
+    (copied / "config.json").write_text(json.dumps(settings))
+    assert cli.main(["evaluate", str(copied)]) == 1
+    error = capsys.readouterr().err
+    assert "give --tasks NAMES" in error and error.count("\n") == 1
 
 
 def contents(folder):

@@ -15,7 +15,7 @@ from xgenmm_jax.data.records import Caption, LazyImage, Sample
 from xgenmm_jax.data.rows.build import build_rows
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
-from xgenmm_jax.training.config import from_json, to_json
+from xgenmm_jax.training.config_json import from_json, to_json
 
 VIEW_PX = 96
 ROW = RowConfig(length=64, crops=2, images=2, vision_tokens=4)

@@ -26,11 +26,11 @@ from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.nano import tasks
-from xgenmm_jax.nano.tasks import SuiteConfig
+from xgenmm_jax.nano.tasks import DrawnWorld
 from xgenmm_jax.nano.world import draw, preferences
 
 ANYRES = AnyRes(grids=((2, 2), (3, 1), (1, 3)), view_px=64, view_cells=8, single_view_up_to_px=64)
-FEW = SuiteConfig("chat", items=8, shot_items=8)
+FEW = DrawnWorld("chat", items=8, shot_items=8)
 FEW_SHOT = dataclasses.replace(FEW, style="few_shot")
 NAMES = {
     *(f"{part}/{kind}" for part in ("questions", "questions_wrong_image", "questions_majority")
@@ -76,7 +76,7 @@ class Oracle(Generator):
         return [self.answer(self.requests[id(prompt)][1]) for prompt in prompts]
 
 
-def metrics_of(config: SuiteConfig, words: tokenizer.Tokenizer, constant: str | None = None) -> dict[str, float]:
+def metrics_of(config: DrawnWorld, words: tokenizer.Tokenizer, constant: str | None = None) -> dict[str, float]:
     oracle = Oracle(words) if constant is None else Oracle(words, lambda example: constant)
     return oracle.evaluate(tasks.suite(config, ANYRES)).metrics
 

@@ -13,7 +13,8 @@ from xgenmm_jax.cli import main as cli
 from xgenmm_jax.data.readers.records import RecordFiles
 from xgenmm_jax.models import sizes
 from xgenmm_jax.nano.sources import Synthetic
-from xgenmm_jax.training.config import Initialize, check_rows, from_json, load_config, save_config, to_json
+from xgenmm_jax.training.config import Initialize, check_rows, load_config, save_config
+from xgenmm_jax.training.config_json import from_json, to_json
 from xgenmm_jax.training.objectives.dpo import DPO
 from xgenmm_jax.training.runs.run_folder import check_same, commit, prepare
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import toy_run
 
-from xgenmm_jax.training.config import from_json, to_json
+from xgenmm_jax.training.config_json import from_json, to_json
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
 

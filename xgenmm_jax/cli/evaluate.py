@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -13,12 +13,16 @@ from xgenmm_jax.cli.errors import nearest
 from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 
+if TYPE_CHECKING:
+    from xgenmm_jax.api import LMM
+    from xgenmm_jax.evaluation.runner import Evaluation
+
 
 @dataclass(frozen=True)
 class Arguments:
-    """Scores a run: on published benchmarks (--tasks), or on held-out drawn items.
+    """Scores a run: on published benchmarks (--tasks), by what its config names (evaluate), or on held-out drawn items.
 
-    Drawn items: writes evaluation.json, answers.jsonl and examples/ into the run's folder; with --json the metrics
+    Without --tasks: writes evaluation.json, answers.jsonl and examples/ into the run's folder; with --json the metrics
     alone are written, into that file, and the run's folder stays as it is. Benchmarks: adds predictions and scores to
     RUN/evaluation/PROFILE/ and goes on there after a kill.
     """
@@ -69,13 +73,15 @@ def main(argv: Sequence[str]) -> int:
 
         return evaluate_benchmarks.main(arguments)
     # Imported here: --help does not wait for JAX.
-    from xgenmm_jax.nano import tasks
     from xgenmm_jax.training import device_memory
     from xgenmm_jax.training.runs.run_lock import EVALUATION_LOCK_FILE, RunLock
 
-    for kind in arguments.kinds:
-        if kind not in tasks.GROUPS:
-            raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, tasks.GROUPS)}.")
+    if arguments.kinds:
+        from xgenmm_jax.nano.tasks import GROUPS
+
+        for kind in arguments.kinds:
+            if kind not in GROUPS:
+                raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, GROUPS)}.")
     target = arguments.json or arguments.run / "evaluation.json"
     if arguments.run.exists():
         refuse_no_file(target, "--json")
@@ -91,20 +97,19 @@ def main(argv: Sequence[str]) -> int:
 def _evaluate(arguments: Arguments, target: Path) -> int:
     from xgenmm_jax import api
     from xgenmm_jax.evaluation import predictions
-    from xgenmm_jax.nano import tasks
 
     run = api.load(arguments.run)
-    style = ("chat" if run.is_tuned() else "few_shot") if arguments.style == "auto" else arguments.style
-    for kind in arguments.kinds:
-        if kind in tasks.NOT_FOR[style]:
-            other = "few_shot" if style == "chat" else "chat"
-            raise ValueError(
-                f"--kinds: '{kind}' is not asked in the style {style}; leave it out, or give --style {other}."
-            )
-    config = tasks.SuiteConfig(style, groups=arguments.kinds or tasks.GROUPS, seed=arguments.seed)
-    if arguments.items is not None:
-        config = replace(config, items=arguments.items, shot_items=arguments.items)
-    evaluation = tasks.run_suite(run.generator(), config, run.processor.chat)
+    # An option of the drawn world asks for it, whatever the config names.
+    wants_drawn = arguments.kinds or arguments.items is not None or arguments.seed or arguments.style != "auto"
+    if not wants_drawn and run.run.evaluate:
+        evaluation = _of_config(run)
+    elif wants_drawn or _saw_drawn_world(run):
+        evaluation = _of_drawn_world(run, arguments)
+    else:
+        raise ValueError(
+            f"evaluate: the config of '{arguments.run}' names nothing to evaluate; give --tasks NAMES --data DIR, or "
+            "--kinds KINDS for drawn items."
+        )
     answers = len(evaluation.predictions)
     print_table(str(arguments.run), evaluation.metrics, answers, evaluation.seconds)
     with errors.writing(target):
@@ -112,6 +117,40 @@ def _evaluate(arguments: Arguments, target: Path) -> int:
             predictions.write_predictions(evaluation.predictions, arguments.run)
         predictions.write_metrics(evaluation.metrics, answers, target)
     return 0
+
+
+def _of_config(run: "LMM") -> "Evaluation":
+    """By the suites of the run's config."""
+    from xgenmm_jax.evaluation.tasks.suite import InputFormat, make_tasks, run_tasks
+
+    asked = InputFormat(run.processor.chat, run.run.prompt, run.processor.anyres)
+    tasks = make_tasks(run.run.evaluate, asked)
+    return run_tasks(run.generator(), tasks, run.run.evaluate)
+
+
+def _saw_drawn_world(run: "LMM") -> bool:
+    """Whether a run of before configs named suites trained on records of the drawn world."""
+    from xgenmm_jax.data.source import without_changes
+
+    sources = [without_changes(source) for source, _ in getattr(run.run.data, "mixture", ())]
+    return any(type(source).__module__.startswith("xgenmm_jax.nano.") for source in sources)
+
+
+def _of_drawn_world(run: "LMM", arguments: Arguments) -> "Evaluation":
+    """On drawn items, as the options say."""
+    from xgenmm_jax.nano import tasks
+
+    style = ("chat" if run.is_tuned() else "few_shot") if arguments.style == "auto" else arguments.style
+    for kind in arguments.kinds:
+        if kind in tasks.NOT_FOR[style]:
+            other = "few_shot" if style == "chat" else "chat"
+            raise ValueError(
+                f"--kinds: '{kind}' is not asked in the style {style}; leave it out, or give --style {other}."
+            )
+    config = tasks.DrawnWorld(style, groups=arguments.kinds or tasks.GROUPS, seed=arguments.seed)
+    if arguments.items is not None:
+        config = replace(config, items=arguments.items, shot_items=arguments.items)
+    return tasks.run_suite(run.generator(), config, run.processor.chat)
 
 
 def print_table(title: str, metrics: dict[str, float], answers: int, seconds: float) -> None:

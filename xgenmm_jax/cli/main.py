@@ -20,6 +20,7 @@ COMMANDS = {
     ),
     "evaluate": ("score a run", "xgenmm evaluate runs/demo/sft_multi"),
     "score": ("rate predictions, of any model", "xgenmm score runs/sft_multi/evaluation/paper/mmstar.jsonl"),
+    "table": ("the paper's tables with runs beside", "xgenmm table runs/sft_single runs/sft_multi"),
     "generate": ("ask a run about an image", 'xgenmm generate runs/demo/dpo --image my.png "What is this?"'),
     "convert": (
         "released weights in and out",

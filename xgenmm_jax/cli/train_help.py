@@ -31,6 +31,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("steps", "Optimizer steps of the whole run."),
             ("seed", "Of random starting weights and of the order of the data."),
             ("log_every", "Steps between lines of metrics."),
+            ("evaluate_every", "Steps between evaluations, where the experiment names some; 0: none."),
         ),
     ),
     (

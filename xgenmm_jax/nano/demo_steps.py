@@ -35,7 +35,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
         run = api.load(folder)
         style = "chat" if run.is_tuned() else "few_shot"
         generator = run.generator(Limits(few_shapes=True))
-        config = tasks.SuiteConfig(style)
+        config = tasks.DrawnWorld(style)
         evaluation = tasks.run_suite(generator, config, run.processor.chat)
         collected = gallery.collect(generator, run.params, evaluation, style, run.processor.chat)
         collected["baselines"] = tasks.suite_baselines(config, generator.anyres)

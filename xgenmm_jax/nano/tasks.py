@@ -7,7 +7,7 @@ times that).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 import functools
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import LazyImage
@@ -18,6 +18,7 @@ from xgenmm_jax.evaluation.predictions import Metrics
 from xgenmm_jax.evaluation.runner import Evaluation, evaluate
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.prompts import ChatPrompt, FewShotPrompt
+from xgenmm_jax.evaluation.tasks.suite import InputFormat, Suite
 from xgenmm_jax.evaluation.tasks.task import BuildPrompt, Score, Task
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
@@ -49,22 +50,33 @@ ItemsOf = Callable[[ItemKind], Sequence[Item]]
 
 
 @dataclass(frozen=True)
-class SuiteConfig:
+class DrawnWorld(Suite):
     """What is asked, and how.
 
-    style: "chat" for fine-tuned models; "few_shot" for base models, which get OpenFlamingo's prompts.
+    style: "chat" for fine-tuned models; "few_shot" for base models, which get OpenFlamingo's prompts; "auto": as the
+    run was trained, which `tasks` is told.
     groups: those that the style does not suit are left out: shots for chat, several images and safety for few_shot.
     items: of each kind; shot_items: of each number of shots.
     """
 
-    style: Literal["chat", "few_shot"] = "chat"
+    style: Literal["auto", "chat", "few_shot"] = "auto"
     groups: tuple[Group, ...] = GROUPS
     items: int = 300
     shot_items: int = 500
     seed: int = 0
+    name: ClassVar[str] = "drawn_world"
+
+    def tasks(self, model: InputFormat) -> list[Task]:
+        """Items are drawn here, and their images when they are asked."""
+        style = model.prompt if self.style == "auto" else self.style
+        return suite(replace(self, style=style), model.anyres, model.chat)
+
+    def further_metrics(self, metrics: Metrics) -> Metrics:
+        """The means over all kinds of questions."""
+        return question_means(metrics)
 
 
-def run_suite(generator: Generator, config: SuiteConfig, style: ChatStyle = ChatStyle()) -> Evaluation:  # noqa: B008
+def run_suite(generator: Generator, config: DrawnWorld, style: ChatStyle = ChatStyle()) -> Evaluation:  # noqa: B008
     """Every metric of the suite, and all predictions.
 
     style: the chat template that the model was tuned with.
@@ -73,7 +85,7 @@ def run_suite(generator: Generator, config: SuiteConfig, style: ChatStyle = Chat
     return replace(evaluation, metrics=evaluation.metrics | question_means(evaluation.metrics))
 
 
-def suite_baselines(config: SuiteConfig, anyres: AnyRes) -> baselines.Baselines:
+def suite_baselines(config: DrawnWorld, anyres: AnyRes) -> baselines.Baselines:
     """Baselines of every metric that `run_suite` gives; `questions_majority` has none, it is one."""
     result: baselines.Baselines = {}
     for task in suite(config, anyres):
@@ -95,8 +107,8 @@ def question_means(metrics: Metrics) -> Metrics:
     return means
 
 
-def suite(config: SuiteConfig, anyres: AnyRes, style: ChatStyle = ChatStyle()) -> list[Task]:  # noqa: B008
-    """The tasks of a config, in the order of the metrics.
+def suite(config: DrawnWorld, anyres: AnyRes, style: ChatStyle = ChatStyle()) -> list[Task]:  # noqa: B008
+    """The tasks of a config, whose style is not "auto", in the order of the metrics.
 
     anyres: the model's; where it has no grids, reading is asked on one view alone.
     """

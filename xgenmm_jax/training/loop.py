@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+import time
 
 import jax
 
@@ -12,6 +13,7 @@ from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.training import device_memory
 from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.evaluating import PeriodicEvaluation
 from xgenmm_jax.training.hosts.distributed import anyone, ending_together, on_first_host
 from xgenmm_jax.training.hosts.signals import Signals
 from xgenmm_jax.training.hosts.watchdog import Watchdog
@@ -30,6 +32,7 @@ from xgenmm_jax.training.runs.skipped import SkippedLog
 from xgenmm_jax.training.setup import assemble
 from xgenmm_jax.training.sharding import check_rows, host_share, make_mesh, put_rows, row_sharding
 from xgenmm_jax.training.spikes import Spikes
+from xgenmm_jax.training.step import TrainState
 from xgenmm_jax.training.throughput import Throughput
 
 IN_FLIGHT = 2
@@ -81,6 +84,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
     mesh = program.mesh
     rates = learning_rates(config.optimizer, config.steps)
     existing = starting.inspect(config, folder)
+    evaluation = PeriodicEvaluation(config, mesh) if config.evaluate_every else None
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
@@ -139,8 +143,12 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
             tracker.drain(IN_FLIGHT)
             profiler.after(step, lambda: tracker.drain(0))
 
-            # -------------------------------------------------------- saving and stopping
+            # -------------------------------------------------------- evaluating, saving and stopping
             lock.check()
+            if evaluation is not None and evaluation.is_due(step):
+                tracker.drain(0)
+                with saving_first(step, state, tracker, checkpoints, watchdog, folder):
+                    _evaluate(evaluation, step, state, tracker, log, bar, signals, watchdog)
             stop = signals.received(step)
             if schedule.is_due(step) or stop or step == config.steps or tracker.is_unhealthy:
                 tracker.drain(0)
@@ -153,6 +161,32 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
                 return RunResult(folder, step, state.params, tracker.progress, stop)
         checkpoints.wait()
     return RunResult(folder, config.steps, state.params, tracker.progress)
+
+
+def _evaluate(
+    evaluation: PeriodicEvaluation,
+    step: int,
+    state: TrainState,
+    tracker: StepTracker,
+    log: MetricsLog,
+    bar: ProgressBar,
+    signals: Signals,
+    watchdog: Watchdog,
+) -> None:
+    """Asks the state after a step and logs the metrics; a signal ends it. Call it when no step is in flight."""
+    if not bool(state.healthy):
+        return  # what follows says so, and saves the state before
+
+    def is_stopped() -> bool:
+        watchdog.at(step, "evaluating")  # each batch of prompts anew
+        return signals.received(step) is not None
+
+    started = time.monotonic()
+    row = None if is_stopped() else evaluation.run(step, state.params, is_stopped)
+    if row is not None:
+        log.write(row)
+        bar.show_evaluation(row)
+    tracker.leave_out(time.monotonic() - started)
 
 
 def _open(

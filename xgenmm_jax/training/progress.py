@@ -101,6 +101,11 @@ class StepTracker:
             if pending.step % self._config.log_every == 0 or pending.step == self._config.steps:
                 self._log_step(pending)
 
+    def leave_out(self, seconds: float) -> None:
+        """Time that went by between steps and is no part of their speed."""
+        self._started_at += seconds
+        self._logged_at += seconds
+
     def _log_step(self, pending: PendingStep) -> None:
         figures = {name: float(value) for name, value in jax.device_get(pending.metrics).items()}
         if not figures.pop("healthy"):

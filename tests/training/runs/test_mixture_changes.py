@@ -15,7 +15,8 @@ import tiny_run
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import Phase, State
-from xgenmm_jax.training.config import from_json, read_settings, to_json
+from xgenmm_jax.training.config import read_settings
+from xgenmm_jax.training.config_json import from_json, to_json
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.runs.mixture_changes import phases_now

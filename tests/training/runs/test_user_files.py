@@ -18,7 +18,8 @@ from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.rows.config import LoaderConfig
 from xgenmm_jax.data.source import UnloadedSource
-from xgenmm_jax.training.config import from_json, load_config, to_json
+from xgenmm_jax.training.config import load_config
+from xgenmm_jax.training.config_json import from_json, to_json
 from xgenmm_jax.training.runs import run_folder
 
 SUMS = """

@@ -1,7 +1,7 @@
 """Prompts with images in, answers out: batches of like lengths, one compilation per bucket."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -45,7 +45,8 @@ class Generator:
     params: {vision, connector, decoder}, as in checkpoints. anyres: how images are cut; `generate` can take another.
     stop_ids: ends of an answer, one or several; by default `<|end|>`, `<|endofchunk|>` and `<|endoftext|>`; of none,
     `()`, only the limit ends it. sharding_context: the mesh over which params lie and the table by which caches and
-    crops are cut over it; by default one device's.
+    crops are cut over it; by default one device's. before_batch: called by `generate` before each batch of prompts;
+    what it raises ends the call.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Generator:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         stop_ids: Any = None,
         sharding_context: ShardingContext | None = None,
+        before_batch: Callable[[], None] = lambda: None,
     ):
         if anyres.view_px != config.vision.image_size_px:
             raise ValueError(
@@ -68,6 +70,7 @@ class Generator:
         self.tokenizer = tokenizer
         self.anyres = anyres
         self._limits = limits
+        self._before_batch = before_batch
         self._placed = sharding_context or contextlib.nullcontext
         self._params = jax.tree.map(jnp.asarray, params)
         self._decoder = phi3.Phi3(config.decoder, config.dtype)
@@ -145,6 +148,7 @@ class Generator:
         in_flight: deque[tuple[PromptBatch, Array]] = deque()
         with self._placed():
             for batch, prefix in self._prefixed(expanded, scheduler, prefix_ids):
+                self._before_batch()
                 limit, rows, table = jnp.int32(decoding.max_new_tokens), self._rows(batch), self._vision.table
                 inputs = (self._decoder, self._params["decoder"], rows, table, prefix, limit)
                 if num_beams > 1:

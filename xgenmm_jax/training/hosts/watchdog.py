@@ -23,7 +23,7 @@ EXIT_CODE = 75
 """Of a host that ends because another one hangs or is gone: sysexits' "temporary failure", start all hosts again."""
 
 
-DOING = ("starting", "reading rows", "starting the step", "waiting for the devices", "saving")
+DOING = ("starting", "reading rows", "starting the step", "waiting for the devices", "evaluating", "saving")
 """What a host does for a step, in this order."""
 
 

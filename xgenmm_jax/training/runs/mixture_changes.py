@@ -11,7 +11,8 @@ from typing import Any
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.phases import Phase
-from xgenmm_jax.training.config import TrainConfig, read_settings, to_json, write_settings
+from xgenmm_jax.training.config import TrainConfig, read_settings, write_settings
+from xgenmm_jax.training.config_json import to_json
 
 
 def with_mixture_of(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,122 @@
+"""Rows of a paper's table: the published ones and those of runs, with what is missing and why."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+import math
+import statistics
+
+from xgenmm_jax.evaluation.paper_tables import ABLATIONS, DOMAINS, PaperTable
+from xgenmm_jax.evaluation.results import Result
+
+
+@dataclass(frozen=True)
+class Cell:
+    """value: in [0, 100], None where there is none. stderr: None for published numbers. marks: of its footnotes."""
+
+    value: float | None
+    stderr: float | None = None
+    marks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """openness: weights, data, code; None where unknown. average: of a run over the columns that are there."""
+
+    model: str
+    is_ours: bool
+    cells: tuple[Cell, ...]
+    openness: tuple[bool, bool, bool] | None
+    average: Cell | None
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A table with its rows. footnotes: the n-th is mark n + 1. caption: whose rules our scores follow."""
+
+    table: PaperTable
+    rows: tuple[Row, ...]
+    footnotes: tuple[str, ...]
+    caption: str
+
+
+def fill(table: PaperTable, runs: Mapping[str, Sequence[Result]]) -> Filled:
+    """A table with its published rows first, then a row for each run. runs: results by the run's name."""
+    notes = list(table.notes)
+
+    def mark(note: str) -> int:
+        if note not in notes:
+            notes.append(note)
+        return notes.index(note) + 1
+
+    rows = []
+    for published in table.rows:
+        cells = tuple(Cell(published.scores.get(column.task)) for column in table.columns)
+        marks = (mark(f"{published.model}: {published.note}."),) if published.note else ()
+        average = Cell(published.average, marks=marks) if table.has_average else None
+        rows.append(Row(published.model, False, cells, published.openness, average))
+    for name, results in runs.items():
+        by_task = _scores(table, results)
+        cells = []
+        for column in table.columns:
+            result = by_task.get(column.task)
+            if result is None:
+                cells.append(Cell(None, marks=(mark(f"{name}: not asked, or not by this profile."),)))
+                continue
+            value, error, remarks = result
+            cells.append(Cell(value, error, tuple(mark(f"{name}, {column.title}: {remark}") for remark in remarks)))
+        average = _average(name, cells, mark) if table.has_average else None
+        rows.append(Row(name, True, tuple(cells), None, average))
+    rules = sorted({f"profile {r.choice.profile}, {r.choice.reading}" for results in runs.values() for r in results})
+    caption = "; ".join(rules) or "no run of ours"
+    return Filled(table, tuple(rows), tuple(notes), caption)
+
+
+Score = tuple[float | None, float | None, tuple[str, ...]]
+"""Value, standard error, remarks."""
+
+
+def _scores(table: PaperTable, results: Sequence[Result]) -> dict[str, Score]:
+    by_task = {result.task: _score(result) for result in results}
+    if table is not ABLATIONS:
+        return by_task
+    return {domain: _mean(domain, [(task, by_task.get(task)) for task in tasks]) for domain, tasks in DOMAINS.items()}
+
+
+def _score(result: Result) -> Score:
+    value = result.normalized
+    remarks = []
+    if math.isnan(value):
+        remarks.append(f"{result.value.note or 'no score'}.")
+    if result.value.unparsed:
+        remarks.append(f"{result.value.unparsed:,} of {result.value.items:,} answers could not be read.")
+    if result.unreadable:
+        remarks.append(f"{result.unreadable:,} pictures could not be read and count as wrong.")
+    # The error is of the headline score; the normalized one is a multiple of it.
+    scale = value / result.value.value if result.value.value else 1.0
+    error = result.value.stderr * scale
+    return (
+        None if math.isnan(value) else value,
+        None if math.isnan(error) or math.isnan(value) else error,
+        tuple(remarks),
+    )
+
+
+def _mean(domain: str, scores: Sequence[tuple[str, Score | None]]) -> Score:
+    """The mean of a domain's scores; none where one is missing."""
+    missing = [task for task, score in scores if score is None or score[0] is None]
+    if missing:
+        return None, None, (f"no score of {', '.join(missing)}.",)
+    values = [score[0] for _, score in scores if score is not None and score[0] is not None]
+    errors = [score[1] or 0.0 for _, score in scores if score is not None]
+    return statistics.fmean(values), math.hypot(*errors) / len(errors), ()
+
+
+def _average(name: str, cells: Sequence[Cell], mark: Callable[[str], int]) -> Cell:
+    values = [cell.value for cell in cells if cell.value is not None]
+    if not values:
+        return Cell(None)
+    errors = [cell.stderr or 0.0 for cell in cells if cell.value is not None]
+    partial = len(values) < len(cells)
+    note = f"{name}: the mean of {len(values)} of {len(cells)} columns, not comparable with a mean of all."
+    marks = (mark(note),) if partial else ()
+    return Cell(statistics.fmean(values), math.hypot(*errors) / len(errors), marks)

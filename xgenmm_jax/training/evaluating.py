@@ -1,0 +1,74 @@
+"""Evaluation during training: the suites of a run, asked of the parameters as they are after some steps."""
+
+from collections.abc import Callable
+import time
+
+import jax
+from jax.sharding import Mesh
+
+from xgenmm_jax.data.rows.config import DataConfig
+from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.evaluation.tasks.suite import InputFormat, make_tasks, run_tasks
+from xgenmm_jax.generation.text.generator import Generator
+from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.paths import user_path
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.metrics import EVALUATION, Row
+from xgenmm_jax.training.objectives.base import Params
+from xgenmm_jax.training.sharding import sharding_context
+
+
+class _StoppedError(Exception):
+    """The run is to end: the evaluation's remaining batches are not asked."""
+
+
+class PeriodicEvaluation:
+    """The tasks of a config's suites, made here, and when they are asked.
+
+    Raises ValueError where a suite's files are missing, two tasks have one name, the run trains no vision-language
+    model, or there are several hosts: answers are written by one.
+    """
+
+    def __init__(self, config: TrainConfig, mesh: Mesh):
+        if jax.process_count() > 1:
+            raise ValueError(
+                f"evaluate_every: got {config.evaluate_every} on {jax.process_count()} hosts, and answers are written "
+                "on one; give 0 (--evaluate-every 0) and ask a checkpoint (xgenmm evaluate RUN)."
+            )
+        if not isinstance(config.model, VLMConfig) or not isinstance(config.data, DataConfig):
+            raise ValueError(
+                f"evaluate_every: got {config.evaluate_every} for a {type(config.model).__name__}; wanted a "
+                "vision-language model on rows of records. Give 0."
+            )
+        data = config.data
+        self._every, self._suites = config.evaluate_every, config.evaluate
+        self._model, self._anyres = config.model, data.anyres
+        self._tokenizer = Tokenizer.load(user_path(data.tokenizer, "data.tokenizer"))
+        self._sharding = sharding_context(mesh)
+        self._tasks = make_tasks(self._suites, InputFormat(data.chat, config.prompt, data.anyres))
+
+    def is_due(self, step: int) -> bool:
+        return step % self._every == 0
+
+    def run(self, step: int, params: Params, is_stopped: Callable[[], bool]) -> Row | None:
+        """A row of metrics after a step, with the seconds that it took; None where the run was stopped meanwhile.
+
+        params: read where they lie, not copied. is_stopped: asked before each batch of prompts.
+        """
+
+        def check() -> None:
+            if is_stopped():
+                raise _StoppedError
+
+        started = time.monotonic()
+        # One for each evaluation, so that vision tokens and caches leave the devices with it; compiled programs belong
+        # to the process and are found again.
+        generator = Generator(
+            self._model, params, self._tokenizer, self._anyres, sharding_context=self._sharding, before_batch=check
+        )
+        try:
+            evaluation = run_tasks(generator, self._tasks, self._suites)
+        except _StoppedError:
+            return None
+        figures = {f"{EVALUATION}/{name}": value for name, value in evaluation.metrics.items()}
+        return {"step": step, **figures, f"{EVALUATION}/seconds": time.monotonic() - started}
