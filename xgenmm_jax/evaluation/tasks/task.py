@@ -61,8 +61,12 @@ class Task:
         """The score of an answer as it was generated; 0 where the example's images cannot be read."""
         if example.unreadable:
             return Scored(0.0, None)
-        score = self.score(self.read_answer(cut(answer, self.until)), example)
+        score = self.score(self.read(answer), example)
         return score if isinstance(score, Scored) else Scored(float(score))
+
+    def read(self, answer: str) -> str:
+        """What is scored of an answer as it was generated."""
+        return self.read_answer(cut(answer, self.until))
 
 
 def cut(answer: str, until: Sequence[str]) -> str:
