@@ -31,8 +31,8 @@ BACKOFF_S = 1.0
 """Seconds before the second try, before each further one twice as many; hosts wait between half and 1.5 times that."""
 LONGEST_WAIT_S = 60.0
 """However long a server asks to be left alone."""
-MOST_SENT, MOST_READ = 2**20, 2**22
-"""Bytes of a request and of a reply."""
+MOST_SENT, MOST_READ = 2**18, 2**22
+"""Characters of a prompt, bytes of a reply."""
 MOST_TOKENS = 512
 """Of a reply; what is asked for is a number, a letter or a word."""
 THREADS = 8
@@ -115,8 +115,10 @@ class Server:
     def ask(self, prompt: str, temperature: float, stop: threading.Event) -> str:
         """What the model replies, "" where it says nothing; it is asked up to `tries` times.
 
-        stop: ends waits and further tries. Raises JudgeError where no try brings a reply.
+        stop: ends waits and further tries. Raises JudgeError where no try brings a reply, or the prompt is too long.
         """
+        if len(prompt) > MOST_SENT:
+            raise JudgeError(f"judge: a prompt has {len(prompt):,} characters, more than {MOST_SENT:,}; shorten it.")
         for number in range(self.tries):
             try:
                 return self._try(prompt, temperature)
@@ -131,6 +133,7 @@ class Server:
         )
 
     def _try(self, prompt: str, temperature: float) -> str:
+        """Raises _Failed where another try may bring a reply, else JudgeError."""
         body = json.dumps({
             "model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": temperature,
             "max_tokens": MOST_TOKENS,
