@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from xgenmm_jax.cli.data_tables import progress_bar
+from xgenmm_jax.cli.judge_options import JudgeOptions, setup_of
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 from xgenmm_jax.paths import user_path
 
@@ -30,10 +31,10 @@ class Arguments(Protocol):
     output: Path | None
 
 
-def main(arguments: Arguments) -> int:
-    """Asks what is not asked yet, prints a table; gives the exit code."""
+def main(arguments: Arguments, judge_options: JudgeOptions) -> int:
+    """Asks what is not asked yet, prints a table, then judges and prints one of judged scores; gives the exit code."""
     from xgenmm_jax import api
-    from xgenmm_jax.evaluation import benchmark_runs
+    from xgenmm_jax.evaluation import benchmark_runs, judge_runs
     from xgenmm_jax.evaluation.tables import results_table
     from xgenmm_jax.evaluation.tasks.benchmark import Choice
     from xgenmm_jax.training.runs import fingerprints
@@ -44,6 +45,8 @@ def main(arguments: Arguments) -> int:
     if not arguments.data.is_dir():
         raise ValueError(f"--data: no folder '{arguments.data}'; give the one with the benchmarks' files.")
     choice = Choice(arguments.profile, arguments.reading, arguments.reencode)
+    setup = setup_of(judge_options)
+    judged = [] if setup is None else judge_runs.judged_benchmarks(benchmarks, choice, setup)
     # Every file is read before the model is: what is missing is told at once.
     ready = benchmark_runs.load_all(benchmarks, arguments.data, choice, arguments.items)
     run = api.load(arguments.run, official_images=True)
@@ -58,6 +61,15 @@ def main(arguments: Arguments) -> int:
             )
             results.append(result)
     _print(results_table(results, str(arguments.run)))
+    if setup is None:
+        return 0
+    with progress_bar() as show:
+        with_judge = [
+            benchmark_runs.judge(one, choice, folder, result, setup, on_progress=show)
+            for one, result in zip(ready, results, strict=True)
+            if one.benchmark in judged
+        ]
+    _print(results_table(with_judge, str(arguments.run)))
     return 0
 
 

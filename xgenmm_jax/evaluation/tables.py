@@ -30,28 +30,38 @@ def metrics_table(metrics: Mapping[str, float], caption: str) -> Table:
 
 
 def results_table(results: Sequence[Result], title: str) -> Table:
-    """A line for each benchmark: its headline score. All results are of one profile and reading."""
-    rules = rules_of(results[0])
-    table = Table(title=Text(f"{title}: {rules}", "italic"), title_justify="left")
+    """A line for each benchmark: its headline score. All results are of one profile and reading.
+
+    Below the table: why a score is none, and who judged it, by which prompt.
+    """
+    judges = {result.judge for result in results}
+    table = Table(title=Text(f"{title}: {rules_of(results[0], len(judges) == 1)}", "italic"), title_justify="left")
     for name in ("benchmark", "score"):
         table.add_column(name)
     for name in ("value", "+-", "items", "unparsed", "unreadable"):
         table.add_column(name, justify="right")
+    lines = []
     for result in results:
         table.add_row(result.title, Text(result.headline), *_figures(result.value), f"{result.unreadable:,}")
+        if math.isnan(result.value.value) and result.value.note:
+            lines.append(f"{result.title}: {result.value.note}")
+        if len(judges) > 1:
+            lines.append(f"{result.title}: judge {result.judge}")
+    table.caption = Text("\n".join(lines)) if lines else None
     return table
 
 
-def rules_of(result: Result) -> str:
-    """Whose rules a result follows: "profile paper, careful"."""
+def rules_of(result: Result, with_judge: bool = True) -> str:
+    """Whose rules a result follows: "profile paper, careful, judge none"."""
     choice = result.choice
     again = "" if choice.reencode == "none" else f", pictures {choice.reencode}"
-    return f"profile {choice.profile}, {choice.reading}{again}, judge {result.judge}"
+    judge = f", judge {result.judge}" if with_judge else ""
+    return f"profile {choice.profile}, {choice.reading}{again}{judge}"
 
 
 def scores_table(result: Result) -> Table:
     """A line for each score of one benchmark."""
-    table = Table(title=f"{result.title}: {rules_of(result)}", title_justify="left")
+    table = Table(title=Text(f"{result.title}: {rules_of(result)}", "italic"), title_justify="left")
     table.add_column("score")
     for name in ("value", "+-", "items", "unparsed"):
         table.add_column(name, justify="right")
