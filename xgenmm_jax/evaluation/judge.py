@@ -219,15 +219,15 @@ class Judge:
         self.server = server
         self._path, self._threads = path, threads
         self._lock, self._stop = threading.Lock(), threading.Event()
-        self._replies = {digest: _done(reply) for digest, reply in _kept(path)}
+        self._replies = {digest: _done(reply) for digest, reply in _read_replies(path)}
 
     def reply(self, prompt: str, temperature: float) -> str:
         """The model's reply, a kept one where there is one; from any thread. Raises JudgeError as `Server.ask`."""
         digest = digest_of(prompt, self.server.model, temperature)
         with self._lock:
-            found = self._replies.get(digest)
-            future = found or self._replies.setdefault(digest, Future())
-        if found is None:  # this thread asks, others of the same question wait
+            known = self._replies.get(digest)
+            future = known or self._replies.setdefault(digest, Future())
+        if known is None:  # this thread asks, others of the same question wait
             try:
                 reply = self.server.ask(prompt, temperature, self._stop)
                 self._keep(digest, temperature, reply)
@@ -269,7 +269,7 @@ class Judge:
             os.fsync(file.fileno())
 
 
-def _kept(path: Path) -> Iterable[tuple[str, str]]:
+def _read_replies(path: Path) -> Iterable[tuple[str, str]]:
     """Digests and replies of a file, if it is there; a line that a kill has torn is none."""
     for value in files.whole_json_lines(path) if path.is_file() else ():
         match value:

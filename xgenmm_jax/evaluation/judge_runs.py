@@ -33,20 +33,20 @@ def judged_benchmarks(benchmarks: Sequence[Benchmark], choice: Choice, setup: Ju
 
     Raises: ValueError where there is none, or where one prompt would be used for questions of several kinds.
     """
-    found = [one for one in benchmarks if one.judging is not None and choice.profile in one.judging.profiles]
-    if not found:
+    judged = [one for one in benchmarks if one.judging is not None and choice.profile in one.judging.profiles]
+    if not judged:
         names = ", ".join(one.name for one in benchmarks)
         raise ValueError(
             f"--judge: by the profile '{choice.profile}' rules alone score {names}; leave the judge away, or give "
             "other tasks."
         )
-    prompts = {one.judging.prompt: one.name for one in found if one.judging is not None}
+    prompts = {one.judging.prompt: one.name for one in judged if one.judging is not None}
     if setup.prompt is not None and len(prompts) > 1:
         raise ValueError(
             f"--judge-prompt: {' and '.join(prompts.values())} are judged by prompts of their own; give one for tasks "
             "of one kind, and judge the others apart."
         )
-    return found
+    return judged
 
 
 def judged(
@@ -70,8 +70,8 @@ def judged(
     rule = replace(benchmark.judging, prompt=setup.prompt or benchmark.judging.prompt)
     judge = Judge(setup.server, replies, setup.threads)
     ask = _Ask(judge, rule, benchmark.task((), choice), choice)
-    places = [place for place, one in enumerate(predictions) if benchmark.judging.asks(one, choice.profile)]
-    for prediction in (predictions[place] for place in places):
+    indices = [index for index, one in enumerate(predictions) if benchmark.judging.asks(one, choice.profile)]
+    for prediction in (predictions[index] for index in indices):
         if (size := len(ask.prompt(prediction))) > MOST_SENT:
             raise ValueError(
                 f"judge: the prompt about example '{prediction.example.id}' of {benchmark.name} has {size:,} "
@@ -82,13 +82,13 @@ def judged(
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        on_progress(f"{benchmark.title}, judged", done, len(places))
+        on_progress(f"{benchmark.title}, judged", done, len(indices))
 
     advance(0)
-    found = judge.each(ask, [predictions[place] for place in places], advance)
+    scores = judge.each(ask, [predictions[index] for index in indices], advance)
     new = list(predictions)
-    for place, scored in zip(places, found, strict=True):
-        new[place] = replace(new[place], score=scored.score, extracted=scored.extracted)
+    for index, scored in zip(indices, scores, strict=True):
+        new[index] = replace(new[index], score=scored.score, extracted=scored.extracted)
     table = (rule.summarize or benchmark.summarize)(new, choice.profile)
     value = table[result.headline].value
     return replace(
