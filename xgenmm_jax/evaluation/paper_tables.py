@@ -57,7 +57,9 @@ _TABLE1 = tuple(
 )  # fmt: skip
 
 
-def _row(model: str, scores: tuple[float, ...], openness: tuple[bool, bool, bool], average: float, note: str = "") -> Published:
+def _row(
+    model: str, scores: tuple[float, ...], openness: tuple[bool, bool, bool], average: float, note: str = ""
+) -> Published:
     by_task = {column.task: score for column, score in zip(_TABLE1, scores, strict=True)}
     return Published(model, by_task, PAPER, openness, average, note)
 
@@ -127,9 +129,7 @@ _FEW_SHOT_TITLES = ("COCO", "NoCaps", "TextCaps", "OK-VQA", "TextVQA", "VQAv2")
 
 
 def _few_shot(model: str, shots: int, scores: tuple[float | None, ...], source: str = MODEL_CARD) -> Published:
-    named = {
-        f"{name}_{shots}": score for name, score in zip(_FEW_SHOT_SETS, scores, strict=True) if score is not None
-    }
+    named = {f"{name}_{shots}": score for name, score in zip(_FEW_SHOT_SETS, scores, strict=True) if score is not None}
     return Published(f"{model}, {shots} shots", named, source)
 
 
