@@ -2,6 +2,8 @@
 
 import functools
 import json
+import subprocess
+import sys
 import threading
 import time
 
@@ -143,6 +145,34 @@ def test_results_are_in_the_order_of_the_items_whichever_reply_comes_first(tmp_p
         judge = Judge(quick(server.url), tmp_path / "r.jsonl", threads=8)
         assert judge.each(lambda n: judge.reply(str(n), 0.0), range(8), done.append) == [str(n) for n in range(8)]
     assert sum(done) == 8
+
+
+def test_a_killed_process_loses_what_was_in_flight_and_no_more(tmp_path):
+    program = (
+        "import pathlib, sys; from xgenmm_jax.evaluation.judge import Judge, Server\n"
+        "judge = Judge(Server(sys.argv[1], 'm'), pathlib.Path(sys.argv[2]), threads=2)\n"
+        "print(judge.each(lambda n: judge.reply(str(n), 0.0), range(9), lambda count: None))"
+    )
+    go_on, stuck = threading.Event(), threading.Semaphore(0)
+
+    def reply(asked):
+        if int(asked.prompt) >= 5 and not go_on.is_set():
+            stuck.release()
+            go_on.wait(20)
+        return asked.prompt
+
+    with serving(reply) as server:
+        command = [sys.executable, "-c", program, server.url, str(tmp_path / "r.jsonl")]
+        process = subprocess.Popen(command)
+        assert all(stuck.acquire(timeout=20) for _ in range(2))
+        process.kill()
+        process.wait()
+        go_on.set()
+        asked = len(server.asked)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert sorted(one.prompt for one in server.asked[:asked]) == list("0123456")
+    assert sorted(one.prompt for one in server.asked[asked:]) == list("5678")
+    assert done.stdout.split() == str([str(n) for n in range(9)]).split()
 
 
 def test_a_kill_costs_the_torn_line_alone(tmp_path):

@@ -4,7 +4,9 @@ from dataclasses import replace
 import functools
 import json
 import math
+from pathlib import Path
 
+import benchmark_goldens as goldens
 from judge_server import Reply, serving
 import pytest
 
@@ -16,6 +18,7 @@ from xgenmm_jax.evaluation.tasks import judging, mmvet, suites
 from xgenmm_jax.evaluation.tasks.benchmark import Choice
 from xgenmm_jax.evaluation.tasks.example import Example
 
+GOLDENS = Path(__file__).parents[1] / "goldens" / "benchmarks"
 KEY = "sk-secret-0123456789"
 BY_NAME = {benchmark.name: benchmark for benchmark in suites.BENCHMARKS}
 server_of = functools.partial(Server, model="gpt-4-turbo", key=KEY, backoff_s=0.01)
@@ -101,6 +104,25 @@ def test_only_answers_that_the_rules_could_not_read_are_asked_for_a_letter(tmp_p
     asked = sorted((said(one), one.temperature) for one in server.asked)
     assert asked == [("four", 0.0), ("one", 0.0), ("three", 0.0), ("three", 0.5), ("three", 1.0), ("two", 0.0)]
     assert "A. a red kite\nB. a blue boat\nC. a green car\nAnswer:" in server.asked[0].prompt
+
+
+@pytest.mark.parametrize("folder", ["MMBench_DEV_EN", "MUIRBench", "SEEDBench_IMG"])
+def test_what_a_judge_reads_out_of_published_rows_is_scored_as_if_it_were_the_answer(tmp_path, folder):
+    """MMBench's questions are right where all their rotations are, of which a judge may read some."""
+    names = {"MMBench_DEV_EN": "mmbench", "MUIRBench": "muirbench", "SEEDBench_IMG": "seed_image"}
+    examples = goldens.tsv_examples(BY_NAME[names[folder]], GOLDENS / folder, "careful")
+    letters = {example.id: example.answers[0] for example in examples}
+    wanted = {example.id: letters[example.id] if n % 5 else "A" for n, example in enumerate(examples)}
+    unclear = [(example, wanted[example.id] if n % 3 else f"Hm, {example.id}!") for n, example in enumerate(examples)]
+    with serving(lambda asked: wanted[asked.prompt.split("Answer: Hm, ")[1].split("!")[0]]) as server:
+        rules = scored(names[folder], unclear)
+        result = judge(rules, server.url, tmp_path)
+    assert len(server.asked) == sum(one.extracted is None for one in rules[1]) > 5
+    *_, plain = scored(names[folder], [(example, wanted[example.id]) for example in examples])
+    assert {name: (one.value, one.unparsed) for name, one in result.scores.items()} == {
+        name: (one.value, one.unparsed) for name, one in plain.scores.items()
+    }
+    assert rules[3].value.value < result.value.value < 100
 
 
 def test_mmmus_open_questions_are_judged_as_the_toolkit_closes_them(tmp_path):
