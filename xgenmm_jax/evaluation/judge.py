@@ -1,7 +1,15 @@
 """A judge model behind an address of OpenAI's form: asked, asked again where it does not answer, its replies kept.
 
-Any server that takes POST .../chat/completions will do, one of your own too. What judges are asked is in
-`tasks.judging`. The key is an argument alone: it stands in no file and in no message.
+    XGENMM_JUDGE_KEY=... xgenmm evaluate RUN --tasks mmvet,mmstar --data DIR --judge https://api.openai.com/v1 \\
+        --judge-model gpt-4-turbo
+    xgenmm score RUN/evaluation/paper/mmvet.jsonl --judge http://127.0.0.1:8000/v1 --judge-model NAME
+
+Any server that takes POST .../chat/completions will do, one of your own too, which needs no key. What judges are asked
+is in `tasks.judging`. The key is an argument alone: it stands in no file and in no message. Replies lie in
+NAME.judge.jsonl beside the predictions, scores in NAME.judged.scores.json beside those by rules.
+
+Judges differ: the same answers to MM-Vet got 42 from one and 50 from another. So the model's name and the prompt's
+fingerprint stand beside each number. docs/reference/evaluation.md, Judges.
 """
 
 from collections.abc import Callable, Iterable, Sequence
