@@ -49,7 +49,9 @@ def evaluate(tmp_path, data, words, monkeypatch, capsys):
     model.tokenizer = words
     run = tmp_path / "run"
     run.mkdir()
-    loaded = SimpleNamespace(generator=lambda: model, processor=SimpleNamespace(chat=ChatStyle()))
+    config = SimpleNamespace(decoder=SimpleNamespace(width=32))
+    processor = SimpleNamespace(chat=ChatStyle())
+    loaded = SimpleNamespace(generator=lambda limits: model, config=config, processor=processor)
     monkeypatch.setattr(api, "load", lambda *arguments, **options: loaded)
     monkeypatch.setattr("xgenmm_jax.training.runs.fingerprints.of_model", lambda run: "run step 1")
     monkeypatch.setattr(cli, "keep_compilations", lambda: None)

@@ -230,15 +230,15 @@ def test_judged_scores_of_a_benchmark_that_the_rules_left_none_of_are_read(tmp_p
 def test_tasks_that_no_judge_is_asked_about_and_mixed_prompts_are_refused():
     setup = JudgeSetup(Server("http://a/v1", "m"))
     named = suites.named(["textvqa", "mmvet", "mmstar", "pope", "mmmu"])
-    assert judge_runs.judged_benchmarks(named, Choice(), setup) == named[1:]
+    assert judge_runs.judged_benchmarks(named, None, setup) == named[1:]
     own = replace(setup, prompt="{prediction}")
-    assert len(judge_runs.judged_benchmarks(suites.named(["mmstar", "mmmu", "textvqa"]), Choice(), own)) == 2
+    assert len(judge_runs.judged_benchmarks(suites.named(["mmstar", "mmmu", "textvqa"]), "paper", own)) == 2
     with pytest.raises(ValueError, match="mmvet and mmmu and pope are judged by prompts of their own"):
-        judge_runs.judged_benchmarks(named, Choice(), own)
-    with pytest.raises(ValueError, match="rules alone score textvqa"):
-        judge_runs.judged_benchmarks(named[:1], Choice(), setup)
-    with pytest.raises(ValueError, match="by the profile 'lmms' rules alone score mmstar"):
-        judge_runs.judged_benchmarks(named[2:3], Choice("lmms"), setup)
+        judge_runs.judged_benchmarks(named, None, own)
+    with pytest.raises(ValueError, match=r"rules alone score textvqa \(paper\)"):
+        judge_runs.judged_benchmarks(named[:1], None, setup)
+    with pytest.raises(ValueError, match=r"rules alone score mmstar \(lmms\)"):
+        judge_runs.judged_benchmarks(named[2:3], "lmms", setup)
 
 
 def test_a_prompt_without_end_names_its_example_before_anything_is_asked(tmp_path):

@@ -1,6 +1,7 @@
 """`xgenmm score FILE`: scores of predictions alone, of ours or another model's; no model is loaded."""
 
 from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
@@ -46,7 +47,6 @@ def main(argv: Sequence[str]) -> int:
     from xgenmm_jax.evaluation import benchmark_runs, judge_runs, prediction_files, results
     from xgenmm_jax.evaluation.tables import scores_table
     from xgenmm_jax.evaluation.tasks import suites
-    from xgenmm_jax.evaluation.tasks.benchmark import Choice
 
     path = arguments.predictions
     if not path.is_file():
@@ -59,13 +59,11 @@ def main(argv: Sequence[str]) -> int:
     if name is None:
         raise ValueError(f"--task: '{path}' has no head that says what it is of; give the benchmark's name.")
     (benchmark,) = suites.named([name])
-    choice = Choice(
-        arguments.profile or (head.profile if head and head.profile else "paper"),  # type: ignore[arg-type]
-        arguments.reading or (head.reading if head and head.reading else "careful"),  # type: ignore[arg-type]
-    )
+    asked_by = (head.profile, head.reading) if head and head.profile else (None, "careful")
+    choice = benchmark.choice(arguments.profile or asked_by[0], arguments.reading or asked_by[1])  # type: ignore[arg-type]
     setup = setup_of(arguments)
     if setup is not None:
-        judge_runs.judged_benchmarks([benchmark], choice, setup)
+        judge_runs.judged_benchmarks([benchmark], choice.profile, setup)
     predictions, left_out = list(found.predictions), {}
     if arguments.data is not None:
         loaded = benchmark.load(arguments.data, choice)
@@ -86,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.json is not None:
         beside = arguments.json.with_suffix(f".judged{arguments.json.suffix}")
         files.write_whole(beside, json.dumps(judged.to_json(), indent=1) + "\n")
-    if head is not None and Choice(head.profile, head.reading, head.reencode) == choice:  # type: ignore[arg-type]
+    if head is not None and (head.profile, head.reading, head.reencode) == dataclasses.astuple(choice):
         results.write(judged, path.parent)
     return 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xgenmm_jax.evaluation.judge import MOST_SENT, THREADS, Judge, Server
 from xgenmm_jax.evaluation.predictions import Prediction
+from xgenmm_jax.evaluation.profiles import Profile
 from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.evaluation.tasks import judging, multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Choice
@@ -28,17 +29,17 @@ class JudgeSetup:
     threads: int = THREADS
 
 
-def judged_benchmarks(benchmarks: Sequence[Benchmark], choice: Choice, setup: JudgeSetup) -> list[Benchmark]:
-    """Those of which a judge is asked something by a profile.
+def judged_benchmarks(benchmarks: Sequence[Benchmark], profile: Profile | None, setup: JudgeSetup) -> list[Benchmark]:
+    """Those of which a judge is asked something by a profile; None: by each benchmark's own.
 
     Raises: ValueError where there is none, or where one prompt would be used for questions of several kinds.
     """
-    judged = [one for one in benchmarks if one.judging is not None and choice.profile in one.judging.profiles]
+    by_profile = [(one, one.choice(profile).profile) for one in benchmarks]
+    judged = [one for one, chosen in by_profile if one.judging is not None and chosen in one.judging.profiles]
     if not judged:
-        names = ", ".join(one.name for one in benchmarks)
+        names = ", ".join(f"{one.name} ({chosen})" for one, chosen in by_profile)
         raise ValueError(
-            f"--judge: by the profile '{choice.profile}' rules alone score {names}; leave the judge away, or give "
-            "other tasks."
+            f"--judge: by their profiles rules alone score {names}; leave the judge away, or give other tasks."
         )
     prompts = {one.judging.prompt: one.name for one in judged if one.judging is not None}
     if setup.prompt is not None and len(prompts) > 1:
@@ -121,7 +122,7 @@ class _Ask:
         texts = {
             "question": example.question,
             "answer": multiple_choice.first_answer(example),
-            "prediction": self.task.read(prediction.text),
+            "prediction": self.task.read_answer(prediction.text),
             "options": multiple_choice.option_lines(example),
         }
         return judging.filled(self.rule.prompt, texts)

@@ -33,22 +33,25 @@ def metrics_table(metrics: Mapping[str, float], caption: str) -> Table:
 
 
 def results_table(results: Sequence[Result], title: str) -> Table:
-    """A line for each benchmark: its headline score. All results are of one profile and reading.
+    """A line for each benchmark: its headline score. Results of other rules than the first one's say theirs.
 
     Below the table: why a score is none, and who judged it, by which prompt.
     """
-    judges = {result.judge for result in results}
-    table = Table(title=Text(f"{title}: {rules_of(results[0], len(judges) == 1)}", "italic"), title_justify="left")
+    one_judge = len({result.judge for result in results}) == 1
+    rules = rules_of(results[0], one_judge)
+    table = Table(title=Text(f"{title}: {rules}", "italic"), title_justify="left")
     for name in ("benchmark", "score"):
         table.add_column(name)
     for name in ("value", "+-", "items", "unparsed", "unreadable"):
         table.add_column(name, justify="right")
     lines = []
     for result in results:
-        table.add_row(result.title, Text(result.headline), *_figures(result.value), f"{result.unreadable:,}")
+        other = "" if rules_of(result, one_judge) == rules else f" ({rules_of(result, one_judge)})"
+        score = Text(result.headline + other)
+        table.add_row(result.title, score, *_figures(result.value), f"{result.unreadable:,}")
         if math.isnan(result.value.value) and result.value.note:
             lines.append(f"{result.title}: {result.value.note}")
-        if len(judges) > 1:
+        if not one_judge:
             lines.append(f"{result.title}: judge {result.judge}")
     table.caption = Text("\n".join(lines)) if lines else None
     return table
