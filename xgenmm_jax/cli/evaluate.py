@@ -10,6 +10,7 @@ import tyro
 
 from xgenmm_jax.cli import errors
 from xgenmm_jax.cli.errors import nearest
+from xgenmm_jax.cli.judge_options import JudgeOptions
 from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(JudgeOptions):
     """Scores a run: on published benchmarks (--tasks), by what its config names (evaluate), or on held-out drawn items.
 
     Without --tasks: writes evaluation.json, answers.jsonl and examples/ into the run's folder; with --json the metrics
@@ -72,7 +73,9 @@ def main(argv: Sequence[str]) -> int:
     if arguments.tasks is not None:
         from xgenmm_jax.cli import evaluate_benchmarks
 
-        return evaluate_benchmarks.main(arguments)
+        return evaluate_benchmarks.main(arguments, arguments)
+    if arguments.judge is not None:
+        raise ValueError("--judge: drawn items and what the config names need none; give --tasks, or leave it away.")
     # Imported here: --help does not wait for JAX.
     from xgenmm_jax.training import device_memory
     from xgenmm_jax.training.runs.run_lock import EVALUATION_LOCK_FILE, RunLock

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from xgenmm_jax.cli.data_tables import progress_bar
+from xgenmm_jax.cli.judge_options import JudgeOptions, setup_of
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 from xgenmm_jax.paths import user_path
 
@@ -35,10 +36,10 @@ class Arguments(Protocol):
     output: Path | None
 
 
-def main(arguments: Arguments) -> int:
-    """Asks what is not asked yet, prints a table; gives the exit code."""
+def main(arguments: Arguments, judge_options: JudgeOptions) -> int:
+    """Asks what is not asked yet, prints a table, then judges and prints one of judged scores; gives the exit code."""
     from xgenmm_jax import api
-    from xgenmm_jax.evaluation import benchmark_runs
+    from xgenmm_jax.evaluation import benchmark_runs, judge_runs
     from xgenmm_jax.evaluation.tables import results_table
     from xgenmm_jax.training.runs import fingerprints
 
@@ -47,6 +48,8 @@ def main(arguments: Arguments) -> int:
         raise ValueError("--data: got none; give the folder with the benchmarks' files.")
     if not arguments.data.is_dir():
         raise ValueError(f"--data: no folder '{arguments.data}'; give the one with the benchmarks' files.")
+    setup = setup_of(judge_options)
+    judged = [] if setup is None else judge_runs.judged_benchmarks(benchmarks, arguments.profile, setup)
     # Every file is read before the model is: what is missing is told at once.
     options = (arguments.profile, arguments.reading, arguments.reencode, arguments.items)
     ready = benchmark_runs.load_all(benchmarks, arguments.data, *options)
@@ -56,13 +59,27 @@ def main(arguments: Arguments) -> int:
     generator = run.generator(limits_of(run.config.decoder.width))
     with progress_bar() as show:
         for one in ready:
-            folder = arguments.output or arguments.run / FOLDER / one.choice.profile
+            folder = folder_of(arguments, one.choice.profile)
             result = benchmark_runs.ask(
                 generator, one, folder, model=model, style=run.processor.chat, on_progress=show
             )
             results.append(result)
     _print(results_table(results, str(arguments.run)))
+    if setup is None:
+        return 0
+    with progress_bar() as show:
+        with_judge = [
+            benchmark_runs.judge(one, folder_of(arguments, one.choice.profile), result, setup, on_progress=show)
+            for one, result in zip(ready, results, strict=True)
+            if one.benchmark in judged
+        ]
+    _print(results_table(with_judge, str(arguments.run)))
     return 0
+
+
+def folder_of(arguments: Arguments, profile: Profile) -> Path:
+    """Where predictions and scores by a profile lie."""
+    return arguments.output or arguments.run / FOLDER / profile
 
 
 def limits_of(width: int) -> "Limits":

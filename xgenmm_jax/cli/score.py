@@ -1,6 +1,7 @@
 """`xgenmm score FILE`: scores of predictions alone, of ours or another model's; no model is loaded."""
 
 from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
@@ -9,16 +10,19 @@ from typing import Any
 import tyro
 
 from xgenmm_jax import files
+from xgenmm_jax.cli.data_tables import progress_bar
+from xgenmm_jax.cli.judge_options import JudgeOptions, setup_of
 from xgenmm_jax.cli.options import UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation.profiles import Profile, Reading
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(JudgeOptions):
     """Scores a file of predictions, one JSON object a line with "id" (or "index") and "prediction".
 
     Files that `xgenmm evaluate` wrote say what they are of. For another program's, --task names the benchmark and
-    --data the folder with its files.
+    --data the folder with its files. With --judge what the judge replies is kept beside the file, as are its scores
+    where `xgenmm evaluate` wrote the file and its rules are followed.
     """
 
     predictions: tyro.conf.Positional[UserPath]
@@ -32,7 +36,7 @@ class Arguments:
     reading: Reading | None = None
     """How files and answers are read; by default as the file's head says, or carefully."""
     json: UserPath | None = None
-    """Where all scores go, beside the table that is printed."""
+    """Where all scores go, beside the table that is printed; judged ones into NAME.judged.json beside it."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(Arguments, argv, "xgenmm score")
     from rich.console import Console
 
-    from xgenmm_jax.evaluation import prediction_files, results
+    from xgenmm_jax.evaluation import benchmark_runs, judge_runs, prediction_files, results
     from xgenmm_jax.evaluation.tables import scores_table
     from xgenmm_jax.evaluation.tasks import suites
 
@@ -57,6 +61,9 @@ def main(argv: Sequence[str]) -> int:
     (benchmark,) = suites.named([name])
     asked_by = (head.profile, head.reading) if head and head.profile else (None, "careful")
     choice = benchmark.choice(arguments.profile or asked_by[0], arguments.reading or asked_by[1])  # type: ignore[arg-type]
+    setup = setup_of(arguments)
+    if setup is not None:
+        judge_runs.judged_benchmarks([benchmark], choice.profile, setup)
     predictions, left_out = list(found.predictions), {}
     if arguments.data is not None:
         loaded = benchmark.load(arguments.data, choice)
@@ -68,6 +75,17 @@ def main(argv: Sequence[str]) -> int:
     Console().print(scores_table(result))
     if arguments.json is not None:
         files.write_whole(arguments.json, json.dumps(result.to_json(), indent=1) + "\n")
+    if setup is None:
+        return 0
+    with progress_bar() as show:
+        replies = benchmark_runs.replies_file(path)
+        judged = judge_runs.judged(benchmark, scored, choice, result, setup, replies, show)
+    Console().print(scores_table(judged))
+    if arguments.json is not None:
+        beside = arguments.json.with_suffix(f".judged{arguments.json.suffix}")
+        files.write_whole(beside, json.dumps(judged.to_json(), indent=1) + "\n")
+    if head is not None and (head.profile, head.reading, head.reencode) == dataclasses.astuple(choice):
+        results.write(judged, path.parent)
     return 0
 
 

@@ -31,6 +31,8 @@ class Arguments:
     """Which table; all: those of which a run has a score, Table 1 where none has."""
     profile: Profile = "paper"
     """Whose rules the scores follow."""
+    judged: bool = False
+    """Scores with a judge where a run has them; without this the rules', and of MM-Vet, which has none, the judge's."""
     format: Literal["text", "markdown", "html", "json"] = "text"
     """How it is written; html is a page of its own."""
     output: UserPath | None = None
@@ -42,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(Arguments, argv, "xgenmm table")
     if arguments.output is not None:
         refuse_no_file(arguments.output, "--output")
-    runs = {_name(run, arguments.runs): _results(run, arguments.profile) for run in arguments.runs}
+    runs = {_name(run, arguments.runs): _results(run, arguments.profile, arguments.judged) for run in arguments.runs}
     filled = tables(arguments.table, runs)
     if arguments.format == "text" and arguments.output is None:
         _print(filled)
@@ -101,10 +103,10 @@ def curves(runs: Mapping[str, Sequence[Result]]) -> dict[str, list[tuple[float, 
     return {title: sorted(found) for title, found in points.items() if len(found) > 1}
 
 
-def _results(run: Path, profile: Profile) -> list[Result]:
+def _results(run: Path, profile: Profile, judged: bool) -> list[Result]:
     """A run's results of a profile. Raises ValueError where it has none, with those of which it has."""
     folder = run / FOLDER / profile
-    found = results.read(folder) if folder.is_dir() else []
+    found = results.read(folder, judged) if folder.is_dir() else []
     if not found:
         others = sorted(path.name for path in (run / FOLDER).glob("*") if path.is_dir() and any(path.iterdir()))
         there = f"; there are scores of {', '.join(others)} (--profile)" if others else ""

@@ -1,13 +1,14 @@
 """A model asked published benchmarks: files first, then each benchmark into its file of predictions, then scores."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from xgenmm_jax.data.text.chat import ChatStyle
-from xgenmm_jax.evaluation import nearest, results, runner
+from xgenmm_jax.evaluation import judge_runs, nearest, prediction_files, results, runner
+from xgenmm_jax.evaluation.judge_runs import JudgeSetup
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 from xgenmm_jax.evaluation.published.files import Loaded
 from xgenmm_jax.evaluation.results import Result
@@ -87,6 +88,29 @@ def ask(
     return result
 
 
+def judge(
+    ready: Ready,
+    folder: Path,
+    result: Result,
+    setup: JudgeSetup,
+    on_progress: OnProgress = lambda *_: None,
+) -> Result:
+    """Judges the predictions that `ask` left in a folder, and writes NAME.judged.scores.json beside them.
+
+    result: the scores by rules. The judge's replies are kept in NAME.judge.jsonl.
+    """
+    benchmark, choice = ready.benchmark, ready.choice
+    found = {one.example.id: one for one in prediction_files.read(predictions_file(folder, benchmark)).predictions}
+    # The file's examples have no images, but know which could not be read.
+    examples = [replace(one, unreadable=found[one.id].example.unreadable) for one in ready.loaded.examples]
+    predictions = [replace(found[example.id], example=example) for example in examples]
+    scored = results.rescored(benchmark, predictions, choice)
+    replies = replies_file(predictions_file(folder, benchmark))
+    judged = judge_runs.judged(benchmark, scored, choice, result, setup, replies, on_progress)
+    results.write(judged, folder)
+    return judged
+
+
 def _features(generator: Generator, ready: Ready) -> Features | None:
     """Of the queries' and the demonstrations' images, where demonstrations are chosen by nearness."""
     if not isinstance(ready.benchmark, FewShot) or ready.benchmark.order != "nearest":
@@ -99,3 +123,8 @@ def _features(generator: Generator, ready: Ready) -> Features | None:
 def predictions_file(folder: Path, benchmark: Benchmark) -> Path:
     """Where a benchmark's predictions lie in a folder."""
     return folder / f"{benchmark.name}.jsonl"
+
+
+def replies_file(predictions: Path) -> Path:
+    """Where a judge's replies about the predictions of a file are kept."""
+    return predictions.with_name(f"{predictions.stem}.judge.jsonl")

@@ -13,7 +13,10 @@ from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Choice, Estimates
 
-SUFFIX = ".scores.json"
+SUFFIX, JUDGED_SUFFIX = ".scores.json", ".judged.scores.json"
+"""Of files of scores by rules alone, and with a judge: these stand beside those."""
+
+NO_JUDGE = "none"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Result:
     task: its name. headline: the name of the score that tables show, normalized: that score in [0, 100] for averages,
     nan where there is none. scores: by name, in the benchmark's units. unreadable: examples whose pictures could not be
     read, scored as wrong. left_out: rows of the files that are no examples, by reason. judge: who judged, "none" where
-    rules alone did.
+    rules alone did, else its model and the fingerprint of its prompt.
     """
 
     task: str
@@ -35,7 +38,7 @@ class Result:
     model: str = ""
     unreadable: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
-    judge: str = "none"
+    judge: str = NO_JUDGE
 
     @property
     def value(self) -> Estimate:
@@ -108,22 +111,36 @@ def head_of(benchmark: Benchmark, choice: Choice, model: str, examples: str, ite
 
 
 def write(result: Result, folder: Path) -> Path:
-    """NAME.scores.json in a folder; whole or not there."""
-    path = folder / f"{result.task}{SUFFIX}"
+    """NAME.scores.json in a folder, NAME.judged.scores.json where a judge took part; whole or not there."""
+    path = folder / f"{result.task}{SUFFIX if result.judge == NO_JUDGE else JUDGED_SUFFIX}"
     files.write_whole(path, json.dumps(result.to_json(), indent=1) + "\n")
     return path
 
 
-def read(folder: Path) -> list[Result]:
-    """All results of a folder. Raises ValueError that names a file which is none."""
-    results = []
+def read(folder: Path, judged: bool = False) -> list[Result]:
+    """A folder's results, one of each task: those by rules, or with a judge where only a judge gives a score.
+
+    judged: those with a judge, where there are. A judged result of other predictions than the rules' is passed over.
+    Raises ValueError that names a file which is none.
+    """
+    by_rules: dict[str, Result] = {}
+    by_judge: dict[str, Result] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         value = files.read_json(path)
         try:
-            results.append(Result.from_json(value))
+            result = Result.from_json(value)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"'{path}' holds no scores ({error!r}); score its predictions again.") from error
-    return results
+        (by_judge if path.name.endswith(JUDGED_SUFFIX) else by_rules)[result.task] = result
+    for task, result in by_judge.items():
+        rules = by_rules.get(task, result)
+        if _of_same_predictions(rules, result) and (judged or math.isnan(rules.normalized) or rules is result):
+            by_rules[task] = result
+    return [by_rules[task] for task in sorted(by_rules)]
+
+
+def _of_same_predictions(a: Result, b: Result) -> bool:
+    return (a.model, a.choice, a.value.items) == (b.model, b.choice, b.value.items)
 
 
 def _estimate(value: Mapping[str, Any]) -> Estimate:

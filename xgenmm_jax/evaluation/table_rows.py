@@ -6,7 +6,7 @@ import math
 import statistics
 
 from xgenmm_jax.evaluation.paper_tables import ABLATIONS, DOMAINS, PaperTable
-from xgenmm_jax.evaluation.results import Result
+from xgenmm_jax.evaluation.results import NO_JUDGE, Result
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ def _score(result: Result) -> Score:
     remarks = []
     if math.isnan(value):
         remarks.append(f"{result.value.note or 'no score'}.")
+    if result.judge != NO_JUDGE:
+        remarks.append(f"judged by {result.judge}.")
     if result.value.unparsed:
         remarks.append(f"{result.value.unparsed:,} of {result.value.items:,} answers could not be read.")
     if result.unreadable:

@@ -33,30 +33,41 @@ def metrics_table(metrics: Mapping[str, float], caption: str) -> Table:
 
 
 def results_table(results: Sequence[Result], title: str) -> Table:
-    """A line for each benchmark: its headline score. Results of other rules than the first one's say theirs."""
-    rules = rules_of(results[0])
+    """A line for each benchmark: its headline score. Results of other rules than the first one's say theirs.
+
+    Below the table: why a score is none, and who judged it, by which prompt.
+    """
+    one_judge = len({result.judge for result in results}) == 1
+    rules = rules_of(results[0], one_judge)
     table = Table(title=Text(f"{title}: {rules}", "italic"), title_justify="left")
     for name in ("benchmark", "score"):
         table.add_column(name)
     for name in ("value", "+-", "items", "unparsed", "unreadable"):
         table.add_column(name, justify="right")
+    lines = []
     for result in results:
-        other = "" if rules_of(result) == rules else f" ({rules_of(result)})"
+        other = "" if rules_of(result, one_judge) == rules else f" ({rules_of(result, one_judge)})"
         score = Text(result.headline + other)
         table.add_row(result.title, score, *_figures(result.value), f"{result.unreadable:,}")
+        if math.isnan(result.value.value) and result.value.note:
+            lines.append(f"{result.title}: {result.value.note}")
+        if not one_judge:
+            lines.append(f"{result.title}: judge {result.judge}")
+    table.caption = Text("\n".join(lines)) if lines else None
     return table
 
 
-def rules_of(result: Result) -> str:
-    """Whose rules a result follows: "profile paper, careful"."""
+def rules_of(result: Result, with_judge: bool = True) -> str:
+    """Whose rules a result follows: "profile paper, careful, judge none"."""
     choice = result.choice
     again = "" if choice.reencode == "none" else f", pictures {choice.reencode}"
-    return f"profile {choice.profile}, {choice.reading}{again}, judge {result.judge}"
+    judge = f", judge {result.judge}" if with_judge else ""
+    return f"profile {choice.profile}, {choice.reading}{again}{judge}"
 
 
 def scores_table(result: Result) -> Table:
     """A line for each score of one benchmark."""
-    table = Table(title=f"{result.title}: {rules_of(result)}", title_justify="left")
+    table = Table(title=Text(f"{result.title}: {rules_of(result)}", "italic"), title_justify="left")
     table.add_column("score")
     for name in ("value", "+-", "items", "unparsed"):
         table.add_column(name, justify="right")

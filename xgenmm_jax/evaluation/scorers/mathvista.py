@@ -72,6 +72,13 @@ def is_extraction_right(extraction: str, problem: Problem, profile: Profile) -> 
     return value is not None and value == _number(problem.answer, problem.answer_type)
 
 
+def has_form(extraction: str, problem: Problem, profile: Profile) -> bool:
+    """Whether VLMEvalKit can compare an extraction: a letter, a number; any text where the answer is another text."""
+    if problem.question_type == "multi_choice":
+        return infer_choice(extraction, problem.options, profile) is not None
+    return problem.answer_type not in ("integer", "float") or _number(extraction, problem.answer_type) is not None
+
+
 def extract_official(answer: str, problem: Problem, quick: bool = False) -> str:
     """What the official script takes from an answer before it asks its judge; "" where it would ask.
 

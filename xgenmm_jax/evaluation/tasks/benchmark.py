@@ -12,6 +12,7 @@ from xgenmm_jax.evaluation.published.cells import read_answer
 from xgenmm_jax.evaluation.published.files import Loaded, Published, reencoded
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
 from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.evaluation.tasks.judging import Judging
 from xgenmm_jax.evaluation.tasks.prompts import MessagePrompt
 from xgenmm_jax.evaluation.tasks.task import Scored, Task
 from xgenmm_jax.generation.text.decoding import Decoding
@@ -73,7 +74,7 @@ class Benchmark:
     message: how an example is asked. answering: how long the answer may be. score: of one answer. summarize: all scores
     of a set of predictions, in the benchmark's units: percent, or points. headline: the name of the score that tables
     show, by profile where it differs. normalize: the headline score in [0, 100] for averages.
-    profiles: implementations that have it. judged: why there is no score without a judge, "" where none is needed.
+    profiles: implementations that have it. judging: what a judge may be asked, None where rules alone score.
     version: grows when prompts or scores change, so that predictions of before are not mixed with new ones.
     """
 
@@ -88,7 +89,7 @@ class Benchmark:
     normalize: Callable[[float], float] = float
     answering: Callable[[Profile], Answering] = vlmevalkit_answering
     profiles: tuple[Profile, ...] = PROFILES
-    judged: str = ""
+    judging: Judging | None = None
     version: int = 1
 
     def load(self, folder: Path, choice: Choice, limit: int | None = None) -> Loaded:

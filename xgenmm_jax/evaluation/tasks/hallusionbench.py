@@ -18,7 +18,7 @@ from xgenmm_jax.evaluation.published.tsv import Row
 from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
 from xgenmm_jax.evaluation.scorers.yes_no import extract_yes_no
-from xgenmm_jax.evaluation.tasks import multiple_choice, questions
+from xgenmm_jax.evaluation.tasks import judging, multiple_choice, questions
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
@@ -124,6 +124,7 @@ HALLUSIONBENCH = Benchmark(
     message=_message,
     score=_score,
     summarize=_summarize,
+    judging=judging.by_yes_no(_score),
     headline="Average",
     profiles=VLMEVALKIT,
 )

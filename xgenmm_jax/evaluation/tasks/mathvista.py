@@ -22,10 +22,50 @@ from xgenmm_jax.evaluation.scorers.mathvista import Problem
 from xgenmm_jax.evaluation.tasks import multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
 from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.evaluation.tasks.judging import Judging
 from xgenmm_jax.evaluation.tasks.task import Scored
 
 PROFILES: tuple[Profile, ...] = (*VLMEVALKIT, "official")
 JUDGE_NOTE = "without a judge: what the rules cannot read is wrong; not comparable with published scores"
+PROMPT = """\
+Read the final answer to a mathematical problem out of somebody's response. The hint says which form it has. Take what
+the response says, right or wrong, and compute nothing yourself. Write the answer alone: no unit, no sentence.
+
+Hint: Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the end.
+Question: How many of the boxes are open?
+Response: Four boxes stand in front and three of these are open, so it is three.
+Answer: 3
+
+Hint: Please answer the question requiring a floating-point number with one decimal place and provide the final value, \
+e.g., 1.2, 1.3, 1.4, at the end.
+Question: How much heavier is the blue weight? (Unit: kg)
+Response: 4.1 - 2.6 = 1.5 kg
+Answer: 1.5
+
+Hint: Please answer the question requiring a floating-point number with two decimal places and provide the final \
+value, e.g., 1.23, 1.34, 1.45, at the end.
+Question: What share of the circle is green?
+Response: The green part is a quarter, which is about 0.25 of it.
+Answer: 0.25
+
+Hint: Please answer the question requiring a Python list as an answer and provide the final list, e.g., [1, 2, 3], \
+[1.2, 1.3, 1.4], at the end.
+Question: In which years did the line fall?
+Response: It fell in 2011 and again in 2014.
+Answer: [2011, 2014]
+
+Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end.
+Question: Which bar is the shortest?
+Choices:
+(A) north
+(B) east
+(C) south
+Response: The shortest of them is the one in the middle, east.
+Answer: B
+
+{question}
+Response: {prediction}
+Answer:"""
 RULE_NOTE = "by a rule of our own, without a judge; of no toolkit"
 
 _COLUMNS = ("question_type", "answer_type", "answer_option", "choices", "precision", "task", "skills")
@@ -152,6 +192,22 @@ def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates
     return table | {"rule/Overall": replace(rule, note=RULE_NOTE)}
 
 
+def _read_extraction(reply: str, example: Example, profile: Profile) -> Scored | None:
+    """The first reply that is not blank, as both toolkits take it; one that is in no form is wrong, and unparsed."""
+    extraction, problem = reply.strip(), _problem(example)
+    if not extraction:
+        return None
+    if profile == "official":
+        form = mathvista.normalize_official(extraction, problem)
+        return Scored(float(form == problem.answer), None if form is None else extraction)
+    is_right = mathvista.is_extraction_right(extraction, problem, profile)
+    return Scored(float(is_right), extraction if mathvista.has_form(extraction, problem, profile) else None)
+
+
+def _summarize_judged(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
+    return {name: multiple_choice.accuracy(part) for name, part in _parts(predictions, profile).items()}
+
+
 def _by_rule(prediction: Prediction) -> float | None:
     problem = _problem(prediction.example)
     reading = mathvista.read_by_rule(prediction.text, problem, "latest")
@@ -193,4 +249,7 @@ MATHVISTA = Benchmark(
     summarize=_summarize,
     headline={"paper": "Overall", "official": "average"},
     profiles=PROFILES,
+    judging=Judging(
+        PROMPT, (0.0, 0.5, 1.0, 1.5, 2.0), _read_extraction, summarize=_summarize_judged, profiles=PROFILES
+    ),
 )

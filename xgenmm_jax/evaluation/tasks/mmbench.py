@@ -12,7 +12,7 @@ from xgenmm_jax.evaluation.published.files import Doc, Parquet, Tsv
 from xgenmm_jax.evaluation.published.tsv import Row
 from xgenmm_jax.evaluation.scorers.choices import group_hits
 from xgenmm_jax.evaluation.scorers.lmms_choices import extract_mmbench_letter
-from xgenmm_jax.evaluation.tasks import multiple_choice
+from xgenmm_jax.evaluation.tasks import judging, multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
@@ -109,6 +109,7 @@ MMBENCH = Benchmark(
     message=_message,
     score=_score,
     summarize=_summarize,
+    judging=judging.by_letter(),
     headline={"paper": "dev/Overall", "lmms": "gpt_eval_score"},
     answering=lmms_answering(until=("ASSISTANT:",)),
     profiles=(*VLMEVALKIT, "lmms"),

@@ -17,7 +17,7 @@ from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
 from xgenmm_jax.evaluation.scorers.yes_no import mme_label
-from xgenmm_jax.evaluation.tasks import multiple_choice, questions
+from xgenmm_jax.evaluation.tasks import judging, multiple_choice, questions
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
@@ -144,6 +144,7 @@ MME = Benchmark(
     message=_message,
     score=_score,
     summarize=_summarize,
+    judging=judging.by_yes_no(_score),
     headline="mme_norm",
     answering=lmms_answering(16),
     profiles=(*VLMEVALKIT, "lmms"),

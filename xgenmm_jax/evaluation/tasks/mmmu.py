@@ -14,7 +14,7 @@ from xgenmm_jax.evaluation.published.files import Doc, Parquet, Tsv
 from xgenmm_jax.evaluation.published.literals import literal_of, texts_of
 from xgenmm_jax.evaluation.scorers import mmmu
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
-from xgenmm_jax.evaluation.tasks import multiple_choice
+from xgenmm_jax.evaluation.tasks import judging, multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
@@ -186,6 +186,7 @@ MMMU = Benchmark(
     message=_message,
     score=_score,
     summarize=_summarize,
+    judging=judging.by_letter(_closed),
     headline={"paper": "validation/Overall", "lmms": "mmmu_acc", "official": "Overall"},
     answering=lmms_answering(128),
 )

@@ -11,7 +11,7 @@ from xgenmm_jax.evaluation.profiles import PROFILES, Profile
 from xgenmm_jax.evaluation.published.files import Doc, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import mmmu
 from xgenmm_jax.evaluation.scorers.lmms_choices import leading_letter
-from xgenmm_jax.evaluation.tasks import multiple_choice
+from xgenmm_jax.evaluation.tasks import judging, multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
@@ -94,6 +94,7 @@ MUIRBENCH = Benchmark(
     message=_message,
     score=_score,
     summarize=_summarize,
+    judging=judging.by_letter(),
     headline={"paper": "Overall", "lmms": "muirbench_score_overall"},
     answering=lmms_answering(16),
 )

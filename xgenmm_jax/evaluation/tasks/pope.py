@@ -20,7 +20,7 @@ from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
 from xgenmm_jax.evaluation.scorers.yes_no import pope_label
-from xgenmm_jax.evaluation.tasks import multiple_choice, questions
+from xgenmm_jax.evaluation.tasks import judging, multiple_choice, questions
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
@@ -147,6 +147,7 @@ POPE = Benchmark(
     message=_message,
     score=_score,
     summarize=_summarize,
+    judging=judging.by_yes_no(_score),
     headline={"paper": "Overall", "lmms": "pope_f1_score"},
     answering=lmms_answering(128),
 )

@@ -15,7 +15,7 @@ from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import mantis, mmmu
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
-from xgenmm_jax.evaluation.tasks import multiple_choice
+from xgenmm_jax.evaluation.tasks import judging, multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.mmmu import rounded
@@ -137,6 +137,7 @@ QBENCH1 = Benchmark(
     message=_message,
     score=_score,
     summarize=_summarize,
+    judging=judging.by_letter(),
     headline={"paper": "Overall", "lmms": "qbench_acc"},
     answering=lmms_answering(32),
     profiles=(*VLMEVALKIT, "lmms"),

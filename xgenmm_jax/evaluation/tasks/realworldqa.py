@@ -10,7 +10,7 @@ from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
 from xgenmm_jax.evaluation.published.files import Doc, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.lmms_choices import extract_letter
-from xgenmm_jax.evaluation.tasks import multiple_choice
+from xgenmm_jax.evaluation.tasks import judging, multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
@@ -55,6 +55,7 @@ REALWORLDQA = Benchmark(
     message=_message,
     score=_score,
     summarize=_summarize,
+    judging=judging.by_letter(),
     headline={"paper": "Overall", "lmms": "exact_match"},
     answering=lmms_answering(16),
     profiles=(*VLMEVALKIT, "lmms"),

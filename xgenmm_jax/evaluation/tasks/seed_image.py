@@ -13,7 +13,7 @@ from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
 from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.lmms_choices import first_letter
-from xgenmm_jax.evaluation.tasks import multiple_choice
+from xgenmm_jax.evaluation.tasks import judging, multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
@@ -105,6 +105,7 @@ SEED_IMAGE = Benchmark(
     message=_message,
     score=_score,
     summarize=_summarize,
+    judging=judging.by_letter(),
     headline={"paper": "Overall", "lmms": "seed_image"},
     answering=lmms_answering(until=("ASSISTANT:",)),
     profiles=PROFILES,
