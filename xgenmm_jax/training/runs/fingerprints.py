@@ -1,10 +1,13 @@
 """Which parameters a run folder holds, in a few characters."""
 
+from collections.abc import Sequence
 import hashlib
 from pathlib import Path
 
 from xgenmm_jax.training.runs import checkpoint_files
 from xgenmm_jax.training.runs.checkpoints import newest
+
+TENSORS = ("*.safetensors", "*.npz", "*.bin", "*.pt", "config.json")
 
 
 def of_model(run: Path) -> str:
@@ -19,11 +22,12 @@ def of_model(run: Path) -> str:
         listed = checkpoint / checkpoint_files.LIST_FILE
         text = listed.read_text(encoding="utf-8") if listed.is_file() else _sizes(checkpoint)
         return f"{run.name} step {checkpoint.name} {_digest(text)}"
-    return f"{run.name} {_digest(_sizes(run))}"
+    return f"{run.name} {_digest(_sizes(run, TENSORS))}"
 
 
-def _sizes(folder: Path) -> str:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+def _sizes(folder: Path, patterns: Sequence[str] = ("*",)) -> str:
+    """Names and sizes of files; of released folders of the tensors alone: evaluations are written beside them."""
+    paths = sorted({path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()})
     return "\n".join(f"{path.relative_to(folder)} {path.stat().st_size}" for path in paths)
 
 
