@@ -31,8 +31,9 @@ class Arguments(Protocol):
 
 
 def main(arguments: Arguments) -> int:
-    """Asks what is not asked yet, prints a table; gives the exit code."""
+    """Asks what is not asked yet, writes pages of what is not right, prints a table; gives the exit code."""
     from xgenmm_jax import api
+    from xgenmm_jax.cli import answer_pages
     from xgenmm_jax.evaluation import benchmark_runs
     from xgenmm_jax.evaluation.tables import results_table
     from xgenmm_jax.evaluation.tasks.benchmark import Choice
@@ -57,6 +58,8 @@ def main(arguments: Arguments) -> int:
                 generator, one, choice, folder, model=model, style=run.processor.chat, on_progress=show
             )
             results.append(result)
+            answers = benchmark_runs.predictions_file(folder, one.benchmark)
+            answer_pages.write_beside(answers, one.benchmark, result, one.loaded.examples)
     _print(results_table(results, str(arguments.run)))
     return 0
 

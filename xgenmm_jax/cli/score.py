@@ -33,6 +33,8 @@ class Arguments:
     """How files and answers are read; by default as the file's head says, or carefully."""
     json: UserPath | None = None
     """Where all scores go, beside the table that is printed."""
+    page: UserPath | None = None
+    """Where a page of the answers that are not right goes; with --data it has their pictures."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,8 +50,9 @@ def main(argv: Sequence[str]) -> int:
     path = arguments.predictions
     if not path.is_file():
         raise ValueError(f"score: no file '{path}'; give the JSON lines of predictions.")
-    if arguments.json is not None:
-        refuse_no_file(arguments.json, "--json")
+    for file, option in ((arguments.json, "--json"), (arguments.page, "--page")):
+        if file is not None:
+            refuse_no_file(file, option)
     found = prediction_files.read(path)
     head = found.head
     name = arguments.task or (head.task if head else None)
@@ -59,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
     choice = Choice(
         arguments.profile or (head.profile if head and head.profile else "paper"),  # type: ignore[arg-type]
         arguments.reading or (head.reading if head and head.reading else "careful"),  # type: ignore[arg-type]
+        head.reencode if head and head.reencode else "none",  # type: ignore[arg-type]
     )
     predictions, left_out = list(found.predictions), {}
     if arguments.data is not None:
@@ -71,6 +75,10 @@ def main(argv: Sequence[str]) -> int:
     Console().print(scores_table(result))
     if arguments.json is not None:
         files.write_whole(arguments.json, json.dumps(result.to_json(), indent=1) + "\n")
+    if arguments.page is not None:
+        from xgenmm_jax.cli import answer_pages
+
+        answer_pages.write(arguments.page, benchmark, result, scored, has_pictures=arguments.data is not None)
     return 0
 
 
@@ -88,4 +96,9 @@ def with_examples(predictions: Sequence[Any], examples: Sequence[Any], path: Pat
             f"has {len(spare):,} predictions of no example (first: {min(spare)})"
         )  # fmt: skip
         raise ValueError(f"score: '{path}' {what}; predict all examples of the files that are given.")
-    return [replace(by_id[example.id], example=example) for example in examples]
+    # Pictures that could not be read when the model was asked are a fact of the predictions.
+    found = ((by_id[example.id], example) for example in examples)
+    return [
+        replace(one, example=replace(example, unreadable=example.unreadable or one.example.unreadable))
+        for one, example in found
+    ]
