@@ -92,6 +92,20 @@ def test_check_reads_tables_and_json(folder, capsys):
     assert "id 4 whole number" in printed and "turns 4 list of text" in printed and "No reader reads them" in printed
 
 
+def test_files_of_a_folder_are_checked_and_indexed(folder, capsys):
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for number in range(3):
+        (pictures / f"{number}.jpg").write_bytes(jpeg(seed=number))
+        (pictures / f"{number}.txt").write_text("a red circle")
+    printed = run(capsys, "check", "folder:pictures")
+    assert "records 6" in printed and "path 6 text" in printed and "data 6 JPEG (3), text (3)" in printed
+    reader = ("--reader", "image_captions", "--reader.image", "data")
+    printed = run(capsys, "index", "folder:pictures/*.jpg", "--beside", "txt", *reader, "--tokenizer", "small.model")
+    assert "records 3" in printed and "bad 0" in printed
+    assert "leave --beside away" in run(capsys, "check", "tars:tars/*.tar", "--beside", "txt", code=1)
+
+
 def test_index_of_a_source_and_again_of_another_option(folder, capsys):
     words = ("index", "tars:tars/*.tar", "--reader", "image_captions", "--processes", "1", "--chat.system", "None")
     assert "manifests alone are made" in run(capsys, *words)

@@ -180,3 +180,10 @@ def test_shards_of_two_folders_have_files_of_their_own_in_the_index(tmp_path, wo
     index = SourceIndex(Tars(f"{tmp_path}/tars/**/*b.tar"), ImageCaptions(), "captions", str(tmp_path / "index"))
     names = {index._name(name, "sizes") for name in ("a/b.tar", "a__b.tar", "a%2Fb.tar")}
     assert len(names) == 3 and not any("/" in name for name in names)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "/tmp/a", "..", "a\0b", "x" * 201])
+def test_a_name_that_is_no_plain_one_is_refused(folder, name):
+    """Its index was written outside of the folder of indexes."""
+    with pytest.raises(ValueError, match="give a plain name, without '/'"):
+        captions(folder, name=name)

@@ -18,7 +18,7 @@ def page_of_its_own(data: bytes, page: int) -> bytes:
     again = image_from_bytes(bare, "it", official=True)
     assert again.size_px == image.size_px
     np.testing.assert_array_equal(np.asarray(again.load()), np.asarray(image.load()))
-    assert images.count_pages(bare, "it") == 1
+    assert len(images.page_openers(bare, "it")) == 1
     return bare
 
 

@@ -20,7 +20,7 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 class Arguments(SourceOptions):
     """Reads the first records of a source and says what they hold. Nothing is written.
 
-    SOURCE is KIND:PATTERN (KIND one of tars, parquet, json, records, tfds), or FILE.py:NAME, a ShardedSource. With
+    SOURCE is KIND:PATTERN (KIND: tars, parquet, json, folder, records, tfds), or FILE.py:NAME, a ShardedSource. With
     --reader NAME its records are made and their images decoded, and bad ones are counted by reason; without, fields
     are shown, and which readers would read them.
     """

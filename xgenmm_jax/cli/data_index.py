@@ -28,7 +28,7 @@ PROCESSES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") els
 class Arguments(SourceOptions):
     """Makes the index of sources, or of what a run's steps reach of its sources.
 
-    SOURCE is KIND:PATTERN (KIND one of tars, parquet, json, records, tfds) with --reader NAME, or FILE.py:NAME, a
+    SOURCE is KIND:PATTERN (KIND: tars, parquet, json, folder, records, tfds) with --reader NAME, or FILE.py:NAME, a
     ShardedSource. An experiment, FILE.py or FILE.py:RUN, stands first and takes overrides and --workdir as
     `xgenmm train` does; its tokenizer and chat style measure. What is there already stays, so a killed command goes on;
     what is outdated is told and made again.

@@ -21,7 +21,7 @@ from xgenmm_jax.paths import user_path
 class Arguments(SourceOptions):
     """Writes the records of a source, as its reader makes them, into array_record files that are read at random.
 
-    SOURCE is KIND:PATTERN (KIND one of tars, parquet, json, records, tfds) with --reader NAME, or FILE.py:NAME, a
+    SOURCE is KIND:PATTERN (KIND: tars, parquet, json, folder, records, tfds) with --reader NAME, or FILE.py:NAME, a
     ShardedSource. Images stay the bytes that they are, and records keep all of their texts. Shards and records keep
     their order, so rows stay the same where no record is left out and no shard is cut. A killed command goes on where
     it was.

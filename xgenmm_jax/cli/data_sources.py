@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import dataclasses
 from dataclasses import dataclass
 import inspect
+import os
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,13 +31,14 @@ from xgenmm_jax.data.readers.text import PlainText
 from xgenmm_jax.data.readers.tux_paint import Stamps
 from xgenmm_jax.data.readers.visual_genome import VisualGenome
 from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.source_paths import at_home
 from xgenmm_jax.data.storage.base import Storage
 from xgenmm_jax.paths import user_path
 
 if TYPE_CHECKING:
     from xgenmm_jax.training.config import TrainConfig
 
-KINDS = ("tars", "parquet", "json", "records", "tfds")
+KINDS = ("tars", "parquet", "json", "folder", "records", "tfds")
 _READERS = (
     ImageCaptions, Ocr, Grounding, Idl, VisualGenome, Obelics, MintHtml, MintPdf, MintArxiv, Mmc4, ImageQuestions,
     QuestionLists, MultipleChoice, ProVision, Cauldron, VLGuard, Llava, Mantis, Mmdu, Instructions, TextTurns,
@@ -56,6 +58,8 @@ class SourceOptions:
     """What makes records of what is stored, by its label; its options follow, as --reader.caption json."""
     images: str | None = None
     """json and parquet: the folder of images that records name."""
+    beside: tuple[str, ...] = ()
+    """folder: ends of the names of files that a record needs beside its own, as txt."""
     split: str = "train"
     """tfds: the split, also as FOLDER@SPLIT."""
     name: str = ""
@@ -112,6 +116,8 @@ def read_storage(text: str, options: SourceOptions) -> Storage:
             f"data: '{text}' is no source{near}; wanted KIND:PATTERN with KIND one of {', '.join(KINDS)}, or "
             "FILE.py:NAME."
         )
+    if options.beside and kind != "folder":
+        raise ValueError(f"--beside: files beside others are those of folder, not of {kind}; leave --beside away.")
     if options.images is not None and kind not in ("json", "parquet"):
         raise ValueError(f"--images: records of {kind} bring their images; leave --images away.")
     # Imported here: each brings a library of its own.
@@ -127,6 +133,11 @@ def read_storage(text: str, options: SourceOptions) -> Storage:
         from xgenmm_jax.data.storage.json_files import JsonFiles
 
         return JsonFiles(pattern, options.images)
+    if kind == "folder":
+        from xgenmm_jax.data.storage.folder import Folder
+
+        is_folder = os.path.isdir(at_home(pattern))
+        return Folder(f"{pattern.rstrip('/')}/*" if is_folder else pattern, options.beside)
     if kind == "records":
         from xgenmm_jax.data.storage.record_shards import ArrayRecords
 

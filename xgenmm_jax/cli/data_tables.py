@@ -79,7 +79,7 @@ def rows_of_counts(counts: Counts) -> Iterator[tuple[str, str]]:
     if not counts.bad:
         yield "bad", "0"
     if counts.dropped_images:
-        yield "images left out of documents", f"{counts.dropped_images:,}"
+        yield "images left out of records", f"{counts.dropped_images:,}"
     yield from rows_of_spreads(counts.spreads)
 
 

@@ -9,8 +9,10 @@ NO_ROW = "too long for a row"
 BAD_IMAGE = "unreadable image"
 CUT_SHORT = "cut to a row"
 NOT_AS_INDEXED = "not as indexed"
+LOST_PAGE = "unreadable page"
 """Reasons: the record or a file that it names cannot be read; its text and images make no sample; too_long="drop"; an
-image of it cannot be decoded; it is used without its end; its text or images have another size than its index says.
+image of it cannot be decoded; it is used without its end; its text or images have another size than its index says;
+a page of it cannot be opened, and the others are used.
 Sources have further ones for what they leave out when they are opened."""
 
 FEW_IMAGES = "too few images"

@@ -69,12 +69,14 @@ def image_from_bytes(
     return _image(pages[page], f"{name}, page {page + 1},", max_pixels, official)
 
 
-def count_pages(data: bytes, name: str) -> int:
-    """Images of a file that `image_from_bytes` opens by their page: the pages of a TIFF, 1 of any other format.
+def page_openers(data: bytes, name: str) -> list[Callable[[], LazyImage]]:
+    """What opens each page of a TIFF, or the one image of any other format, as data are read.
 
-    Raises ValueError where the file is cut off within the list of its pages.
+    Raises ValueError where the file is cut off within the list of its pages; an opener, where its page is damaged.
     """
-    return len(_pages(data, name))
+    pages = _pages(data, name)
+    names = [name, *(f"{name}, page {number}," for number in range(2, len(pages) + 1))]
+    return [functools.partial(_image, *page, MAX_PIXELS, True) for page in zip(pages, names, strict=True)]
 
 
 def _pages(data: bytes, name: str) -> list[ImageFile]:

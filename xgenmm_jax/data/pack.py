@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xgenmm_jax import files
-from xgenmm_jax.data.errors import UNREADABLE, SourceError, is_of_a_record, reason_of
+from xgenmm_jax.data.errors import LOST_PAGE, UNREADABLE, SourceError, is_of_a_record, reason_of
 from xgenmm_jax.data.images import encoded
 from xgenmm_jax.data.index import manifest as manifest_
 from xgenmm_jax.data.index.measure import READ_AHEAD, THREADS
 from xgenmm_jax.data.processes import Workers
+from xgenmm_jax.data.readers.base import every_record
 from xgenmm_jax.data.readers.records import ProjectRecords, encode_choices
-from xgenmm_jax.data.records import images_of
+from xgenmm_jax.data.records import Caption, images_of
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage import array_record
 from xgenmm_jax.data.storage.base import Shard
@@ -228,22 +229,25 @@ class Packer:
             for start in range(0, len(shard), READ_AHEAD):
                 numbers = range(start, min(start + READ_AHEAD, len(shard)))
                 for one in pool.map(lambda number: self._record(shard, name, number), numbers):
-                    if isinstance(one, bytes):
-                        yield one
-                    else:
-                        bad.append(one)
+                    record, of_record = one
+                    bad += of_record
+                    if record is not None:
+                        yield record
 
-    def _record(self, shard: Shard, name: str, number: int) -> bytes | tuple[str, str, str]:
+    def _record(self, shard: Shard, name: str, number: int) -> tuple[bytes | None, list[tuple[str, str, str]]]:
+        """The record, None where it is bad; and what is wrong with it or with pages of it that it is without."""
         reader = self._source.reader
         try:
             raw = shard.read(number)
-            records = [reader.read(raw, choice) for choice in range(reader.choices(raw))]
-            return encode_choices([(record, [encoded(image) for image in images_of(record)]) for record in records])
+            records = every_record(reader, raw)
+            lost = records[0].lost if isinstance(records[0], Caption) else ()
+            choices = [(record, [encoded(image) for image in images_of(record)]) for record in records]
+            return encode_choices(choices), [(f"{name}[{number}]", LOST_PAGE, why) for why in lost]
         except Exception as error:
             if not is_of_a_record(error):
                 raise
             detail = (str(error).splitlines() or [type(error).__name__])[0]
-            return f"{name}[{number}]", reason_of(error, UNREADABLE), detail
+            return None, [(f"{name}[{number}]", reason_of(error, UNREADABLE), detail)]
 
 
 def _up_to(records: Iterator[bytes], most: int) -> Iterator[bytes]:

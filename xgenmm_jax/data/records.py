@@ -39,11 +39,15 @@ class Crops:
 
 @dataclass(frozen=True)
 class Caption:
-    """An image and what is in it."""
+    """An image and what is in it.
+
+    lost: why each further image of the published record, of which it would have been a choice, is left out.
+    """
 
     id: str
     image: LazyImage
     text: str
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from xgenmm_jax.data.index.measure import Measurer
 from xgenmm_jax.data.index.shapes import Shapes
 from xgenmm_jax.data.index.sizes import ShardSizes
 from xgenmm_jax.data.index.source_index import SourceIndex
-from xgenmm_jax.data.readers.base import Reader
+from xgenmm_jax.data.readers.base import Reader, reading
 from xgenmm_jax.data.records import Record
 from xgenmm_jax.data.rows.order import Shards
 from xgenmm_jax.data.storage.base import Shard, Storage
@@ -53,6 +53,11 @@ class ShardedSource:
             raise ValueError(
                 f"data: group_shards {self.group_shards}, held_out_shards {self.held_out_shards}; wanted 1 or more "
                 "and 0 or more."
+            )
+        if self.label in (".", "..") or "/" in self.label or "\0" in self.label or len(self.label) > 200:
+            raise ValueError(
+                f"data: a source has the name {self.label[:100]!r}, and its index a folder of that name; give a plain "
+                "name, without '/' and of at most 200 characters, as name='chartqa'."
             )
 
     @property
@@ -130,8 +135,9 @@ class ShardedRecords:
         shard_number, number = self.position(index)
         raw = self._shard(shard_number).read(number)
         try:
-            count = self._source.reader.choices(raw)
-            return self._source.reader.read(raw, int(rng.integers(count)) if count > 1 else 0)
+            with reading(self._source.reader, raw):
+                count = self._source.reader.choices(raw)
+                return self._source.reader.read(raw, int(rng.integers(count)) if count > 1 else 0)
         except RecordError:
             raise
         except ValueError as error:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xgenmm_jax.data.errors import is_of_a_record
-from xgenmm_jax.data.readers.base import Reader
+from xgenmm_jax.data.readers.base import Reader, reading
 from xgenmm_jax.data.readers.interleaved import Interleaved
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.data.sharded import ShardedSource
@@ -123,7 +123,9 @@ def _names_of(shard: Shard, number: int, reader: Reader) -> list[str]:
         raise ValueError(f"image: '{name[:300]}' is to be fetched")
 
     try:
-        reader.read(dataclasses.replace(shard.read(number), image=note), 0)
+        raw = dataclasses.replace(shard.read(number), image=note)
+        with reading(reader, raw):
+            reader.read(raw, 0)
     except Exception as error:
         if not is_of_a_record(error):
             raise

@@ -57,7 +57,9 @@ _TABLE1 = tuple(
 )  # fmt: skip
 
 
-def _row(model: str, scores: tuple[float, ...], openness: tuple[bool, bool, bool], average: float, note: str = "") -> Published:
+def _row(
+    model: str, scores: tuple[float, ...], openness: tuple[bool, bool, bool], average: float, note: str = ""
+) -> Published:
     by_task = {column.task: score for column, score in zip(_TABLE1, scores, strict=True)}
     return Published(model, by_task, PAPER, openness, average, note)
 

@@ -8,10 +8,13 @@ from rich.text import Text
 
 from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
+from xgenmm_jax.evaluation.tasks import suites
 
 
 def figure(metric: str, value: float) -> str:
-    """A fraction in percent, CIDEr as it is: `"83.3 %"`, `"1.25"`."""
+    """A fraction in percent, CIDEr and the scores of published benchmarks as they are: `"83.3 %"`, `"1.25"`."""
+    if suites.is_benchmark(metric.split("/")[0]):
+        return f"{value:.2f}"
     return f"{value:.2f}" if metric.endswith("/cider") else f"{100 * value:.1f} %"
 
 

@@ -93,12 +93,12 @@ def test_what_cannot_be_used_is_told_by_its_shard_record_and_reason(folder, meas
     assert "0.tar has 2 records that cannot be used, the first 0.tar[0]: unreadable record: " in caplog.text
 
 
-def test_an_error_of_a_reader_says_at_which_record(folder, measuring, monkeypatch):
+def test_an_error_that_is_of_no_record_says_where_it_was_raised(folder, measuring, monkeypatch):
     def broken(self, raw, choice):
-        raise KeyError(raw.key)
+        raise MemoryError(raw.key)
 
     monkeypatch.setattr(ImageCaptions, "read", broken)
-    with pytest.raises(KeyError) as raised:
+    with pytest.raises(MemoryError) as raised:
         index_source(captions(folder), measuring, again=True)
     assert raised.value.__notes__[0] == "Raised at record 0, read by ImageCaptions."
     assert raised.value.__notes__[1].endswith("0.tar' was measured.")

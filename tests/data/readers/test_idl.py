@@ -2,13 +2,20 @@
 
 import io
 import json
+import struct
 
 import numpy as np
 import PIL.Image
 import pytest
 from tar_files import write_tar
 
+from xgenmm_jax.data.errors import LOST_PAGE, RecordError
+from xgenmm_jax.data.image_files import tiff_pages
+from xgenmm_jax.data.index.checking import check
+from xgenmm_jax.data.index.indexing import index_source
 from xgenmm_jax.data.index.measure import Measurer, measure_shard
+from xgenmm_jax.data.index.workers import Measuring
+from xgenmm_jax.data.pack import pack_source
 from xgenmm_jax.data.readers.idl import Idl
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.base import Raw
@@ -87,6 +94,38 @@ def test_what_has_no_page_to_draw_is_counted_with_its_reason(tmp_path):
     [(number, (_, detail))] = sizes.bad.items()
     assert number == 1 and "0.tar/b: a PDF, which is not rendered here" in detail
     assert sizes.shapes.image_px.tolist() == [[*SIZES[0]], [*SIZES[2]], [*SIZES[0]]]
+
+
+def damaged(*numbers: int) -> bytes:
+    """The pages, of which those of these numbers say that they are 0 pixels wide."""
+    data = bytearray(tiff(3))
+    for number in numbers:
+        offset = tiff_pages(bytes(data))[number - 1].offset
+        at = data.index(struct.pack("<H", 256), offset)  # the tag of the width
+        data[at + 8 : at + 12] = bytes(4)
+    return bytes(data)
+
+
+def test_a_damaged_page_costs_that_page_alone(tmp_path, caplog):
+    """It cost the whole document, in the index as in a run."""
+    fields = members([page("a"), page("b"), page("c")], tif=damaged(2))
+    assert [one[0] for one in pages_of(Raw("x", fields))] == ["x[page 1]", "x[page 3]"]
+    [why] = Idl().read(Raw("x", fields), 0).lost
+    assert "x, page 2," in why
+    with pytest.raises(RecordError, match="none of its 2 pages with text .* the first: image: x is TIFF, damaged"):
+        Idl().read(Raw("x", members(PAGES, tif=damaged(1, 3))), 0)
+    # The index counts it, a check and a packed copy name it.
+    source = ShardedSource(Tars(str(write_tar(tmp_path / "0.tar", [("a", fields), ("b", members())]))), Idl())
+    words = str(tmp_path / "small.model")
+    train_tokenizer(["a b c MEMORANDUM To: Dr. Smith"] * 9, words, pieces=400)
+    indexed = index_source(source, Measuring(words, chat.PHI3_STYLE))
+    assert (indexed.counts.samples, indexed.counts.dropped_images, indexed.counts.bad) == (4, 1, {})
+    assert "pages that cannot be opened are left out of records, the first: image: 0.tar/a, page 2," in caplog.text
+    checked = check(source.storage, 9, source.reader)
+    [((reason, cause), count)] = checked.bad.items()
+    assert (reason, count, checked.kinds) == (LOST_PAGE, 1, {"Caption": 2}) and "page 2" in cause
+    packed = pack_source(source, tmp_path / "packed")
+    assert packed.records == 2 and packed.bad[LOST_PAGE][0] == 1
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xgenmm_jax.data.errors import BAD_IMAGE, UNREADABLE, UNUSABLE, RecordError, SourceError, is_of_a_record, reason_of
+from xgenmm_jax.data.errors import (
+    BAD_IMAGE,
+    LOST_PAGE,
+    UNREADABLE,
+    UNUSABLE,
+    RecordError,
+    SourceError,
+    is_of_a_record,
+    reason_of,
+)
 from xgenmm_jax.data.image_files import head_of, kind_of
 from xgenmm_jax.data.images import image_from_bytes
 from xgenmm_jax.data.index.counts import Spread
 from xgenmm_jax.data.index.measure import THREADS, Measurer
 from xgenmm_jax.data.index.shapes import check_sides
-from xgenmm_jax.data.readers.base import Reader
-from xgenmm_jax.data.records import Document, Record, images_of
+from xgenmm_jax.data.readers.base import Reader, every_record
+from xgenmm_jax.data.records import Caption, Document, Record, images_of
 from xgenmm_jax.data.storage.base import Located, Raw, Shard, Storage
 from xgenmm_jax.data.text import chat
 
@@ -185,7 +194,7 @@ def _read(shard: Shard, number: int, reader: Reader, measurer: Measurer | None) 
     sizes: dict[str, list[int]] = {"texts": [], "images": [], "tokens": []}
     reason = UNREADABLE
     try:
-        records = [reader.read(raw, choice) for choice in range(reader.choices(raw))]
+        records = every_record(reader, raw)
         reason = UNUSABLE
         for record in records if measurer is not None else ():
             sample = chat.sample(record, measurer.tokenizer, measurer.chat)
@@ -201,7 +210,9 @@ def _read(shard: Shard, number: int, reader: Reader, measurer: Measurer | None) 
     sizes["images"].append(len(images_of(records[0])))
     if isinstance(records[0], Document):
         sizes["images left out"] = [records[0].dropped]
-    return _Outcome([type(records[0]).__name__], [], sizes)
+    lost = records[0].lost if isinstance(records[0], Caption) else ()
+    bad = [_bad(ValueError(why), raw.key, LOST_PAGE) for why in lost]
+    return _Outcome([type(records[0]).__name__], bad, sizes)
 
 
 def _decode(record: Record) -> None:
@@ -226,7 +237,7 @@ def _read_by(reader: Reader, storage: Storage, path: str, located: Located, numb
     except SourceError:
         return 0
     try:
-        return sum(not _read(shard, number, reader, None).bad for number in numbers)
+        return sum(bool(_read(shard, number, reader, None).kinds) for number in numbers)
     finally:
         shard.close()
 

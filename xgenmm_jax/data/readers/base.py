@@ -1,10 +1,16 @@
 """What a reader is: a frozen dataclass that turns one published record into one of the project, without any I/O."""
 
+from collections.abc import Iterator
+import contextlib
+import logging
+import threading
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from xgenmm_jax.data.errors import RecordError
 from xgenmm_jax.data.records import Record
 from xgenmm_jax.data.storage.base import Raw
+
+LOG = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -36,6 +42,44 @@ class Reader(Protocol):
         Raises RecordError (or ValueError) where it is not of the published form, which costs this record alone.
         """
         ...
+
+
+def every_record(reader: Reader, raw: Raw) -> list[Record]:
+    """The record with each of its texts. Raises as `reading`."""
+    with reading(reader, raw):
+        return [reader.read(raw, choice) for choice in range(reader.choices(raw))]
+
+
+@contextlib.contextmanager
+def reading(reader: Reader, raw: Raw) -> Iterator[None]:
+    """Makes a RecordError, "reader: KeyError: 'x'", of what a reader raises that is neither ValueError nor OSError.
+
+    Such an error may be of the record or a fault of the reader, so the first of a kind is logged with its traceback,
+    once in each process. A lack of memory is of no record and passes.
+    """
+    try:
+        yield
+    except (ValueError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if _is_first(type(reader), type(error)):
+            LOG.warning(
+                "data: %s raised this at %s, which is left out; further ones of its kind are counted alone",
+                type(reader).__name__, raw.key, exc_info=error,
+            )  # fmt: skip
+        said = (str(error).splitlines() or [""])[0]
+        raise RecordError(raw.key, f"reader: {type(error).__name__}{': ' if said else ''}{said}") from error
+
+
+_raised: set[tuple[type, type]] = set()
+_raised_lock = threading.Lock()
+
+
+def _is_first(reader: type, error: type) -> bool:
+    with _raised_lock:
+        is_first = (reader, error) not in _raised
+        _raised.add((reader, error))
+        return is_first
 
 
 class AllNeeded:

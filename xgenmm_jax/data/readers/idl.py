@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from xgenmm_jax.data.errors import RecordError, shown
-from xgenmm_jax.data.images import count_pages, image_from_bytes
-from xgenmm_jax.data.records import Caption
+from xgenmm_jax.data.images import page_openers
+from xgenmm_jax.data.records import Caption, LazyImage
 from xgenmm_jax.data.storage.base import Raw
 
 _TIFF = ("tif", "tiff")
@@ -19,8 +19,9 @@ class Idl:
     """A `Caption` of one page of a document: the page's image, and its lines as text; which page, the order draws.
 
     Pages that have both an image and text are there to choose from; where image and annotation have other numbers of
-    pages, what goes beyond the shorter is left out. A page is read out of the document's TIFF alone: a PDF is not
-    rendered here, and a document that has nothing else is an error of its record.
+    pages, what goes beyond the shorter is left out. A page with text whose image is damaged is left out and told in
+    `Caption.lost`; where no other page is left, the document is an error of its record. A page is read out of the
+    document's TIFF alone: a PDF is not rendered here, and a document that has nothing else is such an error too.
 
     between_lines: what stands between two lines of a page.
     """
@@ -39,24 +40,34 @@ class Idl:
 
     def choices(self, raw: Raw) -> int:
         """Pages with an image and text. Raises RecordError as `read`."""
-        return len(self._pages(raw))
+        return len(self._pages(raw)[0])
 
     def read(self, raw: Raw, choice: int) -> Caption:
         """Raises RecordError where the annotation is of another form, or no page has both an image and text."""
-        number, text = self._pages(raw)[choice]
-        name = f"{raw.key}[page {number + 1}]"
-        return Caption(name, image_from_bytes(_tiff(raw), raw.key, official=True, page=number), text)
+        pages, lost = self._pages(raw)
+        number, image, text = pages[choice]
+        return Caption(f"{raw.key}[page {number}]", image, text, lost)
 
-    def _pages(self, raw: Raw) -> list[tuple[int, str]]:
-        """Number and text of each page to choose from."""
+    def _pages(self, raw: Raw) -> tuple[list[tuple[int, LazyImage, str]], tuple[str, ...]]:
+        """Number, image and text of each page to choose from, and what is wrong with those that cannot be opened."""
         annotated = _lines(raw)
-        data = _tiff(raw)
-        count = count_pages(data, raw.key)
-        texts = [(number, self.between_lines.join(lines)) for number, lines in enumerate(annotated[:count])]
-        pages = [(number, text) for number, text in texts if text.strip()]
+        openers = page_openers(_tiff(raw), raw.key)
+        pages: list[tuple[int, LazyImage, str]] = []
+        lost: list[str] = []
+        for number, (opened, lines) in enumerate(zip(openers, annotated, strict=False), start=1):
+            text = self.between_lines.join(lines)
+            if not text.strip():
+                continue
+            try:
+                pages.append((number, opened(), text))
+            except ValueError as error:
+                lost.append(str(error))
+        if not pages and lost:
+            raise RecordError(raw.key, f"none of its {len(lost)} pages with text can be opened; the first: {lost[0]}")
         if not pages:
+            count = len(openers)
             raise RecordError(raw.key, f"no text on any of its pages, {len(annotated)} in 'json', {count} in the image")
-        return pages
+        return pages, tuple(lost)
 
 
 def _lines(raw: Raw) -> list[list[str]]:

@@ -67,6 +67,7 @@ class Shards(NamedTuple):
     group_shards: int = 16
 
     @classmethod
+    @functools.lru_cache(maxsize=_SOURCES)  # the same arrays each time, so that the order that follows is found again
     def one(cls, records: int) -> "Shards":
         """A source that is not cut into shards."""
         return cls(np.array([records], np.int64))
@@ -168,17 +169,9 @@ class _SourceOrder:
                 "records; wanted one to train on, so hold out fewer or cut it into more."
             )
         self._records = int(self._sizes[self._drawn].sum())
-        self._epoch = functools.lru_cache(maxsize=_EPOCHS)(self._order_epoch)
-
-    def _order_epoch(self, epoch: int) -> _Epoch:
-        count = len(self._drawn)
-        order = permute(np.arange(count), count, _key(*self._key, epoch, 0, _SHARDS))
-        # In a group shards stand by name, so that a source of one group has one order of shards.
-        group = np.arange(count) // self._group
-        shards = self._drawn[order[np.lexsort((order, group))]]
-        ends = np.cumsum(self._sizes[shards])
-        lasts = np.minimum(np.arange(self._group, count + self._group, self._group), count) - 1
-        return _Epoch(shards, ends, ends[lasts])
+        # No method is kept: it would hold this object in a cycle, which only the garbage collector frees.
+        ordered = functools.partial(_order_epoch, self._key, self._group, self._drawn, self._sizes)
+        self._epoch = functools.lru_cache(maxsize=_EPOCHS)(ordered)
 
     def look_up(self, ks: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
         """Records and epochs of draws by number."""
@@ -217,6 +210,23 @@ class _SourceOrder:
             first_group, last_group = np.searchsorted(order.group_ends, (begin, end), side="right")
             touched.append(order.shards[first_group * self._group : (last_group + 1) * self._group])
         return np.unique(np.concatenate(touched))
+
+
+def _order_epoch(
+    key: tuple[int, int],
+    group_shards: int,
+    drawn: Int64[np.ndarray, " drawn"],
+    sizes: Int64[np.ndarray, " shards"],
+    epoch: int,
+) -> _Epoch:
+    count = len(drawn)
+    order = permute(np.arange(count), count, _key(*key, epoch, 0, _SHARDS))
+    # In a group shards stand by name, so that a source of one group has one order of shards.
+    group = np.arange(count) // group_shards
+    shards = drawn[order[np.lexsort((order, group))]]
+    ends = np.cumsum(sizes[shards])
+    lasts = np.minimum(np.arange(group_shards, count + group_shards, group_shards), count) - 1
+    return _Epoch(shards, ends, ends[lasts])
 
 
 @functools.lru_cache(maxsize=_SOURCES)

@@ -1,6 +1,7 @@
 """Windows of the stream of samples: which samples share a row and in which order, from their sizes alone."""
 
 from collections.abc import Callable
+import functools
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Int64
@@ -92,10 +93,8 @@ def plan_window(config: DataConfig, sources: list[Records], measurer: Measurer, 
     shapes, skipped, indices = [], [], []
     for component, source in enumerate(sources):
         chosen = np.flatnonzero(draws.component == component)
-
-        def rng_of(index: int, chosen: Int64[np.ndarray, " n"] = chosen) -> np.random.Generator:
-            return draws.draw(int(chosen[index])).rng(seed)
-
+        # No function defined here: its annotation would be a new class each time, which only the collector frees.
+        rng_of = functools.partial(_rng_of, draws, seed, chosen)
         of_source, bad, ids = _shapes(config, source, draws.record[chosen], rng_of, measurer)
         names |= {int(chosen[index]): id_ for index, id_ in ids.items()}
         shapes.append(of_source)
@@ -117,6 +116,11 @@ def plan_window(config: DataConfig, sources: list[Records], measurer: Measurer, 
     rows = [[planned[i] for i in packed[row]] for row in shuffled]
     drawn = np.bincount(draws.component, minlength=len(sources))
     return Window(rows, tuple(skipped), tuple(drawn.tolist()))
+
+
+def _rng_of(draws: Draws, seed: int, chosen: Int64[np.ndarray, " n"], index: int) -> np.random.Generator:
+    """The generator of the draw at a place in `chosen`, which are numbers of draws."""
+    return draws.draw(int(chosen[index])).rng(seed)
 
 
 def _planned(

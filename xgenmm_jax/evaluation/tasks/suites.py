@@ -70,6 +70,13 @@ def named(names: Iterable[str], options: FewShotOptions = FewShotOptions()) -> l
     return list(found.values())
 
 
+def is_benchmark(name: str) -> bool:
+    """Whether a task's name is that of a published benchmark, whose scores are in its own units."""
+    base, _, shots = name.rpartition("_")
+    few_shot = {benchmark.name for benchmark in FEW_SHOT}
+    return name in {benchmark.name for benchmark in BENCHMARKS} or (base in few_shot and shots.isdecimal())
+
+
 def _one(name: str, by_name: Mapping[str, Benchmark], few_shot: Mapping[str, Benchmark]) -> Benchmark:
     if name in by_name:
         return by_name[name]
