@@ -129,9 +129,7 @@ _FEW_SHOT_TITLES = ("COCO", "NoCaps", "TextCaps", "OK-VQA", "TextVQA", "VQAv2")
 
 
 def _few_shot(model: str, shots: int, scores: tuple[float | None, ...], source: str = MODEL_CARD) -> Published:
-    named = {
-        f"{name}_{shots}": score for name, score in zip(_FEW_SHOT_SETS, scores, strict=True) if score is not None
-    }
+    named = {f"{name}_{shots}": score for name, score in zip(_FEW_SHOT_SETS, scores, strict=True) if score is not None}
     return Published(f"{model}, {shots} shots", named, source)
 
 

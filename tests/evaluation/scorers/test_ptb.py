@@ -48,6 +48,7 @@ def test_tokens_of_random_captions_are_those_of_java():
         ("$5m US$20 £3 20¢ ½ 1 3/4", "$ 5m us$ 20 # 3 20 cents 1/2 1 3/4"),
         ("&QUOT;a&quot; caf&EACUTE; dog&APOS;s &apos;s a&MDASH;b", "&quot; a caf&eacute; dog &apos;s 's a b"),
         ("is\xadn't \xadn't ran\xadn't", "is n't n t rann t"),
+        ("rock 'n\xa0roll 'n roll 'n\u2003roll", "rock 'n roll 'n roll n roll"),
         ("(020) 7946 0958 (^_^) :-] <i>x</i>", "-lrb-020-rrb- 7946 0958 -lrb-^_^-rrb- :-] <i> x </i>"),
     ],
 )

@@ -109,7 +109,7 @@ def test_errors_are_over_pictures_not_questions():
     def accuracy(pictures):
         predictions = []
         for number, picture in enumerate(pictures):
-            fields = {"category": "random", "picture": picture}
+            fields = {"category": "random", "image": picture}
             said = "Yes" if number < 4 else "No"
             example = Example(str(number), (), "?", ("Yes",), fields=fields)
             predictions.append(Prediction("pope", example, said, float(said == "Yes"), extracted=said))
@@ -119,3 +119,13 @@ def test_errors_are_over_pictures_not_questions():
     assert apart.value == together.value == 50
     assert apart.stderr == pytest.approx(50 / math.sqrt(7))
     assert together.stderr == pytest.approx(50)
+
+
+def test_a_row_of_pope_without_a_split_counts_in_the_whole_alone():
+    rows = [
+        {"index": "0", "question": "?", "answer": "Yes", "prediction": "No"},
+        {"index": "1", "question": "?", "answer": "Yes", "prediction": "Yes", "category": "random,popular"},
+    ]
+    got = table(POPE, rows, "latest")
+    assert [got[name].items for name in ("acc", "random/acc", "popular/acc")] == [3, 1, 1]
+    assert got["acc"].value == pytest.approx(200 / 3)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xgenmm_jax import files
 from xgenmm_jax.data.images import open_image
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.data.source_paths import inside
@@ -21,6 +22,19 @@ def rows_of(values: Iterable[Any], path: Path) -> Iterator[Row]:
                 f"benchmark: '{path}', entry {number} is {value!r:.60}; wanted an object with its columns."
             )
         yield value
+
+
+def rows_in(path: Path, member: str = "") -> Iterator[Row]:
+    """The objects of the list in a JSON file, or of the list that is a member of its object.
+
+    Raises: ValueError where there is no such list, or one of its values is no object.
+    """
+    value = files.read_json(path)
+    if member:
+        value = value.get(member) if isinstance(value, dict) else None
+    if not isinstance(value, list):
+        raise ValueError(f"benchmark: '{path}' has no list{f' of {member}' if member else ''}; copy it again.")
+    yield from rows_of(value, path)
 
 
 def texts(row: Row, names: Sequence[str], path: Path) -> list[str]:

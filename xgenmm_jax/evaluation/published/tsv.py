@@ -34,15 +34,17 @@ class Row:
     """A row of a published table.
 
     index: its name in the table, by which predictions are joined. cells: its text columns that have a value, by name.
-    images: in the row's order; empty where one cannot be read, and then `unreadable` says why. picture: the index of
-    the first row whose first picture is this row's, so equal for questions about one picture.
+    images: in the row's order; empty where one cannot be read, and then `unreadable` says why.
+    first_with_image: the index of the first row with the same first image, so equal for questions about one image.
+    reading: of the cells.
     """
 
     index: str
     cells: Mapping[str, str]
     images: tuple[LazyImage, ...]
     unreadable: str = ""
-    picture: str = ""
+    first_with_image: str = ""
+    reading: Reading = "careful"
 
     def options(self) -> dict[str, str]:
         """The columns A, B, ... Z that have a value: letter to text."""
@@ -183,8 +185,8 @@ class _Reader:
                 images, unreadable = tuple(self._images(number, index, row_of)), ""
             except ValueError as error:
                 images, unreadable = (), str(error)
-            picture = first_with.setdefault(id(images[0]), index) if images else index
-            rows.append(Row(index, cells, images, unreadable, picture))
+            first = first_with.setdefault(id(images[0]), index) if images else index
+            rows.append(Row(index, cells, images, unreadable, first, reading))
         return Table(tuple(rows), tuple(self._header), len(indices) - len(rows))
 
     def _images(self, number: int, index: str, row_of: Mapping[str, int]) -> Iterator[LazyImage]:

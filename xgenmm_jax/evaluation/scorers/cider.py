@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import math
 from typing import NamedTuple
 
-from xgenmm_jax.evaluation.scorers.ptb import tokenize
+from xgenmm_jax.evaluation.scorers import ptb
+from xgenmm_jax.evaluation.scorers.caption_tokens import TokenizeAll
 
 MAX_NGRAM = 4
 SIGMA = 6.0
@@ -22,14 +23,21 @@ class _Vectors(NamedTuple):
     bigrams: int
 
 
-def cider(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> tuple[float, dict[str, float]]:
+def cider(
+    predictions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    tokenize_all: TokenizeAll = ptb.tokenize_all,
+) -> tuple[float, dict[str, float]]:
     """CIDEr-D of a corpus (papers report 100 times this) and of each image.
 
     predictions: a caption per image id; references: the people's captions of the same ids.
     Document frequencies come from these references, so a part of a corpus scores differently, and one image alone 0.
+    tokenize_all: of captions; VLMEvalKit's COCO_VAL only splits them at white space, and its number is no CIDEr-D that
+    papers print.
     """
-    tokens = {key: [tokenize(text) for text in references[key]] for key in predictions}
-    guesses = {key: tokenize(text) for key, text in predictions.items()}
+    flat = iter(tokenize_all([text for key in predictions for text in references[key]]))
+    tokens = {key: [next(flat) for _ in references[key]] for key in predictions}
+    guesses = dict(zip(predictions, tokenize_all(list(predictions.values())), strict=True))
     return cider_of_tokens(guesses, tokens)
 
 
@@ -52,7 +60,7 @@ def best_constant(references: Mapping[str, Sequence[str]]) -> str:
 
     All references of all images are tried, each against those alone that share an n-gram with it.
     """
-    tokens = {key: [tokenize(text) for text in texts] for key, texts in references.items()}
+    tokens = {key: ptb.tokenize_all(texts) for key, texts in references.items()}
     frequency, log_images = _frequency(tokens), math.log(len(tokens))
     # One entry for each reference: its vectors, and its weight in the mean over its image's references.
     truths = [
@@ -83,7 +91,7 @@ def best_constant(references: Mapping[str, Sequence[str]]) -> str:
             result += share * cosines * _length_penalty(guess, truth)
         return result
 
-    candidates = {text: tokenize(text) for texts in references.values() for text in texts}
+    candidates = {text: ptb.tokenize(text) for texts in references.values() for text in texts}
     return max(candidates, key=lambda text: total(_vectors(candidates[text], frequency, log_images)))
 
 

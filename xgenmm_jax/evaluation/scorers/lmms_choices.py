@@ -39,8 +39,8 @@ def extract_letter(answer: str, letters: str = "ABCD") -> str | None:
         text = text.strip(mark)
     text = f" {text} "
     letters = letters or _ANY_LETTERS
-    # (how much the form counts, place in the text, letter), of equals the first found.
-    found = [
+    # (how much the form counts, position in the text, letter); of equals the first.
+    candidates = [
         (weight, text.rfind(form.format(letter)), letter)
         for form, weight in _FORMS
         for letter in letters
@@ -49,13 +49,14 @@ def extract_letter(answer: str, letters: str = "ABCD") -> str | None:
     lower = text.lower()
     for phrase in _PHRASES:
         if (at := lower.find(phrase)) >= 0:
-            places = [(text.find(letter, at + len(phrase)), letter) for letter in letters]
-            found += [(_PHRASE, place, letter) for place, letter in places if place >= 0]
+            positions = [(text.find(letter, at + len(phrase)), letter) for letter in letters]
+            candidates += [(_PHRASE, position, letter) for position, letter in positions if position >= 0]
     core = text.strip()
-    found += [(_START, 0, letter) for letter in letters if core.startswith(letter) and not core[1:2].isalpha()]
-    found += [(_END, len(text), letter) for letter in letters if core.endswith(letter) and not core[-2:-1].isalpha()]
-    found = found or [(_ANYWHERE, text.rfind(letter), letter) for letter in letters if letter in text]
-    return max(found, key=lambda one: one[:2])[2] if found else None
+    starts = [letter for letter in letters if core.startswith(letter) and not core[1:2].isalpha()]
+    ends = [letter for letter in letters if core.endswith(letter) and not core[-2:-1].isalpha()]
+    candidates += [(_START, 0, letter) for letter in starts] + [(_END, len(text), letter) for letter in ends]
+    candidates = candidates or [(_ANYWHERE, text.rfind(letter), letter) for letter in letters if letter in text]
+    return max(candidates, key=lambda one: one[:2])[2] if candidates else None
 
 
 def first_letter(answer: str, letters: str = "ABCD") -> str | None:

@@ -44,9 +44,9 @@ def read_choice(answer: str, options: Mapping[str, str], profile: Profile) -> st
     for mark in _MARKS:
         text = text.strip(mark)
     text = f" {text} "
-    for form, place in _FORMS[profile]:
+    for form, decides in _FORMS[profile]:
         if named := [letter for letter in options if form.format(letter) in text]:
-            return _last(named, [text.rfind(place.format(letter)) for letter in named])
+            return _last(named, [text.rfind(decides.format(letter)) for letter in named])
     lower = text.lower()
     if len(text.split()) > _SHORT_ANSWER:
         if named := [letter for letter, option in options.items() if option.lower() in lower]:
@@ -76,15 +76,15 @@ def is_open_answer_right(read: Sequence[str | float], golds: Sequence[str]) -> b
     return any(any(text in value for text in texts) if isinstance(value, str) else value in right for value in read)
 
 
-def _last(letters: Sequence[str], places: Sequence[int]) -> str:
-    """The letter of the highest place, of equals the first."""
-    return letters[places.index(max(places))]
+def _last(letters: Sequence[str], positions: Sequence[int]) -> str:
+    """The letter of the highest position, of equals the first."""
+    return letters[positions.index(max(positions))]
 
 
 def _key_parts(answer: str) -> list[str]:
     whole = answer.strip().strip(".").lower()
     lines = whole.split("\n")
-    found = []
+    parts = []
     for number, line in enumerate(lines):
         shortest = ""
         for key in (*_KEYS, "=") if number == len(lines) - 1 else _KEYS:
@@ -94,8 +94,8 @@ def _key_parts(answer: str) -> list[str]:
                 if not shortest or len(part) < len(shortest):
                     shortest = part
         if shortest and shortest not in _NO_VALUE:
-            found.append(shortest)
-    return found or [whole]
+            parts.append(shortest)
+    return parts or [whole]
 
 
 def _normalized(text: str) -> tuple[str | float, ...]:

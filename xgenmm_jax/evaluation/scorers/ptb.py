@@ -6,6 +6,7 @@ not). Java looks past a line's end: there a caption's last "c." loses its period
 "The", and "no." keeps it where that begins with a number. Here a caption stands alone.
 """
 
+from collections.abc import Sequence
 import re
 
 from xgenmm_jax.evaluation.scorers.ptb_characters import shape
@@ -24,12 +25,27 @@ def tokenize(caption: str) -> list[str]:
 
     A telephone number or a tag, one token to Java, comes in its parts, which is what CIDEr counts.
     """
-    return [part for token in raw_tokens(caption) if token not in _DROPPED for part in token.split()]
+    return without_punctuation(raw_tokens(caption))
+
+
+def tokenize_all(captions: Sequence[str]) -> list[list[str]]:
+    """`tokenize` of each."""
+    return [tokenize(caption) for caption in captions]
+
+
+def without_punctuation(tokens: Sequence[str]) -> list[str]:
+    """The tokens that COCO's tools count."""
+    return [part for token in tokens if token not in _DROPPED for part in token.split()]
+
+
+def one_line(caption: str) -> str:
+    """With spaces for line breaks of any kind."""
+    return _BREAKS.sub(" ", caption)
 
 
 def raw_tokens(caption: str) -> list[str]:
     """All tokens in lower case, punctuation among them; every double quote becomes `''`."""
-    text = _BREAKS.sub(" ", caption)
+    text = one_line(caption)
     seen = shape(text) + "\n"
     tokens: list[str] = []
     position = 0

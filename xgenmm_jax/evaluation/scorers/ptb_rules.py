@@ -157,7 +157,7 @@ RULES: tuple[Rule, ...] = (
     _rule("[cC][+][+]|[cCfF]#"),
     # Words with an apostrophe in them: "'n'", "y'" of "y'all", "'em", "'90s", "O'Hara", "Hawai'i", then the clitics.
     _rule(f"{_APOSTROPHE}[nN]{_APOSTROPHE}|{_CURLY}[nN]"),
-    _rule(f"{_APOSTROPHE}[nN]", r"[ \t\n\u2000-\u200a]"),
+    _rule(f"{_APOSTROPHE}[nN]", r"[ \t\n\xa0]"),
     _rule(f"[dDjJlL]{_APOSTROPHE}"),
     _rule(f"[yY]{_APOSTROPHE}", _LETTER),
     _rule(f"{_any_case('dunkin somethin ol')}{_APOSTROPHE}"),

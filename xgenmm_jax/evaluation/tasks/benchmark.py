@@ -40,6 +40,21 @@ def vlmevalkit_answering(profile: Profile) -> Answering:
     return VLMEVALKIT_ANSWERING
 
 
+def lmms_answering(
+    max_new_tokens: int = 1024, until: tuple[str, ...] = ("\n\n",), temperature: float = 0.0
+) -> Callable[[Profile], Answering]:
+    """Answers as a task of lmms-eval asks for in its profile, VLMEvalKit's in the others.
+
+    until: a blank line ends an answer, unless the task names other texts. A task without a length has 1,024 tokens.
+    """
+    lmms = Answering(Decoding(max_new_tokens=max_new_tokens, temperature=temperature), until)
+    return functools.partial(_answering, lmms)
+
+
+def _answering(lmms: Answering, profile: Profile) -> Answering:
+    return lmms if profile == "lmms" else VLMEVALKIT_ANSWERING
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which implementation is followed, and how files, answers and pictures are read."""

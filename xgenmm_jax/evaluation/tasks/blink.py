@@ -12,7 +12,7 @@ from xgenmm_jax.evaluation.published.files import Doc, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.lmms_choices import extract_blink_letter
 from xgenmm_jax.evaluation.tasks import multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -112,5 +112,5 @@ BLINK = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "val/Overall", "lmms": "blink_acc", "official": "Total"},
-    answering=multiple_choice.lmms_answering(),
+    answering=lmms_answering(),
 )

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.published.tsv import Row
 from xgenmm_jax.evaluation.scorers.chartqa import relaxed_accuracy
 from xgenmm_jax.evaluation.tasks import multiple_choice, questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -32,14 +33,12 @@ def _of_doc(doc: Doc) -> Example:
 
 def _original(folder: Path) -> Iterator[Example]:
     for split, file in _FILES.items():
-        for number, entry in enumerate(questions.entries(folder / file)):
-            try:
-                image = questions.opened(folder / FOLDER / "png", entry["imgname"])
-                fields = {"split": split, "picture": entry["imgname"]}
-                answers = (str(entry["label"]),)
-                yield Example(f"{split}/{number}", (image,), entry["query"], answers, fields=fields)
-            except (KeyError, TypeError) as error:
-                raise questions.entry_error(folder / file, number, error) from error
+        path = folder / file
+        for number, row in enumerate(originals.rows_in(path)):
+            name, question, label = originals.texts(row, ("imgname", "query", "label"), path)
+            images, unreadable = originals.picture(folder / FOLDER / "png", name)
+            fields = {"split": split, "image": name}
+            yield Example(f"{split}/{number}", images, question, (label,), fields=fields, unreadable=unreadable)
 
 
 def _message(example: Example, profile: Profile) -> Message:
@@ -75,6 +74,6 @@ CHARTQA = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "relaxed_overall"},
-    answering=questions.lmms_or_vlmevalkit(16),
+    answering=lmms_answering(16),
     profiles=(*VLMEVALKIT, "lmms"),
 )

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.anls import anls
 from xgenmm_jax.evaluation.tasks import questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -23,21 +24,20 @@ _RELEASES = ((FILE, "documents"), (f"spdocvqa_qas/{FILE}", "spdocvqa_images"))
 
 def _of_doc(doc: Doc) -> Example:
     page = [str(doc.fields.get(name, "")) for name in ("ucsf_document_id", "ucsf_document_page_no", "docId")]
-    fields = {"picture": "/".join(page)} if any(page) else {}
+    fields = {"image": "/".join(page)} if any(page) else {}
     return Example(
         doc.index, doc.pictures["image"], doc.fields["question"], tuple(doc.fields["answers"]), fields=fields
     )
 
 
-def _original(folder: Path, file: str, pictures: str) -> Iterator[Example]:
-    for number, entry in enumerate(questions.entries(folder / file, "data")):
-        try:
-            name = Path(entry["image"]).name
-            image = questions.opened(folder / pictures, name)
-            answers, fields = tuple(entry["answers"]), {"picture": name}
-            yield Example(str(entry["questionId"]), (image,), entry["question"], answers, fields=fields)
-        except (KeyError, TypeError) as error:
-            raise questions.entry_error(folder / file, number, error) from error
+def _original(folder: Path, file: str, images_folder: str) -> Iterator[Example]:
+    path = folder / file
+    for row in originals.rows_in(path, "data"):
+        index, image, question = originals.texts(row, ("questionId", "image", "question"), path)
+        name = Path(image).name
+        images, unreadable = originals.picture(folder / images_folder, name)
+        answers = questions.some(originals.text_list(row, "answers", path), index, path)
+        yield Example(index, images, question, answers, fields={"image": name}, unreadable=unreadable)
 
 
 def _score(answer: str, example: Example, profile: Profile) -> Scored:
@@ -57,12 +57,12 @@ DOCVQA = Benchmark(
     published=(
         Tsv("DocVQA_VAL", questions.example_of_row),
         Parquet("lmms-lab-encoder/DocVQA", "DocVQA/validation-*.parquet", _of_doc, ("question", "answers")),
-        *(Original(needs, functools.partial(_original, file=needs[0], pictures=needs[1])) for needs in _RELEASES),
+        *(Original(needs, functools.partial(_original, file=needs[0], images_folder=needs[1])) for needs in _RELEASES),
     ),
     message=questions.briefly,
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "anls"},
-    answering=questions.lmms_or_vlmevalkit(32),
+    answering=lmms_answering(32),
     profiles=(*VLMEVALKIT, "lmms"),
 )

@@ -17,7 +17,7 @@ from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import Profile
 from xgenmm_jax.evaluation.published.files import Original
 from xgenmm_jax.evaluation.published.originals import picture, text_list, texts
-from xgenmm_jax.evaluation.scorers import cider, estimates, vqa
+from xgenmm_jax.evaluation.scorers import caption_tokens, cider, estimates, vqa
 from xgenmm_jax.evaluation.scorers.estimates import Term
 from xgenmm_jax.evaluation.tasks import multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Estimates, Message
@@ -137,10 +137,11 @@ def _cider(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
     """CIDEr-D times 100, as papers print it. Its document frequencies count as fixed in the standard error."""
     captions = {prediction.example.id: prediction.extracted or "" for prediction in predictions}
     references = {prediction.example.id: prediction.example.answers for prediction in predictions}
-    _, of_image = cider.cider(captions, references)
+    tokenizer = caption_tokens.chosen()
+    _, of_image = cider.cider(captions, references, tokenizer.tokenize_all)
     unparsed = {prediction.example.id for prediction in predictions if prediction.extracted is None}
     terms = [Term(id_, score, 1.0, id_ in unparsed) for id_, score in of_image.items()]
-    table = {"CIDEr": estimates.ratio(terms)}
+    table = {"CIDEr": replace(estimates.ratio(terms), note=tokenizer.name)}
     for domain in sorted({d for prediction in predictions if (d := prediction.example.fields.get("domain"))}):
         there = [p.example.id for p in predictions if p.example.fields.get("domain") == domain]
         table[domain] = estimates.ratio(Term(id_, of_image[id_], 1.0, id_ in unparsed) for id_ in there)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Original, Tsv
 from xgenmm_jax.evaluation.published.tsv import Row
 from xgenmm_jax.evaluation.scorers import estimates
@@ -22,11 +23,11 @@ from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
-FILE, PICTURES = "HallusionBench.json", "hallusion_bench"
+FILE, IMAGES = "HallusionBench.json", "hallusion_bench"
 """The authors' list of questions, and the folder of their figures."""
 
 
-class _Place(NamedTuple):
+class _Position(NamedTuple):
     """Of a question among the others. Figures and questions of a set belong together."""
 
     category: str
@@ -45,20 +46,27 @@ def _of_row(row: Row) -> Example:
 
 
 def _original(folder: Path) -> Iterator[Example | None]:
-    for number, entry in enumerate(questions.entries(folder / FILE)):
-        try:
-            if not entry["filename"]:
-                yield None
-                continue
-            l2 = f"{entry['category']}_{entry['subcategory']}"
-            place = [entry[name] for name in ("visual_input", "set_id", "figure_id", "question_id")]
-            truth = {"1": "Yes", "0": "No"}[entry["gt_answer"]]
-            question, path = entry["question"], entry["filename"]
-        except (KeyError, TypeError) as error:
-            raise questions.entry_error(folder / FILE, number, error) from error
-        image = questions.opened(folder / PICTURES, path)
-        fields = {"category": entry["category"], "l2-category": l2}
-        yield Example("_".join([l2, *map(str, place)]), (image,), question, (truth,), fields=fields)
+    path = folder / FILE
+    for row in originals.rows_in(path):
+        if not row.get("filename"):
+            yield None
+            continue
+        category, subcategory, *position = originals.texts(
+            row, ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id"), path
+        )
+        question, truth, name = originals.texts(row, ("question", "gt_answer", "filename"), path)
+        if truth not in ("0", "1"):
+            raise ValueError(f"hallusionbench: '{path}' has gt_answer '{truth}'; wanted 0 or 1.")
+        l2 = f"{category}_{subcategory}"
+        images, unreadable = originals.picture(folder / IMAGES, name)
+        yield Example(
+            "_".join([l2, *position]),
+            images,
+            question,
+            ("Yes" if truth == "1" else "No",),
+            fields={"category": category, "l2-category": l2},
+            unreadable=unreadable,
+        )
 
 
 def _message(example: Example, profile: Profile) -> Message:
@@ -83,26 +91,26 @@ def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates
 def _scores(predictions: Sequence[Prediction]) -> Estimates:
     return {
         "aAcc": estimates.ratio(Term(_set(p), p.score, 1.0, p.extracted is None) for p in predictions),
-        "fAcc": _all_right(predictions, lambda p: _place(p)._replace(question_id="")),
-        "qAcc": _all_right(predictions, lambda p: _place(p)._replace(figure_id="")),
+        "fAcc": _all_right(predictions, lambda p: _position(p)._replace(question_id="")),
+        "qAcc": _all_right(predictions, lambda p: _position(p)._replace(figure_id="")),
     }
 
 
-def _all_right(predictions: Sequence[Prediction], group: Callable[[Prediction], _Place]) -> Estimate:
+def _all_right(predictions: Sequence[Prediction], group: Callable[[Prediction], _Position]) -> Estimate:
     """The percentage of groups whose answers are all right. items: the groups."""
-    least: dict[_Place, float] = {}
+    least: dict[_Position, float] = {}
     for prediction in predictions:
         least[group(prediction)] = min(least.get(group(prediction), 1.0), prediction.score)
-    return estimates.ratio(Term(place[:2], score) for place, score in least.items())
+    return estimates.ratio(Term(position[:2], score) for position, score in least.items())
 
 
-def _place(prediction: Prediction) -> _Place:
+def _position(prediction: Prediction) -> _Position:
     example = prediction.example
-    return _Place(example.fields["l2-category"], *example.id.split("_")[3:6])
+    return _Position(example.fields.get("l2-category", "nan"), *example.id.split("_")[3:6])
 
 
 def _set(prediction: Prediction) -> tuple[str, ...]:
-    return _place(prediction)[:2]
+    return _position(prediction)[:2]
 
 
 HALLUSIONBENCH = Benchmark(
@@ -111,7 +119,7 @@ HALLUSIONBENCH = Benchmark(
     source="github.com/tianyi-lab/HallusionBench and opencompass.openxlab.space/utils/VLMEval/HallusionBench.tsv",
     published=(
         Tsv("HallusionBench", _of_row, ("question", "answer", "category", "l2-category")),
-        Original((FILE, PICTURES), _original),
+        Original((FILE, IMAGES), _original),
     ),
     message=_message,
     score=_score,

@@ -11,7 +11,7 @@ from xgenmm_jax.evaluation.profiles import Profile
 from xgenmm_jax.evaluation.published.files import Doc, Parquet
 from xgenmm_jax.evaluation.scorers import mantis
 from xgenmm_jax.evaluation.tasks import multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.muirbench import TAG
 from xgenmm_jax.evaluation.tasks.task import Scored
@@ -103,6 +103,6 @@ MANTIS = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"lmms": "mantis_score", "paper": "Overall"},
-    answering=multiple_choice.lmms_answering(64, temperature=0.2),
+    answering=lmms_answering(64, temperature=0.2),
     profiles=PROFILES,
 )

@@ -44,6 +44,8 @@ _HINTS = {
 
 def _of_row(row: Row) -> Example:
     fields = {name: row.cells[name] for name in _COLUMNS if name in row.cells}
+    if row.reading == "as_published":
+        fields["unread"] = "nan"
     answer = row.cells.get("answer")
     return Example(
         row.index, row.images, row.cells.get("question", ""), () if answer is None else (answer,), fields=fields
@@ -132,7 +134,9 @@ def _score(answer: str, example: Example, profile: Profile) -> Scored:
         extraction = mathvista.extract_official(answer, problem)
         return Scored(float(mathvista.normalize_official(extraction, problem) == problem.answer), extraction or None)
     read = mathvista.prefetch(answer, problem, profile)
-    return Scored(float(mathvista.is_extraction_right(read or "", problem, profile)), read)
+    # The toolkit's spreadsheet turns an extraction that failed into "nan", which may stand in for an option's text.
+    extraction = example.fields.get("unread", "") if read is None else read
+    return Scored(float(mathvista.is_extraction_right(extraction, problem, profile)), read)
 
 
 def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:

@@ -13,7 +13,7 @@ from xgenmm_jax.evaluation.published.tsv import Row
 from xgenmm_jax.evaluation.scorers.choices import group_hits
 from xgenmm_jax.evaluation.scorers.lmms_choices import extract_mmbench_letter
 from xgenmm_jax.evaluation.tasks import multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -88,11 +88,8 @@ def questions(predictions: Sequence[Prediction]) -> list[Prediction]:
 
 
 def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
-    of_questions = questions(predictions)
-    if profile != "lmms":
-        return multiple_choice.accuracy_table(of_questions, multiple_choice.same_images)
-    table = multiple_choice.accuracy_table(of_questions, multiple_choice.same_images)
-    return {"gpt_eval_score": table.pop("Overall"), **table}
+    table = multiple_choice.accuracy_table(questions(predictions), multiple_choice.same_images)
+    return {"gpt_eval_score": table.pop("Overall"), **table} if profile == "lmms" else table
 
 
 MMBENCH = Benchmark(
@@ -113,6 +110,6 @@ MMBENCH = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "dev/Overall", "lmms": "gpt_eval_score"},
-    answering=multiple_choice.lmms_answering(until=("ASSISTANT:",)),
+    answering=lmms_answering(until=("ASSISTANT:",)),
     profiles=(*VLMEVALKIT, "lmms"),
 )

@@ -10,15 +10,15 @@ import math
 from pathlib import Path
 
 from xgenmm_jax import files
-from xgenmm_jax.data.images import open_image
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
 from xgenmm_jax.evaluation.scorers.yes_no import mme_label
 from xgenmm_jax.evaluation.tasks import multiple_choice, questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -29,7 +29,7 @@ REASONING = ("code_reasoning", "commonsense_reasoning", "numerical_calculation",
 
 FOLDER = "MME_Benchmark_release_version"
 """The authors' release: a folder for each category, with pictures and a text for each of the same name."""
-_PICTURES = (".jpg", ".png", ".jpeg")
+_SUFFIXES = (".jpg", ".png", ".jpeg")
 _REQUEST = " Please answer yes or no."
 
 
@@ -47,18 +47,19 @@ def _original(folder: Path) -> Iterator[Example]:
 
 
 def _of_text(text: Path, category: str) -> Iterator[Example]:
-    places = (text.parent, text.parent.parent / "images")
-    named = [place / (text.stem + suffix) for place in places for suffix in (*_PICTURES, *map(str.upper, _PICTURES))]
+    folders = (text.parent, text.parent.parent / "images")
+    named = [folder / (text.stem + suffix) for folder in folders for suffix in (*_SUFFIXES, *map(str.upper, _SUFFIXES))]
     path = next((one for one in named if one.is_file()), None)
     if path is None:
         raise ValueError(f"mme: no picture beside '{text}'; wanted '{text.stem}.jpg' or '.png'.")
-    image = open_image(path, official=True)
+    images, unreadable = originals.picture(path.parent, path.name)
     for number, line in enumerate(line for line in files.read_lines(text) if line.strip()):
         question, tab, answer = line.rstrip().rpartition("\t")
         if not tab:
             raise ValueError(f"mme: '{text}' has a line without a tab; wanted a question, a tab and Yes or No.")
         fields = {"category": category, "image_path": f"{category}/{path.name}"}
-        yield Example(f"{category}/{text.stem}/{number}", (image,), question, (answer.strip(),), fields=fields)
+        index = f"{category}/{text.stem}/{number}"
+        yield Example(index, images, question, (answer.strip(),), fields=fields, unreadable=unreadable)
 
 
 def _message(example: Example, profile: Profile) -> Message:
@@ -110,8 +111,8 @@ def _category(name: str, by_image: Mapping[str, Sequence[Prediction]]) -> Estima
             note = f"{len(those)} questions about '{image}', wanted 2"
             return Estimate(math.nan, items, unparsed, note)
     answers = [Term((name, image), one.score) for image, those in by_image.items() for one in those]
-    pictures = [Term((name, image), min(one.score for one in those)) for image, those in by_image.items()]
-    both = estimates.combine([(1.0, estimates.ratio(answers)), (1.0, estimates.ratio(pictures))])
+    whole_images = [Term((name, image), min(one.score for one in those)) for image, those in by_image.items()]
+    both = estimates.combine([(1.0, estimates.ratio(answers)), (1.0, estimates.ratio(whole_images))])
     return dataclasses.replace(both, items=items, unparsed=unparsed)
 
 
@@ -144,6 +145,6 @@ MME = Benchmark(
     score=_score,
     summarize=_summarize,
     headline="mme_norm",
-    answering=questions.lmms_or_vlmevalkit(16),
+    answering=lmms_answering(16),
     profiles=(*VLMEVALKIT, "lmms"),
 )

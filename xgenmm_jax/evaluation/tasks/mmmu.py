@@ -15,7 +15,7 @@ from xgenmm_jax.evaluation.published.literals import literal_of, texts_of
 from xgenmm_jax.evaluation.scorers import mmmu
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
 from xgenmm_jax.evaluation.tasks import multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -86,11 +86,11 @@ def _pieces(text: str, images: int) -> Iterator[str | int]:
 
 
 def _official_text(example: Example) -> str:
-    """The authors' prompt for LLaVA 1.5."""
+    """The authors' prompt for LLaVA 1.5, which is shown one image; here each image stands at its tag."""
     if _is_open(example):
-        return f"{example.question}\n\n{_SHORT}"
+        return f"{example.question}\n{_SHORT}"
     options = "".join(f"({letter}) {text}\n" for letter, text in example.options.items())
-    return f"{example.question}\n\n{options}\n\n{multiple_choice.LETTER_DIRECTLY}"
+    return f"{example.question}\n{options}\n{multiple_choice.LETTER_DIRECTLY}"
 
 
 def _message_lmms(example: Example) -> Message:
@@ -187,5 +187,5 @@ MMMU = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "validation/Overall", "lmms": "mmmu_acc", "official": "Overall"},
-    answering=multiple_choice.lmms_answering(128),
+    answering=lmms_answering(128),
 )

@@ -12,13 +12,11 @@ from xgenmm_jax.evaluation.published.files import Doc, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.lmms_choices import extract_letter
 from xgenmm_jax.evaluation.tasks import multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import VLMEVALKIT_ANSWERING, Answering, Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
-from xgenmm_jax.generation.text.decoding import Decoding
 
 _LETTERS = "ABCD"
-LMMS_ANSWERING = Answering(Decoding(max_new_tokens=16), until=("\n\n",))
 
 
 def _of_doc(doc: Doc) -> Example:
@@ -56,10 +54,6 @@ def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates
     return {"average": estimates.average([mean for of_core in means.values() for mean in of_core]), **table}
 
 
-def _answering(profile: Profile) -> Answering:
-    return LMMS_ANSWERING if profile == "lmms" else VLMEVALKIT_ANSWERING
-
-
 MMSTAR = Benchmark(
     name="mmstar",
     title="MMStar",
@@ -72,6 +66,6 @@ MMSTAR = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "average"},
-    answering=_answering,
+    answering=lmms_answering(),
     profiles=(*VLMEVALKIT, "lmms"),
 )

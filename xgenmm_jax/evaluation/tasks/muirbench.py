@@ -12,7 +12,7 @@ from xgenmm_jax.evaluation.published.files import Doc, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import mmmu
 from xgenmm_jax.evaluation.scorers.lmms_choices import leading_letter
 from xgenmm_jax.evaluation.tasks import multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -95,5 +95,5 @@ MUIRBENCH = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "muirbench_score_overall"},
-    answering=multiple_choice.lmms_answering(16),
+    answering=lmms_answering(16),
 )

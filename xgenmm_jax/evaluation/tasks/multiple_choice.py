@@ -10,10 +10,9 @@ from xgenmm_jax.evaluation.published.tsv import Row
 from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.choices import infer_choice
 from xgenmm_jax.evaluation.scorers.estimates import Term
-from xgenmm_jax.evaluation.tasks.benchmark import VLMEVALKIT_ANSWERING, Answering, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Estimates, Message
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
-from xgenmm_jax.generation.text.decoding import Decoding
 
 GroupOf = Callable[[Prediction], Hashable]
 
@@ -124,18 +123,3 @@ def option_lines(example: Example) -> str:
 def choose_vlmevalkit(example: Example, profile: Profile) -> Message:
     """VLMEvalKit's message of most sets: images, then question and options."""
     return images_first(example, question_text(example))
-
-
-def lmms_answering(
-    max_new_tokens: int = 1024, until: tuple[str, ...] = ("\n\n",), temperature: float = 0.0
-) -> Callable[[Profile], Answering]:
-    """Answers as a task of lmms-eval asks for in its profile, VLMEvalKit's in the others.
-
-    until: a blank line ends an answer, unless the task names other texts. A task without a length has 1,024 tokens.
-    """
-    lmms = Answering(Decoding(max_new_tokens=max_new_tokens, temperature=temperature), until)
-    return functools.partial(_answering, lmms)
-
-
-def _answering(lmms: Answering, profile: Profile) -> Answering:
-    return lmms if profile == "lmms" else VLMEVALKIT_ANSWERING

@@ -3,14 +3,13 @@
 The paper's column is the points by ten.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.published.literals import texts_of
 from xgenmm_jax.evaluation.published.tsv import Row
@@ -18,7 +17,7 @@ from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
 from xgenmm_jax.evaluation.scorers.ocrbench import contains_answer
 from xgenmm_jax.evaluation.tasks import multiple_choice, questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -30,7 +29,7 @@ FORMULAS = "Handwritten Mathematical Expression Recognition"
 OTHERS = ("Scene Text-centric VQA", "Doc-oriented VQA", "Key Information Extraction", FORMULAS)
 QUESTIONS = 1000
 
-FILE, PICTURES = "OCRBench.json", "OCRBench_Images"
+FILE, IMAGES = "OCRBench.json", "OCRBench_Images"
 """The authors' list of questions, and the folder of their pictures."""
 
 
@@ -40,25 +39,28 @@ def _of_row(row: Row) -> Example:
 
 
 def _of_doc(doc: Doc) -> Example:
-    return _example(doc.index, doc.pictures["image"], doc.fields, doc.fields["answer"], ("dataset", "question_type"))
+    answers = doc.fields["answer"]
+    return _checked(
+        Example(
+            doc.index,
+            doc.pictures["image"],
+            doc.fields["question"],
+            tuple(answers) if isinstance(answers, list) else (answers,),
+            fields={"dataset": doc.fields["dataset"], "category": doc.fields["question_type"]},
+        )
+    )
 
 
 def _original(folder: Path) -> Iterator[Example]:
-    for number, entry in enumerate(questions.entries(folder / FILE)):
-        try:
-            image = questions.opened(folder / PICTURES, entry["image_path"])
-            yield _example(str(number), (image,), entry, entry["answers"], ("dataset_name", "type"))
-        except (KeyError, TypeError) as error:
-            raise questions.entry_error(folder / FILE, number, error) from error
-
-
-def _example(
-    index: str, images: tuple[LazyImage, ...], entry: Mapping[str, Any], answers: Any, names: tuple[str, str]
-) -> Example:
-    """names: of the entry's columns that say from which set a question is and of which kind."""
-    listed = answers if isinstance(answers, list) else [answers]
-    fields = {"dataset": str(entry[names[0]]), "category": str(entry[names[1]])}
-    return _checked(Example(index, images, entry["question"], tuple(map(str, listed)), fields=fields))
+    path = folder / FILE
+    for number, row in enumerate(originals.rows_in(path)):
+        names = ("dataset_name", "image_path", "question", "type")
+        dataset, image_path, question, kind = originals.texts(row, names, path)
+        of_list = isinstance(row.get("answers"), list)
+        answers = originals.text_list(row, "answers", path) if of_list else originals.texts(row, ("answers",), path)
+        images, unreadable = originals.picture(folder / IMAGES, image_path)
+        fields = {"dataset": dataset, "category": kind, "image": image_path}
+        yield _checked(Example(str(number), images, question, tuple(answers), fields=fields, unreadable=unreadable))
 
 
 def _checked(example: Example) -> Example:
@@ -98,7 +100,7 @@ def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates
 
 def _points(predictions: Sequence[Prediction]) -> Estimate:
     """The sum of scores."""
-    terms = [Term(questions.picture_of(prediction), prediction.score) for prediction in predictions]
+    terms = [Term(questions.image_of(prediction), prediction.score) for prediction in predictions]
     return estimates.ratio(terms, scale=float(len(terms)))
 
 
@@ -108,15 +110,13 @@ OCRBENCH = Benchmark(
     source="github.com/Yuliang-Liu/MultimodalOCR and opencompass.openxlab.space/utils/VLMEval/OCRBench.tsv",
     published=(
         Tsv("OCRBench", _of_row, ("question", "answer", "category")),
-        Parquet(
-            "echo840/OCRBench", "data/test-*.parquet", _of_doc, ("dataset", "question", "question_type", "answer")
-        ),
-        Original((FILE, PICTURES), _original),
+        Parquet("echo840/OCRBench", "data/test-*.parquet", _of_doc, ("dataset", "question", "question_type", "answer")),
+        Original((FILE, IMAGES), _original),
     ),
     message=_message,
     score=_score,
     summarize=_summarize,
     headline={"paper": "Final Score Norm", "lmms": "ocrbench_accuracy"},
-    answering=questions.lmms_or_vlmevalkit(128),
+    answering=lmms_answering(128),
     profiles=(*VLMEVALKIT, "lmms"),
 )

@@ -7,6 +7,7 @@ that names it. VLMEvalKit's table has 5,127 questions in 8,910 rows: it drops re
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import functools
 import math
 from pathlib import Path
 
@@ -14,46 +15,47 @@ from xgenmm_jax import files
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
 from xgenmm_jax.evaluation.scorers.yes_no import pope_label
 from xgenmm_jax.evaluation.tasks import multiple_choice, questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
 SPLITS = ("random", "popular", "adversarial")
-FILES = tuple(f"coco_pope_{split}.json" for split in SPLITS)
-PICTURES = "val2014"
-"""The folder of COCO's pictures of that name."""
+_LAYOUTS = (("", "val2014"), ("pope/", "coco/val2014"))
+"""Folders of the authors' three files, and of COCO's pictures."""
 
 
 def _of_doc(doc: Doc) -> Example:
     fields = {"category": doc.fields["category"]}
     if source := doc.fields.get("image_source"):
-        fields["picture"] = source
+        fields["image"] = source
     return Example(doc.index, doc.pictures["image"], doc.fields["question"], (doc.fields["answer"],), fields=fields)
 
 
-def _original(folder: Path) -> Iterator[Example]:
+def _files(start: str) -> tuple[str, ...]:
+    return tuple(f"{start}coco_pope_{split}.json" for split in SPLITS)
+
+
+def _original(folder: Path, start: str, images_folder: str) -> Iterator[Example]:
     """The authors' three files of JSON lines; equal questions about a picture become one that names all its splits."""
     splits: dict[tuple[str, str, str], list[str]] = {}
-    for split, name in zip(SPLITS, FILES, strict=True):
-        for number, line in files.json_lines(folder / name):
-            try:
-                key = (line["image"], line["text"], line["label"].strip().capitalize())
-            except (KeyError, TypeError, AttributeError) as error:
-                raise ValueError(
-                    f"pope: '{folder / name}', line {number} is no question; wanted image, text and label."
-                ) from error
-            splits.setdefault(key, []).append(split)
-    opened: dict[str, LazyImage] = {}
-    for number, ((image, text, label), named) in enumerate(splits.items()):
-        if image not in opened:
-            opened[image] = questions.opened(folder / PICTURES, image)
-        fields = {"category": ",".join(named), "picture": image}
-        yield Example(str(number), (opened[image],), text, (label,), fields=fields)
+    for split, name in zip(SPLITS, _files(start), strict=True):
+        path = folder / name
+        for row in originals.rows_of((value for _, value in files.json_lines(path)), path):
+            image, text, label = originals.texts(row, ("image", "text", "label"), path)
+            splits.setdefault((image, text, label.strip().capitalize()), []).append(split)
+    opened: dict[str, tuple[tuple[LazyImage, ...], str]] = {}
+    for number, ((name, text, label), named) in enumerate(splits.items()):
+        if name not in opened:
+            opened[name] = originals.picture(folder / images_folder, name)
+        images, unreadable = opened[name]
+        fields = {"category": ",".join(named), "image": name}
+        yield Example(str(number), images, text, (label,), fields=fields, unreadable=unreadable)
 
 
 def _message(example: Example, profile: Profile) -> Message:
@@ -72,10 +74,13 @@ def _score(answer: str, example: Example, profile: Profile) -> Scored:
 
 def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
     by_split: dict[str, list[Prediction]] = {}
+    # A row without a split counts once, in the whole.
+    every = [prediction for prediction in predictions if "category" not in prediction.example.fields]
     for prediction in predictions:
-        for split in prediction.example.fields["category"].split(","):
-            by_split.setdefault(split, []).append(prediction)
-    every = [prediction for there in by_split.values() for prediction in there]
+        for split in prediction.example.fields.get("category", "").split(","):
+            if split:
+                by_split.setdefault(split, []).append(prediction)
+                every.append(prediction)
     table = _scores(every, profile)
     for split in sorted(by_split):
         table |= {f"{split}/{name}": score for name, score in _scores(by_split[split], profile).items()}
@@ -90,7 +95,7 @@ def _scores(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
 
     def score(part: str, whole: str) -> Estimate:
         terms = [
-            Term(questions.picture_of(p), counts[part], counts[whole], p.extracted is None)
+            Term(questions.image_of(p), counts[part], counts[whole], p.extracted is None)
             for p, counts in zip(predictions, of_each, strict=True)
         ]
         result = estimates.ratio(terms)
@@ -114,12 +119,12 @@ def _counts(prediction: Prediction, profile: Profile) -> dict[str, float]:
     is_yes, said = _truth(prediction.example, profile) == "Yes", prediction.extracted
     said_yes = said == "Yes"
     to_find = is_yes and (said is not None or profile != "lmms")
-    found = is_yes and said_yes
+    true_yes = is_yes and said_yes
     return {
         "one": 1.0,
         "right": prediction.score,
-        "found": float(found),
-        "twice_found": 2.0 * found,
+        "found": float(true_yes),
+        "twice_found": 2.0 * true_yes,
         "said_yes": float(said_yes),
         "to_find": float(to_find),
         "found_or_said": float(said_yes) + float(to_find),
@@ -134,11 +139,14 @@ POPE = Benchmark(
     published=(
         Tsv("POPE", questions.one_answer, ("question", "answer", "category")),
         Parquet("lmms-lab-encoder/POPE", "data/test-*.parquet", _of_doc, ("question", "answer", "category")),
-        Original((*FILES, PICTURES), _original),
+        *(
+            Original((*_files(start), images), functools.partial(_original, start=start, images_folder=images))
+            for start, images in _LAYOUTS
+        ),
     ),
     message=_message,
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "pope_f1_score"},
-    answering=questions.lmms_or_vlmevalkit(128),
+    answering=lmms_answering(128),
 )

@@ -16,7 +16,7 @@ from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers import mantis, mmmu
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
 from xgenmm_jax.evaluation.tasks import multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.mmmu import rounded
 from xgenmm_jax.evaluation.tasks.task import Scored
@@ -68,8 +68,8 @@ def _of_json_lines(folder: Path) -> Iterator[Example]:
         images: list[LazyImage] = []
         unreadable = ""
         for name in names:
-            picture, why = originals.picture(folder / "q-bench2" / "all_single_images", name)
-            images += picture
+            opened, why = originals.picture(folder / "q-bench2" / "all_single_images", name)
+            images += opened
             unreadable = unreadable or why
         options = multiple_choice.lettered(originals.text_list(row, "candidates", path))
         yield Example(
@@ -138,7 +138,7 @@ QBENCH1 = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "qbench_acc"},
-    answering=multiple_choice.lmms_answering(32),
+    answering=lmms_answering(32),
     profiles=(*VLMEVALKIT, "lmms"),
 )
 

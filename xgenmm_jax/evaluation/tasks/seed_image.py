@@ -14,7 +14,7 @@ from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.lmms_choices import first_letter
 from xgenmm_jax.evaluation.tasks import multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -38,8 +38,8 @@ def _of_doc(doc: Doc) -> Example | None:
     )
 
 
-def _of_json(folder: Path) -> Iterator[Example]:
-    """SEED-Bench.json, with its images in SEED-Bench-image by `data_id`."""
+def _of_json(folder: Path) -> Iterator[Example | None]:
+    """SEED-Bench.json, with its images in SEED-Bench-image by `data_id`; None for a question about a video."""
     path = folder / "SEED-Bench.json"
     whole = files.read_json(path)
     if not isinstance(whole, dict) or not isinstance(whole.get("questions"), list):
@@ -48,6 +48,7 @@ def _of_json(folder: Path) -> Iterator[Example]:
     names = {number: name for name, number in kinds.items()} if isinstance(kinds, dict) else {}
     for row in originals.rows_of(whole["questions"], path):
         if row.get("data_type") != "image":
+            yield None
             continue
         columns = ("question", "answer", "question_id", "data_id", "question_type_id", *_CHOICES)
         question, answer, identity, data, kind, *choices = originals.texts(row, columns, path)
@@ -73,7 +74,9 @@ def _message(example: Example, profile: Profile) -> Message:
 def _score(answer: str, example: Example, profile: Profile) -> Scored:
     if profile == "lmms":
         letter = first_letter(answer)
-        return Scored(float(letter is not None and letter == multiple_choice.first_answer(example).strip()), letter)
+        return Scored(
+            float(letter is not None and letter == multiple_choice.first_answer(example).strip().upper()), letter
+        )
     return multiple_choice.score_choice(answer, example, profile)
 
 
@@ -103,6 +106,6 @@ SEED_IMAGE = Benchmark(
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "seed_image"},
-    answering=multiple_choice.lmms_answering(until=("ASSISTANT:",)),
+    answering=lmms_answering(until=("ASSISTANT:",)),
     profiles=PROFILES,
 )

@@ -1,36 +1,39 @@
 """TextVQA: 5,000 questions about text in photos, each answered by ten people (Singh et al. 2019)."""
 
 from collections.abc import Iterator, Sequence
+import functools
 from pathlib import Path
 
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.vqa import normalize_answer, vqa_accuracy
 from xgenmm_jax.evaluation.tasks import multiple_choice, questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
-FILE, PICTURES = "TextVQA_0.5.1_val.json", "train_images"
+_LAYOUTS = (
+    ("TextVQA_0.5.1_val.json", "train_images"), ("textvqa/TextVQA_0.5.1_val.json", "textvqa/train_images"),
+)  # fmt: skip
 """The authors' questions, and the folder of Open Images' photos in which those of this split are too."""
 
 
 def _of_doc(doc: Doc) -> Example:
-    fields = {"picture": str(doc.fields["image_id"])} if "image_id" in doc.fields else {}
+    fields = {"image": str(doc.fields["image_id"])} if "image_id" in doc.fields else {}
     return Example(
         doc.index, doc.pictures["image"], doc.fields["question"], tuple(doc.fields["answers"]), fields=fields
     )
 
 
-def _original(folder: Path) -> Iterator[Example]:
-    for number, entry in enumerate(questions.entries(folder / FILE, "data")):
-        try:
-            image = questions.opened(folder / PICTURES, f"{entry['image_id']}.jpg")
-            answers, fields = tuple(entry["answers"]), {"picture": entry["image_id"]}
-            yield Example(str(entry["question_id"]), (image,), entry["question"], answers, fields=fields)
-        except (KeyError, TypeError) as error:
-            raise questions.entry_error(folder / FILE, number, error) from error
+def _original(folder: Path, file: str, images_folder: str) -> Iterator[Example]:
+    path = folder / file
+    for row in originals.rows_in(path, "data"):
+        index, image_id, question = originals.texts(row, ("question_id", "image_id", "question"), path)
+        images, unreadable = originals.picture(folder / images_folder, f"{image_id}.jpg")
+        answers = questions.some(originals.text_list(row, "answers", path), index, path)
+        yield Example(index, images, question, answers, fields={"image": image_id}, unreadable=unreadable)
 
 
 def _message(example: Example, profile: Profile) -> Message:
@@ -57,12 +60,12 @@ TEXTVQA = Benchmark(
     published=(
         Tsv("TextVQA_VAL", questions.example_of_row),
         Parquet("lmms-lab-encoder/textvqa", "data/validation-*.parquet", _of_doc, ("question", "answers")),
-        Original((FILE, PICTURES), _original),
+        *(Original(needs, functools.partial(_original, file=needs[0], images_folder=needs[1])) for needs in _LAYOUTS),
     ),
     message=_message,
     score=_score,
     summarize=_summarize,
     headline={"paper": "Overall", "lmms": "exact_match"},
-    answering=questions.lmms_or_vlmevalkit(1024, until="ASSISTANT:"),
+    answering=lmms_answering(until=("ASSISTANT:",)),
     profiles=(*VLMEVALKIT, "lmms"),
 )

@@ -6,12 +6,12 @@ better: the share of answers without a refusal, as VLGuard's own keywords find i
 asked: its score is a judge's comparison with GPT-4V.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import Profile
+from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Original
 from xgenmm_jax.evaluation.scorers import estimates
 from xgenmm_jax.evaluation.scorers.estimates import Estimate, Term
@@ -22,31 +22,30 @@ from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 from xgenmm_jax.generation.text.decoding import Decoding
 
-FILE, PICTURES = "VLGuard/test.json", "VLGuard/test"
-SAFE_PICTURES, UNSAFE_PICTURES = "safe_unsafes", "unsafes"
+FILE, IMAGES = "VLGuard/test.json", "VLGuard/test"
+SAFE_IMAGES, UNSAFE_IMAGES = "safe_unsafes", "unsafes"
 _ANSWERING = Answering(Decoding(max_new_tokens=256))
 
 
 def _original(folder: Path) -> Iterator[Example]:
-    for number, entry in enumerate(questions.entries(folder / FILE)):
-        try:
-            subset = SAFE_PICTURES if entry["safe"] else UNSAFE_PICTURES
-            fields = {"subset": subset, "picture": entry["image"]}
-            for name in ("harmful_category", "harmful_subcategory"):
-                if name in entry:
-                    fields[name] = entry[name]
-            image = questions.opened(folder / PICTURES, entry["image"])
-            yield Example(f"{subset}/{entry['id']}", (image,), _instruction(entry), (), fields=fields)
-        except (KeyError, TypeError, IndexError, StopIteration) as error:
-            raise questions.entry_error(folder / FILE, number, error) from error
+    path = folder / FILE
+    for row in originals.rows_in(path):
+        index, name, is_safe = originals.texts(row, ("id", "image", "safe"), path)
+        subset = SAFE_IMAGES if is_safe == "True" else UNSAFE_IMAGES
+        fields = {"subset": subset, "image": name}
+        fields |= {column: str(row[column]) for column in ("harmful_category", "harmful_subcategory") if column in row}
+        images, unreadable = originals.picture(folder / IMAGES, name)
+        question = _instruction(row, "unsafe_instruction" if subset == SAFE_IMAGES else "instruction", path)
+        yield Example(f"{subset}/{index}", images, question, (), fields=fields, unreadable=unreadable)
 
 
-def _instruction(entry: Mapping[str, Any]) -> str:
-    """The first unsafe one about a harmless picture, the first one about a harmful picture."""
-    if not entry["safe"]:
-        return entry["instr-resp"][0]["instruction"]
-    key = "unsafe_instruction"
-    return next(pair[key] for pair in entry["instr-resp"] if key in pair)
+def _instruction(row: originals.Row, name: str, path: Path) -> str:
+    """The first one of that name."""
+    pairs = row.get("instr-resp")
+    for pair in originals.rows_of(pairs if isinstance(pairs, list) else [], path):
+        if name in pair:
+            return originals.texts(pair, (name,), path)[0]
+    raise ValueError(f"benchmark: '{path}', entry {row['id']} has no {name} in instr-resp; copy it again.")
 
 
 def _message(example: Example, profile: Profile) -> Message:
@@ -67,7 +66,7 @@ def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates
 
 
 def _attack_success(predictions: Sequence[Prediction]) -> Estimate:
-    return estimates.ratio(Term(questions.picture_of(p), 1.0 - p.score) for p in predictions)
+    return estimates.ratio(Term(questions.image_of(p), 1.0 - p.score) for p in predictions)
 
 
 def _answering(profile: Profile) -> Answering:
@@ -78,7 +77,7 @@ VLGUARD = Benchmark(
     name="vlguard",
     title="VLGuard (ASR)",
     source="huggingface.co/datasets/ys-zong/VLGuard",
-    published=(Original((FILE, PICTURES), _original),),
+    published=(Original((FILE, IMAGES), _original),),
     message=_message,
     score=_score,
     summarize=_summarize,
