@@ -36,27 +36,41 @@ def words_of(page: Path) -> str:
     return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", text)))
 
 
-def test_evaluate_writes_a_page_beside_the_predictions(run, data, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def own(tmp_path) -> str:
+    """The example of an own benchmark of docs/evaluation.md, as --tasks names it."""
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    (code,) = re.findall("```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    return f"{tmp_path / 'mine.py'}:TASKS"
+
+
+def test_evaluate_writes_a_page_beside_the_predictions(run, data, own, tmp_path, monkeypatch, capsys):
+    """Of a user's benchmark: its answers are short, those of published ones have a thousand tokens."""
     monkeypatch.setattr(cli, "keep_compilations", lambda: None)
-    asked = ["evaluate", str(run), "--tasks", "mmstar", "--data", str(data), "--items", str(ITEMS)]
-    assert cli.main([*asked, "--output", str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    (folder := tmp_path / "data").mkdir()
+    shutil.copy(data / "MMStar.tsv", folder / "signs.tsv")
     out = tmp_path / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["mmstar.html", "mmstar.jsonl", "mmstar.scores.json"]
-    page, scores = (out / "mmstar.html").read_text(), json.loads((out / "mmstar.scores.json").read_text())
+    asked = ["evaluate", str(run), "--tasks", own, "--data", str(folder), "--items", str(ITEMS), "--output", str(out)]
+    assert cli.main(asked) == 0, capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == ["signs.html", "signs.jsonl", "signs.scores.json"]
+    page, scores = (out / "signs.html").read_text(), json.loads((out / "signs.scores.json").read_text())
     wrong = ITEMS - round(scores["scores"]["Overall"]["value"] / 100 * ITEMS)
-    assert wrong <= page.count("<article") <= ITEMS and "How many squares are there?" in page
+    assert wrong <= page.count("<article") <= ITEMS
     assert page.count("data:image/jpeg") == page.count("<article") - 1 and scores["unreadable"] == 1
     assert page.count('data-kind="unreadable"') == 1
-    assert prediction_files.read(out / "mmstar.jsonl").head.model in page
+    assert prediction_files.read(out / "signs.jsonl").head.model in page and "Road signs" in words_of(
+        out / "signs.html"
+    )
 
-    # The same file again: nothing is asked, and the page of a run that is complete is the same.
-    (out / "mmstar.html").unlink()
-    assert cli.main([*asked, "--output", str(out)]) == 0
-    assert (out / "mmstar.html").read_text() == page
+    # The same command again: nothing is asked, and the page of a run that is complete is the same.
+    (out / "signs.html").unlink()
+    assert cli.main(asked) == 0
+    assert (out / "signs.html").read_text() == page
 
     # Scored by itself, a picture that could not be read when the model was asked stays unreadable.
     alone = tmp_path / "alone.html"
-    assert cli.main(["score", str(out / "mmstar.jsonl"), "--page", str(alone)]) == 0
+    assert cli.main(["score", str(out / "signs.jsonl"), "--task", own, "--page", str(alone)]) == 0
     assert "files were not given" in words_of(alone) and "<img " not in alone.read_text()
     assert alone.read_text().count('data-kind="unreadable"') == 1
 
@@ -77,6 +91,12 @@ def test_any_model_s_answers_have_a_page(benchmark, data, tmp_path, capsys):
     text = page.read_text()
     assert 0 < text.count("<article") <= 200 and text.count("<script>") == 1
     assert "data:image/jpeg" in text and benchmark.title in words_of(page)
+
+
+def test_a_name_of_several_benchmarks_is_refused_with_theirs(tmp_path, capsys):
+    answers = str(GOLDENS / "MMStar" / "predictions.jsonl")
+    assert cli.main(["score", answers, "--task", "table2", "--data", str(tmp_path)]) == 1
+    assert "'table2' stands for blink, qbench2, muirbench, mantis; give one of them." in capsys.readouterr().err
 
 
 def test_a_page_that_would_be_a_folder_is_refused_before_anything_is_read(data, tmp_path, capsys):

@@ -79,6 +79,24 @@ def benchmarks_of(arguments: Arguments) -> Sequence[Any]:
     return suites.named(arguments.tasks.split(","), options)
 
 
+def benchmark_of(name: str, task: str | None) -> Any:
+    """The one benchmark of a name, or of a user's file as FILE.py:NAME. task: which of a file's, if it has several.
+
+    Raises ValueError where the name stands for several.
+    """
+    from xgenmm_jax.evaluation.tasks import suites
+
+    file, separator, attribute = name.rpartition(":")
+    if separator and file.endswith(".py"):
+        listed = own_benchmarks(user_path(file, "--task"), attribute)
+        found = [one for one in listed if one.name == task] or list(listed)
+    else:
+        found = suites.named([name])
+    if len(found) != 1:
+        raise ValueError(f"--task: '{name}' stands for {', '.join(one.name for one in found)}; give one of them.")
+    return found[0]
+
+
 def own_benchmarks(path: Path, name: str) -> Sequence[Any]:
     """The benchmarks under a name of a user's file, one or a sequence of them. Raises ValueError, with the line."""
     from xgenmm_jax.cli.experiment_files import import_experiment

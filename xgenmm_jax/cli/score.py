@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 
 from xgenmm_jax import files
+from xgenmm_jax.cli.evaluate_benchmarks import benchmark_of
 from xgenmm_jax.cli.options import UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation.profiles import Profile, Reading
 
@@ -24,7 +25,7 @@ class Arguments:
     predictions: tyro.conf.Positional[UserPath]
     """A file of JSON lines."""
     task: str | None = None
-    """The benchmark; by default that of the file's head."""
+    """The benchmark, or FILE.py:NAME for your own; by default that of the file's head."""
     data: UserPath | None = None
     """The folder with the benchmark's files, where lines have no reference answers."""
     profile: Profile | None = None
@@ -44,7 +45,6 @@ def main(argv: Sequence[str]) -> int:
 
     from xgenmm_jax.evaluation import prediction_files, results
     from xgenmm_jax.evaluation.tables import scores_table
-    from xgenmm_jax.evaluation.tasks import suites
     from xgenmm_jax.evaluation.tasks.benchmark import Choice
 
     path = arguments.predictions
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     name = arguments.task or (head.task if head else None)
     if name is None:
         raise ValueError(f"--task: '{path}' has no head that says what it is of; give the benchmark's name.")
-    (benchmark,) = suites.named([name])
+    benchmark = benchmark_of(name, head.task if head else None)
     choice = Choice(
         arguments.profile or (head.profile if head and head.profile else "paper"),  # type: ignore[arg-type]
         arguments.reading or (head.reading if head and head.reading else "careful"),  # type: ignore[arg-type]
