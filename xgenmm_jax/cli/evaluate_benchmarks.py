@@ -89,12 +89,12 @@ def benchmark_of(name: str, task: str | None) -> Any:
     file, separator, attribute = name.rpartition(":")
     if separator and file.endswith(".py"):
         listed = own_benchmarks(user_path(file, "--task"), attribute)
-        found = [one for one in listed if one.name == task] or list(listed)
+        benchmarks = [one for one in listed if one.name == task] or list(listed)
     else:
-        found = suites.named([name])
-    if len(found) != 1:
-        raise ValueError(f"--task: '{name}' stands for {', '.join(one.name for one in found)}; give one of them.")
-    return found[0]
+        benchmarks = suites.named([name])
+    if len(benchmarks) != 1:
+        raise ValueError(f"--task: '{name}' stands for {', '.join(one.name for one in benchmarks)}; give one of them.")
+    return benchmarks[0]
 
 
 def own_benchmarks(path: Path, name: str) -> Sequence[Any]:

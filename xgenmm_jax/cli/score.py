@@ -97,8 +97,8 @@ def with_examples(predictions: Sequence[Any], examples: Sequence[Any], path: Pat
         )  # fmt: skip
         raise ValueError(f"score: '{path}' {what}; predict all examples of the files that are given.")
     # Pictures that could not be read when the model was asked are a fact of the predictions.
-    found = ((by_id[example.id], example) for example in examples)
+    pairs = ((by_id[example.id], example) for example in examples)
     return [
         replace(one, example=replace(example, unreadable=example.unreadable or one.example.unreadable))
-        for one, example in found
+        for one, example in pairs
     ]

@@ -89,8 +89,8 @@ def chosen_of(kinds: Sequence[str], most: int) -> list[int]:
             of_kind.setdefault(kind, []).append(index)
     chosen: list[int] = []
     rarest_first = sorted(of_kind.values(), key=len)
-    for place, indices in enumerate(rarest_first):
-        part = min(len(indices), (most - len(chosen)) // (len(rarest_first) - place))
+    for rank, indices in enumerate(rarest_first):
+        part = min(len(indices), (most - len(chosen)) // (len(rarest_first) - rank))
         chosen += [indices[number * len(indices) // part] for number in range(part)]
     return sorted(chosen)
 
@@ -102,9 +102,9 @@ def _filters(chosen: Sequence[Prediction]) -> dict[str, list[str]]:
         for name, value in prediction.example.fields.items():
             values.setdefault(name, set()).add(value)
     return {
-        name: sorted(found)
-        for name, found in values.items()
-        if 1 < len(found) <= MOST_VALUES and len(found) < len(chosen) and max(map(len, found)) <= MOST_FIELD
+        name: sorted(of_name)
+        for name, of_name in values.items()
+        if 1 < len(of_name) <= MOST_VALUES and len(of_name) < len(chosen) and max(map(len, of_name)) <= MOST_FIELD
     }
 
 
@@ -119,14 +119,14 @@ def _item(prediction: Prediction, filters: Sequence[str], room: _Room) -> dict[s
     example = prediction.example
     right = set(example.answers)
     kind = kind_of(prediction)
-    pictures = _pictures(example, room)
+    thumbnails = _thumbnails(example, room)
     fields = [(visible(name, MOST_FIELD), visible(value, MOST_FIELD)) for name, value in example.fields.items()]
     return {
         "id": visible(example.id, MOST_FIELD),
         "kind": kind,
         "score": f"{100 * prediction.score:.0f}",
-        "pictures": pictures,
-        "more_pictures": len(example.images) - len(pictures),
+        "pictures": thumbnails,
+        "more_pictures": len(example.images) - len(thumbnails),
         "question": visible(example.question, MOST_TEXT),
         "options": [
             {
@@ -149,9 +149,9 @@ def _item(prediction: Prediction, filters: Sequence[str], room: _Room) -> dict[s
     }  # fmt: skip
 
 
-def _pictures(example: Example, room: _Room) -> list[Mapping[str, Any]]:
+def _thumbnails(example: Example, room: _Room) -> list[Mapping[str, Any]]:
     """The first of an example's pictures: a data URI, "" where it cannot be read with the reason, and its own size."""
-    pictures: list[Mapping[str, Any]] = []
+    thumbnails: list[Mapping[str, Any]] = []
     for image in example.images[:MOST_PICTURES]:
         try:
             uri, why = thumbnail_uri(image), ""
@@ -162,8 +162,8 @@ def _pictures(example: Example, room: _Room) -> list[Mapping[str, Any]]:
             break
         room.image_bytes -= len(uri)
         width, height = image.size_px
-        pictures.append({"uri": uri, "why": why, "width": width, "height": height})
-    return pictures
+        thumbnails.append({"uri": uri, "why": why, "width": width, "height": height})
+    return thumbnails
 
 
 def thumbnail_uri(image: LazyImage) -> str:
