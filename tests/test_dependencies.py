@@ -28,7 +28,9 @@ import importlib, pathlib
 package = pathlib.Path("xgenmm_jax")
 for path in sorted(package.rglob("*.py")):
     name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-    if not f"{name}.".startswith("xgenmm_jax.nano.") and name != "xgenmm_jax.cli.demo":
+    # lmms-eval alone imports its adapter.
+    of_others = ("xgenmm_jax.cli.demo", "xgenmm_jax.integrations.lmms_eval")
+    if not f"{name}.".startswith("xgenmm_jax.nano.") and name not in of_others:
         importlib.import_module(name)
         print(name)
 """

@@ -33,8 +33,9 @@ class Arguments:
     """Benchmarks: table1, table2, a list as mmstar,pope,ocrbench, or FILE.py:NAME for your own."""
     data: UserPath | None = None
     """The folder with the benchmarks' files."""
-    profile: Profile = "paper"
-    """Whose prompts and scores: VLMEvalKit of the paper's time, of ms-vlmeval, of today; lmms-eval; the authors'."""
+    profile: Profile | None = None
+    """Whose prompts and scores: VLMEvalKit of the paper's time, of ms-vlmeval, of today; lmms-eval; the authors'. By
+    default the paper's, of benchmarks that VLMEvalKit has not the authors'."""
     reading: Reading = "careful"
     """as_published: with that toolkit's faults in reading files and answers, to compare with numbers it printed."""
     reencode: Reencode = "none"

@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from xgenmm_jax.cli.data_tables import progress_bar
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 from xgenmm_jax.paths import user_path
 
+if TYPE_CHECKING:
+    from xgenmm_jax.generation.text.schedule import Limits
+
+SMALL_WIDTH = 512
+"""Of a decoder: nano and micro."""
 FOLDER = "evaluation"
 """In the run's folder; in it is a folder for each profile."""
 
@@ -19,7 +24,7 @@ class Arguments(Protocol):
     run: Path
     tasks: str
     data: Path | None
-    profile: Profile
+    profile: Profile | None
     reading: Reading
     reencode: Reencode
     shots: tuple[int, ...]
@@ -36,7 +41,6 @@ def main(arguments: Arguments) -> int:
     from xgenmm_jax.cli import answer_pages
     from xgenmm_jax.evaluation import benchmark_runs
     from xgenmm_jax.evaluation.tables import results_table
-    from xgenmm_jax.evaluation.tasks.benchmark import Choice
     from xgenmm_jax.training.runs import fingerprints
 
     benchmarks = benchmarks_of(arguments)
@@ -44,24 +48,31 @@ def main(arguments: Arguments) -> int:
         raise ValueError("--data: got none; give the folder with the benchmarks' files.")
     if not arguments.data.is_dir():
         raise ValueError(f"--data: no folder '{arguments.data}'; give the one with the benchmarks' files.")
-    choice = Choice(arguments.profile, arguments.reading, arguments.reencode)
     # Every file is read before the model is: what is missing is told at once.
-    ready = benchmark_runs.load_all(benchmarks, arguments.data, choice, arguments.items)
+    options = (arguments.profile, arguments.reading, arguments.reencode, arguments.items)
+    ready = benchmark_runs.load_all(benchmarks, arguments.data, *options)
     run = api.load(arguments.run, official_images=True)
-    folder = arguments.output or arguments.run / FOLDER / arguments.profile
     model = fingerprints.of_model(arguments.run)
     results = []
-    generator = run.generator()
+    generator = run.generator(limits_of(run.config.decoder.width))
     with progress_bar() as show:
         for one in ready:
+            folder = arguments.output or arguments.run / FOLDER / one.choice.profile
             result = benchmark_runs.ask(
-                generator, one, choice, folder, model=model, style=run.processor.chat, on_progress=show
+                generator, one, folder, model=model, style=run.processor.chat, on_progress=show
             )
             results.append(result)
             answers = benchmark_runs.predictions_file(folder, one.benchmark)
             answer_pages.write_beside(answers, one.benchmark, result, one.loaded.examples)
     _print(results_table(results, str(arguments.run)))
     return 0
+
+
+def limits_of(width: int) -> "Limits":
+    """A large decoder's table keeps the vision tokens of a hundred images, so that many questions share beginnings."""
+    from xgenmm_jax.generation.text.schedule import Limits
+
+    return Limits() if width <= SMALL_WIDTH else Limits(vision_mib=1024)
 
 
 def benchmarks_of(arguments: Arguments) -> Sequence[Any]:

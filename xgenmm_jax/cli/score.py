@@ -45,7 +45,6 @@ def main(argv: Sequence[str]) -> int:
 
     from xgenmm_jax.evaluation import prediction_files, results
     from xgenmm_jax.evaluation.tables import scores_table
-    from xgenmm_jax.evaluation.tasks.benchmark import Choice
 
     path = arguments.predictions
     if not path.is_file():
@@ -59,9 +58,10 @@ def main(argv: Sequence[str]) -> int:
     if name is None:
         raise ValueError(f"--task: '{path}' has no head that says what it is of; give the benchmark's name.")
     benchmark = benchmark_of(name, head.task if head else None)
-    choice = Choice(
-        arguments.profile or (head.profile if head and head.profile else "paper"),  # type: ignore[arg-type]
-        arguments.reading or (head.reading if head and head.reading else "careful"),  # type: ignore[arg-type]
+    asked_by = (head.profile, head.reading) if head and head.profile else (None, "careful")
+    choice = benchmark.choice(
+        arguments.profile or asked_by[0],  # type: ignore[arg-type]
+        arguments.reading or asked_by[1],  # type: ignore[arg-type]
         head.reencode if head and head.reencode else "none",  # type: ignore[arg-type]
     )
     predictions, left_out = list(found.predictions), {}

@@ -8,6 +8,7 @@ import numpy as np
 
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.evaluation import nearest, results, runner
+from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 from xgenmm_jax.evaluation.published.files import Loaded
 from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Choice
@@ -20,21 +21,32 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Ready:
-    """A benchmark whose files were found and read."""
+    """A benchmark whose files were found and read. choice: whose rules it is asked by."""
 
     benchmark: Benchmark
     loaded: Loaded
+    choice: Choice
 
 
-def load_all(benchmarks: Sequence[Benchmark], data: Path, choice: Choice, limit: int | None = None) -> list[Ready]:
+def load_all(
+    benchmarks: Sequence[Benchmark],
+    data: Path,
+    profile: Profile | None = None,
+    reading: Reading = "careful",
+    reencode: Reencode = "none",
+    limit: int | None = None,
+) -> list[Ready]:
     """All benchmarks' examples; before anything is asked, so that a missing file costs no hours.
+
+    profile: None: each benchmark's own, see `Benchmark.choice`. limit: the first so many of each.
 
     Raises: ValueError that names every benchmark whose files are missing or damaged, one a line.
     """
     ready, wrong = [], []
     for benchmark in benchmarks:
         try:
-            ready.append(Ready(benchmark, benchmark.load(data, choice, limit)))
+            choice = benchmark.choice(profile, reading, reencode)
+            ready.append(Ready(benchmark, benchmark.load(data, choice, limit), choice))
         except ValueError as error:
             wrong.append(str(error))
     if wrong:
@@ -45,7 +57,6 @@ def load_all(benchmarks: Sequence[Benchmark], data: Path, choice: Choice, limit:
 def ask(
     generator: Generator,
     ready: Ready,
-    choice: Choice,
     folder: Path,
     *,
     model: str,
@@ -56,7 +67,7 @@ def ask(
 
     model: names the parameters, so that another's predictions are not mixed in.
     """
-    benchmark, loaded = ready.benchmark, ready.loaded
+    benchmark, loaded, choice = ready.benchmark, ready.loaded, ready.choice
     if isinstance(benchmark, FewShot):
         task = benchmark.task(loaded.examples, choice, style, loaded.demonstrations, _features(generator, ready))
     else:

@@ -15,7 +15,7 @@ from xgenmm_jax.evaluation import prediction_files
 from xgenmm_jax.evaluation.prediction_files import Head
 from xgenmm_jax.evaluation.predictions import Metrics, Prediction
 from xgenmm_jax.evaluation.tasks.example import Example
-from xgenmm_jax.evaluation.tasks.task import Task
+from xgenmm_jax.evaluation.tasks.task import Task, cut
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.generation.vision_tokens import UnreadableImage
@@ -129,7 +129,8 @@ def _ask(generator: Generator, requests: Sequence[_Request]) -> dict[int, Predic
             predictions |= {request.index: request.predict("", str(error)) for request in hit}
             left = [request for request in left if request.index not in predictions]
             continue
-        predictions |= {request.index: request.predict(text) for request, text in zip(left, texts, strict=True)}
+        answers = [cut(text, request.task.until) for request, text in zip(left, texts, strict=True)]
+        predictions |= {r.index: r.predict(answer) for r, answer in zip(left, answers, strict=True)}
         break
     return predictions
 

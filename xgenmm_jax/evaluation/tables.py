@@ -33,7 +33,7 @@ def metrics_table(metrics: Mapping[str, float], caption: str) -> Table:
 
 
 def results_table(results: Sequence[Result], title: str) -> Table:
-    """A line for each benchmark: its headline score. All results are of one profile and reading."""
+    """A line for each benchmark: its headline score. Results of other rules than the first one's say theirs."""
     rules = rules_of(results[0])
     table = Table(title=Text(f"{title}: {rules}", "italic"), title_justify="left")
     for name in ("benchmark", "score"):
@@ -41,7 +41,9 @@ def results_table(results: Sequence[Result], title: str) -> Table:
     for name in ("value", "+-", "items", "unparsed", "unreadable"):
         table.add_column(name, justify="right")
     for result in results:
-        table.add_row(result.title, Text(result.headline), *_figures(result.value), f"{result.unreadable:,}")
+        other = "" if rules_of(result) == rules else f" ({rules_of(result)})"
+        score = Text(result.headline + other)
+        table.add_row(result.title, score, *_figures(result.value), f"{result.unreadable:,}")
     return table
 
 

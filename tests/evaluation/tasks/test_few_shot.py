@@ -85,7 +85,7 @@ def data(tmp_path_factory):
 
 def asked(data, words, name, answer, options=FewShotOptions()):  # noqa: B008
     (benchmark,) = suites.named([name], options)
-    (ready,) = benchmark_runs.load_all([benchmark], data, CHOICE)
+    (ready,) = benchmark_runs.load_all([benchmark], data)
     model = Answering(lambda prompt: answer)
     model.tokenizer = words
     return benchmark, ready, model
@@ -104,7 +104,7 @@ def asked(data, words, name, answer, options=FewShotOptions()):  # noqa: B008
 )
 def test_every_set_is_read_asked_and_scored(data, words, tmp_path, name, answer, value):
     benchmark, ready, model = asked(data, words, name, answer)
-    result = benchmark_runs.ask(model, ready, CHOICE, tmp_path, model="m")
+    result = benchmark_runs.ask(model, ready, tmp_path, model="m")
     assert result.value.items == len(ready.loaded.examples)
     assert all(not example.unreadable for example in ready.loaded.examples)
     prompts = [prompt for call in model.calls for prompt in call]
@@ -134,7 +134,7 @@ def test_prompts_are_openflamingos_and_the_released_models(data, words):
 
 def test_no_shots_shows_the_form_of_answers_without_images(data, words, tmp_path):
     _, ready, model = asked(data, words, "coco_0", "a dog")
-    benchmark_runs.ask(model, ready, CHOICE, tmp_path, model="m")
+    benchmark_runs.ask(model, ready, tmp_path, model="m")
     prompt = model.calls[0][0]
     text = words.decode(prompt.token_ids)
     assert len(prompt.images) == 1 and text.count("Output:") == 3 and text.count("<image>") == 1
@@ -159,7 +159,7 @@ def test_demonstrations_depend_on_the_query_alone_and_never_show_its_image(data,
 
 def test_the_nearest_demonstration_stands_last(data, words):
     (benchmark,) = suites.named(["coco_3"], FewShotOptions(order="nearest"))
-    (ready,) = benchmark_runs.load_all([benchmark], data, CHOICE)
+    (ready,) = benchmark_runs.load_all([benchmark], data)
 
     def features(example):
         angle = example.images[0].load().getpixel((0, 0))[0] / 255
@@ -173,4 +173,4 @@ def test_the_nearest_demonstration_stands_last(data, words):
 
 def test_a_missing_file_names_benchmark_path_and_source(tmp_path):
     with pytest.raises(ValueError, match=r"coco_4: nothing of it in .*wanted coco/dataset_coco.json .*cocodataset.org"):
-        benchmark_runs.load_all(suites.named(["coco_4"]), tmp_path, CHOICE)
+        benchmark_runs.load_all(suites.named(["coco_4"]), tmp_path)

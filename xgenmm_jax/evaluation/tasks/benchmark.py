@@ -133,6 +133,15 @@ class Benchmark:
         """What changes the prompts beside profile and examples, for the head of predictions."""
         return ""
 
+    def choice(
+        self, profile: Profile | None = None, reading: Reading = "careful", reencode: Reencode = "none"
+    ) -> Choice:
+        """Whose rules it is asked and scored by. profile None: the paper's where it has them, else the authors' own, or
+        lmms-eval's."""
+        if profile is None:
+            profile = next((one for one in ("paper", "official") if one in self.profiles), self.profiles[0])
+        return Choice(profile, reading, reencode)
+
     def headline_of(self, profile: Profile) -> str:
         """The name of the score that tables show."""
         if isinstance(self.headline, str):

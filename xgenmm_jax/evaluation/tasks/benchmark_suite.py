@@ -8,7 +8,7 @@ from xgenmm_jax.evaluation import benchmark_runs
 from xgenmm_jax.evaluation.predictions import Metrics, Prediction
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 from xgenmm_jax.evaluation.tasks import suites
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Choice
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark
 from xgenmm_jax.evaluation.tasks.few_shot import FewShot, FewShotOptions, Order, TemplateName
 from xgenmm_jax.evaluation.tasks.suite import InputFormat, Suite
 from xgenmm_jax.evaluation.tasks.task import Task
@@ -28,7 +28,7 @@ class Benchmarks(Suite):
 
     names: tuple[str, ...]
     data: str
-    profile: Profile = "paper"
+    profile: Profile | None = None
     reading: Reading = "careful"
     reencode: Reencode = "none"
     items: int | None = None
@@ -38,15 +38,15 @@ class Benchmarks(Suite):
 
     def tasks(self, model: InputFormat) -> Sequence[Task]:
         """Raises ValueError where a benchmark's files are missing or damaged: all of them, one a line."""
-        choice = Choice(self.profile, self.reading, self.reencode)
         order: Order = "random"
         named = suites.named(self.names, FewShotOptions(self.shots, self.template, order))
-        ready = benchmark_runs.load_all(named, user_path(self.data, "evaluate.data"), choice, self.items)
-        return [_task(one, choice, model) for one in ready]
+        folder = user_path(self.data, "evaluate.data")
+        ready = benchmark_runs.load_all(named, folder, self.profile, self.reading, self.reencode, self.items)
+        return [_task(one, model) for one in ready]
 
 
-def _task(ready: benchmark_runs.Ready, choice: Choice, model: InputFormat) -> Task:
-    benchmark, loaded = ready.benchmark, ready.loaded
+def _task(ready: benchmark_runs.Ready, model: InputFormat) -> Task:
+    benchmark, loaded, choice = ready.benchmark, ready.loaded, ready.choice
     if isinstance(benchmark, FewShot):
         task = benchmark.task(loaded.examples, choice, model.chat, loaded.demonstrations)
     else:

@@ -43,7 +43,8 @@ class Task:
 
     examples: each use goes through them from the start. anyres: how images are cut, None: as in training. summarize: by
     default the mean score is the only metric. constant_answers: of the baselines, None: the commonest answer.
-    until: texts that end an answer and are no part of it. read_answer: what is scored of what was generated.
+    until: texts that end an answer and are no part of it, cut off what a model wrote. read_answer: what of an answer is
+    scored.
     """
 
     name: str
@@ -58,10 +59,10 @@ class Task:
     read_answer: Callable[[str], str] = str
 
     def scored(self, answer: str, example: Example) -> Scored:
-        """The score of an answer as it was generated; 0 where the example's images cannot be read."""
+        """The score of an answer; 0 where the example's images cannot be read."""
         if example.unreadable:
             return Scored(0.0, None)
-        score = self.score(self.read_answer(cut(answer, self.until)), example)
+        score = self.score(self.read_answer(answer), example)
         return score if isinstance(score, Scored) else Scored(float(score))
 
 

@@ -1,0 +1,103 @@
+"""Published benchmarks through the whole path on the nano model: files, prompts, answers, scores; kills."""
+
+import json
+from pathlib import Path
+import random
+import shutil
+import signal
+import subprocess
+import sys
+
+import nano_runs
+import pytest
+
+from xgenmm_jax.cli import main
+from xgenmm_jax.evaluation.published.files import Tsv
+from xgenmm_jax.evaluation.tasks import suites
+
+GOLDENS = Path(__file__).parents[1] / "goldens" / "benchmarks"
+BY_TABLE = {
+    table.name: benchmark
+    for benchmark in suites.BENCHMARKS
+    for table in benchmark.published
+    if isinstance(table, Tsv) and (GOLDENS / table.name / "rows.tsv").is_file()
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return nano_runs.start(tmp_path_factory.mktemp("nano") / "run", None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for name in BY_TABLE:
+        shutil.copy(GOLDENS / name / "rows.tsv", folder / f"{name}.tsv")
+    return folder
+
+
+QUICK = ("MMStar", "POPE")
+
+
+@pytest.mark.parametrize(
+    "tables", [QUICK, pytest.param(tuple(BY_TABLE), marks=pytest.mark.slow)], ids=["two", "all of them"]
+)
+def test_tables_of_vlmevalkit_are_asked_and_scored(run, data, tmp_path, capsys, tables):
+    asked = [BY_TABLE[name] for name in tables]
+    names = ",".join(benchmark.name for benchmark in asked)
+    words = ["evaluate", str(run), "--tasks", names, "--data", str(data), "--items", "6", "--output", str(tmp_path)]
+    assert main.main(words) == 0
+    capsys.readouterr()
+    for benchmark in asked:
+        scores = json.loads((tmp_path / f"{benchmark.name}.scores.json").read_text())
+        assert scores["headline"] in scores["scores"], benchmark.name
+        lines = (tmp_path / f"{benchmark.name}.jsonl").read_text().splitlines()
+        assert len(lines) == 7 and json.loads(lines[0])["profile"] == "paper"
+        # The file alone gives the same scores again.
+        again = tmp_path / "again.json"
+        assert main.main(["score", str(tmp_path / f"{benchmark.name}.jsonl"), "--json", str(again)]) == 0
+        assert json.loads(again.read_text())["scores"] == scores["scores"], benchmark.name
+
+
+def test_a_name_or_a_folder_that_is_wrong_is_told_before_the_model_is_read(tmp_path, data, capsys):
+    assert main.main(["evaluate", "nowhere", "--tasks", "mmstr", "--data", str(data)]) == 1
+    assert "no benchmark 'mmstr'; did you mean mmstar" in capsys.readouterr().err
+    assert main.main(["evaluate", "nowhere", "--tasks", "mmstar"]) == 1
+    assert "--data: got none" in capsys.readouterr().err
+    assert main.main(["evaluate", "nowhere", "--tasks", "ocrbench,coco_4", "--data", str(tmp_path)]) == 1
+    sentence = capsys.readouterr().err
+    assert "ocrbench: nothing of it in" in sentence and "coco_4: nothing of it in" in sentence
+
+
+def test_another_program_s_predictions_are_scored(data, tmp_path, capsys):
+    shutil.copy(GOLDENS / "MMStar" / "predictions.jsonl", tmp_path / "p.jsonl")
+    words = ["score", str(tmp_path / "p.jsonl"), "--task", "mmstar", "--data", str(data), "--json", str(tmp_path / "s")]
+    assert main.main([*words, "--profile", "latest", "--reading", "as_published"]) == 0
+    assert json.loads((tmp_path / "s").read_text())["scores"]["Overall"]["value"] == pytest.approx(32.5)
+    (tmp_path / "p.jsonl").write_text('{"index": 0, "prediction": "A"}\n')
+    assert main.main(words) == 1
+    assert "lacks 39 of 40 examples" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_evaluation_killed_at_ten_random_items_leaves_the_file_of_an_unbroken_one(run, data, tmp_path):
+    """SIGKILL when the file has so many lines; chunks of 5 prompts, so that it happens inside and between them."""
+    whole = tmp_path / "whole"
+    command = [sys.executable, str(Path(__file__).parents[1] / "fixtures" / "small_chunks.py"), "evaluate", str(run)]
+    words = ["--tasks", "mmstar", "--data", str(data)]
+    subprocess.run([*command, *words, "--output", str(whole)], check=True, capture_output=True)
+    wanted = (whole / "mmstar.jsonl").read_bytes()
+    file = tmp_path / "killed" / "mmstar.jsonl"
+    stops = sorted(random.Random(0).sample(range(1, wanted.count(b"\n")), 10))
+    for stop in stops:
+        process = subprocess.Popen(
+            [*command, *words, "--output", str(file.parent)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None:
+            if file.is_file() and file.read_bytes().count(b"\n") >= stop:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+    subprocess.run([*command, *words, "--output", str(file.parent)], check=True, capture_output=True)
+    assert file.read_bytes() == wanted
+    assert (file.parent / "mmstar.scores.json").read_bytes() == (whole / "mmstar.scores.json").read_bytes()
