@@ -148,6 +148,18 @@ def test_a_score_with_a_remark_a_judge_or_other_pictures_says_so(tmp_path, capsy
     assert filled["rules"] == "profile paper, as_published, pictures jpeg75; profile paper, careful"
 
 
+def test_benchmarks_without_the_papers_rules_stand_by_the_authors(tmp_path, capsys):
+    """As `xgenmm evaluate --tasks table2` asks them; of the others the authors' scores are another profile's."""
+    official = Choice("official")
+    run = run_of(tmp_path / "r", [score("blink", 40.0)])
+    run_of(run, [score("mantis", 50.0, choice=official), score("blink", 1.0, choice=official)], profile="official")
+    (filled,) = json.loads(shown(capsys, run, "--format", "json"))
+    assert [cell["value"] for cell in filled["rows"][-1]["scores"]] == [40.0, None, None, 50.0]
+    assert filled["rules"] == "profile official, careful; profile paper, careful"
+    (filled,) = json.loads(shown(capsys, run, "--profile", "paper", "--format", "json"))
+    assert [cell["value"] for cell in filled["rows"][-1]["scores"]] == [40.0, None, None, None]
+
+
 def test_markdown_is_a_table_whose_cells_are_escaped(part, tmp_path, capsys):
     odd = run_of(tmp_path / "a|b", [score("mmstar", 50.0)])
     lines = shown(capsys, odd, part, "--table", "table1", "--format", "markdown").splitlines()

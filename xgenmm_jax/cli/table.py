@@ -21,6 +21,7 @@ from xgenmm_jax.evaluation.paper_tables import TABLES, Column, PaperTable, few_s
 from xgenmm_jax.evaluation.profiles import Profile
 from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.evaluation.table_rows import Filled, fill
+from xgenmm_jax.evaluation.tasks.suites import BENCHMARKS
 
 WIDTH = 100
 """Columns of text that goes to no terminal."""
@@ -36,8 +37,8 @@ class Arguments:
     """Folders of runs; none shows the paper's rows alone."""
     table: Literal["all", "table1", "table2", "fewshot", "ablation"] = "all"
     """Which table; all: those of which a run has a score but ablation, and one of what is in none of the paper's."""
-    profile: Profile = "paper"
-    """Whose rules the scores follow."""
+    profile: Profile | None = None
+    """Whose rules the scores follow; by default the paper's, of benchmarks that have none of these the authors'."""
     format: Literal["text", "markdown", "html", "json"] = "text"
     """How it is written; html is a page of its own."""
     output: UserPath | None = None
@@ -122,16 +123,26 @@ def curves(runs: Mapping[str, Sequence[Result]]) -> dict[str, list[tuple[int, fl
     return {title: sorted(found) for title, found in points.items() if len(found) > 1}
 
 
-def _results(run: Path, profile: Profile) -> list[Result]:
-    """A run's results of a profile. Raises ValueError where it has none, with those of which it has."""
-    folder = run / FOLDER / profile
+def _results(run: Path, profile: Profile | None) -> list[Result]:
+    """A run's results of a profile; None: the paper's, and the authors' of benchmarks without them.
+
+    Raises ValueError where it has none, with those of which it has.
+    """
+    folder = run / FOLDER / (profile or "paper")
     found = results.read(folder) if folder.is_dir() else []
+    if profile is None and (run / FOLDER / "official").is_dir():
+        by_name = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+        found += [
+            result
+            for result in results.read(run / FOLDER / "official")
+            if result.task in by_name and by_name[result.task].choice().profile == "official"
+        ]
     if not found:
         others = sorted(path.name for path in (run / FOLDER).glob("*") if path.is_dir() and any(path.iterdir()))
         there = f"; there are scores of {', '.join(others)} (--profile)" if others else ""
         raise ValueError(
             f"table: no scores in '{folder}'{there}; ask the run with "
-            f"`xgenmm evaluate {run} --tasks table1 --data DIR --profile {profile}`."
+            f"`xgenmm evaluate {run} --tasks table1 --data DIR --profile {folder.name}`."
         )
     return found
 
