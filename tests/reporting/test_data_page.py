@@ -1,11 +1,9 @@
 """The page of packed rows: escaped, bounded, and whole in a browser."""
 
 import html
-from pathlib import Path
 import re
-import shutil
-import subprocess
 
+from browser import browse, needs_chromium
 import numpy as np
 import pytest
 
@@ -14,7 +12,6 @@ from xgenmm_jax.reporting import data_page
 from xgenmm_jax.reporting.data_page import visible
 from xgenmm_jax.reporting.window_rows import WindowRows, window_rows
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHECK = """<script>
 const images = [...document.images];
 const wide = document.documentElement.scrollWidth > innerWidth;
@@ -99,17 +96,7 @@ def test_nothing_of_a_text_is_hidden(text, shown):
     assert visible(text, 10) == shown
 
 
-def browse(page: str, folder: Path, width: int) -> tuple[str, list[str]]:
-    """What a browser makes of a page: its document as text, and the lines of its console."""
-    file = folder / "page.html"
-    file.write_text(page, encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
-    options += ["--enable-logging=stderr", f"--window-size={width},1000", "--dump-dom"]
-    done = subprocess.run([CHROMIUM, *options, file.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (Debian: apt-get install chromium)")
+@needs_chromium
 @pytest.mark.parametrize("width", [1280, 500])
 def test_a_browser_shows_all_of_it_and_complains_of_nothing(page, tmp_path, width):
     document, console = browse(page.replace("</body>", f"{CHECK}</body>"), tmp_path, width)

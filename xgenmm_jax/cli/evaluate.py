@@ -24,8 +24,8 @@ class Arguments(JudgeOptions):
     """Scores a run: on published benchmarks (--tasks), by what its config names (evaluate), or on held-out drawn items.
 
     Without --tasks: writes evaluation.json, answers.jsonl and examples/ into the run's folder; with --json the metrics
-    alone are written, into that file, and the run's folder stays as it is. Benchmarks: adds predictions and scores to
-    RUN/evaluation/PROFILE/ and goes on there after a kill.
+    alone are written, into that file, and the run's folder stays as it is. Benchmarks: adds predictions, scores and a
+    page of the answers that are not right to RUN/evaluation/PROFILE/ and goes on there after a kill.
     """
 
     run: tyro.conf.Positional[RunPath]

@@ -37,8 +37,9 @@ class Arguments(Protocol):
 
 
 def main(arguments: Arguments, judge_options: JudgeOptions) -> int:
-    """Asks what is not asked yet, prints a table, then judges and prints one of judged scores; gives the exit code."""
+    """Asks what is not asked yet, writes pages of what is not right, prints a table, judges; gives the exit code."""
     from xgenmm_jax import api
+    from xgenmm_jax.cli import answer_pages
     from xgenmm_jax.evaluation import benchmark_runs, judge_runs
     from xgenmm_jax.evaluation.tables import results_table
     from xgenmm_jax.training.runs import fingerprints
@@ -64,6 +65,8 @@ def main(arguments: Arguments, judge_options: JudgeOptions) -> int:
                 generator, one, folder, model=model, style=run.processor.chat, on_progress=show
             )
             results.append(result)
+            answers = benchmark_runs.predictions_file(folder, one.benchmark)
+            answer_pages.write_beside(answers, one.benchmark, result, one.loaded.examples)
     _print(results_table(results, str(arguments.run)))
     if setup is None:
         return 0
@@ -102,6 +105,24 @@ def benchmarks_of(arguments: Arguments) -> Sequence[Any]:
         return own_benchmarks(user_path(file, "--tasks"), name)
     options = FewShotOptions(arguments.shots, arguments.template, arguments.demonstrations, arguments.beams)
     return suites.named(arguments.tasks.split(","), options)
+
+
+def benchmark_of(name: str, task: str | None) -> Any:
+    """The one benchmark of a name, or of a user's file as FILE.py:NAME. task: which of a file's, if it has several.
+
+    Raises ValueError where the name stands for several.
+    """
+    from xgenmm_jax.evaluation.tasks import suites
+
+    file, separator, attribute = name.rpartition(":")
+    if separator and file.endswith(".py"):
+        listed = own_benchmarks(user_path(file, "--task"), attribute)
+        benchmarks = [one for one in listed if one.name == task] or list(listed)
+    else:
+        benchmarks = suites.named([name])
+    if len(benchmarks) != 1:
+        raise ValueError(f"--task: '{name}' stands for {', '.join(one.name for one in benchmarks)}; give one of them.")
+    return benchmarks[0]
 
 
 def own_benchmarks(path: Path, name: str) -> Sequence[Any]:

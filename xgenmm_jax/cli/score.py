@@ -11,6 +11,7 @@ import tyro
 
 from xgenmm_jax import files
 from xgenmm_jax.cli.data_tables import progress_bar
+from xgenmm_jax.cli.evaluate_benchmarks import benchmark_of
 from xgenmm_jax.cli.judge_options import JudgeOptions, setup_of
 from xgenmm_jax.cli.options import UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation.profiles import Profile, Reading
@@ -28,7 +29,7 @@ class Arguments(JudgeOptions):
     predictions: tyro.conf.Positional[UserPath]
     """A file of JSON lines."""
     task: str | None = None
-    """The benchmark; by default that of the file's head."""
+    """The benchmark, or FILE.py:NAME for your own; by default that of the file's head."""
     data: UserPath | None = None
     """The folder with the benchmark's files, where lines have no reference answers."""
     profile: Profile | None = None
@@ -37,6 +38,8 @@ class Arguments(JudgeOptions):
     """How files and answers are read; by default as the file's head says, or carefully."""
     json: UserPath | None = None
     """Where all scores go, beside the table that is printed; judged ones into NAME.judged.json beside it."""
+    page: UserPath | None = None
+    """Where a page of the answers that are not right goes; with --data it has their pictures."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,21 +49,25 @@ def main(argv: Sequence[str]) -> int:
 
     from xgenmm_jax.evaluation import benchmark_runs, judge_runs, prediction_files, results
     from xgenmm_jax.evaluation.tables import scores_table
-    from xgenmm_jax.evaluation.tasks import suites
 
     path = arguments.predictions
     if not path.is_file():
         raise ValueError(f"score: no file '{path}'; give the JSON lines of predictions.")
-    if arguments.json is not None:
-        refuse_no_file(arguments.json, "--json")
+    for file, option in ((arguments.json, "--json"), (arguments.page, "--page")):
+        if file is not None:
+            refuse_no_file(file, option)
     found = prediction_files.read(path)
     head = found.head
     name = arguments.task or (head.task if head else None)
     if name is None:
         raise ValueError(f"--task: '{path}' has no head that says what it is of; give the benchmark's name.")
-    (benchmark,) = suites.named([name])
+    benchmark = benchmark_of(name, head.task if head else None)
     asked_by = (head.profile, head.reading) if head and head.profile else (None, "careful")
-    choice = benchmark.choice(arguments.profile or asked_by[0], arguments.reading or asked_by[1])  # type: ignore[arg-type]
+    choice = benchmark.choice(
+        arguments.profile or asked_by[0],  # type: ignore[arg-type]
+        arguments.reading or asked_by[1],  # type: ignore[arg-type]
+        head.reencode if head and head.reencode else "none",  # type: ignore[arg-type]
+    )
     setup = setup_of(arguments)
     if setup is not None:
         judge_runs.judged_benchmarks([benchmark], choice.profile, setup)
@@ -75,6 +82,10 @@ def main(argv: Sequence[str]) -> int:
     Console().print(scores_table(result))
     if arguments.json is not None:
         files.write_whole(arguments.json, json.dumps(result.to_json(), indent=1) + "\n")
+    if arguments.page is not None:
+        from xgenmm_jax.cli import answer_pages
+
+        answer_pages.write(arguments.page, benchmark, result, scored, has_pictures=arguments.data is not None)
     if setup is None:
         return 0
     with progress_bar() as show:
@@ -103,4 +114,9 @@ def with_examples(predictions: Sequence[Any], examples: Sequence[Any], path: Pat
             f"has {len(spare):,} predictions of no example (first: {min(spare)})"
         )  # fmt: skip
         raise ValueError(f"score: '{path}' {what}; predict all examples of the files that are given.")
-    return [replace(by_id[example.id], example=example) for example in examples]
+    # Pictures that could not be read when the model was asked are a fact of the predictions.
+    pairs = ((by_id[example.id], example) for example in examples)
+    return [
+        replace(one, example=replace(example, unreadable=example.unreadable or one.example.unreadable))
+        for one, example in pairs
+    ]

@@ -2,23 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+import io
 import json
 from pathlib import Path
 import re
+import sys
 from typing import Literal
 
+from rich.console import Console
+from rich.text import Text
 import tyro
 
 from xgenmm_jax import files
 from xgenmm_jax.cli.evaluate_benchmarks import FOLDER
 from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation import results
-from xgenmm_jax.evaluation.paper_tables import TABLES, few_shot_table
+from xgenmm_jax.evaluation.paper_tables import TABLES, Column, PaperTable, few_shot_table
 from xgenmm_jax.evaluation.profiles import Profile
 from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.evaluation.table_rows import Filled, fill
+from xgenmm_jax.evaluation.tasks.suites import BENCHMARKS
 
-_SHOTS = re.compile(r"(?P<name>\w+)_(?P<shots>\d+)")
+WIDTH = 100
+"""Columns of text that goes to no terminal."""
+
+_SHOTS = re.compile(r"\w+_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -28,9 +36,9 @@ class Arguments:
     runs: tyro.conf.Positional[tuple[RunPath, ...]]
     """Folders of runs; none shows the paper's rows alone."""
     table: Literal["all", "table1", "table2", "fewshot", "ablation"] = "all"
-    """Which table; all: those of which a run has a score, Table 1 where none has."""
-    profile: Profile = "paper"
-    """Whose rules the scores follow."""
+    """Which table; all: those of which a run has a score but ablation, and one of what is in none of the paper's."""
+    profile: Profile | None = None
+    """Whose rules the scores follow; by default the paper's, of benchmarks that have none of these the authors'."""
     judged: bool = False
     """Scores with a judge where a run has them; without this the rules', and of MM-Vet, which has none, the judge's."""
     format: Literal["text", "markdown", "html", "json"] = "text"
@@ -46,8 +54,8 @@ def main(argv: Sequence[str]) -> int:
         refuse_no_file(arguments.output, "--output")
     runs = {_name(run, arguments.runs): _results(run, arguments.profile, arguments.judged) for run in arguments.runs}
     filled = tables(arguments.table, runs)
-    if arguments.format == "text" and arguments.output is None:
-        _print(filled)
+    if arguments.format == "text" and arguments.output is None and sys.stdout.isatty():
+        _print(filled, Console())
         return 0
     text = written(filled, arguments.format, runs)
     if arguments.output is None:
@@ -60,17 +68,34 @@ def main(argv: Sequence[str]) -> int:
 def tables(which: str, runs: Mapping[str, Sequence[Result]]) -> list[Filled]:
     """The tables of a name, filled; of "all" those of which a run has a score."""
     tasks = {result.task for listed in runs.values() for result in listed}
-    shots = sorted({int(match["shots"]) for task in tasks if (match := _SHOTS.fullmatch(task))} or {4, 8})
+    shots = sorted({count for task in tasks if (count := shots_of(task)) is not None} or {4, 8})
     named = {"fewshot": [few_shot_table(count) for count in shots], **{name: [table] for name, table in TABLES.items()}}
     if which != "all":
         return [fill(table, runs) for table in named[which]]
+    others = {r.task: r.title for listed in runs.values() for r in listed if not _is_in_the_paper(r.task)}
     asked = [
         table
         for name in ("table1", "table2", "fewshot")
         for table in named[name]
         if any(column.task in tasks for column in table.columns)
     ]
+    if others:
+        columns = tuple(Column(task, title) for task, title in others.items())
+        asked.append(PaperTable("other", "Benchmarks of none of the paper's tables", columns, ()))
     return [fill(table, runs) for table in asked or named["table1"]]
+
+
+def shots_of(task: str) -> int | None:
+    """Of a few-shot set's task the number of demonstrations: "coco_4" -> 4. None for other tasks."""
+    match = _SHOTS.fullmatch(task)
+    if match is None or task not in {column.task for column in few_shot_table(int(match[1])).columns}:
+        return None
+    return int(match[1])
+
+
+def _is_in_the_paper(task: str) -> bool:
+    named = {column.task for table in TABLES.values() for column in table.columns}
+    return task in named or shots_of(task) is not None
 
 
 def written(filled: Sequence[Filled], form: str, runs: Mapping[str, Sequence[Result]]) -> str:
@@ -83,51 +108,61 @@ def written(filled: Sequence[Filled], form: str, runs: Mapping[str, Sequence[Res
         return paper_table.html(filled, curves(runs))
     if form == "markdown":
         return "\n".join(paper_table.markdown(one) for one in filled)
-    from rich.console import Console
-
-    console = Console(width=160, record=True, file=None)
-    with console.capture() as captured:
-        for one in filled:
-            console.print(paper_table.for_terminal(one))
-            console.print("\n".join(paper_table.footnotes(one)), markup=False, soft_wrap=True)
-    return captured.get()
+    file = io.StringIO()
+    _print(filled, Console(width=WIDTH, file=file))
+    return file.getvalue()
 
 
-def curves(runs: Mapping[str, Sequence[Result]]) -> dict[str, list[tuple[float, float]]]:
+def curves(runs: Mapping[str, Sequence[Result]]) -> dict[str, list[tuple[int, float]]]:
     """By run and set: (number of demonstrations, score), where there are at least two numbers."""
-    points: dict[str, list[tuple[float, float]]] = {}
+    points: dict[str, list[tuple[int, float]]] = {}
     for run, listed in runs.items():
         for result in listed:
-            if match := _SHOTS.fullmatch(result.task):
-                points.setdefault(f"{run}: {match['name']}", []).append((int(match["shots"]), result.value.value))
+            count = shots_of(result.task)
+            if count is not None:
+                title = f"{run}: {result.title.rpartition(', ')[0]}"
+                points.setdefault(title, []).append((count, result.value.value))
     return {title: sorted(found) for title, found in points.items() if len(found) > 1}
 
 
-def _results(run: Path, profile: Profile, judged: bool) -> list[Result]:
-    """A run's results of a profile. Raises ValueError where it has none, with those of which it has."""
-    folder = run / FOLDER / profile
+def _results(run: Path, profile: Profile | None, judged: bool) -> list[Result]:
+    """A run's results of a profile; None: the paper's, and the authors' of benchmarks without them.
+
+    Raises ValueError where it has none, with those of which it has.
+    """
+    folder = run / FOLDER / (profile or "paper")
     found = results.read(folder, judged) if folder.is_dir() else []
+    if profile is None and (run / FOLDER / "official").is_dir():
+        by_name = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+        found += [
+            result
+            for result in results.read(run / FOLDER / "official", judged)
+            if result.task in by_name and by_name[result.task].choice().profile == "official"
+        ]
     if not found:
         others = sorted(path.name for path in (run / FOLDER).glob("*") if path.is_dir() and any(path.iterdir()))
         there = f"; there are scores of {', '.join(others)} (--profile)" if others else ""
         raise ValueError(
             f"table: no scores in '{folder}'{there}; ask the run with "
-            f"`xgenmm evaluate {run} --tasks table1 --data DIR --profile {profile}`."
+            f"`xgenmm evaluate {run} --tasks table1 --data DIR --profile {folder.name}`."
         )
     return found
 
 
 def _name(run: Path, runs: Sequence[Path]) -> str:
-    """The folder's name, or its path where two runs have the same."""
-    return run.name if sum(other.name == run.name for other in runs) == 1 else str(run)
+    """The folder's name; where another run has the same, with as many folders above it as tell them apart."""
+    parts = run.resolve().parts
+    others = {other.resolve().parts for other in runs} - {parts}
+    for count in range(1, len(parts)):
+        if all(other[-count:] != parts[-count:] for other in others):
+            return "/".join(parts[-count:])
+    return str(run)
 
 
-def _print(filled: Sequence[Filled]) -> None:
-    from rich.console import Console
-
+def _print(filled: Sequence[Filled], console: Console) -> None:
     from xgenmm_jax.reporting import paper_table
 
-    console = Console()
     for one in filled:
+        console.print(Text(paper_table.title(one), "bold"))
         console.print(paper_table.for_terminal(one))
-        console.print("\n".join(paper_table.footnotes(one)), markup=False, soft_wrap=True)
+        console.print(Text("\n".join(paper_table.footnotes(one))), end="\n\n")

@@ -20,13 +20,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """openness: weights, data, code; None where unknown. average: of a run over the columns that are there."""
+    """openness: weights, data, code; None where unknown. average: of a run over the columns that are there.
+
+    marks: of footnotes to the whole row.
+    """
 
     model: str
     is_ours: bool
     cells: tuple[Cell, ...]
     openness: tuple[bool, bool, bool] | None
     average: Cell | None
+    marks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,22 @@ def fill(table: PaperTable, runs: Mapping[str, Sequence[Result]]) -> Filled:
         by_task = _scores(table, results)
         cells = []
         for column in table.columns:
-            result = by_task.get(column.task)
-            if result is None:
-                cells.append(Cell(None, marks=(mark(f"{name}: not asked, or not by this profile."),)))
-                continue
-            value, error, remarks = result
+            value, error, remarks = by_task.get(column.task, (None, None, ()))
             cells.append(Cell(value, error, tuple(mark(f"{name}, {column.title}: {remark}") for remark in remarks)))
+        # One footnote to the row for all that was not asked: a mark at each would hide the others.
+        missing = [column.title for column in table.columns if column.task not in by_task]
+        marks = (mark(f"{name}: not asked, or not by this profile: {', '.join(missing)}."),) if missing else ()
         average = _average(name, cells, mark) if table.has_average else None
-        rows.append(Row(name, True, tuple(cells), None, average))
-    rules = sorted({f"profile {r.choice.profile}, {r.choice.reading}" for results in runs.values() for r in results})
+        rows.append(Row(name, True, tuple(cells), None, average, marks))
+    rules = sorted({_rules(result) for results in runs.values() for result in results})
     caption = "; ".join(rules) or "no run of ours"
     return Filled(table, tuple(rows), tuple(notes), caption)
+
+
+def _rules(result: Result) -> str:
+    choice = result.choice
+    again = "" if choice.reencode == "none" else f", pictures {choice.reencode}"
+    return f"profile {choice.profile}, {choice.reading}{again}"
 
 
 Score = tuple[float | None, float | None, tuple[str, ...]]
@@ -85,7 +94,7 @@ def _scores(table: PaperTable, results: Sequence[Result]) -> dict[str, Score]:
 def _score(result: Result) -> Score:
     value = result.normalized
     remarks = []
-    if math.isnan(value):
+    if math.isnan(value) or result.value.note:
         remarks.append(f"{result.value.note or 'no score'}.")
     if result.judge != NO_JUDGE:
         remarks.append(f"judged by {result.judge}.")
@@ -109,16 +118,21 @@ def _mean(domain: str, scores: Sequence[tuple[str, Score | None]]) -> Score:
     if missing:
         return None, None, (f"no score of {', '.join(missing)}.",)
     values = [score[0] for _, score in scores if score is not None and score[0] is not None]
-    errors = [score[1] or 0.0 for _, score in scores if score is not None]
-    return statistics.fmean(values), math.hypot(*errors) / len(errors), ()
+    return statistics.fmean(values), _error([score[1] for _, score in scores if score is not None]), ()
+
+
+def _error(errors: Sequence[float | None]) -> float | None:
+    """Of the mean of scores that are independent; None where one has none, as of a single item."""
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) / len(known) if known and len(known) == len(errors) else None
 
 
 def _average(name: str, cells: Sequence[Cell], mark: Callable[[str], int]) -> Cell:
     values = [cell.value for cell in cells if cell.value is not None]
     if not values:
         return Cell(None)
-    errors = [cell.stderr or 0.0 for cell in cells if cell.value is not None]
+    error = _error([cell.stderr for cell in cells if cell.value is not None])
     partial = len(values) < len(cells)
     note = f"{name}: the mean of {len(values)} of {len(cells)} columns, not comparable with a mean of all."
     marks = (mark(note),) if partial else ()
-    return Cell(statistics.fmean(values), math.hypot(*errors) / len(errors), marks)
+    return Cell(statistics.fmean(values), error, marks)

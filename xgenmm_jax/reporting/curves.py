@@ -13,16 +13,21 @@ Point = tuple[float | int, float | int]
 
 
 def curve(
-    points: Sequence[Point], end: float | int, label: str, x_title: str = "step", y_title: str = "loss"
+    points: Sequence[Point],
+    end: float | int,
+    label: str,
+    x_title: str = "step",
+    y_title: str = "loss",
+    is_noisy: bool = True,
 ) -> Markup:
     """Points (x, y) in order of x: each one faint, their running mean bold and labelled with its last value.
 
     Points that are not finite are left out. end: where the horizontal axis ends; it begins at 0. label: what a screen
-    reader says.
+    reader says. is_noisy: False draws the points themselves bold, without a mean.
     """
     # Axes that end at a tick, from the values that are shown.
     points = [(float(at), float(value)) for at, value in points if math.isfinite(value)]
-    smooth = running_mean(points)
+    smooth = running_mean(points) if is_noisy else points
     low, high = _range([value for _, value in points], [value for _, value in smooth])
     y_ticks, x_ticks = ticks(low, high, 4), ticks(0.0, float(end), 4)
     low, high = min(low, y_ticks[0]), max(high, y_ticks[-1])

@@ -1,4 +1,7 @@
-"""The shell of a page: one HTML file that loads nothing and runs nothing; all text in it is escaped.
+"""The shell of a page: one HTML file that loads nothing; all text in it is escaped.
+
+A page runs nothing unless its template has a block `script`. Then a Content-Security-Policy lets the browser run that
+script and nothing else, apply the page's own style sheet alone, and load nothing but pictures inside the page.
 
 A page is a template that extends "page.html" and may import the macros of "parts.html":
 
@@ -8,7 +11,9 @@ A page is a template that extends "page.html" and may import the macros of "part
     {% block content %}{% for item in items %}{{ example_card(item) }}{% endfor %}{% endblock %}
 """
 
+import base64
 import functools
+import hashlib
 from typing import Any
 
 import jinja2
@@ -26,13 +31,20 @@ def render_template(package: str, name: str, /, **values: Any) -> str:
 @functools.cache
 def _environment(package: str) -> jinja2.Environment:
     loaders = [jinja2.PackageLoader(package), jinja2.PackageLoader("xgenmm_jax.reporting")]
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["sha256"] = _sha256
+    return environment
+
+
+def _sha256(text: str) -> str:
+    """Of a script or a style sheet, as a Content-Security-Policy names it."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def minutes(seconds: float) -> str:

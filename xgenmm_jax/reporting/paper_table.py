@@ -1,8 +1,10 @@
 """A filled table as Markdown, as a page, as JSON, and for the terminal."""
 
 from collections.abc import Mapping, Sequence
+import re
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -12,14 +14,24 @@ from xgenmm_jax.reporting.page import render_template
 
 OPENNESS = ("weights", "data", "code")
 NONE = "-"
+MOST_HEADING = 9
+"""Characters of a line of a column's heading in the terminal, unless a word is longer."""
 
 
 def figure(cell: Cell) -> str:
-    """"47.1 ±1.3 [2]": the value, its standard error, its footnotes."""
+    """ "47.1 ±1.3 [2]": the value, its standard error, its footnotes."""
+    value, error = numbers(cell)
+    return " ".join(filter(None, (value, error))) + _marks(cell.marks)
+
+
+def numbers(cell: Cell) -> tuple[str, str]:
+    """("47.1", "±1.3"); the error is "" where there is none."""
     value = NONE if cell.value is None else f"{cell.value:.1f}"
-    error = "" if cell.stderr is None else f" ±{cell.stderr:.1f}"
-    marks = "".join(f" [{mark}]" for mark in cell.marks)
-    return value + error + marks
+    return value, "" if cell.stderr is None else f"±{cell.stderr:.1f}"
+
+
+def _marks(marks: Sequence[int]) -> str:
+    return "".join(f" [{mark}]" for mark in marks)
 
 
 def head(filled: Filled) -> list[str]:
@@ -33,29 +45,48 @@ def head(filled: Filled) -> list[str]:
 
 def cells(filled: Filled, row: Row) -> list[str]:
     """A row's texts, one for each of `head`."""
-    texts = [row.model]
-    if filled.table.has_openness:
-        marks = {True: "yes", False: "no"}
-        texts += ["?"] * 3 if row.openness is None else [marks[one] for one in row.openness]
+    texts = [row.model + _marks(row.marks), *(openness(row) if filled.table.has_openness else ())]
     texts += [figure(cell) for cell in row.cells]
     return texts + ([figure(row.average)] if row.average is not None else [])
 
 
+def openness(row: Row) -> list[str]:
+    """Whether weights, data and code are public, a word for each of OPENNESS."""
+    words = {True: "yes", False: "no"}
+    return ["?"] * len(OPENNESS) if row.openness is None else [words[one] for one in row.openness]
+
+
 def for_terminal(filled: Filled) -> Table:
     """Models as columns and benchmarks as lines: twelve benchmarks side by side do not fit a terminal."""
-    table = Table(title=Text(f"{filled.table.title} ({filled.caption})"), title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     names = head(filled)
     columns = [cells(filled, row) for row in filled.rows]
     table.add_column("", no_wrap=True)
-    for row in filled.rows:
-        table.add_column(Text(row.model, "bold" if row.is_ours else ""), justify="right", overflow="fold")
+    for row, column in zip(filled.rows, columns, strict=True):
+        style = "bold" if row.is_ours else ""
+        table.add_column(Text(in_lines(column[0]), style), justify="right", overflow="fold")
     for number, name in enumerate(names[1:], start=1):
         table.add_row(Text(name), *(Text(column[number]) for column in columns))
     return table
 
 
+def in_lines(name: str) -> str:
+    """A name over several lines, broken behind its signs: "VILA-1.5-13B" -> "VILA-\n1.5-13B"."""
+    lines = [""]
+    for part in re.findall(r"[^-/_ ]*[-/_ ]*", name):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > MOST_HEADING:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def title(filled: Filled) -> str:
+    """ "Table 1: single-image benchmarks (profile paper, careful)"."""
+    return f"{filled.table.title} ({filled.caption})"
+
+
 def footnotes(filled: Filled) -> list[str]:
-    """"[1] ...", a line each."""
+    """ "[1] ...", a line each."""
     return [f"[{number}] {note}" for number, note in enumerate(filled.footnotes, start=1)]
 
 
@@ -74,9 +105,11 @@ def markdown(filled: Filled) -> str:
 def to_json(filled: Filled) -> dict[str, Any]:
     """Values, standard errors and footnotes of all cells."""
 
+    def notes(marks: Sequence[int]) -> list[str]:
+        return [filled.footnotes[mark - 1] for mark in marks]
+
     def cell_json(cell: Cell) -> dict[str, Any]:
-        notes = [filled.footnotes[mark - 1] for mark in cell.marks]
-        return {"value": cell.value, "stderr": cell.stderr, "notes": notes}
+        return {"value": cell.value, "stderr": cell.stderr, "notes": notes(cell.marks)}
 
     return {
         "table": filled.table.name,
@@ -87,6 +120,7 @@ def to_json(filled: Filled) -> dict[str, Any]:
             {
                 "model": row.model,
                 "ours": row.is_ours,
+                "notes": notes(row.marks),
                 "open": None if row.openness is None else dict(zip(OPENNESS, row.openness, strict=True)),
                 "scores": [cell_json(cell) for cell in row.cells],
                 "average": None if row.average is None else cell_json(row.average),
@@ -102,12 +136,24 @@ def html(filled: Sequence[Filled], curves: Mapping[str, Sequence[Point]] | None 
     shown = [
         {
             "title": one.table.title, "caption": one.caption, "head": head(one), "notes": footnotes(one),
-            "rows": [{"ours": row.is_ours, "cells": cells(one, row)} for row in one.rows],
+            "rows": [
+                {
+                    "ours": row.is_ours, "model": row.model, "marks": row.marks,
+                    "openness": openness(row) if one.table.has_openness else (),
+                    "cells": [
+                        (*numbers(cell), cell.marks) for cell in (*row.cells, *filter(None, (row.average,)))
+                    ],
+                }
+                for row in one.rows
+            ],
         }
         for one in filled
     ]  # fmt: skip
     drawn = [
-        {"title": title, "svg": curve(points, max(x for x, _ in points), title, "demonstrations", "score")}
+        {
+            "title": title,
+            "svg": curve(points, max(x for x, _ in points), title, "demonstrations", "score", is_noisy=False),
+        }
         for title, points in (curves or {}).items()
     ]
     return render_template("xgenmm_jax.reporting", "paper_table.html", refresh_s=0, tables=shown, curves=drawn)
