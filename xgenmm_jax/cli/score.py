@@ -56,8 +56,8 @@ def main(argv: Sequence[str]) -> int:
     for file, option in ((arguments.json, "--json"), (arguments.page, "--page")):
         if file is not None:
             refuse_no_file(file, option)
-    found = prediction_files.read(path)
-    head = found.head
+    stored = prediction_files.read(path)
+    head = stored.head
     name = arguments.task or (head.task if head else None)
     if name is None:
         raise ValueError(f"--task: '{path}' has no head that says what it is of; give the benchmark's name.")
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     setup = setup_of(arguments)
     if setup is not None:
         judge_runs.judged_benchmarks([benchmark], choice.profile, setup)
-    predictions, left_out = list(found.predictions), {}
+    predictions, left_out = list(stored.predictions), {}
     if arguments.data is not None:
         loaded = benchmark.load(arguments.data, choice)
         predictions, left_out = with_examples(predictions, loaded.examples, path), dict(loaded.left_out)

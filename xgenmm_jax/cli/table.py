@@ -122,7 +122,7 @@ def curves(runs: Mapping[str, Sequence[Result]]) -> dict[str, list[tuple[int, fl
             if count is not None:
                 title = f"{run}: {result.title.rpartition(', ')[0]}"
                 points.setdefault(title, []).append((count, result.value.value))
-    return {title: sorted(found) for title, found in points.items() if len(found) > 1}
+    return {title: sorted(listed) for title, listed in points.items() if len(listed) > 1}
 
 
 def _results(run: Path, profile: Profile | None, judged: bool) -> list[Result]:
@@ -131,22 +131,22 @@ def _results(run: Path, profile: Profile | None, judged: bool) -> list[Result]:
     Raises ValueError where it has none, with those of which it has.
     """
     folder = run / FOLDER / (profile or "paper")
-    found = results.read(folder, judged) if folder.is_dir() else []
+    listed = results.read(folder, judged) if folder.is_dir() else []
     if profile is None and (run / FOLDER / "official").is_dir():
         by_name = {benchmark.name: benchmark for benchmark in BENCHMARKS}
-        found += [
+        listed += [
             result
             for result in results.read(run / FOLDER / "official", judged)
             if result.task in by_name and by_name[result.task].choice().profile == "official"
         ]
-    if not found:
+    if not listed:
         others = sorted(path.name for path in (run / FOLDER).glob("*") if path.is_dir() and any(path.iterdir()))
         there = f"; there are scores of {', '.join(others)} (--profile)" if others else ""
         raise ValueError(
             f"table: no scores in '{folder}'{there}; ask the run with "
             f"`xgenmm evaluate {run} --tasks table1 --data DIR --profile {folder.name}`."
         )
-    return found
+    return listed
 
 
 def _name(run: Path, runs: Sequence[Path]) -> str:

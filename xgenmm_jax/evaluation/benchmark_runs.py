@@ -100,10 +100,10 @@ def judge(
     result: the scores by rules. The judge's replies are kept in NAME.judge.jsonl.
     """
     benchmark, choice = ready.benchmark, ready.choice
-    found = {one.example.id: one for one in prediction_files.read(predictions_file(folder, benchmark)).predictions}
+    stored = {one.example.id: one for one in prediction_files.read(predictions_file(folder, benchmark)).predictions}
     # The file's examples have no images, but know which could not be read.
-    examples = [replace(one, unreadable=found[one.id].example.unreadable) for one in ready.loaded.examples]
-    predictions = [replace(found[example.id], example=example) for example in examples]
+    examples = [replace(one, unreadable=stored[one.id].example.unreadable) for one in ready.loaded.examples]
+    predictions = [replace(stored[example.id], example=example) for example in examples]
     scored = results.rescored(benchmark, predictions, choice)
     replies = replies_file(predictions_file(folder, benchmark))
     judged = judge_runs.judged(benchmark, scored, choice, result, setup, replies, on_progress)

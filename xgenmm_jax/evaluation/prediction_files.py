@@ -59,13 +59,13 @@ def begin_or_continue(path: Path, head: Head, chunks: Sequence[int]) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, json.dumps({_HEAD_KEY: FORMAT, **dataclasses.asdict(head)}) + "\n")
         return 0
-    found = read(path, cut=True).head
-    if found is None:
+    stored = read(path, cut=True).head
+    if stored is None:
         raise ValueError(f"'{path}': line 1 is no head of predictions; give another folder, or delete the file.")
     differing = [
-        f"{field.name} {getattr(found, field.name)!r}, now {getattr(head, field.name)!r}"
+        f"{field.name} {getattr(stored, field.name)!r}, now {getattr(head, field.name)!r}"
         for field in dataclasses.fields(Head)
-        if getattr(found, field.name) != getattr(head, field.name)
+        if getattr(stored, field.name) != getattr(head, field.name)
     ]
     if differing:
         raise ValueError(
@@ -78,8 +78,8 @@ def begin_or_continue(path: Path, head: Head, chunks: Sequence[int]) -> int:
             break
         whole, done = whole + count, done + 1
     if whole < len(lines):
-        kept = path.read_bytes().split(b"\n")[: whole + 1]
-        os.truncate(path, sum(len(line) + 1 for line in kept))
+        remaining = path.read_bytes().split(b"\n")[: whole + 1]
+        os.truncate(path, sum(len(line) + 1 for line in remaining))
     return done
 
 

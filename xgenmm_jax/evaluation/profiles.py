@@ -24,6 +24,6 @@ Reencode = Literal["none", "jpeg75"]
 to February 2026 whatever their format."""
 
 
-def refuse_profile(what: str, profile: str, wanted: tuple[str, ...]) -> ValueError:
+def refuse_profile(what: str, profile: str, known: tuple[str, ...]) -> ValueError:
     """The error of a rule that a profile does not have."""
-    return ValueError(f"{what}: no rule of the profile '{profile}'; wanted one of {', '.join(wanted)}.")
+    return ValueError(f"{what}: no rule of the profile '{profile}'; wanted one of {', '.join(known)}.")

@@ -83,19 +83,19 @@ class Tsv:
         return f"{self.name}.tsv (VLMEvalKit's table)"
 
     def find(self, folder: Path) -> tuple[Path, ...]:
-        places = (folder / f"{self.name}.tsv", folder / self.name / f"{self.name}.tsv")
-        return tuple(path for path in places if path.is_file())[:1]
+        candidates = (folder / f"{self.name}.tsv", folder / self.name / f"{self.name}.tsv")
+        return tuple(path for path in candidates if path.is_file())[:1]
 
     def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
         table = read_table(files[0], self.columns, reading)
         examples = [(row, self.example(row)) for row in table.rows]
-        kept = tuple(
+        selected = tuple(
             replace(example, unreadable=row.unreadable) if row.unreadable else example
             for row, example in examples
             if example is not None
         )
-        reasons = {"no picture": table.without_image, "not of this split": len(examples) - len(kept)}
-        return Loaded(kept, tuple(files[:1]), {reason: count for reason, count in reasons.items() if count})
+        reasons = {"no picture": table.without_image, "not of this split": len(examples) - len(selected)}
+        return Loaded(selected, tuple(files[:1]), {reason: count for reason, count in reasons.items() if count})
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Doc:
 
     index: str
     fields: Mapping[str, Any]
-    pictures: Mapping[str, tuple[LazyImage, ...]]
+    images: Mapping[str, tuple[LazyImage, ...]]
     unreadable: str = ""
 
 
@@ -132,9 +132,9 @@ class Parquet:
 
     def find(self, folder: Path) -> tuple[Path, ...]:
         for root in (folder / self.repository, folder / self.repository.split("/")[-1]):
-            found = tuple(sorted(path for path in root.glob(self.pattern) if path.is_file()))
-            if found:
-                return found
+            matches = tuple(sorted(path for path in root.glob(self.pattern) if path.is_file()))
+            if matches:
+                return matches
         return ()
 
     def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
@@ -166,16 +166,16 @@ class Parquet:
                     yield self._doc(row, path, known)
 
     def _doc(self, row: dict[str, Any], path: Path, known: dict[bytes, LazyImage]) -> Doc:
-        pictures: dict[str, tuple[LazyImage, ...]] = {}
+        images: dict[str, tuple[LazyImage, ...]] = {}
         unreadable = ""
         for column in self.image_columns:
             value = row.pop(column)
             cells = value if isinstance(value, list) else [] if value is None else [value]
             try:
-                pictures[column] = tuple(_hub_image(cell, f"in '{path}', {column}", known) for cell in cells)
+                images[column] = tuple(_hub_image(cell, f"in '{path}', {column}", known) for cell in cells)
             except ValueError as error:
-                pictures[column], unreadable = (), str(error)
-        return Doc("", row, pictures, unreadable)
+                images[column], unreadable = (), str(error)
+        return Doc("", row, images, unreadable)
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,9 @@ class Original:
     def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
         folder = Path(str(files[0])[: -len(self.needs[0])])
         entries = list(self.examples(folder))
-        kept = tuple(entry for entry in entries if entry is not None)
-        left_out = len(entries) - len(kept)
-        return Loaded(kept, tuple(files), {"not of this split": left_out} if left_out else {})
+        selected = tuple(entry for entry in entries if entry is not None)
+        left_out = len(entries) - len(selected)
+        return Loaded(selected, tuple(files), {"not of this split": left_out} if left_out else {})
 
 
 def reencoded(examples: Sequence[Example], reencode: Reencode) -> tuple[Example, ...]:

@@ -61,7 +61,7 @@ def text_list(row: Row, name: str, path: Path) -> list[str]:
     return [str(one) for one in value]
 
 
-def picture(folder: Path, name: str) -> tuple[tuple[LazyImage, ...], str]:
+def image_below(folder: Path, name: str) -> tuple[tuple[LazyImage, ...], str]:
     """The picture of a name below a folder, with the suffix that the file has; none, and why, where it cannot be read.
 
     A name may hold folders, also with backslashes, but does not lead out of the folder.

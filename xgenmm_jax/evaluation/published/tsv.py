@@ -69,7 +69,7 @@ class _Cell:
     text: str | None = None
 
 
-def read_table(path: Path, wanted: Sequence[str], reading: Reading) -> Table:
+def read_table(path: Path, required: Sequence[str], reading: Reading) -> Table:
     """The rows of a TSV.
 
     wanted: columns without which the benchmark cannot be asked; `image` is one always.
@@ -82,7 +82,7 @@ def read_table(path: Path, wanted: Sequence[str], reading: Reading) -> Table:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         lines = _lines(data)
         header = [_text(data, cell, path, 1) for cell in next(lines)]
-        missing = [name for name in ("index", IMAGE_COLUMN, *wanted) if name not in header]
+        missing = [name for name in ("index", IMAGE_COLUMN, *required) if name not in header]
         if missing:
             raise ValueError(
                 f"benchmark: '{path}' has no column {', '.join(map(repr, missing))}; found: {', '.join(header)}."

@@ -30,10 +30,10 @@ def relaxed_accuracy(prediction: str, answers: Sequence[str], profile: Profile =
 
 
 def _is_near(prediction: str, target: str) -> bool:
-    got, wanted = _number(prediction), _number(target)
-    if got is None or not wanted:
+    got, target = _number(prediction), _number(target)
+    if got is None or not target:
         return prediction.lower() == target.lower()
-    return abs(got - wanted) / abs(wanted) <= TOLERANCE
+    return abs(got - target) / abs(target) <= TOLERANCE
 
 
 def _number(text: str) -> float | None:

@@ -23,7 +23,7 @@ def _of_doc(doc: Doc) -> Example:
     number, letters = str(doc.fields["answer"]), list(options)
     if not number.isdecimal() or int(number) >= len(letters):
         raise ValueError(f"ai2d: got the answer {number!r} of row {doc.index}; wanted 0 to {len(letters) - 1}.")
-    return Example(doc.index, doc.pictures["image"], doc.fields["question"], (letters[int(number)],), options=options)
+    return Example(doc.index, doc.images["image"], doc.fields["question"], (letters[int(number)],), options=options)
 
 
 def _message(example: Example, profile: Profile) -> Message:

@@ -30,7 +30,7 @@ def _of_doc(doc: Doc) -> Example:
     fields = doc.fields
     return Example(
         str(fields["idx"]),
-        tuple(image for column in _COLUMNS for image in doc.pictures[column]),
+        tuple(image for column in _COLUMNS for image in doc.images[column]),
         fields["question"],
         (fields["answer"].strip("()"),),
         options=multiple_choice.lettered(fields["choices"]),

@@ -28,7 +28,7 @@ def _of_row(row: Row) -> Example:
 def _of_doc(doc: Doc) -> Example:
     # lmms-eval's score takes every other type for augmented.
     fields = {"split": HUMAN if doc.fields["type"] == "human_test" else AUGMENTED}
-    return Example(doc.index, doc.pictures["image"], doc.fields["question"], (doc.fields["answer"],), fields=fields)
+    return Example(doc.index, doc.images["image"], doc.fields["question"], (doc.fields["answer"],), fields=fields)
 
 
 def _original(folder: Path) -> Iterator[Example]:
@@ -36,7 +36,7 @@ def _original(folder: Path) -> Iterator[Example]:
         path = folder / file
         for number, row in enumerate(originals.rows_in(path)):
             name, question, label = originals.texts(row, ("imgname", "query", "label"), path)
-            images, unreadable = originals.picture(folder / FOLDER / "png", name)
+            images, unreadable = originals.image_below(folder / FOLDER / "png", name)
             fields = {"split": split, "image": name}
             yield Example(f"{split}/{number}", images, question, (label,), fields=fields, unreadable=unreadable)
 

@@ -26,7 +26,7 @@ def _of_doc(doc: Doc) -> Example:
     page = [str(doc.fields.get(name, "")) for name in ("ucsf_document_id", "ucsf_document_page_no", "docId")]
     fields = {"image": "/".join(page)} if any(page) else {}
     return Example(
-        doc.index, doc.pictures["image"], doc.fields["question"], tuple(doc.fields["answers"]), fields=fields
+        doc.index, doc.images["image"], doc.fields["question"], tuple(doc.fields["answers"]), fields=fields
     )
 
 
@@ -35,7 +35,7 @@ def _original(folder: Path, file: str, images_folder: str) -> Iterator[Example]:
     for row in originals.rows_in(path, "data"):
         index, image, question = originals.texts(row, ("questionId", "image", "question"), path)
         name = Path(image).name
-        images, unreadable = originals.picture(folder / images_folder, name)
+        images, unreadable = originals.image_below(folder / images_folder, name)
         answers = questions.some(originals.text_list(row, "answers", path), index, path)
         yield Example(index, images, question, answers, fields={"image": name}, unreadable=unreadable)
 

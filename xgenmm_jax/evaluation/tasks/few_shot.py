@@ -214,7 +214,7 @@ def _nearest(pool: list[Example], features: Features | None, query: Example, cou
     others = [example for example in pool if image_of(example) != image_of(query)]
     if len(others) < count:
         raise ValueError(f"few shots: a pool of {len(others)} items for {count} demonstrations; enlarge it")
-    wanted = features(query)
-    alike = np.array([features(example) @ wanted for example in others])
+    target = features(query)
+    alike = np.array([features(example) @ target for example in others])
     best = np.argsort(-alike, kind="stable")[:count]
     return [others[index] for index in best[::-1]]

@@ -16,7 +16,7 @@ from xgenmm_jax.evaluation import fewshot
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import Profile
 from xgenmm_jax.evaluation.published.files import Original
-from xgenmm_jax.evaluation.published.originals import picture, text_list, texts
+from xgenmm_jax.evaluation.published.originals import image_below, text_list, texts
 from xgenmm_jax.evaluation.scorers import caption_tokens, cider, estimates, vqa
 from xgenmm_jax.evaluation.scorers.estimates import Term
 from xgenmm_jax.evaluation.tasks import multiple_choice
@@ -47,7 +47,7 @@ def _objects(path: Path, member: str) -> Iterator[dict[str, Any]]:
 
 
 def _example(id_: str, image_id: str, folder: Path, name: str, question: str, answers: Sequence[str]) -> Example:
-    images, unreadable = picture(folder, name)
+    images, unreadable = image_below(folder, name)
     return Example(id_, images, question, tuple(answers), fields={"image_id": image_id}, unreadable=unreadable)
 
 
@@ -59,8 +59,8 @@ def _coco(split: str, folder: Path, keep: Keep = None) -> Iterator[Example]:
         if row_split != split or (keep is not None and not keep(id_)):
             continue
         captions = [texts(sentence, ("raw",), path)[0] for sentence in row.get("sentences", ())]
-        place = f"{row.get('filepath', 'val2014')}/{name}"
-        yield _example(id_, f"coco {id_}", folder / "coco", place, "", captions)
+        path_below = f"{row.get('filepath', 'val2014')}/{name}"
+        yield _example(id_, f"coco {id_}", folder / "coco", path_below, "", captions)
 
 
 def _nocaps(folder: Path) -> Iterator[Example]:

@@ -58,7 +58,7 @@ def _original(folder: Path) -> Iterator[Example | None]:
         if truth not in ("0", "1"):
             raise ValueError(f"hallusionbench: '{path}' has gt_answer '{truth}'; wanted 0 or 1.")
         l2 = f"{category}_{subcategory}"
-        images, unreadable = originals.picture(folder / IMAGES, name)
+        images, unreadable = originals.image_below(folder / IMAGES, name)
         yield Example(
             "_".join([l2, *position]),
             images,

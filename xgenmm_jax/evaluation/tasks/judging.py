@@ -114,8 +114,8 @@ def filled(prompt: str, texts: Mapping[str, str]) -> str:
 def check_prompt(prompt: str, where: str) -> None:
     """Raises ValueError for a prompt in which the judge would not see the model's answer."""
     if "{prediction}" not in prompt:
-        wanted = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-        raise ValueError(f"{where} has no {{prediction}}, so no answer would be judged; it may hold {wanted}.")
+        placeholders = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+        raise ValueError(f"{where} has no {{prediction}}, so no answer would be judged; it may hold {placeholders}.")
 
 
 def fingerprint(prompt: str) -> str:

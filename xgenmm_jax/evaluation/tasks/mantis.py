@@ -33,7 +33,7 @@ def _of_doc(doc: Doc) -> Example:
     }
     return Example(
         str(doc.fields["id"]),
-        doc.pictures["images"],
+        doc.images["images"],
         doc.fields["question"],
         (doc.fields["answer"],),
         options=multiple_choice.lettered(doc.fields["options"] or ()),

@@ -97,7 +97,7 @@ def _of_doc(doc: Doc) -> Example | None:
     fields = doc.fields
     if (fields.get("metadata") or {}).get("split", "testmini") != "testmini":
         return None
-    return _example(fields, str(fields["pid"]), doc.pictures["decoded_image"], str(fields["query"]))
+    return _example(fields, str(fields["pid"]), doc.images["decoded_image"], str(fields["query"]))
 
 
 def _of_json(folder: Path) -> Iterator[Example]:
@@ -108,7 +108,7 @@ def _of_json(folder: Path) -> Iterator[Example]:
         raise ValueError(f"benchmark: '{path}' is no object of problems by number; copy it again.")
     for number, problem in zip(whole, originals.rows_of(whole.values(), path), strict=True):
         name, *_ = originals.texts(problem, ("image", "question", "question_type", "answer_type", "answer"), path)
-        images, unreadable = originals.picture(path.parent, name)
+        images, unreadable = originals.image_below(path.parent, name)
         example = _example(problem, number, images, query_of(problem))
         yield replace(example, unreadable=unreadable)
 

@@ -37,7 +37,7 @@ def _of_doc(doc: Doc) -> Example:
     index = str(fields["index"])
     return Example(
         index,
-        doc.pictures["image"],
+        doc.images["image"],
         fields["question"],
         (fields["answer"],),
         options={letter: str(text) for letter, text in options.items() if text is not None},

@@ -35,7 +35,7 @@ _REQUEST = " Please answer yes or no."
 
 def _of_doc(doc: Doc) -> Example:
     fields = {"category": doc.fields["category"], "image_path": doc.fields["question_id"]}
-    return Example(doc.index, doc.pictures["image"], doc.fields["question"], (doc.fields["answer"],), fields=fields)
+    return Example(doc.index, doc.images["image"], doc.fields["question"], (doc.fields["answer"],), fields=fields)
 
 
 def _original(folder: Path) -> Iterator[Example]:
@@ -52,7 +52,7 @@ def _of_text(text: Path, category: str) -> Iterator[Example]:
     path = next((one for one in named if one.is_file()), None)
     if path is None:
         raise ValueError(f"mme: no picture beside '{text}'; wanted '{text.stem}.jpg' or '.png'.")
-    images, unreadable = originals.picture(path.parent, path.name)
+    images, unreadable = originals.image_below(path.parent, path.name)
     for number, line in enumerate(line for line in files.read_lines(text) if line.strip()):
         question, tab, answer = line.rstrip().rpartition("\t")
         if not tab:

@@ -46,7 +46,7 @@ def _of_doc(doc: Doc) -> Example | None:
     subject = _SUBJECT.fullmatch(identity)
     if not identity.startswith("validation_") or subject is None:
         return None
-    images = tuple(image for column in _COLUMNS for image in doc.pictures[column])
+    images = tuple(image for column in _COLUMNS for image in doc.images[column])
     options = texts_of(doc.fields["options"], f"mmmu: the options of {identity}")
     fields = {"category": subject[1], "split": "validation", "question_type": doc.fields["question_type"]}
     return Example(

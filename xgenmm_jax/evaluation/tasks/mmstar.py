@@ -22,7 +22,7 @@ _LETTERS = "ABCD"
 def _of_doc(doc: Doc) -> Example:
     """The hub's question holds its options: "What is written?\\nOptions: A: EXIT, B: STOP"."""
     fields = {"category": doc.fields["category"], "l2-category": doc.fields["l2_category"]}
-    return Example(doc.index, doc.pictures["image"], doc.fields["question"], (doc.fields["answer"],), fields=fields)
+    return Example(doc.index, doc.images["image"], doc.fields["question"], (doc.fields["answer"],), fields=fields)
 
 
 def _message(example: Example, profile: Profile) -> Message:

@@ -52,7 +52,7 @@ def _of_json(folder: Path) -> Iterator[Example]:
         raise ValueError(f"benchmark: '{path}' is no object of questions by name; copy it again.")
     for name, row in zip(whole, originals.rows_of(whole.values(), path), strict=True):
         image, question, answer = originals.texts(row, ("imagename", "question", "answer"), path)
-        images, unreadable = originals.picture(path.parent / "images", image)
+        images, unreadable = originals.image_below(path.parent / "images", image)
         fields = {"category": ",".join(originals.text_list(row, "capability", path))}
         yield Example(name, images, question, (answer,), fields=fields, unreadable=unreadable)
 

@@ -24,7 +24,7 @@ def _of_doc(doc: Doc) -> Example:
     fields = doc.fields
     return Example(
         str(fields["idx"]),
-        doc.pictures["image_list"],
+        doc.images["image_list"],
         fields["question"],
         (fields["answer"],),
         options=multiple_choice.lettered(fields["options"]),

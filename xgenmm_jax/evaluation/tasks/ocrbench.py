@@ -43,7 +43,7 @@ def _of_doc(doc: Doc) -> Example:
     return _checked(
         Example(
             doc.index,
-            doc.pictures["image"],
+            doc.images["image"],
             doc.fields["question"],
             tuple(answers) if isinstance(answers, list) else (answers,),
             fields={"dataset": doc.fields["dataset"], "category": doc.fields["question_type"]},
@@ -58,7 +58,7 @@ def _original(folder: Path) -> Iterator[Example]:
         dataset, image_path, question, kind = originals.texts(row, names, path)
         of_list = isinstance(row.get("answers"), list)
         answers = originals.text_list(row, "answers", path) if of_list else originals.texts(row, ("answers",), path)
-        images, unreadable = originals.picture(folder / IMAGES, image_path)
+        images, unreadable = originals.image_below(folder / IMAGES, image_path)
         fields = {"dataset": dataset, "category": kind, "image": image_path}
         yield _checked(Example(str(number), images, question, tuple(answers), fields=fields, unreadable=unreadable))
 

@@ -34,7 +34,7 @@ def _of_doc(doc: Doc) -> Example:
     fields = {"category": doc.fields["category"]}
     if source := doc.fields.get("image_source"):
         fields["image"] = source
-    return Example(doc.index, doc.pictures["image"], doc.fields["question"], (doc.fields["answer"],), fields=fields)
+    return Example(doc.index, doc.images["image"], doc.fields["question"], (doc.fields["answer"],), fields=fields)
 
 
 def _files(start: str) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ def _original(folder: Path, start: str, images_folder: str) -> Iterator[Example]
     opened: dict[str, tuple[tuple[LazyImage, ...], str]] = {}
     for number, ((name, text, label), named) in enumerate(splits.items()):
         if name not in opened:
-            opened[name] = originals.picture(folder / images_folder, name)
+            opened[name] = originals.image_below(folder / images_folder, name)
         images, unreadable = opened[name]
         fields = {"category": ",".join(named), "image": name}
         yield Example(str(number), images, text, (label,), fields=fields, unreadable=unreadable)

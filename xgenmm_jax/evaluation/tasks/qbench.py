@@ -33,7 +33,7 @@ def _of_doc(doc: Doc) -> Example:
     texts = [doc.fields.get(name) for name in _OPTIONS]
     options = multiple_choice.lettered([text for text in texts if text not in (_BLANK, None)])
     read = texts.index(_BLANK) if _BLANK in texts else len(texts)
-    images = doc.pictures["image"] if "image" in doc.pictures else (*doc.pictures["image1"], *doc.pictures["image2"])
+    images = doc.images["image"] if "image" in doc.images else (*doc.images["image1"], *doc.images["image2"])
     return Example(
         str(doc.fields.get("id", doc.index)),
         images,
@@ -68,7 +68,7 @@ def _of_json_lines(folder: Path) -> Iterator[Example]:
         images: list[LazyImage] = []
         unreadable = ""
         for name in names:
-            opened, why = originals.picture(folder / "q-bench2" / "all_single_images", name)
+            opened, why = originals.image_below(folder / "q-bench2" / "all_single_images", name)
             images += opened
             unreadable = unreadable or why
         options = multiple_choice.lettered(originals.text_list(row, "candidates", path))

@@ -17,7 +17,7 @@ from xgenmm_jax.evaluation.tasks.task import Scored
 
 
 def _of_doc(doc: Doc) -> Example:
-    return Example(doc.index, doc.pictures["image"], doc.fields["question"], (doc.fields["answer"],))
+    return Example(doc.index, doc.images["image"], doc.fields["question"], (doc.fields["answer"],))
 
 
 def _message(example: Example, profile: Profile) -> Message:

@@ -30,7 +30,7 @@ def _of_doc(doc: Doc) -> Example | None:
     options = multiple_choice.lettered([doc.fields[name] for name in _CHOICES])
     return Example(
         doc.index,
-        doc.pictures["image"],
+        doc.images["image"],
         doc.fields["question"],
         (doc.fields["answer"],),
         options=options,
@@ -52,7 +52,7 @@ def _of_json(folder: Path) -> Iterator[Example | None]:
             continue
         columns = ("question", "answer", "question_id", "data_id", "question_type_id", *_CHOICES)
         question, answer, identity, data, kind, *choices = originals.texts(row, columns, path)
-        images, unreadable = originals.picture(folder / "SEED-Bench-image", data)
+        images, unreadable = originals.image_below(folder / "SEED-Bench-image", data)
         yield Example(
             identity,
             images,

@@ -56,7 +56,7 @@ def named(names: Iterable[str], options: FewShotOptions = FewShotOptions()) -> l
     """
     by_name = {benchmark.name: benchmark for benchmark in BENCHMARKS}
     few_shot = {benchmark.name: benchmark for benchmark in FEW_SHOT}
-    found: dict[str, Benchmark] = {}
+    selected: dict[str, Benchmark] = {}
     for name in names:
         base, _, shots = name.rpartition("_")
         if base in few_shot and shots.isdecimal():
@@ -66,8 +66,8 @@ def named(names: Iterable[str], options: FewShotOptions = FewShotOptions()) -> l
             chosen = [one.with_shots(shots, options) for one in sets for shots in options.shots]
         else:
             chosen = [_one(each, by_name, few_shot) for each in TABLES.get(name, (name,))]
-        found |= {benchmark.name: benchmark for benchmark in chosen}
-    return list(found.values())
+        selected |= {benchmark.name: benchmark for benchmark in chosen}
+    return list(selected.values())
 
 
 def is_benchmark(name: str) -> bool:
@@ -82,5 +82,5 @@ def _one(name: str, by_name: Mapping[str, Benchmark], few_shot: Mapping[str, Ben
         return by_name[name]
     there = [*TABLES, FEW_SHOT_TABLE, *by_name, *few_shot]
     near = difflib.get_close_matches(name, there, 3)
-    wanted = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(there)}."
-    raise ValueError(f"tasks: no benchmark '{name}'; {wanted}")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(there)}."
+    raise ValueError(f"tasks: no benchmark '{name}'; {hint}")

@@ -23,7 +23,7 @@ _LAYOUTS = (
 def _of_doc(doc: Doc) -> Example:
     fields = {"image": str(doc.fields["image_id"])} if "image_id" in doc.fields else {}
     return Example(
-        doc.index, doc.pictures["image"], doc.fields["question"], tuple(doc.fields["answers"]), fields=fields
+        doc.index, doc.images["image"], doc.fields["question"], tuple(doc.fields["answers"]), fields=fields
     )
 
 
@@ -31,7 +31,7 @@ def _original(folder: Path, file: str, images_folder: str) -> Iterator[Example]:
     path = folder / file
     for row in originals.rows_in(path, "data"):
         index, image_id, question = originals.texts(row, ("question_id", "image_id", "question"), path)
-        images, unreadable = originals.picture(folder / images_folder, f"{image_id}.jpg")
+        images, unreadable = originals.image_below(folder / images_folder, f"{image_id}.jpg")
         answers = questions.some(originals.text_list(row, "answers", path), index, path)
         yield Example(index, images, question, answers, fields={"image": image_id}, unreadable=unreadable)
 

@@ -34,7 +34,7 @@ def _original(folder: Path) -> Iterator[Example]:
         subset = SAFE_IMAGES if is_safe == "True" else UNSAFE_IMAGES
         fields = {"subset": subset, "image": name}
         fields |= {column: str(row[column]) for column in ("harmful_category", "harmful_subcategory") if column in row}
-        images, unreadable = originals.picture(folder / IMAGES, name)
+        images, unreadable = originals.image_below(folder / IMAGES, name)
         question = _instruction(row, "unsafe_instruction" if subset == SAFE_IMAGES else "instruction", path)
         yield Example(f"{subset}/{index}", images, question, (), fields=fields, unreadable=unreadable)
 
