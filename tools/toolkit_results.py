@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 import subprocess
 
+from xgenmm_jax import files
 from xgenmm_jax.evaluation.tasks.task import cut
 
 _READ_WORKBOOK = """
@@ -33,10 +34,10 @@ class Compared:
 
 def compare_lmms_eval(output: Path, ours: Path) -> list[Compared]:
     """The newest results in lmms-eval's --output_path against ours of the profile lmms."""
-    results = json.loads(_newest(output, "*_results.json").read_text())["results"]
+    results = json.loads(_newest(output, "*_results.json").read_text(encoding="utf-8"))["results"]
     rows = []
     for task in ("pope", "muirbench"):
-        lines = [json.loads(line) for line in _newest(output, f"*_samples_{task}_local.jsonl").read_text().splitlines()]
+        lines = [line for _, line in files.json_lines(_newest(output, f"*_samples_{task}_local.jsonl"))]
         theirs = {str(line["doc_id"]): _first(line["filtered_resps"]) for line in lines}
         mine = {id: cut(text, ("\n\n",)).strip() for id, text in _predictions(ours, task).items()}
         rows.append(_answers("lmms-eval", task, theirs, mine))
@@ -109,7 +110,7 @@ def answers_of(folder: Path, task: str) -> set[str]:
 
 
 def _predictions(folder: Path, task: str) -> dict[str, str]:
-    lines = [json.loads(line) for line in (folder / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [line for _, line in files.json_lines(folder / f"{task}.jsonl")]
     return {line["id"]: line["prediction"] for line in lines if "id" in line}
 
 

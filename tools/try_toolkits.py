@@ -86,13 +86,14 @@ def ask_lmms_eval(environment: Path, run: Path, data: Path, folder: Path) -> Non
     (package,) = environment.glob("lib/python*/site-packages/lmms_eval")
     tasks = folder / "lmms_tasks"
     tasks.mkdir(exist_ok=True)
-    files = {"pope": toolkit_files.pope_parquet(data), "muirbench": toolkit_files.muir_parquet(data)}
-    for task, file in files.items():
+    rows = {"pope": toolkit_files.pope_parquet(data), "muirbench": toolkit_files.muir_parquet(data)}
+    for task, file in rows.items():
         shipped = package / "tasks" / task / f"{task}.yaml"
-        (tasks / f"{task}_local.yaml").write_text(LMMS_TASK.format(shipped=shipped, task=task, file=file))
+        text = LMMS_TASK.format(shipped=shipped, task=task, file=file)
+        (tasks / f"{task}_local.yaml").write_text(text, encoding="utf-8")
     call(
         [str(python(environment)), "-m", "lmms_eval", "--model", "xgenmm_jax", "--model_args", f"pretrained={run}",
-         "--include_path", str(tasks), "--tasks", ",".join(f"{task}_local" for task in files), "--batch_size", "16",
+         "--include_path", str(tasks), "--tasks", ",".join(f"{task}_local" for task in rows), "--batch_size", "16",
          "--log_samples", "--output_path", str(folder / "lmms_eval")],
         folder,
         HF_HOME=str(folder / "hf"), HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1",
