@@ -75,9 +75,9 @@ class _StandIn(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(f"module '{self.__name__}' is a stand-in; it has no '{name}'")
-        made = _Missing(name, (), {"__module__": self.__name__, "__init__": _refuse(self.__name__, name)})
-        setattr(self, name, made)
-        return made
+        created = _Missing(name, (), {"__module__": self.__name__, "__init__": _refuse(self.__name__, name)})
+        setattr(self, name, created)
+        return created
 
 
 class _Missing(type):

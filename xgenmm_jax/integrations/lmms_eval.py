@@ -62,8 +62,8 @@ class XGenMM(lmms):
         if unknown:
             name = next(iter(unknown))
             near = difflib.get_close_matches(name, ARGUMENTS, 1)
-            wanted = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(ARGUMENTS)}."
-            raise ValueError(f"model_args: no argument '{name}'; {wanted}")
+            hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(ARGUMENTS)}."
+            raise ValueError(f"model_args: no argument '{name}'; {hint}")
         if not pretrained:
             raise ValueError("model_args: got no pretrained; give --model_args pretrained=RUN.")
         if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -93,15 +93,15 @@ class XGenMM(lmms):
         from tqdm import tqdm
 
         asked: list[Callable[[], Prompt]] = []
-        wanted: list[Answering] = []
+        settings: list[Answering] = []
         # Prompts are made when their chunk is due: each needs its images opened once.
         for request in requests:
             _, doc_to_messages, arguments, doc_id, task, split = request.args
-            wanted.append(answering(arguments))
-            self._say(task, wanted[-1])
+            settings.append(answering(arguments))
+            self._say(task, settings[-1])
             asked.append(functools.partial(self._prompt, doc_to_messages, doc_id, task, split))
         with tqdm(total=len(asked), desc="xgenmm_jax") as bar:
-            return self._model.answers(asked, wanted, bar.update)
+            return self._model.answers(asked, settings, bar.update)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Raises NotImplementedError."""
@@ -120,9 +120,9 @@ class XGenMM(lmms):
     def _message(self, doc_to_messages: Callable[[Any], Any], doc_id: int, task: str, split: str) -> Message:
         return chat_message(doc_to_messages(self.task_dict[task][split][doc_id]))
 
-    def _say(self, task: str, wanted: Answering) -> None:
+    def _say(self, task: str, settings: Answering) -> None:
         """Remarks on a task's arguments, each once."""
-        for remark in wanted.remarks:
+        for remark in settings.remarks:
             if (said := f"{task}: {remark}") not in self._said:
                 self._said.add(said)
                 from loguru import logger

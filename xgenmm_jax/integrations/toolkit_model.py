@@ -70,8 +70,8 @@ class ToolkitModel:
         the place of a prompt among those.
         """
         of_decoding: dict[Any, list[int]] = {}
-        for number, wanted in enumerate(answering):
-            of_decoding.setdefault(wanted.decoding, []).append(number)
+        for number, settings in enumerate(answering):
+            of_decoding.setdefault(settings.decoding, []).append(number)
         texts = [""] * len(asked)
         for decoding, numbers in of_decoding.items():
             for start in range(0, len(numbers), CHUNK):

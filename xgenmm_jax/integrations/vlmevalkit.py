@@ -71,8 +71,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--stand-in-for", nargs="*", default=[], metavar="MODULE", help="with --stand-ins: further modules, by name"
     )
     parser.add_argument("rest", nargs="*", metavar="-- OPTIONS", help="VLMEvalKit's own")
-    own, rest = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    arguments = parser.parse_args(own)
+    own_arguments, rest = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    arguments = parser.parse_args(own_arguments)
     if arguments.rest or "--model" in rest:
         parser.error(f"VLMEvalKit's options follow --, without --model: it is {MODEL}")
     return arguments, list(rest)
@@ -91,9 +91,9 @@ def register(run: str, dtype: str | None = None, max_new_tokens: int = MOST_NEW_
             f"vlmevalkit: it imports '{error.name}', which is not installed; install it, or give --stand-ins "
             f"(with --stand-in-for {error.name} if it goes on)."
         ) from error
-    made = model_class()
-    setattr(models, made.__name__, made)
-    config.supported_VLM[MODEL] = functools.partial(made, run=run, dtype=dtype, max_new_tokens=max_new_tokens)
+    created = model_class()
+    setattr(models, created.__name__, created)
+    config.supported_VLM[MODEL] = functools.partial(created, run=run, dtype=dtype, max_new_tokens=max_new_tokens)
 
 
 def model_class() -> type:
