@@ -30,10 +30,10 @@ def relaxed_accuracy(prediction: str, answers: Sequence[str], profile: Profile =
 
 
 def _is_near(prediction: str, target: str) -> bool:
-    got, target = _number(prediction), _number(target)
-    if got is None or not target:
+    value, true_value = _number(prediction), _number(target)
+    if value is None or not true_value:
         return prediction.lower() == target.lower()
-    return abs(got - target) / abs(target) <= TOLERANCE
+    return abs(value - true_value) / abs(true_value) <= TOLERANCE
 
 
 def _number(text: str) -> float | None:
