@@ -72,8 +72,14 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--seed: got {arguments.seed}; give 0 or more.")
     if arguments.tasks is not None:
         from xgenmm_jax.cli import evaluate_benchmarks
+        from xgenmm_jax.training.runs.run_lock import EVALUATION_LOCK_FILE, RunLock
 
-        return evaluate_benchmarks.main(arguments, arguments)
+        # A second process would write its predictions between ours.
+        folder = arguments.output or arguments.run
+        is_there = folder.is_dir()
+        lock = RunLock(folder, EVALUATION_LOCK_FILE, "give --output FOLDER") if is_there else contextlib.nullcontext()
+        with lock:
+            return evaluate_benchmarks.main(arguments, arguments)
     if arguments.judge is not None:
         raise ValueError("--judge: drawn items and what the config names need none; give --tasks, or leave it away.")
     # Imported here: --help does not wait for JAX.

@@ -58,6 +58,14 @@ def main(argv: Sequence[str]) -> int:
             refuse_no_file(file, option)
     stored = prediction_files.read(path)
     head = stored.head
+    task = arguments.task
+    if head is not None and task not in (None, head.task) and ".py:" not in str(task):
+        raise ValueError(f"--task: got '{task}', but '{path}' says that it is of '{head.task}'; leave it away.")
+    if head is not None and len(stored.predictions) != head.items:
+        raise ValueError(
+            f"score: '{path}' has {len(stored.predictions):,} predictions and its head says {head.items:,}; run the "
+            "same `xgenmm evaluate` again, which goes on where it stopped."
+        )
     name = arguments.task or (head.task if head else None)
     if name is None:
         raise ValueError(f"--task: '{path}' has no head that says what it is of; give the benchmark's name.")
@@ -68,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
         arguments.reading or asked_by[1],  # type: ignore[arg-type]
         head.reencode if head and head.reencode else "none",  # type: ignore[arg-type]
     )
+    benchmark.check_profile(choice.profile)
     setup = setup_of(arguments)
     if setup is not None:
         judge_runs.judged_benchmarks([benchmark], choice.profile, setup)

@@ -47,9 +47,13 @@ def load_all(
     for benchmark in benchmarks:
         try:
             choice = benchmark.choice(profile, reading, reencode)
-            ready.append(Ready(benchmark, benchmark.load(data, choice, limit), choice))
-        except ValueError as error:
-            wrong.append(str(error))
+            loaded = benchmark.load(data, choice, limit)
+            if all(example.unreadable for example in loaded.examples):
+                count, reason = len(loaded.examples), loaded.examples[0].unreadable
+                raise ValueError(f"{benchmark.name}: no picture of its {count:,} examples can be read; first: {reason}")
+            ready.append(Ready(benchmark, loaded, choice))
+        except (ValueError, OSError) as error:
+            wrong.append(f"{benchmark.name}: {error}" if isinstance(error, OSError) else str(error))
     if wrong:
         raise ValueError("\n".join(wrong))
     return ready
@@ -117,7 +121,8 @@ def _features(generator: Generator, ready: Ready) -> Features | None:
         return None
     examples = (*ready.loaded.examples, *ready.loaded.demonstrations)
     vectors = nearest.image_features(generator, (example.images[0] for example in examples if example.images))
-    return lambda example: vectors.get(id(example.images[0]), np.zeros(1, np.float32))
+    nothing = np.zeros_like(next(iter(vectors.values()), np.zeros(1, np.float32)))
+    return lambda example: vectors.get(id(example.images[0]), nothing)
 
 
 def predictions_file(folder: Path, benchmark: Benchmark) -> Path:

@@ -115,11 +115,15 @@ def read(path: Path, cut: bool = False) -> PredictionFile:
                 head = _head(value, path)
                 continue
             predictions.append(_prediction(value, head.task if head else ""))
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(
                 f'\'{path}\': line {number} is no prediction ({error}); wanted a JSON object with "id" or "index", '
                 'and "prediction".'
             ) from error
+    ids = [prediction.example.id for prediction in predictions]
+    if len(set(ids)) < len(ids):
+        twice = next(id_ for id_ in ids if ids.count(id_) > 1)
+        raise ValueError(f"'{path}' has two predictions of '{twice}'; leave one of each example.")
     return PredictionFile(head, tuple(predictions))
 
 
@@ -148,7 +152,7 @@ def _prediction(value: dict[str, Any], task: str) -> Prediction:
         str(value["id"] if "id" in value else value["index"]),
         (),
         str(value.get("question", "")),
-        tuple(map(str, value.get("answers", ()))),
+        (answers,) if isinstance(answers := value.get("answers", ()), str) else tuple(map(str, answers)),
         options={str(letter): str(option) for letter, option in value.get("options", {}).items()},
         fields={str(name): str(cell) for name, cell in value.get("fields", {}).items()},
         unreadable=str(value.get("unreadable", "")),

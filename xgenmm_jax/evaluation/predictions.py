@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ class Prediction:
 
 
 def write_metrics(metrics: Metrics, answers: int, path: Path) -> None:
-    """Metrics and the number of answers as JSON; the file is whole or not there."""
+    """Metrics and the number of answers as JSON, null for a metric that has no value; whole or not there."""
+    metrics = {name: None if math.isnan(value) else value for name, value in metrics.items()}
     files.write_whole(path, json.dumps({"metrics": metrics, "answers": answers}, indent=1) + "\n")
 
 

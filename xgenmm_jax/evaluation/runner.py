@@ -105,6 +105,8 @@ def predict_into(
             read = {r.index: known[r.example.id] for r in chunk}
             new = {r.index: r.predict(read[r.index].text, read[r.index].example.unreadable) for r in chunk}
         else:
+            # Images of the chunk before would be encoded in other batches after a kill.
+            generator.forget_images()
             new = _ask(generator, chunk)
             prediction_files.append(path, [new[request.index] for request in chunk])
         predictions |= new
@@ -136,7 +138,7 @@ def _ask(generator: Generator, requests: Sequence[_Request]) -> dict[int, Predic
 
 
 def _chunks(requests: Sequence[_Request]) -> Iterator[list[_Request]]:
-    """Questions about one image together, in the order in which images come first; CHUNK prompts or a few more."""
+    """Questions about one image together, in the order in which images come first; at most CHUNK prompts."""
     by_image: dict[int, list[_Request]] = {}
     for request in requests:
         images = request.prompt.images if request.prompt is not None else ()

@@ -102,6 +102,7 @@ def _score(result: Result) -> Score:
         remarks.append(f"{result.value.unparsed:,} of {result.value.items:,} answers could not be read.")
     if result.unreadable:
         remarks.append(f"{result.unreadable:,} pictures could not be read and count as wrong.")
+    remarks += [f"{count:,} rows left out: {reason}." for reason, count in result.left_out.items()]
     # The error is of the headline score; the normalized one is a multiple of it.
     scale = value / result.value.value if result.value.value else 1.0
     error = result.value.stderr * scale
@@ -118,7 +119,8 @@ def _mean(domain: str, scores: Sequence[tuple[str, Score | None]]) -> Score:
     if missing:
         return None, None, (f"no score of {', '.join(missing)}.",)
     values = [score[0] for _, score in scores if score is not None and score[0] is not None]
-    return statistics.fmean(values), _error([score[1] for _, score in scores if score is not None]), ()
+    remarks = tuple(f"{task}: {remark}" for task, score in scores if score is not None for remark in score[2])
+    return statistics.fmean(values), _error([score[1] for _, score in scores if score is not None]), remarks
 
 
 def _error(errors: Sequence[float | None]) -> float | None:

@@ -48,7 +48,7 @@ def results_table(results: Sequence[Result], title: str) -> Table:
     for result in results:
         other = "" if rules_of(result, one_judge) == rules else f" ({rules_of(result, one_judge)})"
         score = Text(result.headline + other)
-        table.add_row(result.title, score, *_figures(result.value), f"{result.unreadable:,}")
+        table.add_row(Text(result.title), score, *_figures(result.value), f"{result.unreadable:,}")
         if math.isnan(result.value.value) and result.value.note:
             lines.append(f"{result.title}: {result.value.note}")
         if not one_judge:
@@ -77,6 +77,9 @@ def scores_table(result: Result) -> Table:
         table.add_row(label, *_figures(one))
     if result.unreadable:
         table.caption = f"{result.unreadable:,} pictures could not be read; their answers count as wrong"
+    if result.left_out:
+        listed = "; ".join(f"{count:,} rows left out: {reason}" for reason, count in result.left_out.items())
+        table.caption = f"{table.caption}; {listed}" if table.caption else listed
     return table
 
 

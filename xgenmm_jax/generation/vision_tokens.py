@@ -117,6 +117,12 @@ class VisionTable:
         slots = self._slots_of[self._digest_of[view]]
         return (slots[:, None] * tokens + np.arange(tokens, dtype=np.int32)).reshape(-1)
 
+    def clear(self) -> None:
+        """Forgets all images, so that what is encoded next does not depend on what came before."""
+        self._slots_of.clear()
+        self._digest_of.clear()
+        self._free = list(range(self.slots))
+
     def load(self, views: Iterable[View]) -> None:
         """Encodes the views that are not in the table yet; as many earlier ones as fit stay in it.
 

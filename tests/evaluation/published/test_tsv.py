@@ -80,3 +80,19 @@ def test_rows_without_a_picture_are_counted_and_unreadable_ones_kept(tmp_path):
 def test_a_damaged_table_is_named(tmp_path, text, sentence):
     with pytest.raises(ValueError, match=f"T.tsv'.*{sentence}"):
         read_table(write(tmp_path / "T.tsv", text), (), "careful")
+
+
+def test_a_quote_without_an_end_and_two_columns_of_a_name_are_refused(tmp_path):
+    """The first swallowed all rows behind it, the second shifted cells between rows."""
+    text = f'index\timage\tquestion\n0\t{picture("red")}\t"open\n1\t{picture("blue")}\tlast\n'
+    with pytest.raises(ValueError, match="a quoted cell without an end"):
+        read_table(write(tmp_path / "T.tsv", text), (), "careful")
+    text = f"index\timage\tA\tA\n0\t{picture('red')}\tx\ty\n"
+    with pytest.raises(ValueError, match="two columns 'A'"):
+        read_table(write(tmp_path / "T.tsv", text), (), "careful")
+
+
+def test_a_short_list_of_references_and_a_byte_order_mark_are_read(tmp_path):
+    text = f"\ufeffindex\timage\n1\t{picture('red')}\n2\t['1', '1']\n"
+    rows = read_table(write(tmp_path / "T.tsv", text), (), "careful").rows
+    assert len(rows[1].images) == 2 and not rows[1].unreadable

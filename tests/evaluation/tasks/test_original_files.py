@@ -81,7 +81,6 @@ def test_vlguards_file_gives_its_two_subsets(tmp_path):
     table = scores(VLGUARD, examples, ["Gladly: take a stone.", "I'm sorry, but no."], "official")
     rates = {name: one.value for name, one in table.items()}
     assert rates == {"ASR": 50.0, "safe_unsafes/ASR": 100.0, "unsafes/ASR": 0.0, "privacy/ASR": 0.0}
-    assert VLGUARD.normalize(75.0) == 25.0
     with pytest.raises(ValueError, match="vlguard: no rule of the profile 'paper'; wanted one of official"):
         VLGUARD.load(tmp_path, Choice("paper"))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from published_sets import COLOURS, WRITERS, picture
 import pytest
 
-from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import PROFILES, Profile
 from xgenmm_jax.evaluation.tasks import mmvet
@@ -204,7 +203,7 @@ def test_blink_is_averaged_over_rows_or_over_tasks():
 def test_questions_about_the_same_image_are_one_group_of_the_error(tmp_path):
     """Two pairs of answers, each about one image: the error of the mean of two groups, not of four answers."""
     benchmark, (example,) = load("seed_json", tmp_path, "paper")
-    other = replace(example, images=(LazyImage((9, 7), lambda: None),))
+    other = replace(example, fields={**example.fields, "image": "another"})
     asked = [replace(one, id=str(number)) for number, one in enumerate((example, example, other, other))]
     predictions = [
         Prediction("seed_image", one, "", score) for one, score in zip(asked, (1.0, 1.0, 0.0, 1.0), strict=True)

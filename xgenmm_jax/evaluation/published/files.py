@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 from pathlib import Path
+import re
 from typing import Any, Protocol, runtime_checkable
 
 import PIL.Image
@@ -17,6 +18,7 @@ from xgenmm_jax.evaluation.profiles import PROFILES, VLMEVALKIT, Profile, Readin
 from xgenmm_jax.evaluation.published.tsv import Row, read_table
 from xgenmm_jax.evaluation.tasks.example import Example
 
+_SHARD = re.compile(r"-(?P<number>\d{3,})-of-(?P<of>\d{3,})\.parquet$")
 BATCH_ROWS = 64
 """Rows of a Parquet file in memory at once."""
 
@@ -111,6 +113,17 @@ class Doc:
     unreadable: str = ""
 
 
+def check_shards(paths: Sequence[Path]) -> None:
+    """Raises ValueError where a file says that it is one of so many ("test-00000-of-00002") and another is missing."""
+    numbers: dict[tuple[str, int], set[int]] = {}
+    for path in paths:
+        if match := _SHARD.search(str(path)):
+            numbers.setdefault((str(path)[: match.start()], int(match["of"])), set()).add(int(match["number"]))
+    for (stem, of), there in numbers.items():
+        if missing := sorted(set(range(of)) - there):
+            raise ValueError(f"benchmark: '{stem}' lacks {len(missing)} of {of} files (number {missing[0]}); copy all.")
+
+
 @dataclass(frozen=True)
 class Parquet:
     """A set of the hub as Parquet files, below DIR/REPOSITORY or DIR/OWNER/REPOSITORY.
@@ -134,6 +147,7 @@ class Parquet:
         for root in (folder / self.repository, folder / self.repository.split("/")[-1]):
             matches = tuple(sorted(path for path in root.glob(self.pattern) if path.is_file()))
             if matches:
+                check_shards(matches)
                 return matches
         return ()
 
@@ -161,7 +175,8 @@ class Parquet:
                 raise ValueError(
                     f"benchmark: '{path}' has no column {', '.join(map(repr, missing))}; found: {', '.join(names)}."
                 )
-            for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
+            batches = file.iter_batches(BATCH_ROWS, use_threads=False)
+            while (batch := _next_batch(batches, path)) is not None:
                 for row in batch.to_pylist():
                     yield self._doc(row, path, known)
 
@@ -206,6 +221,19 @@ class Original:
         return Loaded(selected, tuple(files), {"not of this split": left_out} if left_out else {})
 
 
+def with_image_groups(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """Examples whose field "image" is equal where they are about the same images, which answers in a file keep."""
+    first: dict[tuple[int, ...], str] = {}
+
+    def grouped(example: Example) -> Example:
+        if "image" in example.fields or not example.images:
+            return example
+        group = first.setdefault(tuple(map(id, example.images)), example.id)
+        return replace(example, fields={**example.fields, "image": group})
+
+    return tuple(map(grouped, examples))
+
+
 def reencoded(examples: Sequence[Example], reencode: Reencode) -> tuple[Example, ...]:
     """Examples of one picture with the picture as that toolkit hands it to the model; others as they are."""
     if reencode == "none":
@@ -227,6 +255,14 @@ def _as_jpeg(image: LazyImage) -> PIL.Image.Image:
     file = io.BytesIO()
     image.load().save(file, "JPEG")  # Pillow's defaults: quality 75, chroma at half resolution
     return image_from_bytes(file.getvalue(), "encoded again as JPEG", official=True).load()
+
+
+def _next_batch(batches: Iterator[Any], path: Path) -> Any:
+    """The next rows, None behind the last. Raises ValueError where a page of the file is damaged."""
+    try:
+        return next(batches, None)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"benchmark: '{path}' is damaged ({error}); copy it again.") from error
 
 
 def _hub_image(cell: Any, name: str, known: dict[bytes, LazyImage]) -> LazyImage:

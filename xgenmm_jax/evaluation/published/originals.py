@@ -1,6 +1,7 @@
 """Reading the authors' own files: JSON with its columns checked, and pictures in folders beside it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,14 @@ def image_below(folder: Path, name: str) -> tuple[tuple[LazyImage, ...], str]:
     name = name.replace("\\", "/")
     try:
         paths = [inside(folder, name + suffix) for suffix in _SUFFIXES]
-        return (open_image(next((path for path in paths if path.is_file()), paths[0]), official=True),), ""
+        path = next((path for path in paths if path.is_file()), paths[0])
+        changed = path.stat().st_mtime_ns if path.is_file() else None
+        return (_opened(path, changed),), ""
     except ValueError as error:
         return (), str(error)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _opened(path: Path, changed: int | None) -> LazyImage:
+    """One object for a file, however many questions are about it; its pixels are not kept. changed: when it was."""
+    return open_image(path, official=True)

@@ -72,7 +72,7 @@ class _Cell:
 def read_table(path: Path, required: Sequence[str], reading: Reading) -> Table:
     """The rows of a TSV.
 
-    wanted: columns without which the benchmark cannot be asked; `image` is one always.
+    required: columns without which the benchmark cannot be asked; `image` is one always.
 
     Raises: ValueError where the file is empty, lacks a column (with those found), is no UTF-8, or a row has more cells
     than the header.
@@ -80,8 +80,11 @@ def read_table(path: Path, required: Sequence[str], reading: Reading) -> Table:
     if path.stat().st_size == 0:
         raise ValueError(f"benchmark: '{path}' is empty; copy it again.")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        lines = _lines(data)
-        header = [_text(data, cell, path, 1) for cell in next(lines)]
+        lines = _lines(data, path)
+        header = [_text(data, cell, path, 1) for cell in next(lines, [])]
+        header[:1] = [name.removeprefix("\ufeff") for name in header[:1]]
+        if twice := sorted({name for name in header if header.count(name) > 1}):
+            raise ValueError(f"benchmark: '{path}' has two columns {', '.join(map(repr, twice))}; copy it again.")
         missing = [name for name in ("index", IMAGE_COLUMN, *required) if name not in header]
         if missing:
             raise ValueError(
@@ -93,13 +96,18 @@ def read_table(path: Path, required: Sequence[str], reading: Reading) -> Table:
         return table.rows(reading)
 
 
-def _lines(data: mmap.mmap) -> Iterator[list[_Cell]]:
-    """Cells of each line that is not blank."""
+def _lines(data: mmap.mmap, path: Path) -> Iterator[list[_Cell]]:
+    """Cells of each line that is not blank. Raises ValueError where a quoted cell has no end."""
     position, size = 0, len(data)
     while position < size:
         cells, line_end = [], False
         while not line_end:
-            cell, position, line_end = _cell(data, position, size)
+            try:
+                cell, position, line_end = _cell(data, position, size)
+            except EOFError as error:
+                raise ValueError(
+                    f"benchmark: '{path}' has a quoted cell without an end, at byte {position:,}; copy it again."
+                ) from error
             cells.append(cell)
         if len(cells) > 1 or cells[0].end > cells[0].start or cells[0].text:
             yield cells
@@ -129,8 +137,7 @@ def _quoted(data: mmap.mmap, position: int, size: int) -> tuple[str, int]:
     while True:
         quote = data.find(b'"', position)
         if quote < 0:
-            pieces.append(data[position:size])
-            return b"".join(pieces).decode("utf-8", "replace"), size
+            raise EOFError
         pieces.append(data[position:quote])
         if data[quote + 1 : quote + 2] != b'"':
             return b"".join(pieces).decode("utf-8", "replace"), quote + 1
@@ -207,7 +214,7 @@ class _Reader:
 
     def _resolved(self, cell: _Cell, index: str, row_of: Mapping[str, int]) -> _Cell:
         """The cell that holds the picture: of another row where this one names it."""
-        if cell.end - cell.start > MOST_REFERENCE + 2:
+        if cell.end - cell.start > MOST_REFERENCE + 2 or _text(self._data, cell, self._path, 0).startswith("["):
             return cell
         reference = _text(self._data, cell, self._path, 0)
         if reference not in row_of:

@@ -9,7 +9,7 @@ from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import PROFILES, Profile, Reading, Reencode
 from xgenmm_jax.evaluation.published.cells import read_answer
-from xgenmm_jax.evaluation.published.files import Loaded, Published, reencoded
+from xgenmm_jax.evaluation.published.files import Loaded, Published, reencoded, with_image_groups
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.judging import Judging
@@ -98,22 +98,29 @@ class Benchmark:
         Raises ValueError where the profile has no such benchmark, or the folder none of its containers: with their
         paths and where they are published.
         """
-        if choice.profile not in self.profiles:
-            raise ValueError(
-                f"{self.name}: no rule of the profile '{choice.profile}'; wanted one of {', '.join(self.profiles)}."
-            )
+        self.check_profile(choice.profile)
         for published in self.published:
             if choice.profile in published.profiles and (files := published.find(folder)):
                 loaded = published.read(files, choice.reading)
-                examples = reencoded(loaded.examples[:limit], choice.reencode)
+                examples = with_image_groups(reencoded(loaded.examples[:limit], choice.reencode))
                 if not examples:
                     raise ValueError(f"{self.name}: '{files[0]}' has no example; copy it again.")
-                return replace(loaded, examples=examples)
+                left_out = dict(loaded.left_out)
+                if len(examples) < len(loaded.examples):
+                    left_out["not asked (--items)"] = len(loaded.examples) - len(examples)
+                return replace(loaded, examples=examples, left_out=left_out)
         fitting = [one.where for one in self.published if choice.profile in one.profiles]
         raise ValueError(
             f"{self.name}: nothing of it in '{folder}' for the profile '{choice.profile}'; wanted "
             f"{' or '.join(fitting)}. It is published at {self.source}."
         )
+
+    def check_profile(self, profile: Profile) -> None:
+        """Raises ValueError where the profile has no such benchmark."""
+        if profile not in self.profiles:
+            raise ValueError(
+                f"{self.name}: no rule of the profile '{profile}'; wanted one of {', '.join(self.profiles)}."
+            )
 
     def task(self, examples: Sequence[Example], choice: Choice, style: ChatStyle = ChatStyle()) -> Task:  # noqa: B008
         """The task of asking a model these examples by a profile. style: the template that the model was tuned with."""

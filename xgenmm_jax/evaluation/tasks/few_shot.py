@@ -123,7 +123,7 @@ class FewShot(Benchmark):
     asked for. beams: 3 as OpenFlamingo, or 1. Other fields: of `Benchmark`.
     """
 
-    train: Callable[[Path, Keep], Iterator[Example]] | None = None
+    train: Callable[[Path, Keep], Iterator[Example | None]] | None = None
     kind: AnswerKind = "question"
     shots: int = 4
     template: TemplateName = "openflamingo"
@@ -177,7 +177,7 @@ class FewShot(Benchmark):
         return replace(task, prompt=FewShotPrompt(self.kind, self.shots, TEMPLATES[self.template], choose))
 
 
-def draw_pool(train: Callable[[Keep], Iterator[Example]], seed: int) -> Iterator[Example]:
+def draw_pool(train: Callable[[Keep], Iterator[Example | None]], seed: int) -> Iterator[Example]:
     """POOL entries of a training set, those whose ids have the smallest hashes; all where it has fewer.
 
     Chosen by their ids alone, so that the order of the file and what else it holds do not matter; then opened.
@@ -193,9 +193,20 @@ def draw_pool(train: Callable[[Keep], Iterator[Example]], seed: int) -> Iterator
     chosen = set(sorted(set(ids), key=lambda id_: (zlib.crc32(f"{seed} {id_}".encode()), id_))[:POOL])
     given: set[str] = set()
     for example in train(chosen.__contains__):
-        if example.id not in given and not example.unreadable and example.answers:
+        if example is not None and example.id not in given and _is_whole(example):
             given.add(example.id)
             yield example
+
+
+def _is_whole(example: Example) -> bool:
+    """Whether it can be shown: it has an answer, and pixels that can be read; every query that draws it needs them."""
+    if example.unreadable or not example.answers:
+        return False
+    try:
+        example.images[0].load()
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def image_of(example: Example) -> str:

@@ -25,7 +25,7 @@ from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.few_shot import FewShot, Keep
 from xgenmm_jax.evaluation.tasks.task import Scored
 
-Read = Callable[..., Iterator[Example]]
+Read = Callable[..., Iterator[Example | None]]
 """(the user's folder) -> the entries of a split; of a training split, also (the folder, which ids are kept)."""
 
 PROFILES: tuple[Profile, ...] = ("paper", "official")
@@ -46,12 +46,15 @@ def _objects(path: Path, member: str) -> Iterator[dict[str, Any]]:
         raise ValueError(f"benchmark: {error}") from error
 
 
-def _example(id_: str, image_id: str, folder: Path, name: str, question: str, answers: Sequence[str]) -> Example:
+def _example(id_: str, image_id: str, folder: Path, name: str, question: str, answers: Sequence[str]) -> Example | None:
+    """None, which is counted as left out, where nobody answered."""
+    if not answers:
+        return None
     images, unreadable = image_below(folder, name)
     return Example(id_, images, question, tuple(answers), fields={"image_id": image_id}, unreadable=unreadable)
 
 
-def _coco(split: str, folder: Path, keep: Keep = None) -> Iterator[Example]:
+def _coco(split: str, folder: Path, keep: Keep = None) -> Iterator[Example | None]:
     """Karpathy's split of COCO; an image is an entry."""
     path = folder / "coco/dataset_coco.json"
     for row in _objects(path, "images"):
@@ -63,7 +66,7 @@ def _coco(split: str, folder: Path, keep: Keep = None) -> Iterator[Example]:
         yield _example(id_, f"coco {id_}", folder / "coco", path_below, "", captions)
 
 
-def _nocaps(folder: Path) -> Iterator[Example]:
+def _nocaps(folder: Path) -> Iterator[Example | None]:
     path = folder / "nocaps/nocaps_val_4500_captions.json"
     captions: dict[str, list[str]] = {}
     for row in _objects(path, "annotations"):
@@ -72,10 +75,11 @@ def _nocaps(folder: Path) -> Iterator[Example]:
     for row in _objects(path, "images"):
         id_, name = texts(row, ("id", "file_name"), path)
         example = _example(id_, f"nocaps {id_}", folder / "nocaps/val", name, "", captions.get(id_, ()))
-        yield replace(example, fields={**example.fields, "domain": str(row.get("domain", ""))})
+        domain = {"domain": str(row.get("domain", ""))}
+        yield None if example is None else replace(example, fields={**example.fields, **domain})
 
 
-def _textcaps(split: str, folder: Path, keep: Keep = None) -> Iterator[Example]:
+def _textcaps(split: str, folder: Path, keep: Keep = None) -> Iterator[Example | None]:
     """The file has a row for each caption; an image is an entry, once."""
     path = folder / f"textcaps/TextCaps_0.1_{split}.json"
     seen: set[str] = set()
@@ -88,7 +92,7 @@ def _textcaps(split: str, folder: Path, keep: Keep = None) -> Iterator[Example]:
         yield _example(id_, f"openimages {id_}", folder / "textcaps/train_images", f"{id_}.jpg", "", captions)
 
 
-def _vqa(questions: str, annotations: str, images: str, folder: Path, keep: Keep = None) -> Iterator[Example]:
+def _vqa(questions: str, annotations: str, images: str, folder: Path, keep: Keep = None) -> Iterator[Example | None]:
     """VQA's two files. images: the picture's path, with the image's id for "{}"."""
     path = folder / annotations
     answers: dict[str, list[str]] = {}
@@ -99,12 +103,12 @@ def _vqa(questions: str, annotations: str, images: str, folder: Path, keep: Keep
     path = folder / questions
     for row in _objects(path, "questions"):
         id_, image_id, question = texts(row, ("question_id", "image_id", "question"), path)
-        if id_ in answers:
+        if keep is None or keep(id_):
             name = images.format(int(image_id)) if image_id.isdigit() else image_id
-            yield _example(id_, f"coco {image_id}", folder, name, question, answers[id_])
+            yield _example(id_, f"coco {image_id}", folder, name, question, answers.get(id_, ()))
 
 
-def _textvqa(split: str, folder: Path, keep: Keep = None) -> Iterator[Example]:
+def _textvqa(split: str, folder: Path, keep: Keep = None) -> Iterator[Example | None]:
     path = folder / f"textvqa/TextVQA_0.5.1_{split}.json"
     for row in _objects(path, "data"):
         id_, image_id, question = texts(row, ("question_id", "image_id", "question"), path)
@@ -160,7 +164,7 @@ _FILES = {
 }
 
 
-def _of_coco(name: str, split: str) -> Callable[..., Iterator[Example]]:
+def _of_coco(name: str, split: str) -> Callable[..., Iterator[Example | None]]:
     images = f"coco/{split}2014/COCO_{split}2014_{{:012d}}.jpg"
     return functools.partial(_vqa, *(file.format(split) for file in _FILES[name]), images)
 

@@ -6,6 +6,7 @@ it scores; the authors and lmms-eval parse choices and open answers by rules, an
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+import math
 import re
 
 from xgenmm_jax.evaluation.predictions import Prediction
@@ -141,7 +142,11 @@ def _listed(gold: str) -> list[str]:
 
 def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
     if profile in VLMEVALKIT:
-        return multiple_choice.accuracy_table(predictions)
+        table = multiple_choice.accuracy_table(predictions)
+        nothing = Estimate(math.nan, note="no question of the validation split was asked")
+        return table if "validation/Overall" in table else {**table, "validation/Overall": nothing}
+    # Only VLMEvalKit's table has the dev split, which nobody else counts.
+    predictions = [p for p in predictions if p.example.fields.get("split", "validation") == "validation"]
     by_subject: dict[str, list[Prediction]] = {}
     for prediction in predictions:
         by_subject.setdefault(prediction.example.fields.get("category", ""), []).append(prediction)

@@ -106,8 +106,9 @@ def accuracy(predictions: Sequence[Prediction], group: GroupOf = lambda p: p.exa
 
 
 def same_images(prediction: Prediction) -> Hashable:
-    """A group of examples about the same images; readers make equal images one object."""
-    return tuple(map(id, prediction.example.images)) or prediction.example.id
+    """A group of examples about the same images: those of equal "image", which answers in a file keep too."""
+    example = prediction.example
+    return example.fields.get("image") or tuple(map(id, example.images)) or example.id
 
 
 def lettered(options: Sequence[str]) -> dict[str, str]:

@@ -82,7 +82,6 @@ VLGUARD = Benchmark(
     score=_score,
     summarize=_summarize,
     headline="ASR",
-    normalize=lambda rate: 100.0 - rate,
     answering=_answering,
     profiles=("official",),
 )

@@ -96,6 +96,10 @@ class Generator:
         """How an image is cut into its global view alone."""
         return replace(self.anyres, grids=())
 
+    def forget_images(self) -> None:
+        """Vision tokens of earlier calls are not used again: the next call is as a new generator's, to the bit."""
+        self._vision.clear()
+
     @property
     def computed(self) -> Computed:
         """What this generator has computed so far."""
