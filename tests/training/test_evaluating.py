@@ -61,6 +61,7 @@ def test_a_run_that_is_evaluated_is_the_run_that_is_not(tmp_path, evaluated):
     assert {"evaluation/handwriting", "evaluation/caption/exact", "evaluation/seconds"} <= rows[0].keys()
 
 
+@pytest.mark.slow
 def test_speed_does_not_count_the_seconds_of_evaluations(tmp_path, monkeypatch):
     def generate(self, prompts, *arguments, **options):
         time.sleep(1.0)

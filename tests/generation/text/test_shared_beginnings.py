@@ -42,8 +42,16 @@ def questions(words) -> list[Prompt]:
     return [prompts[index] for index in order]
 
 
-@pytest.mark.parametrize("limits", [Limits(), Limits(rows=4), Limits(rows=2, cache_mib=0, vision_mib=0)])
-@pytest.mark.parametrize("decoding", [GREEDY, Decoding(6, temperature=1.0, seed=3), Decoding(6, num_beams=2)])
+@pytest.mark.parametrize(
+    ("limits", "decoding"),
+    [
+        (Limits(), GREEDY),
+        (Limits(rows=4), GREEDY),
+        (Limits(rows=2, cache_mib=0, vision_mib=0), GREEDY),
+        (Limits(rows=4), Decoding(6, temperature=1.0, seed=3)),
+        pytest.param(Limits(rows=4), Decoding(6, num_beams=2), marks=pytest.mark.slow),
+    ],
+)
 def test_answers_are_those_of_each_prompt_alone(words, monkeypatch, limits, decoding):
     """A prompt's random numbers depend on its place in the call, so the others' answers are those without sharing."""
     prompts = questions(words)
