@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 
+import few_shot_files
 import nano_runs
+import original_files
+import published_sets
 import pytest
 
 from xgenmm_jax.cli import main
 from xgenmm_jax.evaluation.published.files import Tsv
 from xgenmm_jax.evaluation.tasks import suites
+from xgenmm_jax.evaluation.tasks.few_shot import FewShotOptions
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "benchmarks"
 BY_TABLE = {
@@ -58,6 +62,35 @@ def test_tables_of_vlmevalkit_are_asked_and_scored(run, data, tmp_path, capsys, 
         again = tmp_path / "again.json"
         assert main.main(["score", str(tmp_path / f"{benchmark.name}.jsonl"), "--json", str(again)]) == 0
         assert json.loads(again.read_text())["scores"] == scores["scores"], benchmark.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("names", "profile"),
+    [
+        ("mme,pope,hallusionbench,ocrbench,textvqa,docvqa,chartqa,vlguard,mathvista,mmvet,qbench2", None),
+        ("fewshot", "paper"),
+        ("realworldqa,ai2d,blink,muirbench,mantis,qbench1", "lmms"),
+    ],
+)
+def test_the_authors_files_and_the_hubs_are_asked_and_scored(run, tmp_path, names, profile):
+    """MM-Vet, which only a judge scores, and MME without all its categories say why they have no score."""
+    folder = tmp_path / "data"
+    for name in ("mme", "pope", "hallusionbench", "ocrbench", "textvqa", "docvqa", "chartqa", "vlguard"):
+        getattr(original_files, name)(folder)
+    for name, (_, write) in published_sets.WRITERS.items():
+        if name in ("mathvista_json", "mmvet_json", "qbench2_json") or name.endswith("parquet"):
+            write(folder)
+    few_shot_files.write(folder / "few")
+    where = folder / "few" if names == "fewshot" else folder
+    words = ["--data", str(where), "--output", str(tmp_path / "out"), "--shots", "0", "2"]
+    words += [] if profile is None else ["--profile", profile]
+    assert main.main(["evaluate", str(run), "--tasks", names, *words]) == 0
+    asked = suites.named(names.split(","), FewShotOptions((0, 2)))
+    for benchmark in asked:
+        scores = json.loads((tmp_path / "out" / f"{benchmark.name}.scores.json").read_text())
+        assert scores["scores"][scores["headline"]]["items"] > 0, benchmark.name
+        assert (scores["normalized"] is None) == (benchmark.name in ("mmvet", "mme"))
 
 
 def test_a_name_or_a_folder_that_is_wrong_is_told_before_the_model_is_read(tmp_path, data, capsys):

@@ -1,10 +1,8 @@
 """Few-shot sets in their published files, their prompts, and demonstrations that no order changes."""
 
-import json
-
 from answering import Answering
+import few_shot_files
 import numpy as np
-import PIL.Image
 import pytest
 
 from xgenmm_jax.data.text import tokenizer
@@ -21,66 +19,9 @@ def words(tmp_path_factory) -> tokenizer.Tokenizer:
     return tokenizer.train_tokenizer(["Output: a red dog Question: what"] * 3, tmp_path_factory.mktemp("w") / "m", 420)
 
 
-def picture(path, shade):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.new("RGB", (6, 5), (shade, 10, 10)).save(path)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Every set: 6 training and 3 test images, in the names and columns of its distribution."""
-    folder = tmp_path_factory.mktemp("data")
-
-    def dump(name, value):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value))
-
-    images = []
-    for id_ in range(1, 10):
-        split, place = ("train", "train2014") if id_ <= 6 else ("test", "val2014")
-        name = f"COCO_{place}_{id_:012d}.jpg"
-        picture(folder / "coco" / place / name, id_ * 20)
-        sentences = [{"raw": f"a red dog {id_}"}, {"raw": f"dog number {id_} on grass"}]
-        images.append(
-            {"filepath": place, "filename": name, "split": split, "cocoid": id_, "sentences": sentences, "imgid": id_}
-        )
-    dump("coco/dataset_coco.json", {"images": images, "dataset": "coco"})
-    for part, ids in (("train", range(1, 7)), ("val", range(7, 10))):
-        questions = [
-            {"image_id": i, "question": f"what is {i}?", "question_id": 10 * i + j} for i in ids for j in (0, 1)
-        ]
-        annotations = [
-            {"question_id": q["question_id"], "image_id": q["image_id"], "question_type": "what",
-             "answer_type": "other", "multiple_choice_answer": "dog",
-             "answers": [{"answer": "dog", "answer_confidence": "yes", "answer_id": n} for n in range(1, 11)]}
-            for q in questions
-        ]  # fmt: skip
-        for name, prefix in (("vqav2", "v2_"), ("okvqa", "")):
-            middle = "OpenEnded_mscoco"
-            dump(f"{name}/{prefix}{middle}_{part}2014_questions.json", {"info": {}, "questions": questions})
-            dump(f"{name}/{prefix}mscoco_{part}2014_annotations.json", {"info": {}, "annotations": annotations})
-        rows = [{"question": "what word?", "image_id": f"x{i}", "question_id": i, "answers": ["dog"] * 10} for i in ids]
-        dump(f"textvqa/TextVQA_0.5.1_{part}.json", {"data": rows})
-        captions = [
-            {"image_id": f"x{i}", "caption_str": "a sign", "reference_strs": ["a sign", f"sign {i}"]}
-            for i in ids
-            for _ in (0, 1)
-        ]
-        dump(f"textcaps/TextCaps_0.1_{part}.json", {"data": captions})
-        for i in ids:
-            for name in ("textvqa", "textcaps"):
-                picture(folder / name / "train_images" / f"x{i}.jpg", i * 20)
-    dump(
-        "nocaps/nocaps_val_4500_captions.json",
-        {
-            "images": [{"id": i, "file_name": f"n{i}.jpg", "domain": "out-domain"} for i in range(2)],
-            "annotations": [{"id": i, "image_id": i % 2, "caption": f"a thing {i}"} for i in range(4)],
-        },
-    )
-    for i in range(2):
-        picture(folder / f"nocaps/val/n{i}.jpg", 99 + i)
-    return folder
+    return few_shot_files.write(tmp_path_factory.mktemp("data"))
 
 
 def asked(data, words, name, answer, options=FewShotOptions()):  # noqa: B008
