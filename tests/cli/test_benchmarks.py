@@ -134,3 +134,18 @@ def test_an_evaluation_killed_at_ten_random_items_leaves_the_file_of_an_unbroken
     subprocess.run([*command, *words, "--output", str(file.parent)], check=True, capture_output=True)
     assert file.read_bytes() == wanted
     assert (file.parent / "mmstar.scores.json").read_bytes() == (whole / "mmstar.scores.json").read_bytes()
+
+
+def test_items_whose_texts_differ_are_listed(data, tmp_path, capsys):
+    """As two device counts may give: the scores differ by these items alone."""
+    shutil.copy(GOLDENS / "MMStar" / "predictions.jsonl", tmp_path / "a.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    lines[4]["prediction"] = "another [answer]"
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["score", str(tmp_path / "a.jsonl"), "--task", "mmstar", "--data", str(data)]
+    assert main.main([*words, "--against", str(tmp_path / "b.jsonl")]) == 0
+    printed = capsys.readouterr().out
+    assert "'another [answer]'" in printed and "1 of 40 texts differ" in printed
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[1:]))
+    assert main.main([*words, "--against", str(tmp_path / "b.jsonl")]) == 1
+    assert "1 items are in one of the two files alone (first: 0)" in capsys.readouterr().err

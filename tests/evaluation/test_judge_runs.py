@@ -214,8 +214,8 @@ def test_judged_scores_stand_beside_the_rules_and_stand_in_where_these_are_none(
     assert by_default == {"mmvet": (True, 100), "mmstar": (False, 0)}
     judged = {one.task: (one.judge != "none", one.value.value) for one in results.read(tmp_path, judged=True)}
     assert judged == {"mmvet": (True, 100), "mmstar": (True, 100)}
-    # Of another model's predictions, or of fewer, it is no score of these.
-    for change in ({"model": "other"}, {"scores": {"Overall": replace(rules[3].value, items=9)}}):
+    # Of another model's predictions, of fewer, or of answers that were asked anew, it is no score of these.
+    for change in ({"model": "other"}, {"answers": "other"}, {"scores": {"Overall": replace(rules[3].value, items=9)}}):
         results.write(replace(rules[3], **change), tmp_path)
         assert [one.judge for one in results.read(tmp_path, judged=True) if one.task == "mmstar"] == ["none"]
     assert all(KEY not in path.read_text() for path in tmp_path.iterdir())

@@ -112,7 +112,7 @@ def test_local_data_are_taken_whatever_their_checksum(vlmeval):
 @pytest.fixture
 def toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A package "toolkit" that imports a missing library, and a library "asking" that does without it if it must."""
-    (tmp_path / "toolkit.py").write_text("import no_such_library.parts.deep as library\n", encoding="utf-8")
+    (tmp_path / "toolkit.py").write_text("import no_such_library.parts.deep as parts\n", encoding="utf-8")
     (tmp_path / "asking.py").write_text(
         "try:\n    import no_such_library\nexcept ImportError:\n    no_such_library = None\n", encoding="utf-8"
     )
@@ -126,7 +126,7 @@ def toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_toolkit_imports_stand_ins_of_what_is_missing_alone(toolkit):
     missing = import_stand_ins.install(["no_such_library", "numpy"], importer="toolkit")
     assert "no_such_library" in missing and "numpy" not in missing
-    stand_in = importlib.import_module("toolkit").library
+    stand_in = importlib.import_module("toolkit").parts
     derived = type("Derived", (stand_in.Layer,), {})
     with pytest.raises(ImportError, match="'no_such_library.parts.deep.Layer' is a stand-in; install no_such_library"):
         derived()

@@ -38,6 +38,8 @@ class Arguments(JudgeOptions):
     """How files and answers are read; by default as the file's head says, or carefully."""
     json: UserPath | None = None
     """Where all scores go, beside the table that is printed; judged ones into NAME.judged.json beside it."""
+    against: UserPath | None = None
+    """Another file of the same examples, as of other devices: the items whose texts differ are listed."""
     page: UserPath | None = None
     """Where a page of the answers that are not right goes; with --data it has their pictures."""
 
@@ -47,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(Arguments, argv, "xgenmm score")
     from rich.console import Console
 
-    from xgenmm_jax.evaluation import benchmark_runs, judge_runs, prediction_files, results
+    from xgenmm_jax.evaluation import answer_differences, benchmark_runs, judge_runs, prediction_files, results
     from xgenmm_jax.evaluation.tables import scores_table
 
     path = arguments.predictions
@@ -91,6 +93,10 @@ def main(argv: Sequence[str]) -> int:
     Console().print(scores_table(result))
     if arguments.json is not None:
         files.write_whole(arguments.json, json.dumps(result.to_json(), indent=1) + "\n")
+    if arguments.against is not None:
+        others = results.rescored(benchmark, prediction_files.read(arguments.against).predictions, choice)
+        listed = differing_items(answer_differences.differences(scored, others), len(scored))
+        Console().print(listed, markup=False, highlight=False, soft_wrap=True)
     if arguments.page is not None:
         from xgenmm_jax.cli import answer_pages
 
@@ -107,6 +113,17 @@ def main(argv: Sequence[str]) -> int:
     if head is not None and (head.profile, head.reading, head.reencode) == dataclasses.astuple(choice):
         results.write(judged, path.parent)
     return 0
+
+
+def differing_items(differences: Sequence[Any], items: int) -> str:
+    """A line for each item whose text differs, and how the scores differ by them."""
+    lines = [
+        f"{one.id}: {one.texts[0]!r} ({one.scores[0]:.2f}), {one.texts[1]!r} ({one.scores[1]:.2f})"
+        for one in differences
+    ]
+    gain = sum(one.scores[1] - one.scores[0] for one in differences)
+    lines.append(f"{len(differences):,} of {items:,} texts differ; the second's scores add up to {gain:+.2f} more.")
+    return "\n".join(lines)
 
 
 def with_examples(predictions: Sequence[Any], examples: Sequence[Any], path: Path) -> list[Any]:

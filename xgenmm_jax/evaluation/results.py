@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -26,7 +27,7 @@ class Result:
     task: its name. headline: the name of the score that tables show, normalized: that score in [0, 100] for averages,
     nan where there is none. scores: by name, in the benchmark's units. unreadable: examples whose pictures could not be
     read, scored as wrong. left_out: rows of the files that are no examples, by reason. judge: who judged, "none" where
-    rules alone did, else its model and the fingerprint of its prompt.
+    rules alone did, else its model and the fingerprint of its prompt. answers: fingerprint of the predictions' texts.
     """
 
     task: str
@@ -39,6 +40,7 @@ class Result:
     unreadable: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     judge: str = NO_JUDGE
+    answers: str = ""
 
     @property
     def value(self) -> Estimate:
@@ -58,6 +60,7 @@ class Result:
             "task": self.task, "title": self.title, "profile": self.choice.profile, "reading": self.choice.reading,
             "reencode": self.choice.reencode, "judge": self.judge, "model": self.model, "headline": self.headline,
             "normalized": _number(self.normalized), "unreadable": self.unreadable, "left_out": dict(self.left_out),
+            "answers": self.answers,
             "scores": scores,
         }  # fmt: skip
 
@@ -68,7 +71,7 @@ class Result:
         return cls(
             value["task"], value["title"], Choice(value["profile"], value["reading"], value["reencode"]),
             value["headline"], _float(value["normalized"]), scores, value["model"], value["unreadable"],
-            value["left_out"], value["judge"],
+            value["left_out"], value["judge"], value.get("answers", ""),
         )  # fmt: skip
 
 
@@ -88,7 +91,13 @@ def result_of(
     normalized = benchmark.normalize(value) if not math.isnan(value) else math.nan
     return Result(
         benchmark.name, benchmark.title, choice, headline, normalized, scores, model, unreadable, left_out or {},
+        answers=_fingerprint(predictions),
     )  # fmt: skip
+
+
+def _fingerprint(predictions: Sequence[Prediction]) -> str:
+    texts = sorted((prediction.example.id, prediction.text) for prediction in predictions)
+    return hashlib.sha256(repr(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def rescored(benchmark: Benchmark, predictions: Sequence[Prediction], choice: Choice) -> list[Prediction]:
@@ -140,7 +149,7 @@ def read(folder: Path, judged: bool = False) -> list[Result]:
 
 
 def _of_same_predictions(a: Result, b: Result) -> bool:
-    return (a.model, a.choice, a.value.items) == (b.model, b.choice, b.value.items)
+    return (a.model, a.choice, a.answers, a.value.items) == (b.model, b.choice, b.answers, b.value.items)
 
 
 def _estimate(value: Mapping[str, Any]) -> Estimate:

@@ -102,7 +102,7 @@ def _score(result: Result) -> Score:
         remarks.append(f"{result.value.unparsed:,} of {result.value.items:,} answers could not be read.")
     if result.unreadable:
         remarks.append(f"{result.unreadable:,} pictures could not be read and count as wrong.")
-    remarks += [f"{count:,} rows left out: {reason}." for reason, count in result.left_out.items()]
+    remarks += [f"left out, {reason}: {count:,}." for reason, count in result.left_out.items()]
     # The error is of the headline score; the normalized one is a multiple of it.
     scale = value / result.value.value if result.value.value else 1.0
     error = result.value.stderr * scale

@@ -78,7 +78,7 @@ def scores_table(result: Result) -> Table:
     if result.unreadable:
         table.caption = f"{result.unreadable:,} pictures could not be read; their answers count as wrong"
     if result.left_out:
-        listed = "; ".join(f"{count:,} rows left out: {reason}" for reason, count in result.left_out.items())
+        listed = "; ".join(f"left out, {reason}: {count:,}" for reason, count in result.left_out.items())
         table.caption = f"{table.caption}; {listed}" if table.caption else listed
     return table
 

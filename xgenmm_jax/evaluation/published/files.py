@@ -130,6 +130,7 @@ class Parquet:
 
     repository: "OWNER/REPOSITORY". pattern: its files below that, "data/test-*.parquet". image_columns: columns of
     pictures, as the hub writes them: a struct {bytes, path} or a list of them. columns: others that are needed.
+    folders: over how many the set is spread; those that are not there are counted as left out.
     """
 
     repository: str
@@ -138,6 +139,7 @@ class Parquet:
     columns: tuple[str, ...] = ("question", "answer")
     image_columns: tuple[str, ...] = ("image",)
     profiles: tuple[Profile, ...] = ("lmms", "official")
+    folders: int = 1
 
     @property
     def where(self) -> str:
@@ -161,7 +163,9 @@ class Parquet:
                 left_out += 1
                 continue
             examples.append(replace(example, unreadable=doc.unreadable) if doc.unreadable else example)
-        return Loaded(tuple(examples), tuple(files), {"not of this split": left_out} if left_out else {})
+        absent = self.folders - len({path.parent for path in files})
+        reasons = {"not of this split": left_out, "folders of the set that are not there": max(absent, 0)}
+        return Loaded(tuple(examples), tuple(files), {reason: count for reason, count in reasons.items() if count})
 
     def _docs(self, path: Path, known: dict[bytes, LazyImage]) -> Iterator[Doc]:
         try:

@@ -3,14 +3,12 @@
 lmms-eval compares the whole answer but for case and punctuation, unless it begins with a letter and a period.
 """
 
-from collections.abc import Sequence
 
-from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
 from xgenmm_jax.evaluation.published.files import Doc, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.lmms_choices import unmarked_letter
 from xgenmm_jax.evaluation.tasks import judging, multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -41,12 +39,6 @@ def _score(answer: str, example: Example, profile: Profile) -> Scored:
     return Scored(float(is_right), letter if letter in example.options else None)
 
 
-def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
-    if profile == "lmms":
-        return {"exact_match": multiple_choice.accuracy(predictions, multiple_choice.same_images)}
-    return multiple_choice.accuracy_table(predictions, multiple_choice.same_images)
-
-
 AI2D = Benchmark(
     name="ai2d",
     title="AI2D",
@@ -63,7 +55,7 @@ AI2D = Benchmark(
     ),
     message=_message,
     score=_score,
-    summarize=_summarize,
+    summarize=multiple_choice.summary("exact_match"),
     judging=judging.by_letter(),
     headline={"paper": "Overall", "lmms": "exact_match"},
     answering=lmms_answering(16),

@@ -106,6 +106,7 @@ BLINK = Benchmark(
             ("idx", "question", "sub_task", "choices", "answer", "prompt"),
             _COLUMNS,
             profiles=PROFILES,
+            folders=14,
         ),
     ),
     message=_message,

@@ -3,17 +3,16 @@
 The answers of the test split are not public: its server scores them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import functools
 from pathlib import Path
 
-from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
 from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.anls import anls
 from xgenmm_jax.evaluation.tasks import questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, lmms_answering
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -44,12 +43,6 @@ def _score(answer: str, example: Example, profile: Profile) -> Scored:
     return Scored(anls(answer, example.answers))
 
 
-def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
-    if profile == "lmms":
-        return {"anls": questions.accuracy(predictions)}
-    return questions.accuracy_table(predictions)
-
-
 DOCVQA = Benchmark(
     name="docvqa",
     title="DocVQA",
@@ -61,7 +54,7 @@ DOCVQA = Benchmark(
     ),
     message=questions.briefly,
     score=_score,
-    summarize=_summarize,
+    summarize=questions.summary("anls"),
     headline={"paper": "Overall", "lmms": "anls"},
     answering=lmms_answering(32),
     profiles=(*VLMEVALKIT, "lmms"),

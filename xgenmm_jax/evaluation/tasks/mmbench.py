@@ -88,8 +88,17 @@ def questions(predictions: Sequence[Prediction]) -> list[Prediction]:
 
 
 def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
-    table = multiple_choice.accuracy_table(questions(predictions), multiple_choice.same_images)
-    return {"gpt_eval_score": table.pop("Overall"), **table} if profile == "lmms" else table
+    answered = questions(predictions)
+    if profile != "lmms":
+        return multiple_choice.accuracy_table(answered, multiple_choice.same_images)
+    # lmms-eval's rows have no split, VLMEvalKit's have; its names have none.
+    table = multiple_choice.accuracy_table(list(map(_without_split, answered)), multiple_choice.same_images)
+    return {"gpt_eval_score": table.pop("Overall"), **table}
+
+
+def _without_split(prediction: Prediction) -> Prediction:
+    fields = {name: value for name, value in prediction.example.fields.items() if name != "split"}
+    return replace(prediction, example=replace(prediction.example, fields=fields))
 
 
 MMBENCH = Benchmark(

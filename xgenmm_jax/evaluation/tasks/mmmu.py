@@ -186,6 +186,7 @@ MMMU = Benchmark(
             ("id", "question", "options", "answer", "question_type"),
             _COLUMNS,
             profiles=(*VLMEVALKIT, "lmms", "official"),
+            folders=30,
         ),
     ),
     message=_message,

@@ -105,6 +105,17 @@ def accuracy(predictions: Sequence[Prediction], group: GroupOf = lambda p: p.exa
     )
 
 
+def summary(*lmms_names: str) -> Callable[[Sequence[Prediction], Profile], Estimates]:
+    """VLMEvalKit's table, or lmms-eval's one accuracy under its names; errors over questions about the same images."""
+
+    def summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
+        if profile != "lmms":
+            return accuracy_table(predictions, same_images)
+        return dict.fromkeys(lmms_names, accuracy(predictions, same_images))
+
+    return summarize
+
+
 def same_images(prediction: Prediction) -> Hashable:
     """A group of examples about the same images: those of equal "image", which answers in a file keep too."""
     example = prediction.example

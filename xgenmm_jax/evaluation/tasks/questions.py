@@ -1,6 +1,6 @@
 """What benchmarks of open and of yes or no questions share: how rows are read, and how a model is asked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from xgenmm_jax.evaluation.predictions import Prediction
@@ -77,6 +77,15 @@ def accuracy_table(predictions: Sequence[Prediction]) -> Estimates:
 def briefly(example: Example, profile: Profile) -> Message:
     """The pictures, the question and the request for a word or phrase."""
     return multiple_choice.images_first(example, example.question + BRIEFLY)
+
+
+def summary(lmms_name: str) -> Callable[[Sequence[Prediction], Profile], Estimates]:
+    """VLMEvalKit's table, or lmms-eval's one accuracy under its name."""
+
+    def summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
+        return {lmms_name: accuracy(predictions)} if profile == "lmms" else accuracy_table(predictions)
+
+    return summarize
 
 
 def scored_label(label: Label, truth: str) -> Scored:

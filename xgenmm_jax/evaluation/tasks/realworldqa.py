@@ -4,14 +4,12 @@ The authors' rows hold their options and the request to choose in the question, 
 VLMEvalKit's table has options in columns, and a row without options can never be right there.
 """
 
-from collections.abc import Sequence
 
-from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
 from xgenmm_jax.evaluation.published.files import Doc, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.lmms_choices import extract_letter
 from xgenmm_jax.evaluation.tasks import judging, multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -37,12 +35,6 @@ def _score(answer: str, example: Example, profile: Profile) -> Scored:
     return Scored(float(text == gold.lower()), text or None)
 
 
-def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
-    if profile == "lmms":
-        return {"exact_match": multiple_choice.accuracy(predictions, multiple_choice.same_images)}
-    return multiple_choice.accuracy_table(predictions, multiple_choice.same_images)
-
-
 REALWORLDQA = Benchmark(
     name="realworldqa",
     title="RealWorldQA",
@@ -54,7 +46,7 @@ REALWORLDQA = Benchmark(
     ),
     message=_message,
     score=_score,
-    summarize=_summarize,
+    summarize=multiple_choice.summary("exact_match"),
     judging=judging.by_letter(),
     headline={"paper": "Overall", "lmms": "exact_match"},
     answering=lmms_answering(16),

@@ -4,17 +4,16 @@ VLMEvalKit reads a letter; lmms-eval compares the first character of the answer,
 The authors rank the options by likelihood, which is not done here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from xgenmm_jax import files
-from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
 from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.lmms_choices import first_letter
 from xgenmm_jax.evaluation.tasks import judging, multiple_choice
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -80,13 +79,6 @@ def _score(answer: str, example: Example, profile: Profile) -> Scored:
     return multiple_choice.score_choice(answer, example, profile)
 
 
-def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
-    if profile == "lmms":
-        score = multiple_choice.accuracy(predictions, multiple_choice.same_images)
-        return {"seed_image": score, "seed_all": score}
-    return multiple_choice.accuracy_table(predictions, multiple_choice.same_images)
-
-
 SEED_IMAGE = Benchmark(
     name="seed_image",
     title="SEED-IMG",
@@ -104,7 +96,7 @@ SEED_IMAGE = Benchmark(
     ),
     message=_message,
     score=_score,
-    summarize=_summarize,
+    summarize=multiple_choice.summary("seed_image", "seed_all"),
     judging=judging.by_letter(),
     headline={"paper": "Overall", "lmms": "seed_image"},
     answering=lmms_answering(until=("ASSISTANT:",)),

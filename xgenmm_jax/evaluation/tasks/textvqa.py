@@ -1,16 +1,15 @@
 """TextVQA: 5,000 questions about text in photos, each answered by ten people (Singh et al. 2019)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import functools
 from pathlib import Path
 
-from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import VLMEVALKIT, Profile
 from xgenmm_jax.evaluation.published import originals
 from xgenmm_jax.evaluation.published.files import Doc, Original, Parquet, Tsv
 from xgenmm_jax.evaluation.scorers.vqa import normalize_answer, vqa_accuracy
 from xgenmm_jax.evaluation.tasks import multiple_choice, questions
-from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Estimates, Message, lmms_answering
+from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Message, lmms_answering
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
@@ -47,12 +46,6 @@ def _score(answer: str, example: Example, profile: Profile) -> Scored:
     return Scored(vqa_accuracy(answer, example.answers, profile), normalize_answer(answer, profile))
 
 
-def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
-    if profile == "lmms":
-        return {"exact_match": questions.accuracy(predictions)}
-    return questions.accuracy_table(predictions)
-
-
 TEXTVQA = Benchmark(
     name="textvqa",
     title="TextVQA",
@@ -64,7 +57,7 @@ TEXTVQA = Benchmark(
     ),
     message=_message,
     score=_score,
-    summarize=_summarize,
+    summarize=questions.summary("exact_match"),
     headline={"paper": "Overall", "lmms": "exact_match"},
     answering=lmms_answering(until=("ASSISTANT:",)),
     profiles=(*VLMEVALKIT, "lmms"),
