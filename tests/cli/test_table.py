@@ -223,3 +223,16 @@ def test_a_run_without_scores_is_told_what_to_ask_and_what_there_is(tmp_path, ca
     (other / "evaluation" / "paper" / "mmstar.scores.json").write_text('{"task": "mmstar"}')
     assert cli.main(["table", str(other)]) == 1
     assert "holds no scores" in capsys.readouterr().err
+
+
+def test_runs_that_know_their_tokens_make_the_papers_curve(tmp_path, capsys):
+    """Figure 5's axes: billions of tokens of training, and the score of a few-shot set over checkpoints."""
+    title = "COCO captions, 4 shots"
+    runs = [
+        run_of(tmp_path / name, [score("coco_4", value, title=title, tokens=tokens)])
+        for name, value, tokens in (("b", 99.5, 60_000_000_000), ("a", 80.0, 2_000_000_000), ("c", 70.0, 0))
+    ]  # fmt: skip
+    listed = {run.name: results.read(run / "evaluation/paper") for run in runs}
+    assert table.token_curves(listed) == {title: [(2.0, 80.0), (60.0, 99.5)]}
+    page = shown(capsys, *runs, "--format", "html")
+    assert page.count("<svg") == 1 and "billion tokens of training" in page

@@ -55,14 +55,14 @@ def main(arguments: Arguments, judge_options: JudgeOptions) -> int:
     options = (arguments.profile, arguments.reading, arguments.reencode, arguments.items)
     ready = benchmark_runs.load_all(benchmarks, arguments.data, *options)
     run = api.load(arguments.run, official_images=True)
-    model = fingerprints.of_model(arguments.run)
+    model, tokens = fingerprints.of_model(arguments.run), fingerprints.tokens_of(arguments.run)
     results = []
     generator = run.generator(limits_of(run.config.decoder.width))
     with progress_bar() as show:
         for one in ready:
             folder = folder_of(arguments, one.choice.profile)
             result = benchmark_runs.ask(
-                generator, one, folder, model=model, style=run.processor.chat, on_progress=show
+                generator, one, folder, model=model, tokens=tokens, style=run.processor.chat, on_progress=show
             )
             results.append(result)
             answers = benchmark_runs.predictions_file(folder, one.benchmark)

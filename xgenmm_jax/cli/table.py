@@ -105,7 +105,7 @@ def written(filled: Sequence[Filled], form: str, runs: Mapping[str, Sequence[Res
     if form == "json":
         return json.dumps([paper_table.to_json(one) for one in filled], indent=1) + "\n"
     if form == "html":
-        return paper_table.html(filled, curves(runs))
+        return paper_table.html(filled, curves(runs), token_curves(runs))
     if form == "markdown":
         return "\n".join(paper_table.markdown(one) for one in filled)
     file = io.StringIO()
@@ -122,6 +122,18 @@ def curves(runs: Mapping[str, Sequence[Result]]) -> dict[str, list[tuple[int, fl
             if count is not None:
                 title = f"{run}: {result.title.rpartition(', ')[0]}"
                 points.setdefault(title, []).append((count, result.value.value))
+    return {title: sorted(listed) for title, listed in points.items() if len(listed) > 1}
+
+
+def token_curves(runs: Mapping[str, Sequence[Result]]) -> dict[str, list[tuple[float, float]]]:
+    """By few-shot task: (billions of tokens that a run was trained on, score) over runs, where two or more know theirs.
+
+    The axes of the paper's Figure 5; runs are meant to be checkpoints of one, or of unlike lengths of training.
+    """
+    points: dict[str, list[tuple[float, float]]] = {}
+    for result in (result for listed in runs.values() for result in listed):
+        if result.tokens and shots_of(result.task) is not None:
+            points.setdefault(result.title, []).append((result.tokens / 1e9, result.value.value))
     return {title: sorted(listed) for title, listed in points.items() if len(listed) > 1}
 
 

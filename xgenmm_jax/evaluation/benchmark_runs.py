@@ -65,12 +65,13 @@ def ask(
     folder: Path,
     *,
     model: str,
+    tokens: int = 0,
     style: ChatStyle = ChatStyle(),  # noqa: B008 - frozen
     on_progress: OnProgress = lambda *_: None,
 ) -> Result:
     """Asks what is not asked yet, scores, and writes NAME.jsonl and NAME.scores.json into a folder.
 
-    model: names the parameters, so that another's predictions are not mixed in.
+    model: names the parameters, so that another's predictions are not mixed in. tokens: that they were trained on.
     """
     benchmark, loaded, choice = ready.benchmark, ready.loaded, ready.choice
     if isinstance(benchmark, FewShot):
@@ -87,7 +88,7 @@ def ask(
 
     on_progress(benchmark.title, 0, len(loaded.examples))
     predictions = runner.predict_into(generator, task, predictions_file(folder, benchmark), head, advance)
-    result = results.result_of(benchmark, predictions, choice, model=model, left_out=loaded.left_out)
+    result = results.result_of(benchmark, predictions, choice, model=model, tokens=tokens, left_out=loaded.left_out)
     results.write(result, folder)
     return result
 

@@ -28,6 +28,7 @@ class Result:
     nan where there is none. scores: by name, in the benchmark's units. unreadable: examples whose pictures could not be
     read, scored as wrong. left_out: rows of the files that are no examples, by reason. judge: who judged, "none" where
     rules alone did, else its model and the fingerprint of its prompt. answers: fingerprint of the predictions' texts.
+    tokens: that the model was trained on in its run until these parameters; 0: not known.
     """
 
     task: str
@@ -41,6 +42,7 @@ class Result:
     left_out: Mapping[str, int] = field(default_factory=dict)
     judge: str = NO_JUDGE
     answers: str = ""
+    tokens: int = 0
 
     @property
     def value(self) -> Estimate:
@@ -60,7 +62,7 @@ class Result:
             "task": self.task, "title": self.title, "profile": self.choice.profile, "reading": self.choice.reading,
             "reencode": self.choice.reencode, "judge": self.judge, "model": self.model, "headline": self.headline,
             "normalized": _number(self.normalized), "unreadable": self.unreadable, "left_out": dict(self.left_out),
-            "answers": self.answers,
+            "answers": self.answers, "tokens": self.tokens,
             "scores": scores,
         }  # fmt: skip
 
@@ -71,7 +73,7 @@ class Result:
         return cls(
             value["task"], value["title"], Choice(value["profile"], value["reading"], value["reencode"]),
             value["headline"], _float(value["normalized"]), scores, value["model"], value["unreadable"],
-            value["left_out"], value["judge"], value.get("answers", ""),
+            value["left_out"], value["judge"], value.get("answers", ""), value.get("tokens", 0),
         )  # fmt: skip
 
 
@@ -81,6 +83,7 @@ def result_of(
     choice: Choice,
     *,
     model: str = "",
+    tokens: int = 0,
     left_out: Mapping[str, int] | None = None,
 ) -> Result:
     """The scores of predictions that were scored by the benchmark's task of the same choice."""
@@ -91,7 +94,7 @@ def result_of(
     normalized = benchmark.normalize(value) if not math.isnan(value) else math.nan
     return Result(
         benchmark.name, benchmark.title, choice, headline, normalized, scores, model, unreadable, left_out or {},
-        answers=_fingerprint(predictions),
+        answers=_fingerprint(predictions), tokens=tokens,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def curve(
         high = y_ticks[-1]
 
     def x(at: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * at / max(end, 1)
+        return LEFT + (WIDTH - LEFT - RIGHT) * at / (end or 1)
 
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (min(max(value, low), high) - low) / (high - low))

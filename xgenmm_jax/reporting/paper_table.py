@@ -131,8 +131,15 @@ def to_json(filled: Filled) -> dict[str, Any]:
     }
 
 
-def html(filled: Sequence[Filled], curves: Mapping[str, Sequence[Point]] | None = None) -> str:
-    """A page of tables, with few-shot curves under them. curves: by title, scores against the number of shots."""
+def html(
+    filled: Sequence[Filled],
+    curves: Mapping[str, Sequence[Point]] | None = None,
+    token_curves: Mapping[str, Sequence[Point]] | None = None,
+) -> str:
+    """A page of tables, with few-shot curves under them.
+
+    curves: by title, scores against the number of shots. token_curves: against billions of tokens of training.
+    """
     shown = [
         {
             "title": one.table.title, "caption": one.caption, "head": head(one), "notes": footnotes(one),
@@ -149,14 +156,15 @@ def html(filled: Sequence[Filled], curves: Mapping[str, Sequence[Point]] | None 
         }
         for one in filled
     ]  # fmt: skip
-    drawn = [
-        {
-            "title": title,
-            "svg": curve(points, max(x for x, _ in points), title, "demonstrations", "score", is_noisy=False),
-        }
-        for title, points in (curves or {}).items()
-    ]
+    drawn = [*_drawn(curves or {}, "demonstrations"), *_drawn(token_curves or {}, "billion tokens of training")]
     return render_template("xgenmm_jax.reporting", "paper_table.html", refresh_s=0, tables=shown, curves=drawn)
+
+
+def _drawn(curves: Mapping[str, Sequence[Point]], x_title: str) -> list[dict[str, Any]]:
+    return [
+        {"title": title, "svg": curve(points, max(x for x, _ in points), title, x_title, "score", is_noisy=False)}
+        for title, points in curves.items()
+    ]
 
 
 def _line(texts: Sequence[str]) -> str:

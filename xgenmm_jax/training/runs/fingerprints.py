@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 from xgenmm_jax.training.runs import checkpoint_files
-from xgenmm_jax.training.runs.checkpoints import newest
+from xgenmm_jax.training.runs.checkpoints import FOLDER, newest, progress_of
 
 TENSORS = ("*.safetensors", "*.npz", "*.bin", "*.pt", "config.json")
 
@@ -17,12 +17,20 @@ def of_model(run: Path) -> str:
     """
     if run.is_file():
         return f"{run.name} {_digest(f'{run.name} {run.stat().st_size}')}"
-    if (run / "config.json").is_file() and checkpoint_files.steps(run / "checkpoints"):
+    if (run / "config.json").is_file() and checkpoint_files.steps(run / FOLDER):
         checkpoint = newest(run)
         listed = checkpoint / checkpoint_files.LIST_FILE
         text = listed.read_text(encoding="utf-8") if listed.is_file() else _sizes(checkpoint)
         return f"{run.name} step {checkpoint.name} {_digest(text)}"
     return f"{run.name} {_digest(_sizes(run, TENSORS))}"
+
+
+def tokens_of(run: Path) -> int:
+    """Tokens that a run's newest parameters were trained on in it; 0 for released and converted ones."""
+    if run.is_file() or not checkpoint_files.steps(run / FOLDER):
+        return 0
+    checkpoint = newest(run)
+    return progress_of(checkpoint).tokens if (checkpoint / "progress").is_dir() else 0
 
 
 def _sizes(folder: Path, patterns: Sequence[str] = ("*",)) -> str:
