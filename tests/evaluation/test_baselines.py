@@ -58,7 +58,14 @@ def test_the_constant_box_is_as_good_as_any_on_a_grid():
     assert mean_iou(constant) >= max(map(mean_iou, [*candidates, *true])) - 1e-9
 
 
-@pytest.mark.parametrize("corpus", CORPORA, ids=lambda case: case["name"])
+SLOW = {"synthetic_50_images": pytest.mark.slow}
+"""All references of all images are tried one by one, which takes seconds."""
+
+
+@pytest.mark.parametrize(
+    "corpus",
+    [pytest.param(case, marks=SLOW.get(case["name"], ()), id=case["name"]) for case in CORPORA],
+)
 def test_the_constant_caption_is_the_reference_with_the_highest_cider(corpus):
     references = {key: entry["refs"] for key, entry in corpus["corpus"].items()}
     constant = baselines.constant_caption([Example(key, (), "", tuple(texts)) for key, texts in references.items()])

@@ -60,6 +60,7 @@ def test_rows_of_pretraining_are_as_full_as_the_budget_assumes(tool, stage, posi
     assert used[0] / rows / data.row.length == pytest.approx(fill, abs=0.025)
 
 
+@pytest.mark.slow
 def test_nanos_steps_are_counted_from_their_own_data(tool):
     """As many samples and positions a step as its batches hold, but for the rows that a window leaves over."""
     data = importlib.import_module("experiments.nano.sft_multi").config().data

@@ -110,6 +110,7 @@ def test_the_second_evaluation_compiles_nothing_and_leaves_nothing_on_the_device
     assert live[3] < live[2] + (1 << 18)  # the table of vision tokens alone is 1 MiB
 
 
+@pytest.mark.slow
 def test_a_signal_ends_an_evaluation_and_the_run_goes_on_as_if_it_had_not_come(tmp_path, evaluated, monkeypatch):
     folder, unbroken = evaluated
     original, calls = Generator.generate, []

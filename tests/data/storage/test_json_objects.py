@@ -125,6 +125,7 @@ def test_a_long_record_ends_the_scan(tmp_path, monkeypatch):
     assert values(path, member="annotations") == ROWS
 
 
+@pytest.mark.slow
 def test_several_megabytes_are_scanned_and_not_held(tmp_path):
     records = {f"{n:08}": {"imageId": str(n), "question": "é" * (n % 300), "answer": "no"} for n in range(25_000)}
     path = written(tmp_path / "a.json", records, ensure_ascii=False)

@@ -57,6 +57,7 @@ def test_the_records_are_those_of_the_source():
     assert [p.size_px for p in seen.images] == [p.size_px for p in worded.images]
 
 
+@pytest.mark.slow
 def test_rows_hold_the_words_unchanged():
     """Cutting, packing and batching change no byte."""
     config = Mapped(recipes.family("lookups"), Symbolic())
