@@ -5,11 +5,11 @@ import dataclasses
 from answering import Answering, counting, image
 import pytest
 
+from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation import runner
 from xgenmm_jax.evaluation.prediction_files import Head
 from xgenmm_jax.evaluation.runner import evaluate, predict, predict_into
 from xgenmm_jax.evaluation.tasks.task import Scored
-from xgenmm_jax.generation.vision_tokens import UnreadableImage
 
 
 def number(prompt):
@@ -80,23 +80,27 @@ def test_answers_are_scored_anew_by_the_scorer_of_now(tmp_path):
 
 
 def test_an_image_that_cannot_be_read_costs_its_examples_alone(tmp_path):
-    """Found when the model is asked; the answer counts as wrong, the file says why, and is not asked again."""
+    """Found when the model is asked, once; the answer counts as wrong, the file says why, and is not asked again."""
     task = counting("a", 4)
-    bad = task.examples[2].images[0]
 
-    def ask(prompts):
-        if any(bad in prompt.images for prompt in prompts):
-            raise UnreadableImage(bad, "image: 'x' is truncated or damaged")
+    def damaged():
+        raise ValueError("image: 'x' is truncated or damaged")
 
-    model = Answering(number, before=ask)
+    broken = dataclasses.replace(task.examples[2], images=(LazyImage((8, 8), damaged),))
+    task = dataclasses.replace(task, examples=(*task.examples[:2], broken, task.examples[3]))
+    sizes = []
+
+    def look(prompts):
+        sizes.extend(image.load().size for prompt in prompts for image in prompt.images)
+
+    model = Answering(number, before=look)
     predictions = predict_into(model, task, tmp_path / "a.jsonl", HEAD)
+    assert [len(prompts) for prompts in model.calls] == [4] and sizes == [(8, 8)] * 4
     assert [p.score for p in predictions] == [1.0, 1.0, 0.0, 1.0]
-    assert predictions[2].extracted is None
+    assert (predictions[2].text, predictions[2].extracted) == ("", None)
     assert "truncated" in predictions[2].example.unreadable
     again = Answering(number)
-    assert predict_into(again, task, tmp_path / "a.jsonl", HEAD) == tuple(
-        dataclasses.replace(p, example=dataclasses.replace(p.example)) for p in predictions
-    )
+    assert predict_into(again, task, tmp_path / "a.jsonl", HEAD) == predictions
     assert not again.calls
 
 
