@@ -100,7 +100,7 @@ def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates
 
 def _points(predictions: Sequence[Prediction]) -> Estimate:
     """The sum of scores."""
-    terms = [Term(questions.image_of(prediction), prediction.score) for prediction in predictions]
+    terms = [Term(questions.image_group(prediction), prediction.score) for prediction in predictions]
     return estimates.ratio(terms, scale=float(len(terms)))
 
 
