@@ -55,6 +55,7 @@ def test_every_set_is_read_asked_and_scored(data, words, tmp_path, name, answer,
     else:
         assert result.value.value == pytest.approx(value)
     assert results.read(tmp_path)[0].value.value == result.value.value
+    assert ("not stemmed" in result.value.note) == (name == "okvqa_2")
 
 
 def test_prompts_are_openflamingos_and_the_released_models(data, words):
