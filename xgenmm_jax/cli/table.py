@@ -150,14 +150,14 @@ def _results(run: Path, profile: Profile | None, judged: bool) -> list[Result]:
     folder = run / FOLDER / (profile or "paper")
     listed = results.read(folder, judged) if folder.is_dir() else []
     if profile is None:
-        own = {benchmark.name: benchmark.choice().profile for benchmark in BENCHMARKS}
+        by_default = {benchmark.name: benchmark.choice().profile for benchmark in BENCHMARKS}
         for other in sorted(set(PROFILES) - {"paper"}, key=("official", *PROFILES).index):
             path = run / FOLDER / other
             there = {result.task for result in listed}
             listed += [
                 result
                 for result in (results.read(path, judged) if path.is_dir() else ())
-                if own.get(result.task) == other or not (result.task in there or _is_ours(result.task))
+                if by_default.get(result.task) == other or not (result.task in there or _is_ours(result.task))
             ]
     if not listed:
         others = sorted(path.name for path in (run / FOLDER).glob("*") if path.is_dir() and any(path.iterdir()))

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from xgenmm_jax.data.images import image_from_bytes
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.profiles import PROFILES, VLMEVALKIT, Profile, Reading, Reencode
-from xgenmm_jax.evaluation.published import pictures
-from xgenmm_jax.evaluation.published.pictures import FileImage, FileImages, ParquetCells
+from xgenmm_jax.evaluation.published import file_images
+from xgenmm_jax.evaluation.published.file_images import FileImage, FileImages, ParquetCells
 from xgenmm_jax.evaluation.published.tsv import Row, read_table
 from xgenmm_jax.evaluation.tasks.example import Example
 
@@ -48,7 +48,7 @@ class Loaded:
         for one in (*self.examples, *self.demonstrations):
             for image in one.images:
                 if id(image) not in of_image:
-                    of_image[id(image)] = pictures.digest_of(image)
+                    of_image[id(image)] = file_images.digest_of(image)
             seen = [of_image[id(image)] for image in one.images]
             parts = (one.id, one.question, one.answers, tuple(one.options.items()), tuple(one.fields.items()), seen)
             digest.update(repr(parts).encode())
@@ -177,7 +177,7 @@ class Parquet:
 
     def _docs(self, path: Path, cells: ParquetCells, known: FileImages) -> Iterator[Doc]:
         try:
-            file = pq.ParquetFile(path, buffer_size=pictures.BUFFER_BYTES)
+            file = pq.ParquetFile(path, buffer_size=file_images.BUFFER_BYTES)
         except (OSError, ValueError) as error:
             raise ValueError(f"benchmark: '{path}' is no whole Parquet file ({error}); copy it again.") from error
         with file:
@@ -188,7 +188,7 @@ class Parquet:
                     f"benchmark: '{path}' has no column {', '.join(map(repr, missing))}; found: {', '.join(names)}."
                 )
             for group in range(file.num_row_groups):
-                batches = file.iter_batches(pictures.BATCH_ROWS, row_groups=[group], use_threads=False)
+                batches = file.iter_batches(file_images.BATCH_ROWS, row_groups=[group], use_threads=False)
                 rows = itertools.count()
                 while (batch := _next_batch(batches, path)) is not None:
                     for row in batch.to_pylist():
@@ -263,7 +263,7 @@ def reencoded(examples: Sequence[Example], reencode: Reencode) -> tuple[Example,
             return example
         (image,) = example.images
         if id(image) not in known:
-            digest = functools.partial(pictures.digest_of, image)
+            digest = functools.partial(file_images.digest_of, image)
             known[id(image)] = FileImage(image.size_px, functools.partial(_as_jpeg, image), digest=digest)
         return replace(example, images=(known[id(image)],))
 

@@ -17,8 +17,8 @@ import re
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.profiles import Reading
 from xgenmm_jax.evaluation.published.cells import read_column
+from xgenmm_jax.evaluation.published.file_images import FileImages
 from xgenmm_jax.evaluation.published.literals import texts_of
-from xgenmm_jax.evaluation.published.pictures import FileImages
 
 IMAGE_COLUMN = "image"
 MOST_REFERENCE = 64
@@ -163,7 +163,7 @@ class _Reader:
         self._columns: dict[str, list[str]] = {name: [] for name in header if name != IMAGE_COLUMN}
         self._image_cells: list[_Cell] = []
         self._known = FileImages()
-        self._of_place: dict[_Place, LazyImage] = {}
+        self._of_span: dict[_Span, LazyImage] = {}
 
     def add(self, cells: list[_Cell], line: int) -> None:
         if len(cells) > len(self._header):
@@ -202,19 +202,19 @@ class _Reader:
         cell = self._resolved(self._image_cells[number], index, row_of)
         name = f"of row {index} in '{self._path}'"
         if self._data[cell.start : cell.start + 2].lstrip(b'"')[:1] != b"[":
-            yield self._image(_Place(self._path, cell.start, cell.end), name)
+            yield self._image(_Span(self._path, cell.start, cell.end), name)
             return
         text, position = _text(self._data, cell, self._path, number), cell.start
-        for part, picture in enumerate(texts_of(text, f"benchmark: the pictures {name}")):
-            if len(picture) <= MOST_REFERENCE and picture in row_of:
-                yield from self._images(row_of[picture], picture, {})
+        for part, encoded_text in enumerate(texts_of(text, f"benchmark: the pictures {name}")):
+            if len(encoded_text) <= MOST_REFERENCE and encoded_text in row_of:
+                yield from self._images(row_of[encoded_text], encoded_text, {})
                 continue
-            encoded = picture.encode("ascii", "replace")
+            encoded = encoded_text.encode("ascii", "replace")
             at = self._data.find(encoded, position, cell.end)
             position = max(at, position)
             end = at + len(encoded)
-            place = _Place(self._path, cell.start, cell.end, part) if at < 0 else _Place(self._path, at, end)
-            yield self._image(place, name)
+            span = _Span(self._path, cell.start, cell.end, part) if at < 0 else _Span(self._path, at, end)
+            yield self._image(span, name)
 
     def _resolved(self, cell: _Cell, index: str, row_of: Mapping[str, int]) -> _Cell:
         """The cell that holds the picture: of another row where this one names it."""
@@ -228,16 +228,16 @@ class _Reader:
             raise ValueError(f"image: row {index} names row {reference}, which has no picture of its own.")
         return target
 
-    def _image(self, place: "_Place", name: str) -> LazyImage:
+    def _image(self, span: "_Span", name: str) -> LazyImage:
         """Read once, however many rows name it."""
-        if place not in self._of_place:
-            read = functools.partial(_encoded, place, name)
-            self._of_place[place] = self._known.image(read(), read, name)
-        return self._of_place[place]
+        if span not in self._of_span:
+            read = functools.partial(_encoded, span, name)
+            self._of_span[span] = self._known.image(read(), read, name)
+        return self._of_span[span]
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Span:
     """Where a picture's base64 lies in a file. part: of a list that is written with escapes, its number in it."""
 
     path: Path
@@ -246,13 +246,13 @@ class _Place:
     part: int | None = None
 
 
-def _encoded(place: _Place, name: str) -> bytes:
+def _encoded(span: _Span, name: str) -> bytes:
     """The picture's bytes as they are in the file now. Quotes around base64 do not matter."""
-    with place.path.open("rb") as file:
-        raw = os.pread(file.fileno(), place.end - place.start, place.start)
-    if place.part is not None:
+    with span.path.open("rb") as file:
+        raw = os.pread(file.fileno(), span.end - span.start, span.start)
+    if span.part is not None:
         text = _unquoted(raw) if raw[:1] == b'"' else raw.decode("utf-8")
-        raw = texts_of(text, f"benchmark: the pictures {name}")[place.part].encode("ascii", "replace")
+        raw = texts_of(text, f"benchmark: the pictures {name}")[span.part].encode("ascii", "replace")
     try:
         return base64.b64decode(raw)
     except (binascii.Error, ValueError) as error:

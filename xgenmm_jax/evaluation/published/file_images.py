@@ -98,10 +98,10 @@ class ParquetCells:
     def _fits(self, path: Path, group: int, column: str) -> bool:
         """Whether a row group's pictures may be in memory at once."""
         with pq.ParquetFile(path) as file:
-            chunks = file.metadata.row_group(group)
-            columns = [chunks.column(number) for number in range(chunks.num_columns)]
-            pictures = [one for one in columns if one.path_in_schema.split(".")[0] == column]
-            return sum(one.total_uncompressed_size for one in pictures) <= self._most_bytes
+            metadata = file.metadata.row_group(group)
+            columns = [metadata.column(number) for number in range(metadata.num_columns)]
+            chunks_of_column = [one for one in columns if one.path_in_schema.split(".")[0] == column]
+            return sum(one.total_uncompressed_size for one in chunks_of_column) <= self._most_bytes
 
     def _read(self, path: Path, group: int, column: str, start: int | None) -> pa.ChunkedArray:
         """A row group's cells; of a large one a batch from `start` on, for which those before are read and dropped."""

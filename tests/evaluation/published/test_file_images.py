@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from xgenmm_jax.evaluation.published.file_images import BATCH_ROWS, ParquetCells
 from xgenmm_jax.evaluation.published.files import Original, Parquet, Tsv, reencoded
 from xgenmm_jax.evaluation.published.originals import image_below
-from xgenmm_jax.evaluation.published.pictures import BATCH_ROWS, ParquetCells
 from xgenmm_jax.evaluation.tasks import multiple_choice
 from xgenmm_jax.evaluation.tasks.example import Example
 
