@@ -14,6 +14,7 @@ from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.training import device_memory
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.evaluating import PeriodicEvaluation
+from xgenmm_jax.training.hosts import compilations
 from xgenmm_jax.training.hosts.distributed import anyone, ending_together, on_first_host
 from xgenmm_jax.training.hosts.signals import Signals
 from xgenmm_jax.training.hosts.watchdog import Watchdog
@@ -99,6 +100,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
             with ending_together(watchdog, lock.release):
                 batches = _open(config, mesh, State(), stack)
                 anyone(False)  # every host has its own before one writes
+        compilations.share(folder)
         params = None
         if existing.needs_weights(config):
             params = starting.initial_params(config, folder, existing, program)
