@@ -31,7 +31,7 @@ def config(tmp_path, every, suite=FEW):
 
 def evaluations(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if "loss" not in row]
+    return [row for row in rows if "loss" not in row and "goodput" not in row]
 
 
 def without_time(rows):

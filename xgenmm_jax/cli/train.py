@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from xgenmm_jax.cli import errors, train_help
+from xgenmm_jax.cli import compilation_cache, errors, train_help
 from xgenmm_jax.cli.experiment_files import load_experiment
 from xgenmm_jax.cli.options import parse_overrides, refuse_file, take_option
 from xgenmm_jax.paths import run_path, user_path
@@ -76,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
     folder = run_path(Path("runs") / config.name if workdir is None else workdir, "--workdir")
     refuse_file(folder)
     distributed.start(hosts)
+    compilation_cache.leave_to_run()
 
     from xgenmm_jax.training.loop import train
 

@@ -106,7 +106,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     watchdog_seconds: float = 0.0
     """Ends the process, with the name of the host that hangs, when nothing moves for so long; 0: never. Longer than
-    compiling and saving take."""
+    compiling and saving take; data may take longer to open, while the process or its workers read or compute."""
     profile: ProfileConfig = ProfileConfig()
     evaluate: Annotated[tuple[Suite, ...], tyro.conf.Suppress] = ()
     """What the model is measured by: `xgenmm evaluate RUN` asks it, and training does every `evaluate_every` steps."""

@@ -14,9 +14,11 @@ from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.training import device_memory
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.evaluating import PeriodicEvaluation
+from xgenmm_jax.training.goodput import Goodput, in_words
+from xgenmm_jax.training.hosts import compilations
 from xgenmm_jax.training.hosts.distributed import anyone, ending_together, on_first_host
 from xgenmm_jax.training.hosts.signals import Signals
-from xgenmm_jax.training.hosts.watchdog import Watchdog
+from xgenmm_jax.training.hosts.watchdog import OPENING, Watchdog
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
 from xgenmm_jax.training.mixture import MixtureShares
 from xgenmm_jax.training.objectives.base import Params
@@ -80,6 +82,7 @@ def train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | Non
 
 def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | None, lock: RunLock) -> RunResult:
     # ---------------------------------------------------------------- what is trained, on what
+    goodput = Goodput()
     program = assemble(config, make_mesh(config.mesh, devices))
     mesh = program.mesh
     rates = learning_rates(config.optimizer, config.steps)
@@ -89,16 +92,18 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
         signals = stack.enter_context(Signals())
-        watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds))
+        watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds, told=goodput.at))
 
         # ------------------------------------------------------------ data and weights of a new run
         # Before anything is written: neither a mistyped path nor data that give no batch leave a run behind.
         batches = None
         if existing.is_new:
-            watchdog.at(1, "reading rows")
+            watchdog.at(1, OPENING)
             with ending_together(watchdog, lock.release):
                 batches = _open(config, mesh, State(), stack)
                 anyone(False)  # every host has its own before one writes
+            watchdog.at(1, "starting")
+        compilations.share(folder)
         params = None
         if existing.needs_weights(config):
             params = starting.initial_params(config, folder, existing, program)
@@ -113,11 +118,14 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         state, reference, progress = starting.first_state(config, folder, existing, program, checkpoints, params)
         del params
         first_step = int(state.step)
+        has_lost = jax.process_index() == 0 and goodput.go_on(folder, first_step, progress.seconds)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
         bar = stack.enter_context(ProgressBar(config.name, first_step, config.steps))
+        if has_lost:
+            log.write(goodput.row(first_step))  # what was lost is known no more when its rows are dropped
         if batches is None and first_step < config.steps:
             config = starting.going_on(config, folder, existing, progress.data)
-            watchdog.at(first_step + 1, "reading rows")
+            watchdog.at(first_step + 1, OPENING)
             batches = _open(config, mesh, progress.data, stack)
         throughput = Throughput(config, mesh.devices.flatten().tolist())
         tracker = StepTracker(config, log, bar, Spikes(folder, first_step), throughput, progress, host_share(mesh)[1])
@@ -131,6 +139,8 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
             watchdog.at(step, "reading rows")
             with saving_first(step, state, tracker, checkpoints, watchdog, folder):
                 rows, sample_ids, data_after = next(batches)
+            if tracker.is_computing:
+                goodput.hide_reading()
             skipped.add(step, getattr(sample_ids, "skipped", ()))
             shares.add(getattr(sample_ids, "seen", {}))
             counts, flops = config.objective.count(rows), throughput.flops(rows)
@@ -156,10 +166,18 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
                 save(state, tracker, checkpoints, folder, is_urgent=stop is not None)
                 watchdog.at(step, "saving")  # the save before is written; a wait below is for this one alone
                 schedule.saved()
+                if not stop and step < config.steps:
+                    log.write(goodput.row(step))
             if stop:
                 checkpoints.wait()
+                log.write(goodput.row(step))
                 return RunResult(folder, step, state.params, tracker.progress, stop)
         checkpoints.wait()
+        if first_step < config.steps:
+            row = goodput.row(config.steps)
+            log.write(row)
+            if jax.process_index() == 0:
+                bar.show_line(in_words(row))
     return RunResult(folder, config.steps, state.params, tracker.progress)
 
 

@@ -20,6 +20,9 @@ TENSORBOARD_FOLDER = "tensorboard"
 EVALUATION = "evaluation"
 """Before the names of metrics of an evaluation in training, "evaluation/caption/exact"; its row has no loss."""
 
+GOODPUT = "goodput"
+"""Key of a row that says what the run's time went into (`goodput.py`), and before its names; it has no loss."""
+
 Row = dict[str, int | float]
 """One step's figures; "step" says which."""
 
@@ -35,7 +38,7 @@ class MetricsLog:
         self._file = self._events = None
         if jax.process_index() > 0:
             return  # the first host writes for all
-        rows = keep_rows(self._path, _is_step_or_evaluation, start_step)
+        rows = keep_rows(self._path, is_row_of_any_kind, start_step)
         self._file = self._path.open("a", encoding="utf-8")
         # Written anew from the rows that stay, so TensorBoard shows one line and no doubles.
         make_room(run / TENSORBOARD_FOLDER, for_folder=True)
@@ -66,19 +69,20 @@ class MetricsLog:
 def read_metrics(run: Path) -> list[Row]:
     """The rows of a run's steps, oldest first.
 
-    Rows of evaluations are left out, and lines that are no rows, as of a kill or a disk.
+    Rows of evaluations and of goodput are left out, and lines that are no rows, as of a kill or a disk.
     """
     return read_rows(run / METRICS_FILE, _is_row)
 
 
 def _is_row(value: Any) -> bool:
-    return _is_step_or_evaluation(value) and "loss" in value
+    return is_row_of_any_kind(value) and "loss" in value
 
 
-def _is_step_or_evaluation(value: Any) -> bool:
+def is_row_of_any_kind(value: Any) -> bool:
+    """Whether a line is the row of a step, of an evaluation or of goodput."""
     if not has_step(value) or not all(type(number) in (int, float) for number in value.values()):
         return False
-    return "loss" in value or any(name.startswith(f"{EVALUATION}/") for name in value)
+    return "loss" in value or GOODPUT in value or any(name.startswith(f"{EVALUATION}/") for name in value)
 
 
 def left_out_in_words(row: Row) -> str:
@@ -147,11 +151,14 @@ class ProgressBar:
             line = f"{self._name} {step}/{self._steps}  {self._text}  left {left_s:,.0f} s"
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def show_line(self, text: str) -> None:
+        """A line of its own behind the run's name."""
+        self._console.print(f"{self._name} {text}", highlight=False, markup=False, soft_wrap=True)
+
     def show_evaluation(self, row: Row) -> None:
         """A line of its own with the step, means if there are some, else the first metrics of an evaluation."""
         figures = {name.removeprefix(f"{EVALUATION}/"): value for name, value in row.items() if name != "step"}
         seconds = figures.pop("seconds")
         means = {name: value for name, value in figures.items() if name.endswith("/mean")} or figures
         text = "  ".join(f"{name} {value:.3f}" for name, value in list(means.items())[:4])
-        line = f"{self._name} evaluated at step {row['step']} in {seconds:,.0f} s: {text}"
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.show_line(f"evaluated at step {row['step']} in {seconds:,.0f} s: {text}")

@@ -5,12 +5,11 @@ import json
 import os
 from pathlib import Path
 import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
+from started_hosts import run_hosts
 import tiny_run
 import toy_run
 
@@ -23,19 +22,6 @@ from xgenmm_jax.training.runs import checkpoint_files, references
 from xgenmm_jax.training.runs.run_folder import STARTED_WITH_FILE
 from xgenmm_jax.training.runs.run_lock import LOCK_FILE, RunLock
 from xgenmm_jax.training.sharding import MeshConfig
-
-REPOSITORY = Path(__file__).parents[3]
-COMMAND = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
-EXPERIMENT = """
-import dataclasses
-import toy_run
-from xgenmm_jax.training.config import CheckpointConfig
-
-def config():
-    checkpoint = CheckpointConfig(every_steps=5, every_seconds=3600)  # asks all hosts for their clocks at each step
-    config = toy_run.config(steps=12)
-    return dataclasses.replace(config, log_every=1, checkpoint=checkpoint, watchdog_seconds={watchdog_s})
-"""
 
 REAL = """
 import dataclasses
@@ -79,46 +65,6 @@ def config():
     loss = toy_run.ToyLoss(reference=True)
     return dataclasses.replace(toy_run.config(steps=12), objective=loss, log_every=1, checkpoint=checkpoint)
 """
-
-
-def run_hosts(
-    folder: Path, hosts: int, events: str = "", watchdog_s: float = 0.0, experiment: str = EXPERIMENT
-) -> list[subprocess.CompletedProcess]:
-    """`xgenmm train` in `folder`/run, by default of the toy, on so many one-device processes; how each ended."""
-    (folder / "stage.py").write_text(experiment.format(watchdog_s=watchdog_s))
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {
-        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests' / 'fixtures'}",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as conftest.py
-        "XDG_CACHE_HOME": str(folder / "cache"),
-        "XGENMM_TOY_EVENTS": events,
-    }
-    command = [sys.executable, "-c", COMMAND, "train", "stage.py", "--workdir", "run"]
-    several = ["--distributed.coordinator", address, "--distributed.processes", str(hosts), "--distributed.process"]
-    started = [
-        subprocess.Popen(
-            [*command, *(several + [str(host)] if hosts > 1 else [])],
-            cwd=folder,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )  # fmt: skip
-        for host in range(hosts)
-    ]
-    try:
-        output = [process.communicate(timeout=600) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    return [
-        subprocess.CompletedProcess(process.args, process.returncode, *texts)
-        for process, texts in zip(started, output, strict=True)
-    ]
 
 
 def unbroken(folder: Path) -> list[dict]:

@@ -1,10 +1,14 @@
 """Whether the files of a checkpoint are whole: a list of them with sizes and checksums, written before it appears.
 
+Each host sums the files that it wrote, right behind writing them, and leaves the sums in the folder; host 0 makes the
+list of them and reads what is left, the small files in which the hosts' are joined.
+
 The list lies in the checkpoint's folder, so it comes and goes with it. A checkpoint without one (of `xgenmm convert`,
 or of an earlier version) is held for whole where its metadata can be read.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+import contextlib
 import itertools
 import json
 from pathlib import Path
@@ -13,6 +17,10 @@ import zlib
 from xgenmm_jax import files
 
 LIST_FILE = "files.json"
+SUMS_FILE = "files.process_{}.json"
+"""Of one host, until the list is made."""
+OWN_FOLDERS = "*/ocdbt.process_{}"
+"""What one host has written, of each item: orbax's name for it."""
 UNFINISHED = ".orbax-checkpoint-tmp"
 """In the name of a folder that orbax has not finished."""
 DAMAGED = ".damaged"
@@ -35,14 +43,31 @@ def unfinished(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{UNFINISHED}*"))
 
 
-def write_list(folder: Path, with_checksums: bool) -> None:
-    """Lists every file of a checkpoint. Checksums read everything once more: 1 GB/s, so not where time is short."""
-    entries = {}
-    for path in _files(folder):
-        entries[str(path.relative_to(folder))] = {
-            "bytes": path.stat().st_size,
-            "crc32": _checksum(path) if with_checksums else None,
-        }
+def write_sums(folder: Path, process: int, is_urgent: Callable[[], bool] = lambda: False) -> None:
+    """Sums the files that this host wrote into a checkpoint which has not appeared yet, for host 0's `write_list`.
+
+    is_urgent: asked time and again; files get no checksums from its first yes on.
+    """
+    own = [path for part in sorted(folder.glob(OWN_FOLDERS.format(process))) for path in _files(part)]
+    text = json.dumps(_entries(folder, own, is_urgent), indent=0)
+    (folder / SUMS_FILE.format(process)).write_text(text, encoding="utf-8")
+
+
+def write_list(folder: Path, is_urgent: Callable[[], bool] = lambda: False) -> None:
+    """Lists every file of a checkpoint. Those that no host has summed are read once more for it: 1 GB/s.
+
+    is_urgent: as for `write_sums`.
+    """
+    summed, paths = {}, _files(folder)
+    for path in list(folder.glob(SUMS_FILE.format("*"))):
+        with contextlib.suppress(ValueError):  # torn: read here
+            summed |= _read_list(path)
+        path.unlink()
+    # Sums of a file that has changed its size since are not those of the file.
+    names = {path: str(path.relative_to(folder)) for path in paths}
+    known = {names[path] for path in paths if summed.get(names[path], {}).get("bytes") == path.stat().st_size}
+    entries = _entries(folder, [path for path in paths if names[path] not in known], is_urgent)
+    entries = {name: summed[name] if name in known else entries[name] for name in names.values()}
     (folder / LIST_FILE).write_text(json.dumps(entries, indent=0) + "\n", encoding="utf-8")
 
 
@@ -57,7 +82,7 @@ def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = N
         if not path.is_file() and item != "progress":
             return f"{item}/{_METADATA} is missing"
     try:
-        entries = _read_list(folder)
+        entries = _read_list(folder / LIST_FILE)
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -79,7 +104,7 @@ def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = N
 def has_checksums(folder: Path) -> bool:
     """Whether every file of a checkpoint was listed with its checksum: then `damage` sees whatever befell it."""
     try:
-        entries = _read_list(folder)
+        entries = _read_list(folder / LIST_FILE)
     except (OSError, ValueError):
         return False
     return all(entry["crc32"] is not None for entry in entries.values())
@@ -93,10 +118,17 @@ def put_aside(folder: Path) -> Path:
     return aside
 
 
-def _read_list(folder: Path) -> dict[str, dict[str, int | None]]:
-    """What `write_list` wrote. Raises FileNotFoundError, and ValueError where it is not such a list."""
+def _entries(folder: Path, paths: Iterable[Path], is_urgent: Callable[[], bool]) -> dict[str, dict[str, int | None]]:
+    return {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "crc32": _checksum(path, is_urgent)}
+        for path in paths
+    }
+
+
+def _read_list(file: Path) -> dict[str, dict[str, int | None]]:
+    """What `write_list` or `write_sums` wrote. Raises FileNotFoundError, and ValueError where it is not such a list."""
     try:
-        entries = files.parse_json(files.read_text(folder / LIST_FILE))
+        entries = files.parse_json(files.read_text(file))
     except ValueError as error:
         raise ValueError(f"{LIST_FILE} is not JSON ({error})") from error
     if not isinstance(entries, dict):
@@ -109,13 +141,21 @@ def _read_list(folder: Path) -> dict[str, dict[str, int | None]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    kept_out = (LIST_FILE, _CHANGES_LATER)
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in kept_out)
+    kept_out, sums = (LIST_FILE, _CHANGES_LATER), SUMS_FILE.partition("{}")[0]
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in kept_out and not path.name.startswith(sums)
+    )
 
 
-def _checksum(path: Path) -> int:
+def _checksum(path: Path, is_urgent: Callable[[], bool] = lambda: False) -> int | None:
+    """None where time has become short meanwhile."""
     value = 0
     with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
+        while not is_urgent():
+            block = file.read(_BLOCK_BYTES)
+            if not block:
+                return value
             value = zlib.crc32(block, value)
-    return value
+    return None

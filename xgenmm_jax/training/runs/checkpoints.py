@@ -22,6 +22,7 @@ from xgenmm_jax.training.hosts.distributed import anyone, first_line
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.runs import checkpoint_files
+from xgenmm_jax.training.runs.checkpoint_listing import Listing
 from xgenmm_jax.training.step import TrainState
 
 LOG = logging.getLogger(__name__)
@@ -59,13 +60,14 @@ class Checkpoints:
         policies = [checkpoint_managers.LatestN(keep)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
+        listing = self._listing = Listing()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
             create=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
+            async_options=listing.options(self._unfinished),
         )
-        self._saving: tuple[int, bool] = (0, True)
+        self._saving = 0
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=options,
@@ -89,13 +91,16 @@ class Checkpoints:
     def save(self, state: TrainState, progress: Progress, is_urgent: bool = False) -> None:
         """Copies the state to the host, then writes in the background. A step that is there already is left alone.
 
-        is_urgent: the machine is about to go; files get no checksums, which would have to be read again for them.
+        is_urgent: the machine is about to go; files get no checksums, which would have to be read again for them, nor
+        do those of the checkpoint before that are not summed yet.
         """
         step = int(state.step)
         if step == self.latest():
             return
-        self._manager.wait_until_finished()  # `_list_files` may still be at the one before
-        self._saving = step, not is_urgent
+        if is_urgent:
+            self._listing.is_urgent = True
+        self._manager.wait_until_finished()  # the one before may still be summed
+        self._listing.is_urgent, self._saving = is_urgent, step
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -107,12 +112,9 @@ class Checkpoints:
             ),
         )
 
-    def _list_files(self) -> None:
-        """Called when all files of a checkpoint are written and it has not appeared yet."""
-        step, with_checksums = self._saving
-        if jax.process_index() == 0:
-            for folder in self._folder.glob(f"{step}{checkpoint_files.UNFINISHED}*"):
-                checkpoint_files.write_list(folder, with_checksums)
+    def _unfinished(self) -> list[Path]:
+        """The checkpoint that is being written."""
+        return list(self._folder.glob(f"{self._saving}{checkpoint_files.UNFINISHED}*"))
 
     def wait(self) -> None:
         """Until everything is on the disk."""

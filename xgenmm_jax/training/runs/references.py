@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from xgenmm_jax.training.hosts.distributed import anyone
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.runs import checkpoint_files
+from xgenmm_jax.training.runs.checkpoint_listing import Listing
 from xgenmm_jax.training.runs.checkpoints import params_args, restore_params
 
 LOG = logging.getLogger(__name__)
@@ -44,12 +45,7 @@ def save(run: Path, reference: Params) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("reference")
 
-    def list_files() -> None:
-        if jax.process_index() == 0:
-            for unfinished in folder.parent.glob(f"{FOLDER}{checkpoint_files.UNFINISHED}*"):
-                checkpoint_files.write_list(unfinished, with_checksums=True)
-
-    options = ocp.AsyncOptions(post_finalization_callback=list_files)
+    options = Listing().options(lambda: list(folder.parent.glob(f"{FOLDER}{checkpoint_files.UNFINISHED}*")))
     handler = ocp.CompositeCheckpointHandler(params=ocp.PyTreeCheckpointHandler())
     with ocp.AsyncCheckpointer(handler, async_options=options) as checkpointer:
         checkpointer.save(folder, args=ocp.args.Composite(params=params_args(_without_frozen(reference))))
