@@ -19,6 +19,8 @@ METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 EVALUATION = "evaluation"
 """Before the names of metrics of an evaluation in training, "evaluation/caption/exact"; its row has no loss."""
+HELD_OUT = "held_out"
+"""Before the names of figures of the held-out loss, "held_out/loss"; their row has no loss either."""
 
 Row = dict[str, int | float]
 """One step's figures; "step" says which."""
@@ -66,7 +68,7 @@ class MetricsLog:
 def read_metrics(run: Path) -> list[Row]:
     """The rows of a run's steps, oldest first.
 
-    Rows of evaluations are left out, and lines that are no rows, as of a kill or a disk.
+    Rows of evaluations and of the held-out loss are left out, and lines that are no rows, as of a kill or a disk.
     """
     return read_rows(run / METRICS_FILE, _is_row)
 
@@ -78,7 +80,7 @@ def _is_row(value: Any) -> bool:
 def _is_step_or_evaluation(value: Any) -> bool:
     if not has_step(value) or not all(type(number) in (int, float) for number in value.values()):
         return False
-    return "loss" in value or any(name.startswith(f"{EVALUATION}/") for name in value)
+    return "loss" in value or any(name.startswith((f"{EVALUATION}/", f"{HELD_OUT}/")) for name in value)
 
 
 def left_out_in_words(row: Row) -> str:
@@ -103,7 +105,7 @@ class ProgressBar:
 
     def __init__(self, name: str, start_step: int, steps: int):
         self._name, self._start, self._steps = name, start_step, steps
-        self._text = "compiling"
+        self._text, self._held_out = "compiling", ""
         self._began = self._last_line = time.monotonic()
         console = rich.console.Console(stderr=True)
         self._console = console
@@ -136,7 +138,8 @@ class ProgressBar:
 
     def show(self, row: Row) -> None:
         """The figures of a row of metrics."""
-        self._text = f"loss {row['loss']:.3f}  {row['tokens_per_second']:,.0f} tokens/s  fill {row['fill']:.0%}"
+        self._text = f"loss {row['loss']:.3f}{self._held_out}  {row['tokens_per_second']:,.0f} tokens/s"
+        self._text += f"  fill {row['fill']:.0%}"
         self._text += left_out_in_words(row)
         now, step = time.monotonic(), int(row["step"])
         if self._bar:
@@ -148,10 +151,18 @@ class ProgressBar:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def show_evaluation(self, row: Row) -> None:
-        """A line of its own with the step, means if there are some, else the first metrics of an evaluation."""
-        figures = {name.removeprefix(f"{EVALUATION}/"): value for name, value in row.items() if name != "step"}
+        """A line of its own with the step, means if there are some, else the first metrics of an evaluation.
+
+        A held-out loss stands beside the loss of the lines that follow, too.
+        """
+        is_loss = f"{HELD_OUT}/loss" in row
+        kind = HELD_OUT if is_loss else EVALUATION
+        figures = {name.removeprefix(f"{kind}/"): value for name, value in row.items() if name != "step"}
         seconds = figures.pop("seconds")
+        if is_loss:
+            self._held_out = f" (held out {figures['loss']:.3f})"
         means = {name: value for name, value in figures.items() if name.endswith("/mean")} or figures
-        text = "  ".join(f"{name} {value:.3f}" for name, value in list(means.items())[:4])
-        line = f"{self._name} evaluated at step {row['step']} in {seconds:,.0f} s: {text}"
+        text = "  ".join(f"{name} {value:.3f}" for name, value in list(means.items())[: 2 if is_loss else 4])
+        what = "held-out loss" if is_loss else "evaluated"
+        line = f"{self._name} {what} at step {row['step']} in {seconds:,.0f} s: {text}"
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
