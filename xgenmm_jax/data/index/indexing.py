@@ -164,7 +164,7 @@ def windows_needed(rows: int, rows_of: Callable[[int], int]) -> int:
 
 
 def _reached(config: DataConfig, sources: list, seed: int, windows: range) -> list[np.ndarray]:
-    return order.reached(config.order_phases, list(map(shards_of, sources)), seed, config.window, windows)
+    return order.reached(config.order_phases, shards_of(config, sources), seed, config.window, windows)
 
 
 class _Building:
