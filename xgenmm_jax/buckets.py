@@ -9,8 +9,6 @@ import pathlib
 from typing import Any
 from urllib.parse import quote
 
-import fsspec.asyn
-
 from xgenmm_jax import requests
 from xgenmm_jax.paths import BucketPath
 from xgenmm_jax.requests import Request, RequestError
@@ -26,9 +24,9 @@ def check(path: BucketPath, what: str) -> None:
 
     def question(request: Request) -> None:
         if protocol == "gs":
-            _call(request, "_call", "GET", "b/{}/o", bucket, maxResults=1, json_out=True)
+            request.call("_call", "GET", "b/{}/o", bucket, maxResults=1, json_out=True)
         else:
-            _call(request, "_call_s3", "list_objects_v2", Bucket=bucket, MaxKeys=1)
+            request.call("_call_s3", "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
     try:
         requests.answer(f"{protocol}://{bucket}", question, "listed")
@@ -70,14 +68,13 @@ def write(path: BucketPath, data: bytes) -> None:
 
 def upload(local: pathlib.Path, path: BucketPath) -> None:
     """As `write`, of a file of any size."""
-    _upload(path, lambda request: _put(request, local), local.stat().st_size)
+    _upload(path, lambda request: request.call("_put_file", str(local), request.path), local.stat().st_size)
 
 
 def download(path: BucketPath, local: pathlib.Path) -> None:
     """An object into a file. Raises FileNotFoundError."""
     def question(request: Request) -> None:
-        fs = request.file_system
-        fsspec.asyn.sync(fs.loop, fs._get_file, request.path, str(local), timeout=request.seconds)
+        request.ask("get_file", str(local))
 
     requests.answer(str(path), question, seconds=_seconds(size(path)))
 
@@ -107,7 +104,7 @@ def delete(path: BucketPath) -> None:
 
 
 def tree(folder: BucketPath) -> dict[str, int]:
-    """Bytes of every object below a folder by its name there, "a/b.bin", sorted; {} where it is not there."""
+    """Bytes of every object below a folder by its name there, "a/b.bin", sorted as paths; {} where it is not there."""
     def question(request: Request) -> Mapping[str, Mapping[str, Any]]:
         return request.ask("find", detail=True)
 
@@ -116,8 +113,9 @@ def tree(folder: BucketPath) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     start = str(folder).partition("://")[2].rstrip("/") + "/"
-    names = {name.removeprefix(start): info["size"] for name, info in found.items() if name.startswith(start)}
-    return {name: size for name, size in sorted(names.items()) if name and not name.endswith("/")}
+    sizes = {name.removeprefix(start): info["size"] for name, info in found.items() if name.startswith(start)}
+    names = (name for name in sizes if name and not name.endswith("/"))
+    return {name: sizes[name] for name in sorted(names, key=lambda name: name.split("/"))}
 
 
 def size(path: BucketPath) -> int:
@@ -141,12 +139,11 @@ def delete_tree(folder: BucketPath) -> None:
     names = [f"{folder}/{name}".partition("://")[2] for name in tree(folder)]
 
     def question(request: Request) -> None:
-        fs = request.file_system
         if names:
             with contextlib.suppress(FileNotFoundError):  # another host was faster
-                fsspec.asyn.sync(fs.loop, fs._rm, names, timeout=request.seconds)
+                request.call("_rm", names)
         with contextlib.suppress(FileNotFoundError):
-            fsspec.asyn.sync(fs.loop, fs._rm_file, request.path.rstrip("/") + "/", timeout=request.seconds)
+            request.call("_rm_file", request.path.rstrip("/") + "/")
 
     requests.answer(str(folder), question, "deleted", requests.TIMEOUT_S + len(names) / 50)
 
@@ -162,22 +159,12 @@ def _upload(path: BucketPath, question: Any, bytes_: int) -> None:
         raise RequestError(f"'{path}' cannot be written: no such bucket; check its name.") from error
 
 
-def _put(request: Request, local: pathlib.Path) -> None:
-    fs = request.file_system
-    fsspec.asyn.sync(fs.loop, fs._put_file, str(local), request.path, timeout=request.seconds)
-
-
-def _call(request: Request, method: str, *arguments: Any, **options: Any) -> Any:
-    fs = request.file_system
-    return fsspec.asyn.sync(fs.loop, getattr(fs, method), *arguments, timeout=request.seconds, **options)
-
-
 def _write_if_gs(request: Request, data: bytes, version: str | None) -> str | None:
     fs = request.file_system
     bucket, key, _ = fs.split_path(request.path)
     try:
-        answer = _call(
-            request, "_call", "POST", f"{fs._location}/upload/storage/v1/b/{quote(bucket)}/o", name=key,
+        answer = request.call(
+            "_call", "POST", f"{fs._location}/upload/storage/v1/b/{quote(bucket)}/o", name=key,
             uploadType="media", ifGenerationMatch=version or "0", data=data, json_out=True,
             headers={"Content-Type": "application/octet-stream"},
         )  # fmt: skip
@@ -190,7 +177,7 @@ def _write_if_s3(request: Request, data: bytes, version: str | None) -> str | No
     bucket, key, _ = request.file_system.split_path(request.path)
     condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
     try:
-        return _call(request, "_call_s3", "put_object", Bucket=bucket, Key=key, Body=data, **condition)["ETag"]
+        return request.call("_call_s3", "put_object", Bucket=bucket, Key=key, Body=data, **condition)["ETag"]
     except Exception as error:
         # s3fs has no name for a condition that does not hold: 412, or 409 where two write at the same moment.
         cause = error.__cause__ if error.__cause__ is not None else error

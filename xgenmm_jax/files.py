@@ -9,6 +9,7 @@ Nothing here depends on the locale: text is UTF-8, with or without a byte order 
 
 from collections.abc import Callable, Iterator
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -92,14 +93,29 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def whole_json_lines(path: Path) -> list[Any]:
-    """The values of a file of JSON lines that a kill may have torn: lines that are no JSON are left out."""
+    """The values of a file of JSON lines that a kill may have torn: lines that are no JSON are left out.
+
+    In a bucket it may have `parts`, which are joined. A file that is not there has none.
+    """
     values = []
-    for line in read_lines(path, errors="replace"):
-        try:
-            values.append(parse_json(line))
-        except ValueError:
-            continue
+    for part in parts(path):
+        for line in read_lines(part, errors="replace"):
+            try:
+                values.append(parse_json(line))
+            except ValueError:
+                continue
     return values
+
+
+def part(path: Path, number: int) -> Path:
+    """The second part of "metrics.jsonl" is "metrics.jsonl.2"; the first is the file itself."""
+    return path if number == 1 else path.with_name(f"{path.name}.{number}")
+
+
+def parts(path: Path) -> list[Path]:
+    """The files that a file of lines consists of, those that are there (`appending.py`)."""
+    numbered = (part(path, number) for number in itertools.count(1))
+    return list(itertools.takewhile(lambda one: one.is_file(), numbered))
 
 
 def without_surrogates(text: str) -> str:
@@ -239,7 +255,7 @@ def check_whole(folder: Path, what: str) -> None:
 
 
 def tree(folder: Path) -> dict[str, int]:
-    """Bytes of every file below a folder by its name there, "a/b.bin", sorted; {} where there is no folder."""
+    """Bytes of every file below a folder by its name there, "a/b.bin", sorted as paths; {} where there is no folder."""
     if is_in_bucket(folder):
         return buckets.tree(folder)
     found = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -275,6 +291,18 @@ def copy(source: Path, target: Path) -> None:
         buckets.upload(source, target)
     else:
         write_whole(target, lambda beside: shutil.copyfile(source, beside))
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder with those that it lies in; a bucket has none."""
+    if not is_in_bucket(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def check_bucket(path: Path, what: str) -> None:
+    """Raises ValueError in a minute where a bucket is not there or does not answer; a disk is not asked."""
+    if is_in_bucket(path):
+        buckets.check(path, what)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@
 differs between a disk and a bucket is behind the functions of `files.py`.
 """
 
+from collections.abc import Iterator
 import importlib.util
 import logging
 import os
@@ -15,9 +16,14 @@ import stat
 
 from etils.epath.gpath import PosixGPath
 
+from xgenmm_jax import requests
+
 
 class BucketPath(PosixGPath):
-    """An `epath.Path` in a bucket, for orbax too. `pathlib.Path(path)` of one is wrong: "/gs/bucket/..."."""
+    """An `epath.Path` in a bucket, for orbax too. `pathlib.Path(path)` of one is wrong: "/gs/bucket/...".
+
+    Questions about it end (`requests.py`): they raise RequestError, a ValueError, where the bucket does not answer.
+    """
 
     def absolute(self) -> "BucketPath":
         return self  # epath's own is in the working directory
@@ -25,11 +31,42 @@ class BucketPath(PosixGPath):
     def resolve(self, strict: bool = False) -> "BucketPath":
         return self
 
+    def _type(self) -> str | None:
+        """"file", "directory", or None where nothing is there; one request and not epath's three."""
+        try:
+            return requests.answer(str(self), lambda request: request.ask("info")["type"])
+        except FileNotFoundError:
+            return None
+
+    def exists(self) -> bool:
+        return self._type() is not None
+
+    def is_file(self) -> bool:
+        return self._type() == "file"
+
+    def is_dir(self) -> bool:
+        return self._type() == "directory"
+
+    def iterdir(self) -> Iterator["BucketPath"]:
+        names = requests.answer(str(self), lambda request: request.ask("ls", detail=False), "listed")
+        own = str(self).partition("://")[2]
+        for name in (name.rstrip("/") for name in names):
+            if name != own:  # what stands for the folder itself
+                yield self / name.rpartition("/")[2]
+
+    def read_bytes(self) -> bytes:
+        return requests.answer(str(self), lambda request: request.ask("cat_file"))
+
+    def read_text(self, encoding: str | None = None) -> str:
+        return self.read_bytes().decode("utf-8" if encoding is None else encoding)
+
     def stat(self) -> os.stat_result:
         """Its size and the second of its last change. Raises FileNotFoundError."""
-        known = super().stat()
-        kind = stat.S_IFDIR if known.is_directory else stat.S_IFREG
-        return os.stat_result((kind | 0o644, 0, 0, 0, 0, 0, known.length or 0, 0, known.mtime, 0))
+        info = requests.answer(str(self), lambda request: request.ask("info"))
+        kind = stat.S_IFDIR if info["type"] == "directory" else stat.S_IFREG
+        changed = info.get("mtime") or info.get("LastModified")
+        seconds = 0 if changed is None else int(changed.timestamp())
+        return os.stat_result((kind | 0o644, 0, 0, 0, 0, 0, info["size"] or 0, 0, seconds, 0))
 
 
 Path = pathlib.Path | BucketPath
@@ -55,11 +92,12 @@ def home() -> pathlib.Path | None:
     return pathlib.Path(value) if os.path.isabs(value) else None
 
 
-def user_path(value: str | os.PathLike | object, what: str) -> Path:
+def user_path(value: str | os.PathLike | object, what: str, is_opened: bool = True) -> Path:
     """The path that a user gave, with their home folder for a `~` and another's for `~name`; or one in a bucket.
 
-    what: what errors call it, as "--workdir". A `~name` of nobody is a file of that name; `./~` is always one. Whether
-    there is such a bucket is asked by `buckets.check`.
+    what: what errors call it, as "--workdir". A `~name` of nobody is a file of that name; `./~` is always one.
+    is_opened: False where it is only kept, so that the package for its bucket may be missing. Whether there is such a
+    bucket is asked by `files.check_bucket`.
 
     Raises ValueError where it is empty, holds a zero byte, or no home folder is known; and where it is a URL of another
     kind than BUCKETS, or the package for its kind is missing.
@@ -72,7 +110,7 @@ def user_path(value: str | os.PathLike | object, what: str) -> Path:
     if "\0" in text:
         raise ValueError(f"{what}: got {reprlib.repr(text)} with a zero byte, which no path has; check it.")
     if _URL.match(text):
-        return _bucket_path(text, what)
+        return _bucket_path(text, what, is_opened)
     user, _, rest = text.partition("/")
     if user == "~":
         folder = home()
@@ -87,7 +125,7 @@ def user_path(value: str | os.PathLike | object, what: str) -> Path:
     return pathlib.Path(text)
 
 
-def _bucket_path(text: str, what: str) -> BucketPath:
+def _bucket_path(text: str, what: str, is_opened: bool) -> BucketPath:
     protocol, rest = _URL.match(text)[1], text.partition("://")[2]
     wanted = " or ".join(f"{name}://BUCKET/..." for name in BUCKETS)
     if protocol not in BUCKETS:
@@ -95,11 +133,13 @@ def _bucket_path(text: str, what: str) -> BucketPath:
     bucket, *names = rest.split("/")
     if not bucket or ".." in names:
         raise ValueError(f"{what}: got '{text}', wanted {wanted}, without '..'.")
+    if not is_opened:
+        return BucketPath(text)
     if importlib.util.find_spec(BUCKETS[protocol]) is None:
         raise ValueError(
             f"{what}: '{text}' cannot be opened, {BUCKETS[protocol]} is not installed: pip install xgenmm_jax[buckets]"
         )
-    import fsspec.config  # a third of a second, which is nobody's without a bucket
+    import fsspec.config  # slow, as in `requests.py`
 
     # epath keeps what a folder held when it was first listed, which others change: tensorstore, and other hosts. It
     # takes TensorFlow for buckets where that happens to be installed.

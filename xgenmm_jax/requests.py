@@ -12,10 +12,6 @@ import threading
 import time
 from typing import Any, NamedTuple, TypeVar
 
-import fsspec
-import fsspec.asyn
-import fsspec.utils
-
 TIMEOUT_S = 60.0
 """Seconds after which a request is given up, with all its tries and the waits between them."""
 
@@ -54,10 +50,15 @@ class Request(NamedTuple):
         """What a method of the file system says of the path."""
         fs = self.file_system
         if fs.async_impl and hasattr(fs, f"_{method}"):
-            # It runs in fsspec's event loop, and is cancelled there when its time is over.
-            call = getattr(fs, f"_{method}")
-            return fsspec.asyn.sync(fs.loop, call, self.path, *arguments, timeout=self.seconds, **options)
+            return self.call(f"_{method}", self.path, *arguments, **options)
         return getattr(fs, method)(self.path, *arguments, **options)
+
+    def call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """What an asynchronous method says. It runs in fsspec's event loop, and is cancelled when its time is over."""
+        import fsspec.asyn
+
+        fs = self.file_system
+        return fsspec.asyn.sync(fs.loop, getattr(fs, method), *arguments, timeout=self.seconds, **options)
 
 
 def answer(url: str, question: Callable[[Request], T], doing: str = "read", seconds: float | None = None) -> T:
@@ -121,6 +122,9 @@ def _within(seconds: float, url: str, question: Callable[[Request], T]) -> T:
 
 def _file_system(url: str) -> Any:
     """fsspec's file system of a URL, one a process: fsspec itself would make one a thread."""
+    import fsspec  # here, and in `call`: it takes a third of a second, which is nobody's who has no bucket
+    import fsspec.utils
+
     protocol = fsspec.utils.get_protocol(url)
     try:
         kind = fsspec.get_filesystem_class(protocol)
