@@ -1,8 +1,10 @@
 """Compiled programs on disk, in a place that all hosts of a run share: a restart compiles nothing large on any."""
 
-from pathlib import Path
+
 
 import jax
+
+from xgenmm_jax.paths import Path
 
 FOLDER = "compilation_cache"
 
