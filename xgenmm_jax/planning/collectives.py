@@ -35,6 +35,8 @@ class Traffic(NamedTuple):
     """Received over the links of a slice."""
     network_bytes: float
     """Received from other slices over the datacenter's network."""
+    exposed_bytes: float = 0.0
+    """Of link_bytes: by collectives that run beside no other work."""
 
 
 class _Collective(NamedTuple):

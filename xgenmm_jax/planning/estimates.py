@@ -13,11 +13,13 @@ from typing import NamedTuple
 import jax
 
 from xgenmm_jax.hardware import GIB
+from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.remat import OFFLOADED_NAMES
 from xgenmm_jax.ops.partitioning import is_box, spec, unboxed
-from xgenmm_jax.planning.bounds import kept_products
 from xgenmm_jax.planning.collectives import Traffic
+from xgenmm_jax.planning.products import kept_products
 from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.objectives.base import Objective
 from xgenmm_jax.training.optimizer import trainable_mask
 from xgenmm_jax.training.sharding import RULES, MeshConfig
 
@@ -40,7 +42,7 @@ class Parameter(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Bytes that the parameters of a run cost a chip under a mesh."""
+    """Bytes that the parameters of a run cost a chip under a mesh, and how many it trains."""
 
     state: float
     """Parameters, two moments and gradients in float32, the reference of preference tuning."""
@@ -50,19 +52,26 @@ class Held(NamedTuple):
     """Received for the sum of gradients over a replica's chips."""
     shares: float
     """Of the gradient that a chip keeps: what replicas exchange."""
+    trained: float
+    """Parameters of a chip that train."""
 
 
-def parameters_of(config: TrainConfig) -> list[Parameter]:
+def parameters_of(config: TrainConfig) -> tuple[Parameter, ...]:
     """Every tensor of the run's model, from shapes alone."""
-    boxed = jax.eval_shape(functools.partial(config.objective.init, config.model), jax.random.key(0))
-    trains = jax.tree.leaves(trainable_mask(unboxed(boxed), config.freeze))
+    return _parameters(config.objective, config.model, config.freeze)
+
+
+@functools.lru_cache(maxsize=16)
+def _parameters(objective: Objective, model: VLMConfig, freeze: tuple[str, ...]) -> tuple[Parameter, ...]:
+    boxed = jax.eval_shape(functools.partial(objective.init, model), jax.random.key(0))
+    trains = jax.tree.leaves(trainable_mask(unboxed(boxed), freeze))
     leaves = jax.tree.leaves(boxed, is_leaf=is_box)
-    return [
+    return tuple(
         Parameter(leaf.value.shape, tuple(leaf.names), train)
         if is_box(leaf)
         else Parameter(leaf.shape, (None,) * leaf.ndim, train)
         for leaf, train in zip(leaves, trains, strict=True)
-    ]
+    )
 
 
 def held(config: TrainConfig, parameters: Sequence[Parameter]) -> Held:
@@ -82,7 +91,12 @@ def held(config: TrainConfig, parameters: Sequence[Parameter]) -> Held:
             is_scattered = is_cut and shape[cuts["fsdp"]] // mesh.fsdp % SUBLANES == 0
             reduced += whole * (1 if is_scattered else 2) * (mesh.fsdp - 1) / mesh.fsdp
             shares += mine
-    return Held(state, gathered, reduced, shares)
+    return Held(state, gathered, reduced, shares, shares / 2)
+
+
+def trained_parameters(config: TrainConfig, mesh: Mapping[str, int]) -> float:
+    """Of a chip, under a mesh of these sizes."""
+    return held(dataclasses.replace(config, mesh=MeshConfig(**mesh)), parameters_of(config)).trained
 
 
 def estimated_traffic(config: TrainConfig, costs: Held, slices: int) -> dict[str, Traffic]:

@@ -93,7 +93,7 @@ def ranked(config: TrainConfig, topology: Topology) -> list[Candidate]:
             costs[tried.mesh] = estimates.held(tried, parameters)
         held, rows = costs[tried.mesh], tried.data.batch_rows
         traffic = estimates.estimated_traffic(tried, held, topology.slices)
-        times = bounds.times(bounds.work(tried), traffic, topology)
+        times = bounds.times(tried, dataclasses.asdict(tried.mesh), held.trained, traffic, topology)
         ranking.append(Candidate(tried, times.bound / rows, estimates.estimated_bytes(tried, held)))
     # Of equal bounds the simpler: fewer chips to a row, fewer micro-batches; then what needs least memory.
     ranking.sort(key=lambda c: (c.row_seconds, c.config.mesh.tensor, c.config.accumulation, c.bytes))
