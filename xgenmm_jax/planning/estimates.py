@@ -1,6 +1,7 @@
 """Traffic and memory of a run before anything is compiled, for the order in which a search compiles.
 
-Rough: from each parameter's sharding, and from what a rematerialisation policy keeps. Nothing is believed to fit by it.
+Rough: from each parameter's sharding, and from what a rematerialisation policy keeps. What it says fits in all
+likelihood, or cannot fit, is what is left of it by its errors for the cells that were compiled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 
+from xgenmm_jax.hardware import GIB
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.remat import OFFLOADED_NAMES
 from xgenmm_jax.ops.partitioning import is_box, spec, unboxed
@@ -24,6 +26,10 @@ from xgenmm_jax.training.sharding import RULES, MeshConfig
 SUBLANES = 8
 """A gradient can be summed and scattered in one where a chip's share is whole tiles of so many rows; else every chip
 receives all of it and drops what is not its own, twice the traffic."""
+
+
+LEAST, MOST = 0.8, 1.1
+"""The estimate of memory by the compiler's peak, at least and at most: 0.82 to 1.07 in compiled_cells.csv."""
 
 
 class Parameter(NamedTuple):
@@ -129,3 +135,33 @@ def estimated_bytes(config: TrainConfig, costs: Held) -> float:
     positions = rows * config.data.row.length
     working = positions * (6 * width + 6 * hidden / mesh.tensor) * 2
     return costs.state + positions * decoder.layers * layer * 2 + working
+
+
+class Fit(NamedTuple):
+    """A step's memory by the estimate, bytes a device."""
+
+    estimate: float
+    available: float
+
+    @property
+    def is_impossible(self) -> bool:
+        """Whether it does not fit, even where the estimate is as much too high as it ever was."""
+        return self.estimate > MOST * self.available
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether it fits, even where the estimate is as much too low as it ever was."""
+        return self.estimate <= LEAST * self.available
+
+    @property
+    def words(self) -> str:
+        """"10.2 (9.3 to 12.8) GiB of 15.8 GiB a device"."""
+        low, high = self.estimate / MOST, self.estimate / LEAST
+        sizes = (f"{size / GIB:.1f}" for size in (self.estimate, low, high, self.available))
+        return "{} ({} to {}) GiB of {} GiB a device".format(*sizes)
+
+
+def fit(config: TrainConfig, mesh: Mapping[str, int], available: float) -> Fit:
+    """Of a config on a mesh of which every size is known, with so much memory a device."""
+    sized = dataclasses.replace(config, mesh=MeshConfig(**mesh))
+    return Fit(estimated_bytes(sized, held(sized, parameters_of(sized))), available)
