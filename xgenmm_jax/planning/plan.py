@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 import dataclasses
 from dataclasses import dataclass
+import functools
 import importlib.metadata
 import math
 import time
 from typing import Any
 
 from xgenmm_jax.hardware import GIB
-from xgenmm_jax.planning import bounds
+from xgenmm_jax.planning import bounds, estimates
 from xgenmm_jax.planning.bounds import Times, Work
 from xgenmm_jax.planning.collectives import Traffic, traffic
 from xgenmm_jax.planning.program import Memory, OutOfMemoryError, compile_step, lower_step, memory_of, text_of
@@ -58,7 +59,7 @@ class Plan:
 
     @property
     def mesh_words(self) -> str:
-        """"replica 2 x fsdp 128 x tensor 1"."""
+        """ "replica 2 x fsdp 128 x tensor 1"."""
         return " x ".join(f"{axis} {size}" for axis, size in self.mesh.items())
 
     @property
@@ -71,27 +72,38 @@ class Plan:
     def step_tokens(self) -> int:
         return self.config.data.batch_rows * self.config.data.row.length
 
-    @property
+    @functools.cached_property
     def times(self) -> Times:
-        return bounds.times(self.work, self.traffic or {}, self.topology)
+        trained = estimates.trained_parameters(self.config, self.mesh)
+        return bounds.times(self.config, self.mesh, trained, self.traffic or {}, self.topology)
 
     @property
     def bound(self) -> Budget:
-        """At the bound of arithmetic and traffic."""
-        return Budget(self.tokens, self.step_tokens / self.times.bound)
+        """All traffic hidden behind other work: what no program is faster than."""
+        return self.at(self.times.bound)
+
+    @property
+    def exposed(self) -> Budget:
+        """What the compiled program is not faster than: the traffic that it hides not takes its time alone."""
+        return self.at(self.times.exposed_bound)
 
     @property
     def expected(self) -> Budget:
-        """At the assumed utilisation, and no faster than the bound."""
-        peak = len(self.topology.devices) * self.topology.chip.peak_flops
-        seconds = self.work.model.total / (peak * self.utilisation)
-        return Budget(self.tokens, self.step_tokens / max(seconds, self.times.bound))
+        """At the assumed utilisation, and no faster than the compiled program's bound."""
+        return self.at(max(self.peak_seconds / self.utilisation, self.times.exposed_bound))
 
     @property
-    def bound_utilisation(self) -> float:
-        """MFU at the bound."""
-        peak = len(self.topology.devices) * self.topology.chip.peak_flops
-        return self.work.model.total / peak / self.times.bound
+    def peak_seconds(self) -> float:
+        """Of a step at an MFU of 1."""
+        return self.work.model.total / (len(self.topology.devices) * self.topology.chip.peak_flops)
+
+    def at(self, seconds: float) -> Budget:
+        """The stage in steps of so many seconds."""
+        return Budget(self.tokens, self.step_tokens / seconds)
+
+    def utilisation_of(self, budget: Budget) -> float:
+        """MFU at its speed."""
+        return self.peak_seconds * budget.tokens_per_second / self.step_tokens
 
     def chip_hours(self, budget: Budget) -> float:
         return budget.days * 24 * len(self.topology.devices)
@@ -183,11 +195,14 @@ def to_json(plan: Plan) -> dict[str, Any]:
     return report | {
         "memory": plan.memory._asdict() | {"available": plan.topology.chip.hbm_bytes},
         "collectives": {kind: sent._asdict() for kind, sent in plan.traffic.items()},
-        "seconds": times._asdict() | {"bound": times.bound},
+        "seconds": times._asdict() | {"bound": times.bound, "exposed_bound": times.exposed_bound},
+        "bound_by": times.slowest,
         "utilisation": plan.utilisation,
-        "bound_utilisation": plan.bound_utilisation,
+        "bound_utilisation": plan.utilisation_of(plan.bound),
+        "exposed_utilisation": plan.utilisation_of(plan.exposed),
         "tokens": plan.tokens,
         "bound": _budget(plan, plan.bound),
+        "exposed": _budget(plan, plan.exposed),
         "expected": _budget(plan, plan.expected),
     }
 
