@@ -1,6 +1,7 @@
 """What the estimate of memory says of a run on the devices that it is about to use, before anything else is done."""
 
 from collections.abc import Sequence
+import dataclasses
 
 import jax
 
@@ -10,7 +11,7 @@ from xgenmm_jax.planning.estimates import fit
 from xgenmm_jax.planning.presets import Preset, preset
 from xgenmm_jax.planning.topology import Topology, topology_of
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.sharding import make_mesh
+from xgenmm_jax.training.sharding import MeshConfig, mesh_sizes
 
 IGNORE = "--ignore-estimate"
 
@@ -43,7 +44,8 @@ def sentence(
     if chosen is not None and _taking_memory(config) == _taking_memory(chosen.config):
         if chosen.cell is not None or chosen.fit.available == available:
             return None
-    found = fit(config, make_mesh(config.mesh, devices).shape, available)
+    sizes = mesh_sizes(config.mesh, len(devices), topology.slices)
+    found = fit(dataclasses.replace(config, mesh=MeshConfig(**sizes)), available)
     said = f"by the estimate a step takes {found.words} on {topology.label}"
     if found.is_likely:
         return f"{said}: it should fit"

@@ -73,7 +73,7 @@ def preset(config: TrainConfig, topology: Topology) -> Preset:
     cell = cell_of(config, topology)
     if cell is not None:
         return Preset(_as_compiled(config, cell), topology, cell, None)
-    return _estimated(config, topology)
+    return estimated(config, topology)
 
 
 def cell_of(config: TrainConfig, topology: Topology) -> Cell | None:
@@ -113,7 +113,8 @@ def _as_compiled(config: TrainConfig, cell: Cell) -> TrainConfig:
     )
 
 
-def _estimated(config: TrainConfig, topology: Topology) -> Preset:
+def estimated(config: TrainConfig, topology: Topology) -> Preset:
+    """The fastest settings that the estimate lets fit. Raises ValueError where none does."""
     available = topology.chip.hbm_bytes
     candidates = ranked(config, topology)
     for candidate in candidates:
