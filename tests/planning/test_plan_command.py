@@ -118,3 +118,16 @@ def test_search_prints_settings_that_fit(experiment):
     done = plan(experiment, "--topology", "v5e:2x2", "--search", "--data.batch-rows", "16")
     assert done.returncode == 0, done.stderr
     assert "best settings: --mesh.replica=1" in done.stdout and "tokens/s a chip at most" in done.stderr
+
+
+@pytest.mark.slow  # 7 minutes of processor time
+def test_stage_1_of_the_4b_fits_v5e_with_its_preset(tmp_path):
+    """The command of README, docs/launch.md and docs/pods.md."""
+    options = ["--for", "v5e:16x16", "--json", "plan.json"]
+    done = plan(ROOT / "experiments" / "stage1.py", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "plan.json").read_text())
+    assert report["mesh"] == {"replica": 2, "fsdp": 128, "tensor": 1} and report["accumulation"] == 2
+    assert report["rows"] == 512 and report["remat"] == "minimal_with_context"
+    # Rows have 12 crops, compiled were 16.
+    assert 9.5 < report["memory"]["peak"] / 2**30 < 12

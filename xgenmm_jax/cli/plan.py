@@ -150,9 +150,9 @@ def print_plan(plan: "Plan") -> None:
 
 def _sections(plan: "Plan") -> Iterator[list[tuple[str, str]]]:
     chips, word = len(plan.topology.devices), plan.device_word
-    found = plan.estimate
-    if found is not None:
-        kinds = {"estimate": found.estimate, "at least": found.least, "at most": found.most}
+    estimate = plan.estimate
+    if estimate is not None:
+        kinds = {"estimate": estimate.estimate, "at least": estimate.least, "at most": estimate.most}
         yield [(f"memory: {name}", f"{size / 2**30:.3g} GiB") for name, size in kinds.items()]
     elif plan.fits:
         kinds = [(name, size) for name, size in plan.memory._asdict().items() if size]
@@ -169,7 +169,7 @@ def _sections(plan: "Plan") -> Iterator[list[tuple[str, str]]]:
     ]
     yield [(f"time at full rate: {name}", f"{1000 * value:.3g} ms") for name, value in plan.times._asdict().items()]
     budgets = {"bound": plan.bound, "bound, traffic as compiled": plan.exposed, "expected": plan.expected}
-    if found is not None:
+    if estimate is not None:
         del budgets["bound, traffic as compiled"]
     for name, budget in budgets.items():
         yield [

@@ -45,14 +45,14 @@ def sentence(
         if chosen.cell is not None or chosen.fit.available == available:
             return None
     sizes = mesh_sizes(config.mesh, len(devices), topology.slices)
-    found = fit(dataclasses.replace(config, mesh=MeshConfig(**sizes)), available)
-    said = f"by the estimate a step takes {found.words} on {topology.label}"
-    if found.is_likely:
+    memory = fit(dataclasses.replace(config, mesh=MeshConfig(**sizes)), available)
+    said = f"by the estimate a step takes {memory.words} on {topology.label}"
+    if memory.is_likely:
         return f"{said}: it should fit"
     remedy = _remedy(base, chosen, topology)
-    if found.is_impossible and not is_forced:
+    if memory.is_impossible and not is_forced:
         raise ValueError(f"memory: {said}: it does not fit; {remedy}, or {IGNORE} to try all the same.")
-    return f"{said}: it {'does' if found.is_impossible else 'may'} not fit; {remedy}"
+    return f"{said}: it {'does' if memory.is_impossible else 'may'} not fit; {remedy}"
 
 
 def _taking_memory(config: TrainConfig) -> tuple:
@@ -63,8 +63,8 @@ def _available(topology: Topology) -> float:
     """Bytes that a program may use of a device. A GPU says how much JAX reserved; a TPU's compiler has a limit."""
     reserved = None
     if topology.devices[0].platform == "gpu":
-        own = next(device for device in topology.devices if device.process_index == jax.process_index())
-        reserved = (own.memory_stats() or {}).get("bytes_limit")
+        local = next(device for device in topology.devices if device.process_index == jax.process_index())
+        reserved = (local.memory_stats() or {}).get("bytes_limit")
     return float(reserved or topology.chip.hbm_bytes)
 
 

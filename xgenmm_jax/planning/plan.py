@@ -198,10 +198,10 @@ def estimate_plan(name: str, config: TrainConfig, topology: Topology, utilisatio
     check_shards(sizes, config.data.batch_rows, config.accumulation)
     sized = dataclasses.replace(config, mesh=MeshConfig(**sizes))
     costs = estimates.held(sized, estimates.parameters_of(config))
-    found = Fit(estimates.estimated_bytes(sized, costs), topology.chip.hbm_bytes)
+    memory = Fit(estimates.estimated_bytes(sized, costs), topology.chip.hbm_bytes)
     sent = estimates.estimated_traffic(sized, costs, topology.slices)
     work = bounds.work(config)
-    return Plan(name, topology, sizes, config, work, tokens, utilisation, 0.0, traffic=sent, estimate=found)
+    return Plan(name, topology, sizes, config, work, tokens, utilisation, 0.0, traffic=sent, estimate=memory)
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -226,9 +226,9 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "compile_s": plan.compile_s,
         "versions": {name: installed(name) for name in ("jax", "libtpu")},
     }
-    found = plan.estimate
-    if found is not None:
-        report["estimate"] = {"bytes": found.estimate, "least": found.least, "most": found.most}
+    estimate = plan.estimate
+    if estimate is not None:
+        report["estimate"] = {"bytes": estimate.estimate, "least": estimate.least, "most": estimate.most}
     # A plan that does not fit has no program to measure: how much is missing is all there is.
     if plan.failure is not None:
         return report | {"needed_bytes": plan.failure.needed_bytes, "available_bytes": plan.failure.available_bytes}

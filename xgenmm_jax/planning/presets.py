@@ -132,15 +132,15 @@ def estimated(config: TrainConfig, topology: Topology) -> Preset:
 def lines(chosen: Preset, before: TrainConfig) -> Sequence[str]:
     """What a user is told: the settings, what they rest on, and a batch that is another than the experiment's."""
     config, mesh = chosen.config, chosen.config.mesh
-    told = [
+    sentences = [
         f"for {chosen.topology.label}: mesh replica {mesh.replica} x fsdp {mesh.fsdp} x tensor {mesh.tensor}, "
         f"accumulation {config.accumulation}, decoder's remat {config.model.decoder.remat}, {config.data.batch_rows} "
         f"rows a step; {chosen.source}"
     ]
     if config.data.batch_rows != before.data.batch_rows:
-        told.append(
+        sentences.append(
             f"the batch is {config.data.batch_rows} rows instead of the experiment's {before.data.batch_rows}, too few "
             f"for these chips: {config.steps} steps instead of {before.steps}, {config.optimizer.warmup_steps} of "
             f"warmup instead of {before.optimizer.warmup_steps}; look at the learning rate again"
         )
-    return told
+    return sentences

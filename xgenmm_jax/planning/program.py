@@ -115,8 +115,8 @@ def installed(package: str) -> str | None:
 def another_libtpu() -> str | None:
     """One sentence where the compiler of the plan is another than that of a run: jax[tpu] wants one version."""
     needs = importlib.metadata.requires("jax") or ()
-    wanted = (re.match(r"libtpu *== *([\d.]+?)(\.\*)? *(;|$)", line) for line in needs)
-    of_jax, used = next((match[1] for match in wanted if match), None), installed("libtpu")
+    pins = (re.match(r"libtpu *== *([\d.]+?)(\.\*)? *(;|$)", line) for line in needs)
+    of_jax, used = next((match[1] for match in pins if match), None), installed("libtpu")
     if of_jax is None or used is None or used == of_jax or used.startswith(f"{of_jax}."):
         return None
     return (
