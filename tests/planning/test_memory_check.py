@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 import re
-from types import SimpleNamespace
 from unittest.mock import NonCallableMock
 
 import jax
@@ -35,16 +34,6 @@ def gpus(count, kind="NVIDIA H200", limit=None, hosts=1):
         )
         for number in range(count)
     ]
-
-
-@pytest.fixture
-def meshes_of_made_up_gpus(monkeypatch):
-    """`make_mesh` orders real devices; of made-up ones the sizes are all that is asked for."""
-
-    def make(config, devices):
-        return SimpleNamespace(shape={"replica": config.replica, "fsdp": len(devices), "tensor": config.tensor})
-
-    monkeypatch.setattr(memory_check, "make_mesh", make)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +84,7 @@ def test_between_fitting_and_not_it_only_tells():
     assert "it may not fit; add --for v5e:16x16" in told
 
 
-def test_a_gpu_has_what_jax_reserved_of_it(meshes_of_made_up_gpus):
+def test_a_gpu_has_what_jax_reserved_of_it():
     base = replace(sft_single.config(), accumulation=16)
     told = memory_check.sentence(base, base, None, gpus(1, limit=120 * 2**30), False)
     assert "of 120.0 GiB a device on h200: it should fit" in told
@@ -104,7 +93,7 @@ def test_a_gpu_has_what_jax_reserved_of_it(meshes_of_made_up_gpus):
         memory_check.sentence(base, base, None, gpus(1, limit=40 * 2**30), False)
 
 
-def test_nothing_is_said_on_cpus_and_of_models_that_are_not_planned(monkeypatch):
+def test_nothing_is_said_on_cpus_and_of_models_that_are_not_planned():
     base, tower = stage1.config(), vision_tower.config()
     assert memory_check.sentence(base, base, None, jax.devices(), False) is None
     assert memory_check.sentence(tower, tower, None, gpus(1), False) is None

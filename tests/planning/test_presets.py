@@ -1,6 +1,7 @@
 """`--for`: a stage's settings for chips, from what was compiled or from the estimate."""
 
 from dataclasses import replace
+import re
 
 import pytest
 
@@ -124,6 +125,20 @@ def test_other_chips_get_what_the_estimate_lets_fit(config, name, rows):
     assert mesh.replica * mesh.fsdp * mesh.tensor == len(topology.devices) and mesh.replica % topology.slices == 0
     assert chosen.config.data.batch_rows == rows
     assert rows % (mesh.replica * mesh.fsdp * chosen.config.accumulation) == 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_fits_the_hardware_in_its_files_head(stage):
+    module = STAGES[stage]
+    hardware = next(line for line in module.__doc__.splitlines() if line.startswith("Hardware: "))
+    small, large = hardware.split(" (14B, ")[0], hardware.split(" (14B, ")[1]
+    for config, words in ((module.config(), small), (module.config_14b(), large)):
+        names = re.findall(r"\b\w+:[\dx]+", words)
+        assert names
+        for name in names:
+            chips = len(named_topology(name).devices)
+            assert re.search(rf"\b{chips} (TPU|H100|\()", hardware), (chips, hardware)
+            assert preset(config, named_topology(name)).config.mesh.tensor == 1
 
 
 def test_where_nothing_fits_it_is_one_sentence():

@@ -35,8 +35,8 @@ COMMANDS = {
         "xgenmm data pack mine.py:captions packed/captions",
     ),
     "plan": (
-        "does a run fit a TPU slice, how fast can it be",
-        "xgenmm plan experiments/stage1.py --topology v5e:16x16",
+        "does a run fit chips that need not be there, how fast can it be",
+        "xgenmm plan experiments/stage1.py --for v5e:16x16",
     ),
     "demo": ("all stages at nano size, and their report", "xgenmm demo --workdir runs/demo"),
 }

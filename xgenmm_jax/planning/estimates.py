@@ -147,22 +147,28 @@ class Fit(NamedTuple):
     @property
     def is_impossible(self) -> bool:
         """Whether it does not fit, even where the estimate is as much too high as it ever was."""
-        return self.estimate > MOST * self.available
+        return self.least > self.available
 
     @property
     def is_likely(self) -> bool:
         """Whether it fits, even where the estimate is as much too low as it ever was."""
-        return self.estimate <= LEAST * self.available
+        return self.most <= self.available
+
+    @property
+    def least(self) -> float:
+        return self.estimate / MOST
+
+    @property
+    def most(self) -> float:
+        return self.estimate / LEAST
 
     @property
     def words(self) -> str:
-        """"10.2 (9.3 to 12.8) GiB of 15.8 GiB a device"."""
-        low, high = self.estimate / MOST, self.estimate / LEAST
-        sizes = (f"{size / GIB:.1f}" for size in (self.estimate, low, high, self.available))
+        """As "10.2 (9.3 to 12.8) GiB of 15.8 GiB a device"."""
+        sizes = (f"{size / GIB:.1f}" for size in (self.estimate, self.least, self.most, self.available))
         return "{} ({} to {}) GiB of {} GiB a device".format(*sizes)
 
 
-def fit(config: TrainConfig, mesh: Mapping[str, int], available: float) -> Fit:
-    """Of a config on a mesh of which every size is known, with so much memory a device."""
-    sized = dataclasses.replace(config, mesh=MeshConfig(**mesh))
-    return Fit(estimated_bytes(sized, held(sized, parameters_of(sized))), available)
+def fit(config: TrainConfig, available: float) -> Fit:
+    """Of a config whose mesh has numbers for sizes, not -1, with so much memory a device."""
+    return Fit(estimated_bytes(config, held(config, parameters_of(config))), available)

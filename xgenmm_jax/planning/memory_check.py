@@ -1,6 +1,7 @@
 """What the estimate of memory says of a run on the devices that it is about to use, before anything else is done."""
 
 from collections.abc import Sequence
+import dataclasses
 
 import jax
 
@@ -10,7 +11,7 @@ from xgenmm_jax.planning.estimates import fit
 from xgenmm_jax.planning.presets import Preset, preset
 from xgenmm_jax.planning.topology import Topology, topology_of
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.sharding import make_mesh
+from xgenmm_jax.training.sharding import MeshConfig, mesh_sizes
 
 IGNORE = "--ignore-estimate"
 
@@ -43,14 +44,15 @@ def sentence(
     if chosen is not None and _taking_memory(config) == _taking_memory(chosen.config):
         if chosen.cell is not None or chosen.fit.available == available:
             return None
-    found = fit(config, make_mesh(config.mesh, devices).shape, available)
-    said = f"by the estimate a step takes {found.words} on {topology.label}"
-    if found.is_likely:
+    sizes = mesh_sizes(config.mesh, len(devices), topology.slices)
+    memory = fit(dataclasses.replace(config, mesh=MeshConfig(**sizes)), available)
+    said = f"by the estimate a step takes {memory.words} on {topology.label}"
+    if memory.is_likely:
         return f"{said}: it should fit"
     remedy = _remedy(base, chosen, topology)
-    if found.is_impossible and not is_forced:
+    if memory.is_impossible and not is_forced:
         raise ValueError(f"memory: {said}: it does not fit; {remedy}, or {IGNORE} to try all the same.")
-    return f"{said}: it {'does' if found.is_impossible else 'may'} not fit; {remedy}"
+    return f"{said}: it {'does' if memory.is_impossible else 'may'} not fit; {remedy}"
 
 
 def _taking_memory(config: TrainConfig) -> tuple:
@@ -61,8 +63,8 @@ def _available(topology: Topology) -> float:
     """Bytes that a program may use of a device. A GPU says how much JAX reserved; a TPU's compiler has a limit."""
     reserved = None
     if topology.devices[0].platform == "gpu":
-        own = next(device for device in topology.devices if device.process_index == jax.process_index())
-        reserved = (own.memory_stats() or {}).get("bytes_limit")
+        local = next(device for device in topology.devices if device.process_index == jax.process_index())
+        reserved = (local.memory_stats() or {}).get("bytes_limit")
     return float(reserved or topology.chip.hbm_bytes)
 
 

@@ -73,7 +73,7 @@ def preset(config: TrainConfig, topology: Topology) -> Preset:
     cell = cell_of(config, topology)
     if cell is not None:
         return Preset(_as_compiled(config, cell), topology, cell, None)
-    return _estimated(config, topology)
+    return estimated(config, topology)
 
 
 def cell_of(config: TrainConfig, topology: Topology) -> Cell | None:
@@ -113,7 +113,8 @@ def _as_compiled(config: TrainConfig, cell: Cell) -> TrainConfig:
     )
 
 
-def _estimated(config: TrainConfig, topology: Topology) -> Preset:
+def estimated(config: TrainConfig, topology: Topology) -> Preset:
+    """The fastest settings that the estimate lets fit. Raises ValueError where none does."""
     available = topology.chip.hbm_bytes
     candidates = ranked(config, topology)
     for candidate in candidates:
@@ -131,15 +132,15 @@ def _estimated(config: TrainConfig, topology: Topology) -> Preset:
 def lines(chosen: Preset, before: TrainConfig) -> Sequence[str]:
     """What a user is told: the settings, what they rest on, and a batch that is another than the experiment's."""
     config, mesh = chosen.config, chosen.config.mesh
-    told = [
+    sentences = [
         f"for {chosen.topology.label}: mesh replica {mesh.replica} x fsdp {mesh.fsdp} x tensor {mesh.tensor}, "
         f"accumulation {config.accumulation}, decoder's remat {config.model.decoder.remat}, {config.data.batch_rows} "
         f"rows a step; {chosen.source}"
     ]
     if config.data.batch_rows != before.data.batch_rows:
-        told.append(
+        sentences.append(
             f"the batch is {config.data.batch_rows} rows instead of the experiment's {before.data.batch_rows}, too few "
             f"for these chips: {config.steps} steps instead of {before.steps}, {config.optimizer.warmup_steps} of "
             f"warmup instead of {before.optimizer.warmup_steps}; look at the learning rate again"
         )
-    return told
+    return sentences
