@@ -11,12 +11,13 @@ from sharded_data import captions, data, small_tokenizer
 from tar_files import caption_tar
 
 from xgenmm_jax.batch import Batch
+from xgenmm_jax.data import processes
 from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.identity import identity
 from xgenmm_jax.data.index.source_index import SourceIndex
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
 from xgenmm_jax.data.rows import loader
-from xgenmm_jax.data.rows.config import DataConfig
+from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
 from xgenmm_jax.data.rows.loader import HostBatch
 from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window
 from xgenmm_jax.data.sharded import ShardedSource
@@ -187,3 +188,19 @@ def test_a_name_that_is_no_plain_one_is_refused(folder, name):
     """Its index was written outside of the folder of indexes."""
     with pytest.raises(ValueError, match="give a plain name, without '/'"):
         captions(folder, name=name)
+
+
+def test_a_worker_that_finds_a_shard_gone_names_it(folder, words, monkeypatch):
+    """It said that a worker process ended, killed for memory perhaps; the shard stood in a traceback above."""
+    config = data(words, captions(folder), loader=LoaderConfig(threads=1, workers=1, ahead=1))
+    submit = processes.submit
+
+    def gone_before_it_starts(*arguments):
+        (folder / "0003.tar").unlink(missing_ok=True)
+        return submit(*arguments)
+
+    monkeypatch.setattr(processes, "submit", gone_before_it_starts)
+    said = r"^data: the index in '.*' is not of this source: '0003.tar' is gone\. "
+    with pytest.raises(SourceError, match=said) as error:
+        take(config, 1)
+    assert "\n" not in str(error.value)

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+import functools
 import logging
 from typing import NamedTuple
 
@@ -114,17 +115,19 @@ class _Builders:
         workers = config.loader.workers
         self.ahead = max(1, config.loader.ahead, workers)
         self._builder: RowBuilder | None = None
+        self._submit: Callable[[Sequence[Sequence[Planned]]], Future[BuiltRows]]
         if workers:
-            self._pool: Executor = processes.pool(workers, _start_worker, (config, seed))
-            self._build: Callable[[Sequence[Sequence[Planned]]], BuiltRows] = _build_in_worker
+            pool = processes.pool(workers, _start_worker, (config, seed))
+            self._submit = functools.partial(processes.submit, pool, _build_in_worker)
         else:
             self._builder = RowBuilder(config, seed, sources)
-            self._pool = ThreadPoolExecutor(BUILDING_THREADS, "build")
-            self._build = self._builder.build
+            pool = ThreadPoolExecutor(BUILDING_THREADS, "build")
+            self._submit = functools.partial(pool.submit, self._builder.build)
+        self._pool: Executor = pool
 
     def submit(self, rows: Sequence[Sequence[Planned]]) -> "Future[BuiltRows]":
         try:
-            return self._pool.submit(self._build, rows)
+            return self._submit(rows)
         except BrokenProcessPool as error:
             raise SourceError(_DEAD_WORKER) from error
 
