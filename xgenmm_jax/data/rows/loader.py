@@ -53,8 +53,12 @@ def batches(
     state: tuple[int, int] = State(),
     host_index: int = 0,
     host_count: int = 1,
+    may_measure: bool = True,
 ) -> Iterator[HostBatch]:
     """Endless batches from `state` on; of the global batch, this host's rows.
+
+    may_measure: whether indexes may be written where they lack something. False with several processes, which may be
+    one host in rows (`sharding.host_share`); of several hosts none does.
 
     Close the iterator (`contextlib.closing`) to end its threads and workers. The rows depend on none of: hosts,
     workers, threads, where the run was resumed. What is left out is logged and stands in `HostBatch.skipped`.
@@ -69,7 +73,7 @@ def batches(
         )
     share = config.batch_rows // host_count
     host_rows = slice(host_index * share, (host_index + 1) * share)
-    sources = open_sources(config, may_measure=host_count == 1)
+    sources = open_sources(config, may_measure=may_measure and host_count == 1)
     for source in sources:
         if hasattr(source, "shards") and not isinstance(source, SizedRecords):
             LOG.warning("data: '%s' changes records of an index, so each is read to plan its window too", source.name)
