@@ -139,8 +139,8 @@ SINGLE_IMAGE = {
     "open_orca": 4_233_923,
     "orca_math": 200_035,
 }
-"""The sets of section 5.2 and how many records each publishes. The paper tells no counts; those of science_qa, gqa, clevr
-and open_orca are not confirmed by a source (docs/reference/training.md#fine-tuning-sets)."""
+"""The sets of section 5.2 and how many records each publishes. The paper tells no counts; those of science_qa, gqa,
+clevr and open_orca are not confirmed by a source (docs/reference/training.md#fine-tuning-sets)."""
 
 EXAMPLE = {
     "sharegpt4v_mix665k": 665_058,
