@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         sentence = errors.os_sentence(error)
     with contextlib.suppress(OSError):
-        print(f"xgenmm{f' {command}' if command in COMMANDS else ''}: {sentence}", file=sys.stderr, flush=True)
+        told = errors.line(command, sentence) if command in COMMANDS else f"xgenmm: {sentence}"
+        print(told, file=sys.stderr, flush=True)
     if is_program and command in LASTING:
         # Libraries would try to write again as the process ends, and print that they cannot.
         os._exit(1)
@@ -117,7 +118,7 @@ def run(command: str, rest: list[str]) -> int:
         sentence = say(error)
         if sentence is None:
             raise
-        print(f"xgenmm {command}: {sentence}", file=sys.stderr)
+        print(errors.line(command, sentence), file=sys.stderr)
         return 1
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from started_hosts import run_hosts
+from tar_files import caption_tar
 import tiny_run
 import toy_run
 
@@ -52,6 +53,20 @@ def config():
     config = tiny_run.config(Path("small.model"), steps=24)
     checkpoint = CheckpointConfig(every_steps=4, every_seconds=3600)
     return dataclasses.replace(config, log_every=1, mesh=MeshConfig(), checkpoint=checkpoint)
+"""
+
+
+NOT_INDEXED = """
+import dataclasses
+from pathlib import Path
+import sharded_data
+import tiny_run
+from xgenmm_jax.training.sharding import MeshConfig
+
+def config():
+    data = tiny_run.data(Path("small.model"), ((sharded_data.captions("tars"), 1.0),))
+    config = tiny_run.config(Path("small.model"), steps=4)
+    return dataclasses.replace(config, data=data, mesh=MeshConfig(fsdp=1, tensor=2))
 """
 
 
@@ -138,6 +153,18 @@ def test_the_real_model_learns_the_same_on_two_hosts(tmp_path, mesh):
     rows, expected = read_metrics(tmp_path / "run"), read_metrics(tmp_path / "alone")
     for name in ("loss", "grad_norm"):
         np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_whose_hosts_share_their_rows_refuses_data_without_an_index(tmp_path):
+    """`tensor` lies across both, so each is host 0 of 1 in rows; neither writes."""
+    tiny_run.tokenizer(tmp_path)
+    caption_tar(tmp_path / "tars" / "0000.tar", 12)
+    ended = run_hosts(tmp_path, 2, experiment=NOT_INDEXED.replace("{", "{{").replace("}", "}}"))
+    # The later one may find the other gone, with the same sentence of its own.
+    assert {1} <= {process.returncode for process in ended} <= {1, 75}, ended
+    assert all("`xgenmm data index EXPERIMENT` on one machine first" in process.stderr for process in ended)
+    assert not (tmp_path / "tars" / ".index").exists() and not (tmp_path / "run" / "config.json").exists()
 
 
 @pytest.mark.slow
