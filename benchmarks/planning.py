@@ -3,8 +3,8 @@
     python -m benchmarks.planning
 
 Records of assumed lengths (tools/step_sizes.py), a source for each of stage 1's; they are measured once, into an index
-in a temporary folder, and planned from there as a run does it, sizes read anew in each round. Every host plans all rows,
-so this bounds what a pod can train. Exits with 1 where the bound is missed.
+in a temporary folder, and planned from there as a run does it, sizes read anew in each round. Every host plans all
+rows, so this bounds what a pod can train. Exits with 1 where the bound is missed.
 """
 
 from collections.abc import Mapping

@@ -126,3 +126,6 @@ def test_of_several_hosts_none_measures_what_is_held_out(tmp_path):
     index_experiment(config, 7, 2)
     with pytest.raises(ValueError, match="lacks the sizes of '0001.tar'; of several hosts none measures"):
         HeldOutRows(config, (), 12, 4, may_measure=False)
+    index_experiment(config, 7, 2, held_out_samples=12)
+    with contextlib.closing(HeldOutRows(config, (), 12, 4, may_measure=False)) as rows:
+        assert sum(len(samples(one.sample_ids)) for one in rows.batches()) == 12
