@@ -35,6 +35,7 @@ def config(size: Size = B4) -> TrainConfig:
         initialize=Initialize(vision=recipes.SIGLIP, decoder=size.decoder),
         checkpoint=recipes.CHECKPOINTS,
         watchdog_seconds=recipes.WATCHDOG_SECONDS,
+        held_out=recipes.HELD_OUT,
     )
 
 

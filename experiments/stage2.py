@@ -41,6 +41,7 @@ def config(size: Size = B4) -> TrainConfig:
         initialize=Initialize(run=size.run("stage1")),
         checkpoint=recipes.CHECKPOINTS,
         watchdog_seconds=recipes.WATCHDOG_SECONDS,
+        held_out=recipes.HELD_OUT,
     )
 
 

@@ -134,7 +134,7 @@ class TrainConfig:
     evaluate: Annotated[tuple[Suite, ...], tyro.conf.Suppress] = ()
     """What the model is measured by: `xgenmm evaluate RUN` asks it, and training does every `evaluate_every` steps."""
     evaluate_every: int = 0
-    """Steps between evaluations in training, on one host; 0: none. They change nothing of the run but its time."""
+    """Steps between evaluations in training; 0: none. They change nothing of the run but its time."""
 
     def __post_init__(self):
         if not self.name.strip():
