@@ -19,9 +19,9 @@ from xgenmm_jax.paths import local_path
 class Benchmarks(Suite):
     """Benchmarks by name, or by a table's name, with the files below a folder.
 
-    names: as of `xgenmm evaluate --tasks`. data: the folder, on a disk, which may begin with `~`. items: the first so many of
-    each; None: all. Other fields: as the options of `xgenmm evaluate`. Demonstrations by nearness are not offered: they
-    need features of a model that is still changing.
+    names: as of `xgenmm evaluate --tasks`. data: the folder, on a disk, which may begin with `~`. items: the first so
+    many of each; None: all. Other fields: as the options of `xgenmm evaluate`. Demonstrations by nearness are not
+    offered: they need features of a model that is still changing.
 
     Metrics are "NAME/SCORE" in the benchmarks' own units.
     """
