@@ -146,6 +146,8 @@ class FolderCopy(_Delayed):
         super().__init__(path)
         self._own = tempfile.TemporaryDirectory(ignore_cleanup_errors=True) if is_in_bucket(path) else None
         self.local = pathlib.Path(self._own.name) if self._own else path
+        self.flush_s = int(VISIBLE_S / 2) if self._own else 120
+        """Seconds after which the library is to have written what it holds; 120 is TensorBoard's own number."""
         self._sent: dict[str, tuple[int, int]] = {}
 
     def changed(self) -> None:

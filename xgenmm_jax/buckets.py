@@ -44,8 +44,10 @@ def read(path: BucketPath) -> bytes | None:
         return None
 
 
-def read_version(path: BucketPath) -> tuple[bytes, str] | None:
+def read_version(path: BucketPath, seconds: float | None = None) -> tuple[bytes, str] | None:
     """An object and the version that it had, for `write_if`; None where there is none.
+
+    seconds: other than `requests.TIMEOUT_S`.
 
     What was replaced between the two questions is given with the older version, with which nothing can be written.
     """
@@ -56,7 +58,7 @@ def read_version(path: BucketPath) -> tuple[bytes, str] | None:
         return request.ask("cat_file"), str(info.get("generation") or info["ETag"])
 
     try:
-        return requests.answer(str(path), question)
+        return requests.answer(str(path), question, seconds=seconds)
     except FileNotFoundError:
         return None
 
@@ -79,18 +81,18 @@ def download(path: BucketPath, local: pathlib.Path) -> None:
     requests.answer(str(path), question, seconds=_seconds(size(path)))
 
 
-def write_if(path: BucketPath, data: bytes, version: str | None) -> str | None:
+def write_if(path: BucketPath, data: bytes, version: str | None, seconds: float | None = None) -> str | None:
     """Replaces an object of a version, or makes it where version is None; exactly one of several processes can.
 
     Gives the new version; None where the object has another version, or is there, or (version given) is gone. An answer
-    that is lost on its way is None too, though the object is written: read it again.
+    that is lost on its way is None too, though the object is written: read it again. seconds: as for `read_version`.
     """
     def question(request: Request) -> str | None:
         ask = _write_if_s3 if str(path).startswith("s3:") else _write_if_gs
         return ask(request, data, version)
 
     try:
-        return requests.answer(str(path), question, "written")
+        return requests.answer(str(path), question, "written", seconds)
     except FileNotFoundError as error:
         if version is not None:
             return None
@@ -136,16 +138,11 @@ def copy(source: BucketPath, target: BucketPath) -> None:
 
 def delete_tree(folder: BucketPath) -> None:
     """Deletes every object below a folder, and what stands for the folder itself."""
-    names = [f"{folder}/{name}".partition("://")[2] for name in tree(folder)]
-
-    def question(request: Request) -> None:
-        if names:
-            with contextlib.suppress(FileNotFoundError):  # another host was faster
-                request.call("_rm", names)
-        with contextlib.suppress(FileNotFoundError):
-            request.call("_rm_file", request.path.rstrip("/") + "/")
-
-    requests.answer(str(folder), question, "deleted", requests.TIMEOUT_S + len(names) / 50)
+    with contextlib.suppress(FileNotFoundError):  # nothing is there, or another host was faster
+        requests.answer(
+            str(folder), lambda request: request.call("_rm", request.path, recursive=True), "deleted",
+            10 * requests.TIMEOUT_S,
+        )  # fmt: skip
 
 
 def _seconds(bytes_: int) -> float:

@@ -92,13 +92,13 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 raise ValueError(f"'{path}' line {number} is not JSON ({error}); is it truncated?") from error
 
 
-def whole_json_lines(path: Path) -> list[Any]:
+def whole_json_lines(path: Path, joined: bool = True) -> list[Any]:
     """The values of a file of JSON lines that a kill may have torn: lines that are no JSON are left out.
 
-    In a bucket it may have `parts`, which are joined. A file that is not there has none.
+    joined: with those of its other `parts`. A file that is not there has none.
     """
     values = []
-    for part in parts(path):
+    for part in parts(path) if joined else [path]:
         for line in read_lines(part, errors="replace"):
             try:
                 values.append(parse_json(line))

@@ -54,6 +54,14 @@ class BucketPath(PosixGPath):
             if name != own:  # what stands for the folder itself
                 yield self / name.rpartition("/")[2]
 
+    def glob(self, pattern: str) -> Iterator["BucketPath"]:
+        def question(request: requests.Request) -> list[str]:
+            return request.call("_glob", f"{request.path.rstrip('/')}/{pattern}")
+
+        protocol = str(self).partition("://")[0]
+        for name in requests.answer(str(self), question, "listed"):
+            yield BucketPath(f"{protocol}://{name.rstrip('/')}")
+
     def read_bytes(self) -> bytes:
         return requests.answer(str(self), lambda request: request.ask("cat_file"))
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from xgenmm_jax import files
 from xgenmm_jax.cli import errors, train_help
 from xgenmm_jax.cli.experiment_files import load_experiment
 from xgenmm_jax.cli.options import parse_overrides, refuse_file, take_option
@@ -16,6 +17,7 @@ from xgenmm_jax.paths import local_path, run_path
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.hosts import distributed
 from xgenmm_jax.training.hosts.distributed import Distributed
+from xgenmm_jax.training.runs import checkpoint_files
 
 USAGE = (
     "usage: xgenmm train FILE[:RUN] [overrides] [--workdir DIR]\n"
@@ -60,8 +62,6 @@ def main(argv: Sequence[str]) -> int:
     experiment = local_path(path, "experiment")
     # Options of the command itself, taken off before tyro sees the config's.
     rest, workdir = take_option(rest, "--workdir")
-    if workdir is not None and "://" in workdir:
-        raise ValueError(f"--workdir: got '{workdir}', wanted a folder; mount the bucket (docs/launch.md).")
     rest, hosts = take_hosts(rest)
     rest, at = take_option(rest, "--at")
     config = load_experiment(experiment, at)
@@ -74,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
     config = parse_overrides(Options, options, rest, f"xgenmm train {path}", OTHER_NAMES, "--help-all").config
     # Where the run lies is checked before JAX is told of the other hosts.
     folder = run_path(Path("runs") / config.name if workdir is None else workdir, "--workdir")
+    checkpoint_files.check_place(folder, "--workdir")
+    files.check_bucket(folder, "--workdir")
     refuse_file(folder)
     distributed.start(hosts)
 

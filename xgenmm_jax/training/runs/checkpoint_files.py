@@ -2,47 +2,80 @@
 
 The list lies in the checkpoint's folder, so it comes and goes with it. A checkpoint without one (of `xgenmm convert`,
 or of an earlier version) is held for whole where its metadata can be read.
+
+In a bucket, where no folder is renamed, orbax writes a checkpoint at its place and COMMITTED into it as the last file:
+without it, it is none yet.
 """
 
 from collections.abc import Iterable
 import itertools
 import json
-from pathlib import Path
 import zlib
 
 from xgenmm_jax import files
+from xgenmm_jax.paths import Path, is_in_bucket
 
 LIST_FILE = "files.json"
 UNFINISHED = ".orbax-checkpoint-tmp"
 """In the name of a folder that orbax has not finished."""
 DAMAGED = ".damaged"
+COMMITTED = "commit_success.txt"
+"""Orbax's, in a checkpoint that is written to its end. Asked for in a bucket alone: older ones on disks lack it."""
 
-_BLOCK_BYTES = 16 * 2**20
 _METADATA = "_METADATA"
 # Orbax notes the time of commitment here after the list is written.
 _CHANGES_LATER = "_CHECKPOINT_METADATA"
+
+
+def check_place(path: Path, what: str) -> None:
+    """Raises ValueError where no checkpoint can be: orbax knows file systems and gs://."""
+    if str(path).startswith("s3:"):
+        raise ValueError(
+            f"{what}: got '{path}', wanted gs://BUCKET/... or a path of a file system: the library of checkpoints "
+            "(orbax) knows no s3://; mount the bucket."
+        )
 
 
 def steps(folder: Path) -> list[int]:
     """Steps of the checkpoints that appeared, newest first."""
     if not folder.is_dir():
         return []
-    return sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True)
+    numbers = sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True)
+    return [number for number in numbers if has_appeared(folder / str(number))]
+
+
+def has_appeared(folder: Path) -> bool:
+    """Whether a folder with the name of a checkpoint, or of a reference, was written to its end."""
+    return not is_in_bucket(folder) or (folder / COMMITTED).is_file()
 
 
 def unfinished(folder: Path) -> list[Path]:
     """What a killed run was writing."""
-    return sorted(folder.glob(f"*{UNFINISHED}*"))
+    if not is_in_bucket(folder):
+        return sorted(folder.glob(f"*{UNFINISHED}*"))
+    numbered = (path for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else ()
+    return sorted(path for path in numbered if not has_appeared(path))
+
+
+def being_written(folder: Path) -> list[Path]:
+    """Where a checkpoint is being written that will have this name, or was when a run was killed."""
+    if not is_in_bucket(folder):
+        return list(folder.parent.glob(f"{folder.name}{UNFINISHED}*"))
+    return [folder] if folder.is_dir() and not has_appeared(folder) else []
+
+
+def delete(folder: Path) -> None:
+    """Deletes a checkpoint of a bucket; a kill leaves one that has not appeared."""
+    (folder / COMMITTED).unlink(missing_ok=True)
+    files.delete_tree(folder)
 
 
 def write_list(folder: Path, with_checksums: bool) -> None:
     """Lists every file of a checkpoint. Checksums read everything once more: 1 GB/s, so not where time is short."""
     entries = {}
-    for path in _files(folder):
-        entries[str(path.relative_to(folder))] = {
-            "bytes": path.stat().st_size,
-            "crc32": _checksum(path) if with_checksums else None,
-        }
+    for name, size in files.tree(folder).items():
+        if name.rpartition("/")[2] not in (LIST_FILE, _CHANGES_LATER):
+            entries[name] = {"bytes": size, "crc32": _checksum(folder / name) if with_checksums else None}
     (folder / LIST_FILE).write_text(json.dumps(entries, indent=0) + "\n", encoding="utf-8")
 
 
@@ -62,16 +95,16 @@ def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = N
         return None
     except ValueError as error:
         return str(error)
+    sizes = files.tree(folder)
     for number, (name, entry) in enumerate(sorted(entries.items())):
-        path = folder / name
-        if not path.is_file():
+        if name not in sizes:
             return f"{name} is missing"
-        size = path.stat().st_size
+        size = sizes[name]
         if size != entry["bytes"]:
             return f"{name} has {size} of {entry['bytes']} bytes"
         if share is None or number % share[1] != share[0] or entry["crc32"] is None:
             continue
-        if _checksum(path) != entry["crc32"]:
+        if _checksum(folder / name) != entry["crc32"]:
             return f"{name} holds other bytes than were written"
     return None
 
@@ -89,7 +122,7 @@ def put_aside(folder: Path) -> Path:
     """Renames a damaged checkpoint, and gives the new name: `9.damaged`, or `9.damaged.2` where that is taken."""
     names = (f"{folder.name}{DAMAGED}{f'.{count}' if count > 1 else ''}" for count in itertools.count(1))
     aside = next(path for path in map(folder.with_name, names) if not path.exists())
-    folder.rename(aside)
+    files.move(folder, aside)
     return aside
 
 
@@ -108,14 +141,8 @@ def _read_list(folder: Path) -> dict[str, dict[str, int | None]]:
     return entries
 
 
-def _files(folder: Path) -> list[Path]:
-    kept_out = (LIST_FILE, _CHANGES_LATER)
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in kept_out)
-
-
 def _checksum(path: Path) -> int:
     value = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            value = zlib.crc32(block, value)
+    for block in files.blocks(path):
+        value = zlib.crc32(block, value)
     return value
