@@ -9,7 +9,7 @@ import pytest
 from xgenmm_jax import files
 from xgenmm_jax.api import conversion
 from xgenmm_jax.cli import main as cli
-from xgenmm_jax.convert import byte_ranges, safetensors_writer
+from xgenmm_jax.convert import byte_ranges, importing, safetensors_writer
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.convert.tensor_files import open_tensors
 from xgenmm_jax.data.storage import remote
@@ -30,15 +30,17 @@ def bucket():
         yield root
 
 
-@pytest.fixture(autouse=True)
-def no_compilation_cache(monkeypatch):
-    monkeypatch.setattr(cli, "keep_compilations", lambda: None)
+@pytest.fixture(scope="module", autouse=True)
+def no_compilation_cache():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "keep_compilations", lambda: None)
+        yield
 
 
-@pytest.fixture
-def imported(bucket, tmp_path):
+@pytest.fixture(scope="module")
+def imported(bucket, tmp_path_factory):
     """The golden as run folders, imported here from here and there from there."""
-    here, there = tmp_path / "run", bucket / tmp_path.name / "run"
+    here, there = tmp_path_factory.mktemp("runs") / "run", bucket / "runs" / "run"
     assert cli.main(["convert", str(TINY28), str(here)]) == 0
     assert cli.main(["convert", str(bucket / "xgenmm_tiny28"), str(there)]) == 0
     return here, there
@@ -89,7 +91,7 @@ def test_an_export_is_that_of_the_disk(imported, layout):
     assert not files.is_unfinished(there.with_name(layout))
 
 
-def test_shards_lie_on_the_disk_no_longer_than_they_are_written(imported, tmp_path, monkeypatch):
+def test_shards_lie_on_the_disk_no_longer_than_they_are_written(imported, monkeypatch):
     """A bucket takes a file from its beginning on: all shards of a 14B at once would want 56 GB of the disk."""
     here, there = imported
     most, whole = [0], safetensors_writer._Shard.put_in_place
@@ -120,7 +122,12 @@ def test_what_a_kill_left_is_refused(bucket, tmp_path, capsys):
 
 def test_what_fails_leaves_nothing(bucket, tmp_path, monkeypatch):
     with open_source(TINY28) as source:
-        monkeypatch.setattr(conversion, "save_config", lambda *_: 1 / 0)
+
+        def fail(source, folder, *_):
+            files.write_whole(folder / "half", b"x")
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(importing, "write_parameters", fail)
         with pytest.raises(ZeroDivisionError):
             conversion.import_run(source, bucket / tmp_path.name / "run")
     assert not (bucket / tmp_path.name / "run").exists()
