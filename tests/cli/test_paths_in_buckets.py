@@ -76,6 +76,7 @@ def cases():
     # Those that no dataclass has.
     code = "gs://nobucket/mine.py"
     yield ["train", code], ON_DISK
+    yield ["train", EXPERIMENT, "--workdir", URL], NO_BUCKET
     yield ["plan", code, "--topology", "v5e:2x2"], ON_DISK
     yield ["plan", EXPERIMENT, "--topology", "v5e:2x2", "--json", URL], NO_BUCKET
     yield ["data", "show", code], ON_DISK
