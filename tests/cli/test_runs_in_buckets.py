@@ -5,6 +5,7 @@ from pathlib import Path
 import shutil
 
 from buckets import gs_bucket
+import nano_runs
 import PIL.Image
 import pytest
 
@@ -46,6 +47,25 @@ def copy(source, target) -> None:
 
 def contents(folder) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in files.tree(folder)}
+
+
+@pytest.mark.slow
+def test_nano_is_asked_evaluated_and_converted_there(there, data, tmp_path, capsys):
+    here = nano_runs.start(tmp_path / "nano", None)
+    nano = there.parent / "nano"
+    copy(here, nano)
+    question = ["What is this?", "--max-new-tokens", "8"]
+    said = []
+    for folder in (here, nano):
+        assert cli.main(["generate", str(folder), *question]) == 0
+        assert cli.main(["evaluate", str(folder), "--kinds", "reading", "--items", "4"]) == 0
+        assert cli.main(["evaluate", str(folder), "--tasks", "mmstar", "--data", str(data), "--items", "6"]) == 0
+        assert cli.main(["convert", str(folder), str(folder.parent / "released"), "--to", "xgenmm"]) == 0
+        capsys.readouterr()
+        assert cli.main(["generate", str(folder.parent / "released"), *question]) == 0
+        said.append(capsys.readouterr().out)
+    assert contents(here.parent / "released") == contents(there.parent / "released")
+    assert contents(here) == contents(nano) and said[0] == said[1]
 
 
 def test_a_notebook_loads_it(run, there):

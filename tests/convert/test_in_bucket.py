@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from buckets import gs_bucket
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from xgenmm_jax import files
@@ -11,6 +13,7 @@ from xgenmm_jax.api import conversion
 from xgenmm_jax.cli import main as cli
 from xgenmm_jax.convert import byte_ranges, importing, safetensors_writer
 from xgenmm_jax.convert.importing import open_source
+from xgenmm_jax.convert.parameter_store import ParameterReader
 from xgenmm_jax.convert.tensor_files import open_tensors
 from xgenmm_jax.data.storage import remote
 from xgenmm_jax.paths import user_path
@@ -133,3 +136,17 @@ def test_what_fails_leaves_nothing(bucket, tmp_path, monkeypatch):
     assert not (bucket / tmp_path.name / "run").exists()
     with pytest.raises(ValueError, match="exists; give a new folder"):
         conversion.refuse_existing(bucket / "xgenmm_tiny28")
+
+
+def test_what_orbax_wrote_is_read_by_layer(bucket, tmp_path):
+    """Training's checkpoints, in OCDBT, copied from a disk."""
+    tree = {"vision": {"k": jnp.arange(48.0).reshape(4, 3, 4), "p": jnp.ones(5)}}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "params", args=ocp.args.PyTreeSave(tree))
+    for name in files.tree(tmp_path / "params"):
+        files.copy(tmp_path / "params" / name, bucket / tmp_path.name / name)
+    reader = ParameterReader(bucket / tmp_path.name)
+    assert (bucket / tmp_path.name / "manifest.ocdbt").is_file() and reader.shapes["vision/k"] == (4, 3, 4)
+    for layer in (3, 0):
+        np.testing.assert_array_equal(reader.read("vision/k", layer), tree["vision"]["k"][layer])
+    np.testing.assert_array_equal(reader.read("vision/p"), tree["vision"]["p"])
