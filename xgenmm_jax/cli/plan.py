@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
 import os
+from pathlib import Path
 import re
 import shlex
 import sys
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--utilisation", type=float, default=0.5, help="share of the chips' peak that is assumed to be reached")
     add("--tokens", type=float, help="positions of the stage; default: steps x rows x length of the experiment")
     add("--compiler-option", action="append", default=[], metavar="NAME=VALUE", help="for libtpu; may be repeated")
+    add("--cache", help="folder in which the compiled step is kept, for `xgenmm train` on these chips")
     add("--json", help="where to write the plan as JSON")
     return parser
 
@@ -54,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
     if report_file is not None:
         refuse_no_file(report_file, "--json")
     options = _compiler_options(arguments.compiler_option)
+    cache = _cache_folder(arguments)
     if not 0 < arguments.utilisation <= 1:
         raise ValueError(f"--utilisation: got {arguments.utilisation:g}, wanted a share between 0 and 1.")
     prepare_environment()
@@ -61,13 +64,15 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from xgenmm_jax.cli.experiment_files import load_experiment
+    from xgenmm_jax.planning.kept import keeping
     from xgenmm_jax.planning.plan import make_plan, to_json
     from xgenmm_jax.planning.program import check_options
     from xgenmm_jax.planning.search import search, settings
     from xgenmm_jax.planning.topology import find_topology
     from xgenmm_jax.training.config import TrainConfig
 
-    jax.config.update("jax_enable_compilation_cache", False)  # its programs cannot be loaded where no TPU is
+    if cache is None:
+        jax.config.update("jax_enable_compilation_cache", False)  # its programs cannot be loaded where no TPU is
     command = f"xgenmm plan {arguments.experiment}"
     list_all = f"xgenmm train {arguments.experiment} --help-all"
     config = parse_overrides(TrainConfig, load_experiment(experiment), overrides, command, help_option=list_all)
@@ -78,13 +83,16 @@ def main(argv: Sequence[str]) -> int:
     tokens = arguments.tokens or float(config.steps * config.data.batch_rows * config.data.row.length)
     common = (config.name, config, topology, options, arguments.utilisation, tokens)
     # The plan of the config as it is, or of the fastest settings that fit.
-    plan = search(*common, show=_show) if arguments.search else make_plan(*common)
+    with contextlib.nullcontext() if cache is None else keeping(cache) as said_of_cache:
+        plan = search(*common, show=_show) if arguments.search else make_plan(*common)
     print_plan(plan)
     if arguments.search and plan.fits:
         print(f"best settings: {' '.join(settings(plan.config))}")
         rows, before = plan.config.data.batch_rows, config.data.batch_rows
         if rows != before:
             print(f"the batch is {rows} rows instead of {before}, in fewer steps: look at the rate again")
+    if cache is not None and plan.fits:
+        print(said_of_cache())
     if options:
         print(f"the run takes the compiler's options from LIBTPU_INIT_ARGS={_init_args(options)}")
     if report_file is not None:
@@ -177,6 +185,20 @@ def _quiet() -> Iterator[None]:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
+
+
+def _cache_folder(arguments: argparse.Namespace) -> Path | None:
+    """Where the step is kept. Raises ValueError where it would be another than the run's."""
+    if arguments.cache is None:
+        return None
+    if arguments.search:
+        raise ValueError("--cache: --search compiles steps of other settings; plan again with those that it finds.")
+    if arguments.compiler_option:
+        raise ValueError(
+            "--cache: a run takes the compiler's options from LIBTPU_INIT_ARGS and looks for a step that was compiled "
+            "so; set it for this command too, in place of --compiler-option."
+        )
+    return user_path(arguments.cache, "--cache")
 
 
 def _compiler_options(words: Sequence[str]) -> dict[str, str]:
