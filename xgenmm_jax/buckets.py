@@ -16,6 +16,9 @@ from xgenmm_jax.requests import Request, RequestError
 BYTES_PER_S = 2**20
 """The slowest upload that is waited for."""
 
+CHECK_S = 45.0
+"""Seconds until a bucket is held for silent: a mistyped command ends within a minute, imports included."""
+
 
 def check(path: BucketPath, what: str) -> None:
     """Raises ValueError, within `requests.TIMEOUT_S`, where the bucket of a path is not there or does not answer."""
@@ -29,7 +32,7 @@ def check(path: BucketPath, what: str) -> None:
             request.call("_call_s3", "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
     try:
-        requests.answer(f"{protocol}://{bucket}", question, "listed")
+        requests.answer(f"{protocol}://{bucket}", question, "listed", min(CHECK_S, requests.TIMEOUT_S))
     except FileNotFoundError as error:
         raise RequestError(f"{what}: no bucket '{protocol}://{bucket}'; check its name, or make it.") from error
     except RequestError as error:

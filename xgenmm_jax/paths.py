@@ -165,6 +165,18 @@ def is_in_bucket(path: Path | str) -> bool:
     return isinstance(path, BucketPath) or isinstance(path, str) and _URL.match(path) is not None
 
 
+def local_path(value: str | os.PathLike | object, what: str) -> pathlib.Path:
+    """As `user_path`, for what must lie on a disk: code, and files that libraries open by themselves.
+
+    Raises ValueError for a URL, too.
+    """
+    if isinstance(value, str | os.PathLike) and _URL.match(str(os.fspath(value))):
+        raise ValueError(
+            f"{what}: got '{os.fspath(value)}', wanted a path of a file system; copy it to a disk, or mount the bucket."
+        )
+    return user_path(value, what)
+
+
 def run_path(value: str | os.PathLike | object, what: str) -> Path:
     """As `user_path`, for a folder that holds checkpoints or will: its name must be UTF-8, where files go by any bytes.
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
@@ -11,8 +10,9 @@ import tyro
 from xgenmm_jax.cli import errors
 from xgenmm_jax.cli.errors import nearest
 from xgenmm_jax.cli.judge_options import JudgeOptions
-from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_no_file
+from xgenmm_jax.cli.options import LocalPath, RunPath, UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
+from xgenmm_jax.paths import Path
 
 if TYPE_CHECKING:
     from xgenmm_jax.api import LMM
@@ -32,8 +32,8 @@ class Arguments(JudgeOptions):
     """A folder that `xgenmm train` wrote."""
     tasks: str | None = None
     """Benchmarks: table1, table2, a list as mmstar,pope,ocrbench, or FILE.py:NAME for your own."""
-    data: UserPath | None = None
-    """The folder with the benchmarks' files."""
+    data: LocalPath | None = None
+    """The folder with the benchmarks' files, on a disk."""
     profile: Profile | None = None
     """Whose prompts and scores: VLMEvalKit of the paper's time, of ms-vlmeval, of today; lmms-eval; the authors'. By
     default the paper's, of benchmarks that VLMEvalKit has not the authors'."""

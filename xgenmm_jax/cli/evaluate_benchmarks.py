@@ -1,13 +1,12 @@
 """`xgenmm evaluate RUN --tasks NAMES`: published benchmarks, or a user's own tasks, asked and scored."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from xgenmm_jax.cli.data_tables import progress_bar
 from xgenmm_jax.cli.judge_options import JudgeOptions, setup_of
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
-from xgenmm_jax.paths import user_path
+from xgenmm_jax.paths import Path, local_path
 
 if TYPE_CHECKING:
     from xgenmm_jax.generation.text.schedule import Limits
@@ -102,7 +101,7 @@ def benchmarks_of(arguments: Arguments) -> Sequence[Any]:
 
     file, separator, name = arguments.tasks.rpartition(":")
     if separator and file.endswith(".py"):
-        return own_benchmarks(user_path(file, "--tasks"), name)
+        return own_benchmarks(local_path(file, "--tasks"), name)
     options = FewShotOptions(arguments.shots, arguments.template, arguments.demonstrations, arguments.beams)
     return suites.named(arguments.tasks.split(","), options)
 
@@ -116,7 +115,7 @@ def benchmark_of(name: str, task: str | None) -> Any:
 
     file, separator, attribute = name.rpartition(":")
     if separator and file.endswith(".py"):
-        listed = own_benchmarks(user_path(file, "--task"), attribute)
+        listed = own_benchmarks(local_path(file, "--task"), attribute)
         benchmarks = [one for one in listed if one.name == task] or list(listed)
     else:
         benchmarks = suites.named([name])

@@ -125,6 +125,8 @@ def say(error: Exception) -> str | None:
     """The sentence of an error that is the user's; None for one of ours, which is shown whole."""
     if isinstance(error, ValueError):
         return str(error)
+    if (sentence := errors.bucket_sentence(error)) is not None:
+        return sentence
     has_plugin = importlib.util.find_spec("jax_plugins") is not None
     return errors.devices_sentence(error, accelerators(), has_plugin)
 

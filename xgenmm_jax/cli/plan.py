@@ -11,8 +11,8 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from xgenmm_jax import files
-from xgenmm_jax.cli.options import parse_overrides, refuse_no_file
-from xgenmm_jax.paths import user_path
+from xgenmm_jax.cli.options import checked_path, parse_overrides, refuse_no_file
+from xgenmm_jax.paths import local_path
 
 if TYPE_CHECKING:
     from xgenmm_jax.planning.plan import Plan
@@ -49,8 +49,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Prints the plan. 0: it fits. 3: it does not; the last line says what to change."""
     arguments, overrides = parser().parse_known_args(list(argv))
-    experiment = user_path(arguments.experiment, "experiment")
-    report_file = None if arguments.json is None else user_path(arguments.json, "--json")
+    experiment = local_path(arguments.experiment, "experiment")
+    report_file = None if arguments.json is None else checked_path(arguments.json, "--json")
     if report_file is not None:
         refuse_no_file(report_file, "--json")
     options = _compiler_options(arguments.compiler_option)

@@ -13,7 +13,7 @@ from xgenmm_jax import files
 from xgenmm_jax.cli import errors, train_help
 from xgenmm_jax.cli.experiment_files import load_experiment
 from xgenmm_jax.cli.options import parse_overrides, refuse_file, take_option
-from xgenmm_jax.paths import run_path, user_path
+from xgenmm_jax.paths import local_path, run_path
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.hosts import distributed
 from xgenmm_jax.training.hosts.distributed import Distributed
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE, file=sys.stdout if is_help else sys.stderr)
         return 0 if is_help else 2
     path, *rest = argv
-    experiment = user_path(path, "experiment")
+    experiment = local_path(path, "experiment")
     # Options of the command itself, taken off before tyro sees the config's.
     rest, workdir = take_option(rest, "--workdir")
     rest, hosts = take_hosts(rest)

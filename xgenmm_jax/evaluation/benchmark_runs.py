@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Choice
 from xgenmm_jax.evaluation.tasks.few_shot import Features, FewShot
 from xgenmm_jax.generation.text.generator import Generator
+from xgenmm_jax.paths import Path
 
 OnProgress = Callable[[str, int, int], None]
 """(title, examples done, examples in all) of the benchmark that is asked."""

@@ -6,7 +6,6 @@ after a kill and leaves the same file, byte for byte.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 import time
 
 from xgenmm_jax.data.anyres import AnyRes
@@ -19,6 +18,7 @@ from xgenmm_jax.evaluation.tasks.task import Task, cut
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.generation.vision_tokens import UnreadableImage
+from xgenmm_jax.paths import Path
 
 CHUNK = 1024
 """Prompts between two writes to a file of predictions, some sixteen batches; a kill costs a chunk at most."""

@@ -45,8 +45,16 @@ def steps(folder: Path) -> list[int]:
 
 
 def has_appeared(folder: Path) -> bool:
-    """Whether a folder with the name of a checkpoint, or of a reference, was written to its end."""
-    return not is_in_bucket(folder) or (folder / COMMITTED).is_file()
+    """Whether a folder with the name of a checkpoint, or of a reference, was written to its end.
+
+    One that was copied to a bucket from a disk has our list; one of `xgenmm convert` has nothing of orbax's own, which
+    orbax begins with.
+    """
+    if not is_in_bucket(folder):
+        return True
+    if (folder / COMMITTED).is_file() or (folder / LIST_FILE).is_file():
+        return True
+    return (folder / "params" / _METADATA).is_file() and not (folder / _CHANGES_LATER).is_file()
 
 
 def unfinished(folder: Path) -> list[Path]:
@@ -66,7 +74,8 @@ def being_written(folder: Path) -> list[Path]:
 
 def delete(folder: Path) -> None:
     """Deletes a checkpoint of a bucket; a kill leaves one that has not appeared."""
-    (folder / COMMITTED).unlink(missing_ok=True)
+    for name in (COMMITTED, LIST_FILE, f"params/{_METADATA}"):
+        (folder / name).unlink(missing_ok=True)
     files.delete_tree(folder)
 
 
