@@ -12,7 +12,6 @@ import pytest
 from xgenmm_jax import api, files
 from xgenmm_jax.cli import main as cli
 from xgenmm_jax.evaluation import prediction_files, runner
-from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.paths import user_path
 
 MMSTAR = Path(__file__).parents[1] / "goldens" / "benchmarks" / "MMStar" / "rows.tsv"

@@ -42,13 +42,14 @@ def start(tmp_path):
 
     def start(workdir, **environment):
         paths = f"{REPOSITORY}:{REPOSITORY / 'tests' / 'fixtures'}"
+        fixed = {"PYTHONPATH": paths, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
         process = subprocess.Popen(
             [sys.executable, "-c", COMMAND, "train", str(tmp_path / "mine.py"), "--workdir", str(workdir)],
-            cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-            env=os.environ
-            | {"PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
-            | environment,
-        )  # fmt: skip
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | fixed | environment,
+        )
         started.append(process)
         return process
 
