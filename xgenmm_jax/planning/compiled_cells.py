@@ -1,7 +1,7 @@
-"""What was compiled for pods: settings that fit, their memory and their bound, a row of compiled_cells.csv a cell.
+"""What was compiled for pods: settings that fit, their memory and traffic, a row of compiled_cells.csv a cell.
 
-`tools/plan_table.py` writes the file from plans and prints docs/pods.md's table from it; `planning/presets.py` takes
-settings from it.
+`tools/plan_table.py` writes the file from plans and docs/pods.md's table from it, with speeds computed from FLOPs;
+`planning/presets.py` takes settings from it.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,8 @@ class Cell:
     size, stage: as in a run's name, "4b" and "stage1". topology: of one slice, "v5e:16x16". rows: of the global batch.
     rows_at_a_time: that a device works on; below 1 where the tensor axis shares a row. length, crops: of a row, as
     compiled. remat: of the decoder. state_gib: parameters, optimizer and reference. Memory is a device's, in GiB.
-    bound_by: arithmetic, links or network. Tokens are positions a second and device, at the bound and as expected.
+    links_gb, exposed_gb: received over a slice's links in a step, 1e9 bytes, and the part that runs beside no other
+    work; None where they were not kept.
     """
 
     size: str
@@ -45,12 +46,8 @@ class Cell:
     temporaries_gib: float
     peak_gib: float
     hbm_gib: float
-    bound_by: str
-    bound_seconds: float
-    bound_tokens: float
-    expected_tokens: float
-    days: float
-    chip_hours: float
+    links_gb: float | None
+    exposed_gb: float | None
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Cell))
@@ -74,13 +71,19 @@ def _cell(row: dict[str, Any], path: Path, line: int) -> Cell:
     if None in row or None in row.values():
         raise ValueError(f"'{path}' line {line}: got {len(row)} values or too few, wanted {len(COLUMNS)}.")
     try:
-        return Cell(**{field.name: field.type(row[field.name]) for field in dataclasses.fields(Cell)})
+        return Cell(**{field.name: _value(field.type, row[field.name]) for field in dataclasses.fields(Cell)})
     except ValueError as error:
         raise ValueError(f"'{path}' line {line}: {error}; wanted what `Cell` says.") from error
 
 
+def _value(kind: Any, text: str) -> Any:
+    if kind == float | None:
+        return float(text) if text else None
+    return kind(text)
+
+
 def write_cells(path: Path, cells: Iterable[Cell]) -> None:
-    """The inverse of `read_cells`; whole floats without a point."""
+    """The inverse of `read_cells`; whole floats without a point, None as nothing."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -58,7 +58,8 @@ class Held(NamedTuple):
 
 def parameters_of(config: TrainConfig) -> tuple[Parameter, ...]:
     """Every tensor of the run's model, from shapes alone."""
-    return _parameters(config.objective, config.model, config.freeze)
+    decoder = dataclasses.replace(config.model.decoder, remat="none")  # changes no shape
+    return _parameters(config.objective, dataclasses.replace(config.model, decoder=decoder), config.freeze)
 
 
 @functools.lru_cache(maxsize=16)
