@@ -45,6 +45,16 @@ _TENSORSTORE = re.compile(r"""(?:local file |Failed \w+: )"([^"]+)".*\[os_error_
 """How tensorstore tells them, under checkpoints: as ValueErrors and others."""
 
 
+def line(command: str, sentence: str) -> str:
+    """What is printed of an error: "xgenmm train: data: no file ...", and of `xgenmm data` "xgenmm data: no file ...".
+
+    A sentence whose subject is the command, or one of its own commands ("data show: ..."), names it already.
+    """
+    if re.match(rf"{re.escape(command)}( [a-z]+)?: ", sentence):
+        return f"xgenmm {sentence}"
+    return f"xgenmm {command}: {sentence}"
+
+
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Names the folder that was written to in errors of the system that name none.

@@ -1,6 +1,7 @@
 """`xgenmm evaluate RUN --tasks NAMES`: published benchmarks, or a user's own tasks, asked and scored."""
 
 from collections.abc import Sequence
+import contextlib
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from xgenmm_jax.cli.data_tables import progress_bar
@@ -35,8 +36,11 @@ class Arguments(Protocol):
     output: Path | None
 
 
-def main(arguments: Arguments, judge_options: JudgeOptions) -> int:
-    """Asks what is not asked yet, writes pages of what is not right, prints a table, judges; gives the exit code."""
+def main(arguments: Arguments, judge_options: JudgeOptions, is_first: bool = True) -> int:
+    """Asks what is not asked yet, writes pages of what is not right, prints a table, judges; gives the exit code.
+
+    is_first: of several hosts, which all ask, the one that writes and prints.
+    """
     from xgenmm_jax import api
     from xgenmm_jax.cli import answer_pages
     from xgenmm_jax.evaluation import benchmark_runs, judge_runs
@@ -57,15 +61,19 @@ def main(arguments: Arguments, judge_options: JudgeOptions) -> int:
     model, tokens = fingerprints.of_model(arguments.run), fingerprints.tokens_of(arguments.run)
     results = []
     generator = run.generator(limits_of(run.config.decoder.width))
-    with progress_bar() as show:
+    with progress_bar() if is_first else contextlib.nullcontext(lambda *_: None) as show:
         for one in ready:
             folder = folder_of(arguments, one.choice.profile)
             result = benchmark_runs.ask(
                 generator, one, folder, model=model, tokens=tokens, style=run.processor.chat, on_progress=show
             )
+            if result is None:
+                continue
             results.append(result)
             answers = benchmark_runs.predictions_file(folder, one.benchmark)
             answer_pages.write_beside(answers, one.benchmark, result, one.loaded.examples)
+    if not is_first:
+        return 0
     _print(results_table(results, str(arguments.run)))
     if setup is None:
         return 0

@@ -68,8 +68,10 @@ def ask(
     tokens: int = 0,
     style: ChatStyle = ChatStyle(),  # noqa: B008 - frozen
     on_progress: OnProgress = lambda *_: None,
-) -> Result:
+) -> Result | None:
     """Asks what is not asked yet, scores, and writes NAME.jsonl and NAME.scores.json into a folder.
+
+    Several hosts call this alike; the first one writes and gives the result, the others give None.
 
     model: names the parameters, so that another's predictions are not mixed in. tokens: that they were trained on.
     """
@@ -88,6 +90,8 @@ def ask(
 
     on_progress(benchmark.title, 0, len(loaded.examples))
     predictions = runner.predict_into(generator, task, predictions_file(folder, benchmark), head, advance)
+    if predictions is None:
+        return None
     result = results.result_of(benchmark, predictions, choice, model=model, tokens=tokens, left_out=loaded.left_out)
     results.write(result, folder)
     return result

@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 import time
 
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+import PIL.Image
+
 from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.records import Crops, LazyImage
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.evaluation import prediction_files
 from xgenmm_jax.evaluation.prediction_files import Head
@@ -17,7 +23,6 @@ from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Task, cut
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
-from xgenmm_jax.generation.vision_tokens import UnreadableImage
 from xgenmm_jax.paths import Path
 
 CHUNK = 1024
@@ -86,8 +91,10 @@ def predict(generator: Generator, tasks: Sequence[Task]) -> tuple[Prediction, ..
 
 def predict_into(
     generator: Generator, task: Task, path: Path, head: Head, advance: Advance = lambda _: None
-) -> tuple[Prediction, ...]:
+) -> tuple[Prediction, ...] | None:
     """As `predict`, of one task; predictions that the file holds are not asked again.
+
+    Several hosts call this alike; the first one alone reads and writes the file, the others get None.
 
     The file has the examples in chunks whose questions share images, each chunk written when it is answered. A chunk of
     which a kill left a part is asked again as a whole, at the same shapes, so the file of a broken evaluation that is
@@ -97,10 +104,16 @@ def predict_into(
     """
     requests = list(_requests(generator, [task]))
     chunks = list(_chunks(requests))
-    done = prediction_files.begin_or_continue(path, head, [len(chunk) for chunk in chunks])
-    known = {p.example.id: p for p in prediction_files.read(path).predictions}
+    is_first, done, known = jax.process_index() == 0, 0, {}
+    if is_first:
+        done = prediction_files.begin_or_continue(path, head, [len(chunk) for chunk in chunks])
+        known = {p.example.id: p for p in prediction_files.read(path).predictions}
+    if jax.process_count() > 1:
+        done = int(multihost_utils.broadcast_one_to_all(np.int32(done)))
     predictions: dict[int, Prediction] = {}
     for number, chunk in enumerate(chunks):
+        if number < done and not is_first:
+            continue
         if number < done:
             read = {r.index: known[r.example.id] for r in chunk}
             new = {r.index: r.predict(read[r.index].text, read[r.index].example.unreadable) for r in chunk}
@@ -108,33 +121,48 @@ def predict_into(
             # Images of the chunk before would be encoded in other batches after a kill.
             generator.forget_images()
             new = _ask(generator, chunk)
-            prediction_files.append(path, [new[request.index] for request in chunk])
+            if is_first:
+                prediction_files.append(path, [new[request.index] for request in chunk])
         predictions |= new
         advance(len(chunk))
-    return tuple(predictions[request.index] for request in requests)
+    return tuple(predictions[request.index] for request in requests) if is_first else None
 
 
 def _ask(generator: Generator, requests: Sequence[_Request]) -> dict[int, Prediction]:
-    """Predictions by the request's index. All share decoding and a way to cut images."""
+    """Predictions by the request's index. All share decoding and a way to cut images.
+
+    The batches are those in which all images can be read, so that one which cannot changes no other answer.
+    """
     predictions = {r.index: r.predict("", r.example.unreadable) for r in requests if r.prompt is None}
-    left = [request for request in requests if request.prompt is not None]
-    while left:
-        task = left[0].task
-        prompts = [request.prompt for request in left if request.prompt is not None]
-        try:
-            texts = generator.generate(prompts, task.decoding, anyres=task.anyres)
-        except UnreadableImage as error:
-            # Its examples are wrong and say why; all others are asked once more.
-            hit = [r for r in left if r.prompt is not None and any(image is error.image for image in r.prompt.images)]
-            if not hit:
-                raise
-            predictions |= {request.index: request.predict("", str(error)) for request in hit}
-            left = [request for request in left if request.index not in predictions]
-            continue
-        answers = [cut(text, request.task.until) for request, text in zip(left, texts, strict=True)]
-        predictions |= {r.index: r.predict(answer) for r, answer in zip(left, answers, strict=True)}
-        break
+    shown: dict[LazyImage | Crops, _OrBlack] = {}
+
+    def or_black(image: LazyImage | Crops) -> LazyImage | Crops:
+        return shown.setdefault(image, _OrBlack(image)).image if isinstance(image, LazyImage) else image
+
+    asked = [(request, request.prompt) for request in requests if request.prompt is not None]
+    prompts = [Prompt(prompt.token_ids, tuple(map(or_black, prompt.images))) for _, prompt in asked]
+    task = requests[0].task
+    texts = generator.generate(prompts, task.decoding, anyres=task.anyres) if prompts else []
+    for (request, prompt), text in zip(asked, texts, strict=True):
+        damage = next((shown[image].reason for image in prompt.images if image in shown and shown[image].reason), "")
+        predictions[request.index] = request.predict("" if damage else cut(text, request.task.until), damage)
     return predictions
+
+
+class _OrBlack:
+    """An image that is black where its pixels cannot be read. reason: why, once they were asked for."""
+
+    def __init__(self, image: LazyImage):
+        self._image = image
+        self.reason = ""
+        self.image = LazyImage(image.size_px, self._load)
+
+    def _load(self) -> PIL.Image.Image:
+        try:
+            return self._image.load()
+        except (ValueError, OSError) as error:
+            self.reason = str(error) or type(error).__name__
+            return PIL.Image.new("RGB", self._image.size_px)
 
 
 def _chunks(requests: Sequence[_Request]) -> Iterator[list[_Request]]:

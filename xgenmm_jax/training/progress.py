@@ -101,6 +101,11 @@ class StepTracker:
             if pending.step % self._config.log_every == 0 or pending.step == self._config.steps:
                 self._log_step(pending)
 
+    @property
+    def is_computing(self) -> bool:
+        """Whether a dispatched step is not finished. Nothing waits for the answer."""
+        return bool(self._in_flight) and not self._in_flight[-1].metrics["loss"].is_ready()
+
     def leave_out(self, seconds: float) -> None:
         """Time that went by between steps and is no part of their speed."""
         self._started_at += seconds

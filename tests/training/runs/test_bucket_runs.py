@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+import tiny_run
 import toy_run
 
 from xgenmm_jax import files
@@ -19,6 +20,7 @@ from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.profiling import ProfileConfig
 from xgenmm_jax.training.runs import checkpoint_files, references
 from xgenmm_jax.training.runs.checkpoints import newest, restore_params
+from xgenmm_jax.training.runs.run_folder import check_same, prepare
 
 CLOCK = ("seconds", "tokens_per_second", "tokens_per_second_per_device")
 
@@ -151,3 +153,22 @@ def test_references_and_heartbeats_lie_in_the_bucket(folder, tmp_path, events):
         train(config(objective=objective, watchdog_seconds=600.0), run)
     assert references.is_whole(folder) and figures(folder) == figures(tmp_path / "run")
     assert read_beats(folder / "heartbeats")[0].count >= 0
+
+
+def test_the_tokenizer_lies_in_a_bucket(folder, tmp_path):
+    local = tiny_run.tokenizer(tmp_path)
+    remote = folder.parent / "small.model"
+    files.copy(local, remote)
+    run = tiny_run.config(local)
+    there = dataclasses.replace(run, data=dataclasses.replace(run.data, tokenizer=str(remote)))
+    prepare(there, folder)
+    assert (folder / "tokenizer.model").read_bytes() == local.read_bytes()
+    # Its bytes count and not its place; others are refused.
+    assert check_same(there, folder) and check_same(run, folder)
+    files.write_whole(remote, local.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match=rf"'{folder}' was started with another tokenizer than '{remote}'"):
+        check_same(there, folder)
+    remote.unlink()
+    with pytest.raises(ValueError, match=rf"^data.tokenizer: no file '{remote}'; wanted a SentencePiece model.$"):
+        prepare(there, folder.parent / "second")
+    assert not (folder.parent / "second").exists()

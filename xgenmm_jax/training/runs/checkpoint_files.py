@@ -1,5 +1,8 @@
 """Whether the files of a checkpoint are whole: a list of them with sizes and checksums, written before it appears.
 
+Each host sums the files that it wrote, right behind writing them, and leaves the sums in the folder; host 0 makes the
+list of them and reads what is left, the small files in which the hosts' are joined.
+
 The list lies in the checkpoint's folder, so it comes and goes with it. A checkpoint without one (of `xgenmm convert`,
 or of an earlier version) is held for whole where its metadata can be read.
 
@@ -7,7 +10,8 @@ In a bucket, where no folder is renamed, orbax writes a checkpoint at its place 
 without it, it is none yet.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+import contextlib
 import itertools
 import json
 import zlib
@@ -16,6 +20,10 @@ from xgenmm_jax import files
 from xgenmm_jax.paths import Path, is_in_bucket
 
 LIST_FILE = "files.json"
+SUMS_FILE = "files.process_{}.json"
+"""Of one host, until the list is made."""
+OWN_FOLDER = "ocdbt.process_{}"
+"""What one host has written, in the folder of each item: orbax's name for it."""
 UNFINISHED = ".orbax-checkpoint-tmp"
 """In the name of a folder that orbax has not finished."""
 DAMAGED = ".damaged"
@@ -79,12 +87,30 @@ def delete(folder: Path) -> None:
     files.delete_tree(folder)
 
 
-def write_list(folder: Path, with_checksums: bool) -> None:
-    """Lists every file of a checkpoint. Checksums read everything once more: 1 GB/s, so not where time is short."""
-    entries = {}
-    for name, size in files.tree(folder).items():
-        if name.rpartition("/")[2] not in (LIST_FILE, _CHANGES_LATER):
-            entries[name] = {"bytes": size, "crc32": _checksum(folder / name) if with_checksums else None}
+def write_sums(folder: Path, process: int, is_urgent: Callable[[], bool] = lambda: False) -> None:
+    """Sums the files that this host wrote into a checkpoint which has not appeared yet, for host 0's `write_list`.
+
+    is_urgent: asked time and again; files get no checksums from its first yes on.
+    """
+    own = {name: size for name, size in _files(folder).items() if OWN_FOLDER.format(process) in name.split("/")}
+    text = json.dumps(_entries(folder, own, is_urgent), indent=0)
+    (folder / SUMS_FILE.format(process)).write_text(text, encoding="utf-8")
+
+
+def write_list(folder: Path, is_urgent: Callable[[], bool] = lambda: False) -> None:
+    """Lists every file of a checkpoint. Those that no host has summed are read once more for it: 1 GB/s.
+
+    is_urgent: as for `write_sums`.
+    """
+    summed, sizes = {}, _files(folder)
+    for path in list(folder.glob(SUMS_FILE.format("*"))):
+        with contextlib.suppress(ValueError):  # torn: read here
+            summed |= _read_list(path)
+        path.unlink()
+    # Sums of a file that has changed its size since are not those of the file.
+    known = {name for name, size in sizes.items() if summed.get(name, {}).get("bytes") == size}
+    entries = _entries(folder, {name: size for name, size in sizes.items() if name not in known}, is_urgent)
+    entries = {name: summed[name] if name in known else entries[name] for name in sizes}
     (folder / LIST_FILE).write_text(json.dumps(entries, indent=0) + "\n", encoding="utf-8")
 
 
@@ -99,7 +125,7 @@ def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = N
         if not path.is_file() and item != "progress":
             return f"{item}/{_METADATA} is missing"
     try:
-        entries = _read_list(folder)
+        entries = _read_list(folder / LIST_FILE)
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -121,7 +147,7 @@ def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = N
 def has_checksums(folder: Path) -> bool:
     """Whether every file of a checkpoint was listed with its checksum: then `damage` sees whatever befell it."""
     try:
-        entries = _read_list(folder)
+        entries = _read_list(folder / LIST_FILE)
     except (OSError, ValueError):
         return False
     return all(entry["crc32"] is not None for entry in entries.values())
@@ -135,10 +161,18 @@ def put_aside(folder: Path) -> Path:
     return aside
 
 
-def _read_list(folder: Path) -> dict[str, dict[str, int | None]]:
-    """What `write_list` wrote. Raises FileNotFoundError, and ValueError where it is not such a list."""
+def _entries(
+    folder: Path, sizes: Mapping[str, int], is_urgent: Callable[[], bool]
+) -> dict[str, dict[str, int | None]]:
+    return {
+        name: {"bytes": size, "crc32": _checksum(folder / name, is_urgent)} for name, size in sizes.items()
+    }
+
+
+def _read_list(file: Path) -> dict[str, dict[str, int | None]]:
+    """What `write_list` or `write_sums` wrote. Raises FileNotFoundError, and ValueError where it is not such a list."""
     try:
-        entries = files.parse_json(files.read_text(folder / LIST_FILE))
+        entries = files.parse_json(files.read_text(file))
     except ValueError as error:
         raise ValueError(f"{LIST_FILE} is not JSON ({error})") from error
     if not isinstance(entries, dict):
@@ -150,8 +184,24 @@ def _read_list(folder: Path) -> dict[str, dict[str, int | None]]:
     return entries
 
 
-def _checksum(path: Path) -> int:
+def _files(folder: Path) -> dict[str, int]:
+    """Bytes of the files of a checkpoint by name, without its own lists."""
+    kept_out, sums = (LIST_FILE, _CHANGES_LATER), SUMS_FILE.partition("{}")[0]
+    sizes = {}
+    for name, size in files.tree(folder).items():
+        last = name.rpartition("/")[2]
+        if last not in kept_out and not last.startswith(sums):
+            sizes[name] = size
+    return sizes
+
+
+def _checksum(path: Path, is_urgent: Callable[[], bool] = lambda: False) -> int | None:
+    """None where time has become short meanwhile."""
+    if is_urgent():
+        return None
     value = 0
     for block in files.blocks(path):
         value = zlib.crc32(block, value)
+        if is_urgent():
+            return None
     return value

@@ -24,6 +24,7 @@ from xgenmm_jax.training.hosts.distributed import anyone, first_line
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.runs import checkpoint_files
+from xgenmm_jax.training.runs.checkpoint_listing import Listing
 from xgenmm_jax.training.step import TrainState
 
 LOG = logging.getLogger(__name__)
@@ -65,14 +66,15 @@ class Checkpoints:
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
         policy = checkpoint_managers.AnyPreservationPolicy(policies)
+        listing = self._listing = Listing()
         options = ocp.CheckpointManagerOptions(
             # In a bucket orbax asks before each deletion what kind it is, which whoever may write may not ask.
             preservation_policy=None if is_in_bucket(run) else policy,
             cleanup_tmp_directories=not is_in_bucket(run),
             create=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
+            async_options=listing.options(self._unfinished),
         )
-        self._saving: tuple[int, bool] = (0, True)
+        self._saving = 0
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=options,
@@ -97,15 +99,18 @@ class Checkpoints:
     def save(self, state: TrainState, progress: Progress, is_urgent: bool = False) -> None:
         """Copies the state to the host, then writes in the background. A step that is there already is left alone.
 
-        is_urgent: the machine is about to go; files get no checksums, which would have to be read again for them.
+        is_urgent: the machine is about to go; files get no checksums, which would have to be read again for them, nor
+        do those of the checkpoint before that are not summed yet.
         """
         step = int(state.step)
         if step == self.latest():
             return
         appending.send_all()  # lines of these steps are not written again
-        self._manager.wait_until_finished()  # `_list_files` may still be at the one before
+        if is_urgent:
+            self._listing.is_urgent = True
+        self._manager.wait_until_finished()  # the one before may still be summed
         self._delete_old()
-        self._saving = step, not is_urgent
+        self._listing.is_urgent, self._saving = is_urgent, step
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -117,12 +122,9 @@ class Checkpoints:
             ),
         )
 
-    def _list_files(self) -> None:
-        """Called when all files of a checkpoint are written and it has not appeared yet."""
-        step, with_checksums = self._saving
-        if jax.process_index() == 0:
-            for folder in checkpoint_files.being_written(self._folder / str(step)):
-                checkpoint_files.write_list(folder, with_checksums)
+    def _unfinished(self) -> list[Path]:
+        """The checkpoint that is being written."""
+        return checkpoint_files.being_written(self._folder / str(self._saving))
 
     def _delete_old(self) -> None:
         """Of a bucket, what the policy of orbax deletes on a disk."""

@@ -16,6 +16,7 @@ from xgenmm_jax.paths import Path
 from xgenmm_jax.training.hosts.distributed import anyone
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.runs import checkpoint_files
+from xgenmm_jax.training.runs.checkpoint_listing import Listing
 from xgenmm_jax.training.runs.checkpoints import params_args, restore_params
 
 LOG = logging.getLogger(__name__)
@@ -43,12 +44,7 @@ def save(run: Path, reference: Params) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("reference")
 
-    def list_files() -> None:
-        if jax.process_index() == 0:
-            for unfinished in checkpoint_files.being_written(folder):
-                checkpoint_files.write_list(unfinished, with_checksums=True)
-
-    options = ocp.AsyncOptions(post_finalization_callback=list_files)
+    options = Listing().options(lambda: checkpoint_files.being_written(folder))
     handler = ocp.CompositeCheckpointHandler(params=ocp.PyTreeCheckpointHandler())
     with ocp.AsyncCheckpointer(handler, async_options=options) as checkpointer:
         checkpointer.save(folder, args=ocp.args.Composite(params=params_args(_without_frozen(reference))))

@@ -24,8 +24,8 @@ STARTED_WITH_FILE = "started_with.json"
 # A run may go on with these changed: they touch its figures not at all, or (the last four) by rounding alone; where a
 # loss draws, as that of images in words, accumulation draws anew. So it goes on where chips are fewer or smaller.
 _FREE = (
-    "mesh", "checkpoint", "log_every", "loader", "watchdog_seconds", "profile", "prompt", "evaluate",
-    "evaluate_every", "accumulation", "remat", "attention", "chunk",
+    "mesh", "checkpoint", "log_every", "loader", "watchdog_seconds", "profile", "prompt", "held_out",
+    "evaluate", "evaluate_every", "accumulation", "remat", "attention", "chunk",
 )  # fmt: skip
 _INITIALIZE = f"{Initialize.__module__}:{Initialize.__qualname__}"
 
@@ -117,7 +117,7 @@ def _check_files(old, new, folder: Path) -> None:
                 f"{str(was.get('sha256'))[:12]}, and '{now['file']}' is another file now, with sha256 "
                 f"{now['sha256'][:12]}; put it back as it was, or choose another folder with --workdir."
             )
-        pairs = [(old[key], new[key]) for key in old if key in new and key != "evaluate"]
+        pairs = [(old[key], new[key]) for key in old if key in new and key not in ("evaluate", "held_out")]
     elif isinstance(old, list) and isinstance(new, list):
         pairs = list(zip(old, new, strict=False))
     else:
