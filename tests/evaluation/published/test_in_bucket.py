@@ -47,7 +47,7 @@ def same(one, other) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_parquet_is_read_by_ranges(place, name):
+def test_parquet_gives_the_same_examples(place, name):
     here, there = place
     task, write = published_sets.WRITERS[name]
     write(here)

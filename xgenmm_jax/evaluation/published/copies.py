@@ -28,10 +28,10 @@ def on_disk(path: Path) -> pathlib.Path:
     """
     if not is_in_bucket(path):
         return path
-    place = _folder() / str(path).partition("://")[2]
+    target = _folder() / str(path).partition("://")[2]
     size = files.size(path)
-    if place.is_file() and place.stat().st_size == size:
-        return place
+    if target.is_file() and target.stat().st_size == size:
+        return target
     have = sum(files.tree(_folder()).values())
     free = shutil.disk_usage(_folder()).free
     if have + size > MOST_BYTES or size > free:
@@ -39,6 +39,6 @@ def on_disk(path: Path) -> pathlib.Path:
             f"benchmark: '{path}' has {size:,} bytes, and {min(MOST_BYTES - have, free):,} are left for copies in "
             f"'{_folder()}'; copy the benchmarks to a disk, or mount the bucket."
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    files.copy(path, place)
-    return place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files.copy(path, target)
+    return target

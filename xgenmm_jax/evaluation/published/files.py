@@ -164,7 +164,7 @@ class Parquet:
 
     def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
         cells, known = ParquetCells(), FileImages()
-        docs = (doc for path in files for doc in self._docs(path, cells, known))
+        docs = (doc for path in map(copies.on_disk, files) for doc in self._docs(path, cells, known))
         examples, left_out = [], 0
         for number, doc in enumerate(docs):
             example = self.example(replace(doc, index=str(number)))
@@ -176,10 +176,9 @@ class Parquet:
         reasons = {"not of this split": left_out, "folders of the set that are not there": max(absent, 0)}
         return Loaded(tuple(examples), tuple(files), {reason: count for reason, count in reasons.items() if count})
 
-    def _docs(self, path: Path, cells: ParquetCells, known: FileImages) -> Iterator[Doc]:
-        local = copies.on_disk(path)
+    def _docs(self, path: pathlib.Path, cells: ParquetCells, known: FileImages) -> Iterator[Doc]:
         try:
-            file = pq.ParquetFile(local, buffer_size=file_images.BUFFER_BYTES)
+            file = pq.ParquetFile(path, buffer_size=file_images.BUFFER_BYTES)
         except (OSError, ValueError) as error:
             raise ValueError(f"benchmark: '{path}' is no whole Parquet file ({error}); copy it again.") from error
         with file:
@@ -194,10 +193,10 @@ class Parquet:
                 rows = itertools.count()
                 while (batch := _next_batch(batches, path)) is not None:
                     for row in batch.to_pylist():
-                        cell = functools.partial(cells.cell, local, group, row=next(rows))
+                        cell = functools.partial(cells.cell, path, group, row=next(rows))
                         yield self._doc(row, path, cell, known)
 
-    def _doc(self, row: dict[str, Any], path: Path, cell: Callable[..., Any], known: FileImages) -> Doc:
+    def _doc(self, row: dict[str, Any], path: pathlib.Path, cell: Callable[..., Any], known: FileImages) -> Doc:
         """cell: gives the row's value of a column again."""
         images: dict[str, tuple[LazyImage, ...]] = {}
         unreadable = ""
