@@ -48,8 +48,8 @@ def write_sums(folder: Path, process: int, is_urgent: Callable[[], bool] = lambd
 
     is_urgent: asked time and again; files get no checksums from its first yes on.
     """
-    own = [path for part in sorted(folder.glob(OWN_FOLDERS.format(process))) for path in _files(part)]
-    text = json.dumps(_entries(folder, own, is_urgent), indent=0)
+    written = [path for part in sorted(folder.glob(OWN_FOLDERS.format(process))) for path in _files(part)]
+    text = json.dumps(_entries(folder, written, is_urgent), indent=0)
     (folder / SUMS_FILE.format(process)).write_text(text, encoding="utf-8")
 
 
