@@ -35,8 +35,8 @@ COMMANDS = {
         "xgenmm data pack mine.py:captions packed/captions",
     ),
     "plan": (
-        "does a run fit a TPU slice, how fast can it be",
-        "xgenmm plan experiments/stage1.py --topology v5e:16x16",
+        "does a run fit chips that need not be there, how fast can it be",
+        "xgenmm plan experiments/stage1.py --for v5e:16x16",
     ),
     "demo": ("all stages at nano size, and their report", "xgenmm demo --workdir runs/demo"),
 }
@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         sentence = errors.os_sentence(error)
     with contextlib.suppress(OSError):
-        print(f"xgenmm{f' {command}' if command in COMMANDS else ''}: {sentence}", file=sys.stderr, flush=True)
+        told = errors.line(command, sentence) if command in COMMANDS else f"xgenmm: {sentence}"
+        print(told, file=sys.stderr, flush=True)
     if is_program and command in LASTING:
         # Libraries would try to write again as the process ends, and print that they cannot.
         os._exit(1)
@@ -117,7 +118,7 @@ def run(command: str, rest: list[str]) -> int:
         sentence = say(error)
         if sentence is None:
             raise
-        print(f"xgenmm {command}: {sentence}", file=sys.stderr)
+        print(errors.line(command, sentence), file=sys.stderr)
         return 1
 
 
@@ -125,6 +126,8 @@ def say(error: Exception) -> str | None:
     """The sentence of an error that is the user's; None for one of ours, which is shown whole."""
     if isinstance(error, ValueError):
         return str(error)
+    if (sentence := errors.bucket_sentence(error)) is not None:
+        return sentence
     has_plugin = importlib.util.find_spec("jax_plugins") is not None
     return errors.devices_sentence(error, accelerators(), has_plugin)
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 import dataclasses
 from dataclasses import dataclass, replace
 import json
-from pathlib import Path
 from typing import Any
 
 import tyro
@@ -15,6 +14,7 @@ from xgenmm_jax.cli.evaluate_benchmarks import benchmark_of
 from xgenmm_jax.cli.judge_options import JudgeOptions, setup_of
 from xgenmm_jax.cli.options import UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation.profiles import Profile, Reading
+from xgenmm_jax.paths import Path
 
 
 @dataclass(frozen=True)

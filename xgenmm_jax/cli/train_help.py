@@ -31,6 +31,8 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("steps", "Optimizer steps of the whole run."),
             ("seed", "Of random starting weights and of the order of the data."),
             ("log_every", "Steps between lines of metrics."),
+            ("held_out.every_steps", "Steps between held-out losses, of what is set aside; 0: none."),
+            ("data.held_out_one_in", "Of each source, one record in so many is set aside; 0: none."),
             ("evaluate_every", "Steps between evaluations, where the experiment names some; 0: none."),
         ),
     ),
@@ -58,6 +60,8 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "Devices",
         (
+            ("for", "v5e:16x16, 2xv5e:16x16, h200, h100:8: sets what fits these chips, as compiled or estimated."),
+            ("ignore_estimate", "Tries a run that cannot fit by the estimate of its memory."),
             ("mesh.replica", "Copies of the parameters; the number of slices on several TPU slices."),
             ("mesh.fsdp", "Devices that share parameters and rows; -1: all that remain."),
             ("mesh.tensor", "Devices that share heads, feed-forward and vocabulary."),
@@ -97,7 +101,10 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 )
 """(title, (field of TrainConfig, text)); fields that a config does not have are left out."""
 
-BESIDE_CONFIG = ("workdir", "at", "distributed.coordinator", "distributed.processes", "distributed.process")
+BESIDE_CONFIG = (
+    "workdir", "at", "for", "ignore_estimate", "distributed.coordinator", "distributed.processes",
+    "distributed.process",
+)  # fmt: skip
 """Options that are no fields of the config."""
 
 

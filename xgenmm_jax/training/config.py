@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 import json
-from pathlib import Path
 import types
 from typing import Annotated, Any, Literal
 
@@ -12,7 +11,7 @@ import tyro
 from xgenmm_jax import files
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.evaluation.tasks.suite import Suite
-from xgenmm_jax.paths import user_path
+from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.training.config_json import brief, from_json, to_json
 from xgenmm_jax.training.objectives.base import Objective
 from xgenmm_jax.training.optimizer import OptimizerConfig
@@ -53,7 +52,7 @@ class Initialize:
     def __post_init__(self):
         for name in ("run", "vision", "connector", "decoder"):
             value = getattr(self, name)
-            path = None if value is None else user_path(value, f"initialize.{name}")
+            path = None if value is None else user_path(value, f"initialize.{name}", is_opened=False)
             if str(value).startswith("~"):
                 object.__setattr__(self, name, str(path))
         if self.connector_start is not None and (self.run or self.connector):
@@ -135,7 +134,7 @@ class TrainConfig:
     evaluate: Annotated[tuple[Suite, ...], tyro.conf.Suppress] = ()
     """What the model is measured by: `xgenmm evaluate RUN` asks it, and training does every `evaluate_every` steps."""
     evaluate_every: int = 0
-    """Steps between evaluations in training, on one host; 0: none. They change nothing of the run but its time."""
+    """Steps between evaluations in training; 0: none. They change nothing of the run but its time."""
 
     def __post_init__(self):
         if not self.name.strip():

@@ -8,7 +8,6 @@ import contextlib
 import time
 from typing import Protocol, runtime_checkable
 
-import jax
 from jax.sharding import Mesh
 
 from xgenmm_jax.data.rows.config import DataConfig
@@ -73,18 +72,13 @@ def evaluate(
 
 
 class PeriodicEvaluation:
-    """The tasks of a config's suites, made here, and when they are asked.
+    """The tasks of a config's suites, made here, and when they are asked: by all hosts, which each read all examples.
 
-    Raises ValueError where a suite's files are missing, two tasks have one name, the run trains no vision-language
-    model, or there are several hosts: answers are written by one.
+    Raises ValueError where a suite's files are missing, two tasks have one name, or the run trains no vision-language
+    model.
     """
 
     def __init__(self, config: TrainConfig, mesh: Mesh):
-        if jax.process_count() > 1:
-            raise ValueError(
-                f"evaluate_every: got {config.evaluate_every} on {jax.process_count()} hosts, and answers are written "
-                "on one; give 0 (--evaluate-every 0) and ask a checkpoint (xgenmm evaluate RUN)."
-            )
         if not isinstance(config.model, VLMConfig) or not isinstance(config.data, DataConfig):
             raise ValueError(
                 f"evaluate_every: got {config.evaluate_every} for a {type(config.model).__name__}; wanted a "

@@ -5,9 +5,9 @@ is nobody's, and in no sum.
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 import time
 
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.metrics import GOODPUT, METRICS_FILE, Row, is_row_of_any_kind
 from xgenmm_jax.training.runs.side_files import read_rows
 

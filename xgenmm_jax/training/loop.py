@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 
+from xgenmm_jax import appending
 from xgenmm_jax.data.index.indexing import check_ready
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training import device_memory
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.evaluating import Evaluator, PeriodicEvaluation, evaluate
@@ -25,7 +26,7 @@ from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import learning_rates
 from xgenmm_jax.training.profiling import Profiler
 from xgenmm_jax.training.progress import StepTracker
-from xgenmm_jax.training.runs import starting
+from xgenmm_jax.training.runs import checkpoint_files, starting
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.runs.run_lock import RunLock
 from xgenmm_jax.training.runs.saving import NonFiniteLossError as NonFiniteLossError
@@ -71,6 +72,7 @@ def train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | Non
         NonFiniteLossError: with the step, the batch's samples and what to do; the state before that step is saved.
         Exception: whatever the data raise in the middle of a run; alone, the host saves the steps before it first.
     """
+    checkpoint_files.check_place(folder, "run folder")
     lock = RunLock(folder)
     try:
         on_first_host(lock.acquire)
@@ -94,6 +96,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
+        stack.callback(appending.send_all)
         signals = stack.enter_context(Signals())
         watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds, on_doing=goodput.at))
 

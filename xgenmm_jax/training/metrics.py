@@ -1,9 +1,6 @@
 """Where a run's figures go: JSON lines, TensorBoard, and the progress bar."""
 
 import json
-import os
-from pathlib import Path
-import shutil
 import time
 from types import TracebackType
 from typing import Any
@@ -13,6 +10,9 @@ import rich.console
 import rich.progress
 import tensorboardX
 
+from xgenmm_jax import files
+from xgenmm_jax.appending import FolderCopy, Lines
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.runs.side_files import has_step, keep_rows, make_room, read_rows
 
 METRICS_FILE = "metrics.jsonl"
@@ -36,36 +36,36 @@ class MetricsLog:
     """
 
     def __init__(self, run: Path, start_step: int):
-        self._path = run / METRICS_FILE
-        self._file = self._events = None
+        self._lines = self._events = self._folder = None
         if jax.process_index() > 0:
             return  # the first host writes for all
-        rows = keep_rows(self._path, is_row_of_any_kind, start_step)
-        self._file = self._path.open("a", encoding="utf-8")
+        rows = keep_rows(run / METRICS_FILE, is_row_of_any_kind, start_step)
+        self._lines = Lines(run / METRICS_FILE, stays_open=True)
         # Written anew from the rows that stay, so TensorBoard shows one line and no doubles.
         make_room(run / TENSORBOARD_FOLDER, for_folder=True)
-        shutil.rmtree(run / TENSORBOARD_FOLDER, ignore_errors=True)
-        self._events = tensorboardX.SummaryWriter(str(run / TENSORBOARD_FOLDER))
+        files.delete_tree(run / TENSORBOARD_FOLDER)
+        self._folder = FolderCopy(run / TENSORBOARD_FOLDER)
+        self._events = tensorboardX.SummaryWriter(str(self._folder.local), flush_secs=self._folder.flush_s)
         for row in rows:
             self._write_events(row)
 
     def write(self, row: Row) -> None:
         """One step's figures; row["step"] says which."""
-        if self._file:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())  # a mounted bucket shows it to others now, and not when the run ends
+        if self._lines:
+            self._lines.write(json.dumps(row) + "\n")
             self._write_events(row)
 
     def _write_events(self, row: Row) -> None:
         for name, value in row.items():
             if name != "step":
                 self._events.add_scalar(name, value, row["step"])
+        self._folder.changed()
 
     def close(self) -> None:
-        if self._file:
-            self._file.close()
+        if self._lines:
+            self._lines.close()
             self._events.close()
+            self._folder.close()
 
 
 def read_metrics(run: Path) -> list[Row]:

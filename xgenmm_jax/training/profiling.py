@@ -4,10 +4,11 @@ from collections.abc import Callable
 import contextlib
 from dataclasses import dataclass
 import logging
-from pathlib import Path
 
 import jax
 
+from xgenmm_jax.appending import FolderCopy
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.runs.side_files import make_room
 
 LOG = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Profiler:
         self._config, self._run, self._requested = config, run, requested
         self._is_asked = (jax.process_index() if host is None else host) in config.hosts
         self._last_step: int | None = None
+        self._folder: FolderCopy | None = None
 
     def __enter__(self) -> "Profiler":
         return self
@@ -61,8 +63,9 @@ class Profiler:
             self._last_step = step + self._config.steps - 1
             folder = self._run / FOLDER / f"step_{step}"
             make_room(folder.parent, for_folder=True)
+            self._folder = FolderCopy(folder)
             try:
-                jax.profiler.start_trace(str(folder))
+                jax.profiler.start_trace(str(self._folder.local))
             except RuntimeError as error:  # another profiler of the process is at work
                 LOG.warning("profile: steps %d to %d are not traced (%s)", step, self._last_step, error)
                 self._last_step = None
@@ -79,3 +82,5 @@ class Profiler:
         self._last_step = None
         with contextlib.suppress(RuntimeError):  # another profiler of the process has ended it
             jax.profiler.stop_trace()
+        self._folder.changed()
+        self._folder.close()

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 import time
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import jax
 from jaxtyping import Array
 
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
 from xgenmm_jax.training.objectives.base import Counts

@@ -111,7 +111,7 @@ def test_a_source_that_sets_nothing_aside_is_named_with_the_remedy(folder):
     config = dataclasses.replace(config, mixture=((sharded_data.captions(folder / "tars", name="tars"), 1.0),))
     with pytest.raises(ValueError, match="'tars' sets nothing aside; give it held_out_shards=1, or keep"):
         HeldOutRows(config, (), 18, 4)
-    with pytest.raises(ValueError, match="'one' has 30 records, none of which is every 50th of its shard; lower"):
+    with pytest.raises(ValueError, match="'one' has 30 records, and in no shard as many as .* 50, .*; lower it"):
         HeldOutRows(dataclasses.replace(config_of(folder), held_out_one_in=50), (), 18, 4)
     with pytest.raises(ValueError, match="held_out_one_in: got 1; wanted 0, or 2 or more"):
         dataclasses.replace(config, held_out_one_in=1)
@@ -126,3 +126,6 @@ def test_of_several_hosts_none_measures_what_is_held_out(tmp_path):
     index_experiment(config, 7, 2)
     with pytest.raises(ValueError, match="lacks the sizes of '0001.tar'; of several hosts none measures"):
         HeldOutRows(config, (), 12, 4, may_measure=False)
+    index_experiment(config, 7, 2, held_out_samples=12)
+    with contextlib.closing(HeldOutRows(config, (), 12, 4, may_measure=False)) as rows:
+        assert sum(len(samples(one.sample_ids)) for one in rows.batches()) == 12

@@ -68,8 +68,8 @@ def drawn_of(config: DataConfig, sources: list[Records], mixture: Mixture) -> li
 def _nothing(source: Records, shards: int, one_in: int) -> str:
     if one_in:
         return (
-            f"held_out: '{source.name}' has {len(source):,} records, none of which is every {one_in}th of its shard; "
-            "lower data.held_out_one_in."
+            f"held_out: '{source.name}' has {len(source):,} records, and in no shard as many as data.held_out_one_in, "
+            f"{one_in}, of which one is kept from training; lower it."
         )
     or_shards = "give it held_out_shards=1, or " if shards > 1 else ""
     return (

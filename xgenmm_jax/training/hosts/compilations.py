@@ -2,10 +2,11 @@
 
 import contextlib
 import logging
-from pathlib import Path
 import zlib
 
 import jax
+
+from xgenmm_jax.paths import Path
 
 LOG = logging.getLogger(__name__)
 

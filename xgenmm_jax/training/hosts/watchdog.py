@@ -5,7 +5,6 @@ import contextlib
 import faulthandler
 import json
 import os
-from pathlib import Path
 import sys
 import threading
 import time
@@ -14,12 +13,15 @@ from typing import NamedTuple
 import jax
 
 from xgenmm_jax import files
+from xgenmm_jax.paths import Path, is_in_bucket
 from xgenmm_jax.training.hosts.activity import Activity
 from xgenmm_jax.training.runs.side_files import has_step, make_room
 
 FOLDER = "heartbeats"
 INTERVAL_S = 5.0
 """Longest time between two beats of a host."""
+BUCKET_INTERVAL_S = 15.0
+"""The same in a bucket, which takes money for each."""
 EXIT_CODE = 75
 """Of a host that ends because another one hangs or is gone: sysexits' "temporary failure", start all hosts again."""
 
@@ -75,7 +77,8 @@ class Watchdog:
         self._hosts = jax.process_count() if hosts is None else hosts
         self._timeout_s, self._clock, self._end, self._on_doing = timeout_s, clock, end, on_doing
         self._is_active = Activity().is_active if is_active is None else is_active
-        self.interval_s = min(INTERVAL_S, timeout_s / 10) if timeout_s else INTERVAL_S
+        longest_s = BUCKET_INTERVAL_S if is_in_bucket(run) else INTERVAL_S
+        self.interval_s = min(longest_s, timeout_s / 10) if timeout_s else longest_s
         self._step, self._doing = 0, DOING[0]
         self._count = self._opened = 0
         self._seen_opening: dict[int, int] = {}
@@ -87,7 +90,7 @@ class Watchdog:
     def __enter__(self) -> "Watchdog":
         if self._hosts > 1 or self._timeout_s:
             make_room(self._folder, for_folder=True)
-            self._folder.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self._folder)
             self._write()
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
@@ -119,7 +122,10 @@ class Watchdog:
         still_s = self._clock() - self._moved_at
         if not self._timeout_s or still_s < self._timeout_s or self._others_open():
             return
-        cause = self.find_cause()
+        try:
+            cause = self.find_cause()
+        except (OSError, ValueError) as error:  # the folder does not answer either
+            cause = f"what the others do is not known ({error})"
         sys.stderr.write(
             f"xgenmm: host {self._host} of {self._hosts} has been {self._doing} for step {self._step} for "
             f"{still_s:.0f} s (watchdog_seconds {self._timeout_s:g}): {cause}. Start all hosts again: the run goes on "
@@ -164,7 +170,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._closed.wait(self.interval_s):
-            with contextlib.suppress(OSError):  # a full disk must not end the watch
+            with contextlib.suppress(OSError, ValueError):  # a full disk, a bucket in trouble must not end the watch
                 self.beat()
             self.check()
 

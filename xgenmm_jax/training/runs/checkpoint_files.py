@@ -5,42 +5,86 @@ list of them and reads what is left, the small files in which the hosts' are joi
 
 The list lies in the checkpoint's folder, so it comes and goes with it. A checkpoint without one (of `xgenmm convert`,
 or of an earlier version) is held for whole where its metadata can be read.
+
+In a bucket, where no folder is renamed, orbax writes a checkpoint at its place and COMMITTED into it as the last file:
+without it, it is none yet.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import itertools
 import json
-from pathlib import Path
 import zlib
 
 from xgenmm_jax import files
+from xgenmm_jax.paths import Path, is_in_bucket
 
 LIST_FILE = "files.json"
 SUMS_FILE = "files.process_{}.json"
 """Of one host, until the list is made."""
-OWN_FOLDERS = "*/ocdbt.process_{}"
-"""What one host has written, of each item: orbax's name for it."""
+OWN_FOLDER = "ocdbt.process_{}"
+"""What one host has written, in the folder of each item: orbax's name for it."""
 UNFINISHED = ".orbax-checkpoint-tmp"
 """In the name of a folder that orbax has not finished."""
 DAMAGED = ".damaged"
+COMMITTED = "commit_success.txt"
+"""Orbax's, in a checkpoint that is written to its end. Asked for in a bucket alone: older ones on disks lack it."""
 
-_BLOCK_BYTES = 16 * 2**20
 _METADATA = "_METADATA"
 # Orbax notes the time of commitment here after the list is written.
 _CHANGES_LATER = "_CHECKPOINT_METADATA"
+
+
+def check_place(path: Path, what: str) -> None:
+    """Raises ValueError where no checkpoint can be: orbax knows file systems and gs://."""
+    if str(path).startswith("s3:"):
+        raise ValueError(
+            f"{what}: got '{path}', wanted gs://BUCKET/... or a path of a file system: the library of checkpoints "
+            "(orbax) knows no s3://; mount the bucket."
+        )
 
 
 def steps(folder: Path) -> list[int]:
     """Steps of the checkpoints that appeared, newest first."""
     if not folder.is_dir():
         return []
-    return sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True)
+    numbers = sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True)
+    return [number for number in numbers if has_appeared(folder / str(number))]
+
+
+def has_appeared(folder: Path) -> bool:
+    """Whether a folder with the name of a checkpoint, or of a reference, was written to its end.
+
+    One that was copied to a bucket from a disk has our list; one of `xgenmm convert` has nothing of orbax's own, which
+    orbax begins with.
+    """
+    if not is_in_bucket(folder):
+        return True
+    if (folder / COMMITTED).is_file() or (folder / LIST_FILE).is_file():
+        return True
+    return (folder / "params" / _METADATA).is_file() and not (folder / _CHANGES_LATER).is_file()
 
 
 def unfinished(folder: Path) -> list[Path]:
     """What a killed run was writing."""
-    return sorted(folder.glob(f"*{UNFINISHED}*"))
+    if not is_in_bucket(folder):
+        return sorted(folder.glob(f"*{UNFINISHED}*"))
+    numbered = (path for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else ()
+    return sorted(path for path in numbered if not has_appeared(path))
+
+
+def being_written(folder: Path) -> list[Path]:
+    """Where a checkpoint is being written that will have this name, or was when a run was killed."""
+    if not is_in_bucket(folder):
+        return list(folder.parent.glob(f"{folder.name}{UNFINISHED}*"))
+    return [folder] if folder.is_dir() and not has_appeared(folder) else []
+
+
+def delete(folder: Path) -> None:
+    """Deletes a checkpoint of a bucket; a kill leaves one that has not appeared."""
+    for name in (COMMITTED, LIST_FILE, f"params/{_METADATA}"):
+        (folder / name).unlink(missing_ok=True)
+    files.delete_tree(folder)
 
 
 def write_sums(folder: Path, process: int, is_urgent: Callable[[], bool] = lambda: False) -> None:
@@ -48,7 +92,7 @@ def write_sums(folder: Path, process: int, is_urgent: Callable[[], bool] = lambd
 
     is_urgent: asked time and again; files get no checksums from its first yes on.
     """
-    written = [path for part in sorted(folder.glob(OWN_FOLDERS.format(process))) for path in _files(part)]
+    written = {name: size for name, size in _files(folder).items() if OWN_FOLDER.format(process) in name.split("/")}
     text = json.dumps(_entries(folder, written, is_urgent), indent=0)
     (folder / SUMS_FILE.format(process)).write_text(text, encoding="utf-8")
 
@@ -58,16 +102,15 @@ def write_list(folder: Path, is_urgent: Callable[[], bool] = lambda: False) -> N
 
     is_urgent: as for `write_sums`.
     """
-    summed, paths = {}, _files(folder)
+    summed, sizes = {}, _files(folder)
     for path in list(folder.glob(SUMS_FILE.format("*"))):
         with contextlib.suppress(ValueError):  # torn: read here
             summed |= _read_list(path)
         path.unlink()
     # Sums of a file that has changed its size since are not those of the file.
-    names = {path: str(path.relative_to(folder)) for path in paths}
-    known = {names[path] for path in paths if summed.get(names[path], {}).get("bytes") == path.stat().st_size}
-    entries = _entries(folder, [path for path in paths if names[path] not in known], is_urgent)
-    entries = {name: summed[name] if name in known else entries[name] for name in names.values()}
+    known = {name for name, size in sizes.items() if summed.get(name, {}).get("bytes") == size}
+    entries = _entries(folder, {name: size for name, size in sizes.items() if name not in known}, is_urgent)
+    entries = {name: summed[name] if name in known else entries[name] for name in sizes}
     (folder / LIST_FILE).write_text(json.dumps(entries, indent=0) + "\n", encoding="utf-8")
 
 
@@ -87,16 +130,16 @@ def damage(folder: Path, items: Iterable[str], share: tuple[int, int] | None = N
         return None
     except ValueError as error:
         return str(error)
+    sizes = files.tree(folder)
     for number, (name, entry) in enumerate(sorted(entries.items())):
-        path = folder / name
-        if not path.is_file():
+        if name not in sizes:
             return f"{name} is missing"
-        size = path.stat().st_size
+        size = sizes[name]
         if size != entry["bytes"]:
             return f"{name} has {size} of {entry['bytes']} bytes"
         if share is None or number % share[1] != share[0] or entry["crc32"] is None:
             continue
-        if _checksum(path) != entry["crc32"]:
+        if _checksum(folder / name) != entry["crc32"]:
             return f"{name} holds other bytes than were written"
     return None
 
@@ -114,14 +157,15 @@ def put_aside(folder: Path) -> Path:
     """Renames a damaged checkpoint, and gives the new name: `9.damaged`, or `9.damaged.2` where that is taken."""
     names = (f"{folder.name}{DAMAGED}{f'.{count}' if count > 1 else ''}" for count in itertools.count(1))
     aside = next(path for path in map(folder.with_name, names) if not path.exists())
-    folder.rename(aside)
+    files.move(folder, aside)
     return aside
 
 
-def _entries(folder: Path, paths: Iterable[Path], is_urgent: Callable[[], bool]) -> dict[str, dict[str, int | None]]:
+def _entries(
+    folder: Path, sizes: Mapping[str, int], is_urgent: Callable[[], bool]
+) -> dict[str, dict[str, int | None]]:
     return {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "crc32": _checksum(path, is_urgent)}
-        for path in paths
+        name: {"bytes": size, "crc32": _checksum(folder / name, is_urgent)} for name, size in sizes.items()
     }
 
 
@@ -140,22 +184,24 @@ def _read_list(file: Path) -> dict[str, dict[str, int | None]]:
     return entries
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path) -> dict[str, int]:
+    """Bytes of the files of a checkpoint by name, without its own lists."""
     kept_out, sums = (LIST_FILE, _CHANGES_LATER), SUMS_FILE.partition("{}")[0]
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.name not in kept_out and not path.name.startswith(sums)
-    )
+    sizes = {}
+    for name, size in files.tree(folder).items():
+        last = name.rpartition("/")[2]
+        if last not in kept_out and not last.startswith(sums):
+            sizes[name] = size
+    return sizes
 
 
 def _checksum(path: Path, is_urgent: Callable[[], bool] = lambda: False) -> int | None:
     """None where time has become short meanwhile."""
+    if is_urgent():
+        return None
     value = 0
-    with path.open("rb") as file:
-        while not is_urgent():
-            block = file.read(_BLOCK_BYTES)
-            if not block:
-                return value
-            value = zlib.crc32(block, value)
-    return None
+    for block in files.blocks(path):
+        value = zlib.crc32(block, value)
+        if is_urgent():
+            return None
+    return value

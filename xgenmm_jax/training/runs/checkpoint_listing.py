@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 import logging
-from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.runs import checkpoint_files
 
 LOG = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ knows no mesh: it restores onto any, and onto any number of hosts and slices.
 
 from collections.abc import Mapping, Sequence
 import logging
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,7 +16,10 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from xgenmm_jax import appending
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.paths import Path, is_in_bucket
+from xgenmm_jax.requests import RequestError
 from xgenmm_jax.training.hosts.distributed import anyone, first_line
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import path_name
@@ -57,13 +59,18 @@ class Checkpoints:
         self._folder = run.absolute() / FOLDER
         for path in checkpoint_files.unfinished(self._folder):
             LOG.warning("checkpoint: '%s' was not written to its end and is left out", path)
+            if is_in_bucket(path) and jax.process_index() == 0:
+                checkpoint_files.delete(path)
+        self._keep, self._keep_every = keep, keep_every
         policies = [checkpoint_managers.LatestN(keep)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
+        policy = checkpoint_managers.AnyPreservationPolicy(policies)
         listing = self._listing = Listing()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-            cleanup_tmp_directories=True,
+            # In a bucket orbax asks before each deletion what kind it is, which whoever may write may not ask.
+            preservation_policy=None if is_in_bucket(run) else policy,
+            cleanup_tmp_directories=not is_in_bucket(run),
             create=True,
             async_options=listing.options(self._unfinished),
         )
@@ -83,6 +90,7 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self._manager.close()
+        self._delete_old()
 
     def latest(self) -> int | None:
         """Step of the newest checkpoint."""
@@ -97,9 +105,11 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest():
             return
+        appending.send_all()  # lines of these steps are not written again
         if is_urgent:
             self._listing.is_urgent = True
         self._manager.wait_until_finished()  # the one before may still be summed
+        self._delete_old()
         self._listing.is_urgent, self._saving = is_urgent, step
         self._manager.save(
             step,
@@ -114,7 +124,17 @@ class Checkpoints:
 
     def _unfinished(self) -> list[Path]:
         """The checkpoint that is being written."""
-        return list(self._folder.glob(f"{self._saving}{checkpoint_files.UNFINISHED}*"))
+        return checkpoint_files.being_written(self._folder / str(self._saving))
+
+    def _delete_old(self) -> None:
+        """Of a bucket, what the policy of orbax deletes on a disk."""
+        if is_in_bucket(self._folder) and jax.process_index() == 0:
+            try:
+                for step in checkpoint_files.steps(self._folder)[self._keep :]:
+                    if not (self._keep_every and step % self._keep_every == 0):
+                        checkpoint_files.delete(self._folder / str(step))
+            except RequestError as error:
+                LOG.warning("checkpoint: an old one is deleted later: %s", error)
 
     def wait(self) -> None:
         """Until everything is on the disk."""
@@ -212,6 +232,7 @@ def newest(source: Path) -> Path:
 
     Raises ValueError where there is none.
     """
+    checkpoint_files.check_place(source, "checkpoint")
     source = source.absolute()
     if (source / "params").is_dir():
         return source
