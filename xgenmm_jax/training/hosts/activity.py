@@ -58,7 +58,7 @@ def work_of(pid: int, proc: Path = PROC) -> dict[int, Work]:
 def _bytes_read(path: Path) -> int:
     """From wherever: a disk, a mount, a pipe. 0 where it is not told."""
     with contextlib.suppress(OSError, ValueError):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").split("\n"):
             name, _, value = line.partition(": ")
             if name == "rchar":
                 return int(value)
