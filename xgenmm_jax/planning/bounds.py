@@ -70,7 +70,7 @@ def work(config: TrainConfig) -> Work:
     if not isinstance(model, VLMConfig):
         raise ValueError(f"plan: got a {type(model).__name__}; only stages of the whole model are planned.")
     load = full_workload(config.data, model)
-    flops = model_flops(model, load, config.freeze, config.objective.needs_reference)
+    flops = model_flops(model, load, config.freeze, config.objective.needs_reference, config.lora)
     repeated = _repeated(model, load, forward_flops(model, load), set(config.freeze))
     return Work(flops, flops.plus(repeated))
 

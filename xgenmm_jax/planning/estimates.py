@@ -16,6 +16,7 @@ from xgenmm_jax.planning.bounds import kept_products
 from xgenmm_jax.planning.collectives import Traffic
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.optimizer import trainable_mask
+from xgenmm_jax.training.setup import boxed_params
 from xgenmm_jax.training.sharding import RULES
 
 SUBLANES = 8
@@ -47,8 +48,8 @@ class Held(NamedTuple):
 
 def parameters_of(config: TrainConfig) -> list[Parameter]:
     """Every tensor of the run's model, from shapes alone."""
-    boxed = jax.eval_shape(functools.partial(config.objective.init, config.model), jax.random.key(0))
-    trains = jax.tree.leaves(trainable_mask(unboxed(boxed), config.freeze))
+    boxed = jax.eval_shape(functools.partial(boxed_params, config), jax.random.key(0))
+    trains = jax.tree.leaves(trainable_mask(unboxed(boxed), config.freeze, config.lora))
     leaves = jax.tree.leaves(boxed, is_leaf=is_box)
     return [
         Parameter(leaf.value.shape, tuple(leaf.names), train)
@@ -62,7 +63,7 @@ def held(config: TrainConfig, parameters: Sequence[Parameter]) -> Held:
     """Under the config's mesh, whose sizes must be numbers, not -1."""
     mesh = config.mesh
     sizes = {"replica": mesh.replica, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
-    copies = 4 + config.objective.needs_reference
+    copies = 4 + config.keeps_reference
     state = gathered = reduced = shares = 0.0
     for shape, names, trains in parameters:
         cuts = {axis: dimension for dimension, axis in enumerate(spec(names, shape, RULES, sizes)) if axis is not None}

@@ -11,6 +11,7 @@ import tyro
 
 from xgenmm_jax import files
 from xgenmm_jax.evaluation.tasks.suite import Suite
+from xgenmm_jax.models.lora import LoRA
 from xgenmm_jax.paths import user_path
 from xgenmm_jax.training.config_json import brief, from_json, to_json
 from xgenmm_jax.training.objectives.base import Objective
@@ -95,6 +96,8 @@ class TrainConfig:
     initialize: Initialize = Initialize()
     freeze: tuple[str, ...] = ("vision",)
     """Parts, or path prefixes, that do not train: no gradient, no optimizer state."""
+    lora: LoRA | None = None
+    """Low-rank updates: they alone train, and what `lora.whole` names. None: all that `freeze` leaves trains whole."""
     accumulation: int = 1
     """Micro-batches of a batch, one after the other; the result is that of the whole batch."""
     prompt: Literal["chat", "few_shot"] = "chat"
@@ -112,6 +115,11 @@ class TrainConfig:
     """What the model is measured by: `xgenmm evaluate RUN` asks it, and training does every `evaluate_every` steps."""
     evaluate_every: int = 0
     """Steps between evaluations in training, on one host; 0: none. They change nothing of the run but its time."""
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether starting values are kept beside the trained parameters. Of updates the base is the reference."""
+        return self.objective.needs_reference and (self.lora is None or bool(self.lora.whole))
 
     def __post_init__(self):
         if not self.name.strip():

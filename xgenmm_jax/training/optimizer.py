@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import optax.contrib
 
-STREAMS = ("embed", "vision_embed")
+from xgenmm_jax.models.lora import UPDATES, LoRA, input_axes, is_below, is_update
 
 Params = Any
 """A tree of arrays; where a subtree is cut out its leaves are None."""
@@ -130,7 +130,7 @@ def _linear_maps(boxed: Params, params: Params) -> Any:
         if not name.endswith("/kernel"):
             return None
         first = int(axes[name][0] == "layers")
-        split_at = first + 1 if axes[name][first] in STREAMS else leaf.ndim - 1
+        split_at = first + input_axes(axes[name][first:])
         if not first < split_at < leaf.ndim:
             return None
         return optax.contrib.MuonDimensionNumbers(tuple(range(first, split_at)), tuple(range(split_at, leaf.ndim)))
@@ -150,26 +150,35 @@ def path_name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def trainable_mask(params: Params, freeze: tuple[str, ...]) -> Any:
+def trainable_mask(params: Params, freeze: tuple[str, ...], lora: LoRA | None = None) -> Any:
     """True at every leaf that trains. freeze: part names or path prefixes, "vision" or "decoder/layers".
 
-    Raises ValueError for a prefix that names nothing: a typing error would train what should be frozen.
+    lora: of parameters with low-rank updates: only these train, and what it names to train whole.
+
+    Raises ValueError for a prefix that names nothing: a typing error would train what should be frozen; and for a
+    frozen one that has updates.
     """
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for prefix in freeze:
-        if not any(_below(name, prefix) for name in names):
-            parts = sorted({name.split("/")[0] for name in names})
-            raise ValueError(f"freeze: '{prefix}' names no parameter; the parts are {', '.join(parts)}.")
-    mask = jax.tree_util.tree_map_with_path(
-        lambda path, _: not any(_below(path_name(path), prefix) for prefix in freeze), params
-    )
+    for option, prefixes in (("freeze", freeze), ("lora.whole", () if lora is None else lora.whole)):
+        for prefix in prefixes:
+            if not any(is_below(name, prefix) for name in names):
+                parts = sorted({name.split("/")[0] for name in names})
+                raise ValueError(f"{option}: '{prefix}' names no parameter; the parts are {', '.join(parts)}.")
+
+    def trains(name: str) -> bool:
+        if any(is_below(name, prefix) for prefix in freeze):
+            return False
+        if is_update(name):
+            return name.rsplit("/", 1)[-1] in UPDATES
+        return lora is None or any(is_below(name, prefix) for prefix in lora.whole)
+
+    for name in names:
+        if name.rsplit("/", 1)[-1] in UPDATES and not trains(name):
+            raise ValueError(f"freeze: '{name}' is an update of lora.targets and frozen; leave it out of one of them.")
+    mask = jax.tree_util.tree_map_with_path(lambda path, _: trains(path_name(path)), params)
     if not any(jax.tree.leaves(mask)):
         raise ValueError(f"freeze: {', '.join(freeze)} leaves nothing to train; freeze less.")
     return mask
-
-
-def _below(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(prefix.rstrip("/") + "/")
 
 
 def split(params: Params, trainable: Any) -> tuple[Params, Params]:
@@ -177,6 +186,12 @@ def split(params: Params, trainable: Any) -> tuple[Params, Params]:
     trained = jax.tree.map(lambda keep, leaf: leaf if keep else None, trainable, params)
     frozen = jax.tree.map(lambda keep, leaf: None if keep else leaf, trainable, params)
     return trained, frozen
+
+
+def reference_of(params: Params, trainable: Any) -> Params:
+    """What a reference holds: the trained parameters but low-rank updates, without which the base is itself."""
+    kept = jax.tree_util.tree_map_with_path(lambda path, trains: trains and not is_update(path_name(path)), trainable)
+    return split(params, kept)[0]
 
 
 def merge(trained: Params, frozen: Params) -> Params:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from xgenmm_jax import files
+from xgenmm_jax.models.lora import updates_of, without_updates
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training.config import Initialize
@@ -28,12 +29,13 @@ PARTS = ("vision", "connector", "decoder")
 def initialize_params(
     config: Initialize, init: Callable[[Array], Params], seed: int, abstract: Params, model: Any = None
 ) -> Params:
-    """Parameters on the devices, as `abstract` says. Random ones are the same on every mesh.
+    """Parameters on the devices, as `abstract` says. Random ones are the same on every mesh. Low-rank updates are new.
 
     init: of the objective, `setup.Program.init`. model: the VLMConfig, where there is a `connector_start`.
 
     Raises ValueError for files that are missing or of another size.
     """
+    whole, abstract = abstract, without_updates(abstract)
     sources = {part: getattr(config, part) for part in PARTS if getattr(config, part) is not None}
     for part in sources:
         if part not in abstract:
@@ -48,7 +50,11 @@ def initialize_params(
     if config.connector_start is not None:
         start = functools.partial(config.connector_start, model=model, seed=seed)
         params = {**params, "connector": jax.jit(start, out_shardings=shardings_of(abstract["connector"]))(params)}
-    return params
+    updates = updates_of(whole)
+    if not updates:
+        return params
+    drawn = draw(unflatten_dict(updates, sep="/"))
+    return unflatten_dict(flatten_dict(params, sep="/") | flatten_dict(drawn, sep="/"), sep="/")
 
 
 def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[Params], Params], abstract: Params) -> Params:

@@ -12,7 +12,7 @@ from xgenmm_jax.data.rows.phases import Phase
 from xgenmm_jax.training.config import TrainConfig, check_rows
 from xgenmm_jax.training.hosts.distributed import on_first_host
 from xgenmm_jax.training.objectives.base import Params
-from xgenmm_jax.training.optimizer import split
+from xgenmm_jax.training.optimizer import reference_of
 from xgenmm_jax.training.runs import mixture_changes, references, started_with
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress, saved_steps
 from xgenmm_jax.training.runs.initialize import initialize_params
@@ -36,7 +36,7 @@ class ExistingRun(NamedTuple):
 
     def needs_weights(self, config: TrainConfig) -> bool:
         """Whether the weights that the run began with are read."""
-        return not self.has_saved or config.objective.needs_reference and not self.has_reference and not self.is_done
+        return not self.has_saved or config.keeps_reference and not self.has_reference and not self.is_done
 
 
 def inspect(config: TrainConfig, folder: Path) -> ExistingRun:
@@ -50,7 +50,7 @@ def inspect(config: TrainConfig, folder: Path) -> ExistingRun:
         is_new=not (has_config or saved),
         has_saved=bool(saved),
         is_done=bool(saved) and saved[0] >= config.steps,
-        has_reference=bool(saved) and config.objective.needs_reference and references.is_whole(folder),
+        has_reference=bool(saved) and config.keeps_reference and references.is_whole(folder),
         phases=mixture_changes.phases_of_run(folder / CONFIG_FILE),
     )
     if has_config and not existing.is_done:
@@ -113,16 +113,16 @@ def first_state(
     params: the initial ones, which the state takes over; None where a checkpoint promised to replace them.
     """
     restored = checkpoints.restore(program.abstract)
-    wants_reference = config.objective.needs_reference and (restored is None or int(restored[0].step) < config.steps)
+    wants_reference = config.keeps_reference and (restored is None or int(restored[0].step) < config.steps)
     has_reference = restored is not None and existing.has_reference
     if params is None and (restored is None or wants_reference and not has_reference):
         params = initial_params(config, folder, existing, program)
     reference = None
     if wants_reference and has_reference:
-        reference = references.restore(folder, split(program.abstract.params, program.trainable)[0])
+        reference = references.restore(folder, reference_of(program.abstract.params, program.trainable))
     elif wants_reference:
         # Copied, because the first step takes the policy's own buffers.
-        reference = jax.tree.map(lambda leaf: leaf.copy(), split(params, program.trainable)[0])
+        reference = jax.tree.map(lambda leaf: leaf.copy(), reference_of(params, program.trainable))
         references.save(folder, reference)
     if restored is not None:
         state, progress = restored
