@@ -113,6 +113,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         state, reference, progress = starting.first_state(config, folder, existing, program, checkpoints, params)
         del params
         first_step = int(state.step)
+        starting.tell_parts(config, program)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
         bar = stack.enter_context(ProgressBar(config.name, first_step, config.steps))
         if batches is None and first_step < config.steps:

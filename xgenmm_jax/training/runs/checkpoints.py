@@ -18,9 +18,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.ops.partitioning import path_name
 from xgenmm_jax.training.hosts.distributed import anyone, first_line
 from xgenmm_jax.training.objectives.base import Params
-from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.runs import checkpoint_files
 from xgenmm_jax.training.step import TrainState
 

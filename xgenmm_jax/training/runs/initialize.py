@@ -14,11 +14,10 @@ from safetensors.numpy import save_file
 
 from xgenmm_jax import files
 from xgenmm_jax.models.lora import updates_of, without_updates
-from xgenmm_jax.ops.partitioning import unboxed
+from xgenmm_jax.ops.partitioning import path_name, unboxed
 from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.objectives.base import Params
-from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.runs import checkpoints
 from xgenmm_jax.training.step import shardings_of
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import rich.console
 
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.phases import Phase
@@ -13,6 +14,7 @@ from xgenmm_jax.training.config import TrainConfig, check_rows
 from xgenmm_jax.training.hosts.distributed import on_first_host
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import reference_of
+from xgenmm_jax.training.part_rates import part_rows, table
 from xgenmm_jax.training.runs import mixture_changes, references, started_with
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress, saved_steps
 from xgenmm_jax.training.runs.initialize import initialize_params
@@ -128,6 +130,16 @@ def first_state(
         state, progress = restored
         return state, reference, progress
     return new_state(program, params), reference, Progress()
+
+
+def tell_parts(config: TrainConfig, program: Program) -> None:
+    """Prints which parts train, at which rates, on the first host."""
+    if jax.process_index() == 0:
+        rates = config.optimizer
+        rows = part_rows(
+            program.abstract.params, program.trainable, rates.parts, rates.peak_lr, rates.weight_decay
+        )
+        rich.console.Console(stderr=True).print(table(rows))
 
 
 def new_state(program: Program, params: Params) -> TrainState:
