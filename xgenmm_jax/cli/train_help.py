@@ -75,7 +75,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("initialize.connector", "The same for the connector."),
             ("initialize.decoder", "The same for the language model."),
             ("freeze", "Parts, or path prefixes, that do not train."),
-            ("optimizer.parts.connector.peak_lr", "Rate of the connector, where it has its own; vision, decoder likewise."),
+            ("optimizer.parts.connector.peak_lr", "The connector's own rate; vision, decoder likewise."),
         ),
     ),
     (
