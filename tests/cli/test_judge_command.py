@@ -5,7 +5,7 @@ import io
 import json
 from types import SimpleNamespace
 
-from answering import Answering
+from answering import AnsweringModel
 from judge_server import Reply, serving
 import PIL.Image
 import pytest
@@ -45,7 +45,7 @@ def data(tmp_path):
 def evaluate(tmp_path, data, words, monkeypatch, capsys):
     """Runs the command on a model that gives ANSWERS; gives exit code, output, errors and the scores' folder."""
     answers = iter(ANSWERS * 2)
-    model = Answering(lambda prompt: next(answers))
+    model = AnsweringModel(lambda prompt: next(answers))
     model.tokenizer = words
     run = tmp_path / "run"
     run.mkdir()

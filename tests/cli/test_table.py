@@ -160,6 +160,19 @@ def test_benchmarks_without_the_papers_rules_stand_by_the_authors(tmp_path, caps
     assert [cell["value"] for cell in filled["rows"][-1]["scores"]] == [40.0, None, None, None]
 
 
+def test_a_users_benchmark_without_the_papers_rules_has_its_column(tmp_path, capsys):
+    """It was in no table; nobody but its file knows by which profile it is asked where none is given."""
+    run = run_of(tmp_path / "r", [score("signs", 40.0)])
+    official, lmms = Choice("official"), Choice("lmms")
+    theirs = [score("lamps", 50.0, choice=official), score("signs", 1.0, choice=official)]
+    run_of(run, theirs, profile="official")
+    run_of(run, [score("doors", 60.0, choice=lmms), score("mmstar", 1.0, choice=lmms)], profile="lmms")
+    (filled,) = json.loads(shown(capsys, run, "--format", "json"))
+    assert dict(zip(filled["columns"], [cell["value"] for cell in filled["rows"][-1]["scores"]], strict=True)) == {
+        "signs": 40.0, "lamps": 50.0, "doors": 60.0,
+    }  # fmt: skip
+
+
 def test_markdown_is_a_table_whose_cells_are_escaped(part, tmp_path, capsys):
     odd = run_of(tmp_path / "a|b", [score("mmstar", 50.0)])
     lines = shown(capsys, odd, part, "--table", "table1", "--format", "markdown").splitlines()

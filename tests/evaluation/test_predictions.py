@@ -2,7 +2,7 @@
 
 import json
 
-from answering import Answering, counting
+from answering import AnsweringModel, counting
 import pytest
 
 from xgenmm_jax.evaluation import predictions
@@ -13,7 +13,7 @@ TASKS = [counting("digits/small", 8)]
 
 
 def answered(text: str) -> tuple[Prediction, ...]:
-    return evaluate(Answering(lambda prompt: text), TASKS).predictions
+    return evaluate(AnsweringModel(lambda prompt: text), TASKS).predictions
 
 
 def test_a_line_holds_a_prediction_and_gives_it_back():

@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from xgenmm_jax.integrations import import_stand_ins, lmms_eval_manifest, vlmevalkit
-from xgenmm_jax.integrations.toolkit_requests import Message
+from xgenmm_jax.integrations.toolkit_requests import UserTurn
 
 
 def test_importing_the_adapters_imports_neither_jax_nor_a_toolkit():
@@ -101,7 +101,7 @@ def test_a_message_reaches_the_run_in_its_order(vlmeval):
     one._max_new_tokens = 8
     items = [{"type": "image", "value": "0.png"}, {"type": "text", "value": "Is there <image>?"}]
     assert one.generate_inner(items, dataset="POPE") == "Yes"
-    assert asked == [(Message((0, "Is there <image>?"), ("0.png",)), 8)]
+    assert asked == [(UserTurn((0, "Is there <image>?"), ("0.png",)), 8)]
 
 
 def test_local_data_are_taken_whatever_their_checksum(vlmeval):

@@ -13,11 +13,11 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.integrations import toolkit_model
 from xgenmm_jax.integrations.toolkit_model import ToolkitModel
-from xgenmm_jax.integrations.toolkit_requests import Answering, Message
+from xgenmm_jax.integrations.toolkit_requests import AnswerSettings, UserTurn
 from xgenmm_jax.nano.starting_weights import TOKENIZER
 
 
-class Recording(answering.Answering):
+class Recording(answering.AnsweringModel):
     """Answers with what `answer` gives; keeps the decoding of each call."""
 
     def __init__(self, answer):
@@ -41,7 +41,7 @@ def numbered(number: int):
 def test_a_message_becomes_the_evaluations_prompt():
     tokenizer = Tokenizer.load(TOKENIZER)
     picture = PIL.Image.new("RGB", (8, 6), "red")
-    message = Message(("Is <image> in ", 0, "?<|end|>"), (picture,))
+    message = UserTurn(("Is <image> in ", 0, "?<|end|>"), (picture,))
     made = model(Recording(str)).prompt(message)
     assert made.token_ids == message_prompt(message.parts, made.images, tokenizer).token_ids
     assert made.token_ids.count(tokenizer.image_id) == 1
@@ -50,7 +50,7 @@ def test_a_message_becomes_the_evaluations_prompt():
 
 
 def test_the_toolkits_system_turn_replaces_the_models():
-    made = model(Recording(str)).prompt(Message(("Hi",), (), "Be brief."))
+    made = model(Recording(str)).prompt(UserTurn(("Hi",), (), "Be brief."))
     text = Tokenizer.load(TOKENIZER).decode(made.token_ids)
     assert "Be brief." in text and "curious" not in text
 
@@ -58,9 +58,9 @@ def test_the_toolkits_system_turn_replaces_the_models():
 def test_decoded_images_are_let_go_and_asked_for_again():
     asked = []
 
-    def opened() -> Message:
+    def opened() -> UserTurn:
         asked.append(1)
-        return Message((0, "and", 1), (PIL.Image.new("RGB", (8, 6), "red"), PIL.Image.new("RGB", (4, 4), "blue")))
+        return UserTurn((0, "and", 1), (PIL.Image.new("RGB", (8, 6), "red"), PIL.Image.new("RGB", (4, 4), "blue")))
 
     made = model(Recording(str)).lazy_prompt(opened)
     assert len(asked) == 1
@@ -71,8 +71,8 @@ def test_decoded_images_are_let_go_and_asked_for_again():
 
 def test_answers_come_in_the_requests_order_and_are_cut_at_the_first_stop():
     generator = Recording(lambda prompt: f"answer {prompt.token_ids[0]}\n\nmore, and B")
-    short, long = Answering(Decoding(4), ("\n\n",)), Answering(Decoding(8), (",", "B"))
-    wanted = [short, long, short, Answering(Decoding(8))]
+    short, long = AnswerSettings(Decoding(4), ("\n\n",)), AnswerSettings(Decoding(8), (",", "B"))
+    wanted = [short, long, short, AnswerSettings(Decoding(8))]
     moved: list[int] = []
     answers = model(generator).answers([numbered(number) for number in range(4)], wanted, moved.append)
     assert answers == ["answer 0", "answer 1\n\nmore", "answer 2", "answer 3\n\nmore, and B"]
@@ -85,6 +85,6 @@ def test_calls_of_sampled_answers_draw_other_numbers(monkeypatch: pytest.MonkeyP
     """A request that lmms-eval repeats would get the same answer in the same place of the next call."""
     monkeypatch.setattr(toolkit_model, "CHUNK", 2)
     generator = Recording(lambda prompt: "")
-    wanted = [Answering(Decoding(4, temperature=1.0, seed=7))] * 5
+    wanted = [AnswerSettings(Decoding(4, temperature=1.0, seed=7))] * 5
     model(generator).answers([numbered(0)] * 5, wanted)
     assert [decoding.seed for decoding in generator.decodings] == [7, 8, 9]

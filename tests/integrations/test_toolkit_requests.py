@@ -4,7 +4,7 @@ import pytest
 
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.integrations import toolkit_requests
-from xgenmm_jax.integrations.toolkit_requests import Message, answering, chat_message, vlmevalkit_message
+from xgenmm_jax.integrations.toolkit_requests import UserTurn, answer_settings, chat_message, vlmevalkit_message
 
 
 @pytest.mark.parametrize(
@@ -35,17 +35,17 @@ from xgenmm_jax.integrations.toolkit_requests import Message, answering, chat_me
     ],
 )  # fmt: skip
 def test_generation_arguments_mean_what_they_mean_to_hugging_face(arguments, decoding, until):
-    assert answering(arguments) == toolkit_requests.Answering(decoding, until)
+    assert answer_settings(arguments) == toolkit_requests.AnswerSettings(decoding, until)
 
 
 def test_a_longer_answer_than_there_is_room_for_is_shortened_and_said():
-    wanted = answering({"max_new_tokens": 32768})
+    wanted = answer_settings({"max_new_tokens": 32768})
     assert wanted.decoding == Decoding(max_new_tokens=1024)
     assert wanted.remarks == ("max_new_tokens: got 32768; answers end after 1024 tokens.",)
 
 
 def test_an_argument_that_is_not_known_is_said_and_left_out():
-    wanted = answering({"max_new_tokens": 4, "repetition_penalty": 1.2})
+    wanted = answer_settings({"max_new_tokens": 4, "repetition_penalty": 1.2})
     assert wanted.decoding == Decoding(max_new_tokens=4)
     assert wanted.remarks == ("repetition_penalty: not known to this model and left out.",)
 
@@ -62,7 +62,7 @@ def test_an_argument_that_is_not_known_is_said_and_left_out():
 )
 def test_generation_arguments_that_mean_nothing_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        answering(arguments)
+        answer_settings(arguments)
 
 
 def test_images_stand_where_the_message_has_them_and_text_stays_text():
@@ -74,7 +74,7 @@ def test_images_stand_where_the_message_has_them_and_text_stays_text():
         {"type": "text", "text": "?"},
     ]
     parts = ("Here is <image> one ", 0, " and another ", 1, "?")
-    assert chat_message([{"role": "user", "content": content}]) == Message(parts, ("a", "b"))
+    assert chat_message([{"role": "user", "content": content}]) == UserTurn(parts, ("a", "b"))
 
 
 def test_a_system_turn_is_kept_and_user_turns_are_joined():
@@ -83,7 +83,7 @@ def test_a_system_turn_is_kept_and_user_turns_are_joined():
         {"role": "user", "content": [{"type": "image", "url": "a"}]},
         {"role": "user", "content": "What is it?"},
     ]
-    assert chat_message(messages) == Message((0, "What is it?"), ("a",), "Be brief.")
+    assert chat_message(messages) == UserTurn((0, "What is it?"), ("a",), "Be brief.")
 
 
 def test_vlmevalkits_message_keeps_the_order_of_its_items():
@@ -93,7 +93,7 @@ def test_vlmevalkits_message_keeps_the_order_of_its_items():
         {"type": "text", "value": "\nB. "},
         {"type": "image", "value": "2.png"},
     ]
-    assert vlmevalkit_message(items) == Message(("A. ", 0, "\nB. ", 1), ("1.png", "2.png"))
+    assert vlmevalkit_message(items) == UserTurn(("A. ", 0, "\nB. ", 1), ("1.png", "2.png"))
 
 
 @pytest.mark.parametrize(

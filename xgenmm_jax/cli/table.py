@@ -18,7 +18,7 @@ from xgenmm_jax.cli.evaluate_benchmarks import FOLDER
 from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation import results
 from xgenmm_jax.evaluation.paper_tables import TABLES, Column, PaperTable, few_shot_table
-from xgenmm_jax.evaluation.profiles import Profile
+from xgenmm_jax.evaluation.profiles import PROFILES, Profile
 from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.evaluation.table_rows import Filled, fill
 from xgenmm_jax.evaluation.tasks.suites import BENCHMARKS
@@ -38,7 +38,7 @@ class Arguments:
     table: Literal["all", "table1", "table2", "fewshot", "ablation"] = "all"
     """Which table; all: those of which a run has a score but ablation, and one of what is in none of the paper's."""
     profile: Profile | None = None
-    """Whose rules the scores follow; by default the paper's, of benchmarks that have none of these the authors'."""
+    """Whose rules the scores follow; by default the paper's, of benchmarks without these the authors' or others'."""
     judged: bool = False
     """Scores with a judge where a run has them; without this the rules', and of MM-Vet, which has none, the judge's."""
     format: Literal["text", "markdown", "html", "json"] = "text"
@@ -93,6 +93,10 @@ def shots_of(task: str) -> int | None:
     return int(match[1])
 
 
+def _is_ours(task: str) -> bool:
+    return shots_of(task) is not None or any(task == benchmark.name for benchmark in BENCHMARKS)
+
+
 def _is_in_the_paper(task: str) -> bool:
     named = {column.task for table in TABLES.values() for column in table.columns}
     return task in named or shots_of(task) is not None
@@ -138,19 +142,23 @@ def token_curves(runs: Mapping[str, Sequence[Result]]) -> dict[str, list[tuple[f
 
 
 def _results(run: Path, profile: Profile | None, judged: bool) -> list[Result]:
-    """A run's results of a profile; None: the paper's, and the authors' of benchmarks without them.
+    """A run's results of a profile; None: of each benchmark those of the profile by which it is asked where none is
+    given. Of a benchmark that is not ours this is not known: those of the first profile that it has.
 
     Raises ValueError where it has none, with those of which it has.
     """
     folder = run / FOLDER / (profile or "paper")
     listed = results.read(folder, judged) if folder.is_dir() else []
-    if profile is None and (run / FOLDER / "official").is_dir():
-        by_name = {benchmark.name: benchmark for benchmark in BENCHMARKS}
-        listed += [
-            result
-            for result in results.read(run / FOLDER / "official", judged)
-            if result.task in by_name and by_name[result.task].choice().profile == "official"
-        ]
+    if profile is None:
+        by_default = {benchmark.name: benchmark.choice().profile for benchmark in BENCHMARKS}
+        for other in sorted(set(PROFILES) - {"paper"}, key=("official", *PROFILES).index):
+            path = run / FOLDER / other
+            there = {result.task for result in listed}
+            listed += [
+                result
+                for result in (results.read(path, judged) if path.is_dir() else ())
+                if by_default.get(result.task) == other or not (result.task in there or _is_ours(result.task))
+            ]
     if not listed:
         others = sorted(path.name for path in (run / FOLDER).glob("*") if path.is_dir() and any(path.iterdir()))
         there = f"; there are scores of {', '.join(others)} (--profile)" if others else ""

@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import time
 
+import PIL.Image
+
 from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.records import Crops, LazyImage
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.evaluation import prediction_files
 from xgenmm_jax.evaluation.prediction_files import Head
@@ -18,7 +21,6 @@ from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Task, cut
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
-from xgenmm_jax.generation.vision_tokens import UnreadableImage
 
 CHUNK = 1024
 """Prompts between two writes to a file of predictions, some sixteen batches; a kill costs a chunk at most."""
@@ -115,26 +117,40 @@ def predict_into(
 
 
 def _ask(generator: Generator, requests: Sequence[_Request]) -> dict[int, Prediction]:
-    """Predictions by the request's index. All share decoding and a way to cut images."""
+    """Predictions by the request's index. All share decoding and a way to cut images.
+
+    The batches are those in which all images can be read, so that one which cannot changes no other answer.
+    """
     predictions = {r.index: r.predict("", r.example.unreadable) for r in requests if r.prompt is None}
-    left = [request for request in requests if request.prompt is not None]
-    while left:
-        task = left[0].task
-        prompts = [request.prompt for request in left if request.prompt is not None]
-        try:
-            texts = generator.generate(prompts, task.decoding, anyres=task.anyres)
-        except UnreadableImage as error:
-            # Its examples are wrong and say why; all others are asked once more.
-            hit = [r for r in left if r.prompt is not None and any(image is error.image for image in r.prompt.images)]
-            if not hit:
-                raise
-            predictions |= {request.index: request.predict("", str(error)) for request in hit}
-            left = [request for request in left if request.index not in predictions]
-            continue
-        answers = [cut(text, request.task.until) for request, text in zip(left, texts, strict=True)]
-        predictions |= {r.index: r.predict(answer) for r, answer in zip(left, answers, strict=True)}
-        break
+    shown: dict[LazyImage | Crops, _OrBlack] = {}
+
+    def or_black(image: LazyImage | Crops) -> LazyImage | Crops:
+        return shown.setdefault(image, _OrBlack(image)).image if isinstance(image, LazyImage) else image
+
+    asked = [(request, request.prompt) for request in requests if request.prompt is not None]
+    prompts = [Prompt(prompt.token_ids, tuple(map(or_black, prompt.images))) for _, prompt in asked]
+    task = requests[0].task
+    texts = generator.generate(prompts, task.decoding, anyres=task.anyres) if prompts else []
+    for (request, prompt), text in zip(asked, texts, strict=True):
+        damage = next((shown[image].reason for image in prompt.images if image in shown and shown[image].reason), "")
+        predictions[request.index] = request.predict("" if damage else cut(text, request.task.until), damage)
     return predictions
+
+
+class _OrBlack:
+    """An image that is black where its pixels cannot be read. reason: why, once they were asked for."""
+
+    def __init__(self, image: LazyImage):
+        self._image = image
+        self.reason = ""
+        self.image = LazyImage(image.size_px, self._load)
+
+    def _load(self) -> PIL.Image.Image:
+        try:
+            return self._image.load()
+        except (ValueError, OSError) as error:
+            self.reason = str(error) or type(error).__name__
+            return PIL.Image.new("RGB", self._image.size_px)
 
 
 def _chunks(requests: Sequence[_Request]) -> Iterator[list[_Request]]:

@@ -19,7 +19,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelRow:
     """openness: weights, data, code; None where unknown. average: of a run over the columns that are there.
 
     marks: of footnotes to the whole row.
@@ -38,7 +38,7 @@ class Filled:
     """A table with its rows. footnotes: the n-th is mark n + 1. caption: whose rules our scores follow."""
 
     table: PaperTable
-    rows: tuple[Row, ...]
+    rows: tuple[ModelRow, ...]
     footnotes: tuple[str, ...]
     caption: str
 
@@ -57,7 +57,7 @@ def fill(table: PaperTable, runs: Mapping[str, Sequence[Result]]) -> Filled:
         cells = tuple(Cell(published.scores.get(column.task)) for column in table.columns)
         marks = (mark(f"{published.model}: {published.note}."),) if published.note else ()
         average = Cell(published.average, marks=marks) if table.has_average else None
-        rows.append(Row(published.model, False, cells, published.openness, average))
+        rows.append(ModelRow(published.model, False, cells, published.openness, average))
     for name, results in runs.items():
         by_task = _scores(table, results)
         cells = []
@@ -68,7 +68,7 @@ def fill(table: PaperTable, runs: Mapping[str, Sequence[Result]]) -> Filled:
         missing = [column.title for column in table.columns if column.task not in by_task]
         marks = (mark(f"{name}: not asked, or not by this profile: {', '.join(missing)}."),) if missing else ()
         average = _average(name, cells, mark) if table.has_average else None
-        rows.append(Row(name, True, tuple(cells), None, average, marks))
+        rows.append(ModelRow(name, True, tuple(cells), None, average, marks))
     rules = sorted({_rules(result) for results in runs.values() for result in results})
     caption = "; ".join(rules) or "no run of ours"
     return Filled(table, tuple(rows), tuple(notes), caption)

@@ -22,9 +22,9 @@ except ModuleNotFoundError as error:
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.integrations.toolkit_model import ToolkitModel
 from xgenmm_jax.integrations.toolkit_requests import (
-    Answering,
-    Message,
-    answering,
+    AnswerSettings,
+    UserTurn,
+    answer_settings,
     batch_rows,
     chat_message,
     check_device,
@@ -93,11 +93,11 @@ class XGenMM(lmms):
         from tqdm import tqdm
 
         asked: list[Callable[[], Prompt]] = []
-        settings: list[Answering] = []
+        settings: list[AnswerSettings] = []
         # Prompts are made when their chunk is due: each needs its images opened once.
         for request in requests:
             _, doc_to_messages, arguments, doc_id, task, split = request.args
-            settings.append(answering(arguments))
+            settings.append(answer_settings(arguments))
             self._say(task, settings[-1])
             asked.append(functools.partial(self._prompt, doc_to_messages, doc_id, task, split))
         with tqdm(total=len(asked), desc="xgenmm_jax") as bar:
@@ -117,10 +117,10 @@ class XGenMM(lmms):
         except ValueError as error:
             raise ValueError(f"{task}, document {doc_id}: {error}") from error
 
-    def _message(self, doc_to_messages: Callable[[Any], Any], doc_id: int, task: str, split: str) -> Message:
+    def _message(self, doc_to_messages: Callable[[Any], Any], doc_id: int, task: str, split: str) -> UserTurn:
         return chat_message(doc_to_messages(self.task_dict[task][split][doc_id]))
 
-    def _say(self, task: str, settings: Answering) -> None:
+    def _say(self, task: str, settings: AnswerSettings) -> None:
         """Remarks on a task's arguments, each once."""
         for remark in settings.remarks:
             if (said := f"{task}: {remark}") not in self._said:

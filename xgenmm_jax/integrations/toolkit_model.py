@@ -11,7 +11,7 @@ from xgenmm_jax.evaluation.tasks.task import cut
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.generation.text.schedule import Limits
-from xgenmm_jax.integrations.toolkit_requests import Answering, Message
+from xgenmm_jax.integrations.toolkit_requests import AnswerSettings, UserTurn
 
 CHUNK = 1024
 """Prompts of one call of the generator, some sixteen batches; the progress bar moves between calls."""
@@ -30,11 +30,11 @@ class ToolkitModel:
         self._processor = lmm.processor
         self._generator: Generator = lmm.generator(limits)
 
-    def prompt(self, message: Message) -> Prompt:
+    def prompt(self, message: UserTurn) -> Prompt:
         """The prompt of a message. Raises ValueError for what is no image."""
         return self._prompt(message, [self._processor.image(image) for image in message.images])
 
-    def lazy_prompt(self, opened: Callable[[], Message]) -> Prompt:
+    def lazy_prompt(self, opened: Callable[[], UserTurn]) -> Prompt:
         """The prompt of a message whose images are decoded already each time it is asked for.
 
         They are taken once for their sizes and again when their pixels are needed, so that those of a whole
@@ -47,13 +47,13 @@ class ToolkitModel:
             images.append(LazyImage(size_px, _Reopened(self._processor.image, opened, number)))
         return self._prompt(message, images)
 
-    def _prompt(self, message: Message, images: Sequence[Any]) -> Prompt:
+    def _prompt(self, message: UserTurn, images: Sequence[Any]) -> Prompt:
         style = self._processor.chat
         if message.system is not None:
             style = dataclasses.replace(style, system=message.system)
         return prompts.message_prompt(message.parts, images, self._processor.tokenizer, style)
 
-    def answer(self, message: Message, max_new_tokens: int) -> str:
+    def answer(self, message: UserTurn, max_new_tokens: int) -> str:
         """The greedy answer to one message."""
         decoding = Decoding(max_new_tokens=max_new_tokens)
         return self._generator.generate([self.prompt(message)], decoding)[0]
@@ -61,7 +61,7 @@ class ToolkitModel:
     def answers(
         self,
         asked: Sequence[Callable[[], Prompt]],
-        answering: Sequence[Answering],
+        answering: Sequence[AnswerSettings],
         advance: Advance = lambda _: None,
     ) -> list[str]:
         """The answer to each prompt, in order, without spaces around, cut at the first of its stop texts.
@@ -90,7 +90,7 @@ class _Reopened:
     """The pixels of one image of a message that is asked for again. number: of the image in the message."""
 
     open: Callable[[Any], Any]
-    message: Callable[[], Message]
+    message: Callable[[], UserTurn]
     number: int
 
     def __call__(self):

@@ -22,7 +22,7 @@ _WITHOUT_MEANING = frozenset(("image_aspect_ratio", "use_cache", "n", "num_retur
 
 
 @dataclass(frozen=True)
-class Message:
+class UserTurn:
     """One user's turn. parts: texts, and indices of `images`, in order. system: None: the model's own.
 
     images: as the toolkit gave them, each once for every place where it stands.
@@ -34,7 +34,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Answering:
+class AnswerSettings:
     """How a request wants its answer. until: texts that end it, and are no part of it.
 
     remarks: sentences on what the request asked for and does not get; for the log, once.
@@ -45,14 +45,14 @@ class Answering:
     remarks: tuple[str, ...] = ()
 
 
-def answering(arguments: Mapping[str, Any]) -> Answering:
+def answer_settings(arguments: Mapping[str, Any]) -> AnswerSettings:
     """Generation arguments by Hugging Face's names, as lmms-eval's tasks write them, and `until`.
 
     Sampled only with a temperature above 0 and without `do_sample: false`; else greedily, or by num_beams, and
     temperature, top_p, top_k and seed mean nothing, as in Hugging Face's generate. None is the argument's default.
 
     Example: {"max_new_tokens": 16, "temperature": 0, "do_sample": False, "until": ["\\n\\n"]} gives
-    Answering(Decoding(max_new_tokens=16), ("\\n\\n",)).
+    AnswerSettings(Decoding(max_new_tokens=16), ("\\n\\n",)).
 
     Raises ValueError for a number out of range, and for more than one answer a request.
     """
@@ -77,7 +77,7 @@ def answering(arguments: Mapping[str, Any]) -> Answering:
     sampling = ("top_p", "top_k", "seed") if temperature else ()
     names = ("num_beams", "length_penalty", *sampling)
     chosen = {name: given[name] for name in names if name in given}
-    return Answering(
+    return AnswerSettings(
         Decoding(max_new_tokens=length, temperature=temperature, **chosen),
         stop_texts(given.get("until", ())),
         tuple(remarks),
@@ -93,7 +93,7 @@ def stop_texts(until: Any) -> tuple[str, ...]:
     return tuple(text for text in texts if text)
 
 
-def chat_message(messages: Sequence[Mapping[str, Any]]) -> Message:
+def chat_message(messages: Sequence[Mapping[str, Any]]) -> UserTurn:
     """A chat's messages, [{"role", "content": text | [{"type": "text", "text"} | {"type": "image", "url"}]}].
 
     A system turn, then the user's; several user turns in a row are one. Raises ValueError for a conversation in which
@@ -119,7 +119,7 @@ def chat_message(messages: Sequence[Mapping[str, Any]]) -> Message:
                 parts.append(_text(part))
     if not parts:
         raise ValueError("message: got no user turn; give a text or an image.")
-    return Message(tuple(parts), tuple(images), system)
+    return UserTurn(tuple(parts), tuple(images), system)
 
 
 def _text(part: Mapping[str, Any]) -> str:
@@ -128,7 +128,7 @@ def _text(part: Mapping[str, Any]) -> str:
     return part["text"]
 
 
-def vlmevalkit_message(items: Sequence[Mapping[str, Any]]) -> Message:
+def vlmevalkit_message(items: Sequence[Mapping[str, Any]]) -> UserTurn:
     """VLMEvalKit's message, [{"type": "image", "value": path} | {"type": "text", "value": text}].
 
     Raises ValueError for an item of another type, and without any.

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from xgenmm_jax.evaluation.table_rows import Cell, Filled, Row
+from xgenmm_jax.evaluation.table_rows import Cell, Filled, ModelRow
 from xgenmm_jax.reporting.curves import Point, curve
 from xgenmm_jax.reporting.page import render_template
 
@@ -43,14 +43,14 @@ def head(filled: Filled) -> list[str]:
     return names + (["Average"] if table.has_average else [])
 
 
-def cells(filled: Filled, row: Row) -> list[str]:
+def cells(filled: Filled, row: ModelRow) -> list[str]:
     """A row's texts, one for each of `head`."""
     texts = [row.model + _marks(row.marks), *(openness(row) if filled.table.has_openness else ())]
     texts += [figure(cell) for cell in row.cells]
     return texts + ([figure(row.average)] if row.average is not None else [])
 
 
-def openness(row: Row) -> list[str]:
+def openness(row: ModelRow) -> list[str]:
     """Whether weights, data and code are public, a word for each of OPENNESS."""
     words = {True: "yes", False: "no"}
     return ["?"] * len(OPENNESS) if row.openness is None else [words[one] for one in row.openness]

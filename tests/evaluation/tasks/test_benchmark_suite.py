@@ -3,7 +3,7 @@
 from pathlib import Path
 import shutil
 
-from answering import Answering
+from answering import AnsweringModel
 import pytest
 
 from xgenmm_jax.data.anyres import AnyRes
@@ -28,7 +28,7 @@ def data(tmp_path):
 def test_benchmarks_of_a_config_are_read_when_they_are_asked(data, tmp_path):
     """Their metrics are in the benchmark's units; the chat template is the run's."""
     suite = Benchmarks(("mmstar", "pope"), str(data), items=20)
-    model = Answering(lambda prompt: "Yes")
+    model = AnsweringModel(lambda prompt: "Yes")
     model.tokenizer = tokenizer.train_tokenizer(["Is there a dog?"] * 3, tmp_path / "m.model", 400)
     evaluation = run_tasks(model, make_tasks([suite], FORMAT), [suite])
     assert evaluation.metrics["pope/Overall"] == pytest.approx(100 * 2 * 0.5 / 1.5, abs=30)

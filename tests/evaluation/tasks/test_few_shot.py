@@ -1,6 +1,6 @@
 """Few-shot sets in their published files, their prompts, and demonstrations that no order changes."""
 
-from answering import Answering
+from answering import AnsweringModel
 import few_shot_files
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from xgenmm_jax.data.text import tokenizer
 from xgenmm_jax.evaluation import benchmark_runs, results
 from xgenmm_jax.evaluation.tasks import few_shot, suites
 from xgenmm_jax.evaluation.tasks.benchmark import Choice
-from xgenmm_jax.evaluation.tasks.few_shot import FewShotOptions, image_of
+from xgenmm_jax.evaluation.tasks.few_shot import FewShotOptions, image_id
 
 CHOICE = Choice()
 
@@ -27,7 +27,7 @@ def data(tmp_path_factory):
 def asked(data, words, name, answer, options=FewShotOptions()):  # noqa: B008
     (benchmark,) = suites.named([name], options)
     (ready,) = benchmark_runs.load_all([benchmark], data)
-    model = Answering(lambda prompt: answer)
+    model = AnsweringModel(lambda prompt: answer)
     model.tokenizer = words
     return benchmark, ready, model
 
@@ -55,6 +55,7 @@ def test_every_set_is_read_asked_and_scored(data, words, tmp_path, name, answer,
     else:
         assert result.value.value == pytest.approx(value)
     assert results.read(tmp_path)[0].value.value == result.value.value
+    assert ("not stemmed" in result.value.note) == (name == "okvqa_2")
 
 
 def test_prompts_are_openflamingos_and_the_released_models(data, words):
@@ -92,7 +93,7 @@ def test_demonstrations_depend_on_the_query_alone_and_never_show_its_image(data,
         return {query.id: [shown.id for shown in prompt.choose(query, 4)] for query in queries}
 
     assert chosen(pool) == chosen(pool[::-1]) == {k: v for query in pool for k, v in chosen([query]).items()}
-    image = {example.id: image_of(example) for example in pool}
+    image = {example.id: image_id(example) for example in pool}
     for query, shown in chosen(pool).items():
         assert len(set(shown)) == 4 and image[query] not in [image[id_] for id_ in shown]
     assert len({tuple(shown) for shown in chosen(pool).values()}) > 6

@@ -140,17 +140,39 @@ def test_a_picture_outside_of_its_folder_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("name", "pictures"), [("pope", "coco/val2014"), ("textvqa", "textvqa/train_images")])
 def test_files_may_lie_where_those_of_few_shot_tasks_do(name, pictures, tmp_path):
-    at_root = loaded(name, tmp_path)
+    at_root = loaded(name, tmp_path).fingerprint
     apart = tmp_path / "apart"
     (apart / name).mkdir(parents=True)
     for path in tmp_path.glob("*.json"):
         path.rename(apart / name / path.name)
     (apart / pictures).parent.mkdir(exist_ok=True)
     (tmp_path / Path(pictures).name).rename(apart / pictures)
-    assert BENCHMARKS[name].load(apart, Choice()).fingerprint == at_root.fingerprint
+    assert BENCHMARKS[name].load(apart, Choice()).fingerprint == at_root
 
 
-@pytest.mark.parametrize(("name", "file"), [("textvqa", "TextVQA_0.5.1_val.json"), ("docvqa", "val_v1.0_withQT.json")])
+@pytest.mark.parametrize(
+    ("name", "moves"),
+    [
+        ("docvqa", {"spdocvqa_qas/val_v1.0_withQT.json": "val_v1.0_withQT.json"}),
+        ("docvqa", {"spdocvqa_qas/val_v1.0_withQT.json": "val/val_v1.0.json", "spdocvqa_images": "val/documents"}),
+        ("ocrbench", {"OCRBench/OCRBench.json": "OCRBench.json"}),
+        ("mme", {"MME_Benchmark_release_version/landmark": "MME_Benchmark_release_version/MME_Benchmark/landmark"}),
+    ],
+)  # fmt: skip
+def test_other_releases_of_the_same_files_are_read(name, moves, tmp_path):
+    before = loaded(name, tmp_path)
+    fingerprint = before.fingerprint
+    for old, new in moves.items():
+        (tmp_path / new).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / old).rename(tmp_path / new)
+    after = BENCHMARKS[name].load(tmp_path, Choice())
+    assert after.files != before.files or name == "mme"
+    assert after.fingerprint == fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("textvqa", "TextVQA_0.5.1_val.json"), ("docvqa", "spdocvqa_qas/val_v1.0_withQT.json")]
+)
 def test_a_split_without_answers_is_refused(name, file, tmp_path):
     getattr(original_files, name)(tmp_path)
     value = json.loads((tmp_path / file).read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from answering import Answering, image
+from answering import AnsweringModel, image
 import pytest
 
 from xgenmm_jax.data.text import tokenizer
@@ -74,7 +74,7 @@ def test_multiple_choice_in_rotated_order_is_a_task(words):
     ]  # fmt: skip
     letter = lambda text, example: float(text in example.answers)  # noqa: E731
     task = Task("mmbench", examples, ChatPrompt(text=options), letter, Decoding(16), summarize=by_group)
-    asked = Answering(lambda prompt: "A")
+    asked = AnsweringModel(lambda prompt: "A")
     asked.tokenizer = words
     assert evaluate(asked, [task]).metrics == {"mmbench/circular": 0.0}
     text = words.decode(asked.calls[0][1].token_ids)
@@ -95,7 +95,7 @@ def test_few_shot_vqa_with_ten_answers_is_a_task(words):
 
     example = Example("val/0", (image(),), "What is it?", ("Stop",) * 2 + ("halt",) * 8)
     task = Task("textvqa", [example], FewShotPrompt(demonstrations), score, Decoding(10))
-    model = Answering(lambda prompt: "stop Question:What is")
+    model = AnsweringModel(lambda prompt: "stop Question:What is")
     model.tokenizer = words
     evaluation = evaluate(model, [task])
     assert evaluation.metrics == {"textvqa": pytest.approx((2 * (1 / 3) + 8 * (2 / 3)) / 10)}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import functools
 import hashlib
 import io
+import itertools
 from pathlib import Path
 import re
 from typing import Any, Protocol, runtime_checkable
@@ -15,12 +16,12 @@ import pyarrow.parquet as pq
 from xgenmm_jax.data.images import image_from_bytes
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.profiles import PROFILES, VLMEVALKIT, Profile, Reading, Reencode
+from xgenmm_jax.evaluation.published import file_images
+from xgenmm_jax.evaluation.published.file_images import FileImage, FileImages, ParquetCells
 from xgenmm_jax.evaluation.published.tsv import Row, read_table
 from xgenmm_jax.evaluation.tasks.example import Example
 
 _SHARD = re.compile(r"-(?P<number>\d{3,})-of-(?P<of>\d{3,})\.parquet$")
-BATCH_ROWS = 64
-"""Rows of a Parquet file in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,20 @@ class Loaded:
     left_out: Mapping[str, int] = field(default_factory=dict)
     demonstrations: tuple[Example, ...] = ()
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """Equal for the same questions, options, answers and sizes of pictures in the same order."""
+        """Equal for the same questions, options, answers and encoded pictures in the same order.
+
+        Pictures that have files of their own are read for it, each once.
+        """
         digest = hashlib.sha256()
+        of_image: dict[int, str] = {}
         for one in (*self.examples, *self.demonstrations):
-            sizes = [image.size_px for image in one.images]
-            parts = (one.id, one.question, one.answers, tuple(one.options.items()), tuple(one.fields.items()), sizes)
+            for image in one.images:
+                if id(image) not in of_image:
+                    of_image[id(image)] = file_images.digest_of(image)
+            seen = [of_image[id(image)] for image in one.images]
+            parts = (one.id, one.question, one.answers, tuple(one.options.items()), tuple(one.fields.items()), seen)
             digest.update(repr(parts).encode())
         return digest.hexdigest()[:16]
 
@@ -154,8 +162,8 @@ class Parquet:
         return ()
 
     def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
-        known: dict[bytes, LazyImage] = {}
-        docs = (doc for path in files for doc in self._docs(path, known))
+        cells, known = ParquetCells(), FileImages()
+        docs = (doc for path in files for doc in self._docs(path, cells, known))
         examples, left_out = [], 0
         for number, doc in enumerate(docs):
             example = self.example(replace(doc, index=str(number)))
@@ -167,9 +175,9 @@ class Parquet:
         reasons = {"not of this split": left_out, "folders of the set that are not there": max(absent, 0)}
         return Loaded(tuple(examples), tuple(files), {reason: count for reason, count in reasons.items() if count})
 
-    def _docs(self, path: Path, known: dict[bytes, LazyImage]) -> Iterator[Doc]:
+    def _docs(self, path: Path, cells: ParquetCells, known: FileImages) -> Iterator[Doc]:
         try:
-            file = pq.ParquetFile(path)
+            file = pq.ParquetFile(path, buffer_size=file_images.BUFFER_BYTES)
         except (OSError, ValueError) as error:
             raise ValueError(f"benchmark: '{path}' is no whole Parquet file ({error}); copy it again.") from error
         with file:
@@ -179,19 +187,25 @@ class Parquet:
                 raise ValueError(
                     f"benchmark: '{path}' has no column {', '.join(map(repr, missing))}; found: {', '.join(names)}."
                 )
-            batches = file.iter_batches(BATCH_ROWS, use_threads=False)
-            while (batch := _next_batch(batches, path)) is not None:
-                for row in batch.to_pylist():
-                    yield self._doc(row, path, known)
+            for group in range(file.num_row_groups):
+                batches = file.iter_batches(file_images.BATCH_ROWS, row_groups=[group], use_threads=False)
+                rows = itertools.count()
+                while (batch := _next_batch(batches, path)) is not None:
+                    for row in batch.to_pylist():
+                        cell = functools.partial(cells.cell, path, group, row=next(rows))
+                        yield self._doc(row, path, cell, known)
 
-    def _doc(self, row: dict[str, Any], path: Path, known: dict[bytes, LazyImage]) -> Doc:
+    def _doc(self, row: dict[str, Any], path: Path, cell: Callable[..., Any], known: FileImages) -> Doc:
+        """cell: gives the row's value of a column again."""
         images: dict[str, tuple[LazyImage, ...]] = {}
         unreadable = ""
         for column in self.image_columns:
-            value = row.pop(column)
-            cells = value if isinstance(value, list) else [] if value is None else [value]
+            name = f"in '{path}', {column}"
             try:
-                images[column] = tuple(_hub_image(cell, f"in '{path}', {column}", known) for cell in cells)
+                images[column] = tuple(
+                    known.image(data, functools.partial(_hub_bytes, cell, column, index, name), name)
+                    for index, data in enumerate(_all_bytes(row.pop(column), name))
+                )
             except ValueError as error:
                 images[column], unreadable = (), str(error)
         return Doc("", row, images, unreadable)
@@ -249,7 +263,8 @@ def reencoded(examples: Sequence[Example], reencode: Reencode) -> tuple[Example,
             return example
         (image,) = example.images
         if id(image) not in known:
-            known[id(image)] = LazyImage(image.size_px, functools.partial(_as_jpeg, image))
+            digest = functools.partial(file_images.digest_of, image)
+            known[id(image)] = FileImage(image.size_px, functools.partial(_as_jpeg, image), digest=digest)
         return replace(example, images=(known[id(image)],))
 
     return tuple(again(example) for example in examples)
@@ -269,11 +284,14 @@ def _next_batch(batches: Iterator[Any], path: Path) -> Any:
         raise ValueError(f"benchmark: '{path}' is damaged ({error}); copy it again.") from error
 
 
-def _hub_image(cell: Any, name: str, known: dict[bytes, LazyImage]) -> LazyImage:
-    data = cell.get("bytes") if isinstance(cell, dict) else cell
-    if not isinstance(data, bytes):
+def _all_bytes(value: Any, name: str) -> list[bytes]:
+    """The encoded pictures in a cell: of a struct {bytes, path}, bytes alone or a list of these; none of a null."""
+    cells = value if isinstance(value, list) else [] if value is None else [value]
+    encoded = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
+    if not all(isinstance(data, bytes) for data in encoded):
         raise ValueError(f"image: {name} holds no bytes of a picture; download the set with its pictures.")
-    digest = hashlib.sha256(data).digest()
-    if digest not in known:
-        known[digest] = image_from_bytes(data, name, official=True)
-    return known[digest]
+    return encoded
+
+
+def _hub_bytes(cell: Callable[..., Any], column: str, index: int, name: str) -> bytes:
+    return _all_bytes(cell(column=column), name)[index]

@@ -10,12 +10,12 @@ from xgenmm_jax.data.images import open_image
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.data.source_paths import inside
 
-Row = Mapping[str, Any]
+Entry = Mapping[str, Any]
 
 _SUFFIXES = ("", ".jpg", ".png", ".jpeg")
 
 
-def rows_of(values: Iterable[Any], path: Path) -> Iterator[Row]:
+def rows_of(values: Iterable[Any], path: Path) -> Iterator[Entry]:
     """The values as objects. Raises ValueError with the file and the number of one that is none."""
     for number, value in enumerate(values, start=1):
         if not isinstance(value, dict):
@@ -25,7 +25,7 @@ def rows_of(values: Iterable[Any], path: Path) -> Iterator[Row]:
         yield value
 
 
-def rows_in(path: Path, member: str = "") -> Iterator[Row]:
+def rows_in(path: Path, member: str = "") -> Iterator[Entry]:
     """The objects of the list in a JSON file, or of the list that is a member of its object.
 
     Raises: ValueError where there is no such list, or one of its values is no object.
@@ -38,7 +38,7 @@ def rows_in(path: Path, member: str = "") -> Iterator[Row]:
     yield from rows_of(value, path)
 
 
-def texts(row: Row, names: Sequence[str], path: Path) -> list[str]:
+def texts(row: Entry, names: Sequence[str], path: Path) -> list[str]:
     """The row's values of these columns as texts; a number as it is written.
 
     Raises: ValueError where one is missing, with those found, or is neither text nor number.
@@ -54,7 +54,7 @@ def texts(row: Row, names: Sequence[str], path: Path) -> list[str]:
     return [str(row[name]) for name in names]
 
 
-def text_list(row: Row, name: str, path: Path) -> list[str]:
+def text_list(row: Entry, name: str, path: Path) -> list[str]:
     """The row's list of texts; none where it is null. Raises ValueError where it is no list of texts and numbers."""
     value = row.get(name) or []
     if not isinstance(value, list) or not all(isinstance(one, str | int | float) for one in value):

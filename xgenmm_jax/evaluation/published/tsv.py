@@ -9,18 +9,15 @@ import binascii
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import functools
-import hashlib
 import mmap
 import os
 from pathlib import Path
 import re
 
-import PIL.Image
-
-from xgenmm_jax.data.images import image_from_bytes
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.profiles import Reading
 from xgenmm_jax.evaluation.published.cells import read_column
+from xgenmm_jax.evaluation.published.file_images import FileImages
 from xgenmm_jax.evaluation.published.literals import texts_of
 
 IMAGE_COLUMN = "image"
@@ -62,11 +59,15 @@ class Table:
 
 @dataclass(frozen=True)
 class _Cell:
-    """Bytes of the file from start to end; `text` where it was quoted and had doubled quotes."""
+    """Bytes of the file from start to end, with the quotes of a cell that begins with one."""
 
     start: int
     end: int
-    text: str | None = None
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it has a picture of its own, and no reference to another row's."""
+        return self.end - self.start > MOST_REFERENCE + 2
 
 
 def read_table(path: Path, required: Sequence[str], reading: Reading) -> Table:
@@ -109,49 +110,49 @@ def _lines(data: mmap.mmap, path: Path) -> Iterator[list[_Cell]]:
                     f"benchmark: '{path}' has a quoted cell without an end, at byte {position:,}; copy it again."
                 ) from error
             cells.append(cell)
-        if len(cells) > 1 or cells[0].end > cells[0].start or cells[0].text:
+        if len(cells) > 1 or cells[0].end > cells[0].start:
             yield cells
 
 
 def _cell(data: mmap.mmap, position: int, size: int) -> tuple[_Cell, int, bool]:
     """The cell that begins here, where the next one begins, and whether this one ends its line."""
-    text = None
     start = position
     if data[position : position + 1] == b'"':
-        text, position = _quoted(data, position + 1, size)
+        position = _closing_quote(data, position + 1) + 1
     match = _BREAK.search(data, position)
     end = match.start() if match else size
-    if text is not None:
-        # What stands behind the closing quote belongs to the cell, as for pandas.
-        text += data[position:end].decode("utf-8", "replace")
     after = end + 1
     if match and match.group() == b"\r" and data[end + 1 : end + 2] == b"\n":
         after += 1
     is_last = match is None or match.group() != b"\t"
-    return _Cell(start, end, text), min(after, size) if is_last else after, is_last
+    return _Cell(start, end), min(after, size) if is_last else after, is_last
 
 
-def _quoted(data: mmap.mmap, position: int, size: int) -> tuple[str, int]:
-    """The text up to the closing quote, and the position behind it."""
-    pieces = []
+def _closing_quote(data: mmap.mmap | bytes, position: int) -> int:
+    """Where the quoted text that begins here ends. Raises EOFError where it does not."""
     while True:
         quote = data.find(b'"', position)
         if quote < 0:
             raise EOFError
-        pieces.append(data[position:quote])
         if data[quote + 1 : quote + 2] != b'"':
-            return b"".join(pieces).decode("utf-8", "replace"), quote + 1
-        pieces.append(b'"')
+            return quote
         position = quote + 2
 
 
 def _text(data: mmap.mmap, cell: _Cell, path: Path, line: int) -> str:
-    if cell.text is not None:
-        return cell.text
+    raw = data[cell.start : cell.end]
+    if raw[:1] == b'"':
+        return _unquoted(raw)
     try:
-        return data[cell.start : cell.end].decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"benchmark: '{path}', line {line} is no UTF-8 ({error.reason}); copy it again.") from error
+
+
+def _unquoted(raw: bytes) -> str:
+    """The text of a quoted cell. What stands behind the closing quote belongs to it, as for pandas."""
+    end = _closing_quote(raw, 1)
+    return (raw[1:end].replace(b'""', b'"') + raw[end + 1 :]).decode("utf-8", "replace")
 
 
 class _Reader:
@@ -161,7 +162,8 @@ class _Reader:
         self._path, self._header, self._data = path, header, data
         self._columns: dict[str, list[str]] = {name: [] for name in header if name != IMAGE_COLUMN}
         self._image_cells: list[_Cell] = []
-        self._by_digest: dict[bytes, LazyImage] = {}
+        self._known = FileImages()
+        self._of_span: dict[_Span, LazyImage] = {}
 
     def add(self, cells: list[_Cell], line: int) -> None:
         if len(cells) > len(self._header):
@@ -184,7 +186,7 @@ class _Reader:
         first_with: dict[int, str] = {}
         for number, index in enumerate(indices):
             cell = self._image_cells[number]
-            if cell.start == cell.end and not cell.text:
+            if self._data[cell.start : min(cell.end, cell.start + 3)] in (b"", b'""'):
                 continue
             named = {name: values[number] for name, values in texts.items() if name != "index"}
             cells = {name: text for name, text in named.items() if text is not None}
@@ -199,51 +201,59 @@ class _Reader:
     def _images(self, number: int, index: str, row_of: Mapping[str, int]) -> Iterator[LazyImage]:
         cell = self._resolved(self._image_cells[number], index, row_of)
         name = f"of row {index} in '{self._path}'"
-        if cell.text is None and self._data[cell.start : cell.start + 1] != b"[":
-            yield self._image(cell.start, cell.end, None, name)
+        if self._data[cell.start : cell.start + 2].lstrip(b'"')[:1] != b"[":
+            yield self._image(_Span(self._path, cell.start, cell.end), name)
             return
-        text = _text(self._data, cell, self._path, number)
-        if not text.startswith("["):
-            yield self._image(cell.start, cell.end, text, name)
-            return
-        for part in texts_of(text, f"benchmark: the pictures {name}"):
-            if len(part) <= MOST_REFERENCE and part in row_of:
-                yield from self._images(row_of[part], part, {})
-            else:
-                yield self._image(cell.start, cell.end, part, name)
+        text, position = _text(self._data, cell, self._path, number), cell.start
+        for part, encoded_text in enumerate(texts_of(text, f"benchmark: the pictures {name}")):
+            if len(encoded_text) <= MOST_REFERENCE and encoded_text in row_of:
+                yield from self._images(row_of[encoded_text], encoded_text, {})
+                continue
+            encoded = encoded_text.encode("ascii", "replace")
+            at = self._data.find(encoded, position, cell.end)
+            position = max(at, position)
+            end = at + len(encoded)
+            span = _Span(self._path, cell.start, cell.end, part) if at < 0 else _Span(self._path, at, end)
+            yield self._image(span, name)
 
     def _resolved(self, cell: _Cell, index: str, row_of: Mapping[str, int]) -> _Cell:
         """The cell that holds the picture: of another row where this one names it."""
-        if cell.end - cell.start > MOST_REFERENCE + 2 or _text(self._data, cell, self._path, 0).startswith("["):
+        if cell.is_long or _text(self._data, cell, self._path, 0).startswith("["):
             return cell
         reference = _text(self._data, cell, self._path, 0)
         if reference not in row_of:
             raise ValueError(f"image: of row {index} is '{reference}', neither base64 nor the index of another row.")
         target = self._image_cells[row_of[reference]]
-        if target.end - target.start <= MOST_REFERENCE + 2:
+        if not target.is_long:
             raise ValueError(f"image: row {index} names row {reference}, which has no picture of its own.")
         return target
 
-    def _image(self, start: int, end: int, text: str | None, name: str) -> LazyImage:
-        """Equal pictures are one object, so that they are decoded and encoded once. text: of a part of a list."""
-        data = _decoded(self._data[start:end] if text is None else text.encode("ascii", "replace"), name)
-        digest = hashlib.sha256(data).digest()
-        if digest not in self._by_digest:
-            image = image_from_bytes(data, name, official=True)
-            if text is None:
-                image = LazyImage(image.size_px, functools.partial(_load, self._path, start, end, name))
-            self._by_digest[digest] = image
-        return self._by_digest[digest]
+    def _image(self, span: "_Span", name: str) -> LazyImage:
+        """Read once, however many rows name it."""
+        if span not in self._of_span:
+            read = functools.partial(_encoded, span, name)
+            self._of_span[span] = self._known.image(read(), read, name)
+        return self._of_span[span]
 
 
-def _decoded(text: bytes, name: str) -> bytes:
+@dataclass(frozen=True)
+class _Span:
+    """Where a picture's base64 lies in a file. part: of a list that is written with escapes, its number in it."""
+
+    path: Path
+    start: int
+    end: int
+    part: int | None = None
+
+
+def _encoded(span: _Span, name: str) -> bytes:
+    """The picture's bytes as they are in the file now. Quotes around base64 do not matter."""
+    with span.path.open("rb") as file:
+        raw = os.pread(file.fileno(), span.end - span.start, span.start)
+    if span.part is not None:
+        text = _unquoted(raw) if raw[:1] == b'"' else raw.decode("utf-8")
+        raw = texts_of(text, f"benchmark: the pictures {name}")[span.part].encode("ascii", "replace")
     try:
-        return base64.b64decode(text)
+        return base64.b64decode(raw)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"image: {name} is no base64 ({error}).") from error
-
-
-def _load(path: Path, start: int, end: int, name: str) -> PIL.Image.Image:
-    with path.open("rb") as file:
-        text = os.pread(file.fileno(), end - start, start)
-    return image_from_bytes(_decoded(text, name), name, official=True).load()

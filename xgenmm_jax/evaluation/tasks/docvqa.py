@@ -17,8 +17,12 @@ from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Scored
 
 FILE = "val_v1.0_withQT.json"
-_RELEASES = ((FILE, "documents"), (f"spdocvqa_qas/{FILE}", "spdocvqa_images"))
-"""The authors' questions and the folder of pages, as they were first published and as their server has them."""
+IMAGES = "spdocvqa_images"
+_RELEASES = ((f"spdocvqa_qas/{FILE}", IMAGES), (FILE, IMAGES), ("val/val_v1.0.json", "val/documents"))
+"""The authors' questions and the folder of pages, as their server has them and, last, as it had them until 2023.
+
+docs/reference/evaluation.md#docvqa.
+"""
 
 
 def _of_doc(doc: Doc) -> Example:

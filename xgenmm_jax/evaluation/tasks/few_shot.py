@@ -84,7 +84,7 @@ class FewShotOptions:
 
 
 @dataclass(frozen=True)
-class FewShotPrompt:
+class DemonstrationPrompt:
     """A query behind demonstrations of a pool.
 
     kind: what is asked for. shots: demonstrations with their images; 0: TEXT_ONLY_SHOTS without. choose: gives a
@@ -174,7 +174,7 @@ class FewShot(Benchmark):
             choose = functools.partial(_nearest, list(demonstrations), features)
         else:
             choose = functools.partial(_drawn, list(demonstrations), self.task_name, self.seed)
-        return replace(task, prompt=FewShotPrompt(self.kind, self.shots, TEMPLATES[self.template], choose))
+        return replace(task, prompt=DemonstrationPrompt(self.kind, self.shots, TEMPLATES[self.template], choose))
 
 
 def draw_pool(train: Callable[[Keep], Iterator[Example | None]], seed: int) -> Iterator[Example]:
@@ -209,20 +209,20 @@ def _is_whole(example: Example) -> bool:
     return True
 
 
-def image_of(example: Example) -> str:
+def image_id(example: Example) -> str:
     """Which image an example is about: two questions about one have the same."""
     return example.fields.get("image_id", example.id)
 
 
 def _drawn(pool: list[Example], task: str, seed: int, query: Example, count: int) -> list[Example]:
-    others = [example for example in pool if image_of(example) != image_of(query)]
+    others = [example for example in pool if image_id(example) != image_id(query)]
     return fewshot.choose_demonstrations(replace(query, id=f"{task} {query.id}"), others, count, seed=seed)
 
 
 def _nearest(pool: list[Example], features: Features | None, query: Example, count: int) -> list[Example]:
     if features is None:
         raise ValueError("few shots: demonstrations by nearness need the tower's features; ask a model.")
-    others = [example for example in pool if image_of(example) != image_of(query)]
+    others = [example for example in pool if image_id(example) != image_id(query)]
     if len(others) < count:
         raise ValueError(f"few shots: a pool of {len(others)} items for {count} demonstrations; enlarge it")
     target = features(query)

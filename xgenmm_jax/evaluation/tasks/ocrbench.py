@@ -5,6 +5,7 @@ The paper's column is the points by ten.
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import functools
 from pathlib import Path
 
 from xgenmm_jax.evaluation.predictions import Prediction
@@ -29,8 +30,9 @@ FORMULAS = "Handwritten Mathematical Expression Recognition"
 OTHERS = ("Scene Text-centric VQA", "Doc-oriented VQA", "Key Information Extraction", FORMULAS)
 QUESTIONS = 1000
 
-FILE, IMAGES = "OCRBench.json", "OCRBench_Images"
-"""The authors' list of questions, and the folder of their pictures."""
+IMAGES = "OCRBench_Images"
+_LAYOUTS = (("OCRBench/OCRBench.json", IMAGES), ("OCRBench.json", IMAGES))
+"""The authors' list of questions and the folder of their pictures, as their scripts look for them, and side by side."""
 
 
 def _of_row(row: Row) -> Example:
@@ -51,8 +53,8 @@ def _of_doc(doc: Doc) -> Example:
     )
 
 
-def _original(folder: Path) -> Iterator[Example]:
-    path = folder / FILE
+def _original(folder: Path, file: str) -> Iterator[Example]:
+    path = folder / file
     for number, row in enumerate(originals.rows_in(path)):
         names = ("dataset_name", "image_path", "question", "type")
         dataset, image_path, question, kind = originals.texts(row, names, path)
@@ -100,7 +102,7 @@ def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates
 
 def _points(predictions: Sequence[Prediction]) -> Estimate:
     """The sum of scores."""
-    terms = [Term(questions.image_of(prediction), prediction.score) for prediction in predictions]
+    terms = [Term(questions.image_group(prediction), prediction.score) for prediction in predictions]
     return estimates.ratio(terms, scale=float(len(terms)))
 
 
@@ -111,7 +113,7 @@ OCRBENCH = Benchmark(
     published=(
         Tsv("OCRBench", _of_row, ("question", "answer", "category")),
         Parquet("echo840/OCRBench", "data/test-*.parquet", _of_doc, ("dataset", "question", "question_type", "answer")),
-        Original((FILE, IMAGES), _original),
+        *(Original(needs, functools.partial(_original, file=needs[0])) for needs in _LAYOUTS),
     ),
     message=_message,
     score=_score,

@@ -95,7 +95,7 @@ def _scores(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
 
     def score(part: str, whole: str) -> Estimate:
         terms = [
-            Term(questions.image_of(p), counts[part], counts[whole], p.extracted is None)
+            Term(questions.image_group(p), counts[part], counts[whole], p.extracted is None)
             for p, counts in zip(predictions, of_each, strict=True)
         ]
         result = estimates.ratio(terms)

@@ -61,7 +61,7 @@ def one_answer(row: Row) -> Example:
 
 def accuracy(predictions: Sequence[Prediction]) -> Estimate:
     """The mean score in percent, its error over pictures."""
-    return estimates.ratio(Term(image_of(p), p.score, 1.0, p.extracted is None) for p in predictions)
+    return estimates.ratio(Term(image_group(p), p.score, 1.0, p.extracted is None) for p in predictions)
 
 
 def accuracy_table(predictions: Sequence[Prediction]) -> Estimates:
@@ -93,6 +93,6 @@ def scored_label(label: Label, truth: str) -> Scored:
     return Scored(float(label == truth), None if label == "Unknown" else label)
 
 
-def image_of(prediction: Prediction) -> str:
+def image_group(prediction: Prediction) -> str:
     """What its example shares with the other questions about the same picture; its own id where that is not known."""
     return prediction.example.fields.get("image", prediction.example.id)

@@ -39,7 +39,7 @@ def _original(folder: Path) -> Iterator[Example]:
         yield Example(f"{subset}/{index}", images, question, (), fields=fields, unreadable=unreadable)
 
 
-def _instruction(row: originals.Row, name: str, path: Path) -> str:
+def _instruction(row: originals.Entry, name: str, path: Path) -> str:
     """The first one of that name."""
     pairs = row.get("instr-resp")
     for pair in originals.rows_of(pairs if isinstance(pairs, list) else [], path):
@@ -66,7 +66,7 @@ def _summarize(predictions: Sequence[Prediction], profile: Profile) -> Estimates
 
 
 def _attack_success(predictions: Sequence[Prediction]) -> Estimate:
-    return estimates.ratio(Term(questions.image_of(p), 1.0 - p.score) for p in predictions)
+    return estimates.ratio(Term(questions.image_group(p), 1.0 - p.score) for p in predictions)
 
 
 def _answering(profile: Profile) -> Answering:
