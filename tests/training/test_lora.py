@@ -1,6 +1,7 @@
 """Low-rank updates: what they compute, which leaves train, and that they are a subspace of whole fine-tuning."""
 
 from dataclasses import replace
+import functools
 import itertools
 
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -39,9 +40,14 @@ def rows(config):
     return rows
 
 
+def initial(config):
+    draw = functools.partial(boxed_params, config.objective, config.model, config.lora)
+    return unboxed(jax.jit(draw)(jax.random.key(0)))
+
+
 def random_updates(config):
     """Parameters whose updates are far from zero."""
-    flat = flatten_dict(unboxed(jax.jit(lambda key: boxed_params(config, key))(jax.random.key(0))), sep="/")
+    flat = flatten_dict(initial(config), sep="/")
     for number, name in enumerate(sorted(flat)):
         if name.endswith(lora.UP):
             flat[name] = 0.2 * jax.random.normal(jax.random.key(number), flat[name].shape)
@@ -53,8 +59,7 @@ def logits(config, params, rows):
 
 
 def test_updates_begin_as_nothing_and_change_no_other_parameter(config, rows):
-    params = unboxed(jax.jit(lambda key: boxed_params(config, key))(jax.random.key(0)))
-    plain = unboxed(jax.jit(lambda key: boxed_params(replace(config, lora=None), key))(jax.random.key(0)))
+    params, plain = initial(config), initial(replace(config, lora=None))
     assert jax.tree.all(jax.tree.map(np.array_equal, lora.without_updates(params), plain))
     np.testing.assert_array_equal(logits(config, params, rows), logits(config, plain, rows))
 

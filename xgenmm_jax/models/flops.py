@@ -169,21 +169,34 @@ def features_flops(model: VLMConfig, work: Workload) -> int:
     return work.crops * model.vision.patches * per_feature
 
 
+class Training(NamedTuple):
+    """What trains of a part: its own weights, or at least low-rank updates of them."""
+
+    whole: bool
+    at_all: bool
+
+
+def trained_parts(freeze: tuple[str, ...], lora: LoRA | None) -> dict[str, Training]:
+    """By part, in the order of the forward pass. One that `freeze` or `lora.whole` names only in pieces is whole."""
+    parts = {}
+    for part in ("vision", "connector", "decoder"):
+        whole = part not in freeze and (lora is None or any(is_below(name, part) for name in lora.whole))
+        parts[part] = Training(whole, whole or lora is not None and any(is_below(t, part) for t in lora.targets))
+    return parts
+
+
 def passes(freeze: tuple[str, ...], reference: bool, lora: LoRA | None = None) -> Flops:
     """How many forward passes each part takes. A part that `freeze` names only in pieces counts as trained."""
     reached = False  # whether gradients must go through a part to one before it
-    count, changes = {}, {}
-    for part in ("vision", "connector", "decoder"):
-        trains = part not in freeze and (lora is None or any(is_below(name, part) for name in lora.whole))
-        is_updated = lora is not None and any(is_below(name, part) for name in lora.targets)
-        count[part] = 1 + trains + (trains or is_updated or reached)
-        changes[part] = trains or is_updated
-        reached = reached or changes[part]
+    count, training = {}, trained_parts(freeze, lora)
+    for part, trains in training.items():
+        count[part] = 1 + trains.whole + (trains.at_all or reached)
+        reached = reached or trains.at_all
     inner = 3 if reached else 1  # attention has no weights: both its products are differentiated, or none
     again = int(reference)  # a frozen connector's tokens serve policy and reference
     return Flops(
         vision=count["vision"],
-        connector=count["connector"] + (again if changes["connector"] else 0),
+        connector=count["connector"] + (again if training["connector"].at_all else 0),
         decoder=count["decoder"] + again,
         attention=inner + again,
         head=count["decoder"] + again,

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -10,6 +9,7 @@ import rich.console
 
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.phases import Phase
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import TrainConfig, check_rows
 from xgenmm_jax.training.hosts.distributed import on_first_host
 from xgenmm_jax.training.objectives.base import Params
