@@ -53,7 +53,7 @@ starting-weights: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python %d.%d found, 3.11 or later wanted: make PYTHON=/path/to/python3.12" % sys.version_info[:2])'
-	$(INSTALL) -e ".[demo$(if $(filter cpu,$(ACCELERATOR)),,$(comma)$(ACCELERATOR))]"
+	$(INSTALL) -e ".[demo$(if $(filter cpu,$(ACCELERATOR)),,$(comma)$(ACCELERATOR))$(if $(filter tpu,$(ACCELERATOR)),$(comma)buckets)]"
 	touch $@
 
 # What tests need beside: pytest, ruff, ..., and the TPU compiler for `xgenmm plan`, which a TPU machine has already.

@@ -21,7 +21,11 @@ from xgenmm_jax.cli import plan as plan_command
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = r"(?:[A-Z_]+=\S+ +)*(?:xgenmm|launch/[a-z]+\.sh)(?: |$)"
-PLACES = {"EXPERIMENT": "experiments/nano/stage1.py", "FILE": "experiments/nano/stage1.py"}
+PLACES = {
+    "EXPERIMENT": "experiments/nano/stage1.py",
+    "FILE": "experiments/nano/stage1.py",
+    "TOPOLOGY": "v5e:16x16",
+}
 """What stands for a file of the reader's own, where the command opens it before it has read its options."""
 MINE = """
 from experiments.nano import sft_single
@@ -142,10 +146,11 @@ def test_a_command_of_the_documents_is_one(page, command, folder, stopped_behind
         assert known and (words[:1] != ["data"] or set(words[1:]) <= set(data.COMMANDS))
         return
     # An option that is named, not a command to type, has no file or no value.
-    is_part = words[1].startswith("-") or words[-1].startswith("-")
+    is_part = words[1][0] == "-" or words[-1][0] == "-"
     if words[0] in ("train", "plan", "data"):
         words = [PLACES.get(word, word) for word in words]
         words[1:1] = [PLACES["FILE"]] if words[1].startswith("-") else []
+        words += ["--estimate"] if words[0] == "plan" else []  # without it libtpu is asked for the chips
     try:
         code = cli.main(words)
     except Parsed:
@@ -161,7 +166,8 @@ def trains(command: str) -> bool:
     words = words_of(command)
     if words[0] in ("launch/run.sh", "launch/resume.sh"):
         return len(words) > 1 and words[1].endswith(".py")
-    return words[1:2] in (["train"], ["plan"]) and named_chips(words) is not None
+    is_run = words[1:2] in (["train"], ["plan"]) and len(words) > 2 and words[2][0] != "-"
+    return is_run and named_chips(words) is not None
 
 
 RUNS = [(page, command) for page, command in CASES if trains(command)]

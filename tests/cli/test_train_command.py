@@ -83,8 +83,6 @@ def test_errors_are_one_line_without_traceback(experiment, capsys):
     assert "no function config()" in capsys.readouterr().err
     assert cli.main(["train", str(experiment), "--mesh.fsdp", "3", "--workdir", "never"]) == 1
     assert "the product must equal" in capsys.readouterr().err and not Path("never").exists()
-    assert cli.main(["train", str(experiment), "--workdir", "gs://bucket/mine"]) == 1
-    assert "got 'gs://bucket/mine', wanted a folder" in capsys.readouterr().err and not Path("gs:").exists()
     assert cli.main(["trian"]) == 2
     assert "did you mean train" in capsys.readouterr().err
 

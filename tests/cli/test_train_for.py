@@ -5,10 +5,10 @@ from types import SimpleNamespace
 from unittest.mock import NonCallableMock
 
 import jax
+from libtpu_devices import devices_of
 import pytest
 
 from xgenmm_jax.cli import main as cli
-from xgenmm_jax.planning.topology import find_topology
 
 ROOT = Path(__file__).parents[2]
 STAGE1 = str(ROOT / "experiments" / "stage1.py")
@@ -32,8 +32,7 @@ def trained(monkeypatch, tmp_path):
 @pytest.fixture
 def pod(monkeypatch):
     """256 chips, as libtpu describes them."""
-    pytest.importorskip("libtpu")
-    devices = list(find_topology("v5e:16x16").devices)
+    devices = devices_of("v5e:16x16")
     monkeypatch.setattr(jax, "devices", lambda *_: devices)
 
 

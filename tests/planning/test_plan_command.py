@@ -89,6 +89,20 @@ def test_a_device_of_tpu7x_is_half_a_chip(experiment, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_step_is_kept_once_and_what_no_tpu_has_shown_is_said(experiment, tmp_path):
+    options = ["--topology", "v5e:2x2", "--data.batch-rows", "8", "--cache", "kept"]
+    done = plan(experiment, *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the step is kept in 'kept' (" in done.stdout and "no TPU has shown yet that it is" in done.stdout
+    (kept,) = (tmp_path / "kept").glob("jit_traced-*")
+    content = kept.read_bytes()
+    again = plan(experiment, *options, folder=tmp_path)
+    assert again.returncode == 0 and "'kept' holds steps already" in again.stdout, again.stderr
+    assert "Error reading" not in again.stderr and kept.read_bytes() == content
+    assert list((tmp_path / "kept").glob("jit_traced-*")) == [kept]
+
+
+@pytest.mark.slow
 def test_two_slices_send_gradients_over_the_network(experiment, tmp_path):
     options = ["--topology", "v5e:2x2", "--slices", "2", "--mesh.replica", "2", "--json", "plan.json"]
     done = plan(experiment, *options, "--data.batch-rows", "8", folder=tmp_path)

@@ -25,6 +25,7 @@ from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
+from xgenmm_jax.training.runs.checkpoint_files import check_place
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
 from xgenmm_jax.training.runs.run_folder import COMMIT_FILE, CONFIG_FILE, TOKENIZER_FILE, commit
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
@@ -56,6 +57,7 @@ def import_run(
         tokenizer_file = None
     if tokenizer_file is not None:
         _check_tokenizer(tokenizer_file, source)
+    check_place(destination, "convert")
     refuse_existing(destination)
     with whole_folder(destination) as folder:
         step = folder / FOLDER / "0"

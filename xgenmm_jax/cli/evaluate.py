@@ -11,7 +11,7 @@ from xgenmm_jax.cli import errors
 from xgenmm_jax.cli.errors import nearest
 from xgenmm_jax.cli.hosts import held_by_first, joined, take_hosts
 from xgenmm_jax.cli.judge_options import JudgeOptions
-from xgenmm_jax.cli.options import LocalPath, RunPath, UserPath, parse, refuse_no_file
+from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 from xgenmm_jax.paths import Path
 
@@ -34,8 +34,8 @@ class Arguments(JudgeOptions):
     """A folder that `xgenmm train` wrote."""
     tasks: str | None = None
     """Benchmarks: table1, table2, a list as mmstar,pope,ocrbench, or FILE.py:NAME for your own."""
-    data: LocalPath | None = None
-    """The folder with the benchmarks' files, on a disk."""
+    data: UserPath | None = None
+    """The folder with the benchmarks' files."""
     profile: Profile | None = None
     """Whose prompts and scores: VLMEvalKit of the paper's time, of ms-vlmeval, of today; lmms-eval; the authors'. By
     default the paper's, of benchmarks that VLMEvalKit has not the authors'."""

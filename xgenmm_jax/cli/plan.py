@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import pathlib
 import re
 import shlex
 import sys
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("--utilisation", type=float, help="share of the chips' peak that is assumed: by default 0.5, 0.4 on v6e")
     add("--tokens", type=float, help="positions of the stage; default: steps x rows x length of the experiment")
     add("--compiler-option", action="append", default=[], metavar="NAME=VALUE", help="for libtpu; may be repeated")
+    add("--cache", help="folder in which the compiled step is kept, for `xgenmm train` on these chips")
     add("--json", help="where to write the plan as JSON")
     return parser
 
@@ -62,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     if report_file is not None:
         refuse_no_file(report_file, "--json")
     options = _compiler_options(arguments.compiler_option)
+    cache = _cache_folder(arguments)
     if arguments.utilisation is not None and not 0 < arguments.utilisation <= 1:
         raise ValueError(f"--utilisation: got {arguments.utilisation:g}, wanted a share between 0 and 1.")
     prepare_environment(arguments.topology or arguments.chips)
@@ -70,13 +73,15 @@ def main(argv: Sequence[str]) -> int:
 
     from xgenmm_jax.cli.experiment_files import load_experiment
     from xgenmm_jax.planning import presets
+    from xgenmm_jax.planning.kept import keeping
     from xgenmm_jax.planning.plan import estimate_plan, make_plan, to_json
     from xgenmm_jax.planning.program import another_libtpu, check_options
     from xgenmm_jax.planning.search import search, settings
     from xgenmm_jax.planning.topology import find_topology, named_topology
     from xgenmm_jax.training.config import TrainConfig
 
-    jax.config.update("jax_enable_compilation_cache", False)  # its programs cannot be loaded where no TPU is
+    if cache is None:
+        jax.config.update("jax_enable_compilation_cache", False)  # its programs cannot be loaded where no TPU is
     base = load_experiment(experiment)
     option = "--topology" if arguments.chips is None else "--for"
     where = (arguments.topology or arguments.chips, arguments.slices, option)
@@ -90,18 +95,21 @@ def main(argv: Sequence[str]) -> int:
     config = parse_overrides(TrainConfig, config, overrides, command, help_option=list_all)
     if not topology.is_named:
         check_options(topology.devices[0], options)
-    elif options:
-        raise ValueError(f"--compiler-option: nothing is compiled for {topology.label}; leave it away.")
+    elif options or cache is not None:
+        what = "--compiler-option" if options else "--cache"
+        raise ValueError(f"{what}: nothing is compiled for {topology.label}; leave it away.")
     tokens = arguments.tokens or float(config.steps * config.data.batch_rows * config.data.row.length)
     utilisation = arguments.utilisation or topology.chip.usual_mfu
     # The plan of the config as it is, or of the fastest settings that fit; by the compiler, or by the estimate.
     before = config
+    said_of_cache = None
     if topology.is_named:
         config = presets.estimated(config, topology).config if arguments.search else config
         plan = estimate_plan(config.name, config, topology, utilisation, tokens)
     else:
         common = (config.name, config, topology, options, utilisation, tokens)
-        plan = search(*common, show=_show) if arguments.search else make_plan(*common)
+        with contextlib.nullcontext() if cache is None else keeping(cache) as said_of_cache:
+            plan = search(*common, show=_show) if arguments.search else make_plan(*common)
     if chosen is not None:
         print("\n".join(presets.lines(chosen, base)))
     print_plan(plan)
@@ -112,6 +120,8 @@ def main(argv: Sequence[str]) -> int:
         rows, had = plan.config.data.batch_rows, before.data.batch_rows
         if rows != had:
             print(f"the batch is {rows} rows instead of {had}, in fewer steps: look at the rate again")
+    if said_of_cache is not None and plan.fits:
+        print(said_of_cache())
     if options:
         print(f"the run takes the compiler's options from LIBTPU_INIT_ARGS={_init_args(options)}")
     if report_file is not None:
@@ -217,6 +227,20 @@ def _quiet() -> Iterator[None]:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
+
+
+def _cache_folder(arguments: argparse.Namespace) -> pathlib.Path | None:
+    """Where the step is kept. Raises ValueError where it would be another than the run's."""
+    if arguments.cache is None:
+        return None
+    if arguments.search:
+        raise ValueError("--cache: --search compiles steps of other settings; plan again with those that it finds.")
+    if arguments.compiler_option:
+        raise ValueError(
+            "--cache: a run takes the compiler's options from LIBTPU_INIT_ARGS and looks for a step that was compiled "
+            "so; set it for this command too, in place of --compiler-option."
+        )
+    return local_path(arguments.cache, "--cache")
 
 
 def _compiler_options(words: Sequence[str]) -> dict[str, str]:

@@ -31,6 +31,8 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("steps", "Optimizer steps of the whole run."),
             ("seed", "Of random starting weights and of the order of the data."),
             ("log_every", "Steps between lines of metrics."),
+            ("held_out.every_steps", "Steps between held-out losses, of what is set aside; 0: none."),
+            ("data.held_out_one_in", "Of each source, one record in so many is set aside; 0: none."),
             ("evaluate_every", "Steps between evaluations, where the experiment names some; 0: none."),
         ),
     ),

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 import itertools
 from pathlib import Path
@@ -26,6 +27,8 @@ from xgenmm_jax.data.storage.base import Shard, Storage
 MEASURE_BEFORE = "of several hosts none measures, so run `xgenmm data index EXPERIMENT` on one machine first"
 MOST_OPEN_SHARDS = 64
 """Shards of a source that a process holds open."""
+THREADS = 16
+"""That read files of sizes."""
 MOST_SIZES_BYTES = 256 * 2**20
 """Memory of the sizes of one source that are remembered; a window at the paper's size touches 77 MB of all sources."""
 
@@ -169,6 +172,7 @@ class ShardedRecords:
         """
         shards = np.searchsorted(self.ends, records, side="right")
         parts, indices, skips = [], [], []
+        self._read_sizes(np.unique(shards).tolist(), measurer)
         for shard in np.unique(shards).tolist():
             chosen = np.flatnonzero(shards == shard)
             numbers = records[chosen] - (self.ends[shard - 1] if shard else 0)
@@ -186,21 +190,41 @@ class ShardedRecords:
         inverse = np.argsort(np.concatenate(indices)) if indices else np.empty(0, np.int64)
         return shapes_.join(parts).take(inverse), skips
 
+    def _read_sizes(self, numbers: list[int], measurer: Measurer) -> None:
+        """Reads the sizes of shards that are not remembered, several at a time: of a bucket each is a request."""
+        with self._sizes_lock:
+            noted = self._manifest_of(measurer)
+            missing = [number for number in numbers if number not in self._sizes]
+            with ThreadPoolExecutor(THREADS, "sizes") as pool:
+                read = pool.map(lambda number: self._index.sizes(number, noted), missing)
+                for number, loaded in zip(missing, read, strict=True):
+                    if loaded is not None:
+                        self._remember(number, loaded)
+
     def _sizes_of(self, number: int, measurer: Measurer) -> ShardSizes:
         with self._sizes_lock:
-            if self._noted is None:
-                self._index.check_measurer(self._manifest, measurer)
-                is_noted = bool(self._manifest.measured_by) or not self._may_measure
-                self._noted = self._manifest if is_noted else self._index.start_measuring(self._manifest, measurer)
+            noted = self._manifest_of(measurer)
             if number not in self._sizes:
-                loaded = self._index.sizes(number, self._noted)
+                loaded = self._index.sizes(number, noted)
                 if loaded is None and not self._may_measure:
                     raise SourceError(self._lacking([number]))
-                self._sizes[number] = loaded or self._index.measure(number, self._noted, measurer)
-                while sum(map(sizes_.nbytes, self._sizes.values())) > MOST_SIZES_BYTES and len(self._sizes) > 1:
-                    self._sizes.popitem(last=False)
+                self._remember(number, loaded or self._index.measure(number, noted, measurer))
             self._sizes.move_to_end(number)
             return self._sizes[number]
+
+    def _manifest_of(self, measurer: Measurer) -> Manifest:
+        """The manifest with what measures; with the lock held."""
+        if self._noted is None:
+            self._index.check_measurer(self._manifest, measurer)
+            is_noted = bool(self._manifest.measured_by) or not self._may_measure
+            self._noted = self._manifest if is_noted else self._index.start_measuring(self._manifest, measurer)
+        return self._noted
+
+    def _remember(self, number: int, loaded: ShardSizes) -> None:
+        """With the lock held."""
+        self._sizes[number] = loaded
+        while sum(map(sizes_.nbytes, self._sizes.values())) > MOST_SIZES_BYTES and len(self._sizes) > 1:
+            self._sizes.popitem(last=False)
 
     def check_measured(self, shards: Int64[np.ndarray, " n"], measurer: Measurer) -> None:
         """Raises SourceError where one of these shards has no sizes, or all have those of another tokenizer."""
@@ -218,11 +242,19 @@ class ShardedRecords:
 
     def _shard(self, number: int) -> Shard:
         with self._shards_lock:
-            if number not in self._open_shards:
-                self._open_shards[number] = self._index.open(number, self._manifest.shards[number])
-                if len(self._open_shards) > MOST_OPEN_SHARDS:
-                    self._open_shards.popitem(last=False)[1].close()
+            if number in self._open_shards:
+                self._open_shards.move_to_end(number)
+                return self._open_shards[number]
+        # Without the lock: of a bucket it takes some requests, and other threads open others meanwhile.
+        opened = self._index.open(number, self._manifest.shards[number])
+        with self._shards_lock:
+            self._open_shards.setdefault(number, opened)
             self._open_shards.move_to_end(number)
+            others = [opened] if self._open_shards[number] is not opened else []
+            if len(self._open_shards) > MOST_OPEN_SHARDS:
+                others.append(self._open_shards.popitem(last=False)[1])
+            for other in others:
+                other.close()
             return self._open_shards[number]
 
     def _refused(self) -> list[Skip]:

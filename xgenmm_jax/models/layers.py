@@ -16,7 +16,7 @@ from xgenmm_jax.ops.attention import attend, sow_attention_weights
 from xgenmm_jax.ops.attention_choice import Implementation
 from xgenmm_jax.ops.masks import AttentionMask
 from xgenmm_jax.ops.matmul import Affine, matmul, norm_matmul
-from xgenmm_jax.ops.partitioning import constrain
+from xgenmm_jax.ops.partitioning import as_matrix, constrain
 
 Dtype = Literal["float32", "bfloat16"]
 """Compute dtype. Norms, softmax, rotary angles, logits and losses are float32 whatever it is.
@@ -59,10 +59,14 @@ class Linear(nn.Module):
         count = len(self.axes) - len(self.outputs)
         shape = (*x.shape[x.ndim - count :], *self.outputs)
         kernel = self.param("kernel", nn.with_logical_partitioning(self.kernel_init, self.axes), shape)
-        if norm is None:
-            y = matmul(x.astype(self.dtype), kernel.astype(self.dtype), count)
+        kernel, x = kernel.astype(self.dtype), x if norm is not None else x.astype(self.dtype)
+        matrix = as_matrix(kernel, self.axes, count)
+        if matrix is None:
+            y = matmul(x, kernel, count) if norm is None else norm_matmul(x, norm, kernel)
         else:
-            y = norm_matmul(x, norm, kernel.astype(self.dtype))
+            rows = x.reshape(*x.shape[: x.ndim - count], matrix.shape[0])
+            y = matmul(rows, matrix, 1) if norm is None else norm_matmul(rows, norm, matrix)
+            y = y.reshape(*y.shape[:-1], *self.outputs)
         if self.has_variable("params", lora.DOWN):
             y = y + self._update(x if norm is None else norm(x), count)
         if self.bias_init is None:

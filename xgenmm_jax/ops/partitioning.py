@@ -90,6 +90,32 @@ def on_host(x: Array) -> np.ndarray:
     return multihost_utils.process_allgather(x, tiled=True)
 
 
+def as_matrix(kernel: Array, names: Sequence[str | None], inputs: int) -> Array | None:
+    """A kernel's first `inputs` axes and its others as one axis each, sharded as they are. None where it stays itself.
+
+    For a TPU XLA sums and scatters a matrix's gradient in one; of a kernel of more axes every device receives the whole
+    sum, twice the traffic, and drops what is not its own (docs/log/pods_planning.md#gradients-of-matrices). The
+    constraint holds for the gradient too: that is what tells XLA which axis is scattered. So only on several devices,
+    and not where they cut another axis than the first of the two groups, which cannot be said of a merged axis.
+    """
+    rules = {name: tuple(axes) if isinstance(axes, tuple) else () for name, axes in nn.get_logical_axis_rules()}
+    mesh = jax.sharding.get_abstract_mesh()
+    if kernel.ndim == 2 or not rules or on_one_device():
+        return None
+    cuts = tuple(spec(names, kernel.shape, rules, dict(mesh.shape)))
+    firsts = (0, inputs)
+    if any(_parts(mesh, axes) > 1 for axis, axes in enumerate(cuts) if axis not in firsts):
+        return None
+    matrix = kernel.reshape(math.prod(kernel.shape[:inputs]), -1)
+    return jax.lax.with_sharding_constraint(matrix, PartitionSpec(*(cuts[axis] for axis in firsts)))
+
+
+def _parts(mesh: jax.sharding.AbstractMesh, axes: str | tuple[str, ...] | None) -> int:
+    """Into how many parts an entry of a PartitionSpec cuts."""
+    axes = (axes,) if isinstance(axes, str) else axes or ()
+    return math.prod(mesh.shape[axis] for axis in axes)
+
+
 def platform() -> str:
     """Platform (cpu, gpu, tpu) of the devices of the mesh in force; without a mesh that of the only device.
 

@@ -60,7 +60,8 @@ def train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | Non
 
     The folder gets config.json, commit, tokenizer.model, started_with.json, metrics.jsonl, tensorboard/ and
     checkpoints/, DPO's reference/, and where there is something to say spikes.jsonl, skipped.jsonl, profile/ and
-    heartbeats/. On SIGTERM or SIGINT the state is saved and the result names the signal; SIGUSR1 asks for a profile.
+    heartbeats/; of several hosts compilation_cache/. On SIGTERM or SIGINT the state is saved and the result names the
+    signal; SIGUSR1 asks for a profile.
     devices: all by default. With several hosts every one calls this with the same config and a folder that all see; the
     first holds it alone (`run_lock.py`).
 
@@ -97,7 +98,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         stack.enter_context(jax.set_mesh(mesh))
         stack.callback(appending.send_all)
         signals = stack.enter_context(Signals())
-        watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds, told=goodput.at))
+        watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds, on_doing=goodput.at))
 
         # ------------------------------------------------------------ data and weights of a new run
         # Before anything is written: neither a mistyped path nor data that give no batch leave a run behind.

@@ -3,6 +3,7 @@
 from pathlib import Path
 import re
 import shutil
+import zlib
 
 from etils import epath
 import jax
@@ -91,6 +92,19 @@ def test_a_bucket_keeps_its_scheme_and_nothing_that_opens_local_paths(monkeypatc
     compilations.share(epath.Path("gs://bucket/run"))
     assert jax.config.jax_compilation_cache_dir == "gs://bucket/run/compilation_cache"
     assert jax.config.jax_persistent_cache_enable_xla_caches == "none"
+
+
+def test_a_program_that_a_killed_host_wrote_in_part_is_compiled_again(tmp_path, caplog):
+    """JAX writes nothing over a file that is there, so it would warn and compile at every start on every host."""
+    whole = zlib.compress(b"program" * 1000)
+    changed = whole[:20] + b"???" + whole[23:]
+    contents = {"a": whole, "cut": whole[:-9], "empty": b"", "changed": changed, "zstd": b"\x28\xb5"}
+    for name, content in contents.items():
+        (tmp_path / f"{name}-cache").write_bytes(content)
+    compilations.delete_torn(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a-cache", "zstd-cache"}
+    assert f"'{tmp_path}/cut-cache' was not written to its end and is deleted" in caplog.text
+    compilations.delete_torn(tmp_path / "not there")
 
 
 @pytest.mark.parametrize(("hosts", "given", "stays"), [(2, None, False), (2, "named", True), (1, None, True)])

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import io
 import itertools
-from pathlib import Path
+import pathlib
 import re
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 from xgenmm_jax.data.images import image_from_bytes
 from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.evaluation.profiles import PROFILES, VLMEVALKIT, Profile, Reading, Reencode
-from xgenmm_jax.evaluation.published import file_images
+from xgenmm_jax.evaluation.published import copies, file_images
 from xgenmm_jax.evaluation.published.file_images import FileImage, FileImages, ParquetCells
 from xgenmm_jax.evaluation.published.tsv import Row, read_table
 from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.paths import Path, is_in_bucket
 
 _SHARD = re.compile(r"-(?P<number>\d{3,})-of-(?P<of>\d{3,})\.parquet$")
 
@@ -97,7 +98,7 @@ class Tsv:
         return tuple(path for path in candidates if path.is_file())[:1]
 
     def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
-        table = read_table(files[0], self.columns, reading)
+        table = read_table(copies.on_disk(files[0]), self.columns, reading)
         examples = [(row, self.example(row)) for row in table.rows]
         selected = tuple(
             replace(example, unreadable=row.unreadable) if row.unreadable else example
@@ -163,7 +164,7 @@ class Parquet:
 
     def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
         cells, known = ParquetCells(), FileImages()
-        docs = (doc for path in files for doc in self._docs(path, cells, known))
+        docs = (doc for path in map(copies.on_disk, files) for doc in self._docs(path, cells, known))
         examples, left_out = [], 0
         for number, doc in enumerate(docs):
             example = self.example(replace(doc, index=str(number)))
@@ -175,7 +176,7 @@ class Parquet:
         reasons = {"not of this split": left_out, "folders of the set that are not there": max(absent, 0)}
         return Loaded(tuple(examples), tuple(files), {reason: count for reason, count in reasons.items() if count})
 
-    def _docs(self, path: Path, cells: ParquetCells, known: FileImages) -> Iterator[Doc]:
+    def _docs(self, path: pathlib.Path, cells: ParquetCells, known: FileImages) -> Iterator[Doc]:
         try:
             file = pq.ParquetFile(path, buffer_size=file_images.BUFFER_BYTES)
         except (OSError, ValueError) as error:
@@ -195,7 +196,7 @@ class Parquet:
                         cell = functools.partial(cells.cell, path, group, row=next(rows))
                         yield self._doc(row, path, cell, known)
 
-    def _doc(self, row: dict[str, Any], path: Path, cell: Callable[..., Any], known: FileImages) -> Doc:
+    def _doc(self, row: dict[str, Any], path: pathlib.Path, cell: Callable[..., Any], known: FileImages) -> Doc:
         """cell: gives the row's value of a column again."""
         images: dict[str, tuple[LazyImage, ...]] = {}
         unreadable = ""
@@ -213,14 +214,14 @@ class Parquet:
 
 @dataclass(frozen=True)
 class Original:
-    """The authors' own distribution.
+    """The authors' own distribution, on a disk.
 
     needs: paths below the user's folder that must all be there. examples: reads them, given the folder; None for an
     entry that is left out.
     """
 
     needs: tuple[str, ...]
-    examples: Callable[[Path], Iterator[Example | None]]
+    examples: Callable[[pathlib.Path], Iterator[Example | None]]
     profiles: tuple[Profile, ...] = PROFILES
 
     @property
@@ -228,11 +229,13 @@ class Original:
         return f"{', '.join(self.needs)} (the authors' files)"
 
     def find(self, folder: Path) -> tuple[Path, ...]:
+        if is_in_bucket(folder):  # thousands of pictures, a file each
+            return ()
         paths = tuple(folder / name for name in self.needs)
         return paths if all(path.exists() for path in paths) else ()
 
     def read(self, files: Sequence[Path], reading: Reading) -> Loaded:
-        folder = Path(str(files[0])[: -len(self.needs[0])])
+        folder = pathlib.Path(str(files[0])[: -len(self.needs[0])])
         entries = list(self.examples(folder))
         selected = tuple(entry for entry in entries if entry is not None)
         left_out = len(entries) - len(selected)

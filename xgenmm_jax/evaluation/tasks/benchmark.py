@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 import functools
-from pathlib import Path
 
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.evaluation.predictions import Prediction
@@ -16,6 +15,7 @@ from xgenmm_jax.evaluation.tasks.judging import Judging
 from xgenmm_jax.evaluation.tasks.prompts import MessagePrompt
 from xgenmm_jax.evaluation.tasks.task import Scored, Task
 from xgenmm_jax.generation.text.decoding import Decoding
+from xgenmm_jax.paths import Path, is_in_bucket
 
 Message = tuple[str | int, ...]
 """A user's turn: texts, and indices of the example's images, in order."""
@@ -109,10 +109,11 @@ class Benchmark:
                 if len(examples) < len(loaded.examples):
                     left_out["not asked (--items)"] = len(loaded.examples) - len(examples)
                 return replace(loaded, examples=examples, left_out=left_out)
+        tables = " In a bucket tables alone are read (.tsv, .parquet)." if is_in_bucket(folder) else ""
         fitting = [one.where for one in self.published if choice.profile in one.profiles]
         raise ValueError(
             f"{self.name}: nothing of it in '{folder}' for the profile '{choice.profile}'; wanted "
-            f"{' or '.join(fitting)}. It is published at {self.source}."
+            f"{' or '.join(fitting)}.{tables} It is published at {self.source}."
         )
 
     def check_profile(self, profile: Profile) -> None:

@@ -7,7 +7,6 @@ same for any batch size, order and number of hosts, and never with the query's o
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 import functools
-from pathlib import Path
 from typing import Literal
 import zlib
 
@@ -24,6 +23,7 @@ from xgenmm_jax.evaluation.tasks.benchmark import Answering, Benchmark, Choice
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Task
 from xgenmm_jax.generation.text.decoding import Decoding
+from xgenmm_jax.paths import Path
 
 POOL = 2048
 """Training items from which demonstrations are drawn, as OpenFlamingo's query set."""
