@@ -97,6 +97,8 @@ def _problem(change: Change, config: TrainConfig, run: Path, needs_weights: bool
     if needs_weights:
         if field == "initialize.run" and _checkpoint_of_then(was, config.initialize.run) is not None:
             return None
+        if config.lora is not None:
+            return f"{other}, which its low-rank updates change; put it back as it was"
         return f"{other}, whose reference was read there and is not whole in its own folder; put it back as it was"
     if now is None:
         return None
@@ -112,6 +114,39 @@ def weights_of(config: TrainConfig, run: Path) -> Initialize:
         return config.initialize
     checkpoint = _checkpoint_of_then(_read(run)["initialize"].get("run"), config.initialize.run)
     return config.initialize if checkpoint is None else dataclasses.replace(config.initialize, run=str(checkpoint))
+
+
+def base_of(config: TrainConfig, run: Path) -> Initialize:
+    """Where the parameters are read that a run's low-rank updates change: as `weights_of`, without an adapter.
+
+    A path that does not begin at the root is looked for from where the process stands, then from the folders that the
+    run lies in: runs are read from anywhere, and may be moved together.
+
+    Raises ValueError where they are gone, or others than then.
+    """
+    sources = {field: _found(source, run) for field, source in _sources_of(config.initialize).items()}
+    config = dataclasses.replace(config, initialize=dataclasses.replace(config.initialize, adapter=None, **sources))
+    if not (run / STARTED_WITH_FILE).is_file():
+        LOG.warning(
+            "run folder: '%s' has no %s; what its low-rank updates change is taken as it is now", run, STARTED_WITH_FILE
+        )
+        return config.initialize
+    now = {field: _print_of(field, source) for field, source in sources.items()}
+    begun = {"data": [], "initialize": _read(run)["initialize"]}
+    for change in _changes(begun, {"data": [], "initialize": now}, config.initialize):
+        problem = _problem(change, config, run, needs_weights=True)
+        if problem is not None:
+            raise ValueError(f"{problem}.")
+    return weights_of(config, run)
+
+
+def _found(source: str, run: Path) -> str:
+    """A path of the config as it is from here; where nothing is there, of the first place that has it."""
+    if Path(source).exists():
+        return source
+    places = [folder / source for folder in run.absolute().parents]
+    beside = run.absolute().parent / Path(source).name
+    return str(next((path for path in (*places, beside) if path.exists()), source))
 
 
 def _read(run: Path) -> dict[str, Any]:
