@@ -56,7 +56,7 @@ $(STAMP): setup.cfg pyproject.toml requirements.txt
 	$(INSTALL) -e ".[demo$(if $(filter cpu,$(ACCELERATOR)),,$(comma)$(ACCELERATOR))]"
 	touch $@
 
-# What tests need beside: pytest, ruff, ..., and the TPU compiler for `xgenmm plan`, which a TPU machine has of its own version.
+# What tests need beside: pytest, ruff, ..., and the TPU compiler for `xgenmm plan`, which a TPU machine has already.
 $(TEST_STAMP): $(STAMP)
 	$(INSTALL) -e ".[test$(if $(filter tpu,$(ACCELERATOR)),,$(comma)plan)]"
 	touch $@

@@ -26,8 +26,7 @@ import PIL.Image
 from benchmarks import rounds
 from experiments import recipes
 from experiments.nano.recipes import TOKENIZER
-from tools import step_sizes
-from xgenmm_jax import files
+from tools import pod_speeds, step_sizes
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
@@ -53,7 +52,7 @@ VIEWS = {"stage1": recipes.BASE_RESOLUTION, "stage2": recipes.HIGH_RESOLUTION}
 CROPS = {"stage1": 16, "stage2": 26}
 """Of a row, which the images fill: 16 of 1 crop, 2 of 13."""
 PODS = {"v5e:16x16": 256, "v5p:4x4x8": 128}
-"""Chips, of cells in docs/pods.md."""
+"""Chips, of cells in docs/pods.csv."""
 
 
 def photos() -> list[bytes]:
@@ -235,9 +234,9 @@ def _in_words(ratio: rounds.Ratio) -> str:
 
 
 def pod_table(timed: Mapping[str, rounds.Timed]) -> str:
-    """Cores that feed a pod. Step times: docs/pods.md, its bound and 50 % MFU. Images a step: tools/step_sizes.py."""
+    """Cores that feed a pod. Step times: docs/pods.csv, expected and bound. Images a step: tools/step_sizes.py."""
     lines = [
-        "| pod, stage | images a step | step, s: 50 % MFU, bound | images/s | cores | cores, scaled |",
+        "| pod, stage | images a step | step, s: expected, bound | images/s | cores | cores, scaled |",
         "|---|---|---|---|---|---|",
     ]
     for (pod, chips), stage in itertools.product(PODS.items(), VIEWS):
@@ -263,11 +262,9 @@ def images_of_a_step(stage: str, data: DataConfig) -> float:
 
 
 def planned(stage: str, pod: str) -> tuple[float, float]:
-    """(seconds of a step at the bound, tokens a second and chip at 50 % MFU) of a 4B cell."""
-    rows = [line.strip("| \n").split(" | ") for line in files.read_lines(Path(__file__).parents[1] / "docs/pods.md")]
-    head = next(row for row in rows if row[0] == "size, stage")
-    cell = dict(zip(head, next(row for row in rows if row[:2] == [f"4b {stage}", pod]), strict=True))
-    return float(cell["step s at the bound"]), float(cell["at 50 % MFU"].replace(",", ""))
+    """(seconds of a step at the bound, tokens a second and chip as expected) of a 4B cell."""
+    cell = pod_speeds.read()["4b", stage, pod, 1]
+    return float(cell["bound_s"]), float(cell["expected_tokens"])
 
 
 def main() -> int:

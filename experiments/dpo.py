@@ -5,7 +5,7 @@ instruct-dpo.
 Command: xgenmm train experiments/dpo.py               14B: xgenmm train experiments/dpo.py:config_14b
          xgenmm train experiments/dpo.py:safety        then, from runs/4b/dpo
 Starts from: runs/4b/sft_multi.
-Hardware: 16 TPU v5p chips (4B), 64 (14B).
+Hardware: 16 TPU v5p chips (4B, --for v5p:2x2x4), 64 (14B, --for v5p:4x4x4).
 Hours: about 0.5 (4B), 0.4 (14B); safety a few minutes; estimates, see recipes.py.
 Expected: VLGuard attack success from 56.6 to 5.2; fewer hallucinations.
 

@@ -39,7 +39,7 @@ SOURCES: dict[str, tuple[Storage, Reader]] = {
     "mint1t_html": (ArrayRecords(f"{DATA_ROOT}/mint1t_html/*.array_record"), ProjectRecords()),
     "mint1t_pdf": (Tars(f"{DATA_ROOT}/mint1t_pdf/*/*.tar"), MintPdf()),
     "mint1t_arxiv": (Tars(f"{DATA_ROOT}/mint1t_arxiv/*.tar"), MintArxiv()),
-    # img2dataset's tars and, beside each, its table: captions and sizes come from there when they are measured.
+    # img2dataset's tars and, beside each, its table: texts and sizes come from there when they are measured.
     "blip3_kale": (Tars(f"{DATA_ROOT}/blip3_kale/*.tar", table=True), caption_sets.DOWNLOADED),
     "datacomp_1b": (Tars(f"{DATA_ROOT}/datacomp_1b/*.tar", table=True), caption_sets.DOWNLOADED),
     "cc12m": (Tars(f"{DATA_ROOT}/cc12m/*.tar", table=True), caption_sets.DOWNLOADED),
@@ -50,9 +50,9 @@ SOURCES: dict[str, tuple[Storage, Reader]] = {
         VisualGenome(),
     ),
     # Texts without boxes and places by a word: the paper's choice for OCR, ours for GROUNDING.
-    "blip3_grounding_50m": (Tars(f"{DATA_ROOT}/blip3_grounding_50m/*.tar"), Grounding()),
-    "blip3_ocr_200m": (Tars(f"{DATA_ROOT}/blip3_ocr_200m/*.tar"), Ocr()),
-    "blip3_ocr_hd_30m": (Tars(f"{DATA_ROOT}/blip3_ocr_hd_30m/*.tar"), Ocr()),
+    "blip3_grounding_50m": (Tars(f"{DATA_ROOT}/blip3_grounding_50m/*.tar", table=True), Grounding()),
+    "blip3_ocr_200m": (Tars(f"{DATA_ROOT}/blip3_ocr_200m/*.tar", table=True), Ocr()),
+    "blip3_ocr_hd_30m": (Tars(f"{DATA_ROOT}/blip3_ocr_hd_30m/*.tar", table=True), Ocr()),
     "idl": (Tars(f"{DATA_ROOT}/idl/*.tar"), Idl()),
     # Fine-tuning. COCO's, GQA's, VG's, ... images lie in `sft/images`, in the folders that ShareGPT4V names.
     "sharegpt4v": (JsonFiles(f"{DATA_ROOT}/sharegpt4v/*.json", images=f"{DATA_ROOT}/sft/images"), Llava()),
@@ -139,7 +139,8 @@ SINGLE_IMAGE = {
     "open_orca": 4_233_923,
     "orca_math": 200_035,
 }
-"""The sets of section 5.2 and how many records each publishes (docs/reference/training.md#fine-tuning-sets)."""
+"""The sets of section 5.2 and how many records each publishes. The paper tells no counts; those of science_qa, gqa,
+clevr and open_orca are not confirmed by a source (docs/reference/training.md#fine-tuning-sets)."""
 
 EXAMPLE = {
     "sharegpt4v_mix665k": 665_058,

@@ -3,7 +3,7 @@
 Paper: section 5.2, table 2 (BLINK, Q-Bench, MuirBench, Mantis-Eval).
 Command: xgenmm train experiments/sft_multi.py             14B: xgenmm train experiments/sft_multi.py:config_14b
 Starts from: runs/4b/sft_single.
-Hardware: 16 TPU v5p chips (4B), 64 (14B).
+Hardware: 16 TPU v5p chips (4B, --for v5p:2x2x4), 64 (14B, --for v5p:4x4x4).
 Hours: about 7 (4B), 6 (14B); estimates, see recipes.py.
 Expected (4B): BLINK 47.1, Q-Bench 69.6, MuirBench 38.0, Mantis-Eval 56.2; before this stage 42.9, 51.9, 35.0, 49.3.
 

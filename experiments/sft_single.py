@@ -4,7 +4,7 @@ Paper: section 5.2, table 1 (4B 59.2, 14B 62.0 on average over 12 benchmarks).
 Command: xgenmm train experiments/sft_single.py             14B: xgenmm train experiments/sft_single.py:config_14b
          xgenmm train experiments/sft_single.py:example     one epoch of the released code's example mixture
 Starts from: runs/4b/stage2.
-Hardware: 16 TPU v5p chips or 8 H100 (4B), 64 TPU v5p chips (14B).
+Hardware: 16 TPU v5p chips or 8 H100 (4B, --for v5p:2x2x4 or h100:8), 64 TPU v5p chips (14B, --for v5p:4x4x4).
 Hours: about 10 on the TPU, 11 on the GPUs (4B), 7 (14B), a third of that for the example; estimates, see recipes.py.
 Expected (4B single-image): 59 on average over the 12 benchmarks.
 

@@ -2,7 +2,7 @@
 
 Paper: section 5.1, figure 3 (mixture), table 1 (few-shot scores of the base model).
 Command: xgenmm train experiments/stage1.py             14B: xgenmm train experiments/stage1.py:config_14b
-Hardware: 64 TPU v5p chips (4B), 256 (14B).
+Hardware: 64 TPU v5p chips (4B, --for v5p:4x4x4), 256 (14B, --for v5p:4x8x8).
 Hours: about 57 (4B), 45 (14B); estimates, see recipes.py.
 Expected, 4-shot of the released 4B base: VQAv2 66.3, TextVQA 54.2, OK-VQA 48.9, COCO 107.6.
 
@@ -35,6 +35,7 @@ def config(size: Size = B4) -> TrainConfig:
         initialize=Initialize(vision=recipes.SIGLIP, decoder=size.decoder),
         checkpoint=recipes.CHECKPOINTS,
         watchdog_seconds=recipes.WATCHDOG_SECONDS,
+        held_out=recipes.HELD_OUT,
     )
 
 

@@ -4,7 +4,7 @@ Paper: section 5.1; table 4 (ablations/stage2_resolution.py asks the question it
 Command: xgenmm train experiments/stage2.py             14B: xgenmm train experiments/stage2.py:config_14b
          xgenmm train experiments/stage2.py:new_at_10   the other reading of the mixture
 Starts from: runs/4b/stage1.
-Hardware: 64 TPU v5p chips (4B), 256 (14B).
+Hardware: 64 TPU v5p chips (4B, --for v5p:4x4x4), 256 (14B, --for v5p:4x8x8).
 Hours: about 6 (4B), 5 (14B); estimates, see recipes.py.
 Expected: 65 to 67 on the OCR benchmarks after fine-tuning, against 64.6 without this stage (table 4).
 
@@ -41,6 +41,7 @@ def config(size: Size = B4) -> TrainConfig:
         initialize=Initialize(run=size.run("stage1")),
         checkpoint=recipes.CHECKPOINTS,
         watchdog_seconds=recipes.WATCHDOG_SECONDS,
+        held_out=recipes.HELD_OUT,
     )
 
 

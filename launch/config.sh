@@ -6,7 +6,7 @@ TPU_PROJECT=${TPU_PROJECT-}           # Google Cloud project
 TPU_ZONE=${TPU_ZONE-}                 # for example us-west4-a; `gcloud compute tpus locations list`
 TPU_NAME=${TPU_NAME-}                 # of the queued resource and its nodes: a-z, 0-9 and -
 TPU_TOPOLOGY=${TPU_TOPOLOGY-v5e:4x4}  # of one slice, as `xgenmm plan --topology` takes it
-TPU_SLICES=${TPU_SLICES-1}            # train with --mesh.replica equal to it
+TPU_SLICES=${TPU_SLICES-1}            # slices of that shape
 TPU_CAPACITY=${TPU_CAPACITY-spot}     # spot, reserved or on-demand
 TPU_RUNTIME=${TPU_RUNTIME-}           # image of the workers; empty: the usual one of the chip
 TPU_CREATE_FLAGS=${TPU_CREATE_FLAGS-} # more words for `queued-resources create`: --service-account=... --network=...
@@ -18,6 +18,9 @@ TPU_CODE=${TPU_CODE-checkout}
 # Where runs/, data/ and weights/ lie, for all workers alike: gs://BUCKET[/FOLDER] (hierarchical namespace),
 # HOST:/EXPORT (NFS), or a folder that is mounted already. Empty: the worker's own disk, for one host only.
 TPU_SHARED=${TPU_SHARED-}
+# gs://BUCKET[/FOLDER] whose files do not change: becomes data/ of TPU_SHARED, mounted read-only, its names kept for good.
+# Empty: data/ is what lies there, asked for at every opening, as runs are.
+TPU_DATA=${TPU_DATA-}
 # Names of variables of your environment that a run shall have too.
 TPU_FORWARD=${TPU_FORWARD-LIBTPU_INIT_ARGS JAX_COMPILATION_CACHE_DIR}
 

@@ -4,7 +4,8 @@ Keeps a run alive until it is finished: creates the pod, sets it up, starts the 
 A preempted pod (SUSPENDED, FAILED, or a node gone) is deleted and made anew; training goes on from the run folder's
 newest checkpoint. Where Cloud or a worker does not answer, or a node is repaired, it waits. Ends with 0 when the run is
 finished or stop.sh stopped it, else with the code of what failed TPU_MAX_FAILURES times in a row, or did not answer for
-TPU_SILENCE_S. It may be interrupted and called again: a run that is under way goes on."
+TPU_SILENCE_S. It may be interrupted and called again: a run that is under way goes on. Settings are those for the pod of
+launch/config.sh, unless --for none is among the overrides."
 # shellcheck source=launch/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=launch/workers.sh
@@ -177,9 +178,12 @@ main() {
   (($#)) && [[ $1 != -* ]] || unknown_word "${1-}"
   require_pod
   require_code
-  require_shared "$@"
-  [[ -n $TPU_SHARED ]] || refuse "TPU_SHARED is not set; a preempted worker's disk is lost, so give a place that outlives it"
-  run_words "$@"
+  command_words "$@"
+  [[ ${COMMAND[0]} == train ]] || refuse "got '$1': resume.sh keeps training alive; launch/run.sh starts other commands"
+  require_shared "${COMMAND[@]}"
+  [[ -n $TPU_SHARED || " ${COMMAND[*]} " == *" --workdir"[\ =]"gs://"* ]] ||
+    refuse "TPU_SHARED is not set; a preempted worker's disk is lost, so give a place that outlives it"
+  run_words
   MESSAGES=$(mktemp) ANSWER=$(mktemp)
   trap 'rm -f "$MESSAGES" "$ANSWER"' EXIT
   while true; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 USAGE="usage: launch/setup.sh [--dry-run]
-Puts the code and its environment onto every worker, and mounts TPU_SHARED there. May be repeated."
+Puts the code and its environment onto every worker, and mounts TPU_SHARED and TPU_DATA there. May be repeated."
 # shellcheck source=launch/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=launch/workers.sh
@@ -15,6 +15,7 @@ main() {
   done
   require_pod
   require_code
+  require_data
   require_active
   set_up_workers
 }

@@ -3,9 +3,9 @@
 #
 # What happens on a worker: setup.sh copies this file into its home, and the other scripts call it over ssh.
 #
-#   bash xgenmm_worker.sh SLICE setup SHARED checkout | SLICE setup SHARED URL COMMIT
-#   bash xgenmm_worker.sh SLICE start [NAME=VALUE ...] -- EXPERIMENT [WORD...]
-#                                                 `xgenmm train EXPERIMENT WORD...`, detached, unless it runs already
+#   bash xgenmm_worker.sh SLICE setup SHARED DATA checkout | SLICE setup SHARED DATA URL COMMIT
+#   bash xgenmm_worker.sh SLICE start [NAME=VALUE ...] -- COMMAND [WORD...]
+#                                                 `xgenmm COMMAND WORD...`, detached, unless it runs already
 #   bash xgenmm_worker.sh SLICE restart ...       the same, after killing what runs
 #   bash xgenmm_worker.sh SLICE status            one line: running | finished | failed CODE | stopped | ready | absent
 #   bash xgenmm_worker.sh SLICE logs LINES follow | SLICE logs LINES
@@ -42,9 +42,12 @@ setup() {
   local python
   ! is_running || fail "a run is under way; launch/stop.sh first"
   install_tools
+  if [[ -e $STATE/data && $(<"$STATE/data") != "$2" ]]; then fusermount -u "$SHARED/data" 2>/dev/null || true; fi
   echo "$1" >"$STATE/shared"
+  echo "$2" >"$STATE/data"
   mount_shared "$1"
-  install_code "${@:2}"
+  mount_data "$2"
+  install_code "${@:3}"
   python=$(find_python)
   make -C "$CODE" setup ACCELERATOR=tpu "VENV=$STATE/venv" "PYTHON=$python"
   rm -f "$STATE"/{command,exit,stopped,supervisor}
@@ -100,10 +103,27 @@ mount_shared() {
 
 # No cache of names: hosts must see each other's files at once to agree about a checkpoint.
 mount_bucket() {
-  local options=(--implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0)
+  gcsfuse_mount "$1" "$SHARED" --implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0
+}
+
+# Data do not change, so names and sizes are asked for once and kept, and so are listings: with the caches of runs every
+# opening of a record file would ask the bucket (MaxText's setup_gcsfuse.sh mounts data alike). Listed once beforehand,
+# they are all there before a run opens its files.
+mount_data() {
+  [[ -n $1 ]] || return 0
+  mkdir -p "$SHARED/data"
+  ! mountpoint -q "$SHARED/data" || return 0
+  gcsfuse_mount "${1#gs://}" "$SHARED/data" -o ro --implicit-dirs --metadata-cache-ttl-secs=-1 \
+    --stat-cache-max-size-mb=-1 --type-cache-max-size-mb=-1 --kernel-list-cache-ttl-secs=-1
+  echo "data: $(find "$SHARED/data" -type f | wc -l) files"
+}
+
+# gcsfuse_mount BUCKET[/FOLDER] PLACE OPTION...
+gcsfuse_mount() {
+  local options=("${@:3}")
   [[ $1 != */* ]] || options+=("--only-dir=${1#*/}")
   install_gcsfuse
-  gcsfuse "${options[@]}" "${1%%/*}" "$SHARED"
+  gcsfuse "${options[@]}" "${1%%/*}" "$2"
 }
 
 install_gcsfuse() {
@@ -145,6 +165,7 @@ start() {
     return
   fi
   mount_shared "$(<"$STATE/shared")" # again after a reboot
+  mount_data "$(<"$STATE/data")"
   [[ ! -e $SHARED ]] || folder=$SHARED
   cd "$folder"
   rm -f "$STATE"/{exit,stopped}
@@ -163,15 +184,20 @@ restart() {
   start "$@"
 }
 
-# Outlives ssh, in a session of its own; leaves the run's exit code behind.
+# Outlives ssh, in a session of its own; leaves the run's exit code behind. Python files are those of the checkout.
 supervise() {
-  local code=0
+  local code=0 word words=()
   while [[ $1 != -- ]]; do
     export "${1?}"
     shift
   done
-  echo "=== $(date -u +%FT%TZ) in $PWD: xgenmm train $(printf '%q ' "${@:2}")"
-  "$STATE/venv/bin/xgenmm" train "$CODE/$2" "${@:3}" || code=$?
+  shift
+  for word in "$@"; do
+    [[ ${word%%:*} != *.py || ! -f $CODE/${word%%:*} ]] || word=$CODE/$word
+    words+=("$word")
+  done
+  echo "=== $(date -u +%FT%TZ) in $PWD: xgenmm $(printf '%q ' "$@")"
+  "$STATE/venv/bin/xgenmm" "${words[@]}" || code=$?
   echo "=== $(date -u +%FT%TZ) exit code $code"
   echo "$code" >"$STATE/exit"
 }

@@ -42,7 +42,7 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import sizes
-from xgenmm_jax.training.config import Initialize
+from xgenmm_jax.training.config import HeldOut, Initialize
 from xgenmm_jax.training.loop import train
 
 # Three tokens more than the vocabulary: an image's and a turn's.
@@ -57,7 +57,9 @@ data = dataclasses.replace(
     window=32,
 )
 optimizer = dataclasses.replace(config.optimizer, warmup_steps=1)
-config = dataclasses.replace(config, data=data, optimizer=optimizer, initialize=Initialize(), steps=2, log_every=1)
+config = dataclasses.replace(
+    config, data=data, optimizer=optimizer, initialize=Initialize(), held_out=HeldOut(), steps=2, log_every=1
+)
 assert train(config, pathlib.Path("run")).step == 2
 print(pathlib.Path("run/metrics.jsonl").read_text())
 print(sorted(name for name in sys.modules if name.startswith("xgenmm_jax.nano")))

@@ -1,23 +1,28 @@
-"""Fills the table of docs/pods.md: `xgenmm plan` for every stage, size and pod, each compiled until it fits.
+"""Fills compiled_cells.csv: `xgenmm plan` for every stage, size and pod, each compiled until it fits.
 
-    python tools/plan_table.py [--folder runs/plans] [--only 4b/stage1] [--again] [--render]
+    python -m tools.plan_table [--folder runs/plans] [--only 4b/stage1] [--again] [--render]
 
 Cells are compiled one after another, each in a process of its own, with the settings that `xgenmm plan --search` finds.
-A cell that has a line in the table or a file in the folder is skipped, so the command continues where it stopped, on
-another machine too; --again compiles what has a line anew. --render writes the files that are there into the table and
-compiles nothing; lines without a file stay.
+A cell that is in compiled_cells.csv or has a file in the folder is skipped, so the command continues where it stopped,
+on another machine too; --again compiles what is there anew. --render compiles nothing. Both write what was compiled
+into compiled_cells.csv, the speeds (`tools/pod_speeds.py`) into docs/pods.csv, and the table of docs/pods.md.
 
 The batch: stages 1 and 2 keep their 512 rows. Fine-tuning and DPO have 16 rows a step, too few for a pod: here every
 chip has one. Stages are as long as the experiment says, in positions.
 """
 
 import argparse
+from collections.abc import Sequence
 import os
 from pathlib import Path
 import subprocess
 import sys
 
+from tools.pod_speeds import FILE as SPEEDS
+from tools.pod_speeds import Speed, speed, text_of
 from xgenmm_jax import files
+from xgenmm_jax.planning.compiled_cells import FILE as COMPILED
+from xgenmm_jax.planning.compiled_cells import Cell, read_cells, write_cells
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "pods.md"
@@ -27,10 +32,10 @@ STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
 CELLS = [(size, stage, *pod) for size in ("4b", "14b") for pod in PODS for stage in STAGES]
 """Most useful first."""
 COLUMNS = (
-    "size, stage", "pod", "rows", "a chip at a time", "remat", "replica x fsdp x tensor", "accumulation",
-    "state GiB", "temporaries", "peak", "of", "bound by", "step s at the bound", "tokens/s a chip at the bound",
-    "at 50 % MFU", "days", "chip-hours",
+    "stage", "pod", "rows", "a chip at a time", "remat", "replica x fsdp x tensor, accumulation", "peak GiB",
+    "step s at the bound", "MFU at the bound", "expected", "tokens/s a chip", "hours", "chip-hours",
 )  # fmt: skip
+USUAL_REMAT = "minimal_with_context"
 
 
 def main() -> None:
@@ -39,18 +44,18 @@ def main() -> None:
         "--folder", type=Path, default=ROOT / "runs" / "plans", help="where cells are kept; not under git"
     )
     parser.add_argument("--only", default="", help="cells whose name begins so: 4b/stage1, 14b")
-    parser.add_argument("--again", action="store_true", help="compile cells that have a line, but no file, too")
-    parser.add_argument("--render", action="store_true", help="write the table and compile nothing")
+    parser.add_argument("--again", action="store_true", help="compile cells that are there, but have no file, too")
+    parser.add_argument("--render", action="store_true", help="write files and table, and compile nothing")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    written = {} if arguments.again else lines_of(files.read_text(DOCUMENT))
+    done = set() if arguments.again else {key_of(cell) for cell in read_cells(COMPILED)}
     for cell in CELLS:
         path = file_of(cell, arguments.folder)
-        wanted = not arguments.render and name_of(cell).startswith(arguments.only) and head_of(cell) not in written
+        wanted = not arguments.render and name_of(cell).startswith(arguments.only) and cell not in done
         if wanted and not path.is_file():
             compile_cell(cell, path)
-            render(arguments.folder)
-    render(arguments.folder)
+            keep(arguments.folder)
+    keep(arguments.folder)
 
 
 def name_of(cell: tuple[str, str, str, int]) -> str:
@@ -60,18 +65,6 @@ def name_of(cell: tuple[str, str, str, int]) -> str:
 
 def file_of(cell: tuple[str, str, str, int], folder: Path) -> Path:
     return folder / f"{name_of(cell).replace('/', '-').replace(':', '-')}.json"
-
-
-def head_of(cell: tuple[str, str, str, int]) -> str:
-    """What a cell's line begins with."""
-    size, stage, topology, slices = cell
-    return f"| {size} {stage} | {f'{slices} x {topology}' if slices > 1 else topology} |"
-
-
-def lines_of(text: str) -> dict[str, str]:
-    """The table's lines by what they begin with."""
-    lines = text.split(BEGIN)[1].split(END)[0].split("\n")[:-1]
-    return {"|".join(line.split("|")[:3]) + "|": f"{line}\n" for line in lines}
 
 
 def compile_cell(cell: tuple[str, str, str, int], path: Path) -> None:
@@ -87,47 +80,84 @@ def compile_cell(cell: tuple[str, str, str, int], path: Path) -> None:
         raise SystemExit(f"{name_of(cell)}: `xgenmm {' '.join(words)}` ended with {done.returncode}.")
 
 
-def render(folder: Path) -> None:
-    """Writes the cells that are done between the document's markers, beside the lines that are there already."""
-    text = files.read_text(DOCUMENT)
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    written = lines_of(text)
-    lines = [f"| {' | '.join(COLUMNS)} |\n", "|---" * len(COLUMNS) + "|\n"]
+def cell_of(cell: tuple[str, str, str, int], plan: dict) -> Cell:
+    """What is kept of a plan that fits."""
+    memory = {kind: round(size / 2**30, 2) for kind, size in plan["memory"].items()}
+    sent = plan["collectives"].values()
+    return Cell(
+        *cell,
+        rows=plan["rows"],
+        rows_at_a_time=float(plan["rows_per_chip"]),
+        length=plan["length"],
+        crops=plan["crops"],
+        remat=plan["remat"],
+        **plan["mesh"],
+        accumulation=plan["accumulation"],
+        state_gib=round(sum(plan["memory"][kind] for kind in ("parameters", "optimizer", "reference")) / 2**30, 2),
+        temporaries_gib=memory["temporaries"],
+        peak_gib=memory["peak"],
+        hbm_gib=memory["available"],
+        links_gb=round(sum(kind["link_bytes"] for kind in sent) / 1e9, 2),
+        exposed_gb=round(sum(kind["exposed_bytes"] for kind in sent) / 1e9, 2),
+    )
+
+
+def keep(folder: Path) -> None:
+    """Writes the plans that are done beside the cells that are there: compiled_cells.csv, docs/pods.csv, the table."""
+    cells = {key_of(cell): cell for cell in read_cells(COMPILED)}
     for cell in CELLS:
         path = file_of(cell, folder)
-        if path.is_file():
-            lines.append(row(cell, files.read_json(path)))
-        elif head_of(cell) in written:
-            lines.append(written[head_of(cell)])
-    files.write_whole(DOCUMENT, before + BEGIN + "".join(lines) + END + after)
+        plan = files.read_json(path) if path.is_file() else None
+        if plan is not None and plan["fits"]:
+            cells[cell] = cell_of(cell, plan)
+        elif plan is not None:
+            print(f"{name_of(cell)}: {plan['advice']}")
+    kept = [cells[cell] for cell in CELLS if cell in cells]
+    write_cells(COMPILED, kept)
+    rows = tuple(speed(cell) for cell in kept)
+    files.write_whole(SPEEDS, text_of(rows))
+    text = files.read_text(DOCUMENT)
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    files.write_whole(DOCUMENT, before + BEGIN + tables(kept, rows) + END + after)
 
 
-def row(cell: tuple[str, str, str, int], plan: dict) -> str:
+def key_of(cell: Cell | Speed) -> tuple[str, str, str, int]:
+    return cell.size, cell.stage, cell.topology, cell.slices
+
+
+def tables(cells: Sequence[Cell], rows: Sequence[Speed]) -> str:
+    """A table a size."""
+    lines = []
+    for size in dict.fromkeys(cell.size for cell in cells):
+        lines += [f"\n### {size.upper()}\n\n", f"| {' | '.join(COLUMNS)} |\n", "|---" * len(COLUMNS) + "|\n"]
+        lines += [row(cell, one) for cell, one in zip(cells, rows, strict=True) if cell.size == size]
+    return "".join([*lines, "\n"])
+
+
+def row(cell: Cell, one: Speed) -> str:
     """One cell as a line of the table."""
-    mesh = plan["mesh"]
-    settings = [
-        f"{plan['rows']}",
-        f"{plan['rows_per_chip']:g}",
-        plan["remat"],
-        f"{mesh['replica']} x {mesh['fsdp']} x {mesh['tensor']}",
-        f"{plan['accumulation']}",
+    mesh = f"{cell.replica} x {cell.fsdp} x {cell.tensor}"
+    figures = [
+        cell.stage,
+        f"{cell.slices} x {cell.topology}" if cell.slices > 1 else cell.topology,
+        f"{cell.rows}",
+        f"{cell.rows_at_a_time:g}",
+        "" if cell.remat == USUAL_REMAT else cell.remat,
+        mesh + (f", {cell.accumulation}" if cell.accumulation > 1 else ""),
+        f"{cell.peak_gib:.2f} of {cell.hbm_gib:.2f}",
+        f"{one.bound_s:.2f}",
+        f"{one.bound_mfu:.0%}" + (f", {one.exposed_mfu:.0%}" if one.exposed_mfu is not None else ""),
+        f"{one.expected_mfu:.0%}",
+        f"{one.expected_tokens:,.0f}",
+        hours_of(one.hours),
+        f"{one.chip_hours:,.0f}",
     ]
-    if not plan["fits"]:
-        figures = [plan["advice"], *[""] * (len(COLUMNS) - 2 - len(settings) - 1)]
-    else:
-        memory = {kind: size / 2**30 for kind, size in plan["memory"].items()}
-        state = memory["parameters"] + memory["optimizer"] + memory["reference"]
-        seconds, bound, expected = plan["seconds"], plan["bound"], plan["expected"]
-        figures = [
-            *(f"{gib:.2f}" for gib in (state, memory["temporaries"], memory["peak"], memory["available"])),
-            max(("arithmetic", "links", "network"), key=seconds.get),
-            f"{seconds['bound']:.2f}",
-            f"{bound['tokens_per_second_per_chip']:,.0f}",
-            f"{expected['tokens_per_second_per_chip']:,.0f}",
-            f"{expected['days']:.2f}",
-            f"{expected['chip_hours']:,.0f}",
-        ]
-    return f"{head_of(cell)} {' | '.join([*settings, *figures])} |\n"
+    return f"| {' | '.join(figures)} |\n"
+
+
+def hours_of(hours: float) -> str:
+    """As "285", "30", "3.4", "0.35"."""
+    return f"{hours:.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 1 else f"{hours:.2f}"
 
 
 if __name__ == "__main__":

@@ -191,7 +191,6 @@ class Unreadable(io.RawIOBase):
     [
         ("http://localhost/a.png", "got 'http://localhost/a.png', which is fetched from nowhere; save it"),
         ("HTTPS://x/y.jpg", "which is fetched from nowhere"),
-        ("s3://bucket/y.jpg", "which is fetched from nowhere"),
         ("file:///tmp/y.jpg", "which is fetched from nowhere"),
         ("data:image/png;base64," + "A" * 100, r"got 'data:image/png;base64,A*\.\.\.', which is fetched from nowhere"),
         (Path("https://x/y.jpg"), "which is fetched from nowhere"),

@@ -98,3 +98,23 @@ def test_what_is_mistyped_is_one_sentence_and_code_two(monkeypatch, capsys, word
         cli.main(words)
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and sentence in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words, error",
+    [
+        (["data", "check", "tars:gone/*.tar"], "xgenmm data: no file matches 'gone/*.tar'; "),
+        (["data", "index"], "xgenmm data index: got no source; "),
+        (["train", "gone.py"], "xgenmm train: experiment: no file 'gone.py'."),
+        (["convert", "gone", "there"], "xgenmm convert: "),
+    ],
+)
+def test_an_error_names_its_command_once(monkeypatch, tmp_path, capsys, words, error):
+    """It said "xgenmm data: data: no file matches"."""
+    monkeypatch.setattr(cli, "keep_compilations", lambda: None)
+    monkeypatch.setattr(cli, "keep_memory", lambda: True)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(error) and told.count("\n") == 1
+    assert f"{words[0]}: {words[0]}" not in told

@@ -57,7 +57,7 @@ def test_a_renamed_option_of_generate_is_told_too(capsys):
 
 def test_a_folder_of_stages_that_became_a_file_is_told(tmp_path, capsys):
     code, error = error_of(["demo", "experiments/micro", "--workdir", str(tmp_path / "demo")], capsys)
-    sentence = "xgenmm demo: demo: no folder 'experiments/micro'; 'experiments/micro.py' holds its stages now.\n"
+    sentence = "xgenmm demo: no folder 'experiments/micro'; 'experiments/micro.py' holds its stages now.\n"
     assert (code, error) == (1, sentence) and not (tmp_path / "demo").exists()
 
 

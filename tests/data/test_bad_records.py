@@ -20,6 +20,7 @@ import numpy as np
 import PIL.EpsImagePlugin
 import PIL.Image
 import pytest
+from sharded_data import SEED, take, write_tars
 from tar_files import caption_tar, jpeg, write_tar
 
 from xgenmm_jax.data.errors import BAD_IMAGE, NOT_AS_INDEXED, UNREADABLE, SourceError
@@ -31,14 +32,12 @@ from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.training.runs.skipped import SkippedLog, read_skipped
 
 SHARDS, RECORDS = 5, 12
-SEED = 7
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     mixed_sources.tokenizer(tmp_path)
-    for shard in range(SHARDS):
-        caption_tar(tmp_path / "tars" / f"{shard:04}.tar", RECORDS, seed=shard)
+    write_tars(tmp_path / "tars", SHARDS, RECORDS)
     return tmp_path
 
 
@@ -47,11 +46,6 @@ def config_of(folder: Path, workers: int = 0, **options) -> DataConfig:
     return mixed_sources.config(
         folder, workers, mixture=((ShardedSource(tars, ImageCaptions()), 1.0),), **{"max_bad_rate": 1.0} | options
     )
-
-
-def take(config: DataConfig, count: int) -> list[HostBatch]:
-    with contextlib.closing(loader.batches(config, SEED)) as iterator:
-        return list(itertools.islice(iterator, count))
 
 
 # Images.

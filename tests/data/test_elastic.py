@@ -71,7 +71,7 @@ def test_hosts_and_workers_change_no_row_and_each_record_is_read_once(folder):
     assert os.getpid() not in processes and 2 <= len(processes) <= 4
     counts = Counter((shard, number) for _, shard, number in reads)
     window, _ = first[-1][1]
-    shards = list(map(shards_of, open_sources(config)))
+    shards = shards_of(config, open_sources(config))
     drawn: Counter[tuple[str, int]] = Counter()
     for number in range(window):
         draws = order.draws(config.order_phases, shards, SEED, config.window, number)

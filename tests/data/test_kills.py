@@ -39,7 +39,7 @@ def unbroken(data) -> list[Step]:
 
 def windows_that_end_an_epoch(config, windows: range) -> set[int]:
     """Windows in which a source begins its records anew."""
-    shards = list(map(shards_of, open_sources(config)))
+    shards = shards_of(config, open_sources(config))
     found = set()
     for window in windows:
         draws = order.draws(config.order_phases, shards, row_printer.SEED, config.window, window)

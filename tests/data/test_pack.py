@@ -1,20 +1,17 @@
 """Packed shards: the rows of the source they were made of, whole after a kill, nothing lost unseen."""
 
-import contextlib
 import dataclasses
 import hashlib
 import io
-import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
-from sharded_data import captions, data, small_tokenizer
+from sharded_data import assert_same_batches, captions, data, take, write_tars
 from tar_files import caption_tar, jpeg, write_tar
 
-from xgenmm_jax.batch import Batch
 from xgenmm_jax.data import pack
 from xgenmm_jax.data.errors import UNREADABLE, SourceError
 from xgenmm_jax.data.images import encoded, image_from_bytes
@@ -23,7 +20,6 @@ from xgenmm_jax.data.readers.base import OneChoice
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
 from xgenmm_jax.data.readers.records import decode, encode_choices
 from xgenmm_jax.data.records import Document, LazyImage
-from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.json_files import JsonFiles
@@ -48,29 +44,14 @@ class Pages(OneChoice):
         return Document(raw.key, parts, "\n", raw.fields["lost"])
 
 
-@pytest.fixture(scope="module")
-def words(tmp_path_factory) -> str:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    for shard in range(SHARDS):
-        caption_tar(tmp_path / "tars" / f"{shard:04}.tar", RECORDS, seed=shard)
-    return tmp_path / "tars"
-
-
-def take(config: DataConfig, count: int) -> list:
-    with contextlib.closing(loader.batches(config, 7)) as iterator:
-        return list(itertools.islice(iterator, count))
+    return write_tars(tmp_path / "tars", SHARDS, RECORDS)
 
 
 def assert_same_rows(config: DataConfig, source: ShardedSource, count: int = 6) -> None:
     packed = dataclasses.replace(config, mixture=((source, 1.0),))
-    for one, other in zip(take(config, count), take(packed, count), strict=True):
-        assert (one.sample_ids, one.state) == (other.sample_ids, other.state)
-        for name, left, right in zip(Batch._fields, one.batch, other.batch, strict=True):
-            np.testing.assert_array_equal(left, right, err_msg=name)
+    assert_same_batches(take(config, count), take(packed, count))
 
 
 def test_packed_tars_give_the_rows_of_the_tars(folder, words, tmp_path):

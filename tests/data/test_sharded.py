@@ -1,23 +1,19 @@
 """Sources with an index: planned without reading a record, refused where the index is of other data."""
 
-import contextlib
 import dataclasses
-import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sharded_data import captions, data, small_tokenizer
+from sharded_data import assert_same_batches, captions, data, take, write_tars
 from tar_files import caption_tar
 
-from xgenmm_jax.batch import Batch
+from xgenmm_jax.data import processes
 from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.identity import identity
 from xgenmm_jax.data.index.source_index import SourceIndex
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
-from xgenmm_jax.data.rows import loader
-from xgenmm_jax.data.rows.config import DataConfig
-from xgenmm_jax.data.rows.loader import HostBatch
+from xgenmm_jax.data.rows.config import LoaderConfig
 from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.source import Mapped
@@ -28,21 +24,9 @@ from xgenmm_jax.data.text.tokenizer import train_tokenizer
 SHARDS, RECORDS = 5, 12
 
 
-@pytest.fixture(scope="module")
-def words(tmp_path_factory) -> str:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    for shard in range(SHARDS):
-        caption_tar(tmp_path / "tars" / f"{shard:04}.tar", RECORDS, seed=shard)
-    return tmp_path / "tars"
-
-
-def take(config: DataConfig, count: int = 6, state=(0, 0)) -> list[HostBatch]:
-    with contextlib.closing(loader.batches(config, 7, state)) as iterator:
-        return list(itertools.islice(iterator, count))
+    return write_tars(tmp_path / "tars", SHARDS, RECORDS)
 
 
 def test_records_are_numbered_over_all_shards(folder):
@@ -88,10 +72,7 @@ def test_rows_are_those_of_the_records_themselves(folder, words):
 
     config = data(words, captions(folder))
     plain = dataclasses.replace(config, mixture=((WithoutSizes(captions(folder)), 1.0),))
-    for one, other in zip(take(config, 8), take(plain, 8), strict=True):
-        assert (one.sample_ids, one.state) == (other.sample_ids, other.state)
-        for name, left, right in zip(Batch._fields, one.batch, other.batch, strict=True):
-            np.testing.assert_array_equal(left, right, err_msg=name)
+    assert_same_batches(take(config, 8), take(plain, 8))
 
 
 def test_changed_records_of_an_index_keep_its_order_its_held_out_shards_and_its_identity(folder, words, caplog):
@@ -187,3 +168,19 @@ def test_a_name_that_is_no_plain_one_is_refused(folder, name):
     """Its index was written outside of the folder of indexes."""
     with pytest.raises(ValueError, match="give a plain name, without '/'"):
         captions(folder, name=name)
+
+
+def test_a_worker_that_finds_a_shard_gone_names_it(folder, words, monkeypatch):
+    """It said that a worker process ended, killed for memory perhaps; the shard stood in a traceback above."""
+    config = data(words, captions(folder), loader=LoaderConfig(threads=1, workers=1, ahead=1))
+    submit = processes.submit
+
+    def gone_before_it_starts(*arguments):
+        (folder / "0003.tar").unlink(missing_ok=True)
+        return submit(*arguments)
+
+    monkeypatch.setattr(processes, "submit", gone_before_it_starts)
+    said = r"^data: the index in '.*' is not of this source: '0003.tar' is gone\. "
+    with pytest.raises(SourceError, match=said) as error:
+        take(config, 1)
+    assert "\n" not in str(error.value)

@@ -59,9 +59,17 @@ def narrow(config: TrainConfig, words: str) -> TrainConfig:
 def two_steps(config: TrainConfig) -> TrainConfig:
     """The run from random weights, ended after two steps."""
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=1)
+    # The files have too few records to set one in 1000 aside, so they are drawn whole.
+    held_out = dataclasses.replace(config.held_out, samples=40, mixture=config.data.mixture)
     checkpoint = CheckpointConfig()
     return dataclasses.replace(
-        config, steps=2, optimizer=optimizer, initialize=Initialize(), checkpoint=checkpoint, log_every=1
+        config,
+        steps=2,
+        optimizer=optimizer,
+        initialize=Initialize(),
+        checkpoint=checkpoint,
+        held_out=held_out,
+        log_every=1,
     )
 
 
@@ -75,8 +83,14 @@ def steps_of(config: TrainConfig, folder) -> list[dict]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_starts_on_published_files_and_takes_two_steps(stage, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows = steps_of(two_steps(narrow(STAGES[stage].config(), words)), tmp_path / "run")
+    config = two_steps(narrow(STAGES[stage].config(), words))
+    rows = steps_of(config, tmp_path / "run")
     assert [row["step"] for row in rows] == [1, 2]
+    # Pre-training has a held-out loss, of every source that is drawn often enough.
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    held_out = [set(row) for row in map(json.loads, lines) if "held_out/loss" in row]
+    names = {f"held_out/{source.name}/loss" for source, weight in config.data.mixture if weight >= 5}
+    assert [names <= row for row in held_out] == ([True] if stage in ("stage1", "stage2") else [])
     assert not (tmp_path / "run" / "quarantine.jsonl").exists()
 
 

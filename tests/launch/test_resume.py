@@ -43,7 +43,7 @@ def test_a_preempted_pod_is_made_again_and_runs_the_same_command(pod, resumed):
     pod.set(states=["SUSPENDING", "SUSPENDED"], created=["PROVISIONING", "ACTIVE"])
     pod.kill_runs()
     wait_for(lambda: pod.calls("delete") and starts(pod) == 1)
-    assert pod.argv(1)[2:] == WORDS[1:]
+    assert pod.argv(1)[2:] == ["--for", "v5e:4x4", *WORDS[1:]]
     pod.behave("exit 0")
     pod.kill_runs()  # a start again finds nothing left to do
     told = ended(resumed)
@@ -197,3 +197,8 @@ def test_a_slice_that_came_back_empty_is_set_up_and_all_start_again(pod):
     wait_for(lambda: starts(pod, "pod-0") == 2 and starts(pod, "pod-1") == 1)
     process.terminate()
     assert "setting up" in ended(process)
+
+
+def test_other_commands_than_training_are_for_run(pod):
+    done = pod.launch("resume", "evaluate", "runs/mine")
+    assert done.returncode == 2 and "launch/run.sh starts other commands" in done.stderr and pod.calls() == []

@@ -7,6 +7,8 @@ import subprocess
 from launched_pod import wait_for
 import pytest
 
+from xgenmm_jax.cli.main import COMMANDS
+
 EXPERIMENT = "experiments/stage1.py"
 
 
@@ -25,7 +27,7 @@ def test_overrides_reach_xgenmm_as_typed(ready, words):
     assert done.returncode == 0, done.stderr
     for worker in (0, 1):
         home = ready.home(worker)
-        assert ready.argv(worker) == ["train", f"{home}/xgenmm_jax/{EXPERIMENT}", *words]
+        assert ready.argv(worker) == ["train", f"{home}/xgenmm_jax/{EXPERIMENT}", "--for", "v5e:4x4", *words]
     [call] = ready.calls("ssh")
     assert call[:5] == ["compute", "tpus", "tpu-vm", "ssh", "pod"] and "--worker=all" in call
 
@@ -70,10 +72,10 @@ def test_the_same_command_again_changes_nothing_another_is_refused(ready):
 def test_all_workers_of_all_slices(pod):
     two = {"TPU_SLICES": "2", "TPU_TOPOLOGY": "v4:4x4x4"}
     assert pod.launch("setup", **two).returncode == 0
-    assert pod.launch("run", EXPERIMENT, "--mesh.replica", "2", **two).returncode == 0
+    assert pod.launch("run", EXPERIMENT, **two).returncode == 0
     assert {call[4] for call in pod.calls("ssh")} == {"pod-0", "pod-1"}
     for node in ("pod-0", "pod-1"):
-        assert pod.argv(1, node)[-2:] == ["--mesh.replica", "2"]
+        assert pod.argv(1, node)[-2:] == ["--for", "2xv4:4x4x4"]
 
 
 def test_only_workers_that_did_not_answer_are_asked_again(ready):
@@ -110,11 +112,54 @@ def test_a_worker_without_setup_says_so(pod):
     assert done.returncode == 127 and "worker 0 did not answer" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["--workdir", "gs://bucket/run"], ["--workdir=gs://bucket/run"]])
-def test_a_run_folder_in_a_bucket_is_refused(pod, words):
-    """`xgenmm train` takes a path: "gs://..." would become a folder "gs:" on each worker."""
-    done = pod.launch("run", EXPERIMENT, *words)
-    assert done.returncode == 2 and "set TPU_SHARED to the bucket" in done.stderr and pod.calls() == []
+def test_the_settings_are_those_for_the_pod_unless_others_are_asked_for(pod):
+    def planned(*words, **variables):
+        done = pod.launch("run", "--dry-run", EXPERIMENT, *words, **variables)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert f"train {EXPERIMENT} --for v5e:4x4" in bare(planned())
+    two = {"TPU_SLICES": "2", "TPU_TOPOLOGY": "v5e:16x16"}
+    assert f"train {EXPERIMENT} --for 2xv5e:16x16 --steps 5" in bare(planned("--steps", "5", **two))
+    for typed in (["--for", "v5e:4x4"], ["--for=none"]):
+        assert f"train {EXPERIMENT} {' '.join(typed)}" in bare(planned(*typed))
+    done = pod.launch("run", EXPERIMENT, "--for", "v5e:16x16")
+    assert done.returncode == 2 and "--for: got v5e:16x16, but the pod is v5e:4x4" in done.stderr
+
+
+def bare(printed: str) -> str:
+    return printed.replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    "words, given",
+    [
+        (["evaluate", "runs/mine", "--items", "5"], ["evaluate", "runs/mine", "--items", "5"]),
+        (["generate", "runs/mine", "What  is it?"], ["generate", "runs/mine", "What  is it?"]),
+        (["data", "index", EXPERIMENT], ["data", "index", f"HOME/xgenmm_jax/{EXPERIMENT}"]),
+        (["train", f"{EXPERIMENT}:b"], ["train", f"HOME/xgenmm_jax/{EXPERIMENT}:b", "--for", "v5e:4x4"]),
+    ],
+)
+def test_any_command_runs_on_all_workers(ready, words, given):
+    done = ready.launch("run", *words)
+    assert done.returncode == 0, done.stderr
+    for worker in (0, 1):
+        assert ready.argv(worker) == [word.replace("HOME", str(ready.home(worker))) for word in given]
+
+
+def test_the_commands_are_those_of_xgenmm(checkout):
+    script = f'source "{checkout}/launch/lib.sh"; source "{checkout}/launch/code.sh"; echo $COMMANDS'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == list(COMMANDS)
+
+
+def test_a_run_folder_in_a_bucket_needs_no_shared_folder(pod):
+    """`xgenmm` reads and writes gs:// itself."""
+    for words in (["--workdir", "gs://bucket/run"], ["--workdir=gs://bucket/run"]):
+        assert pod.launch("run", "--dry-run", EXPERIMENT, *words, TPU_SHARED="").returncode == 0
+    assert pod.launch("run", "--dry-run", "evaluate", "gs://bucket/run", TPU_SHARED="").returncode == 0
+    elsewhere = ["--initialize.run", "gs://bucket/run"]
+    assert pod.launch("run", "--dry-run", EXPERIMENT, *elsewhere, TPU_SHARED="").returncode == 2
 
 
 def test_several_hosts_need_a_shared_folder_one_does_not(pod):

@@ -56,6 +56,31 @@ def test_a_bucket_is_mounted_by_folder_without_caches(pod):
     assert (pod.home() / "mounted").read_text() == f"{options} bucket {pod.home()}/xgenmm_shared\n"
 
 
+def test_data_are_mounted_apart_read_only_and_their_names_are_kept(pod):
+    """Of runs nothing may be kept, so every opening of a record file asked the bucket."""
+    assert pod.launch("setup", TPU_DATA="gs://other/prepared").returncode == 0
+    runs, data = (pod.home() / "mounted").read_text().splitlines()
+    assert runs.endswith(f"--only-dir=folder bucket {pod.home()}/xgenmm_shared")
+    options = "-o ro --implicit-dirs --metadata-cache-ttl-secs=-1 --stat-cache-max-size-mb=-1"
+    options += " --type-cache-max-size-mb=-1 --kernel-list-cache-ttl-secs=-1 --only-dir=prepared"
+    assert data == f"{options} other {pod.home()}/xgenmm_shared/data"
+    # Once, and again after a reboot.
+    assert pod.launch("run", "experiments/stage1.py").returncode == 0
+    assert len((pod.home() / "mounted").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "variables, sentence",
+    [
+        ({"TPU_DATA": "/mnt/data"}, "TPU_DATA: got '/mnt/data', wanted gs://BUCKET"),
+        ({"TPU_DATA": "gs://data", "TPU_SHARED": "", "TPU_TOPOLOGY": "v5e:2x4"}, "TPU_SHARED, which is not set"),
+    ],
+)
+def test_data_that_cannot_be_mounted_are_refused(pod, variables, sentence):
+    done = pod.launch("setup", **variables)
+    assert done.returncode == 2 and sentence in done.stderr and pod.calls() == []
+
+
 def test_a_folder_that_cannot_rename_folders_is_refused(pod):
     """A bucket without hierarchical namespace would fail at the first checkpoint, hours later."""
     (pod.folder / "bin" / "mv").write_text('#!/bin/bash\n[[ $1 != -T ]] || exit 1\nexec /bin/mv "$@"\n')

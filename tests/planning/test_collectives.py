@@ -66,10 +66,17 @@ def test_loops_multiply_and_overlapped_collectives_count_once():
     measured = traffic(TEXT, devices=4)
     assert measured == {
         "all-gather": Traffic(32, 32 * 128 * 64 * 2 * 3 / 4, 0.0),
-        "all-reduce": Traffic(33, 32 * 2 * 32 / 2 + 2 * 48 * 3 / 4, 0.0),
-        "reduce-scatter": Traffic(1, 96 * 384 * 4 * 3 / 4, 0.0),
+        "all-reduce": Traffic(33, 32 * 2 * 32 / 2 + 2 * 48 * 3 / 4, 0.0, 32 * 2 * 32 / 2 + 2 * 48 * 3 / 4),
+        "reduce-scatter": Traffic(1, 96 * 384 * 4 * 3 / 4, 0.0, 96 * 384 * 4 * 3 / 4),
         "collective-permute": Traffic(1, 24 * 128 * 4, 0.0),
     }
+
+
+def test_what_has_no_start_of_its_own_runs_alone():
+    """Of two gathers in a loop one begins before other work and ends behind it."""
+    alone = "  %all-gather.8 = bf16[128,64]{1,0} all-gather(%w), channel_id=8, replica_groups=[1,4]<=[4]\n"
+    gathered = traffic(TEXT.replace("  %fusion.2 =", alone + "  %fusion.2 ="), devices=4)["all-gather"]
+    assert gathered.link_bytes == 2 * gathered.exposed_bytes == 2 * 32 * 128 * 64 * 2 * 3 / 4
 
 
 RECV = (
@@ -108,7 +115,8 @@ def test_what_crosses_slices_goes_over_the_network():
     measured = traffic(TEXT, devices=4, slices=2)
     assert measured["all-gather"] == Traffic(32, 32 * 16384 / 2, 32 * 16384 / 2 / 2)
     # {0, 1} lies in one slice: nothing of it leaves.
-    assert measured["all-reduce"] == Traffic(33, 32 * 2 * 32 / 2 + 2 * 48 / 2, 2 * 48 / 2 / 2)
+    links = 32 * 2 * 32 / 2 + 2 * 48 / 2
+    assert measured["all-reduce"] == Traffic(33, links, 2 * 48 / 2 / 2, links)
 
 
 @pytest.mark.parametrize(

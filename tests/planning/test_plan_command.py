@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from xgenmm_jax.planning import program
+
 pytest.importorskip("libtpu")
 ROOT = Path(__file__).parents[2]
 SMALL = """
@@ -46,6 +48,7 @@ def test_a_small_run_is_planned(experiment, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "small on v5e:2x2, 4 chips" in done.stdout and "fits: " in done.stdout
     report = json.loads((tmp_path / "plan.json").read_text())
+    assert (program.another_libtpu() or "None") in [*done.stdout.splitlines(), "None"]
     assert report["compiler_options"] == {"xla_tpu_scoped_vmem_limit_kib": "32768"}
     assert "LIBTPU_INIT_ARGS=--xla_tpu_scoped_vmem_limit_kib=32768" in done.stdout
     memory = report["memory"]
@@ -69,7 +72,20 @@ def test_bad_compiler_options_are_one_sentence(experiment):
     done = plan(experiment, "--topology", "v5e:2x2", "--compiler-option", "xla_tpu_made_up")
     assert done.returncode == 1 and "got 'xla_tpu_made_up', wanted NAME=VALUE" in done.stderr
     done = plan(experiment)
-    assert done.returncode == 2 and "--topology" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and "--topology --for" in done.stderr and done.stderr.count("\n") == 1
+    done = plan(experiment, "--topology", "h200", "--compiler-option", "a=1")
+    assert done.returncode == 1 and "nothing is compiled for h200" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_device_of_tpu7x_is_half_a_chip(experiment, tmp_path):
+    done = plan(experiment, "--for", "tpu7x:2x2x1", "--json", "plan.json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "small on tpu7x:2x2x1, 8 devices" in done.stdout and "GiB of 94.74 GiB a device" in done.stdout
+    report = json.loads((tmp_path / "plan.json").read_text())
+    assert report["chips"] == 4 and report["mesh"]["replica"] * report["mesh"]["fsdp"] * report["mesh"]["tensor"] == 8
+    expected = report["expected"]
+    assert expected["chip_hours"] == pytest.approx(expected["days"] * 24 * 4)
 
 
 @pytest.mark.slow
@@ -102,3 +118,16 @@ def test_search_prints_settings_that_fit(experiment):
     done = plan(experiment, "--topology", "v5e:2x2", "--search", "--data.batch-rows", "16")
     assert done.returncode == 0, done.stderr
     assert "best settings: --mesh.replica=1" in done.stdout and "tokens/s a chip at most" in done.stderr
+
+
+@pytest.mark.slow  # 7 minutes of processor time
+def test_stage_1_of_the_4b_fits_v5e_with_its_preset(tmp_path):
+    """The command of README, docs/launch.md and docs/pods.md."""
+    options = ["--for", "v5e:16x16", "--json", "plan.json"]
+    done = plan(ROOT / "experiments" / "stage1.py", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "plan.json").read_text())
+    assert report["mesh"] == {"replica": 2, "fsdp": 128, "tensor": 1} and report["accumulation"] == 2
+    assert report["rows"] == 512 and report["remat"] == "minimal_with_context"
+    # Rows have 12 crops, compiled were 16.
+    assert 9.5 < report["memory"]["peak"] / 2**30 < 12

@@ -63,18 +63,36 @@ def test_a_crop_lies_where_the_grid_has_it(rows):
 
 
 def test_the_page_is_bounded(rows, monkeypatch):
-    for name, value in (("MOST_VIEWS", 7), ("MOST_PIECES", 40), ("MOST_SKIPS", 3), ("MOST_DETAIL", 50)):
+    bounds = {"MOST_VIEWS": 7, "MOST_PIECES": 40, "MOST_LISTED": 3, "MOST_GROUPS": 2, "MOST_DETAIL": 50}
+    for name, value in bounds.items():
         monkeypatch.setattr(data_page, name, value)
     many = [Skip("s" * 9999, f"record {n}", "unreadable record", "d" * 9999) for n in range(100)]
+    many += [Skip("t", "a", f"reason {n}", "x", 9 - n) for n in range(4)]
     page = data_page.render("n" * 9999, rows._replace(skipped=many))
     assert page.count("data:image/") == 7 and len(page) < 100_000
     assert page.count("positions, which this page has no room for") > 1
-    assert "3 of 5 not shown, the page has no more room" in page and "And 97 more lines" in page
+    assert "3 of 5 not shown, the page has no more room" in page and "The first 3 of 100 records." in page
+    assert page.count("<details") == 2 and "And 21 samples of 3 more sources and reasons" in page
     assert "100 unreadable record" in page and "d" * 50 + "…" in page and "d" * 51 not in page
     monkeypatch.setattr(data_page, "MOST_VIEWS", 600)
     monkeypatch.setattr(data_page, "MOST_IMAGE_BYTES", 30_000)
     page = data_page.render("n", rows)
     assert 0 < page.count("data:image/") and sum(map(len, re.findall('src="([^"]*)"', page))) <= 30_000
+
+
+def test_what_was_left_out_is_folded_by_source_and_reason(rows):
+    """A window of the paper's documents leaves out hundreds, which stood above its rows one by one."""
+    reasons = ("too few images", "unusable record")
+    few = [Skip("pages", f"p{n}", reason, "no text") for reason in reasons for n in (1, 2)]
+    page = data_page.render("mine", rows._replace(skipped=few))
+    assert page.count("<details") == page.count('<details class="left-out" open>') == 2
+    many = [*few, *(Skip("pages", f"q{n}", "too long for a row", "x") for n in range(500))]
+    many.append(Skip("pages", "0.tar", "a link", "in '0.tar'", 700, True, "0.tar"))
+    page = data_page.render("mine", rows._replace(skipped=many))
+    text = re.sub(r"[ \n]+", " ", html.unescape(re.sub("<[^>]*>", "", page)))
+    counts = ("pages a link, at opening 700", "pages too long for a row 500", "pages too few images 2")
+    assert sorted(counts, key=text.index) == list(counts)
+    assert " open>" not in page and "The first 10 of 500 records." in text and "q9" in page and "q10" not in page
 
 
 def test_a_window_without_rows_has_a_page(rows):

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from tools import survey
+from tools import survey, survey_ways
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("title", survey.WAYS)
+@pytest.mark.parametrize("title", survey_ways.WAYS)
 def test_each_way_of_this_checkout_can_be_walked(title: str):
     """A definition that moved left a way that nobody could follow, and a figure in docs/design.md that was wrong."""
-    jumps, files = survey.walk(ROOT, survey.ways_of(ROOT)[title])
-    assert jumps == len(survey.WAYS[title]) - 1 and files <= jumps
+    jumps, files = survey_ways.walk(ROOT, survey_ways.ways_of(ROOT)[title])
+    assert jumps == len(survey_ways.WAYS[title]) - 1 and files <= jumps
 
 
 def test_an_experiment_leads_to_its_loss_in_five_jumps():
-    jumps, _ = survey.walk(ROOT, survey.WAYS["from experiments/stage1.py to the loss"])
+    jumps, _ = survey_ways.walk(ROOT, survey_ways.WAYS["from experiments/stage1.py to the loss"])
     assert jumps <= 5
 
 
@@ -31,8 +31,8 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_a_way_has_a_jump_between_two_definitions_and_counts_a_file_once(checkout: Path):
-    assert survey.walk(checkout, ("a.py:first", "b.py:Second", "a.py:third")) == (2, 2)
-    assert survey.walk(checkout, ("b.py:Second", "b.py:Second.go", "a.py:third")) == (2, 2)
+    assert survey_ways.walk(checkout, ("a.py:first", "b.py:Second", "a.py:third")) == (2, 2)
+    assert survey_ways.walk(checkout, ("b.py:Second", "b.py:Second.go", "a.py:third")) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_way_has_a_jump_between_two_definitions_and_counts_a_file_once(checkou
 )
 def test_a_way_that_is_broken_is_refused(checkout: Path, steps: tuple[str, ...], problem: str):
     with pytest.raises(ValueError, match=problem):
-        survey.walk(checkout, steps)
+        survey_ways.walk(checkout, steps)
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,19 @@ import signal
 from unittest import mock
 import weakref
 
+from bound_objective import Bound
 import jax
 import numpy as np
 import pytest
 import real_rows
 import sharded_data
 from tar_files import caption_tar
+import tiny_run
 import toy_run
 
 from xgenmm_jax.cli import main as cli
 from xgenmm_jax.data.errors import SourceError
-from xgenmm_jax.data.index.indexing import index_experiment
+from xgenmm_jax.data.index.indexing import index_experiment, index_source
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.training import device_memory, loop, setup
 from xgenmm_jax.training.config import Initialize
@@ -298,3 +300,19 @@ def test_of_several_hosts_none_measures(tmp_path, monkeypatch):
     index_experiment(data, config.seed, config.steps)
     with contextlib.ExitStack() as stack:
         assert next(loop._open(config, make_mesh(config.mesh), State(), stack))[0].ids.size
+
+
+def test_of_processes_that_share_their_rows_none_measures_in_the_middle_of_a_run(tmp_path, monkeypatch):
+    """Where `tensor` alone spans them they are one host in rows, so all wrote what the check had not come upon."""
+    caption_tar(tmp_path / "tars" / "0000.tar", 12)
+    path, source = tiny_run.tokenizer(tmp_path), sharded_data.captions(tmp_path / "tars")
+    config = dataclasses.replace(tiny_run.config(path), data=tiny_run.data(path, ((source, 1.0),), rows=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "process_count", lambda: 2)
+        for lacks in ("has no index", "lacks the sizes of '0000.tar'"):
+            with pytest.raises(SourceError, match=f"{lacks}.*`xgenmm data index EXPERIMENT`"):
+                next(Bound.of(config).batches(0, State(), 0, 1))
+            index_source(source, None)
+        assert not list((tmp_path / "tars" / ".index").rglob("*.sizes.npz"))
+    with contextlib.closing(Bound.of(config).batches(0, State(), 0, 1)) as batches:
+        assert next(batches)[1]

@@ -32,6 +32,20 @@ def test_the_steps_asked_for_are_traced(tmp_path, traced):
     assert traced == [1, "step_2", 2, 3, 4, "stop", 5, 6, 7, "step_8", 8, "stop"] and finished == [4]
 
 
+@pytest.mark.parametrize(("host", "expected"), [(0, []), (1, ["step_2", "stop"]), (3, ["step_2", "stop"])])
+def test_the_hosts_asked_for_trace_and_others_when_a_signal_asks_them(tmp_path, traced, host, expected):
+    """All hosts of a pod wrote a trace each, of the same step."""
+    asked = iter([False, False, False, host == 0])
+    with Profiler(ProfileConfig(2, 1, hosts=(1, 3)), tmp_path, lambda: next(asked, False), host=host) as profiler:
+        for step in range(1, 4):
+            profiler.before(step)
+            profiler.after(step, lambda: None)
+        assert traced == expected
+        if host == 0:
+            profiler.before(4)
+    assert traced == (expected or ["step_4", "stop"])
+
+
 def test_a_run_leaves_a_trace_for_tensorboard(tmp_path, monkeypatch):
     """One from the command line, one from SIGUSR1; the run's figures do not change."""
     batches = toy_run.toy_batches
@@ -52,3 +66,5 @@ def test_a_run_leaves_a_trace_for_tensorboard(tmp_path, monkeypatch):
 def test_senseless_profiles_are_refused():
     with pytest.raises(ValueError, match="profile: got start_step 3, steps 0"):
         ProfileConfig(start_step=3, steps=0)
+    with pytest.raises(ValueError, match=r"profile.hosts: got \(\); wanted numbers of hosts"):
+        ProfileConfig(hosts=())

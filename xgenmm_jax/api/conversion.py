@@ -1,13 +1,13 @@
 """Released checkpoints into run folders, run folders into released layouts, and released weights onto devices."""
 
 import dataclasses
-from pathlib import Path
-import shutil
+import os
 from typing import Any
 
 import jax
 import numpy as np
 
+from xgenmm_jax import files
 from xgenmm_jax.convert import exporting, importing, peft, trees
 from xgenmm_jax.convert.exporting import Layout
 from xgenmm_jax.convert.importing import Progress, Source
@@ -23,6 +23,7 @@ from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
@@ -60,11 +61,10 @@ def import_run(
     refuse_existing(destination)
     with whole_folder(destination) as folder:
         step = folder / FOLDER / "0"
-        step.mkdir(parents=True)
         importing.write_parameters(source, step / "params", np.dtype(jax.numpy.dtype(dtype)), progress)
         if tokenizer_file is not None:
-            shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
-        (folder / COMMIT_FILE).write_text(commit() + "\n", encoding="utf-8")
+            files.copy(tokenizer_file, folder / TOKENIZER_FILE)
+        files.write_whole(folder / COMMIT_FILE, commit() + "\n")
         # The tokenizer's path in the destination, not in the partial folder.
         save_config(run_config(source, base, str(destination / TOKENIZER_FILE)), folder / CONFIG_FILE)
     return tokenizer_file
@@ -83,10 +83,11 @@ def _check_tokenizer(path: Path, source: Source) -> None:
 
 def refuse_existing(destination: Path) -> None:
     """Raises ValueError where the destination exists, or the partial folder of an earlier attempt."""
-    if destination.exists():
-        raise ValueError(f"convert: '{destination}' exists; give a new folder, or delete it.")
     partial = partial_folder(destination)
-    if partial.exists():
+    is_left = files.is_unfinished(destination) if partial == destination else partial.exists()
+    if destination.exists() and not (is_left and partial == destination):
+        raise ValueError(f"convert: '{destination}' exists; give a new folder, or delete it.")
+    if is_left:
         raise ValueError(f"convert: '{partial}' is left of a conversion that was killed, or one runs now; delete it.")
 
 
@@ -193,7 +194,7 @@ def released_grids(source: Source, model: VLMConfig, base: bool | None) -> tuple
 
 
 def load_params(
-    source: str | Path,
+    source: str | os.PathLike,
     dtype: Dtype = "float32",
     mesh: jax.sharding.Mesh | None = None,
     overrides: Overrides = NO_OVERRIDES,
@@ -205,7 +206,7 @@ def load_params(
 
     Raises ValueError where the path is no checkpoint of a whole model, or its tensors do not fit.
     """
-    with importing.open_source(Path(source), overrides) as opened:
+    with importing.open_source(user_path(source, "load"), overrides) as opened:
         config = opened.config
         if not isinstance(config, VLMConfig):
             raise ValueError(f"checkpoint: '{source}' is {opened.family}, a part of a model; give a whole xGen-MM.")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 import io
 import os
-from pathlib import Path
+import pathlib
 import re
 from typing import Any
 
@@ -11,21 +11,25 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
+from xgenmm_jax import buckets
 from xgenmm_jax.data.records import Crops, LazyImage
 from xgenmm_jax.generation.arguments import shown
-from xgenmm_jax.paths import user_path
+from xgenmm_jax.paths import BUCKETS, Path, user_path
 
 Image = PIL.Image.Image | Crops | LazyImage | str | os.PathLike | bytes | bytearray | np.ndarray | io.IOBase | object
 """What users may pass as an image.
 
-A PIL image; a file's name; the bytes of a file, or one that is open in binary mode; pixels, as an array of any library:
-[h w], [h w 1], [h w 3] or [h w 4], whole numbers of 0 to 255 or floats of 0 to 1; `Crops`, which are cut already.
+A PIL image; a file's name, or an object's in a bucket (gs://, s3://); the bytes of a file, or one that is open in
+binary mode; pixels, as an array of any library: [h w], [h w 1], [h w 3] or [h w 4], whole numbers of 0 to 255 or floats
+of 0 to 1; `Crops`, which are cut already.
 """
 
 REMEDY = "give a PIL image, a file's name, a file's bytes or an array of pixels [h w 3]"
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/|data:|//")
 _CHANNELS = (1, 2, 3, 4)
 """Grey, grey and alpha, RGB, RGBA."""
+MOST_BYTES = 2**30
+"""Of an object in a bucket, which is read as a whole."""
 
 
 def readable(image: Image) -> LazyImage | Crops | PIL.Image.Image | Path | bytes:
@@ -68,13 +72,28 @@ def _file(name: str | os.PathLike) -> Path:
     text = os.fspath(name)
     if not isinstance(text, str):
         raise ValueError(f"image: got the path {shown(text)} in bytes; give it as text (os.fsdecode).")
-    path = user_path(text, "image")
+    is_elsewhere = _URL.match(text) is not None and not text.startswith(tuple(f"{name}://" for name in BUCKETS))
+    path = pathlib.Path(text) if is_elsewhere else user_path(text, "image")
     if len(text) > 4096 or len(path.name) > 255:
         raise ValueError(f"image: got a text of {len(text):,} letters, no file's name; give encoded bytes as bytes.")
-    if _URL.match(text) and not path.exists():
+    if is_elsewhere and not path.exists():
         start = text if len(text) <= 60 else f"{text[:60]}..."
         raise ValueError(f"image: got '{start}', which is fetched from nowhere; save it, and give the file's name.")
     return path
+
+
+def object_bytes(path: Path) -> bytes:
+    """Of an image in a bucket. Raises ValueError where it is not there, is no image's size, or nothing answers."""
+    try:
+        size = buckets.size(path)
+        data = buckets.read(path) if size <= MOST_BYTES else b""
+    except FileNotFoundError:
+        data = None
+    if data is None:
+        raise ValueError(f"image: no file '{path}'; check the path.")
+    if size > MOST_BYTES:
+        raise ValueError(f"image: '{path}' has {size:,} bytes, more than {MOST_BYTES:,}; give an image's file.")
+    return _encoded(data, f"'{path}' is empty")
 
 
 def _encoded(data: bytes, nothing: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, SupportsIndex
 
 import jax
@@ -22,6 +21,7 @@ from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.generation.text.schedule import Limits
 from xgenmm_jax.models import probes
 from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.sharding import axis_rules, put_rows, row_sharding, sharding_context
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 import functools
 import os
-from pathlib import Path
 import typing
 from typing import Any
 
@@ -22,7 +21,7 @@ from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
-from xgenmm_jax.paths import run_path, user_path
+from xgenmm_jax.paths import Path, run_path, user_path
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.runs import checkpoints, run_folder
 from xgenmm_jax.training.runs.adapters import merge_into
@@ -46,7 +45,7 @@ def load(
 ) -> LMM:
     """A run folder of ours, or a released xGen-MM folder or file, with its parameters on the devices.
 
-    path: `~` is the home folder; nothing is downloaded.
+    path: `~` is the home folder. gs:// and s3:// are read as they lie there; from elsewhere nothing is downloaded.
     dtype: of parameters and computation; by default the run's computation in float32 parameters, and float32 for
     released weights; bfloat16 moves logits by up to 4e-2 of the largest (docs/design.md, Precision). mesh: of
     `training.sharding.make_mesh`; by default all devices, parameters cut over them.
@@ -63,11 +62,14 @@ def load(
     missing, spare or misshapen.
     """
     path = run_path(path, "load")
+    files.check_bucket(path, "load")
     if not path.exists():
         raise ValueError(
             f"run folder: no file or folder '{path}'; nothing is downloaded: give the folder of a run or of released "
             "weights that is here."
         )
+    if path.is_dir():
+        files.check_whole(path, "load")
     # Everything that a caller can get wrong, before devices are touched.
     dtype = _checked_dtype(dtype)
     if not isinstance(overrides, Overrides):
@@ -134,7 +136,7 @@ def _load_released(
     path: Path,
     dtype: Dtype | None,
     mesh: jax.sharding.Mesh,
-    tokenizer: str | Path | None,
+    tokenizer: str | os.PathLike | None,
     base: bool | None,
     overrides: Overrides,
 ) -> LMM:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+import pathlib
 from typing import Any
+
+import PIL.Image
 
 from xgenmm_jax.api import image_inputs
 from xgenmm_jax.api.image_inputs import Image
@@ -53,11 +55,13 @@ class Processor:
         image = image_inputs.readable(image)
         if isinstance(image, LazyImage | Crops):
             return image
-        if isinstance(image, Path):
+        if isinstance(image, pathlib.Path):
             return open_image(image, official=self.official_images)
         if isinstance(image, bytes):
             return image_from_bytes(image, "in bytes", official=self.official_images)
-        return image_from_pil(image, f"the {image.format or 'PIL'} image", official=self.official_images)
+        if isinstance(image, PIL.Image.Image):
+            return image_from_pil(image, f"the {image.format or 'PIL'} image", official=self.official_images)
+        return image_from_bytes(image_inputs.object_bytes(image), f"'{image}'", official=self.official_images)
 
     def images(self, images: Sequence[Image] | Image | None) -> tuple[LazyImage | Crops, ...]:
         """Those of one prompt: of a list, of one image alone, or of None, which is none."""

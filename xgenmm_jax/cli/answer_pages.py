@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import math
-from pathlib import Path
 
 from xgenmm_jax import files
 from xgenmm_jax.cli.score import with_examples
@@ -12,6 +11,7 @@ from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.few_shot import FewShot
+from xgenmm_jax.paths import Path
 from xgenmm_jax.reporting import wrong_answers
 
 CAPTIONS = "Captions are rated all together; here are those of which nothing is left when they are read."

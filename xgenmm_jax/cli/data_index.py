@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 import os
-from pathlib import Path
+import pathlib
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from xgenmm_jax.cli import data_tables
 from xgenmm_jax.cli.data_sources import SourceOptions, is_python, load_named, parse_with_reader, read_source
-from xgenmm_jax.cli.options import UserPath, parse_overrides, take_option
+from xgenmm_jax.cli.options import UserPath, checked_path, parse_overrides, take_option
 from xgenmm_jax.data.index.indexing import Indexed, index_experiment, index_source
 from xgenmm_jax.data.index.workers import Measuring
 from xgenmm_jax.data.sharded import ShardedSource, check_own_indexes
 from xgenmm_jax.data.text.chat import ChatStyle
-from xgenmm_jax.paths import run_path
+from xgenmm_jax.paths import Path, run_path
 
 if TYPE_CHECKING:
     from xgenmm_jax.training.config import TrainConfig
@@ -88,10 +88,18 @@ def _experiment(name: str, config: "TrainConfig", rest: list[str]) -> int:
     config = parse_overrides(TrainConfig, config, rest, f"xgenmm data index {name}", help_option=list_all)
     if not isinstance(config.data, DataConfig):
         raise ValueError(f"data index: '{name}' trains on {type(config.data).__name__}, which has no sources.")
-    config = _as_it_goes_on(config, run_path(Path("runs") / config.name if workdir is None else workdir, "--workdir"))
+    folder = str(pathlib.Path("runs") / config.name) if workdir is None else workdir
+    config = _as_it_goes_on(config, checked_path(folder, "--workdir", run_path))
+    held_out, own = config.held_out, []
+    samples = held_out.samples if held_out.every_steps and not held_out.mixture else 0
     with data_tables.progress_bar() as show:
-        indexed = index_experiment(config.data, config.seed, config.steps, count, show, again)
-    for one in indexed.sources:
+        indexed = index_experiment(config.data, config.seed, config.steps, count, show, again, samples)
+        # A held-out mixture of its own is small: all of it.
+        measuring = Measuring(config.data.tokenizer, config.data.chat)
+        for source in (source for source, _ in held_out.mixture if held_out.every_steps):
+            if isinstance(source, ShardedSource):
+                own.append(index_source(source, measuring, count, show, again))
+    for one in (*indexed.sources, *own):
         print_indexed(one)
     if indexed.sources:
         rows = config.steps * config.data.batch_rows

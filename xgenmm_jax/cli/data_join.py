@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import tyro
 
 from xgenmm_jax.cli import data_tables, errors
-from xgenmm_jax.cli.options import UserPath, parse
+from xgenmm_jax.cli.options import LocalPath, parse
 from xgenmm_jax.data.joined import join
 
 
@@ -20,7 +20,7 @@ class Arguments:
 
     tars: tyro.conf.Positional[str]
     """Such as 'fetched/*.tar'."""
-    folder: tyro.conf.Positional[UserPath]
+    folder: tyro.conf.Positional[LocalPath]
     """A new folder, on a disk."""
 
 

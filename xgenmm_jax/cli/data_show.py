@@ -10,10 +10,10 @@ import tyro
 
 from xgenmm_jax import files
 from xgenmm_jax.cli.experiment_files import load_experiment
-from xgenmm_jax.cli.options import parse_overrides, refuse_no_file, take_option
+from xgenmm_jax.cli.options import checked_path, parse_overrides, refuse_no_file, take_option
 from xgenmm_jax.cli.train import OTHER_NAMES
 from xgenmm_jax.data.rows.config import DataConfig
-from xgenmm_jax.paths import user_path
+from xgenmm_jax.paths import local_path
 from xgenmm_jax.reporting import data_page
 from xgenmm_jax.reporting.window_rows import window_rows
 from xgenmm_jax.training.config import TrainConfig
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     path, *rest = argv
     rest, at = take_option(rest, "--at")
     rest = ["--help" if word == "--help-all" else word for word in rest]
-    options = Options(0, 8, None, None, load_experiment(user_path(path, "experiment"), at))
+    options = Options(0, 8, None, None, load_experiment(local_path(path, "experiment"), at))
     options = parse_overrides(Options, options, rest, f"xgenmm data show {path}", OTHER_NAMES, "--help-all")
     config = options.config
     if not isinstance(config.data, DataConfig):
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     output = options.output
     if output is None:
         output = default_name(config.name, options.window)
-    output = user_path(output, "--output")
+    output = checked_path(output, "--output")
     refuse_no_file(output, "--output")
     rows = window_rows(config.data, config.seed, options.window, options.rows)
     files.write_whole(output, data_page.render(config.name, rows))

@@ -33,7 +33,7 @@ from xgenmm_jax.data.readers.visual_genome import VisualGenome
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.source_paths import at_home
 from xgenmm_jax.data.storage.base import Storage
-from xgenmm_jax.paths import user_path
+from xgenmm_jax.paths import local_path
 
 if TYPE_CHECKING:
     from xgenmm_jax.training.config import TrainConfig
@@ -161,7 +161,7 @@ def load_named(text: str, at: str | None = None) -> "ShardedSource | TrainConfig
     from xgenmm_jax.cli.experiment_files import import_experiment, load_experiment, naming_the_line
     from xgenmm_jax.training.config import TrainConfig
 
-    path, file, name = user_path(text, "source"), user_path(text, "source"), "config"
+    path, file, name = local_path(text, "source"), local_path(text, "source"), "config"
     if not path.is_file() and ":" in path.name:
         base, _, name = path.name.rpartition(":")
         file = path.with_name(base)

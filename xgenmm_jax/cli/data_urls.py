@@ -7,7 +7,7 @@ import tyro
 
 from xgenmm_jax.cli import data_tables, errors
 from xgenmm_jax.cli.data_sources import SourceOptions, parse_with_reader, read_source
-from xgenmm_jax.cli.options import UserPath
+from xgenmm_jax.cli.options import LocalPath
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.urls import list_urls
 
@@ -22,8 +22,8 @@ class Arguments(SourceOptions):
 
     source: tyro.conf.Positional[str]
     """Such as 'parquet:data/*.parquet' with --reader obelics."""
-    list: tyro.conf.Positional[UserPath]
-    """A new folder."""
+    list: tyro.conf.Positional[LocalPath]
+    """A new folder, on a disk."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from xgenmm_jax.cli import errors, interrupts
-from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_file
+from xgenmm_jax.cli.options import LocalPath, LocalRunPath, parse, refuse_file
 
 if TYPE_CHECKING:
     from xgenmm_jax.nano.demo import Stage
@@ -25,9 +25,9 @@ STAGES = ("stage1", "stage2", "sft_single", "sft_multi", "dpo")
 class Arguments:
     """Trains all stages of a folder of experiments and writes report.html and report.json. Run again, it continues."""
 
-    experiments: tyro.conf.Positional[UserPath] = Path("experiments/nano")
+    experiments: tyro.conf.Positional[LocalPath] = Path("experiments/nano")
     """A folder with stage1.py, stage2.py, sft_single.py, sft_multi.py and dpo.py, or a file with these functions."""
-    workdir: RunPath = Path("runs/demo")
+    workdir: LocalRunPath = Path("runs/demo")
     """Where the stages' run folders and the report go."""
 
 

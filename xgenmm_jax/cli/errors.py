@@ -7,10 +7,11 @@ import errno
 import functools
 import logging
 import os
-from pathlib import Path
 import re
 import sys
 from typing import Any
+
+from xgenmm_jax.paths import Path
 
 MOST = 3
 """Names that are suggested."""
@@ -36,10 +37,22 @@ REMEDIES = {
     errno.ESTALE: "mount the network's folder again",
 }
 """What to do about the system's errors."""
+_OF_BUCKETS = {"gcsfs", "s3fs", "aiohttp", "google", "botocore", "aiobotocore"}
+"""Packages."""
 _WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
 """Errors of a write, which knows no path."""
 _TENSORSTORE = re.compile(r"""(?:local file |Failed \w+: )"([^"]+)".*\[os_error_code='(\d+)'\]""", re.DOTALL)
 """How tensorstore tells them, under checkpoints: as ValueErrors and others."""
+
+
+def line(command: str, sentence: str) -> str:
+    """What is printed of an error: "xgenmm train: data: no file ...", and of `xgenmm data` "xgenmm data: no file ...".
+
+    A sentence whose subject is the command, or one of its own commands ("data show: ..."), names it already.
+    """
+    if re.match(rf"{re.escape(command)}( [a-z]+)?: ", sentence):
+        return f"xgenmm {sentence}"
+    return f"xgenmm {command}: {sentence}"
 
 
 @contextlib.contextmanager
@@ -90,6 +103,14 @@ def os_sentence(error: OSError) -> str:
     where = "" if path is None else f"'{os.fsdecode(path) if isinstance(path, str | bytes) else path}': "
     remedy = REMEDIES.get(error.errno)
     return f"{where}{error.strerror}{'' if remedy is None else f'; {remedy}'}."
+
+
+def bucket_sentence(error: Exception) -> str | None:
+    """What to tell of an error of the libraries that speak with buckets; None where the error is another's."""
+    if type(error).__module__.partition(".")[0] not in _OF_BUCKETS:
+        return None
+    reason = " ".join(str(error).split())[:300].rstrip(".")
+    return f"bucket: {type(error).__name__}: {reason}; check the network, the permissions and the name."
 
 
 def devices_sentence(error: Exception, seen: Sequence[Path], has_plugin: bool) -> str | None:

@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from xgenmm_jax.cli import errors
 from xgenmm_jax.cli.errors import nearest
+from xgenmm_jax.cli.hosts import held_by_first, joined, take_hosts
 from xgenmm_jax.cli.judge_options import JudgeOptions
-from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_no_file
+from xgenmm_jax.cli.options import LocalPath, RunPath, UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
+from xgenmm_jax.paths import Path
 
 if TYPE_CHECKING:
     from xgenmm_jax.api import LMM
@@ -26,14 +27,15 @@ class Arguments(JudgeOptions):
     Without --tasks: writes evaluation.json, answers.jsonl and examples/ into the run's folder; with --json the metrics
     alone are written, into that file, and the run's folder stays as it is. Benchmarks: adds predictions, scores and a
     page of the answers that are not right to RUN/evaluation/PROFILE/ and goes on there after a kill.
+    Several hosts: the same command on each, with --distributed.* as for `xgenmm train`; the first one writes.
     """
 
     run: tyro.conf.Positional[RunPath]
     """A folder that `xgenmm train` wrote."""
     tasks: str | None = None
     """Benchmarks: table1, table2, a list as mmstar,pope,ocrbench, or FILE.py:NAME for your own."""
-    data: UserPath | None = None
-    """The folder with the benchmarks' files."""
+    data: LocalPath | None = None
+    """The folder with the benchmarks' files, on a disk."""
     profile: Profile | None = None
     """Whose prompts and scores: VLMEvalKit of the paper's time, of ms-vlmeval, of today; lmms-eval; the authors'. By
     default the paper's, of benchmarks that VLMEvalKit has not the authors'."""
@@ -65,6 +67,7 @@ class Arguments(JudgeOptions):
 
 def main(argv: Sequence[str]) -> int:
     """Prints the table; gives the exit code."""
+    argv, hosts = take_hosts(argv)
     arguments = parse(Arguments, argv, "xgenmm evaluate")
     if arguments.items is not None and arguments.items < 1:
         raise ValueError(f"--items: got {arguments.items}; give 1 or more.")
@@ -76,10 +79,9 @@ def main(argv: Sequence[str]) -> int:
 
         # A second process would write its predictions between ours.
         folder = arguments.output or arguments.run
-        is_there = folder.is_dir()
-        lock = RunLock(folder, EVALUATION_LOCK_FILE, "give --output FOLDER") if is_there else contextlib.nullcontext()
-        with lock:
-            return evaluate_benchmarks.main(arguments, arguments)
+        lock = RunLock(folder, EVALUATION_LOCK_FILE, "give --output FOLDER") if folder.is_dir() else None
+        with joined(hosts) as is_first, held_by_first(lock) if lock else contextlib.nullcontext():
+            return evaluate_benchmarks.main(arguments, arguments, is_first)
     if arguments.judge is not None:
         raise ValueError("--judge: drawn items and what the config names need none; give --tasks, or leave it away.")
     # Imported here: --help does not wait for JAX.
@@ -96,15 +98,16 @@ def main(argv: Sequence[str]) -> int:
     if arguments.run.exists():
         refuse_no_file(target, "--json")
     writes = arguments.json is None and arguments.run.is_dir()
-    lock = RunLock(arguments.run, EVALUATION_LOCK_FILE, "give --json FILE") if writes else contextlib.nullcontext()
+    lock = RunLock(arguments.run, EVALUATION_LOCK_FILE, "give --json FILE") if writes else None
     # No option changes how many answers are written at once.
     remedies = f"end what else computes on the devices, or give more of them; {device_memory.ON_CPU}"
     memory = device_memory.explained("this evaluation", remedies)
-    with lock, memory:  # the lock is against a second evaluation; the run may train meanwhile
-        return _evaluate(arguments, target)
+    # The lock is against a second evaluation; the run may train meanwhile.
+    with joined(hosts) as is_first, held_by_first(lock) if lock else contextlib.nullcontext(), memory:
+        return _evaluate(arguments, target, is_first)
 
 
-def _evaluate(arguments: Arguments, target: Path) -> int:
+def _evaluate(arguments: Arguments, target: Path, is_first: bool) -> int:
     from xgenmm_jax import api
     from xgenmm_jax.evaluation import predictions
 
@@ -120,6 +123,8 @@ def _evaluate(arguments: Arguments, target: Path) -> int:
             f"evaluate: the config of '{arguments.run}' names nothing to evaluate; give --tasks NAMES --data DIR, or "
             "--kinds KINDS for drawn items."
         )
+    if not is_first:
+        return 0
     answers = len(evaluation.predictions)
     print_table(str(arguments.run), evaluation.metrics, answers, evaluation.seconds)
     with errors.writing(target):

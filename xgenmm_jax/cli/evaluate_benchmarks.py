@@ -1,13 +1,13 @@
 """`xgenmm evaluate RUN --tasks NAMES`: published benchmarks, or a user's own tasks, asked and scored."""
 
 from collections.abc import Sequence
-from pathlib import Path
+import contextlib
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from xgenmm_jax.cli.data_tables import progress_bar
 from xgenmm_jax.cli.judge_options import JudgeOptions, setup_of
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
-from xgenmm_jax.paths import user_path
+from xgenmm_jax.paths import Path, local_path
 
 if TYPE_CHECKING:
     from xgenmm_jax.generation.text.schedule import Limits
@@ -36,8 +36,11 @@ class Arguments(Protocol):
     output: Path | None
 
 
-def main(arguments: Arguments, judge_options: JudgeOptions) -> int:
-    """Asks what is not asked yet, writes pages of what is not right, prints a table, judges; gives the exit code."""
+def main(arguments: Arguments, judge_options: JudgeOptions, is_first: bool = True) -> int:
+    """Asks what is not asked yet, writes pages of what is not right, prints a table, judges; gives the exit code.
+
+    is_first: of several hosts, which all ask, the one that writes and prints.
+    """
     from xgenmm_jax import api
     from xgenmm_jax.cli import answer_pages
     from xgenmm_jax.evaluation import benchmark_runs, judge_runs
@@ -58,15 +61,19 @@ def main(arguments: Arguments, judge_options: JudgeOptions) -> int:
     model, tokens = fingerprints.of_model(arguments.run), fingerprints.tokens_of(arguments.run)
     results = []
     generator = run.generator(limits_of(run.config.decoder.width))
-    with progress_bar() as show:
+    with progress_bar() if is_first else contextlib.nullcontext(lambda *_: None) as show:
         for one in ready:
             folder = folder_of(arguments, one.choice.profile)
             result = benchmark_runs.ask(
                 generator, one, folder, model=model, tokens=tokens, style=run.processor.chat, on_progress=show
             )
+            if result is None:
+                continue
             results.append(result)
             answers = benchmark_runs.predictions_file(folder, one.benchmark)
             answer_pages.write_beside(answers, one.benchmark, result, one.loaded.examples)
+    if not is_first:
+        return 0
     _print(results_table(results, str(arguments.run)))
     if setup is None:
         return 0
@@ -102,7 +109,7 @@ def benchmarks_of(arguments: Arguments) -> Sequence[Any]:
 
     file, separator, name = arguments.tasks.rpartition(":")
     if separator and file.endswith(".py"):
-        return own_benchmarks(user_path(file, "--tasks"), name)
+        return own_benchmarks(local_path(file, "--tasks"), name)
     options = FewShotOptions(arguments.shots, arguments.template, arguments.demonstrations, arguments.beams)
     return suites.named(arguments.tasks.split(","), options)
 
@@ -116,7 +123,7 @@ def benchmark_of(name: str, task: str | None) -> Any:
 
     file, separator, attribute = name.rpartition(":")
     if separator and file.endswith(".py"):
-        listed = own_benchmarks(user_path(file, "--task"), attribute)
+        listed = own_benchmarks(local_path(file, "--task"), attribute)
         benchmarks = [one for one in listed if one.name == task] or list(listed)
     else:
         benchmarks = suites.named([name])

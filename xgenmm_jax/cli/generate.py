@@ -7,13 +7,17 @@ from typing import Annotated
 
 import tyro
 
+from xgenmm_jax.cli.hosts import joined, take_hosts
 from xgenmm_jax.cli.options import RunPath, UserPath, parse
 from xgenmm_jax.generation.text.decoding import Decoding
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """A run's answer about images, or about none."""
+    """A run's answer about images, or about none.
+
+    Several hosts: the same command on each, with --distributed.* as for `xgenmm train`; the first one prints.
+    """
 
     run: tyro.conf.Positional[RunPath]
     """A folder that `xgenmm train` wrote, or a released xGen-MM v1.5 folder."""
@@ -36,6 +40,7 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Prints the answer; gives the exit code."""
+    argv, hosts = take_hosts(argv)
     arguments = parse(Arguments, argv, "xgenmm generate")
     if arguments.chat_template and arguments.no_chat_template:
         raise ValueError("--chat-template: got --no-chat-template as well; give one of them.")
@@ -48,20 +53,24 @@ def main(argv: Sequence[str]) -> int:
         f"give {fewer}a shorter answer (--max-new-tokens, now {decoding.max_new_tokens}), fewer or smaller images, or "
         f"more devices; {device_memory.ON_CPU}"
     )
-    with device_memory.explained("this answer", remedies):
-        return _generate(arguments)
+    with joined(hosts) as is_first, device_memory.explained("this answer", remedies):
+        return _generate(arguments, is_first)
 
 
-def _generate(arguments: Arguments) -> int:
+def _generate(arguments: Arguments, is_first: bool) -> int:
+    import jax
+
     from xgenmm_jax import api
 
     run = api.load(arguments.run, official_images=arguments.official_images)
     template = True if arguments.chat_template else False if arguments.no_chat_template else None
     prompt = run.prompt(arguments.question, arguments.image, template)
-    if arguments.stream and arguments.decoding.num_beams == 1:
+    show = print if is_first else lambda *_, **__: None
+    # With several hosts only one of them may have a terminal, and all compute alike.
+    if arguments.stream and arguments.decoding.num_beams == 1 and jax.process_count() == 1:
         for piece in run.generator().stream(prompt, arguments.decoding):
-            print(piece, end="", flush=True)
-        print()
+            show(piece, end="", flush=True)
+        show()
     else:
-        print(run.generator().generate([prompt], arguments.decoding)[0])
+        show(run.generator().generate([prompt], arguments.decoding)[0])
     return 0

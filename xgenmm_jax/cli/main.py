@@ -10,8 +10,8 @@ from pathlib import Path
 import sys
 
 from xgenmm_jax.cli import errors, interrupts, streams
+from xgenmm_jax.cli.compilation_cache import keep_compilations
 from xgenmm_jax.cli.errors import nearest
-from xgenmm_jax.paths import home, user_path
 
 COMMANDS = {
     "train": (
@@ -35,8 +35,8 @@ COMMANDS = {
         "xgenmm data pack mine.py:captions packed/captions",
     ),
     "plan": (
-        "does a run fit a TPU slice, how fast can it be",
-        "xgenmm plan experiments/stage1.py --topology v5e:16x16",
+        "does a run fit chips that need not be there, how fast can it be",
+        "xgenmm plan experiments/stage1.py --for v5e:16x16",
     ),
     "demo": ("all stages at nano size, and their report", "xgenmm demo --workdir runs/demo"),
 }
@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         sentence = errors.os_sentence(error)
     with contextlib.suppress(OSError):
-        print(f"xgenmm{f' {command}' if command in COMMANDS else ''}: {sentence}", file=sys.stderr, flush=True)
+        told = errors.line(command, sentence) if command in COMMANDS else f"xgenmm: {sentence}"
+        print(told, file=sys.stderr, flush=True)
     if is_program and command in LASTING:
         # Libraries would try to write again as the process ends, and print that they cannot.
         os._exit(1)
@@ -117,7 +118,7 @@ def run(command: str, rest: list[str]) -> int:
         sentence = say(error)
         if sentence is None:
             raise
-        print(f"xgenmm {command}: {sentence}", file=sys.stderr)
+        print(errors.line(command, sentence), file=sys.stderr)
         return 1
 
 
@@ -125,53 +126,10 @@ def say(error: Exception) -> str | None:
     """The sentence of an error that is the user's; None for one of ours, which is shown whole."""
     if isinstance(error, ValueError):
         return str(error)
+    if (sentence := errors.bucket_sentence(error)) is not None:
+        return sentence
     has_plugin = importlib.util.find_spec("jax_plugins") is not None
     return errors.devices_sentence(error, accelerators(), has_plugin)
-
-
-def keep_compilations() -> None:
-    """Lets JAX keep compiled programs on disk between processes: stages and restarts compile once.
-
-    The folder is JAX_COMPILATION_CACHE_DIR, by default xgenmm/jax in XDG_CACHE_HOME or ~/.cache. Without a home, or
-    where nothing can be written, programs are not kept; one that only can be read is read.
-    """
-    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    folder = default_cache() if given is None else given
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-    if not folder or "://" in folder:  # switched off; a bucket
-        return
-    try:
-        path = user_path(folder, "JAX_COMPILATION_CACHE_DIR")
-    except ValueError:
-        path = Path(folder)
-    if writable(path):
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(path)
-    elif path.is_dir():
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(path)
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1e9"  # else a warning for each program
-    else:
-        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-        if given is not None:
-            warning = f"JAX_COMPILATION_CACHE_DIR: '{path}' cannot be written; programs are not kept."
-            print(f"xgenmm: {warning}", file=sys.stderr)
-
-
-def default_cache() -> str:
-    """Where programs are kept; "" without a home. A relative XDG_CACHE_HOME is none, as its specification says."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    folder = home()
-    if os.path.isabs(given):
-        return os.path.join(given, "xgenmm", "jax")
-    return "" if folder is None else str(folder / ".cache" / "xgenmm" / "jax")
-
-
-def writable(folder: Path) -> bool:
-    """Whether a folder can be written to; it is made where it is not there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def accelerators(devices: Path = Path("/dev")) -> list[Path]:

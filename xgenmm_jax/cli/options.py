@@ -6,7 +6,7 @@ import dataclasses
 import io
 import itertools
 import os
-from pathlib import Path
+import pathlib
 import re
 import sys
 from types import MappingProxyType
@@ -15,9 +15,10 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from xgenmm_jax import files
 from xgenmm_jax.cli import renamed
 from xgenmm_jax.cli.errors import MOST
-from xgenmm_jax.paths import run_path, user_path
+from xgenmm_jax.paths import Path, is_in_bucket, local_path, run_path, user_path
 
 T = TypeVar("T")
 _UNKNOWN = "Unrecognized options: "
@@ -35,11 +36,30 @@ _REWORDED = (
 _POSITIONAL = tyro.conf.Positional[Any].__metadata__[0]
 
 
-class _Typed(type(Path())):
+class _Typed(type(pathlib.Path())):
     """A path as it was typed: `parse`, which knows its option, reads it. `Path("")` alone is the current folder."""
 
     text: str
     read: Callable[[str, str], Path]
+
+
+def checked_path(value: str, what: str, read: Callable[[str, str], Path] = user_path) -> Path:
+    """The path that a user gave; of one in a bucket it is asked whether there is such a bucket.
+
+    Raises ValueError, within a minute, for no path, and where the bucket is not there or does not answer.
+    """
+    path = read(value, what)
+    files.check_bucket(path, what)
+    return path
+
+
+def _run_path(value: str, what: str) -> Path:
+    return checked_path(value, what, run_path)
+
+
+def _local_run_path(value: str, what: str) -> pathlib.Path:
+    local_path(value, what)
+    return run_path(value, what)
 
 
 def _path_spec(read: Callable[[str, str], Path]) -> PrimitiveConstructorSpec:
@@ -52,15 +72,19 @@ def _path_spec(read: Callable[[str, str], Path]) -> PrimitiveConstructorSpec:
         nargs=1,
         metavar="PATH",
         instance_from_str=typed,
-        is_instance=lambda value: isinstance(value, Path),
+        is_instance=lambda value: isinstance(value, pathlib.PurePath),
         str_from_instance=lambda path: [str(path)],
     )
 
 
-UserPath = Annotated[Path, _path_spec(user_path)]
-"""The type of every option and argument that is a path: `~` is the home folder, an empty one is refused."""
-RunPath = Annotated[Path, _path_spec(run_path)]
+UserPath = Annotated[Path, _path_spec(checked_path)]
+"""The type of every option and argument that is a path: `~` is the home folder, an empty one is refused. It may lie in
+a bucket."""
+RunPath = Annotated[Path, _path_spec(_run_path)]
 """That of folders with checkpoints."""
+LocalPath = Annotated[pathlib.Path, _path_spec(local_path)]
+"""That of what must lie on a disk."""
+LocalRunPath = Annotated[pathlib.Path, _path_spec(_local_run_path)]
 
 
 def parse(kind: type[T], argv: Sequence[str], program: str) -> T:
@@ -202,6 +226,8 @@ def take_option(argv: list[str], name: str) -> tuple[list[str], str | None]:
 
 def refuse_file(folder: Path) -> None:
     """Raises ValueError where the folder that --workdir names, or one that it lies in, is a file."""
+    if is_in_bucket(folder):
+        return
     file = next((path for path in (folder, *folder.parents) if path.exists()), None)
     if file is not None and not file.is_dir():
         raise ValueError(f"--workdir: got '{folder}', but '{file}' is a file; give a new folder, or that of a run.")
@@ -209,6 +235,10 @@ def refuse_file(folder: Path) -> None:
 
 def refuse_no_file(path: Path, option: str) -> None:
     """Raises ValueError where a result cannot be written to a path, before hours are spent on it."""
+    if is_in_bucket(path):
+        if path.is_dir():
+            raise ValueError(f"{option}: '{path}' is a folder; give a file in it.")
+        return
     if path.is_dir() or not path.parent.is_dir():
         wrong = f"'{path}' is a folder" if path.is_dir() else f"no folder '{path.parent}' for '{path}'"
         raise ValueError(f"{option}: {wrong}; give a file in a folder that is there.")

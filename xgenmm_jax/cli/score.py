@@ -4,7 +4,6 @@ from collections.abc import Sequence
 import dataclasses
 from dataclasses import dataclass, replace
 import json
-from pathlib import Path
 from typing import Any
 
 import tyro
@@ -13,8 +12,9 @@ from xgenmm_jax import files
 from xgenmm_jax.cli.data_tables import progress_bar
 from xgenmm_jax.cli.evaluate_benchmarks import benchmark_of
 from xgenmm_jax.cli.judge_options import JudgeOptions, setup_of
-from xgenmm_jax.cli.options import UserPath, parse, refuse_no_file
+from xgenmm_jax.cli.options import LocalPath, UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation.profiles import Profile, Reading
+from xgenmm_jax.paths import Path
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Arguments(JudgeOptions):
     """A file of JSON lines."""
     task: str | None = None
     """The benchmark, or FILE.py:NAME for your own; by default that of the file's head."""
-    data: UserPath | None = None
+    data: LocalPath | None = None
     """The folder with the benchmark's files, where lines have no reference answers."""
     profile: Profile | None = None
     """Whose rules; by default those that the model was asked by, or the paper's."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import io
 import json
-from pathlib import Path
 import re
 import sys
 from typing import Literal
@@ -22,6 +21,7 @@ from xgenmm_jax.evaluation.profiles import PROFILES, Profile
 from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.evaluation.table_rows import Filled, fill
 from xgenmm_jax.evaluation.tasks.suites import BENCHMARKS
+from xgenmm_jax.paths import Path
 
 WIDTH = 100
 """Columns of text that goes to no terminal."""

@@ -58,6 +58,8 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "Devices",
         (
+            ("for", "v5e:16x16, 2xv5e:16x16, h200, h100:8: sets what fits these chips, as compiled or estimated."),
+            ("ignore_estimate", "Tries a run that cannot fit by the estimate of its memory."),
             ("mesh.replica", "Copies of the parameters; the number of slices on several TPU slices."),
             ("mesh.fsdp", "Devices that share parameters and rows; -1: all that remain."),
             ("mesh.tensor", "Devices that share heads, feed-forward and vocabulary."),
@@ -98,7 +100,10 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 )
 """(title, (field of TrainConfig, text)); fields that a config does not have are left out."""
 
-BESIDE_CONFIG = ("workdir", "at", "distributed.coordinator", "distributed.processes", "distributed.process")
+BESIDE_CONFIG = (
+    "workdir", "at", "for", "ignore_estimate", "distributed.coordinator", "distributed.processes",
+    "distributed.process",
+)  # fmt: skip
 """Options that are no fields of the config."""
 
 

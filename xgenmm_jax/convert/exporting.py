@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import functools
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from xgenmm_jax import files
 from xgenmm_jax.convert import file_formats, trees
 from xgenmm_jax.convert.formats import phi3_hf, siglip_hf, xgenmm
 from xgenmm_jax.convert.importing import Progress, in_threads
 from xgenmm_jax.convert.parameter_store import Reader
-from xgenmm_jax.convert.rules import Rule, Shape, their_shapes
+from xgenmm_jax.convert.rules import Rule, Shape, grouped, their_shapes
 from xgenmm_jax.convert.safetensors_writer import NAMES, SHARD_BYTES, SafetensorsWriter
 from xgenmm_jax.convert.scratch import Scratch, cast
 from xgenmm_jax.convert.trees import Config
@@ -23,6 +23,7 @@ from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.paths import Path
 
 Layout = Literal["xgenmm", "siglip", "phi3"]
 """What the official xGen-MM code, transformers' SiglipVisionModel and Phi3ForCausalLM load."""
@@ -127,7 +128,7 @@ def export(
     # Tensors, then the config files of the layout, then the tokenizer.
     write_tensors(reader, planned.rules, shapes, folder, dtype, shard_bytes, progress)
     for name, text in file_formats.config_files(planned.config, layout, NAMES[dtype], tokenizer, anyres).items():
-        (folder / name).write_text(text, encoding="utf-8")
+        files.write_whole(folder / name, text)
     if tokenizer is not None and layout != "siglip":
         tokenizer.save(folder / "tokenizer.model")
     # What the layout cannot say, for the user to know.
@@ -157,4 +158,11 @@ def write_tensors(
                 writer.write(piece.name, cast(np.asarray(part), dtype, scratch), piece.part)
             return array.size
 
-        in_threads((functools.partial(copy, rule, layer) for rule in rules for layer in rule.slices()), progress)
+        # In the order of the files, so that these become whole one after the other.
+        jobs = (
+            functools.partial(copy, rule, layer)
+            for group in grouped(rules)
+            for layer in group[0].slices()
+            for rule in group
+        )
+        in_threads(jobs, progress)

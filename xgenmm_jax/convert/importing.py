@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 import functools
-from pathlib import Path
 import re
 from typing import Any
 import zlib
@@ -24,6 +23,7 @@ from xgenmm_jax.convert.tensor_files import Tensors, open_tensors
 from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides, Settings
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.paths import Path
 
 READABLE = ("F32", "BF16", "F16", "float32", "bfloat16", "float16")
 CONFIG_FILES = ("config.json", "open_clip_config.json")

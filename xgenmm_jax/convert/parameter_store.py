@@ -8,22 +8,25 @@ import ast
 from collections.abc import Mapping
 import functools
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorstore as ts
 
-from xgenmm_jax import files
+from xgenmm_jax import buckets, files
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.convert.scratch import FRESH, Scratch
 from xgenmm_jax.models import lora
+from xgenmm_jax.paths import Path, is_in_bucket
 
 METADATA = "_METADATA"
 CHUNK_BYTES = 128 * 2**20
 """Most bytes of a chunk. A chunk never spans layers: one layer can be read without its neighbours."""
 CACHE_BYTES = 512 * 2**20
 """What reading keeps of chunks that span several layers, as training may have written them."""
+_FEW = {"max_retries": 5, "initial_delay": "1s", "max_delay": "16s"}
+RETRIES = {"gcs_request_retries": _FEW, "s3_request_retries": _FEW}
+"""Of requests to buckets: half a minute. Tensorstore's own are 32, a quarter of an hour."""
 DICT_KEY = 2  # orbax's KeyType.DICT
 
 
@@ -36,9 +39,10 @@ class ParameterWriter:
 
     def __init__(self, folder: Path, shapes: Mapping[str, Shape], dtype: np.dtype):
         """folder: made here. shapes: of all leaves."""
-        folder.mkdir(parents=True)
+        if not is_in_bucket(folder):
+            folder.mkdir(parents=True)
         self._folder, self._shapes, self._dtype = folder, shapes, np.dtype(dtype)
-        (folder / METADATA).write_text(json.dumps(_tree_metadata(shapes)) + "\n", encoding="utf-8")
+        files.write_whole(folder / METADATA, json.dumps(_tree_metadata(shapes)) + "\n")
 
     def write(self, path: str, layer: int | None, array: np.ndarray) -> None:
         """A leaf, or one layer of a stacked one; C-contiguous."""
@@ -46,9 +50,10 @@ class ParameterWriter:
         assert array.shape == (shape if layer is None else shape[1:]) and array.dtype == self._dtype, path
         chunks = chunk_shape(shape, layer is not None, self._dtype.itemsize)
         folder = self._folder / path.replace("/", ".")
-        folder.mkdir(exist_ok=True)
+        if not is_in_bucket(folder):
+            folder.mkdir(exist_ok=True)
         if not layer:
-            (folder / ".zarray").write_text(json.dumps(_zarray(shape, chunks, self._dtype)), encoding="utf-8")
+            files.write_whole(folder / ".zarray", json.dumps(_zarray(shape, chunks, self._dtype)))
         first = [] if layer is None else [layer]
         rest = chunks[len(first) :]
         axis = next((number for number, size in enumerate(rest) if size != array.shape[number]), 0)
@@ -58,12 +63,20 @@ class ParameterWriter:
             chunk_index = [0] * len(rest)
             if chunk_index:
                 chunk_index[axis] = number
-            with open(folder / (".".join(map(str, [*first, *chunk_index])) or "0"), "wb", buffering=0) as file:
-                part = memoryview(flat[number * run : (number + 1) * run])
-                while len(part):
-                    part = part[file.write(part) :]
-                # The last chunk is as long as the others, whatever the array's end.
-                file.truncate(run)
+            part = memoryview(flat[number * run : (number + 1) * run])
+            # The last chunk is as long as the others, whatever the array's end.
+            _write_chunk(folder / (".".join(map(str, [*first, *chunk_index])) or "0"), part, run)
+
+
+def _write_chunk(path: Path, part: memoryview, length: int) -> None:
+    """A file of so many bytes that begins with `part`."""
+    if is_in_bucket(path):
+        buckets.write(path, bytes(part).ljust(length, b"\0"))
+        return
+    with open(path, "wb", buffering=0) as file:
+        while len(part):
+            part = part[file.write(part) :]
+        file.truncate(length)
 
 
 def _zarray(shape: Shape, chunks: list[int], dtype: np.dtype) -> dict[str, Any]:
@@ -114,7 +127,7 @@ class ParameterReader:
 
     def __init__(self, folder: Path):
         """Raises ValueError where the folder is none."""
-        self._folder = folder.absolute()
+        self._folder = folder if is_in_bucket(folder) else folder.absolute()
         try:
             metadata = files.parse_json(files.read_text(folder / METADATA))
             keys = [ast.literal_eval(key) for key in metadata["tree_metadata"]]
@@ -123,7 +136,7 @@ class ParameterReader:
         self._driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
         self._ocdbt = bool(metadata.get("use_ocdbt"))
         self.paths = tuple("/".join(key) for key in keys)
-        self._context = ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
+        self._context = ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}, **RETRIES})
         self._open = functools.lru_cache(maxsize=None)(self._open_array)
 
     @property
@@ -141,10 +154,11 @@ class ParameterReader:
 
     def _open_array(self, path: str) -> Any:
         name = path.replace("/", ".")
-        if self._ocdbt:
-            store = {"driver": "ocdbt", "base": f"file://{self._folder}/", "path": f"{name}/"}
+        if is_in_bucket(self._folder):
+            base, plain = f"{self._folder}/", f"{self._folder / name}/"
         else:
-            store = {"driver": "file", "path": f"{self._folder / name}/"}
+            base, plain = f"file://{self._folder}/", {"driver": "file", "path": f"{self._folder / name}/"}
+        store = {"driver": "ocdbt", "base": base, "path": f"{name}/"} if self._ocdbt else plain
         try:
             return ts.open({"driver": self._driver, "kvstore": store}, open=True, context=self._context).result()
         except ValueError as error:

@@ -10,7 +10,6 @@ Source: docs/reference/checkpoints.md#peft-adapters.
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -25,6 +24,7 @@ from xgenmm_jax.convert.tensor_files import Tensors, open_tensors
 from xgenmm_jax.convert.trees import Config, shapes
 from xgenmm_jax.models import lora
 from xgenmm_jax.models.lora import LoRA
+from xgenmm_jax.paths import Path
 
 Layout = Literal["peft", "peft_phi3"]
 """Over the official xGen-MM code's model, and over transformers' Phi3ForCausalLM."""

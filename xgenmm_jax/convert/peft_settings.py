@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 import json
 import math
-from pathlib import Path
 import re
 from typing import Any
 
 from xgenmm_jax import files
+from xgenmm_jax.paths import Path
 
 FILE = "adapter_config.json"
 _OFF: Mapping[str, tuple[Any, ...]] = {

@@ -1,6 +1,7 @@
 """Tensors of safetensors files, shards with an index, folders of them and .npz files, read one at a time.
 
-Files are read, never mapped: pages of a mapped file count as the process's memory. No pickle is ever opened.
+Files are read, never mapped: pages of a mapped file count as the process's memory. Of a bucket's, parts are asked for,
+as they are of a disk's. No pickle is ever opened.
 """
 
 from collections import Counter, OrderedDict
@@ -9,7 +10,7 @@ import contextlib
 from dataclasses import dataclass
 import json
 import os
-from pathlib import Path
+import pathlib
 import threading
 from typing import Any, Protocol, runtime_checkable
 import zipfile
@@ -18,8 +19,11 @@ import ml_dtypes
 import numpy as np
 
 from xgenmm_jax import files
+from xgenmm_jax.convert.byte_ranges import ByteRanges, open_ranges
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.convert.scratch import FRESH, Scratch
+from xgenmm_jax.data.storage.range_file import RangeFile
+from xgenmm_jax.paths import Path, is_in_bucket
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 SAFETENSORS, NPZ, INDEX = ".safetensors", ".npz", ".safetensors.index.json"
@@ -72,6 +76,7 @@ def open_tensors(path: Path) -> Tensors:
     Raises ValueError for pickles, for what is missing or cut short, and for an index that does not fit its files.
     """
     if path.is_dir():
+        files.check_whole(path, "checkpoint")
         return _open_folder(path)
     if not path.is_file():
         raise ValueError(f"checkpoint: no file or folder '{path}'; check the path.")
@@ -104,7 +109,8 @@ def _open_folder(folder: Path) -> Tensors:
     pickles = [path for path in present if path.suffix in PICKLES]
     if pickles:
         raise ValueError(_pickle_sentence(pickles[0]))
-    gone = [path.name for path in folder.iterdir() if path.is_symlink() and not path.exists()]
+    is_local = not is_in_bucket(folder)
+    gone = [path.name for path in folder.iterdir() if is_local and path.is_symlink() and not path.exists()]
     because = f" (links whose files are gone: {_some(set(gone))})" if gone else ""
     inside = sorted(folder.glob("snapshots/*/"))  # what Hugging Face's cache has for a model
     which = f"give '{inside[-1]}'" if inside else "give a folder of a checkpoint"
@@ -128,7 +134,7 @@ def _open_index(path: Path) -> Tensors:
         if not isinstance(file, str) or not file.strip() or "\0" in file:
             got = json.dumps(file)[:70]
             raise ValueError(f"checkpoint: '{path}' names {got} for tensor {name}, which is no file; copy it again.")
-        if os.path.isabs(file) or ".." in Path(file).parts:
+        if os.path.isabs(file) or ".." in pathlib.PurePosixPath(file).parts:
             raise ValueError(
                 f"checkpoint: '{path}' names '{file}' for tensor {name}, which is outside of its folder and is not "
                 "opened; put the shards beside the index and correct it."
@@ -175,7 +181,7 @@ class SafetensorsFiles:
         self.path = path
         self.infos: dict[str, Info] = {}
         self._start: dict[str, int] = {}
-        self._files: dict[Path, int] = {}
+        self._files: dict[Path, ByteRanges] = {}
         self._close = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             for file, expected in names.items():
@@ -184,9 +190,12 @@ class SafetensorsFiles:
 
     def _add(self, file: Path, expected: set[str] | None, stack: contextlib.ExitStack) -> None:
         if not file.is_file():
-            gone = f" (it is a link to '{os.readlink(file)}', which is gone)" if file.is_symlink() else ""
+            is_link = not is_in_bucket(file) and file.is_symlink()
+            gone = f" (it is a link to '{os.readlink(file)}', which is gone)" if is_link else ""
             raise ValueError(f"checkpoint: shard '{file}' is missing{gone}; the index names it: copy it too.")
-        header, start, size = read_header(file)
+        ranges = open_ranges(file)
+        stack.callback(ranges.close)
+        header, start = read_header(ranges, file)
         if expected is not None:
             for what, names in (("lacks", expected - header.keys()), ("holds beside", header.keys() - expected)):
                 if names:
@@ -194,15 +203,14 @@ class SafetensorsFiles:
                         f"checkpoint: '{file}' {what} the index's tensors: {_some(names)}; copy shards and index again."
                     )
         for name, (dtype, shape, begin, end) in header.items():
-            if start + end > size:
+            if start + end > ranges.size:
                 raise ValueError(
-                    f"checkpoint: '{file}' is cut short: {size:,} bytes, and tensor {name} ends at {start + end:,}; "
-                    "copy it again."
+                    f"checkpoint: '{file}' is cut short: {ranges.size:,} bytes, and tensor {name} ends at "
+                    f"{start + end:,}; copy it again."
                 )
             self.infos[name] = Info(shape, dtype, file)
             self._start[name] = start + begin
-        self._files[file] = os.open(file, os.O_RDONLY)
-        stack.callback(os.close, self._files[file])
+        self._files[file] = ranges
 
     def read(
         self, name: str, layer: int | None = None, part: int = 0, of: int = 1, scratch: Scratch = FRESH
@@ -217,7 +225,7 @@ class SafetensorsFiles:
             shape = (shape[0] // of, *shape[1:])
             start += part * int(np.prod(shape)) * dtype.itemsize
         array = scratch.empty(shape, dtype)
-        if not read_into(self._files[info.file], array, start):
+        if not self._files[info.file].read_into(array, start):
             raise ValueError(f"checkpoint: '{info.file}' ended within tensor {name}; copy it again.")
         return array
 
@@ -225,32 +233,21 @@ class SafetensorsFiles:
         self._close.close()
 
 
-def read_into(descriptor: int, array: np.ndarray, start: int) -> bool:
-    """Fills an array with a file's bytes from `start`; False where the file ends before."""
-    target = memoryview(array.reshape(-1).view(np.uint8))
-    while len(target):
-        count = os.preadv(descriptor, [target[: 1 << 30]], start)
-        if count == 0:
-            return False
-        target, start = target[count:], start + count
-    return True
-
-
-def read_header(file: Path) -> tuple[dict[str, tuple[str, Shape, int, int]], int, int]:
-    """Name to (dtype, shape, begin, end) of a safetensors file, where its data starts, and its size in bytes.
+def read_header(ranges: ByteRanges, file: Path) -> tuple[dict[str, tuple[str, Shape, int, int]], int]:
+    """Name to (dtype, shape, begin, end) of an opened safetensors file, and where its data starts.
 
     Raises ValueError where it is none.
     """
-    size = file.stat().st_size
-    with open(file, "rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise ValueError(
-                f"checkpoint: '{file}' is no whole safetensors file ({size:,} bytes); copy it again."
-            )
-        text = stream.read(length)
+    size = ranges.size
+    first = np.zeros(min(8, size), np.uint8)
+    ranges.read_into(first, 0)
+    length = int.from_bytes(first.tobytes(), "little")
+    if not 2 <= length <= min(MAX_HEADER, size - 8):
+        raise ValueError(f"checkpoint: '{file}' is no whole safetensors file ({size:,} bytes); copy it again.")
+    text = np.empty(length, np.uint8)
+    ranges.read_into(text, 8)
     try:
-        raw = _json_object(file, text, "has no safetensors header")
+        raw = _json_object(file, text.tobytes(), "has no safetensors header")
         raw.pop("__metadata__", None)
         header = {
             name: (entry["dtype"], tuple(map(int, entry["shape"])), *map(int, entry["data_offsets"]))
@@ -264,7 +261,7 @@ def read_header(file: Path) -> tuple[dict[str, tuple[str, Shape, int, int]], int
                 f"checkpoint: '{file}': tensor {name} of shape {list(shape)} and dtype {dtype} has {end - begin:,} "
                 "bytes; copy it again."
             )
-    return header, 8 + length, size
+    return header, 8 + length
 
 
 class NpzFile:
@@ -278,7 +275,7 @@ class NpzFile:
         self._recent: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = zipfile.ZipFile(RangeFile(str(path)) if is_in_bucket(path) else path)
         except zipfile.BadZipFile as error:
             raise ValueError(f"checkpoint: '{path}' is no whole .npz file ({error}); copy it again.") from error
         try:

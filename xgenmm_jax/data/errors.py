@@ -3,6 +3,8 @@
 import errno
 from typing import NamedTuple
 
+from xgenmm_jax.requests import RequestError
+
 UNREADABLE = "unreadable record"
 UNUSABLE = "unusable record"
 NO_ROW = "too long for a row"
@@ -37,7 +39,7 @@ _MACHINE = frozenset(
 )  # fmt: skip
 
 
-class SourceError(ValueError):
+class SourceError(RequestError):
     """A source as a whole cannot be read: no record of it is to blame, and a run does not go on without it."""
 
 

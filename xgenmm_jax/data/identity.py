@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 import hashlib
-from pathlib import Path
 from typing import Any
 
 from xgenmm_jax.data.source import Source
+from xgenmm_jax.paths import Path
 
 WHOLE_BYTES = 8 * 2**20
 """A file up to this size is read whole for its fingerprint."""

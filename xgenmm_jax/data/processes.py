@@ -1,9 +1,10 @@
 """Worker processes of the data: spawned, deaf to Ctrl-C, and gone with the process that started them."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 import ctypes
+import functools
 import multiprocessing
 from multiprocessing.reduction import ForkingPickler
 import os
@@ -20,7 +21,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def pool(count: int, start: Callable[..., None], arguments: tuple[Any, ...]) -> ProcessPoolExecutor:
-    """`count` processes that begin with `start(*arguments)`."""
+    """`count` processes that begin with `start(*arguments)`; they are given work by `submit`."""
     # Not fork: threads, file systems and XLA are not made for it.
     context = multiprocessing.get_context("spawn")
     # As bytes: a worker can make classes of an experiment's file only when it has loaded that.
@@ -28,13 +29,35 @@ def pool(count: int, start: Callable[..., None], arguments: tuple[Any, ...]) -> 
     return ProcessPoolExecutor(count, context, _begin, (os.getpid(), user_files.loaded_for(arguments), pickled))
 
 
+def submit(workers: ProcessPoolExecutor, work: Callable[[T], R], task: T) -> "Future[R]":
+    """`work(task)` in one of a pool's processes.
+
+    Its result raises what `work` raises, and what the process could not begin with: a shard that is gone, a file of
+    the experiment. Raises BrokenProcessPool, here or there, where a process ended by itself.
+    """
+    return workers.submit(_run, work, task)
+
+
+_FAILED: list[Exception] = []
+"""Why this process could not begin. A pool would tell of it only that a process ended."""
+
+
 def _begin(parent: int, files: tuple[UserFile, ...], pickled: bytes) -> None:
     """files: what the arguments need that no import finds. pickled: by the process that starts this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the main process's to answer
     _end_with_parent(parent)
-    user_files.load_again(files)
-    start, arguments = ForkingPickler.loads(pickled)
-    start(*arguments)
+    try:
+        user_files.load_again(files)
+        start, arguments = ForkingPickler.loads(pickled)
+        start(*arguments)
+    except Exception as error:
+        _FAILED.append(error)
+
+
+def _run(work: Callable[[T], R], task: T) -> R:
+    if _FAILED:
+        raise _FAILED[0]
+    return work(task)
 
 
 def _end_with_parent(parent: int) -> None:
@@ -58,13 +81,13 @@ class Workers(Generic[W]):
     def map(self, work: Callable[[W, T], R], tasks: Iterable[T]) -> Iterator[R]:
         """`work(object, task)` of each task, in their order.
 
-        Raises SourceError where a process ends by itself.
+        Raises what making the object or working raises, SourceError where a process ends by itself.
         """
         if self._pool is None:
             yield from (work(self._worker, task) for task in tasks)
             return
         try:
-            yield from self._pool.map(_work, ((work, task) for task in tasks))
+            yield from self._pool.map(functools.partial(_run, _work), ((work, task) for task in tasks))
         except BrokenProcessPool as error:
             raise SourceError(
                 "data: a worker process ended (killed for memory?) or could not start; see its words above, or take "

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Choice
 from xgenmm_jax.evaluation.tasks.few_shot import Features, FewShot
 from xgenmm_jax.generation.text.generator import Generator
+from xgenmm_jax.paths import Path
 
 OnProgress = Callable[[str, int, int], None]
 """(title, examples done, examples in all) of the benchmark that is asked."""
@@ -68,8 +68,10 @@ def ask(
     tokens: int = 0,
     style: ChatStyle = ChatStyle(),  # noqa: B008 - frozen
     on_progress: OnProgress = lambda *_: None,
-) -> Result:
+) -> Result | None:
     """Asks what is not asked yet, scores, and writes NAME.jsonl and NAME.scores.json into a folder.
+
+    Several hosts call this alike; the first one writes and gives the result, the others give None.
 
     model: names the parameters, so that another's predictions are not mixed in. tokens: that they were trained on.
     """
@@ -88,6 +90,8 @@ def ask(
 
     on_progress(benchmark.title, 0, len(loaded.examples))
     predictions = runner.predict_into(generator, task, predictions_file(folder, benchmark), head, advance)
+    if predictions is None:
+        return None
     result = results.result_of(benchmark, predictions, choice, model=model, tokens=tokens, left_out=loaded.left_out)
     results.write(result, folder)
     return result

@@ -20,7 +20,6 @@ import hashlib
 import http.client
 import json
 import os
-from pathlib import Path
 import random
 import ssl
 import threading
@@ -30,7 +29,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from xgenmm_jax import files
+from xgenmm_jax import appending, files
+from xgenmm_jax.paths import Path, is_in_bucket
 
 TIMEOUT_S = 60.0
 """Seconds of one try, after which it is given up."""
@@ -220,13 +220,15 @@ def digest_of(prompt: str, model: str, temperature: float) -> str:
 class Judge:
     """A server's model whose replies are kept in a file, a JSON line each, as they come: nothing is asked twice.
 
-    A kill loses the replies that are on their way. The file: keys are digests, so it holds neither prompts nor answers.
+    A kill loses the replies that are on their way, and of a file in a bucket those of the last seconds. The file: keys
+    are digests, so it holds neither prompts nor answers.
     """
 
     def __init__(self, server: Server, path: Path, threads: int = THREADS):
         self.server = server
         self._path, self._threads = path, threads
         self._lock, self._stop = threading.Lock(), threading.Event()
+        self._lines = appending.Lines(path) if is_in_bucket(path) else None
         self._replies = {digest: _done(reply) for digest, reply in _read_replies(path)}
 
     def reply(self, prompt: str, temperature: float) -> str:
@@ -253,20 +255,26 @@ class Judge:
         Raises the first error, when the requests on their way have ended and are kept.
         """
         self._stop.clear()
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="judge") as pool:
-            futures = [pool.submit(work, item) for item in items]
-            try:
-                for future in concurrent.futures.as_completed(futures):
-                    future.result()
-                    advance(1)
-            except BaseException:
-                self._stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        try:
+            with ThreadPoolExecutor(self._threads, thread_name_prefix="judge") as pool:
+                futures = [pool.submit(work, item) for item in items]
+                try:
+                    for future in concurrent.futures.as_completed(futures):
+                        future.result()
+                        advance(1)
+                except BaseException:
+                    self._stop.set()
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+        finally:
+            appending.send_all()  # what a bucket has not got yet
         return [future.result() for future in futures]
 
     def _keep(self, digest: str, temperature: float, reply: str) -> None:
         line = json.dumps({"key": digest, "model": self.server.model, "temperature": temperature, "reply": reply})
+        if self._lines is not None:
+            self._lines.write(f"{line}\n")
+            return
         with self._lock, self._path.open("a+b") as file:
             # What a kill left of a line stays a line of its own.
             end = file.seek(0, os.SEEK_END)
@@ -279,7 +287,7 @@ class Judge:
 
 def _read_replies(path: Path) -> Iterable[tuple[str, str]]:
     """Digests and replies of a file, if it is there; a line that a kill has torn is none."""
-    for value in files.whole_json_lines(path) if path.is_file() else ():
+    for value in files.whole_json_lines(path):
         match value:
             case {"key": str(digest), "reply": str(reply)}:
                 yield digest, reply

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 import math
-from pathlib import Path
 
 from xgenmm_jax.evaluation.judge import MOST_SENT, THREADS, Judge, Server
 from xgenmm_jax.evaluation.predictions import Prediction
@@ -13,6 +12,7 @@ from xgenmm_jax.evaluation.tasks import judging, multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Choice
 from xgenmm_jax.evaluation.tasks.judging import Judging
 from xgenmm_jax.evaluation.tasks.task import Scored, Task
+from xgenmm_jax.paths import Path
 
 OnProgress = Callable[[str, int, int], None]
 """(title, answers done, answers in all) of the benchmark that is judged."""

@@ -13,6 +13,7 @@ from xgenmm_jax.data.records import LazyImage
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.generation.vision_tokens import UnreadableImage, View, image_batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
+from xgenmm_jax.ops.partitioning import on_host
 
 ROWS = 32
 """Images that go through the tower together."""
@@ -38,7 +39,7 @@ def image_features(generator: Generator, images: Iterable[LazyImage]) -> Mapping
         if not views:
             continue
         batch = image_batch(views, pixels, ROWS, 0)
-        features = np.asarray(_pooled(generator.config, generator.params, batch))
+        features = on_host(_pooled(generator.config, generator.params, batch))
         vectors |= {id(view.image): vector for view, vector in zip(views, features, strict=False)}
     return vectors
 

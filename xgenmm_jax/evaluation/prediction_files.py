@@ -1,7 +1,8 @@
 """Predictions of one task as JSON lines: a head that says what they are of, then a line an example.
 
 A line holds the example's text and reference answers too, so that a file can be scored without the benchmark's files,
-and by another's rules.
+and by another's rules. In a bucket, where nothing grows, the file is written as a whole with every chunk of lines, of
+which there are few.
 """
 
 from collections.abc import Sequence
@@ -9,12 +10,12 @@ import dataclasses
 from dataclasses import dataclass
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 from xgenmm_jax import files
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.paths import Path, is_in_bucket
 
 FORMAT = 1
 _HEAD_KEY = "xgenmm_predictions"
@@ -56,7 +57,7 @@ def begin_or_continue(path: Path, head: Head, chunks: Sequence[int]) -> int:
     Raises: ValueError where the file's head is another, with what differs.
     """
     if not path.is_file() or not path.read_bytes().partition(b"\n")[1]:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path.parent)
         files.write_whole(path, json.dumps({_HEAD_KEY: FORMAT, **dataclasses.asdict(head)}) + "\n")
         return 0
     stored = read(path, cut=True).head
@@ -79,16 +80,28 @@ def begin_or_continue(path: Path, head: Head, chunks: Sequence[int]) -> int:
         whole, done = whole + count, done + 1
     if whole < len(lines):
         remaining = path.read_bytes().split(b"\n")[: whole + 1]
-        os.truncate(path, sum(len(line) + 1 for line in remaining))
+        _cut(path, sum(len(line) + 1 for line in remaining))
     return done
 
 
 def append(path: Path, predictions: Sequence[Prediction]) -> None:
     """Adds a line for each, and waits until the disk has them."""
+    text = "".join(json.dumps(_line(prediction)) + "\n" for prediction in predictions)
+    if is_in_bucket(path):
+        files.write_whole(path, path.read_bytes() + text.encode())
+        return
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(_line(prediction)) + "\n" for prediction in predictions)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _cut(path: Path, length: int) -> None:
+    """Leaves so many bytes of a file."""
+    if is_in_bucket(path):
+        files.write_whole(path, path.read_bytes()[:length])
+    else:
+        os.truncate(path, length)
 
 
 def read(path: Path, cut: bool = False) -> PredictionFile:
@@ -101,7 +114,7 @@ def read(path: Path, cut: bool = False) -> PredictionFile:
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
     if cut and whole < len(data):
-        os.truncate(path, whole)
+        _cut(path, whole)
         data = data[:whole]
     head, predictions = None, []
     for number, line in enumerate(data.splitlines(), start=1):

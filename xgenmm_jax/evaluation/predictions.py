@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+import io
 import json
 import math
-from pathlib import Path
+import pathlib
 from typing import Any
 
 from xgenmm_jax import files
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.evaluation.tasks.example import Example
+from xgenmm_jax.paths import Path
 
 Metrics = dict[str, float]
 
@@ -64,14 +66,14 @@ def write_predictions(predictions: Iterable[Prediction], folder: Path, examples:
     replaced when all is written.
     """
 
-    def write(path: Path) -> None:
+    def write(path: pathlib.Path) -> None:
         with files.whole_folder(folder / "examples", replace=True) as images:
             _write_lines(predictions, path, images, examples // 2)
 
     files.write_whole(folder / "answers.jsonl", write)
 
 
-def _write_lines(predictions: Iterable[Prediction], path: Path, images: Path, examples: int) -> None:
+def _write_lines(predictions: Iterable[Prediction], path: pathlib.Path, images: Path, examples: int) -> None:
     """examples: as many right and as many wrong ones of each task keep their images."""
     with path.open("w", encoding="utf-8") as file:
         shown: Counter[tuple[str, bool]] = Counter()
@@ -90,5 +92,7 @@ def _save_images(prediction: Prediction, folder: Path, stem: str) -> Sequence[st
     seen = prediction.prompt.images if prediction.prompt else ()
     names = [f"{stem}-{number}.png" for number in range(len(seen[-MOST_IMAGES:]))]
     for name, image in zip(names, seen[-MOST_IMAGES:], strict=True):
-        image.load().save(folder / name)
+        png = io.BytesIO()
+        image.load().save(png, "PNG")
+        files.write_whole(folder / name, png.getvalue())
     return [f"examples/{name}" for name in names]

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 import hashlib
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 from xgenmm_jax import files
@@ -13,6 +12,7 @@ from xgenmm_jax.evaluation.prediction_files import Head
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
 from xgenmm_jax.evaluation.tasks.benchmark import Benchmark, Choice, Estimates
+from xgenmm_jax.paths import Path
 
 SUFFIX, JUDGED_SUFFIX = ".scores.json", ".judged.scores.json"
 """Of files of scores by rules alone, and with a judge: these stand beside those."""

@@ -6,9 +6,11 @@ after a kill and leaves the same file, byte for byte.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 import time
 
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
 import PIL.Image
 
 from xgenmm_jax.data.anyres import AnyRes
@@ -21,6 +23,7 @@ from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.evaluation.tasks.task import Task, cut
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
+from xgenmm_jax.paths import Path
 
 CHUNK = 1024
 """Prompts between two writes to a file of predictions, some sixteen batches; a kill costs a chunk at most."""
@@ -88,8 +91,10 @@ def predict(generator: Generator, tasks: Sequence[Task]) -> tuple[Prediction, ..
 
 def predict_into(
     generator: Generator, task: Task, path: Path, head: Head, advance: Advance = lambda _: None
-) -> tuple[Prediction, ...]:
+) -> tuple[Prediction, ...] | None:
     """As `predict`, of one task; predictions that the file holds are not asked again.
+
+    Several hosts call this alike; the first one alone reads and writes the file, the others get None.
 
     The file has the examples in chunks whose questions share images, each chunk written when it is answered. A chunk of
     which a kill left a part is asked again as a whole, at the same shapes, so the file of a broken evaluation that is
@@ -99,10 +104,16 @@ def predict_into(
     """
     requests = list(_requests(generator, [task]))
     chunks = list(_chunks(requests))
-    done = prediction_files.begin_or_continue(path, head, [len(chunk) for chunk in chunks])
-    known = {p.example.id: p for p in prediction_files.read(path).predictions}
+    is_first, done, known = jax.process_index() == 0, 0, {}
+    if is_first:
+        done = prediction_files.begin_or_continue(path, head, [len(chunk) for chunk in chunks])
+        known = {p.example.id: p for p in prediction_files.read(path).predictions}
+    if jax.process_count() > 1:
+        done = int(multihost_utils.broadcast_one_to_all(np.int32(done)))
     predictions: dict[int, Prediction] = {}
     for number, chunk in enumerate(chunks):
+        if number < done and not is_first:
+            continue
         if number < done:
             read = {r.index: known[r.example.id] for r in chunk}
             new = {r.index: r.predict(read[r.index].text, read[r.index].example.unreadable) for r in chunk}
@@ -110,10 +121,11 @@ def predict_into(
             # Images of the chunk before would be encoded in other batches after a kill.
             generator.forget_images()
             new = _ask(generator, chunk)
-            prediction_files.append(path, [new[request.index] for request in chunk])
+            if is_first:
+                prediction_files.append(path, [new[request.index] for request in chunk])
         predictions |= new
         advance(len(chunk))
-    return tuple(predictions[request.index] for request in requests)
+    return tuple(predictions[request.index] for request in requests) if is_first else None
 
 
 def _ask(generator: Generator, requests: Sequence[_Request]) -> dict[int, Prediction]:

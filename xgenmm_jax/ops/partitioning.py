@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
+import numpy as np
 
 Rules = Mapping[str, tuple[str, ...]]
 """Logical axis to the mesh axes over which it is sharded, () for none."""
@@ -79,6 +81,13 @@ def constrain(x: Array, names: Sequence[str | None]) -> Array:
     if not rules or mesh.empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(names, x.shape, rules, dict(mesh.shape)))
+
+
+def on_host(x: Array) -> np.ndarray:
+    """The whole array. Where it lies over the devices of several hosts, all of them call this, and get it alike."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return multihost_utils.process_allgather(x, tiled=True)
 
 
 def platform() -> str:

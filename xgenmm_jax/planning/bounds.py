@@ -1,6 +1,6 @@
-"""How fast a step can be at most: its arithmetic at the chips' peak, its traffic at the links' rate."""
+"""How fast a step can be at most: its products on the matrix units, its traffic through memory and links."""
 
-import dataclasses
+from collections.abc import Mapping
 import math
 from typing import NamedTuple
 
@@ -8,25 +8,15 @@ import numpy as np
 
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.models.flops import (
-    Flops,
-    Workload,
-    forward_flops,
-    linear,
-    model_flops,
-    resampler_flops,
-    visible_pairs,
-    vision_flops,
-)
-from xgenmm_jax.models.remat import OFFLOADED_NAMES, SAVED_NAMES
-from xgenmm_jax.models.resampler import ResamplerConfig
-from xgenmm_jax.models.token_sampling import TokenSampling
+from xgenmm_jax.models.flops import Flops, Workload, model_flops, visible_pairs
 from xgenmm_jax.planning.collectives import Traffic
+from xgenmm_jax.planning.products import flops_of, step_products, supervised
 from xgenmm_jax.planning.topology import Topology
 from xgenmm_jax.training.config import TrainConfig
 
-PRODUCTS = ("qkv", "context", "out_proj", "mlp_in")
-"""What a layer's backward pass needs again, by the names of remat policies; no backward pass needs the last product."""
+OPTIMIZER_BYTES = 4 * (2 + 3 + 3)
+"""Of a parameter that AdamW trains, all float32: its gradient is read for the norm, then for the update; parameter and
+two moments are read and written."""
 
 
 class Work(NamedTuple):
@@ -37,15 +27,41 @@ class Work(NamedTuple):
 
 
 class Times(NamedTuple):
-    """Seconds of a step, each alone, at full rate; `bound`: the slowest, all else hidden behind it."""
+    """Seconds of a step, each alone. What is not counted, norms, softmax, lookups, counts as done beside the rest.
+
+    Source: docs/reference/tpus.md#matrix-unit, docs/reference/tpus.md#chips.
+    """
 
     arithmetic: float
+    """Matrix products at the chip's peak, rematerialisation among them."""
+    tiles: float
+    """The same in whole tiles of the matrix unit and whole blocks of attention."""
+    memory: float
+    """Their operands and results, each once, and what arrives from other chips, at the memory's bandwidth."""
+    optimizer: float
+    """Gradients, parameters and moments through the memory, when all gradients are there."""
     links: float
+    """All traffic of a slice, over all links of a chip at once."""
+    exposed: float
+    """The part of it that the compiled program runs beside no other work."""
     network: float
+    """Traffic between slices."""
 
     @property
     def bound(self) -> float:
-        return max(self)
+        """All traffic hidden behind other work, or other work behind it. No step is faster."""
+        return max(self.tiles, self.memory, self.links, self.network) + self.optimizer
+
+    @property
+    def exposed_bound(self) -> float:
+        """The compiled program's: what is hidden there, hidden; the rest by itself."""
+        hidden = max(self.tiles, self.memory, self.links - self.exposed, self.network)
+        return hidden + self.exposed + self.optimizer
+
+    @property
+    def slowest(self) -> str:
+        """Which field the bound is of."""
+        return max(("tiles", "memory", "links", "network"), key=lambda name: getattr(self, name))
 
 
 def full_workload(data: DataConfig, model: VLMConfig) -> Workload:
@@ -54,11 +70,10 @@ def full_workload(data: DataConfig, model: VLMConfig) -> Workload:
     Packed rows have shorter segments, so less attention; the difference is below 5 % of the 4B's FLOPs at 4096.
     """
     rows, row = data.batch_rows, data.row
-    vision = row.vision_tokens * (row.crops if row.vision_tokens_per == "crop" else row.images)
     return Workload(
         tokens=rows * row.length,
         pairs=rows * visible_pairs(np.array([row.length]), model.decoder),
-        supervised=rows * max(row.length - vision, 0),
+        supervised=rows * supervised(row),
         crops=rows * row.crops,
         images=rows * row.images,
     )
@@ -66,65 +81,38 @@ def full_workload(data: DataConfig, model: VLMConfig) -> Workload:
 
 def work(config: TrainConfig) -> Work:
     """FLOPs of a step. Raises ValueError for a model that is no VLM."""
-    model = config.model
-    if not isinstance(model, VLMConfig):
-        raise ValueError(f"plan: got a {type(model).__name__}; only stages of the whole model are planned.")
-    load = full_workload(config.data, model)
-    flops = model_flops(model, load, config.freeze, config.objective.needs_reference, config.lora)
-    repeated = _repeated(model, load, forward_flops(model, load), set(config.freeze))
-    return Work(flops, flops.plus(repeated))
+    hardware = flops_of(step_products(config, 1, 1))
+    load = full_workload(config.data, config.model)
+    return Work(model_flops(config.model, load, config.freeze, config.objective.needs_reference, config.lora), hardware)
 
 
-def kept_products(remat: str) -> set[str]:
-    """Which of PRODUCTS a policy keeps, on the device or with the host."""
-    if remat in ("none", "minimal_with_context"):
-        return set(PRODUCTS)
-    if remat == "minimal":
-        return set(PRODUCTS) - {"context"}
-    return set({**SAVED_NAMES, **OFFLOADED_NAMES}.get(remat, ())) & set(PRODUCTS)
+def times(
+    config: TrainConfig, mesh: Mapping[str, int], trained: float, traffic: Mapping[str, Traffic], topology: Topology
+) -> Times:
+    """Optimistic: every link of a chip is busy, at no distance.
 
-
-def _repeated(model: VLMConfig, load: Workload, forward: Flops, frozen: set[str]) -> Flops:
-    """FLOPs that rematerialisation repeats, with the loss's and those of scores in attention's backward kernel.
-
-    What no gradient goes through keeps nothing and repeats nothing. Of tower and connector only `full` is counted.
+    mesh: sizes of its axes. trained: parameters that train, of a chip's share. traffic: of the compiled program, or {}.
     """
-    decoder, vision, connector = model.decoder, model.vision, model.connector
-    heads, kv_heads = decoder.heads * decoder.head_width, decoder.kv_heads * decoder.head_width
-    products = {
-        "qkv": linear(decoder.width, heads + 2 * kv_heads),
-        "out_proj": linear(heads, decoder.width),
-        "mlp_in": linear(decoder.width, 2 * decoder.hidden),
-    }
-    missing = set(PRODUCTS) - kept_products(decoder.remat)
-    # Half the hidden width stands for a feed-forward without its second map, which nothing needs again.
-    of_vision = of_connector = 0
-    if "vision" not in frozen and vision.remat == "full":
-        of_vision = load.crops * vision_flops(dataclasses.replace(vision, hidden=vision.hidden // 2))
-    is_reached = not {"vision", "connector"} <= frozen
-    if is_reached and isinstance(connector, ResamplerConfig) and connector.remat == "full":
-        groups = load.images if model.token_sampling is TokenSampling.FIXED_SAMPLING else load.crops
-        layers = dataclasses.replace(connector, hidden=connector.hidden // 2, out_width=0)
-        of_connector = resampler_flops(layers, groups, load.crops * vision.patches)
-    return Flops(
-        vision=of_vision,
-        connector=of_connector,
-        decoder=decoder.layers * load.tokens * sum(flops for name, flops in products.items() if name in missing),
-        attention=forward.attention * (1.5 if "context" in missing else 0.5),
-        head=forward.head,
-    )
-
-
-def times(work: Work, traffic: dict[str, Traffic], topology: Topology) -> Times:
-    """Optimistic: every link of a chip is busy, at no distance."""
-    chip, chips = topology.chip, len(topology.devices)
+    chip = topology.chip
+    products = step_products(config, mesh["replica"] * mesh["fsdp"], mesh["tensor"])
     links = sum(kind.link_bytes for kind in traffic.values())
+    exposed = sum(kind.exposed_bytes for kind in traffic.values())
     network = sum(kind.network_bytes for kind in traffic.values())
+    link_rate = chip.links * chip.link_bandwidth
     return Times(
-        arithmetic=work.hardware.total / chips / chip.peak_flops,
-        links=links / (chip.links * chip.link_bandwidth),
-        network=network / chip.network_bandwidth,
+        arithmetic=flops_of(products).total / chip.peak_flops,
+        tiles=sum(product.tiled(chip.unit) for product in products) / chip.peak_flops,
+        memory=_over(sum(product.bytes for product in products) + links + network, chip.hbm_bandwidth),
+        optimizer=_over(OPTIMIZER_BYTES * trained, chip.hbm_bandwidth),
+        links=_over(links, link_rate),
+        exposed=_over(exposed, link_rate),
+        network=_over(network, chip.network_bandwidth),
     )
+
+
+def _over(amount: float | int, rate: float) -> float:
+    """Seconds; 0 where the rate is not known."""
+    return amount / rate if rate else 0.0
 
 
 def divisors(number: int) -> list[int]:

@@ -1,7 +1,8 @@
 """What travels between chips in a step, read from the program that the TPU compiler made.
 
 A loop's body is written once in the text and counts as often as the loop runs. A collective that runs beside other
-work appears several times: as its start, in each piece of work beside it, and as its end. The start counts.
+work appears several times: as its start, in each piece of work beside it, and as its end. The start counts. One that
+has no start of its own runs alone: nothing else of the chip works meanwhile.
 
 Between slices data goes through the hosts: the compiler cuts a collective into one inside each slice and a `send` and
 `recv` of every chip's share (libtpu 0.0.51). What is received counts, under the kind that the transfer names.
@@ -35,6 +36,8 @@ class Traffic(NamedTuple):
     """Received over the links of a slice."""
     network_bytes: float
     """Received from other slices over the datacenter's network."""
+    exposed_bytes: float = 0.0
+    """Of link_bytes: by collectives that run beside no other work."""
 
 
 class _Collective(NamedTuple):
@@ -45,6 +48,8 @@ class _Collective(NamedTuple):
     """Chips that take part, in one slice."""
     slices: int
     """Slices that take part."""
+    is_beside: bool = False
+    """Whether it begins and ends apart, other work between the two."""
 
 
 class _Computation(NamedTuple):
@@ -62,7 +67,7 @@ def traffic(text: str, devices: int, slices: int = 1) -> dict[str, Traffic]:
     """
     computations, entry = _computations(text, devices, slices)
     times: Mapping[str, int] = _times(computations, entry)
-    sums: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
+    sums: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0, 0.0])
     for name, computation in computations.items():
         if computation.collectives and not times[name]:
             raise ValueError(f"computation {name} communicates and nothing runs it: a new way of writing programs.")
@@ -71,7 +76,8 @@ def traffic(text: str, devices: int, slices: int = 1) -> dict[str, Traffic]:
             sums[collective.kind][0] += times[name]
             sums[collective.kind][1] += times[name] * links
             sums[collective.kind][2] += times[name] * network
-    if slices > 1 and not any(network for _, _, network in sums.values()):
+            sums[collective.kind][3] += 0 if collective.is_beside else times[name] * links
+    if slices > 1 and not any(network for _, _, network, _ in sums.values()):
         raise ValueError(f"nothing is exchanged between the {slices} slices: a new way of writing programs.")
     return {kind: Traffic(*sums[kind]) for kind in KINDS if kind in sums}
 
@@ -82,7 +88,7 @@ def _received(collective: _Collective) -> tuple[float, float]:
     Over several slices a chip exchanges its own share of the group's array with its partners, and the rest is gathered
     inside the slice.
     """
-    kind, size, group, slices = collective
+    kind, size, group, slices, _ = collective
     if kind == "collective-permute":
         return (size, 0.0) if slices == 1 else (0.0, size)
     passes = 2 if kind == "all-reduce" else 1
@@ -114,6 +120,7 @@ def _computation(name: str, lines: list[str], devices: int, slices: int) -> _Com
     collectives = []
     # The pieces of work beside a collective, and its end, repeat it.
     repeats = name.startswith("async_collective_fusion") or "AsyncCollectiveDone" in body
+    is_start = "AsyncCollectiveStart" in body
     for line in lines:
         if loop := re.search(r" while\(.*condition=%([\w.\-]+), body=%([\w.\-]+)", line):
             calls.append((loop[2], loop[1]))
@@ -122,7 +129,7 @@ def _computation(name: str, lines: list[str], devices: int, slices: int) -> _Com
         if branches := re.search(r"branch_computations=\{([^}]*)\}", line):
             calls += [(branch.strip(" %"), None) for branch in branches[1].split(",")]
         if not repeats and (collective := _collective(name, line, devices, slices)):
-            collectives.append(collective)
+            collectives.append(collective._replace(is_beside=collective.is_beside or is_start))
     return _Computation(collectives, calls, max(constants, default=1))
 
 
@@ -142,7 +149,7 @@ def _collective(computation: str, line: str, devices: int, slices: int) -> _Coll
     elif computation.startswith("all-reduce-scatter"):
         kind = "reduce-scatter"  # the compiler's name of one that it fused
     slices_of_group = len(np.unique(group // (devices // slices)))
-    return _Collective(kind, sum(sizes), len(group) // slices_of_group, slices_of_group)
+    return _Collective(kind, sum(sizes), len(group) // slices_of_group, slices_of_group, bool(start))
 
 
 def _host_transfer(line: str, slices: int) -> _Collective | None:

@@ -1,27 +1,36 @@
 """Traffic and memory of a run before anything is compiled, for the order in which a search compiles.
 
-Rough: from each parameter's sharding, and from what a rematerialisation policy keeps. Nothing is believed to fit by it.
+Rough: from each parameter's sharding, and from what a rematerialisation policy keeps. What it says fits in all
+likelihood, or cannot fit, is what is left of it by its errors for the cells that were compiled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import dataclasses
 import functools
 import math
 from typing import NamedTuple
 
 import jax
 
+from xgenmm_jax.hardware import GIB
+from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.models.lora import LoRA, with_updates
 from xgenmm_jax.models.remat import OFFLOADED_NAMES
 from xgenmm_jax.ops.partitioning import is_box, spec, unboxed
-from xgenmm_jax.planning.bounds import kept_products
 from xgenmm_jax.planning.collectives import Traffic
+from xgenmm_jax.planning.products import kept_products
 from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.objectives.base import Objective, Params
 from xgenmm_jax.training.optimizer import trainable_mask
-from xgenmm_jax.training.setup import boxed_params
-from xgenmm_jax.training.sharding import RULES
+from xgenmm_jax.training.sharding import RULES, MeshConfig
 
 SUBLANES = 8
 """A gradient can be summed and scattered in one where a chip's share is whole tiles of so many rows; else every chip
 receives all of it and drops what is not its own, twice the traffic."""
+
+
+LEAST, MOST = 0.8, 1.1
+"""The estimate of memory by the compiler's peak, at least and at most: 0.82 to 1.07 in compiled_cells.csv."""
 
 
 class Parameter(NamedTuple):
@@ -34,7 +43,7 @@ class Parameter(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Bytes that the parameters of a run cost a chip under a mesh."""
+    """Bytes that the parameters of a run cost a chip under a mesh, and how many it trains."""
 
     state: float
     """Parameters, two moments and gradients in float32, the reference of preference tuning."""
@@ -44,19 +53,33 @@ class Held(NamedTuple):
     """Received for the sum of gradients over a replica's chips."""
     shares: float
     """Of the gradient that a chip keeps: what replicas exchange."""
+    trained: float
+    """Parameters of a chip that train."""
 
 
-def parameters_of(config: TrainConfig) -> list[Parameter]:
+def parameters_of(config: TrainConfig) -> tuple[Parameter, ...]:
     """Every tensor of the run's model, from shapes alone."""
-    boxed = jax.eval_shape(functools.partial(boxed_params, config), jax.random.key(0))
-    trains = jax.tree.leaves(trainable_mask(unboxed(boxed), config.freeze, config.lora))
+    decoder = dataclasses.replace(config.model.decoder, remat="none")  # changes no shape
+    return _parameters(config.objective, dataclasses.replace(config.model, decoder=decoder), config.freeze, config.lora)
+
+
+@functools.lru_cache(maxsize=16)
+def _parameters(
+    objective: Objective, model: VLMConfig, freeze: tuple[str, ...], lora: LoRA | None
+) -> tuple[Parameter, ...]:
+    def init(key: jax.Array) -> Params:
+        boxed = objective.init(model, key)
+        return boxed if lora is None else with_updates(boxed, lora, key)
+
+    boxed = jax.eval_shape(init, jax.random.key(0))
+    trains = jax.tree.leaves(trainable_mask(unboxed(boxed), freeze, lora))
     leaves = jax.tree.leaves(boxed, is_leaf=is_box)
-    return [
+    return tuple(
         Parameter(leaf.value.shape, tuple(leaf.names), train)
         if is_box(leaf)
         else Parameter(leaf.shape, (None,) * leaf.ndim, train)
         for leaf, train in zip(leaves, trains, strict=True)
-    ]
+    )
 
 
 def held(config: TrainConfig, parameters: Sequence[Parameter]) -> Held:
@@ -76,7 +99,12 @@ def held(config: TrainConfig, parameters: Sequence[Parameter]) -> Held:
             is_scattered = is_cut and shape[cuts["fsdp"]] // mesh.fsdp % SUBLANES == 0
             reduced += whole * (1 if is_scattered else 2) * (mesh.fsdp - 1) / mesh.fsdp
             shares += mine
-    return Held(state, gathered, reduced, shares)
+    return Held(state, gathered, reduced, shares, shares / 2)
+
+
+def trained_parameters(config: TrainConfig, mesh: Mapping[str, int]) -> float:
+    """Of a chip, under a mesh of these sizes."""
+    return held(dataclasses.replace(config, mesh=MeshConfig(**mesh)), parameters_of(config)).trained
 
 
 def estimated_traffic(config: TrainConfig, costs: Held, slices: int) -> dict[str, Traffic]:
@@ -115,3 +143,39 @@ def estimated_bytes(config: TrainConfig, costs: Held) -> float:
     positions = rows * config.data.row.length
     working = positions * (6 * width + 6 * hidden / mesh.tensor) * 2
     return costs.state + positions * decoder.layers * layer * 2 + working
+
+
+class Fit(NamedTuple):
+    """A step's memory by the estimate, bytes a device."""
+
+    estimate: float
+    available: float
+
+    @property
+    def is_impossible(self) -> bool:
+        """Whether it does not fit, even where the estimate is as much too high as it ever was."""
+        return self.least > self.available
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether it fits, even where the estimate is as much too low as it ever was."""
+        return self.most <= self.available
+
+    @property
+    def least(self) -> float:
+        return self.estimate / MOST
+
+    @property
+    def most(self) -> float:
+        return self.estimate / LEAST
+
+    @property
+    def words(self) -> str:
+        """As "10.2 (9.3 to 12.8) GiB of 15.8 GiB a device"."""
+        sizes = (f"{size / GIB:.1f}" for size in (self.estimate, self.least, self.most, self.available))
+        return "{} ({} to {}) GiB of {} GiB a device".format(*sizes)
+
+
+def fit(config: TrainConfig, available: float) -> Fit:
+    """Of a config whose mesh has numbers for sizes, not -1, with so much memory a device."""
+    return Fit(estimated_bytes(config, held(config, parameters_of(config))), available)

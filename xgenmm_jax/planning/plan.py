@@ -3,19 +3,28 @@
 from collections.abc import Mapping
 import dataclasses
 from dataclasses import dataclass
-import importlib.metadata
+import functools
 import math
 import time
 from typing import Any
 
 from xgenmm_jax.hardware import GIB
-from xgenmm_jax.planning import bounds
+from xgenmm_jax.planning import bounds, estimates
 from xgenmm_jax.planning.bounds import Times, Work
 from xgenmm_jax.planning.collectives import Traffic, traffic
-from xgenmm_jax.planning.program import Memory, OutOfMemoryError, compile_step, lower_step, memory_of, text_of
+from xgenmm_jax.planning.estimates import Fit
+from xgenmm_jax.planning.program import (
+    Memory,
+    OutOfMemoryError,
+    compile_step,
+    installed,
+    lower_step,
+    memory_of,
+    text_of,
+)
 from xgenmm_jax.planning.topology import Topology
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.sharding import RULES, make_mesh
+from xgenmm_jax.training.sharding import RULES, MeshConfig, check_shards, make_mesh, mesh_sizes
 
 DAY_S = 86400
 
@@ -34,7 +43,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the compiler and the arithmetic say of one run on one topology. Where it does not fit, memory is None."""
+    """What the compiler, or the estimate, and the arithmetic say of one run on one topology.
+
+    Where it does not fit, or nothing was compiled, memory is None.
+    """
 
     name: str
     topology: Topology
@@ -51,14 +63,17 @@ class Plan:
     memory: Memory | None = None
     traffic: dict[str, Traffic] | None = None
     failure: OutOfMemoryError | None = None
+    estimate: Fit | None = None
+    """Where nothing was compiled; the traffic is what no program can do without."""
 
     @property
     def fits(self) -> bool:
-        return self.memory is not None
+        """Of an estimate: whether it may."""
+        return self.memory is not None or self.estimate is not None and not self.estimate.is_impossible
 
     @property
     def mesh_words(self) -> str:
-        """"replica 2 x fsdp 128 x tensor 1"."""
+        """ "replica 2 x fsdp 128 x tensor 1"."""
         return " x ".join(f"{axis} {size}" for axis, size in self.mesh.items())
 
     @property
@@ -71,39 +86,57 @@ class Plan:
     def step_tokens(self) -> int:
         return self.config.data.batch_rows * self.config.data.row.length
 
-    @property
+    @functools.cached_property
     def times(self) -> Times:
-        return bounds.times(self.work, self.traffic or {}, self.topology)
+        trained = estimates.trained_parameters(self.config, self.mesh)
+        return bounds.times(self.config, self.mesh, trained, self.traffic or {}, self.topology)
 
     @property
     def bound(self) -> Budget:
-        """At the bound of arithmetic and traffic."""
-        return Budget(self.tokens, self.step_tokens / self.times.bound)
+        """All traffic hidden behind other work: what no program is faster than."""
+        return self.at(self.times.bound)
+
+    @property
+    def exposed(self) -> Budget:
+        """What the compiled program is not faster than: the traffic that it hides not takes its time alone."""
+        return self.at(self.times.exposed_bound)
 
     @property
     def expected(self) -> Budget:
-        """At the assumed utilisation, and no faster than the bound."""
-        peak = len(self.topology.devices) * self.topology.chip.peak_flops
-        seconds = self.work.model.total / (peak * self.utilisation)
-        return Budget(self.tokens, self.step_tokens / max(seconds, self.times.bound))
+        """At the assumed utilisation, and no faster than the compiled program's bound."""
+        return self.at(max(self.peak_seconds / self.utilisation, self.times.exposed_bound))
 
     @property
-    def bound_utilisation(self) -> float:
-        """MFU at the bound."""
-        peak = len(self.topology.devices) * self.topology.chip.peak_flops
-        return self.work.model.total / peak / self.times.bound
+    def peak_seconds(self) -> float:
+        """Of a step at an MFU of 1."""
+        return self.work.model.total / (len(self.topology.devices) * self.topology.chip.peak_flops)
+
+    def at(self, seconds: float) -> Budget:
+        """The stage in steps of so many seconds."""
+        return Budget(self.tokens, self.step_tokens / seconds)
+
+    def utilisation_of(self, budget: Budget) -> float:
+        """MFU at its speed."""
+        return self.peak_seconds * budget.tokens_per_second / self.step_tokens
+
+    @property
+    def device_word(self) -> str:
+        """What figures are of, where JAX shows a chip as several devices."""
+        return "chip" if self.topology.chip.devices == 1 else "device"
 
     def chip_hours(self, budget: Budget) -> float:
-        return budget.days * 24 * len(self.topology.devices)
+        return budget.days * 24 * len(self.topology.devices) / self.topology.chip.devices
 
     @property
     def advice(self) -> str:
         """One sentence: what to change where it does not fit. Empty where it fits."""
+        if self.estimate is not None and self.estimate.is_impossible:
+            return f"does not fit by the estimate: {self.estimate.words}; {', or '.join(self._remedies())}."
         if self.failure is None:
             return ""
         needed, available = self.failure.needed_bytes, self.failure.available_bytes
         size = f"{needed / GIB:.2f} GiB of {available / GIB:.2f} GiB" if needed else str(self.failure).splitlines()[0]
-        return f"does not fit: the step needs {size} a chip; {', or '.join(self._remedies())}."
+        return f"does not fit: the step needs {size} a {self.device_word}; {', or '.join(self._remedies())}."
 
     def _remedies(self) -> list[str]:
         config, mesh = self.config, self.mesh
@@ -147,12 +180,28 @@ def make_plan(
         compiled = compile_step(lowered, options)
     except OutOfMemoryError as error:
         return dataclasses.replace(plan, failure=error, compile_s=time.monotonic() - began)
+    plan = dataclasses.replace(plan, compile_s=time.monotonic() - began)
+    memory, available = memory_of(compiled, arguments), topology.chip.hbm_bytes
+    if memory.peak > available:  # the compiler of GPUs leaves that to the run
+        return dataclasses.replace(plan, failure=OutOfMemoryError.of(float(memory.peak), available))
     return dataclasses.replace(
-        plan,
-        compile_s=time.monotonic() - began,
-        memory=memory_of(compiled, arguments),
-        traffic=traffic(text_of(compiled), len(topology.devices), topology.slices),
+        plan, memory=memory, traffic=traffic(text_of(compiled), len(topology.devices), topology.slices)
     )
+
+
+def estimate_plan(name: str, config: TrainConfig, topology: Topology, utilisation: float, tokens: float) -> Plan:
+    """The plan by the estimate of memory and traffic, at once and without a compiler. Arguments are `make_plan`'s.
+
+    Raises ValueError as `make_plan` does.
+    """
+    sizes = mesh_sizes(config.mesh, len(topology.devices), topology.slices)
+    check_shards(sizes, config.data.batch_rows, config.accumulation)
+    sized = dataclasses.replace(config, mesh=MeshConfig(**sizes))
+    costs = estimates.held(sized, estimates.parameters_of(config))
+    memory = Fit(estimates.estimated_bytes(sized, costs), topology.chip.hbm_bytes)
+    sent = estimates.estimated_traffic(sized, costs, topology.slices)
+    work = bounds.work(config)
+    return Plan(name, topology, sizes, config, work, tokens, utilisation, 0.0, traffic=sent, estimate=memory)
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -162,7 +211,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "experiment": plan.name,
         "topology": plan.topology.name,
         "slices": plan.topology.slices,
-        "chips": len(plan.topology.devices),
+        "chips": len(plan.topology.devices) // plan.topology.chip.devices,
         "mesh": dict(plan.mesh),
         "rows": config.data.batch_rows,
         "accumulation": config.accumulation,
@@ -175,19 +224,25 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "compiler_options": dict(plan.options),
         "flops": {"model": plan.work.model._asdict(), "hardware": plan.work.hardware._asdict()},
         "compile_s": plan.compile_s,
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
+        "versions": {name: installed(name) for name in ("jax", "libtpu")},
     }
+    estimate = plan.estimate
+    if estimate is not None:
+        report["estimate"] = {"bytes": estimate.estimate, "least": estimate.least, "most": estimate.most}
     # A plan that does not fit has no program to measure: how much is missing is all there is.
-    if not plan.fits:
+    if plan.failure is not None:
         return report | {"needed_bytes": plan.failure.needed_bytes, "available_bytes": plan.failure.available_bytes}
     return report | {
-        "memory": plan.memory._asdict() | {"available": plan.topology.chip.hbm_bytes},
+        "memory": ({} if plan.memory is None else plan.memory._asdict()) | {"available": plan.topology.chip.hbm_bytes},
         "collectives": {kind: sent._asdict() for kind, sent in plan.traffic.items()},
-        "seconds": times._asdict() | {"bound": times.bound},
+        "seconds": times._asdict() | {"bound": times.bound, "exposed_bound": times.exposed_bound},
+        "bound_by": times.slowest,
         "utilisation": plan.utilisation,
-        "bound_utilisation": plan.bound_utilisation,
+        "bound_utilisation": plan.utilisation_of(plan.bound),
+        "exposed_utilisation": plan.utilisation_of(plan.exposed),
         "tokens": plan.tokens,
         "bound": _budget(plan, plan.bound),
+        "exposed": _budget(plan, plan.exposed),
         "expected": _budget(plan, plan.expected),
     }
 

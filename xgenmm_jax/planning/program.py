@@ -1,6 +1,7 @@
 """The training step of a run, lowered from shapes alone and compiled for a mesh of devices that need not exist."""
 
 from collections.abc import Mapping
+import importlib.metadata
 import math
 import re
 from typing import Any, NamedTuple
@@ -55,6 +56,10 @@ class OutOfMemoryError(ValueError):
         super().__init__(message)
         self.needed_bytes, self.available_bytes = _sizes(message)
 
+    @classmethod
+    def of(cls, needed: float, available: float) -> "OutOfMemoryError":
+        return cls(f"hbm: needs ({needed / GIB:.2f}G), exceeds ({available / GIB:.2f}G)")
+
 
 def abstract_rows(data: DataConfig, sharding: NamedSharding) -> Batch:
     """Shapes of a global batch; no data set and no tokenizer is opened."""
@@ -99,6 +104,27 @@ def text_of(compiled: jax.stages.Compiled) -> str:
         ) from error
 
 
+def installed(package: str) -> str | None:
+    """The version of a package; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def another_libtpu() -> str | None:
+    """One sentence where the compiler of the plan is another than that of a run: jax[tpu] wants one version."""
+    needs = importlib.metadata.requires("jax") or ()
+    pins = (re.match(r"libtpu *== *([\d.]+?)(\.\*)? *(;|$)", line) for line in needs)
+    of_jax, used = next((match[1] for match in pins if match), None), installed("libtpu")
+    if of_jax is None or used is None or used == of_jax or used.startswith(f"{of_jax}."):
+        return None
+    return (
+        f"compiled with libtpu {used}; a run with jax {installed('jax')} has {of_jax} (pip install jax[tpu]) and may "
+        "need other memory"
+    )
+
+
 def check_options(device: jax.Device, options: Mapping[str, str]) -> None:
     """Raises ValueError for options that the compiler does not know, before a long compilation."""
     if not options:
@@ -138,7 +164,7 @@ def memory_of(compiled: jax.stages.Compiled, arguments: Arguments) -> Memory:
         temporaries=analysis.temp_size_in_bytes,
         code=analysis.generated_code_size_in_bytes,
         host=analysis.host_argument_size_in_bytes + analysis.host_temp_size_in_bytes,
-        peak=analysis.peak_memory_in_bytes,
+        peak=analysis.peak_memory_in_bytes or analysis.argument_size_in_bytes + analysis.temp_size_in_bytes,
     )
 
 

@@ -93,7 +93,7 @@ def ranked(config: TrainConfig, topology: Topology) -> list[Candidate]:
             costs[tried.mesh] = estimates.held(tried, parameters)
         held, rows = costs[tried.mesh], tried.data.batch_rows
         traffic = estimates.estimated_traffic(tried, held, topology.slices)
-        times = bounds.times(bounds.work(tried), traffic, topology)
+        times = bounds.times(tried, dataclasses.asdict(tried.mesh), held.trained, traffic, topology)
         ranking.append(Candidate(tried, times.bound / rows, estimates.estimated_bytes(tried, held)))
     # Of equal bounds the simpler: fewer chips to a row, fewer micro-batches; then what needs least memory.
     ranking.sort(key=lambda c: (c.row_seconds, c.config.mesh.tensor, c.config.accumulation, c.bytes))
@@ -108,12 +108,7 @@ def candidates(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]
         if decoder.kv_heads % tensor or per_slice % tensor:
             continue
         shards = chips // tensor
-        rows = -(-config.data.batch_rows // shards) * shards
-        data = dataclasses.replace(config.data, batch_rows=rows)
-        steps = max(1, round(config.steps * config.data.batch_rows / rows))
-        warmup = config.optimizer.warmup_steps * steps // config.steps
-        optimizer = dataclasses.replace(config.optimizer, warmup_steps=warmup)
-        sized = dataclasses.replace(config, data=data, steps=steps, optimizer=optimizer)
+        sized = with_rows(config, -(-config.data.batch_rows // shards) * shards)
         for replicas in REPLICAS:
             fsdp, rest = divmod(per_slice // tensor, replicas)
             if rest or replicas > 1 and fsdp < LEAST_FSDP:
@@ -121,8 +116,19 @@ def candidates(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]
             mesh = MeshConfig(replica=topology.slices * replicas, fsdp=fsdp, tensor=tensor)
             for remat in REMATS:
                 model = dataclasses.replace(config.model, decoder=dataclasses.replace(decoder, remat=remat))
-                for accumulation in bounds.divisors(rows // shards):
+                for accumulation in bounds.divisors(sized.data.batch_rows // shards):
                     yield dataclasses.replace(sized, mesh=mesh, model=model, accumulation=accumulation)
+
+
+def with_rows(config: TrainConfig, rows: int) -> TrainConfig:
+    """The run with another batch, for as many positions: in more or fewer steps, as many of them in share warmup."""
+    if rows == config.data.batch_rows:
+        return config
+    steps = max(1, round(config.steps * config.data.batch_rows / rows))
+    warmup = config.optimizer.warmup_steps * steps // config.steps
+    optimizer = dataclasses.replace(config.optimizer, warmup_steps=warmup)
+    data = dataclasses.replace(config.data, batch_rows=rows)
+    return dataclasses.replace(config, data=data, steps=steps, optimizer=optimizer)
 
 
 def settings(config: TrainConfig) -> list[str]:

@@ -13,6 +13,7 @@ import PIL.Image
 from xgenmm_jax import files
 from xgenmm_jax.data import source_paths
 from xgenmm_jax.data.image_files import FORMATS, WANTED
+from xgenmm_jax.paths import local_path
 
 PATH_COLUMNS = ("path", "file_name")
 """The second is what Hugging Face's image folders call it."""
@@ -40,7 +41,7 @@ def read_labeled(path: str | Path) -> LabeledImages:
     Raises ValueError where files are missing, a label has no images, or a line has no path, no label, or a path that
     an earlier line has.
     """
-    path = source_paths.at_home(path)
+    path = local_path(path, "labeled images")
     if path.is_dir():
         rows = list(_folder_rows(path))
     elif path.is_file():

@@ -1,7 +1,7 @@
 """The page of `xgenmm data show`: packed rows of a window as the model gets them. Data is escaped, its size is bounded.
 
-Bounds: MOST_VIEWS crops and MOST_IMAGE_BYTES of pictures, MOST_PIECES of text, MOST_SKIPS lines of what was left out;
-what is beyond them is counted on the page.
+Bounds: MOST_VIEWS crops and MOST_IMAGE_BYTES of pictures, MOST_PIECES of text; of what was left out MOST_GROUPS sources
+and reasons and MOST_LISTED records of each. What is beyond them is counted on the page.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ MOST_ROWS = 64
 MOST_VIEWS = 600
 MOST_IMAGE_BYTES = 8 * 2**20
 MOST_PIECES = 60_000
-MOST_SKIPS = 200
+MOST_GROUPS, MOST_LISTED = 100, 10
 MOST_NAME, MOST_DETAIL, MOST_PIECE = 120, 400, 200
 """Characters of an id or a name, of an error, of a piece."""
 
@@ -54,6 +54,7 @@ def render(name: str, rows: WindowRows) -> str:
     reasons = Counter()
     for skip in rows.skipped:
         reasons[skip.reason] += skip.count
+    groups = _groups(rows.skipped)
     return render_template(
         "xgenmm_jax.reporting",
         "data_page.html",
@@ -67,12 +68,34 @@ def render(name: str, rows: WindowRows) -> str:
         sources=[source._replace(name=visible(source.name, MOST_NAME)) for source in rows.sources],
         packed=sum(source.samples for source in rows.sources),
         reasons=[(visible(reason, MOST_NAME), count) for reason, count in reasons.most_common()],
-        skips=[_skip(skip) for skip in rows.skipped[:MOST_SKIPS]],
-        more_skips=max(0, len(rows.skipped) - MOST_SKIPS),
+        groups=groups[:MOST_GROUPS],
+        more_groups=len(groups[MOST_GROUPS:]),
+        more_samples=sum(group["count"] for group in groups[MOST_GROUPS:]),
         rows=[_row(row, rows, bounds) for row in rows.shown],
         view_px=rows.view_px,
         shown_px=rows.view_px if rows.view_px <= EXACT_PX else SMALL_PX,
     )
+
+
+def _groups(skipped: Sequence[Skip]) -> list[dict[str, Any]]:
+    """What was left out by source and reason, the most samples first; of each its first records.
+
+    Few are shown at once, of more each group is folded.
+    """
+    members: dict[tuple[str, str, bool], list[Skip]] = {}
+    for skip in skipped:
+        members.setdefault((skip.source, skip.reason, skip.at_opening), []).append(skip)
+    groups = [
+        {
+            **_skip(skips[0]),
+            "count": sum(skip.count for skip in skips),
+            "records": len(skips),
+            "skips": [_skip(skip) for skip in skips[:MOST_LISTED]],
+            "is_open": len(skipped) <= MOST_LISTED,
+        }
+        for skips in members.values()
+    ]
+    return sorted(groups, key=lambda group: -group["count"])
 
 
 def _skip(skip: Skip) -> dict[str, Any]:

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 import json
-from pathlib import Path
 import types
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from xgenmm_jax import files
+from xgenmm_jax.data.source import Source
 from xgenmm_jax.evaluation.tasks.suite import Suite
 from xgenmm_jax.models.lora import LoRA
-from xgenmm_jax.paths import user_path
+from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.training.config_json import brief, from_json, to_json
 from xgenmm_jax.training.objectives.base import Objective
 from xgenmm_jax.training.optimizer import OptimizerConfig
@@ -55,7 +55,7 @@ class Initialize:
     def __post_init__(self):
         for name in ("run", "vision", "connector", "decoder", "adapter"):
             value = getattr(self, name)
-            path = None if value is None else user_path(value, f"initialize.{name}")
+            path = None if value is None else user_path(value, f"initialize.{name}", is_opened=False)
             if str(value).startswith("~"):
                 object.__setattr__(self, name, str(path))
         if self.connector_start is not None and (self.run or self.connector):
@@ -79,6 +79,28 @@ class CheckpointConfig:
     def __post_init__(self):
         if self.keep < 1 or min(self.every_steps, self.every_seconds, self.keep_every) < 0:
             raise ValueError(f"checkpoint: got {self}; wanted keep 1 or more and nothing below 0.")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out loss: of samples that the run never trains on, the same ones each time.
+
+    every_steps: steps between evaluations, and one after the last step; 0: none. samples: how many are drawn, by the
+    mixture's weights, of what its sources set aside (`held_out_shards` of a source, or data.held_out_one_in); a source
+    with fewer gives some of them again. mixture: sources of their own with weights, instead. They change nothing of
+    the run but its time.
+    """
+
+    every_steps: int = 0
+    samples: int = 512
+    mixture: Annotated[tuple[tuple[Source, float], ...], tyro.conf.Suppress] = ()
+
+    def __post_init__(self):
+        if self.every_steps < 0 or self.samples < 1:
+            raise ValueError(
+                f"held_out: got every_steps {self.every_steps} and samples {self.samples}; wanted 0 or more, and 1 or "
+                "more."
+            )
 
 
 @dataclass(frozen=True)
@@ -111,12 +133,13 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     watchdog_seconds: float = 0.0
     """Ends the process, with the name of the host that hangs, when nothing moves for so long; 0: never. Longer than
-    compiling and saving take."""
+    compiling and saving take; data may take longer to open, while the process or its workers read or compute."""
     profile: ProfileConfig = ProfileConfig()
+    held_out: HeldOut = HeldOut()
     evaluate: Annotated[tuple[Suite, ...], tyro.conf.Suppress] = ()
     """What the model is measured by: `xgenmm evaluate RUN` asks it, and training does every `evaluate_every` steps."""
     evaluate_every: int = 0
-    """Steps between evaluations in training, on one host; 0: none. They change nothing of the run but its time."""
+    """Steps between evaluations in training; 0: none. They change nothing of the run but its time."""
 
     @property
     def keeps_reference(self) -> bool:

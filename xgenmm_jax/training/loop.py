@@ -3,27 +3,30 @@
 from collections.abc import Iterator, Sequence
 import contextlib
 from dataclasses import dataclass
-from pathlib import Path
-import time
 
 import jax
 
+from xgenmm_jax import appending
 from xgenmm_jax.data.index.indexing import check_ready
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training import device_memory
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.evaluating import PeriodicEvaluation
+from xgenmm_jax.training.evaluating import Evaluator, PeriodicEvaluation, evaluate
+from xgenmm_jax.training.goodput import Goodput, in_words
+from xgenmm_jax.training.held_out import HeldOutLoss
+from xgenmm_jax.training.hosts import compilations
 from xgenmm_jax.training.hosts.distributed import anyone, ending_together, on_first_host
 from xgenmm_jax.training.hosts.signals import Signals
-from xgenmm_jax.training.hosts.watchdog import Watchdog
+from xgenmm_jax.training.hosts.watchdog import OPENING, Watchdog
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
 from xgenmm_jax.training.mixture import MixtureShares
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import learning_rates
 from xgenmm_jax.training.profiling import Profiler
 from xgenmm_jax.training.progress import StepTracker
-from xgenmm_jax.training.runs import starting
+from xgenmm_jax.training.runs import checkpoint_files, starting
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.runs.run_lock import RunLock
 from xgenmm_jax.training.runs.saving import NonFiniteLossError as NonFiniteLossError
@@ -32,7 +35,6 @@ from xgenmm_jax.training.runs.skipped import SkippedLog
 from xgenmm_jax.training.setup import assemble
 from xgenmm_jax.training.sharding import check_rows, host_share, make_mesh, put_rows, row_sharding
 from xgenmm_jax.training.spikes import Spikes
-from xgenmm_jax.training.step import TrainState
 from xgenmm_jax.training.throughput import Throughput
 
 IN_FLIGHT = 2
@@ -69,6 +71,7 @@ def train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | Non
         NonFiniteLossError: with the step, the batch's samples and what to do; the state before that step is saved.
         Exception: whatever the data raise in the middle of a run; alone, the host saves the steps before it first.
     """
+    checkpoint_files.check_place(folder, "run folder")
     lock = RunLock(folder)
     try:
         on_first_host(lock.acquire)
@@ -80,25 +83,32 @@ def train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | Non
 
 def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | None, lock: RunLock) -> RunResult:
     # ---------------------------------------------------------------- what is trained, on what
+    goodput = Goodput()
     program = assemble(config, make_mesh(config.mesh, devices))
     mesh = program.mesh
     rates = learning_rates(config.optimizer, config.steps)
     existing = starting.inspect(config, folder)
-    evaluation = PeriodicEvaluation(config, mesh) if config.evaluate_every else None
+    held_out = HeldOutLoss(config, program) if config.held_out.every_steps else None
+    evaluators: list[Evaluator] = [] if held_out is None else [held_out]
+    if config.evaluate_every:
+        evaluators.append(PeriodicEvaluation(config, mesh))
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
+        stack.callback(appending.send_all)
         signals = stack.enter_context(Signals())
-        watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds))
+        watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds, told=goodput.at))
 
         # ------------------------------------------------------------ data and weights of a new run
         # Before anything is written: neither a mistyped path nor data that give no batch leave a run behind.
         batches = None
         if existing.is_new:
-            watchdog.at(1, "reading rows")
+            watchdog.at(1, OPENING)
             with ending_together(watchdog, lock.release):
-                batches = _open(config, mesh, State(), stack)
+                batches = _open(config, mesh, State(), stack, held_out)
                 anyone(False)  # every host has its own before one writes
+            watchdog.at(1, "starting")
+        compilations.share(folder)
         params = None
         if existing.needs_weights(config):
             params = starting.initial_params(config, folder, existing, program)
@@ -114,12 +124,15 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         del params
         first_step = int(state.step)
         starting.tell_parts(config, program)
+        has_lost = jax.process_index() == 0 and goodput.go_on(folder, first_step, progress.seconds)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
         bar = stack.enter_context(ProgressBar(config.name, first_step, config.steps))
+        if has_lost:
+            log.write(goodput.row(first_step))  # what was lost is known no more when its rows are dropped
         if batches is None and first_step < config.steps:
             config = starting.going_on(config, folder, existing, progress.data)
-            watchdog.at(first_step + 1, "reading rows")
-            batches = _open(config, mesh, progress.data, stack)
+            watchdog.at(first_step + 1, OPENING)
+            batches = _open(config, mesh, progress.data, stack, held_out)
         throughput = Throughput(config, mesh.devices.flatten().tolist())
         tracker = StepTracker(config, log, bar, Spikes(folder, first_step), throughput, progress, host_share(mesh)[1])
         schedule, skipped = SaveSchedule(policy, config.log_every), SkippedLog(folder, first_step)
@@ -132,6 +145,8 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
             watchdog.at(step, "reading rows")
             with saving_first(step, state, tracker, checkpoints, watchdog, folder):
                 rows, sample_ids, data_after = next(batches)
+            if tracker.is_computing:
+                goodput.hide_reading()
             skipped.add(step, getattr(sample_ids, "skipped", ()))
             shares.add(getattr(sample_ids, "seen", {}))
             counts, flops = config.objective.count(rows), throughput.flops(rows)
@@ -146,10 +161,11 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
 
             # -------------------------------------------------------- evaluating, saving and stopping
             lock.check()
-            if evaluation is not None and evaluation.is_due(step):
-                tracker.drain(0)
-                with saving_first(step, state, tracker, checkpoints, watchdog, folder):
-                    _evaluate(evaluation, step, state, tracker, log, bar, signals, watchdog)
+            for evaluator in evaluators:
+                if evaluator.is_due(step):
+                    tracker.drain(0)
+                    with saving_first(step, state, tracker, checkpoints, watchdog, folder):
+                        evaluate(evaluator, step, state, reference, tracker, log, bar, signals, watchdog)
             stop = signals.received(step)
             if schedule.is_due(step) or stop or step == config.steps or tracker.is_unhealthy:
                 tracker.drain(0)
@@ -157,43 +173,29 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
                 save(state, tracker, checkpoints, folder, is_urgent=stop is not None)
                 watchdog.at(step, "saving")  # the save before is written; a wait below is for this one alone
                 schedule.saved()
+                if not stop and step < config.steps:
+                    log.write(goodput.row(step))
             if stop:
                 checkpoints.wait()
+                log.write(goodput.row(step))
                 return RunResult(folder, step, state.params, tracker.progress, stop)
         checkpoints.wait()
+        if first_step < config.steps:
+            row = goodput.row(config.steps)
+            log.write(row)
+            if jax.process_index() == 0:
+                bar.show_line(in_words(row))
     return RunResult(folder, config.steps, state.params, tracker.progress)
 
 
-def _evaluate(
-    evaluation: PeriodicEvaluation,
-    step: int,
-    state: TrainState,
-    tracker: StepTracker,
-    log: MetricsLog,
-    bar: ProgressBar,
-    signals: Signals,
-    watchdog: Watchdog,
-) -> None:
-    """Asks the state after a step and logs the metrics; a signal ends it. Call it when no step is in flight."""
-    if not bool(state.healthy):
-        return  # what follows says so, and saves the state before
-
-    def is_stopped() -> bool:
-        watchdog.at(step, "evaluating")  # each batch of prompts anew
-        return signals.received(step) is not None
-
-    started = time.monotonic()
-    row = None if is_stopped() else evaluation.run(step, state.params, is_stopped)
-    if row is not None:
-        log.write(row)
-        bar.show_evaluation(row)
-    tracker.leave_out(time.monotonic() - started)
-
-
 def _open(
-    config: TrainConfig, mesh: jax.sharding.Mesh, state: State, stack: contextlib.ExitStack
+    config: TrainConfig,
+    mesh: jax.sharding.Mesh,
+    state: State,
+    stack: contextlib.ExitStack,
+    held_out: HeldOutLoss | None = None,
 ) -> Iterator[tuple]:
-    """This host's batches from a data state on, closed with `stack`; the first is made here.
+    """This host's batches from a data state on, closed with `stack`; the first is made here, and held-out rows planned.
 
     Raises ValueError where the data give no batch, or one that the mesh does not take.
     """
@@ -201,6 +203,8 @@ def _open(
     if jax.process_count() > 1 and isinstance(config.data, DataConfig):
         # Of several hosts none makes an index: they would do the same work at the same time.
         check_ready(config.data, config.seed, config.steps)
+    if held_out is not None:
+        held_out.open(stack)
     opened = config.objective.batches(config.model, config.data, config.seed, state, host, hosts)
     batches = stack.enter_context(contextlib.closing(opened))
     first = next(batches)

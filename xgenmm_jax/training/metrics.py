@@ -1,9 +1,6 @@
 """Where a run's figures go: JSON lines, TensorBoard, and the progress bar."""
 
 import json
-import os
-from pathlib import Path
-import shutil
 import time
 from types import TracebackType
 from typing import Any
@@ -13,12 +10,20 @@ import rich.console
 import rich.progress
 import tensorboardX
 
+from xgenmm_jax import files
+from xgenmm_jax.appending import FolderCopy, Lines
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.runs.side_files import has_step, keep_rows, make_room, read_rows
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 EVALUATION = "evaluation"
 """Before the names of metrics of an evaluation in training, "evaluation/caption/exact"; its row has no loss."""
+HELD_OUT = "held_out"
+"""Before the names of figures of the held-out loss, "held_out/loss"; their row has no loss either."""
+
+GOODPUT = "goodput"
+"""Key of a row that says what the run's time went into (`goodput.py`), and before its names; it has no loss."""
 
 Row = dict[str, int | float]
 """One step's figures; "step" says which."""
@@ -31,54 +36,56 @@ class MetricsLog:
     """
 
     def __init__(self, run: Path, start_step: int):
-        self._path = run / METRICS_FILE
-        self._file = self._events = None
+        self._lines = self._events = self._folder = None
         if jax.process_index() > 0:
             return  # the first host writes for all
-        rows = keep_rows(self._path, _is_step_or_evaluation, start_step)
-        self._file = self._path.open("a", encoding="utf-8")
+        rows = keep_rows(run / METRICS_FILE, is_row_of_any_kind, start_step)
+        self._lines = Lines(run / METRICS_FILE, stays_open=True)
         # Written anew from the rows that stay, so TensorBoard shows one line and no doubles.
         make_room(run / TENSORBOARD_FOLDER, for_folder=True)
-        shutil.rmtree(run / TENSORBOARD_FOLDER, ignore_errors=True)
-        self._events = tensorboardX.SummaryWriter(str(run / TENSORBOARD_FOLDER))
+        files.delete_tree(run / TENSORBOARD_FOLDER)
+        self._folder = FolderCopy(run / TENSORBOARD_FOLDER)
+        self._events = tensorboardX.SummaryWriter(str(self._folder.local), flush_secs=self._folder.flush_s)
         for row in rows:
             self._write_events(row)
 
     def write(self, row: Row) -> None:
         """One step's figures; row["step"] says which."""
-        if self._file:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())  # a mounted bucket shows it to others now, and not when the run ends
+        if self._lines:
+            self._lines.write(json.dumps(row) + "\n")
             self._write_events(row)
 
     def _write_events(self, row: Row) -> None:
         for name, value in row.items():
             if name != "step":
                 self._events.add_scalar(name, value, row["step"])
+        self._folder.changed()
 
     def close(self) -> None:
-        if self._file:
-            self._file.close()
+        if self._lines:
+            self._lines.close()
             self._events.close()
+            self._folder.close()
 
 
 def read_metrics(run: Path) -> list[Row]:
     """The rows of a run's steps, oldest first.
 
-    Rows of evaluations are left out, and lines that are no rows, as of a kill or a disk.
+    Rows of evaluations, of the held-out loss and of goodput are left out, and lines that are no rows, as of a kill.
     """
     return read_rows(run / METRICS_FILE, _is_row)
 
 
 def _is_row(value: Any) -> bool:
-    return _is_step_or_evaluation(value) and "loss" in value
+    return is_row_of_any_kind(value) and "loss" in value
 
 
-def _is_step_or_evaluation(value: Any) -> bool:
+def is_row_of_any_kind(value: Any) -> bool:
+    """Whether a line is the row of a step, of an evaluation, of the held-out loss or of goodput."""
     if not has_step(value) or not all(type(number) in (int, float) for number in value.values()):
         return False
-    return "loss" in value or any(name.startswith(f"{EVALUATION}/") for name in value)
+    names = (f"{EVALUATION}/", f"{HELD_OUT}/")
+    return "loss" in value or GOODPUT in value or any(name.startswith(names) for name in value)
 
 
 def left_out_in_words(row: Row) -> str:
@@ -103,7 +110,7 @@ class ProgressBar:
 
     def __init__(self, name: str, start_step: int, steps: int):
         self._name, self._start, self._steps = name, start_step, steps
-        self._text = "compiling"
+        self._text, self._held_out = "compiling", ""
         self._began = self._last_line = time.monotonic()
         console = rich.console.Console(stderr=True)
         self._console = console
@@ -136,7 +143,8 @@ class ProgressBar:
 
     def show(self, row: Row) -> None:
         """The figures of a row of metrics."""
-        self._text = f"loss {row['loss']:.3f}  {row['tokens_per_second']:,.0f} tokens/s  fill {row['fill']:.0%}"
+        self._text = f"loss {row['loss']:.3f}{self._held_out}  {row['tokens_per_second']:,.0f} tokens/s"
+        self._text += f"  fill {row['fill']:.0%}"
         self._text += left_out_in_words(row)
         now, step = time.monotonic(), int(row["step"])
         if self._bar:
@@ -147,11 +155,22 @@ class ProgressBar:
             line = f"{self._name} {step}/{self._steps}  {self._text}  left {left_s:,.0f} s"
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def show_line(self, text: str) -> None:
+        """A line of its own behind the run's name."""
+        self._console.print(f"{self._name} {text}", highlight=False, markup=False, soft_wrap=True)
+
     def show_evaluation(self, row: Row) -> None:
-        """A line of its own with the step, means if there are some, else the first metrics of an evaluation."""
-        figures = {name.removeprefix(f"{EVALUATION}/"): value for name, value in row.items() if name != "step"}
+        """A line of its own with the step, means if there are some, else the first metrics of an evaluation.
+
+        A held-out loss stands beside the loss of the lines that follow, too.
+        """
+        is_loss = f"{HELD_OUT}/loss" in row
+        kind = HELD_OUT if is_loss else EVALUATION
+        figures = {name.removeprefix(f"{kind}/"): value for name, value in row.items() if name != "step"}
         seconds = figures.pop("seconds")
+        if is_loss:
+            self._held_out = f" (held out {figures['loss']:.3f})"
         means = {name: value for name, value in figures.items() if name.endswith("/mean")} or figures
-        text = "  ".join(f"{name} {value:.3f}" for name, value in list(means.items())[:4])
-        line = f"{self._name} evaluated at step {row['step']} in {seconds:,.0f} s: {text}"
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        text = "  ".join(f"{name} {value:.3f}" for name, value in list(means.items())[: 2 if is_loss else 4])
+        what = "held-out loss" if is_loss else "evaluated"
+        self.show_line(f"{what} at step {row['step']} in {seconds:,.0f} s: {text}")

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 import time
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import jax
 from jaxtyping import Array
 
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
 from xgenmm_jax.training.objectives.base import Counts
@@ -100,6 +100,11 @@ class StepTracker:
             self._bar.advance(pending.step)
             if pending.step % self._config.log_every == 0 or pending.step == self._config.steps:
                 self._log_step(pending)
+
+    @property
+    def is_computing(self) -> bool:
+        """Whether a dispatched step is not finished. Nothing waits for the answer."""
+        return bool(self._in_flight) and not self._in_flight[-1].metrics["loss"].is_ready()
 
     def leave_out(self, seconds: float) -> None:
         """Time that went by between steps and is no part of their speed."""

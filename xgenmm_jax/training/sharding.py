@@ -3,7 +3,7 @@
 Parameters, optimizer state, batches and caches take their shardings from here, on one device as on many.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 import math
@@ -57,28 +57,34 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     Raises ValueError where the sizes do not multiply to the number of devices, or a replica would lie across slices.
     """
     devices = list(jax.devices() if devices is None else devices)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    sizes = list(mesh_sizes(config, len(devices), slices).values())
+    auto = (AxisType.Auto,) * len(AXES)  # linen's constraints are refused on the default, explicit axes
+    return Mesh(_over_slices(devices, sizes, slices), AXES, axis_types=auto)
+
+
+def mesh_sizes(config: MeshConfig, devices: int, slices: int) -> dict[str, int]:
+    """Of each axis, over so many devices. Raises ValueError as `make_mesh` does."""
     sizes = [config.replica, config.fsdp, config.tensor]
     if sizes.count(-1) == 1:
         rest = math.prod(size for size in sizes if size != -1)
-        sizes[sizes.index(-1)] = len(devices) // rest if rest > 0 else 0
-    if min(sizes) < 1 or math.prod(sizes) != len(devices):
+        sizes[sizes.index(-1)] = devices // rest if rest > 0 else 0
+    if min(sizes) < 1 or math.prod(sizes) != devices:
         raise ValueError(
-            f"mesh: got replica {config.replica} x fsdp {config.fsdp} x tensor {config.tensor} for {len(devices)} "
+            f"mesh: got replica {config.replica} x fsdp {config.fsdp} x tensor {config.tensor} for {devices} "
             "devices; the product must equal the number of devices, with -1 on at most one axis for the rest."
         )
-    auto = (AxisType.Auto,) * len(AXES)  # linen's constraints are refused on the default, explicit axes
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
-    return Mesh(_over_slices(devices, sizes, slices), AXES, axis_types=auto)
+    if sizes[0] % slices:
+        raise ValueError(
+            f"mesh: got replica {sizes[0]} for {slices} slices; make it a multiple of {slices} (--mesh.replica "
+            f"{slices}), so that parameters are gathered inside a slice and only gradients travel between slices."
+        )
+    return dict(zip(AXES, sizes, strict=True))
 
 
 def _over_slices(devices: Sequence[jax.Device], sizes: Sequence[int], slices: int) -> np.ndarray:
     """Devices by (replica, fsdp, tensor), each slice a block of whole replicas."""
     replica, *inner = sizes
-    if replica % slices:
-        raise ValueError(
-            f"mesh: got replica {replica} for {slices} slices; make it a multiple of {slices} (--mesh.replica "
-            f"{slices}), so that parameters are gathered inside a slice and only gradients travel between slices."
-        )
     # Ordered by the network's topology; where an axis matches no axes of the network whole, 128 on v6e's 16 x 16, it
     # takes part of one. jax.make_mesh allows that for v5e only.
     if slices == 1:
@@ -155,7 +161,12 @@ def host_share(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
 
 def check_rows(mesh: Mesh, rows: int, accumulation: int) -> None:
     """Raises ValueError where the rows of a global batch do not divide over accumulation and devices."""
-    shards = math.prod(mesh.shape[axis] for axis in RULES["batch"])
+    check_shards(mesh.shape, rows, accumulation)
+
+
+def check_shards(sizes: Mapping[str, int], rows: int, accumulation: int) -> None:
+    """As `check_rows`, for the sizes of a mesh."""
+    shards = math.prod(sizes[axis] for axis in RULES["batch"])
     if rows % (accumulation * shards):
         raise ValueError(
             f"batch: got {rows} rows for accumulation {accumulation} on {shards} row shards; "

@@ -3,12 +3,13 @@
 from collections import deque
 import json
 import logging
-from pathlib import Path
 import statistics
 from typing import Any
 
 import jax
 
+from xgenmm_jax.appending import Lines
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.runs.side_files import has_step, keep_rows
 
 LOG = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Spikes:
         self._history: dict[str, deque[float]] = {name: deque(maxlen=HISTORY) for name in FIGURES}
         if self._path.exists():
             keep_rows(self._path, has_step, start_step)
+        self._lines = Lines(self._path)
 
     def judge(self, step: int, figures: dict[str, float], sample_ids: list[str]) -> None:
         """Logs the step if it is a spike. figures: at least those of FIGURES, all finite."""
@@ -53,8 +55,7 @@ class Spikes:
             history.append(value)
 
     def _keep(self, row: dict[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self._lines.write(json.dumps(row) + "\n")
         samples = row["samples"]
         more = f" and {len(samples) - _NAMED} more in {self._path.name}" if len(samples) > _NAMED else ""
         LOG.warning(

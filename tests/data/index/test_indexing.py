@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sharded_data import captions, data, small_tokenizer
+from sharded_data import captions, data, write_tars
 from tar_files import caption_tar, write_tar
 
 from xgenmm_jax.data.errors import UNREADABLE, SourceError
@@ -26,16 +26,9 @@ SHARDS, RECORDS, STEPS = 9, 12, 5
 STYLE = ChatStyle(system=None)
 
 
-@pytest.fixture(scope="module")
-def words(tmp_path_factory) -> str:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    for shard in range(SHARDS):
-        caption_tar(tmp_path / "tars" / f"{shard:04}.tar", RECORDS, seed=shard)
-    return tmp_path / "tars"
+    return write_tars(tmp_path / "tars", SHARDS, RECORDS)
 
 
 def sized(folder: Path) -> set[str]:

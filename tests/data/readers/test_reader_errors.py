@@ -1,14 +1,12 @@
 """A reader's own faults: a bad record each, the first of a kind with its traceback; always, they end the run."""
 
-import contextlib
 from dataclasses import dataclass
-import itertools
 import json
 import logging
 
 import numpy as np
 import pytest
-from sharded_data import data, small_tokenizer
+from sharded_data import data, small_tokenizer, take
 from tar_files import jpeg, write_tar
 
 from xgenmm_jax.data.errors import UNREADABLE, RecordError, SourceError
@@ -18,7 +16,6 @@ from xgenmm_jax.data.pack import pack_source
 from xgenmm_jax.data.readers import base
 from xgenmm_jax.data.readers.base import OneChoice
 from xgenmm_jax.data.records import Caption
-from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.tars import Tars
 
@@ -51,11 +48,6 @@ def source_of(path, *lacking: int) -> ShardedSource:
         row = {"text": "red"} if number in lacking else {"caption": f"a red circle {number}"}
         samples.append((f"{number:03}", {"jpg": jpeg(seed=number), "json": json.dumps(row).encode()}))
     return ShardedSource(Tars(str(write_tar(path, samples))), Careless())
-
-
-def take(config, count: int) -> list[loader.HostBatch]:
-    with contextlib.closing(loader.batches(config, 7)) as iterator:
-        return list(itertools.islice(iterator, count))
 
 
 def test_a_record_at_which_a_reader_raises_is_left_out_with_the_error(tmp_path, caplog):

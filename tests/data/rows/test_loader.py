@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from sharded_data import assert_same_batches, take
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
@@ -38,30 +39,16 @@ def config(tmp_path_factory) -> DataConfig:
     )
 
 
-def take(config: DataConfig, count: int = BATCHES, state=(0, 0), host: int = 0, hosts: int = 1) -> list[HostBatch]:
-    with contextlib.closing(loader.batches(config, 7, state, host, hosts)) as iterator:
-        return list(itertools.islice(iterator, count))
-
-
 @pytest.fixture(scope="module")
 def unbroken(config) -> list[HostBatch]:
-    return take(config)
-
-
-def assert_equal(got: list[HostBatch], want: list[HostBatch]) -> None:
-    assert len(got) == len(want)
-    for one, other in zip(got, want, strict=True):
-        assert (one.sample_ids, one.state) == (other.sample_ids, other.state)
-        for name, left, right in zip(Batch._fields, one.batch, other.batch, strict=True):
-            np.testing.assert_array_equal(left, right, err_msg=name)
-            assert left.dtype == right.dtype
+    return take(config, BATCHES)
 
 
 def test_resumed_from_any_state_equals_unbroken(config, unbroken):
     states = [(0, 0), *(one.state for one in unbroken)]
     assert len({window for window, _ in states}) > 1, "the run should cross a window"
     for done in range(1, BATCHES):
-        assert_equal(take(config, BATCHES - done, states[done]), unbroken[done:])
+        assert_same_batches(take(config, BATCHES - done, states[done]), unbroken[done:])
 
 
 def test_a_state_in_the_middle_of_a_batch_gives_the_same_rows(config, unbroken):
@@ -77,17 +64,17 @@ def test_hosts_hold_the_parts_of_one_batch(config, unbroken):
         for a, b in zip(*parts, strict=True)
     ]
     assert all(a.state == b.state for a, b in zip(*parts, strict=True))
-    assert_equal(joined, unbroken[:2])
+    assert_same_batches(joined, unbroken[:2])
 
 
 def test_threads_do_not_change_the_rows(config, unbroken):
     for options in (LoaderConfig(threads=1, ahead=1), LoaderConfig(threads=4, ahead=6)):
-        assert_equal(take(dataclasses.replace(config, loader=options)), unbroken)
+        assert_same_batches(take(dataclasses.replace(config, loader=options), BATCHES), unbroken)
 
 
 def test_workers_do_not_change_the_rows(config, unbroken):
     options = LoaderConfig(threads=1, workers=2, ahead=1)
-    assert_equal(take(dataclasses.replace(config, loader=options)), unbroken)
+    assert_same_batches(take(dataclasses.replace(config, loader=options), BATCHES), unbroken)
 
 
 def test_mixture_reaches_the_rows(config, unbroken):

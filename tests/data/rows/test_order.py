@@ -188,6 +188,18 @@ def test_records_number_those_of_all_shards():
     assert at.tolist() == [0, 0, 2, 2] and index.tolist() == [0, 2, 0, 3]
 
 
+@given(sources(), st.integers(2, 7), st.integers(0, 2**80))
+def test_what_is_set_aside_and_the_rest_are_drawn_apart_and_are_everything(source, one_in, seed):
+    """Whole shards, and every so many-th record of the others; each part in epochs of its own."""
+    at, index = order.shard_of(source, np.arange(source.ends[-1]))
+    is_aside = source.are_held_out[at] | ((index + 1) % one_in == 0)
+    source = source._replace(held_out_one_in=one_in)
+    for part, expected in ((source, ~is_aside), (source._replace(draws_held_out=True), is_aside)):
+        records = np.flatnonzero(expected).tolist()
+        for epoch in range(2 if records else 0):
+            assert sorted(order.draws(ALONE, [part], seed, len(records), epoch).record.tolist()) == records
+
+
 def test_draws_are_as_many_as_they_hold():
     draws = order.draws(ALONE, lengths(9), 0, 50, 2)
     assert isinstance(draws, Draws) and len(draws) == 50
@@ -220,3 +232,5 @@ def test_errors_name_the_remedy():
         order.draws(ALONE, [shards([0, 0])], 0, 1, 0)
     with pytest.raises(ValueError, match="source 0 holds out each of its 2 shards with records; wanted one"):
         order.draws(ALONE, [shards([2, 0, 5], held_out=[True, False, True])], 0, 1, 0)
+    with pytest.raises(ValueError, match="source 0 sets no record aside; hold out a shard"):
+        order.draws(ALONE, [shards([2, 5])._replace(draws_held_out=True)], 0, 1, 0)

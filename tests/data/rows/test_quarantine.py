@@ -1,8 +1,6 @@
 """One bad record costs that record: it is left out, counted and named, and nothing else of the data changes."""
 
-import contextlib
 import dataclasses
-import errno
 import itertools
 import json
 import logging
@@ -11,21 +9,22 @@ import re
 import numpy as np
 import PIL.Image
 import pytest
+import sharded_data
+from sharded_data import assert_same
 from window_samples import window_samples
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.errors import BAD_IMAGE, NO_ROW, UNREADABLE, UNUSABLE, RecordError, Skip, SourceError
+from xgenmm_jax.data.errors import BAD_IMAGE, NO_ROW, UNREADABLE, UNUSABLE, Skip, SourceError
 from xgenmm_jax.data.readers.llava import LlavaJson
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
-from xgenmm_jax.data.records import Conversation, Document, LazyImage, Preference, Turn
-from xgenmm_jax.data.rows import build, loader, quarantine
+from xgenmm_jax.data.records import Document, LazyImage, Preference, Turn
+from xgenmm_jax.data.rows import build, quarantine
 from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
 from xgenmm_jax.data.rows.loader import HostBatch
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.rows.quarantine import SampleIds
 from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window
-from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.nano.sources import Synthetic
 
@@ -61,26 +60,12 @@ def llava(folder, images: dict[int, str | list[str]], name: str = "data", **rows
 
 
 def data(words: str, *mixture, **options) -> DataConfig:
-    settings = {"batch_rows": 4, "window": 32, "loader": LoaderConfig(threads=2, ahead=2)} | options
     row = RowConfig(length=200, crops=10, images=6, vision_tokens=4, too_long="drop")
-    return DataConfig(
-        mixture=tuple((source, 1.0) for source in mixture),
-        tokenizer=words,
-        row=settings.pop("row", row),
-        anyres=ANYRES,
-        chat=ChatStyle(system=None),
-        **settings,
-    )
+    return sharded_data.data(words, *mixture, **({"window": 32, "row": row} | options))
 
 
-def take(config: DataConfig, count: int = 10, state=(0, 0), host: int = 0, hosts: int = 1) -> list[HostBatch]:
-    with contextlib.closing(loader.batches(config, 7, state, host, hosts)) as iterator:
-        return list(itertools.islice(iterator, count))
-
-
-def same(one: Batch, other: Batch) -> None:
-    for name, left, right in zip(Batch._fields, one, other, strict=True):
-        np.testing.assert_array_equal(left, right, err_msg=name)
+def take(config: DataConfig, count: int = 10, *where, **host) -> list[HostBatch]:
+    return sharded_data.take(config, count, *where, **host)
 
 
 def kinds(batches: list[HostBatch]) -> set[tuple[str, str]]:
@@ -161,7 +146,7 @@ def test_rows_and_counts_do_not_depend_on_hosts(folder, words):
     whole = take(everywhere(folder, words), 48)
     parts = [take(everywhere(folder, words), 48, host=host, hosts=2) for host in (0, 1)]
     for one, *halves in zip(whole, *parts, strict=True):
-        same(one.batch, Batch(*map(np.concatenate, zip(*(half.batch for half in halves), strict=True))))
+        assert_same(one.batch, Batch(*map(np.concatenate, zip(*(half.batch for half in halves), strict=True))))
         assert one.sample_ids == [*halves[0].sample_ids, *halves[1].sample_ids]
         assert sorted(one.skipped) == sorted(halves[0].skipped + halves[1].skipped)
     assert {skip.reason for one in parts[1] for skip in one.skipped} == {BAD_IMAGE}
@@ -189,7 +174,7 @@ def test_rows_and_counts_do_not_depend_on_where_a_run_is_resumed(folder, words):
 def test_rows_and_counts_do_not_depend_on_threads_and_workers(folder, words, loader):
     whole, got = take(everywhere(folder, words)), take(everywhere(folder, words, loader=loader))
     for one, other in zip(whole, got, strict=True):
-        same(one.batch, other.batch)
+        assert_same(one.batch, other.batch)
         assert (one.sample_ids, one.state) == (other.sample_ids, other.state)
     assert skipped_of(got) == skipped_of(whole) != [[]] * len(whole)
 
@@ -229,58 +214,6 @@ def test_images_none_of_which_can_be_decoded_are_an_error(folder, words, hosts):
     config = data(words, llava(folder, {n: "cut.png" for n in range(RECORDS)}))
     with pytest.raises(SourceError, match="not one of [0-9]+ samples can be used: .*unreadable image"):
         take(config, 100, hosts=hosts)
-
-
-class Broken:
-    """A source whose record 5 raises."""
-
-    def __init__(self, error: Exception):
-        self.name, self._error = "broken", error
-
-    def __len__(self) -> int:
-        return 20
-
-    def record(self, index: int, rng: np.random.Generator) -> Conversation:
-        if index == 5:
-            raise self._error
-        return Conversation(f"b{index}", (), (Turn("user", "Hi"), Turn("assistant", "Yes.")))
-
-
-def of_machine(number: int) -> OSError:
-    return OSError(number, "no")
-
-
-def wrapped(number: int) -> RecordError:
-    error = RecordError("b5", "cannot be read")
-    error.__cause__ = ValueError("inside")
-    error.__cause__.__cause__ = of_machine(number)
-    return error
-
-
-@pytest.mark.parametrize(
-    "error",
-    [ValueError("a"), RecordError("b5", "b"), of_machine(errno.ENOENT), of_machine(errno.EACCES), UnicodeError("x"),
-     wrapped(errno.ENAMETOOLONG), PIL.UnidentifiedImageError("x"), of_machine(errno.EISDIR),
-     json.JSONDecodeError("x", "", 0)],
-)  # fmt: skip
-def test_errors_of_a_record_leave_it_out(words, error):
-    config = data(words, Synthetic("caption"))
-    window = plan_window(config, [Broken(error)], measurer_of(config), 7, 0)
-    assert {skip.reason for skip in window.skipped} == {UNREADABLE} and 0 < len(window.skipped) < 4
-    assert {skip.record for skip in window.skipped} <= {"b5", "record 5"}
-
-
-@pytest.mark.parametrize(
-    "error",
-    [SourceError("gone"), of_machine(errno.EMFILE), of_machine(errno.EIO), wrapped(errno.ENFILE), KeyError("x"),
-     MemoryError(), TypeError("x"), wrapped(errno.ESTALE)],
-)  # fmt: skip
-def test_errors_that_no_record_is_to_blame_for_pass_and_name_it(words, error):
-    """Rows must not depend on whether a host ran out of descriptors just then."""
-    config = data(words, Synthetic("caption"))
-    with pytest.raises(type(error)) as raised:
-        plan_window(config, [Broken(error)], measurer_of(config), 7, 0)
-    assert raised.value.__notes__ == ["Raised at record 5 of broken."]
 
 
 def test_a_sample_that_a_row_must_hold_is_an_error(folder, words):

@@ -12,6 +12,8 @@ from tar_files import jpeg
 
 from xgenmm_jax.data.errors import RecordError, SourceError
 from xgenmm_jax.data.images import image_from_bytes
+from xgenmm_jax.data.readers import caption_sets
+from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage import parquet, range_file
 from xgenmm_jax.data.storage.base import Storage
 from xgenmm_jax.data.storage.images import image_bytes
@@ -294,3 +296,53 @@ def test_large_row_groups_are_warned_of(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         Parquet(str(tmp_path / "a.parquet")).locate(str(tmp_path / "a.parquet"))
     assert "3 row groups of more than" in caplog.text and "xgenmm data pack" in caplog.text
+
+
+def fetched_rows(count):
+    """A table of img2dataset with the images inside: every third key failed, and has a null for its image."""
+    rows = []
+    for number in range(count):
+        row = {"url": f"http://example.com/{number}.jpg", "caption": f"a circle {number}", "key": f"{number:09}"}
+        failed = ("failed_to_download", "failed_to_resize")[number % 2] if number % 3 == 1 else None
+        row |= {"status": failed or "success", "error_message": failed and "HTTP Error 404"}
+        row |= {"width": None if failed else 9, "height": None if failed else 8 + number}
+        rows.append(row | {"jpg": None if failed else jpeg((9, 8 + number), number)})
+    return rows
+
+
+def test_rows_of_img2dataset_without_an_image_are_no_records_and_counted(tmp_path, way):
+    path, rows = tmp_path / "00000.parquet", fetched_rows(20)
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=4)
+    located = Parquet(str(path)).locate(str(path))
+    used = [row for row in rows if row["status"] == "success"]
+    assert located.records == len(used) == 13 and located.arrays["row"].tolist()[:4] == [0, 2, 3, 5]
+    assert [one.name for one in located.refused] == [row["key"] for row in rows if row["status"] != "success"]
+    shard = opened(path, ("caption",), ("jpg",))
+    assert [shard.read(number).fields["caption"] for number in range(len(shard))] == [row["caption"] for row in used]
+    assert shard.read(3).fields["jpg"] == rows[5]["jpg"] and shard.read(3).key == "00000.parquet[3]"
+    with pytest.raises(IndexError):
+        shard.read(13)
+
+
+def test_an_index_counts_the_rows_of_img2dataset_that_failed(tmp_path):
+    """Each of them, a third of a download of today, was an unreadable record, and the run ended of too many."""
+    pq.write_table(pa.Table.from_pylist(fetched_rows(20)), tmp_path / "00000.parquet")
+    source = ShardedSource(Parquet(str(tmp_path / "*.parquet")), caption_sets.DOWNLOADED_TABLE)
+    records = source.open()
+    assert {(one.reason, one.count) for one in records.left_out} == {
+        ("not downloaded", 3), ("downloaded, and no image that can be resized", 4)
+    }  # fmt: skip
+    for number in range(len(records)):
+        record = records.record(number, np.random.default_rng(0))
+        assert record.image.load().size == record.image.size_px
+    # A download that was made again behind the index.
+    rows = fetched_rows(20)
+    pq.write_table(pa.Table.from_pylist(rows[:9]), tmp_path / "00000.parquet")
+    with pytest.raises(SourceError, match=r"has [\d,]+ bytes.*before|is not of this source"):
+        source.open()
+
+
+def test_a_table_with_a_status_of_its_own_keeps_all_rows(tmp_path):
+    rows = [{"key": "1", "status": "draft", "text": "x"}, {"key": "2", "status": "success", "text": "y"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert Parquet(str(tmp_path / "a.parquet")).locate(str(tmp_path / "a.parquet")).records == 2

@@ -11,8 +11,9 @@ from buckets import gs_bucket, pointing_at, troubled
 import pytest
 from tar_files import caption_tar
 
+from xgenmm_jax import requests
 from xgenmm_jax.data.errors import RecordError, SourceError, is_of_a_record
-from xgenmm_jax.data.storage import files, remote, requests
+from xgenmm_jax.data.storage import files, remote
 from xgenmm_jax.data.storage.tars import Tars
 
 

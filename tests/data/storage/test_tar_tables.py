@@ -1,17 +1,23 @@
 """img2dataset's table beside a tar gives the sizes that reading the tar gives, or is an error that names both."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from reader_rows import GROUNDING, OCR
 from tar_files import jpeg, write_tar
 
 from xgenmm_jax.data.errors import RecordError, SourceError
+from xgenmm_jax.data.index.indexing import index_source
 from xgenmm_jax.data.index.measure import Measurer, measure_shard
+from xgenmm_jax.data.readers.base import Reader
+from xgenmm_jax.data.readers.grounding import Grounding
 from xgenmm_jax.data.readers.image_captions import ImageCaptions
+from xgenmm_jax.data.readers.ocr import Ocr
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.base import Shard
 from xgenmm_jax.data.storage.tars import Tars, TarShard
@@ -66,6 +72,22 @@ def downloaded(folder: Path, suffix: str = "jpg", **columns: list) -> Path:
     return path
 
 
+def annotated(folder: Path, columns: list[dict]) -> Path:
+    """A tar of img2dataset and its table as save_additional_columns makes them, without a caption; two keys failed."""
+    rows, samples = [], []
+    for number, row in enumerate(columns):
+        key, size = f"{number:09}", (20 + number, 40 - number)
+        row = row | {"key": key, "status": "success", "error_message": None, "width": size[0], "height": size[1]}
+        rows.append(row)
+        samples.append((key, {"jpg": jpeg(size, number), "json": json.dumps(row, indent=4).encode()}))
+        if number in (1, 2):
+            why = ("failed_to_download", "failed_to_resize")[number - 1]
+            rows.append(row | {"key": f"9{number:08}", "status": why, "width": None, "height": None})
+    path = write_tar(folder / "00000.tar", samples)
+    write_table(path, pa.Table.from_pylist(rows))
+    return path
+
+
 def table_of(path: Path) -> pa.Table:
     return pq.read_table(path.with_suffix(".parquet"))
 
@@ -92,6 +114,61 @@ def test_sizes_are_those_that_the_images_themselves_have(tmp_path, measurer, suf
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(from_table.choice_ends, from_images.choice_ends)
     assert from_table.bad == from_images.bad and len(from_table.bad) == 2 and from_table.records == RECORDS
+
+
+OF_OCR = [OCR, OCR | {"metadata": "{"}, OCR | {"metadata": None}, OCR | {"metadata": OCR["metadata"] + " "}]
+OTHER_CAPTIONS = ("[]", str([["a \u2260 <image>", 0, False]]))
+OF_GROUNDING = [GROUNDING, *(GROUNDING | {"captions": captions} for captions in OTHER_CAPTIONS)]
+
+
+@pytest.mark.parametrize(
+    ("reader", "columns", "bad"),
+    [
+        (Ocr(), OF_OCR, 2),
+        (Ocr(3, raw_caption=True, filler=True), OF_OCR, 2),
+        (Ocr(1, raw_caption=True, raw_caption_field="url"), OF_OCR, 2),
+        (Ocr(5, filler=True, source="captions"), OF_OCR, 0),
+        (Grounding(), OF_GROUNDING, 1),
+        (Grounding(2, boxes="clip"), OF_GROUNDING, 2),
+    ],
+)
+def test_annotations_are_measured_by_the_table_as_by_the_json(tmp_path, measurer, reader: Reader, columns, bad):
+    path = annotated(tmp_path, columns)
+    from_json, from_table = (measure_shard(opened(path, table), reader, measurer) for table in (False, True))
+    for ours, theirs in zip(from_table.shapes, from_json.shapes, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert from_table.bad == from_json.bad and len(from_table.bad) == bad and from_table.records == len(columns)
+
+
+def test_annotations_of_another_tar_are_an_error_that_names_both(tmp_path, measurer):
+    path = annotated(tmp_path, OF_OCR)
+    whole = table_of(path)
+    write_table(path, whole.drop_columns(["metadata"]))
+    with pytest.raises(SourceError, match=r"'metadata' is read of '.*00000.tar', which the table .* does not tell"):
+        measure_shard(opened(path), Ocr(), measurer)
+    rows = whole.to_pylist()
+    write_table(path, pa.Table.from_pylist([rows[0] | {"metadata": "{}"}, *rows[1:]]))
+    with pytest.raises(SourceError, match=r"not of each other: 'metadata' of the first sample differs; copy both"):
+        measure_shard(opened(path), Ocr(), measurer)
+    # A column that was put into the table later, and that no sample has.
+    write_table(path, pa.Table.from_pylist([row | {"alt": "a red bus"} for row in rows]))
+    reader = Ocr(raw_caption=True, raw_caption_field="alt")
+    with pytest.raises(SourceError, match=r"'alt' is a column of .*00000.parquet', and the first sample of .* no json"):
+        measure_shard(opened(path), reader, measurer)
+
+
+def test_keys_that_failed_are_counted_by_reason(tmp_path):
+    path = annotated(tmp_path, OF_OCR)
+    source = ShardedSource(Tars(str(path), table=True), Ocr())
+    counted = {"not downloaded": 1, "downloaded, and no image that can be resized": 1}
+    assert index_source(source, None).refused == counted
+    assert {skip.reason: skip.count for skip in source.open().left_out} == counted
+    rows = table_of(path).to_pylist()
+    write_table(path, pa.Table.from_pylist([row | {"status": row["status"][:7]} for row in rows]))
+    located = Tars(str(path), table=True).locate(str(path))
+    assert [tuple(one) for one in located.refused] == [
+        (key, "without the status of an image") for key in ("900000001", "900000002")
+    ]
 
 
 def test_records_are_read_from_the_tar(tmp_path):

@@ -5,12 +5,12 @@ import json
 import os
 from pathlib import Path
 import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
+from started_hosts import run_hosts
+from tar_files import caption_tar
 import tiny_run
 import toy_run
 
@@ -23,19 +23,6 @@ from xgenmm_jax.training.runs import checkpoint_files, references
 from xgenmm_jax.training.runs.run_folder import STARTED_WITH_FILE
 from xgenmm_jax.training.runs.run_lock import LOCK_FILE, RunLock
 from xgenmm_jax.training.sharding import MeshConfig
-
-REPOSITORY = Path(__file__).parents[3]
-COMMAND = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
-EXPERIMENT = """
-import dataclasses
-import toy_run
-from xgenmm_jax.training.config import CheckpointConfig
-
-def config():
-    checkpoint = CheckpointConfig(every_steps=5, every_seconds=3600)  # asks all hosts for their clocks at each step
-    config = toy_run.config(steps=12)
-    return dataclasses.replace(config, log_every=1, checkpoint=checkpoint, watchdog_seconds={watchdog_s})
-"""
 
 REAL = """
 import dataclasses
@@ -69,6 +56,20 @@ def config():
 """
 
 
+NOT_INDEXED = """
+import dataclasses
+from pathlib import Path
+import sharded_data
+import tiny_run
+from xgenmm_jax.training.sharding import MeshConfig
+
+def config():
+    data = tiny_run.data(Path("small.model"), ((sharded_data.captions("tars"), 1.0),))
+    config = tiny_run.config(Path("small.model"), steps=4)
+    return dataclasses.replace(config, data=data, mesh=MeshConfig(fsdp=1, tensor=2))
+"""
+
+
 REFERENCE = """
 import dataclasses
 import toy_run
@@ -79,46 +80,6 @@ def config():
     loss = toy_run.ToyLoss(reference=True)
     return dataclasses.replace(toy_run.config(steps=12), objective=loss, log_every=1, checkpoint=checkpoint)
 """
-
-
-def run_hosts(
-    folder: Path, hosts: int, events: str = "", watchdog_s: float = 0.0, experiment: str = EXPERIMENT
-) -> list[subprocess.CompletedProcess]:
-    """`xgenmm train` in `folder`/run, by default of the toy, on so many one-device processes; how each ended."""
-    (folder / "stage.py").write_text(experiment.format(watchdog_s=watchdog_s))
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {
-        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests' / 'fixtures'}",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as conftest.py
-        "XDG_CACHE_HOME": str(folder / "cache"),
-        "XGENMM_TOY_EVENTS": events,
-    }
-    command = [sys.executable, "-c", COMMAND, "train", "stage.py", "--workdir", "run"]
-    several = ["--distributed.coordinator", address, "--distributed.processes", str(hosts), "--distributed.process"]
-    started = [
-        subprocess.Popen(
-            [*command, *(several + [str(host)] if hosts > 1 else [])],
-            cwd=folder,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )  # fmt: skip
-        for host in range(hosts)
-    ]
-    try:
-        output = [process.communicate(timeout=600) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    return [
-        subprocess.CompletedProcess(process.args, process.returncode, *texts)
-        for process, texts in zip(started, output, strict=True)
-    ]
 
 
 def unbroken(folder: Path) -> list[dict]:
@@ -192,6 +153,58 @@ def test_the_real_model_learns_the_same_on_two_hosts(tmp_path, mesh):
     rows, expected = read_metrics(tmp_path / "run"), read_metrics(tmp_path / "alone")
     for name in ("loss", "grad_norm"):
         np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=1e-5, err_msg=name)
+
+
+MEASURED = """
+import dataclasses
+from pathlib import Path
+import tiny_run
+from xgenmm_jax.nano.sources import Synthetic
+from xgenmm_jax.nano.tasks import DrawnWorld
+from xgenmm_jax.training.config import HeldOut
+from xgenmm_jax.training.sharding import MeshConfig
+
+def config():
+    config = tiny_run.config(Path("small.model"), steps=4)
+    mixture = ((Synthetic("caption", 400), 3.0), (Synthetic("ocr", 400), 1.0))
+    data = dataclasses.replace(config.data, mixture=mixture, held_out_one_in=10)
+    suite = DrawnWorld(groups=("handwriting", "caption"), items=3)
+    return dataclasses.replace(
+        config, data=data, mesh=MeshConfig(), held_out=HeldOut(2, 96), evaluate=(suite,), evaluate_every=4
+    )
+"""
+
+
+@pytest.mark.slow
+def test_two_hosts_have_the_held_out_loss_and_the_evaluation_of_one(tmp_path):
+    """Each reads its own held-out rows and all examples; the sums and the answers are those of both."""
+    rows = []
+    for hosts in (1, 2):
+        folder = tmp_path / str(hosts)
+        folder.mkdir()
+        tiny_run.tokenizer(folder)
+        ended = run_hosts(folder, hosts, experiment=MEASURED.replace("{", "{{").replace("}", "}}"))
+        assert [process.returncode for process in ended] == [0] * hosts, ended
+        lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+        rows.append([row for row in map(json.loads, lines) if "loss" not in row])
+    kinds = [sorted({name.partition("/")[0] for name in row} - {"step"}) for row in rows[0]]
+    assert kinds == [["held_out"], ["held_out"], ["evaluation"]]
+    for one, other in zip(*rows, strict=True):
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"held_out/seconds", "evaluation/seconds"}:
+            assert other[name] == pytest.approx(one[name], rel=1e-5), name
+
+
+@pytest.mark.slow
+def test_a_run_whose_hosts_share_their_rows_refuses_data_without_an_index(tmp_path):
+    """`tensor` lies across both, so each is host 0 of 1 in rows; neither writes."""
+    tiny_run.tokenizer(tmp_path)
+    caption_tar(tmp_path / "tars" / "0000.tar", 12)
+    ended = run_hosts(tmp_path, 2, experiment=NOT_INDEXED.replace("{", "{{").replace("}", "}}"))
+    # The later one may find the other gone, with the same sentence of its own.
+    assert {1} <= {process.returncode for process in ended} <= {1, 75}, ended
+    assert all("`xgenmm data index EXPERIMENT` on one machine first" in process.stderr for process in ended)
+    assert not (tmp_path / "tars" / ".index").exists() and not (tmp_path / "run" / "config.json").exists()
 
 
 @pytest.mark.slow

@@ -1,8 +1,13 @@
 """The watchdog on a clock of its own, and what it says about hosts."""
 
+import subprocess
+import sys
+import time
+
 import pytest
 
-from xgenmm_jax.training.hosts.watchdog import EXIT_CODE, Beat, Watchdog, describe, read_beats
+from xgenmm_jax.training.hosts.activity import Activity, work_of
+from xgenmm_jax.training.hosts.watchdog import EXIT_CODE, OPENING, Beat, Watchdog, describe, read_beats
 
 
 class Clock:
@@ -95,3 +100,80 @@ WAITING = "waiting for the devices"
 )
 def test_the_host_that_holds_up_the_others_is_named(first, later, sentence):
     assert describe(first, later, hosts=3, this_host=0) == sentence
+
+
+def test_opening_data_may_last_while_the_host_works(tmp_path, clock):
+    """It was timed as the first batch: 18,000 files on a mounted bucket ended each start after half an hour."""
+    ended, is_active = [], True
+    dog = watchdog(tmp_path, clock, ended, is_active=lambda: is_active)
+    (tmp_path / "heartbeats").mkdir()
+    dog.at(1, OPENING)
+    for clock.now in range(0, 1000, 50):
+        dog.check()
+    assert not ended
+    is_active = False
+    for clock.now in range(1000, 1051, 50):
+        dog.check()
+    assert ended == [EXIT_CODE], "it hangs"
+
+
+def test_a_host_waits_for_another_that_opens_data(tmp_path, clock, capfd):
+    ended, is_active = [], True
+    dogs = [
+        watchdog(tmp_path, clock, ended, host=host, hosts=2, is_active=lambda host=host: is_active and host == 1)
+        for host in range(2)
+    ]
+    (tmp_path / "heartbeats").mkdir()
+    dogs[0].at(1, WAITING)
+    dogs[1].at(1, OPENING)
+
+    def pass_time(until: int) -> None:
+        while clock.now < until and not ended:
+            clock.now += 30
+            for dog in dogs:
+                dog.beat()
+            for dog in dogs:
+                dog.check()
+
+    pass_time(900)
+    assert not ended
+    is_active = False
+    pass_time(1500)
+    assert ended and clock.now < 900 + 3 * 100
+    assert "host 1 of 2 has been opening data for step 1 for 120 s" in capfd.readouterr().err
+
+
+def test_rows_of_a_later_batch_are_timed_though_the_host_works(tmp_path, clock):
+    ended = []
+    dog = watchdog(tmp_path, clock, ended, is_active=lambda: True)
+    (tmp_path / "heartbeats").mkdir()
+    dog.at(2, "reading rows")
+    clock.now = 100.0
+    dog.check()
+    assert ended == [EXIT_CODE]
+
+
+def test_a_process_that_computes_or_reads_is_active_and_one_that_waits_is_not(tmp_path):
+    activity = Activity()
+    time.sleep(0.5)
+    assert not activity.is_active()
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    assert activity.is_active()
+    (tmp_path / "file").write_bytes(b"0" * 10**6)
+    time.sleep(0.5)
+    activity.is_active()
+    (tmp_path / "file").read_bytes()
+    assert activity.is_active()
+    # So is one that a process of its own works for.
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
+        time.sleep(1.0)
+        assert activity.is_active()
+        time.sleep(0.5)
+        assert activity.is_active()
+        child.kill()
+
+
+def test_of_a_system_that_counts_nothing_every_process_is_active(tmp_path):
+    assert work_of(1, proc=tmp_path) == {}

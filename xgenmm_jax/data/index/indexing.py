@@ -15,7 +15,7 @@ from xgenmm_jax.data.index.counts import Counts
 from xgenmm_jax.data.index.source_index import SourceIndex
 from xgenmm_jax.data.index.workers import Measuring, Worker
 from xgenmm_jax.data.processes import Workers
-from xgenmm_jax.data.rows import order
+from xgenmm_jax.data.rows import held_out, order
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window, shards_of
 from xgenmm_jax.data.sharded import ShardedRecords, ShardedSource, check_own_indexes
@@ -84,9 +84,11 @@ def index_experiment(
     processes: int = 1,
     progress: Progress | None = None,
     again: bool = False,
+    held_out_samples: int = 0,
 ) -> IndexedExperiment:
     """Makes the manifests of a run's sources, and the sizes of the shards that its steps reach.
 
+    held_out_samples: of what the mixture sets aside, for the held-out loss, whose shards are measured too; 0: none.
     Sources without an index are passed over. Raises as `index_source`, and as planning a window does.
     """
     inner = [without_changes(source) for source, _ in config.mixture]
@@ -118,6 +120,10 @@ def index_experiment(
         if sized:
             windows = windows_needed(steps * config.batch_rows, rows_of)
             measure(range(windows))
+        if sized and held_out_samples:
+            reached = held_out.reached(held_out.config_of(config, (), held_out_samples), sources, ())
+            for component in sized:
+                building[component].measure(reached[component].tolist())
         return IndexedExperiment(tuple(one.indexed() for one in building.values()), windows, without)
 
 
@@ -164,7 +170,7 @@ def windows_needed(rows: int, rows_of: Callable[[int], int]) -> int:
 
 
 def _reached(config: DataConfig, sources: list, seed: int, windows: range) -> list[np.ndarray]:
-    return order.reached(config.order_phases, list(map(shards_of, sources)), seed, config.window, windows)
+    return order.reached(config.order_phases, shards_of(config, sources), seed, config.window, windows)
 
 
 class _Building:

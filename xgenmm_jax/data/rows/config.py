@@ -32,6 +32,8 @@ class DataConfig:
     max_bad_rate: the run stops where more than this share of the last 10,000 samples of one source cannot be read.
     phases: (window, weights of the first sources), each in force from its window on, the last of them the mixture's;
     (): the mixture's from the beginning. A run that goes on with other weights writes its own.
+    held_out_one_in: of sources without shards that are held out, every so many-th record is kept from training, for
+    the held-out loss: 100 is one in a hundred; 0: none.
     """
 
     mixture: tuple[tuple[Source, float], ...]
@@ -44,6 +46,7 @@ class DataConfig:
     loader: LoaderConfig = LoaderConfig()
     max_bad_rate: float = 0.01
     phases: tuple[tuple[int, tuple[float, ...]], ...] = ()
+    held_out_one_in: int = 0
 
     def __post_init__(self):
         crops, row = self.anyres.max_crops, self.row
@@ -60,6 +63,11 @@ class DataConfig:
             )
         if self.window < 1 or self.batch_rows < 1:
             raise ValueError(f"data: window {self.window}, batch_rows {self.batch_rows}; wanted 1 or more.")
+        if self.held_out_one_in < 0 or self.held_out_one_in == 1:
+            raise ValueError(
+                f"data.held_out_one_in: got {self.held_out_one_in}; wanted 0, or 2 or more: with 100, one record in a "
+                "hundred is kept from training."
+            )
         if self.phases:
             check_phases(self.order_phases, len(self.mixture))
             last, weights = self.order_phases[-1].weights, tuple(float(weight) for _, weight in self.mixture)

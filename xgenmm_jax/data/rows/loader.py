@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+import functools
 import logging
 from typing import NamedTuple
 
@@ -52,8 +53,12 @@ def batches(
     state: tuple[int, int] = State(),
     host_index: int = 0,
     host_count: int = 1,
+    may_measure: bool = True,
 ) -> Iterator[HostBatch]:
     """Endless batches from `state` on; of the global batch, this host's rows.
+
+    may_measure: whether indexes may be written where they lack something. False with several processes, which may be
+    one host in rows (`sharding.host_share`); of several hosts none does.
 
     Close the iterator (`contextlib.closing`) to end its threads and workers. The rows depend on none of: hosts,
     workers, threads, where the run was resumed. What is left out is logged and stands in `HostBatch.skipped`.
@@ -68,7 +73,7 @@ def batches(
         )
     share = config.batch_rows // host_count
     host_rows = slice(host_index * share, (host_index + 1) * share)
-    sources = open_sources(config, may_measure=host_count == 1)
+    sources = open_sources(config, may_measure=may_measure and host_count == 1)
     for source in sources:
         if hasattr(source, "shards") and not isinstance(source, SizedRecords):
             LOG.warning("data: '%s' changes records of an index, so each is read to plan its window too", source.name)
@@ -114,17 +119,19 @@ class _Builders:
         workers = config.loader.workers
         self.ahead = max(1, config.loader.ahead, workers)
         self._builder: RowBuilder | None = None
+        self._submit: Callable[[Sequence[Sequence[Planned]]], Future[BuiltRows]]
         if workers:
-            self._pool: Executor = processes.pool(workers, _start_worker, (config, seed))
-            self._build: Callable[[Sequence[Sequence[Planned]]], BuiltRows] = _build_in_worker
+            pool = processes.pool(workers, _start_worker, (config, seed))
+            self._submit = functools.partial(processes.submit, pool, _build_in_worker)
         else:
             self._builder = RowBuilder(config, seed, sources)
-            self._pool = ThreadPoolExecutor(BUILDING_THREADS, "build")
-            self._build = self._builder.build
+            pool = ThreadPoolExecutor(BUILDING_THREADS, "build")
+            self._submit = functools.partial(pool.submit, self._builder.build)
+        self._pool: Executor = pool
 
     def submit(self, rows: Sequence[Sequence[Planned]]) -> "Future[BuiltRows]":
         try:
-            return self._pool.submit(self._build, rows)
+            return self._submit(rows)
         except BrokenProcessPool as error:
             raise SourceError(_DEAD_WORKER) from error
 

@@ -59,18 +59,52 @@ class Shards(NamedTuple):
 
     ends: records up to the end of each shard, all shards in the order of their names; [3, 3, 7] are shards of 3, 0 and
     4 records. held_out: True for shards that are set aside and never drawn. group_shards: how many shards an epoch goes
-    through at a time.
+    through at a time. held_out_one_in: of the other shards every so many-th record is set aside too: with 3, records 2,
+    5, 8, ... of each; 0: none. draws_held_out: what is set aside is drawn, and nothing else.
     """
 
     ends: Int64[np.ndarray, " shards"]
     held_out: Bool[np.ndarray, " shards"] | None = None
     group_shards: int = 16
+    held_out_one_in: int = 0
+    draws_held_out: bool = False
 
     @classmethod
     @functools.lru_cache(maxsize=_SOURCES)  # the same arrays each time, so that the order that follows is found again
     def one(cls, records: int) -> "Shards":
         """A source that is not cut into shards."""
         return cls(np.array([records], np.int64))
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, " shards"]:
+        """Records of each shard."""
+        return np.diff(self.ends, prepend=0)
+
+    @property
+    def are_held_out(self) -> Bool[np.ndarray, " shards"]:
+        """`held_out`, also where none is."""
+        return np.zeros(len(self.ends), bool) if self.held_out is None else self.held_out
+
+    def drawn(self) -> Int64[np.ndarray, " shards"]:
+        """Of each shard, how many records are drawn."""
+        one_in = self.held_out_one_in
+        assert one_in == 0 or one_in > 1, one_in
+        aside = np.where(self.are_held_out, self.sizes, self.sizes // one_in if one_in else 0)
+        return aside if self.draws_held_out else self.sizes - aside
+
+    def numbers(
+        self, shards: Int64[np.ndarray, " n"], drawn: Int64[np.ndarray, " n"]
+    ) -> Int64[np.ndarray, " n"]:
+        """Numbers in their shards of the drawn records that are number `drawn` among those of the shard.
+
+        Example: with held_out_one_in 3, records 0, 1, 2, 3 that are drawn of a shard are its 0, 1, 3, 4.
+        """
+        one_in = self.held_out_one_in
+        if not one_in:
+            return drawn
+        if self.draws_held_out:
+            return np.where(self.are_held_out[shards], drawn, (drawn + 1) * one_in - 1)
+        return drawn + drawn // (one_in - 1)
 
 
 def draws(phases: Sequence[Phase], sources: Sequence[Shards], seed: int, window_samples: int, window: int) -> Draws:
@@ -131,7 +165,7 @@ class _Same:
 
     def __init__(self, source: Shards):
         self.source = source
-        self._ids = id(source.ends), id(source.held_out), source.group_shards
+        self._ids = id(source.ends), id(source.held_out), *source[2:]
 
     def __hash__(self) -> int:
         return hash(self._ids)
@@ -155,17 +189,19 @@ class _SourceOrder:
     """The order of one source's records."""
 
     def __init__(self, source: Shards, seed: int, component: int):
-        self._key, self._group = (seed, component), source.group_shards
+        self._key, self._group, self._source = (seed, component), source.group_shards, source
         self._starts = np.concatenate([[0], source.ends[:-1]])
-        self._sizes = source.ends - self._starts
-        held_out = np.zeros(len(source.ends), bool) if source.held_out is None else source.held_out
-        assert self._sizes.min(initial=0) >= 0 and len(held_out) == len(source.ends) and self._group > 0, source
-        if not self._sizes.sum():
+        whole = source.sizes
+        assert whole.min(initial=0) >= 0 and len(source.are_held_out) == len(whole) and self._group > 0, source
+        if not whole.sum():
             raise ValueError(f"mixture: source {component} has 0 records; check its files or leave it out.")
-        self._drawn = np.flatnonzero(~held_out & (self._sizes > 0))
+        self._sizes = source.drawn()
+        self._drawn = np.flatnonzero(self._sizes > 0)
         if not len(self._drawn):
             raise ValueError(
-                f"mixture: source {component} holds out each of its {int((self._sizes > 0).sum())} shards with "
+                f"mixture: source {component} sets no record aside; hold out a shard, or one in some of its records."
+                if source.draws_held_out
+                else f"mixture: source {component} holds out each of its {int((whole > 0).sum())} shards with "
                 "records; wanted one to train on, so hold out fewer or cut it into more."
             )
         self._records = int(self._sizes[self._drawn].sum())
@@ -190,8 +226,8 @@ class _SourceOrder:
             # From an offset in the epoch to the shard that lies there, and to the record's number over all shards.
             at = np.searchsorted(epoch.ends, offsets[of_epoch], side="right")
             shards = epoch.shards[at]
-            in_shard = offsets[of_epoch] - (epoch.ends[at] - self._sizes[shards])
-            records[of_epoch] = self._starts[shards] + in_shard
+            drawn = offsets[of_epoch] - (epoch.ends[at] - self._sizes[shards])
+            records[of_epoch] = self._starts[shards] + self._source.numbers(shards, drawn)
         return records, epochs
 
     def reached(self, first: int, stop: int) -> Int64[np.ndarray, " reached"]:

@@ -77,9 +77,17 @@ def measurer_of(config: DataConfig) -> Measurer:
     return Measurer(Tokenizer.load(config.tokenizer), config.chat)
 
 
-def plan_window(config: DataConfig, sources: list[Records], measurer: Measurer, seed: int, number: int) -> Window:
+def plan_window(
+    config: DataConfig,
+    sources: list[Records],
+    measurer: Measurer,
+    seed: int,
+    number: int,
+    shards: list[Shards] | None = None,
+) -> Window:
     """The rows of window `number`: a pure function of its arguments and the data, the same on every host.
 
+    shards: what the order draws of each source; by default `shards_of`, what a run trains on.
     Of sources with an index no record is read. A record of another source that cannot be read, tokenized or measured,
     or one that the index tells is bad, is left out, and what could be packed is packed without it.
 
@@ -87,7 +95,8 @@ def plan_window(config: DataConfig, sources: list[Records], measurer: Measurer, 
         ValueError: a sample that no row can hold where these are errors, pairs mixed with other samples, a source that
             is gone.
     """
-    draws = order.draws(config.order_phases, list(map(shards_of, sources)), seed, config.window, number)
+    shards = shards_of(config, sources) if shards is None else shards
+    draws = order.draws(config.order_phases, shards, seed, config.window, number)
     # Of each sample its shape, source by source.
     names: dict[int, str] = {}
     shapes, skipped, indices = [], [], []
@@ -135,10 +144,17 @@ def _planned(
     ]
 
 
-def shards_of(source: Records) -> Shards:
-    """What the order knows of an opened source."""
-    shards = getattr(source, "shards", None)  # also of records that `Mapped` changes
-    return Shards.one(len(source)) if shards is None else shards
+def shards_of(config: DataConfig, sources: list[Records]) -> list[Shards]:
+    """What the order knows of the opened sources: what of them a run trains on."""
+
+    def one(source: Records) -> Shards:
+        shards = getattr(source, "shards", None)  # also of records that `Mapped` changes
+        shards = Shards.one(len(source)) if shards is None else shards
+        if shards.are_held_out.any():
+            return shards
+        return shards._replace(held_out_one_in=config.held_out_one_in)
+
+    return list(map(one, sources))
 
 
 def _shapes(

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from xgenmm_jax.data.errors import RecordError, SourceError
 from xgenmm_jax.data.image_files import in_words
-from xgenmm_jax.data.storage import files, images
+from xgenmm_jax.data.storage import download_status, files, images
 from xgenmm_jax.data.storage.base import Located, Raw
 from xgenmm_jax.data.storage.range_file import RangeFile
 from xgenmm_jax.data.storage.shared_cache import SharedCache
@@ -30,6 +30,9 @@ MOST_CACHED_BYTES = 512 << 20
 
 LARGE_GROUP_BYTES = 256 << 20
 """Uncompressed, all columns. Reading one row costs its whole group: in larger ones random access is slow."""
+
+ROW = "row"
+"""Of a record, in what is located: the number of its row, where not all rows are records."""
 
 _groups: SharedCache[pa.Table] = SharedCache(MOST_CACHED_BYTES, lambda table: table.nbytes)
 
@@ -44,6 +47,8 @@ class Parquet:
     A field is a column, or a member of a struct: "image.bytes" is the encoded image of Hugging Face's struct
     {bytes, path}, and "image" the whole of it as a dict. Values are Python's: bytes, str, int, float, bool, lists,
     dicts, dates, None for null. Nothing in a file is ever unpickled; columns of Arrow's extension types are refused.
+
+    Of img2dataset's tables the rows that have an image are the records; the others are counted by their status.
     """
 
     pattern: str
@@ -58,12 +63,16 @@ class Parquet:
         return files.size(shard)
 
     def locate(self, shard: str) -> Located:
-        """Counts rows by the footer alone; warns of row groups that make random access slow.
+        """Counts rows by the footer, of img2dataset's tables by `status`; warns of row groups that make reading slow.
 
         Raises SourceError where the file is cut off or no Parquet file.
         """
         with _opened(shard) as file:
-            metadata = file.metadata
+            metadata, rows, refused = file.metadata, None, ()
+            if download_status.has_status(file.schema_arrow.names):
+                with _of_shard(shard, "the status of "):
+                    told = file.read(columns=[download_status.KEY, download_status.STATUS]).to_pydict()
+                rows, refused = download_status.with_image(told[download_status.KEY], told[download_status.STATUS])
         groups = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
         large = [size for size in groups if size > LARGE_GROUP_BYTES]
         if large:
@@ -72,7 +81,7 @@ class Parquet:
                 f"{max(large) >> 20:,} MB uncompressed, and each row read at random costs its whole group; "
                 "`xgenmm data pack` makes random reads cheap."
             )
-        return Located(metadata.num_rows, {})
+        return Located(metadata.num_rows, {}) if rows is None else Located(len(rows), {ROW: rows}, refused)
 
     def open(
         self, shard: str, located: Located, fields: tuple[str, ...], optional: tuple[str, ...] = ()
@@ -90,7 +99,10 @@ class _Column(NamedTuple):
 
 
 class ParquetShard:
-    """Rows of one file by number. Row groups that were read stay in the process's cache when it is closed."""
+    """Records of one file by number, which is their row's where all rows are records.
+
+    Row groups that were read stay in the process's cache when it is closed.
+    """
 
     def __init__(
         self, path: str, located: Located, fields: tuple[str, ...], optional: tuple[str, ...], folder: str | None
@@ -102,10 +114,11 @@ class ParquetShard:
         self._file = self._closing.enter_context(_opened(path))
         try:
             metadata = self._file.metadata
-            if metadata.num_rows != located.records:
+            self._rows = located.arrays.get(ROW)
+            in_index = located.records if self._rows is None else max(self._rows.tolist(), default=-1) + 1
+            if metadata.num_rows < in_index or (self._rows is None and metadata.num_rows != in_index):
                 raise SourceError(
-                    f"data: '{path}' has {metadata.num_rows:,} rows and its index {located.records:,}; "
-                    "index the source again."
+                    f"data: '{path}' has {metadata.num_rows:,} rows and its index {in_index:,}; index the source again."
                 )
             self._columns = _columns(self._file.schema_arrow, path, fields, optional)
             rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
@@ -117,15 +130,18 @@ class ParquetShard:
             raise
 
     def __len__(self) -> int:
+        if self._rows is not None:
+            return len(self._rows)
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def read(self, index: int) -> Raw:
         """Raises SourceError where the row group cannot be read, RecordError where a value of the row is none."""
         if not 0 <= index < len(self):
-            raise IndexError(f"data: row {index} of '{self._path}', which has {len(self):,}")
-        group = int(np.searchsorted(self._ends, index, side="right"))
+            raise IndexError(f"data: record {index} of '{self._path}', which has {len(self):,}")
+        number = index if self._rows is None else int(self._rows[index])
+        group = int(np.searchsorted(self._ends, number, side="right"))
         table = _groups.get((*self._key, group), lambda: self._group(group))
-        row = index - (int(self._ends[group]) - self._file.metadata.row_group(group).num_rows)
+        row = number - (int(self._ends[group]) - self._file.metadata.row_group(group).num_rows)
         key = f"{self._name}[{index}]"
         return Raw(key, _values(table, row, self._columns, key), self._image)
 

@@ -1,24 +1,27 @@
 """Objects of buckets, and whatever else fsspec reads by URL: "gs://bucket/folder/0000.tar"."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import fnmatch
 import glob
 import io
 import threading
 import time
-from typing import Any
+from typing import Any, TypeVar
 
+from xgenmm_jax import requests
 from xgenmm_jax.data.errors import SourceError
-from xgenmm_jax.data.storage import requests
-from xgenmm_jax.data.storage.requests import FailedError, Request
+from xgenmm_jax.requests import FailedError, Request, RequestError
 
 CHUNK_BYTES = 8 << 20
 """Bytes of one request where an object is read from its beginning on."""
 
 MOST_SIZES = 100_000
 """Sizes that are kept of listings, some 200 bytes each."""
+
+
+T = TypeVar("T")
 
 
 class _Sizes:
@@ -86,9 +89,29 @@ def _matching(listing: dict[str, int], pattern: str, name: str, is_filtered: boo
     ]
 
 
+def _answer(url: str, question: Callable[[Request], T], doing: str = "read") -> T:
+    """`requests.answer`, whose errors are the source's."""
+    try:
+        return requests.answer(url, question, doing)
+    except RequestError as error:
+        raise _of_source(error) from error
+
+
+def _tried(url: str, question: Callable[[Request], T], total_s: float, try_s: float, tries: int) -> T:
+    """`requests.tried`, whose errors are the source's."""
+    try:
+        return requests.tried(url, question, total_s, try_s, tries)
+    except RequestError as error:
+        raise _of_source(error) from error
+
+
+def _of_source(error: RequestError) -> SourceError:
+    return error if isinstance(error, SourceError) else SourceError(f"data: {error}")
+
+
 def _is_object(url: str) -> bool:
     try:
-        info = requests.answer(url, lambda request: request.ask("info"))
+        info = _answer(url, lambda request: request.ask("info"))
     except FileNotFoundError:
         return False
     if info["type"] == "file":
@@ -109,7 +132,7 @@ def _listing(pattern: str) -> dict[str, int]:
         return top, list(request.ask("glob", detail=True).values())
 
     try:
-        top, rows = requests.answer(pattern, question, "listed")
+        top, rows = _answer(pattern, question, "listed")
     except FileNotFoundError:
         return {}
     # The file system names objects without the protocol; URLs begin as the pattern does.
@@ -124,7 +147,7 @@ def size(url: str) -> int:
     if cached is not None:
         return cached
     try:
-        return requests.answer(url, lambda request: _size_in(request.ask("info"), url))
+        return _answer(url, lambda request: _size_in(request.ask("info"), url))
     except FileNotFoundError as error:
         raise _gone(url) from error
 
@@ -156,15 +179,15 @@ def read(url: str, offset: int, length: int) -> bytes:
     started = time.monotonic()
     try:
         try:
-            return requests.tried(url, question, total * 3 / 4, total * 3 / 4 / tries, tries)
+            return _tried(url, question, total * 3 / 4, total * 3 / 4 / tries, tries)
         except FailedError as error:
             cause = str(error)
         left = total - (time.monotonic() - started)
-        _check_end(requests.tried(url, lambda request: _size_in(request.ask("info"), url), left, left, 1), end, url)
+        _check_end(_tried(url, lambda request: _size_in(request.ask("info"), url), left, left, 1), end, url)
     except FileNotFoundError as error:
         raise _gone(url) from error
     except FailedError:
-        raise requests.unanswered(url, "read", cause) from None
+        raise _of_source(requests.unanswered(url, "read", cause)) from None
     raise ValueError(f"bytes {offset:,} to {end:,} of '{url}' cannot be read ({cause}); copy it again.")
 
 
@@ -181,7 +204,7 @@ def _gone(url: str) -> SourceError:
 def read_whole(url: str) -> bytes | None:
     """An object; None where there is none. Raises SourceError where its bucket does not answer."""
     try:
-        return requests.answer(url, lambda request: request.ask("cat_file"))
+        return _answer(url, lambda request: request.ask("cat_file"))
     except FileNotFoundError:
         return None
 
@@ -189,7 +212,7 @@ def read_whole(url: str) -> bytes | None:
 def write_whole(url: str, data: bytes) -> None:
     """One upload, after which the object is there, or what was there before. Raises SourceError where it fails."""
     try:
-        requests.answer(url, lambda request: request.ask("pipe_file", data), "written")
+        _answer(url, lambda request: request.ask("pipe_file", data), "written")
     except FileNotFoundError as error:
         raise SourceError(f"data: '{url}' cannot be written: no such bucket; check its name.") from error
     _SIZES.put({url: len(data)})
@@ -198,7 +221,7 @@ def write_whole(url: str, data: bytes) -> None:
 def remove(url: str) -> None:
     """Deletes an object, where it is there. Raises SourceError where that fails."""
     with contextlib.suppress(FileNotFoundError):
-        requests.answer(url, lambda request: request.ask("rm_file"), "deleted")
+        _answer(url, lambda request: request.ask("rm_file"), "deleted")
     _SIZES.forget(url)
 
 
@@ -210,7 +233,7 @@ def names_in(folder: str) -> set[str]:
 def exists(url: str) -> bool:
     """Whether there is an object or a folder. Raises SourceError where the bucket does not answer."""
     try:
-        requests.answer(url, lambda request: request.ask("info"))
+        _answer(url, lambda request: request.ask("info"))
     except FileNotFoundError:
         return False
     return True

@@ -36,7 +36,8 @@ _BLOCK = 512
 class Tars:
     """Tars that match a pattern, "data/{0000..0999}.tar"; a sample's fields are its members' bytes by suffix.
 
-    table: img2dataset's table lies beside each tar, and sizes of images are taken from it (`tar_tables.py`).
+    table: img2dataset's table lies beside each tar. Samples are measured by it, without reading the images, and keys
+        that have failed are counted (`tar_tables.py`).
     """
 
     pattern: str
@@ -61,7 +62,9 @@ class Tars:
         arrays = {"offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
         if self.table:
             arrays["key"] = tar_tables.hashes(keys)
-            tar_tables.check(tar_tables.read(shard), shard, arrays["key"])
+            table = tar_tables.read(shard)
+            tar_tables.check(table, shard, arrays["key"])
+            refused += table.refused
         return Located(len(offsets), arrays, tuple(refused))
 
     def open(self, shard: str, located: Located, fields: tuple[str, ...], optional: tuple[str, ...] = ()) -> "TarShard":
@@ -132,17 +135,17 @@ class TabledTarShard(TarShard):
     """Samples of one tar that has img2dataset's table beside it."""
 
     def without_pixels(self, fields: tuple[str, ...]) -> tar_tables.TableShard:
-        """Of the tar the first sample alone is read, for its members' suffixes."""
-        table = tar_tables.read(self._path)
+        """Of the tar the first sample alone is read, for its members' suffixes and the columns of its json."""
+        table = tar_tables.read(self._path, (*fields, tar_tables.CAPTION))
         keys = self._located.arrays.get("key")
         if keys is None:  # walked before its source had table=True
             keys = Tars(self._path, table=True).locate(self._path).arrays["key"]
         tar_tables.check(table, self._path, keys)
         try:
-            members = tuple(self.read(0).fields) if len(self) else ()
+            first = self.read(0).fields if len(self) else {}
         except RecordError as error:
             raise SourceError(str(error)) from error
-        return tar_tables.TableShard(table, self._path, members, fields)
+        return tar_tables.TableShard(self._path, table, first, fields)
 
 
 class Sample(NamedTuple):

@@ -8,7 +8,7 @@ Ids: the SentencePiece pieces, Phi-3's eleven special strings, `<pad>`, then the
 from collections.abc import Iterable, Iterator
 import hashlib
 import io
-from pathlib import Path
+import os
 import re
 import string
 
@@ -16,6 +16,7 @@ from jaxtyping import Integer
 import numpy as np
 import sentencepiece
 
+from xgenmm_jax import files
 from xgenmm_jax.files import without_surrogates
 from xgenmm_jax.paths import user_path
 
@@ -73,7 +74,7 @@ class Tokenizer:
         self.vocab_size = -(-self.num_text_tokens // ROWS_MULTIPLE) * ROWS_MULTIPLE
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
+    def load(cls, path: str | os.PathLike) -> "Tokenizer":
         """The tokenizer of a SentencePiece `tokenizer.model` file."""
         path = user_path(path, "tokenizer")
         if not path.is_file():
@@ -83,8 +84,8 @@ class Tokenizer:
         except RuntimeError as error:
             raise ValueError(f"tokenizer: '{path}' is not a SentencePiece model ({error}); copy it again.") from error
 
-    def save(self, path: str | Path) -> None:
-        Path(path).write_bytes(self._model)
+    def save(self, path: str | os.PathLike) -> None:
+        files.write_whole(user_path(path, "tokenizer"), self._model)
 
     @property
     def fingerprint(self) -> str:
@@ -175,7 +176,7 @@ class Tokenizer:
         return self._special_names.get(id_) or self._pieces.id_to_piece(id_)
 
 
-def train_tokenizer(texts: Iterable[str], path: str | Path, pieces: int = 2000) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], path: str | os.PathLike, pieces: int = 2000) -> Tokenizer:
     """Trains and writes a small BPE model with byte fallback; gives the tokenizer that it makes.
 
     Digits and capital letters are pieces of their own always: what is read from an image is spelled letter by
@@ -207,7 +208,7 @@ def train_tokenizer(texts: Iterable[str], path: str | Path, pieces: int = 2000) 
         num_threads=1,
         minloglevel=2,
     )
-    Path(path).write_bytes(model.getvalue())
+    files.write_whole(user_path(path, "tokenizer"), model.getvalue())
     return Tokenizer(model.getvalue())
 
 

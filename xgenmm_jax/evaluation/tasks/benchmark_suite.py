@@ -12,16 +12,16 @@ from xgenmm_jax.evaluation.tasks.benchmark import Benchmark
 from xgenmm_jax.evaluation.tasks.few_shot import FewShot, FewShotOptions, Order, TemplateName
 from xgenmm_jax.evaluation.tasks.suite import InputFormat, Suite
 from xgenmm_jax.evaluation.tasks.task import Task
-from xgenmm_jax.paths import user_path
+from xgenmm_jax.paths import local_path
 
 
 @dataclass(frozen=True)
 class Benchmarks(Suite):
     """Benchmarks by name, or by a table's name, with the files below a folder.
 
-    names: as of `xgenmm evaluate --tasks`. data: the folder, which may begin with `~`. items: the first so many of
-    each; None: all. Other fields: as the options of `xgenmm evaluate`. Demonstrations by nearness are not offered: they
-    need features of a model that is still changing.
+    names: as of `xgenmm evaluate --tasks`. data: the folder, on a disk, which may begin with `~`. items: the first so
+    many of each; None: all. Other fields: as the options of `xgenmm evaluate`. Demonstrations by nearness are not
+    offered: they need features of a model that is still changing.
 
     Metrics are "NAME/SCORE" in the benchmarks' own units.
     """
@@ -40,7 +40,7 @@ class Benchmarks(Suite):
         """Raises ValueError where a benchmark's files are missing or damaged: all of them, one a line."""
         order: Order = "random"
         named = suites.named(self.names, FewShotOptions(self.shots, self.template, order))
-        folder = user_path(self.data, "evaluate.data")
+        folder = local_path(self.data, "evaluate.data")
         ready = benchmark_runs.load_all(named, folder, self.profile, self.reading, self.reencode, self.items)
         return [_task(one, model) for one in ready]
 

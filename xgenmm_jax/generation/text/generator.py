@@ -21,7 +21,7 @@ from xgenmm_jax.generation.text.schedule import ExpandedPrompt, Limits, PromptBa
 from xgenmm_jax.generation.vision_tokens import View, VisionTable, instruction_tokens
 from xgenmm_jax.models import phi3
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.ops.partitioning import ShardingContext
+from xgenmm_jax.ops.partitioning import ShardingContext, on_host
 from xgenmm_jax.seeds import random_key
 
 _IN_FLIGHT = 2
@@ -47,6 +47,9 @@ class Generator:
     `()`, only the limit ends it. sharding_context: the mesh over which params lie and the table by which caches and
     crops are cut over it; by default one device's. before_batch: called by `generate` before each batch of prompts;
     what it raises ends the call.
+
+    Over the devices of several hosts, all make one and call the same methods with the same prompts: each reads every
+    image, the devices share the work, and every host gets all answers.
     """
 
     def __init__(
@@ -228,8 +231,8 @@ class Generator:
                     state = decode.continue_rows(
                         self._decoder, params, layers, state, jnp.int32(until), settings=settings
                     )
-            yield self.tokenizer.decode(self._until_stop(np.asarray(state.answers[0])), keep_special=False)
-            if bool(state.done[0]):
+            yield self.tokenizer.decode(self._until_stop(on_host(state.answers)[0]), keep_special=False)
+            if bool(on_host(state.done)[0]):
                 return
 
     def _expand(self, number: int, prompt: Prompt, shared: int, anyres: AnyRes) -> ExpandedPrompt:
@@ -283,7 +286,7 @@ class Generator:
         return self._prefix[1]
 
     def _fetch(self, batch: PromptBatch, rows: Array, answers: list[list[int]]) -> None:
-        for prompt, ids in zip(batch.prompts, np.asarray(rows), strict=False):
+        for prompt, ids in zip(batch.prompts, on_host(rows), strict=False):
             answers[prompt.number] = self._until_stop(ids)
 
     def _until_stop(self, ids: np.ndarray) -> list[int]:

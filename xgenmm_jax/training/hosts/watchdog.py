@@ -5,7 +5,6 @@ import contextlib
 import faulthandler
 import json
 import os
-from pathlib import Path
 import sys
 import threading
 import time
@@ -14,16 +13,21 @@ from typing import NamedTuple
 import jax
 
 from xgenmm_jax import files
+from xgenmm_jax.paths import Path, is_in_bucket
+from xgenmm_jax.training.hosts.activity import Activity
 from xgenmm_jax.training.runs.side_files import has_step, make_room
 
 FOLDER = "heartbeats"
 INTERVAL_S = 5.0
 """Longest time between two beats of a host."""
+BUCKET_INTERVAL_S = 15.0
+"""The same in a bucket, which takes money for each."""
 EXIT_CODE = 75
 """Of a host that ends because another one hangs or is gone: sysexits' "temporary failure", start all hosts again."""
 
 
-DOING = ("starting", "reading rows", "starting the step", "waiting for the devices", "evaluating", "saving")
+OPENING = "opening data"
+DOING = ("starting", OPENING, "reading rows", "starting the step", "waiting for the devices", "evaluating", "saving")
 """What a host does for a step, in this order."""
 
 
@@ -34,6 +38,8 @@ class Beat(NamedTuple):
     """Beats so far: unchanged, the process is gone or stopped. Clocks of hosts are never compared."""
     step: int
     doing: str
+    opened: int = 0
+    """Intervals in which it worked while it opened data."""
 
 
 Beats = Mapping[int, Beat]
@@ -47,7 +53,11 @@ class Watchdog:
     With a timeout and no call for so long, the hosts that hold up the others are named, every thread's stack is
     written to stderr and the process exits with EXIT_CODE.
 
-    timeout_s: longer than compilation and saving take; 0: never. clock, end: for tests.
+    Opening the data may take as long as it needs where they have many files, or no index yet: there a host gets further
+    as long as it works (`activity.py`), and others wait for it as long. If it does not for so long, it hangs.
+
+    timeout_s: longer than compilation and saving take; 0: never. told: is given every `doing` too. clock, end,
+    is_active: for tests.
     """
 
     def __init__(
@@ -57,16 +67,21 @@ class Watchdog:
         *,
         host: int | None = None,
         hosts: int | None = None,
+        told: Callable[[str], object] = lambda doing: None,
         clock: Callable[[], float] = time.monotonic,
         end: Callable[[int], object] = os._exit,
+        is_active: Callable[[], bool] | None = None,
     ):
         self._folder = run / FOLDER
         self._host = jax.process_index() if host is None else host
         self._hosts = jax.process_count() if hosts is None else hosts
-        self._timeout_s, self._clock, self._end = timeout_s, clock, end
-        self.interval_s = min(INTERVAL_S, timeout_s / 10) if timeout_s else INTERVAL_S
+        self._timeout_s, self._clock, self._end, self._told = timeout_s, clock, end, told
+        self._is_active = Activity().is_active if is_active is None else is_active
+        longest_s = BUCKET_INTERVAL_S if is_in_bucket(run) else INTERVAL_S
+        self.interval_s = min(longest_s, timeout_s / 10) if timeout_s else longest_s
         self._step, self._doing = 0, DOING[0]
-        self._count = 0
+        self._count = self._opened = 0
+        self._seen_opening: dict[int, int] = {}
         self._moved_at = clock()
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -75,7 +90,7 @@ class Watchdog:
     def __enter__(self) -> "Watchdog":
         if self._hosts > 1 or self._timeout_s:
             make_room(self._folder, for_folder=True)
-            self._folder.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self._folder)
             self._write()
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
@@ -91,6 +106,7 @@ class Watchdog:
         assert doing in DOING, doing
         self._step, self._doing = step, doing
         self._moved_at = self._clock()
+        self._told(doing)
 
     def beat(self) -> None:
         """Says that this host lives."""
@@ -100,10 +116,16 @@ class Watchdog:
 
     def check(self) -> None:
         """Ends the process if nothing has moved for too long."""
+        if self._doing == OPENING and self._is_active():
+            self._opened += 1
+            self._moved_at = self._clock()
         still_s = self._clock() - self._moved_at
-        if not self._timeout_s or still_s < self._timeout_s:
+        if not self._timeout_s or still_s < self._timeout_s or self._others_open():
             return
-        cause = self.find_cause()
+        try:
+            cause = self.find_cause()
+        except (OSError, ValueError) as error:  # the folder does not answer either
+            cause = f"what the others do is not known ({error})"
         sys.stderr.write(
             f"xgenmm: host {self._host} of {self._hosts} has been {self._doing} for step {self._step} for "
             f"{still_s:.0f} s (watchdog_seconds {self._timeout_s:g}): {cause}. Start all hosts again: the run goes on "
@@ -120,6 +142,20 @@ class Watchdog:
         """Who holds up the run."""
         return describe(*self._look_twice(), self._hosts, self._host)
 
+    def _others_open(self) -> bool:
+        """Whether another host has opened more data since this was last asked; that one is then waited for anew."""
+        beats = read_beats(self._folder) if self._hosts > 1 else {}
+        opening = {
+            host: beat.opened
+            for host, beat in beats.items()
+            if host != self._host and host < self._hosts and beat.doing == OPENING
+        }
+        before, self._seen_opening = self._seen_opening, opening
+        is_going_on = any(opened > before.get(host, 0) for host, opened in opening.items())
+        if is_going_on:
+            self._moved_at = self._clock()
+        return is_going_on
+
     def silent_hosts(self) -> dict[int, Beat | None]:
         """Hosts that gave no sign of life for two intervals and a half, with what they said last."""
         return silent(*self._look_twice(), self._hosts, self._host)
@@ -134,12 +170,12 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._closed.wait(self.interval_s):
-            with contextlib.suppress(OSError):  # a full disk must not end the watch
+            with contextlib.suppress(OSError, ValueError):  # a full disk, a bucket in trouble must not end the watch
                 self.beat()
             self.check()
 
     def _write(self) -> None:
-        beat = Beat(self._count, self._step, self._doing)
+        beat = Beat(self._count, self._step, self._doing, self._opened)
         files.write_whole(self._folder / f"{self._host}.json", json.dumps(beat._asdict()))
 
 
@@ -149,8 +185,9 @@ def read_beats(folder: Path) -> dict[int, Beat]:
     for path in folder.glob("*.json"):
         with contextlib.suppress(OSError, ValueError):  # just being replaced
             said = files.read_json(path)
-            if has_step(said) and type(said.get("count")) is int and said.get("doing") in DOING:
-                beats[int(path.stem)] = Beat(said["count"], said["step"], said["doing"])
+            counts = (said.get("count"), said.get("opened", 0)) if has_step(said) else (None, None)
+            if all(type(count) is int for count in counts) and said.get("doing") in DOING:
+                beats[int(path.stem)] = Beat(counts[0], said["step"], said["doing"], counts[1])
     return beats
 
 

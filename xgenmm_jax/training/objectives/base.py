@@ -4,7 +4,7 @@ import abc
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32, Int
 
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.models.lora import LoRA
@@ -23,6 +23,16 @@ class Sum(NamedTuple):
     weight: Float[Array, ""]
 
 
+class Items(NamedTuple):
+    """What a loss averages, one by one: tokens or pairs. Where weight is 0, there is none."""
+
+    values: dict[str, Float32[Array, "B n"]]
+    """Of each figure, "loss" among them; 0 where there is no item."""
+    weight: Float32[Array, "B n"]
+    segment_ids: Int[Array, "B n"]
+    """The segment of its row that an item belongs to."""
+
+
 class Counts(NamedTuple):
     """What a batch holds, counted on the host."""
 
@@ -38,6 +48,8 @@ class Objective(abc.ABC):
 
     needs_reference: ClassVar[bool] = False
     """Whether `loss` wants the starting values of the trained parameters beside them."""
+    has_perplexity: ClassVar[bool] = False
+    """Whether the loss is a cross entropy a token, in nats."""
 
     def check(self, model: Any, data: Any) -> None:
         """Raises ValueError where model and data do not fit each other or this objective; nothing is opened."""
@@ -56,6 +68,15 @@ class Objective(abc.ABC):
         reference: the starting values of the trained parameters, where `needs_reference`. key: of this step. freeze:
         parts of the model, or path prefixes, that do not train.
         """
+
+    def items(
+        self, model: Any, params: Params, reference: Params | None, rows: Rows, freeze: tuple[str, ...]
+    ) -> Items | None:
+        """What `loss` averages, one by one, so that the held-out loss can be told by source; arguments as there.
+
+        None, as here, where an objective has no held-out loss.
+        """
+        return None
 
     @abc.abstractmethod
     def batches(

@@ -3,6 +3,7 @@
 Source: arXiv 2305.18290; the term on the chosen answer: arXiv 2404.19733, eq. 2.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 import math
 from typing import ClassVar
@@ -14,9 +15,15 @@ from jaxtyping import Array
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.lora import dropout_streams, without_updates
-from xgenmm_jax.training.objectives.base import Params, Sum
+from xgenmm_jax.training.objectives.base import Items, Params, Sum
 from xgenmm_jax.training.objectives.losses import pair_sums, preference_loss
-from xgenmm_jax.training.objectives.packed_rows import PackedRows, batch_log_probs, check_chunk, trains_vision
+from xgenmm_jax.training.objectives.packed_rows import (
+    NO_STREAMS,
+    PackedRows,
+    batch_log_probs,
+    check_chunk,
+    trains_vision,
+)
 from xgenmm_jax.training.optimizer import merge
 
 
@@ -54,12 +61,27 @@ class DPO(PackedRows):
         freeze: tuple[str, ...],
     ) -> tuple[Sum, dict[str, Sum]]:
         """Average over the pairs of the global batch."""
+        items = self.items(model, params, reference, rows, freeze, dropout_streams(params, key))
+        pairs = jnp.sum(items.weight)
+        sums = {name: Sum(jnp.sum(values), pairs) for name, values in items.values.items()}
+        return sums.pop("loss"), sums
+
+    def items(
+        self,
+        model: VLMConfig,
+        params: Params,
+        reference: Params | None,
+        rows: Batch,
+        freeze: tuple[str, ...],
+        streams: Mapping[str, Array] = NO_STREAMS,
+    ) -> Items:
+        """The pairs. streams: of random numbers in training, for the policy."""
         vlm = VLM(model, trains_vision(freeze))
         features = None
         if not vlm.trains_vision and rows.pixels.shape[1]:
             features = vlm.apply({"params": params}, rows, method="features")  # one pass serves both
         # Log-probabilities of every token under the policy and under the reference.
-        log_probs = batch_log_probs(vlm, params, rows, self.chunk, features, dropout_streams(params, key))
+        log_probs = batch_log_probs(vlm, params, rows, self.chunk, features, streams)
         # `reference` lacks the frozen parameters: those of the policy serve it. Nor has it low-rank updates.
         reference_params = params if reference is None else merge(reference, params)
         reference_params = jax.lax.stop_gradient(without_updates(reference_params))
@@ -74,16 +96,17 @@ class DPO(PackedRows):
         # The preference loss, and the likelihood of the chosen answer per token.
         losses = preference_loss(chosen - rejected, reference_chosen - reference_rejected, self.beta)
         losses = losses - self.chosen_weight * chosen / jnp.maximum(chosen_tokens, 1)
-        pairs = jnp.sum(is_pair).astype(jnp.float32)
-
-        def over_pairs(values):
-            return Sum(jnp.sum(jnp.where(is_pair, values, 0.0)), pairs)
 
         # Implicit rewards, to be looked at.
         reward_chosen = self.beta * (chosen - reference_chosen)
         reward_rejected = self.beta * (rejected - reference_rejected)
-        return over_pairs(losses), {
-            "preferred": over_pairs((reward_chosen > reward_rejected).astype(jnp.float32)),
-            "reward_chosen": over_pairs(reward_chosen),
-            "reward_rejected": over_pairs(reward_rejected),
+        values = {
+            "loss": losses,
+            "preferred": (reward_chosen > reward_rejected).astype(jnp.float32),
+            "reward_chosen": reward_chosen,
+            "reward_rejected": reward_rejected,
         }
+        # Pair k is segments 2k + 1 and 2k + 2; a pair counts for the segment of its chosen answer.
+        segment_ids = jnp.broadcast_to(2 * jnp.arange(is_pair.shape[1], dtype=jnp.int32) + 1, is_pair.shape)
+        of_pairs = {name: jnp.where(is_pair, value, 0.0) for name, value in values.items()}
+        return Items(of_pairs, is_pair.astype(jnp.float32), segment_ids)

@@ -1,6 +1,7 @@
 """The objective of every stage but DPO: predict the supervised tokens of packed rows."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -8,7 +9,7 @@ from jaxtyping import Array, Float
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
 from xgenmm_jax.models.lora import dropout_streams
-from xgenmm_jax.training.objectives.base import Params, Sum
+from xgenmm_jax.training.objectives.base import Items, Params, Sum
 from xgenmm_jax.training.objectives.packed_rows import PackedRows, batch_log_probs, check_chunk, trains_vision
 
 
@@ -18,6 +19,8 @@ class NextToken(PackedRows):
 
     chunk: positions of a row that go through the head at once; less is less memory.
     """
+
+    has_perplexity: ClassVar[bool] = True
 
     chunk: int = 64
 
@@ -35,6 +38,14 @@ class NextToken(PackedRows):
     ) -> tuple[Sum, dict[str, Sum]]:
         vlm, streams = VLM(model, trains_vision(freeze)), dropout_streams(params, key)
         return cross_entropy(batch_log_probs(vlm, params, rows, self.chunk, streams=streams), rows), {}
+
+    def items(
+        self, model: VLMConfig, params: Params, reference: Params | None, rows: Batch, freeze: tuple[str, ...]
+    ) -> Items:
+        """The supervised tokens."""
+        vlm = VLM(model, trains_vision(freeze))
+        log_probs = batch_log_probs(vlm, params, rows, self.chunk)
+        return Items({"loss": -log_probs}, rows.loss_mask.astype(jnp.float32), rows.segment_ids)
 
 
 def cross_entropy(log_probs: Float[Array, "B T"], batch: Batch) -> Sum:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import functools
-from pathlib import Path
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 from xgenmm_jax.convert import peft
 from xgenmm_jax.convert.peft import Adapter
 from xgenmm_jax.models import lora
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.runs.reading import merge_kernel

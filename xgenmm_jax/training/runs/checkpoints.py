@@ -9,7 +9,6 @@ knows no mesh: it restores onto any, and onto any number of hosts and slices.
 
 from collections.abc import Mapping, Sequence
 import logging
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,12 +18,16 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from xgenmm_jax import appending
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.models.lora import LoRA, stored
 from xgenmm_jax.ops.partitioning import path_name
+from xgenmm_jax.paths import Path, is_in_bucket
+from xgenmm_jax.requests import RequestError
 from xgenmm_jax.training.hosts.distributed import anyone, first_line
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.runs import checkpoint_files
+from xgenmm_jax.training.runs.checkpoint_listing import Listing
 from xgenmm_jax.training.step import TrainState
 
 LOG = logging.getLogger(__name__)
@@ -61,16 +64,22 @@ class Checkpoints:
         self._folder = run.absolute() / FOLDER
         for path in checkpoint_files.unfinished(self._folder):
             LOG.warning("checkpoint: '%s' was not written to its end and is left out", path)
+            if is_in_bucket(path) and jax.process_index() == 0:
+                checkpoint_files.delete(path)
+        self._keep, self._keep_every = keep, keep_every
         policies = [checkpoint_managers.LatestN(keep)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
+        policy = checkpoint_managers.AnyPreservationPolicy(policies)
+        listing = self._listing = Listing()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-            cleanup_tmp_directories=True,
+            # In a bucket orbax asks before each deletion what kind it is, which whoever may write may not ask.
+            preservation_policy=None if is_in_bucket(run) else policy,
+            cleanup_tmp_directories=not is_in_bucket(run),
             create=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
+            async_options=listing.options(self._unfinished),
         )
-        self._saving: tuple[int, bool] = (0, True)
+        self._saving = 0
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=options,
@@ -86,6 +95,7 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self._manager.close()
+        self._delete_old()
 
     def latest(self) -> int | None:
         """Step of the newest checkpoint."""
@@ -94,13 +104,18 @@ class Checkpoints:
     def save(self, state: TrainState, progress: Progress, is_urgent: bool = False) -> None:
         """Copies the state to the host, then writes in the background. A step that is there already is left alone.
 
-        is_urgent: the machine is about to go; files get no checksums, which would have to be read again for them.
+        is_urgent: the machine is about to go; files get no checksums, which would have to be read again for them, nor
+        do those of the checkpoint before that are not summed yet.
         """
         step = int(state.step)
         if step == self.latest():
             return
-        self._manager.wait_until_finished()  # `_list_files` may still be at the one before
-        self._saving = step, not is_urgent
+        appending.send_all()  # lines of these steps are not written again
+        if is_urgent:
+            self._listing.is_urgent = True
+        self._manager.wait_until_finished()  # the one before may still be summed
+        self._delete_old()
+        self._listing.is_urgent, self._saving = is_urgent, step
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -112,12 +127,19 @@ class Checkpoints:
             ),
         )
 
-    def _list_files(self) -> None:
-        """Called when all files of a checkpoint are written and it has not appeared yet."""
-        step, with_checksums = self._saving
-        if jax.process_index() == 0:
-            for folder in self._folder.glob(f"{step}{checkpoint_files.UNFINISHED}*"):
-                checkpoint_files.write_list(folder, with_checksums)
+    def _unfinished(self) -> list[Path]:
+        """The checkpoint that is being written."""
+        return checkpoint_files.being_written(self._folder / str(self._saving))
+
+    def _delete_old(self) -> None:
+        """Of a bucket, what the policy of orbax deletes on a disk."""
+        if is_in_bucket(self._folder) and jax.process_index() == 0:
+            try:
+                for step in checkpoint_files.steps(self._folder)[self._keep :]:
+                    if not (self._keep_every and step % self._keep_every == 0):
+                        checkpoint_files.delete(self._folder / str(step))
+            except RequestError as error:
+                LOG.warning("checkpoint: an old one is deleted later: %s", error)
 
     def wait(self) -> None:
         """Until everything is on the disk."""
@@ -214,6 +236,7 @@ def newest(source: Path) -> Path:
 
     Raises ValueError where there is none.
     """
+    checkpoint_files.check_place(source, "checkpoint")
     source = source.absolute()
     if (source / "params").is_dir():
         return source

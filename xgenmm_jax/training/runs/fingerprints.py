@@ -1,9 +1,11 @@
 """Which parameters a run folder holds, in a few characters."""
 
 from collections.abc import Sequence
+import fnmatch
 import hashlib
-from pathlib import Path
 
+from xgenmm_jax import files
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.runs import checkpoint_files
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest, progress_of
 
@@ -16,11 +18,11 @@ def of_model(run: Path) -> str:
     The hash is of the list of the checkpoint's files with their checksums, or of names and sizes where there is none.
     """
     if run.is_file():
-        return f"{run.name} {_digest(f'{run.name} {run.stat().st_size}')}"
+        return f"{run.name} {_digest(f'{run.name} {files.size(run)}')}"
     if (run / "config.json").is_file() and checkpoint_files.steps(run / FOLDER):
         checkpoint = newest(run)
         listed = checkpoint / checkpoint_files.LIST_FILE
-        text = listed.read_text(encoding="utf-8") if listed.is_file() else _sizes(checkpoint)
+        text = files.read_text(listed) if listed.is_file() else _sizes(checkpoint)
         return f"{run.name} step {checkpoint.name} {_digest(text)}"
     return f"{run.name} {_digest(_sizes(run, TENSORS))}"
 
@@ -35,8 +37,9 @@ def tokens_of(run: Path) -> int:
 
 def _sizes(folder: Path, patterns: Sequence[str] = ("*",)) -> str:
     """Names and sizes of files; of released folders of the tensors alone: evaluations are written beside them."""
-    paths = sorted({path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()})
-    return "\n".join(f"{path.relative_to(folder)} {path.stat().st_size}" for path in paths)
+    sizes = files.tree(folder)
+    names = [name for name in sizes if any(fnmatch.fnmatchcase(name.rpartition("/")[2], one) for one in patterns)]
+    return "\n".join(f"{name} {sizes[name]}" for name in names)
 
 
 def _digest(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import functools
-from pathlib import Path
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -15,6 +14,7 @@ from safetensors.numpy import save_file
 from xgenmm_jax import files
 from xgenmm_jax.models.lora import updates_of, without_updates
 from xgenmm_jax.ops.partitioning import path_name, unboxed
+from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.objectives.base import Params
@@ -44,7 +44,7 @@ def initialize_params(
     if config.run is None:
         params = draw({part: leaves for part, leaves in abstract.items() if part not in loaded})
     else:
-        params = _restore_but(Path(config.run), config.fresh, draw, abstract)
+        params = _restore_but(find_weights(config.run, "initialize.run"), config.fresh, draw, abstract)
     params = {**params, **loaded}
     if config.connector_start is not None:
         start = functools.partial(config.connector_start, model=model, seed=seed)
@@ -103,7 +103,8 @@ def _restore_run(run: Path, abstract: Params) -> Params:
 
 def find_weights(source: str, name: str) -> Path:
     """The file or folder that `source` names."""
-    path = Path(source)
+    path = user_path(source, name)
+    files.check_bucket(path, name)
     if not path.exists():
         raise ValueError(f"{name}: no file or folder '{source}'; check the path.")
     return path
@@ -118,7 +119,7 @@ def save_weights(path: Path, part: str, params: Params, metadata: dict[str, str]
         f"{part}/{path_name(key)}": np.ascontiguousarray(leaf, np.float32)
         for key, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(params))
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
     files.write_whole(path, lambda beside: save_file(tensors, beside, metadata))
 
 
@@ -129,7 +130,7 @@ def load_weights(path: Path, part: str, abstract: Params) -> Params:
     """
     expected = {f"{part}/{path_name(key)}": leaf for key, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
     try:
-        with safe_open(path, "numpy") as file:
+        with files.on_disk(path) as local, safe_open(local, "numpy") as file:
             have = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             problems = checkpoints.differences(have, {name: leaf.shape for name, leaf in expected.items()})
             if problems:

@@ -5,12 +5,12 @@ keeps them as `data.phases`, so that the next resume draws the same.
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.phases import Phase
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import TrainConfig, read_settings, write_settings
 from xgenmm_jax.training.config_json import to_json
 

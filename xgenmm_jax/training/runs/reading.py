@@ -7,7 +7,6 @@ to the checksums of then (`started_with.base_of`). That may be a run with update
 from collections.abc import Mapping
 import dataclasses
 import functools
-from pathlib import Path
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -21,6 +20,7 @@ from xgenmm_jax.convert.parameter_store import ArrayReader, MergedReader, Parame
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.models import lora
 from xgenmm_jax.ops.partitioning import unboxed
+from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.training.config import Initialize, TrainConfig, load_config
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.runs import checkpoints
@@ -128,7 +128,7 @@ def open_parameters(run: Path) -> Reader:
         return own
     config, base = run_of(checkpoint)
     if base.run is not None and base == Initialize(run=base.run):
-        return MergedReader(open_parameters(Path(base.run)), own)
+        return MergedReader(open_parameters(user_path(base.run, "initialize.run")), own)
     shapes = unboxed(jax.eval_shape(functools.partial(config.objective.init, config.model), jax.random.key(0)))
     place = SingleDeviceSharding(jax.devices()[0])
     params = _began_with(config, base, jax.tree.map(lambda leaf: _float32(leaf.shape, place), shapes))

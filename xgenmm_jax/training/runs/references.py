@@ -5,17 +5,18 @@ files and their checksums, for any mesh and number of hosts. The run that they c
 """
 
 import logging
-from pathlib import Path
-import shutil
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
 from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
+from xgenmm_jax import files
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.hosts.distributed import anyone
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.runs import checkpoint_files
+from xgenmm_jax.training.runs.checkpoint_listing import Listing
 from xgenmm_jax.training.runs.checkpoints import params_args, restore_params
 
 LOG = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ FOLDER = "reference"
 def is_whole(run: Path) -> bool:
     """Whether a run has its reference with the bytes that were written. All hosts ask, and share the reading."""
     folder = run / FOLDER
-    if not anyone(folder.is_dir()):
+    if not anyone(folder.is_dir() and checkpoint_files.has_appeared(folder)):
         return False
     cause = checkpoint_files.damage(folder, ("params",), (jax.process_index(), jax.process_count()))
     if cause is not None:
@@ -38,18 +39,12 @@ def save(run: Path, reference: Params) -> None:
     """Writes it; what is there is replaced. All hosts call this. reference: None at leaves that are frozen."""
     folder = run.absolute() / FOLDER
     if jax.process_index() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-        for left in folder.parent.glob(f"{FOLDER}{checkpoint_files.UNFINISHED}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for left in (folder, *checkpoint_files.being_written(folder)):
+            files.delete_tree(left)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("reference")
 
-    def list_files() -> None:
-        if jax.process_index() == 0:
-            for unfinished in folder.parent.glob(f"{FOLDER}{checkpoint_files.UNFINISHED}*"):
-                checkpoint_files.write_list(unfinished, with_checksums=True)
-
-    options = ocp.AsyncOptions(post_finalization_callback=list_files)
+    options = Listing().options(lambda: checkpoint_files.being_written(folder))
     handler = ocp.CompositeCheckpointHandler(params=ocp.PyTreeCheckpointHandler())
     with ocp.AsyncCheckpointer(handler, async_options=options) as checkpointer:
         checkpointer.save(folder, args=ocp.args.Composite(params=params_args(_without_frozen(reference))))

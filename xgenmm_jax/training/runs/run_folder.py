@@ -1,16 +1,14 @@
 """The files that stand beside a run's checkpoints: config.json, commit, tokenizer.model, started_with.json."""
 
 from collections.abc import Callable
-import filecmp
 import importlib.metadata
-from pathlib import Path
-import shutil
+import pathlib
 import subprocess
 
 import jax
 
 from xgenmm_jax import files
-from xgenmm_jax.paths import user_path
+from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.training.config import Initialize, TrainConfig, read_settings, save_config
 from xgenmm_jax.training.config_json import CODE_KEYS, FILE_KEY, PACKAGE, brief, default_of, path_fields_of, to_json
 from xgenmm_jax.training.runs import mixture_changes
@@ -26,8 +24,8 @@ STARTED_WITH_FILE = "started_with.json"
 # A run may go on with these changed: they touch its figures not at all, or (the last four) by rounding alone; where a
 # loss draws, as that of images in words, accumulation draws anew. So it goes on where chips are fewer or smaller.
 _FREE = (
-    "mesh", "checkpoint", "log_every", "loader", "watchdog_seconds", "profile", "prompt", "evaluate",
-    "evaluate_every", "accumulation", "remat", "attention", "chunk",
+    "mesh", "checkpoint", "log_every", "loader", "watchdog_seconds", "profile", "prompt", "held_out",
+    "evaluate", "evaluate_every", "accumulation", "remat", "attention", "chunk",
 )  # fmt: skip
 _INITIALIZE = f"{Initialize.__module__}:{Initialize.__qualname__}"
 
@@ -45,15 +43,15 @@ def prepare(config: TrainConfig, folder: Path, keep: Callable[[], object] = lamb
     tokenizer = _tokenizer_of(config)
     if not is_there and tokenizer is not None and not tokenizer.is_file():
         raise ValueError(f"data.tokenizer: no file '{tokenizer}'; wanted a SentencePiece model.")
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     keep()
     if is_there:
         return
     if tokenizer is not None:
-        files.write_whole(folder / TOKENIZER_FILE, lambda beside: shutil.copyfile(tokenizer, beside))
+        files.copy(tokenizer, folder / TOKENIZER_FILE)
     files.write_whole(folder / COMMIT_FILE, commit() + "\n")
     # Last: a folder with a config is complete.
-    files.write_whole(folder / CONFIG_FILE, lambda beside: save_config(config, beside))
+    save_config(config, folder / CONFIG_FILE)
 
 
 def check_same(config: TrainConfig, folder: Path) -> bool:
@@ -75,7 +73,7 @@ def check_same(config: TrainConfig, folder: Path) -> bool:
             "choose another folder with --workdir, or delete this one."
         )
     before, now = folder / TOKENIZER_FILE, _tokenizer_of(config)
-    if before.is_file() and now is not None and now.is_file() and not filecmp.cmp(before, now, shallow=False):
+    if before.is_file() and now is not None and now.is_file() and not files.are_equal(before, now):
         raise ValueError(
             f"run folder: '{folder}' was started with another tokenizer than '{now}'; give --data.tokenizer "
             f"'{before}', or choose another folder with --workdir."
@@ -91,7 +89,7 @@ def _tokenizer_of(config: TrainConfig) -> Path | None:
 
 def commit() -> str:
     """Git's commit of the package, "-dirty" where files differ from it; outside of git the package's version."""
-    here = Path(__file__).parent
+    here = pathlib.Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
@@ -119,7 +117,7 @@ def _check_files(old, new, folder: Path) -> None:
                 f"{str(was.get('sha256'))[:12]}, and '{now['file']}' is another file now, with sha256 "
                 f"{now['sha256'][:12]}; put it back as it was, or choose another folder with --workdir."
             )
-        pairs = [(old[key], new[key]) for key in old if key in new and key != "evaluate"]
+        pairs = [(old[key], new[key]) for key in old if key in new and key not in ("evaluate", "held_out")]
     elif isinstance(old, list) and isinstance(new, list):
         pairs = list(zip(old, new, strict=False))
     else:
@@ -167,17 +165,20 @@ def _same_start(before, after) -> bool:
     second has its name."""
     if not _same_name(before, after):
         return False
-    if not Path(before).exists():
-        return True
     try:
-        lists = [_list_of(Path(path)) for path in (before, after)]
-    except ValueError:  # no checkpoint
+        paths = [user_path(path, "initialize") for path in (before, after)]
+        if not paths[0].exists():
+            return True
+        lists = [_list_of(path) for path in paths]
+    except ValueError:  # no checkpoint, or a bucket that does not answer
         return False
-    return all(path.is_file() for path in lists) and filecmp.cmp(*lists, shallow=False)
+    return all(path.is_file() for path in lists) and files.are_equal(*lists)
 
 
 def _same_name(before, after) -> bool:
-    return isinstance(before, str) and isinstance(after, str) and Path(before).name == Path(after).name
+    if not (isinstance(before, str) and isinstance(after, str)):
+        return False
+    return pathlib.PurePath(before).name == pathlib.PurePath(after).name
 
 
 def _list_of(path: Path) -> Path:

@@ -8,14 +8,16 @@ import contextlib
 import functools
 import json
 import os
-from pathlib import Path
+import pathlib
 import socket
 import threading
 import time
 from typing import NamedTuple
 import uuid
 
-from xgenmm_jax import files
+from xgenmm_jax import buckets, files
+from xgenmm_jax.paths import Path, is_in_bucket
+from xgenmm_jax.requests import RequestError
 
 LOCK_FILE = "run.lock"
 EVALUATION_LOCK_FILE = "evaluation.lock"
@@ -30,6 +32,18 @@ SETTLE_S = 1.0
 
 _LOOK_S = 0.05
 _TRIES = 100
+
+
+class Pace(NamedTuple):
+    """Seconds: BEAT_S, SILENT_S, and the time between two looks at a count."""
+
+    beat_s: float
+    silent_s: float
+    look_s: float
+
+
+BUCKET_PACE = Pace(10.0, 60.0, 2.0)
+"""A bucket takes money for each beat, and a moment of the network is no death: beats have half of the silence."""
 
 
 class Holder(NamedTuple):
@@ -53,8 +67,11 @@ class RunLock:
 
     Of several that start at the same moment in a new folder, one may make it and another hold it: then it stays.
 
+    In a bucket the file is an object that is made where there is none, and replaced where nobody else has replaced it
+    meanwhile: the bucket itself says who was first.
+
     A process that is killed leaves the file and blocks nobody: the next one on its machine takes over at once, one on
-    another machine after SILENT_S. Of several that start at the same moment one succeeds.
+    another machine after its silence. Of several that start at the same moment one succeeds.
 
     remedy: the end of the sentence that refuses.
     """
@@ -62,6 +79,7 @@ class RunLock:
     def __init__(self, folder: Path, name: str = LOCK_FILE, remedy: str = "choose another --workdir"):
         self._said, self._folder, self._remedy = folder, folder.absolute(), remedy
         self._path = self._folder / name
+        self._pace = BUCKET_PACE if is_in_bucket(folder) else Pace(BEAT_S, SILENT_S, _LOOK_S)
         self._own = Holder(
             host=socket.gethostname(),
             machine=machine(),
@@ -103,7 +121,7 @@ class RunLock:
         self._closed.set()
         self._thread.join()
         self._thread = None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RequestError):
             holder = parse(self._read())
             if holder is not None and holder.token == self._own.token:
                 self._path.unlink(missing_ok=True)
@@ -111,13 +129,14 @@ class RunLock:
 
     def check(self) -> None:
         """Raises ValueError where another process has taken the folder over, which held this one for dead."""
-        if self._thread is not None and time.monotonic() - self._looked_at > 2 * BEAT_S:  # this process was stopped
-            with contextlib.suppress(OSError):
+        if self._thread is not None and time.monotonic() - self._looked_at > 2 * self._pace.beat_s:  # stopped
+            with contextlib.suppress(OSError, RequestError):
                 self._beat()
         if self._lost_to is not None:
             raise ValueError(
                 f"run folder: another process {_named(self._lost_to)} has taken over '{self._said}', for this one "
-                f"{_named(self._own)} gave no sign of life for {SILENT_S:.0f} s; this one stops, the other goes on."
+                f"{_named(self._own)} gave no sign of life for {self._pace.silent_s:.0f} s; this one stops, the other "
+                "goes on."
             )
 
     def _take(self) -> None:
@@ -149,6 +168,8 @@ class RunLock:
 
     def _create(self) -> bool:
         """Writes the file where there is none: exactly one of several processes can, on whatever machines."""
+        if is_in_bucket(self._path):
+            return buckets.write_if(self._path, _content(self._own), None) is not None
         beside = self._beside()
         try:
             beside.write_bytes(_content(self._own))
@@ -169,6 +190,8 @@ class RunLock:
 
     def _take_over(self, said: bytes) -> bool:
         """Replaces what a dead holder said; whether it was this process that did so last."""
+        if is_in_bucket(self._path):
+            return self._replace(said)
         beside = self._beside()
         try:
             beside.write_bytes(_content(self._own))
@@ -185,17 +208,17 @@ class RunLock:
         return True
 
     def _wait_for_change(self, said: bytes) -> bytes | None:
-        """What the file says as soon as it says something else, at the latest after SILENT_S."""
-        until = time.monotonic() + SILENT_S
+        """What the file says as soon as it says something else, at the latest after the silence of a dead holder."""
+        until = time.monotonic() + self._pace.silent_s
         later: bytes | None = said
         while later == said and time.monotonic() < until:
-            time.sleep(_LOOK_S)
+            time.sleep(self._pace.look_s)
             later = self._read()
         return later
 
     def _keep_beating(self) -> None:
-        while self._lost_to is None and not self._closed.wait(BEAT_S):
-            with contextlib.suppress(OSError):  # a full disk, a share that does not answer
+        while self._lost_to is None and not self._closed.wait(self._pace.beat_s):
+            with contextlib.suppress(OSError, RequestError):  # a full disk, a share or bucket that does not answer
                 self._beat()
 
     def _beat(self) -> None:
@@ -208,6 +231,8 @@ class RunLock:
             self._own = self._own._replace(count=self._own.count + 1)
             if said is None:
                 self._create()  # somebody deleted it; if another process is faster, the next look tells
+            elif is_in_bucket(self._path):
+                self._replace(said)  # if another process is faster, the next look tells
             else:
                 files.write_whole(self._path, _content(self._own))
             self._looked_at = time.monotonic()
@@ -215,13 +240,24 @@ class RunLock:
     def _beside(self) -> Path:
         return self._path.with_name(f"{self._path.name}.{self._own.token}.partial")
 
+    def _replace(self, said: bytes) -> bool:
+        """Writes to a bucket what this process says where that still is what it says."""
+        found = buckets.read_version(self._path, self._pace.silent_s / 4)
+        if found is None or found[0] != said:
+            return False
+        return buckets.write_if(self._path, _content(self._own), found[1], self._pace.silent_s / 4) is not None
+
     def _read(self) -> bytes | None:
+        if is_in_bucket(self._path):
+            return buckets.read(self._path)
         try:
             return self._path.read_bytes()
         except FileNotFoundError:
             return None
 
     def _make_folder(self) -> None:
+        if is_in_bucket(self._folder):
+            return
         missing = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._made += [path for path in missing if path not in self._made]
@@ -266,7 +302,7 @@ def machine() -> str:
     """Names this machine since it was switched on, and the space of process numbers there, which containers have."""
     host = socket.gethostname()
     try:
-        boot = files.read_text(Path("/proc/sys/kernel/random/boot_id")).strip()
+        boot = files.read_text(pathlib.Path("/proc/sys/kernel/random/boot_id")).strip()
         return f"{host} {boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # no Linux
         return host
@@ -275,7 +311,7 @@ def machine() -> str:
 def process_start(pid: int) -> str | None:
     """When a process started, as its machine counts; "" of one that has ended and was not waited for. None: unknown."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
     fields = stat.rpartition(b")")[2].split()  # from field 3 of proc(5) on; the name before may hold brackets

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 import contextlib
-from pathlib import Path
 import time
 
 import jax
 
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import CheckpointConfig
 from xgenmm_jax.training.hosts.distributed import anyone
 from xgenmm_jax.training.hosts.watchdog import Watchdog

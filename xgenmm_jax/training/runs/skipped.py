@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable
 import json
-from pathlib import Path
 from typing import Any
 
 import jax
 
+from xgenmm_jax.appending import Lines
 from xgenmm_jax.data.errors import Skip
-from xgenmm_jax.files import whole_json_lines, write_whole
+from xgenmm_jax.paths import Path
+from xgenmm_jax.training.runs.side_files import drop_later, read_rows
 
 
 def skipped_file(host: int) -> str:
@@ -26,10 +27,9 @@ class SkippedLog:
     """
 
     def __init__(self, run: Path, start_step: int):
-        self._path = run / skipped_file(jax.process_index())
-        rows = [row for row in read_skipped(self._path) if row["step"] <= start_step]
-        if self._path.is_file():
-            write_whole(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        path = run / skipped_file(jax.process_index())
+        rows = drop_later(path, _is_row, start_step)
+        self._lines = Lines(path)
         self._opened = [row for row in rows if row["step"] == 0]
         self._counts: Counter[str] = Counter()
         for row in rows:
@@ -64,13 +64,13 @@ class SkippedLog:
             self._count(row)
             rows.append(row)
         if rows:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(row) + "\n" for row in rows))
+            self._lines.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_skipped(path: Path) -> list[dict[str, Any]]:
     """The lines of such a file, oldest first; what a kill has torn is left out."""
-    if not path.is_file():
-        return []
-    rows = [row for row in whole_json_lines(path) if isinstance(row, dict)]
-    return [row for row in rows if isinstance(row.get("step"), int) and isinstance(row.get("count"), int)]
+    return read_rows(path, _is_row)
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("step"), int) and isinstance(value.get("count"), int)

@@ -9,11 +9,11 @@ import dataclasses
 import hashlib
 import json
 import logging
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from xgenmm_jax import files
 from xgenmm_jax.data.identity import fingerprint, identity
+from xgenmm_jax.paths import Path, is_in_bucket, user_path
 from xgenmm_jax.training.config import Initialize, TrainConfig, read_object
 from xgenmm_jax.training.runs import checkpoint_files
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
@@ -142,11 +142,12 @@ def base_of(config: TrainConfig, run: Path) -> Initialize:
 
 def _found(source: str, run: Path) -> str:
     """A path of the config as it is from here; where nothing is there, of the first place that has it."""
-    if Path(source).exists():
+    path = user_path(source, "initialize")
+    if is_in_bucket(path) or path.exists():
         return source
-    places = [folder / source for folder in run.absolute().parents]
-    beside = run.absolute().parent / Path(source).name
-    return str(next((path for path in (*places, beside) if path.exists()), source))
+    parents = [run.parent] if is_in_bucket(run) else run.absolute().parents
+    places = (*(folder / source for folder in parents), parents[0] / path.name)
+    return str(next((place for place in places if place.exists()), source))
 
 
 def _read(run: Path) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def _sources_of(config: Initialize) -> dict[str, str]:
 def _print_of(field: str, source: str) -> Print | None:
     """None where nothing is there."""
     try:
-        path = Path(source) if field == "run" else find_weights(source, field)
+        path = user_path(source, f"initialize.{field}") if field == "run" else find_weights(source, field)
         return fingerprint(path) if path.is_file() else _print_of_checkpoint(newest(path))
     except ValueError:
         return None
@@ -182,8 +183,8 @@ def _print_of_checkpoint(folder: Path) -> Print:
         listed = json.loads(files.read_text(folder / checkpoint_files.LIST_FILE))
         kind, value = "checksums", {name: entry for name, entry in listed.items() if name.startswith("params/")}
     else:
-        paths = sorted(path for path in (folder / "params").rglob("*") if path.is_file())
-        kind, value = "files", {str(path.relative_to(folder)): fingerprint(path) for path in paths}
+        names = (f"params/{name}" for name in files.tree(folder / "params"))
+        kind, value = "files", {name: fingerprint(folder / name) for name in names}
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
     return {"checkpoint": folder.name, "of": kind, "sha256": digest}
 
@@ -233,5 +234,5 @@ def _checkpoint_of_then(was: Print | None, source: str) -> Path | None:
     """The checkpoint that weights were read from, where it still lies in its run with the same bytes."""
     if was is None or not str(was.get("checkpoint")).isdigit():
         return None
-    folder = Path(source) / FOLDER / was["checkpoint"]
+    folder = user_path(source, "initialize.run") / FOLDER / was["checkpoint"]
     return folder if (folder / "params").is_dir() and _are_same(was, _print_of_checkpoint(folder)) else None

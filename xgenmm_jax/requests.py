@@ -12,12 +12,6 @@ import threading
 import time
 from typing import Any, NamedTuple, TypeVar
 
-import fsspec
-import fsspec.asyn
-import fsspec.utils
-
-from xgenmm_jax.data.errors import SourceError
-
 TIMEOUT_S = 60.0
 """Seconds after which a request is given up, with all its tries and the waits between them."""
 
@@ -31,6 +25,10 @@ BUCKETS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
 
 T = TypeVar("T")
 _jitter = random.Random()
+
+
+class RequestError(ValueError):
+    """What is wrong with a request, in one sentence; no further try is made."""
 
 
 class FailedError(Exception):
@@ -52,19 +50,25 @@ class Request(NamedTuple):
         """What a method of the file system says of the path."""
         fs = self.file_system
         if fs.async_impl and hasattr(fs, f"_{method}"):
-            # It runs in fsspec's event loop, and is cancelled there when its time is over.
-            call = getattr(fs, f"_{method}")
-            return fsspec.asyn.sync(fs.loop, call, self.path, *arguments, timeout=self.seconds, **options)
+            return self.call(f"_{method}", self.path, *arguments, **options)
         return getattr(fs, method)(self.path, *arguments, **options)
 
+    def call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """What an asynchronous method says. It runs in fsspec's event loop, and is cancelled when its time is over."""
+        import fsspec.asyn
 
-def answer(url: str, question: Callable[[Request], T], doing: str = "read") -> T:
-    """What `question` gives; one try may take all of the time.
+        fs = self.file_system
+        return fsspec.asyn.sync(fs.loop, getattr(fs, method), *arguments, timeout=self.seconds, **options)
 
-    Raises FileNotFoundError, and SourceError where no try gives an answer.
+
+def answer(url: str, question: Callable[[Request], T], doing: str = "read", seconds: float | None = None) -> T:
+    """What `question` gives; one try may take all of the time. seconds: other than TIMEOUT_S for all tries.
+
+    Raises FileNotFoundError, and RequestError where no try gives an answer.
     """
+    seconds = TIMEOUT_S if seconds is None else seconds
     try:
-        return tried(url, question, TIMEOUT_S, TIMEOUT_S, TRIES)
+        return tried(url, question, seconds, seconds, TRIES)
     except FailedError as error:
         raise unanswered(url, doing, str(error)) from error
 
@@ -72,7 +76,7 @@ def answer(url: str, question: Callable[[Request], T], doing: str = "read") -> T
 def tried(url: str, question: Callable[[Request], T], total_s: float, try_s: float, tries: int) -> T:
     """What `question` gives in one of so many tries; each takes `try_s` at most, all of them `total_s`.
 
-    Raises FileNotFoundError, SourceError where a package is missing, and FailedError where no try gives an answer.
+    Raises FileNotFoundError, RequestError where a package is missing, and FailedError where no try gives an answer.
     """
     started, cause = time.monotonic(), ""
     end = started + total_s
@@ -85,7 +89,7 @@ def tried(url: str, question: Callable[[Request], T], total_s: float, try_s: flo
             break
         try:
             return _within(seconds, url, question)
-        except (FileNotFoundError, SourceError, MemoryError):
+        except (FileNotFoundError, RequestError, MemoryError):
             raise
         except TimeoutError:
             cause = ""
@@ -96,9 +100,9 @@ def tried(url: str, question: Callable[[Request], T], total_s: float, try_s: flo
     raise FailedError(cause or f"no answer in {time.monotonic() - started:.3g} s")
 
 
-def unanswered(url: str, doing: str, cause: str) -> SourceError:
+def unanswered(url: str, doing: str, cause: str) -> RequestError:
     """The error of a request without an answer."""
-    return SourceError(f"data: '{url}' cannot be {doing} ({cause}); check the network, the permissions and the name.")
+    return RequestError(f"'{url}' cannot be {doing} ({cause}); check the network, the permissions and the name.")
 
 
 def _within(seconds: float, url: str, question: Callable[[Request], T]) -> T:
@@ -118,17 +122,20 @@ def _within(seconds: float, url: str, question: Callable[[Request], T]) -> T:
 
 def _file_system(url: str) -> Any:
     """fsspec's file system of a URL, one a process: fsspec itself would make one a thread."""
+    import fsspec  # here, and in `call`: it takes a third of a second, which is nobody's who has no bucket
+    import fsspec.utils
+
     protocol = fsspec.utils.get_protocol(url)
     try:
         kind = fsspec.get_filesystem_class(protocol)
     except ValueError as error:
-        raise SourceError(f"data: no package reads '{url}' ({error}); wanted gs://, s3:// or a path.") from error
+        raise RequestError(f"no package reads '{url}' ({error}); wanted gs://, s3:// or a path.") from error
     except ImportError as error:
         if protocol in BUCKETS:
             remedy = f"{BUCKETS[protocol]} is not installed: pip install xgenmm_jax[buckets]"
         else:
             remedy = f"a package is not installed ({error})"
-        raise SourceError(f"data: '{url}' cannot be opened, {remedy}.") from error
+        raise RequestError(f"'{url}' cannot be opened, {remedy}.") from error
     options = kind._get_kwargs_from_urls(url)
     key = (os.getpid(), protocol, repr(sorted(options.items())))
     with _opening:
