@@ -138,8 +138,8 @@ def test_scales_of_their_own_are_patterns(tmp_path):
     # PEFT's own patterns: a module's end, or a regular expression; alpha / sqrt(rank) where it is rank-stabilized.
     edited(tmp_path / "adapter", alpha_pattern={"o_proj": 6, r"layers\.1\.mlp\.down_proj": 9}, use_rslora=True)
     adapter = peft.read(tmp_path / "adapter", MODEL)
-    np.testing.assert_allclose(adapter.updates["decoder/layers/o_proj/lora_scale"], 6 / 3**0.5)
-    np.testing.assert_allclose(adapter.updates["decoder/layers/down_proj/lora_scale"] * 3**0.5, [5, 9, 5])
+    np.testing.assert_allclose(adapter.updates["decoder/layers/o_proj/lora_scale"], 6 / 3**0.5, rtol=1e-6)
+    np.testing.assert_allclose(adapter.updates["decoder/layers/down_proj/lora_scale"] * 3**0.5, [5, 9, 5], rtol=1e-6)
 
 
 def test_ranks_of_their_own_and_modules_left_out(tmp_path):
@@ -181,7 +181,7 @@ def test_ranks_of_their_own_and_modules_left_out(tmp_path):
         ({"bias": "all"}, 'bias "all", which is not read; wanted "none"'),
         ({"init_lora_weights": "pissa"}, "init_lora_weights .* merge it with PEFT"),
         ({"peft_type": "IA3"}, "peft_type IA3; wanted LORA"),
-        ({"r": 4}, r"has \[3, 24\] for \[4, 24\]"),
+        ({"r": 4}, r"layers\.0\.mlp\.down_proj\.lora_A\.weight has \[3, 20\] for \[4, 20\]"),
         ({"lora_alpha": "5"}, "no number above 0"),
         ({"rank_pattern": [1]}, "no number above 0"),
         ({"alpha_pattern": {"(": 1}}, "is no pattern"),

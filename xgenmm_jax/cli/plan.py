@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     # Imported here: --help does not wait for JAX, which reads the environment when it is imported.
     import jax
 
-    from xgenmm_jax.cli.experiment_files import load_experiment
+    from xgenmm_jax.cli.experiment_files import load_experiment, take_arguments
     from xgenmm_jax.planning import presets
     from xgenmm_jax.planning.plan import estimate_plan, make_plan, to_json
     from xgenmm_jax.planning.program import another_libtpu, check_options
@@ -77,7 +77,8 @@ def main(argv: Sequence[str]) -> int:
     from xgenmm_jax.training.config import TrainConfig
 
     jax.config.update("jax_enable_compilation_cache", False)  # its programs cannot be loaded where no TPU is
-    base = load_experiment(experiment)
+    overrides, given = take_arguments(experiment, list(overrides))
+    base = load_experiment(experiment, given=given)
     option = "--topology" if arguments.chips is None else "--for"
     where = (arguments.topology or arguments.chips, arguments.slices, option)
     with _quiet():

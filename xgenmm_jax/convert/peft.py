@@ -151,7 +151,7 @@ def read(folder: Path, config: Config) -> Adapter:
         modules = {name.removesuffix(A) for name in names if name.endswith(A)}
         saved = [name for name in names if not name.endswith((A, B))]
         lone = [name for name in names if name.endswith(B) and name.removesuffix(B) not in modules]
-        lone += [module for module in modules if module + B not in names]
+        lone += [module for module in sorted(modules) if module + B not in names]
         if lone:
             raise ValueError(f"adapter: '{file}' has one of lora_A and lora_B alone for {lone[0]}; copy it again.")
         rules, expected = _layout_of(file, config, modules, saved)
@@ -219,7 +219,7 @@ def _check_shapes(
     settings: peft_settings.PeftSettings,
 ) -> None:
     wanted = {name: expected[name] for name in saved}
-    for module in modules:
+    for module in sorted(modules):
         rank = settings.rank_of(module)
         weight = expected[f"{module}{WEIGHT}"]
         if len(weight) != 2:
