@@ -45,10 +45,14 @@ def load_experiment(path: Path, at: str | None = None, given: Mapping[str, str] 
 def take_arguments(path: Path, argv: list[str]) -> tuple[list[str], dict[str, str]]:
     """The arguments without those of the experiment's own function, and these by parameter: data_json is --data.json.
 
-    Raises ValueError where one has no value, and as `load_experiment` does where there is no such function.
+    Raises ValueError where one has no value.
     """
+    try:
+        function = _function(path)
+    except ValueError:  # `load_experiment` tells what is wrong, or it is a source
+        return argv, {}
     given = {}
-    for name, option in _options_of(_function(path)).items():
+    for name, option in _options_of(function).items():
         argv, value = take_option(argv, option)
         if value is not None:
             given[name] = value
