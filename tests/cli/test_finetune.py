@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 import tiny28
 
+import xgenmm_jax
 from xgenmm_jax.api.conversion import export_checkpoint
 from xgenmm_jax.cli.main import main
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
@@ -24,10 +25,11 @@ from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress, param_shapes
 from xgenmm_jax.training.runs.run_folder import prepare
+from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 from xgenmm_jax.training.step import TrainState
 
 EXPERIMENT = str(tiny28.FOLDER.parents[2] / "experiments/finetune.py")
-STEPS = ("--steps", "3", "--optimizer.warmup-steps", "1", "--data.batch-rows", "8", "--data.row.length", "128")
+STEPS = ("--steps", "3", "--optimizer.warmup-steps", "1", "--data.batch-rows", "8", "--data.row.length", "256")
 
 
 def released(folder, grids):
@@ -42,7 +44,7 @@ def released(folder, grids):
     data = DataConfig(
         mixture=(),
         tokenizer=str(folder / "words.model"),
-        row=RowConfig(length=128, crops=5, images=1, vision_tokens=8, too_long="drop"),
+        row=RowConfig(length=256, crops=5, images=1, vision_tokens=8, too_long="drop"),
         anyres=AnyRes(grids=grids, view_px=28, view_cells=2),
         batch_rows=1,
     )
@@ -81,6 +83,10 @@ def folder(tmp_path_factory):
     return folder
 
 
+def load(path, adapter):
+    return xgenmm_jax.load(path, adapter=adapter, mesh=make_mesh(MeshConfig(), jax.devices()[:1]))
+
+
 def run(*arguments):
     assert main([str(argument) for argument in arguments]) == 0
 
@@ -88,7 +94,7 @@ def run(*arguments):
 def test_updates_from_a_released_folder_to_answers(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     run("train", f"{EXPERIMENT}:lora", *own(), *STEPS, "--lora.rank", 2, "--held-out.every-steps", 3)
-    rows = read_metrics(folder / "runs/base-my")
+    rows = [json.loads(line) for line in (folder / "runs/base-my/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "held_out/loss" in row] == [3]
     names = param_shapes(folder / "runs/base-my/checkpoints/3/params")
     assert names and all("lora_" in name for name in names)
@@ -97,6 +103,8 @@ def test_updates_from_a_released_folder_to_answers(folder, monkeypatch, capsys):
     before, after = (load_file(folder / name / "model.safetensors") for name in ("released", "merged"))
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert {name.rsplit(".", 2)[1] for name in changed} == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
+    adapted, trained = (load(*one).params for one in ((folder / "base", "adapter"), (folder / "runs/base-my", None)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), adapted, trained)
     # The run, and what it was merged into, answer alike.
     answers = []
     for source in ("runs/base-my", "merged"):
@@ -134,7 +142,7 @@ def test_a_base_that_sees_one_view(tmp_path, monkeypatch):
 def refused(capsys, *arguments):
     """The sentence with which the command ends."""
     capsys.readouterr()
-    assert main(["train", f"{EXPERIMENT}:lora", *map(str, arguments)]) == 2
+    assert main(["train", f"{EXPERIMENT}:lora", *map(str, arguments)]) == 1
     return capsys.readouterr().err
 
 
@@ -155,9 +163,9 @@ def test_settings_that_do_not_fit_leave_nothing(folder, monkeypatch, capsys, cha
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("[]", "no record"),
-        ('[{"text": "a"}]', "without a 'conversations' list"),
-        ("{", "my"),
+        ("[]", "has 0 records"),
+        ('[{"text": "a"}]', "the ones wanted: 'conversations'"),
+        ("{", "is no JSON, or torn"),
     ],
 )
 def test_a_file_without_a_usable_row_is_refused(folder, monkeypatch, capsys, tmp_path, rows, message):
@@ -168,13 +176,14 @@ def test_a_file_without_a_usable_row_is_refused(folder, monkeypatch, capsys, tmp
     assert not (tmp_path / "run/config.json").exists()
 
 
-def test_pictures_that_are_missing_are_refused(folder, monkeypatch, capsys, tmp_path):
+def test_pictures_that_are_missing_are_refused(folder, monkeypatch, capsys, caplog, tmp_path):
     monkeypatch.chdir(folder)
     (tmp_path / "my.json").write_text((folder / "my.json").read_text())
     (tmp_path / "none").mkdir()
     arguments = ("--initialize.run", "base", "--data.json", tmp_path / "my.json", "--data.images", tmp_path / "none")
     sentence = refused(capsys, *arguments, *STEPS, "--workdir", tmp_path / "run")
-    assert "0.png" in sentence and "24" in sentence
+    assert "none of 2 held-out samples can be used" in sentence and "9.png'; check the path" in sentence
+    assert "24 records that cannot be used" in caplog.text
     assert not (tmp_path / "run/config.json").exists()
 
 
