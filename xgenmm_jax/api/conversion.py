@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from xgenmm_jax import files
-from xgenmm_jax.convert import exporting, importing, trees
+from xgenmm_jax.convert import exporting, importing, peft, trees
 from xgenmm_jax.convert.exporting import Layout
 from xgenmm_jax.convert.importing import Progress, Source
+from xgenmm_jax.convert.parameter_store import ParameterReader
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES
 from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
@@ -27,6 +28,7 @@ from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.runs.checkpoint_files import check_place
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
+from xgenmm_jax.training.runs.reading import open_parameters
 from xgenmm_jax.training.runs.run_folder import COMMIT_FILE, CONFIG_FILE, TOKENIZER_FILE, commit
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
 
@@ -107,14 +109,14 @@ def export_checkpoint(
     """
     config = load_config(run)
     model = _exported(config.model, run)
-    params = newest(run) / "params"
     file = run / TOKENIZER_FILE
     tokenizer = Tokenizer.load(file) if file.is_file() else None
     anyres = config.data.anyres if isinstance(config.data, DataConfig) else AnyRes()
     refuse_existing(destination)
+    reader = open_parameters(run)
     with whole_folder(destination) as folder:
         return exporting.export(
-            params,
+            reader,
             model,
             layout,
             folder,
@@ -124,6 +126,23 @@ def export_checkpoint(
             shard_bytes=shard_bytes,
             progress=progress,
         )
+
+
+def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[str, ...]:
+    """Writes the low-rank updates of a run, and what it trained whole beside them, in PEFT's layout into a new folder.
+
+    layout: "peft", over the official xGen-MM code's model, or "peft_phi3", over transformers' Phi3ForCausalLM. Gives
+    sentences on what the layout cannot hold.
+
+    Raises ValueError where the destination exists, the run has no updates, or the layout has no place for one.
+    """
+    config = load_config(run)
+    if config.lora is None:
+        raise ValueError(f"export: '{run}' trained no low-rank updates (lora); choose another --to.")
+    refuse_existing(destination)
+    reader = ParameterReader(newest(run) / "params")
+    with whole_folder(destination) as folder:
+        return peft.write(reader, _exported(config.model, run), config.lora, layout, folder)
 
 
 def _exported(model: Any, run: Path) -> VLMConfig | ViTConfig | Phi3Config:

@@ -23,8 +23,10 @@ class Arguments:
     """A folder, a .safetensors or .npz file, or an index of shards; with --to a run folder."""
     destination: tyro.conf.Positional[RunPath]
     """A folder that does not exist yet."""
-    to: Literal["xgenmm", "siglip", "phi3"] | None = None
-    """Export: what the official xGen-MM code loads, or transformers' SiglipVisionModel, or Phi3ForCausalLM."""
+    to: Literal["xgenmm", "siglip", "phi3", "peft", "peft_phi3"] | None = None
+    """Export: what the official xGen-MM code loads, or transformers' SiglipVisionModel, or Phi3ForCausalLM; of a run
+    with low-rank updates with these merged. peft: the updates alone, for PEFT over the official code's model, peft_phi3
+    over Phi3ForCausalLM."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the parameters that are written."""
     base: bool | None = None
@@ -79,11 +81,17 @@ def import_checkpoint(arguments: Arguments) -> None:
 
 
 def export_run(arguments: Arguments) -> None:
-    from xgenmm_jax.api.conversion import export_checkpoint
+    from xgenmm_jax.api.conversion import export_adapter, export_checkpoint
 
     run = run_path(arguments.source, "SOURCE")
+    if arguments.to in ("peft", "peft_phi3"):
+        notes = export_adapter(run, arguments.destination, arguments.to)
+        print(f"wrote {arguments.destination}, tensors in float32")
+        for note in notes:
+            print(f"note: {note}")
+        return
     with bar("exporting", None) as progress:
-        notes = export_checkpoint(run, arguments.destination, arguments.to or "xgenmm", arguments.dtype, progress)
+        notes = export_checkpoint(run, arguments.destination, arguments.to, arguments.dtype, progress)
     print(f"wrote {arguments.destination}, tensors in {arguments.dtype}")
     for note in notes:
         print(f"note: {note}")

@@ -11,7 +11,7 @@ from xgenmm_jax import files
 from xgenmm_jax.convert import file_formats, trees
 from xgenmm_jax.convert.formats import phi3_hf, siglip_hf, xgenmm
 from xgenmm_jax.convert.importing import Progress, in_threads
-from xgenmm_jax.convert.parameter_store import ParameterReader
+from xgenmm_jax.convert.parameter_store import Reader
 from xgenmm_jax.convert.rules import Rule, Shape, grouped, their_shapes
 from xgenmm_jax.convert.safetensors_writer import NAMES, SHARD_BYTES, SafetensorsWriter
 from xgenmm_jax.convert.scratch import Scratch, cast
@@ -99,7 +99,7 @@ def _differences(config: VLMConfig) -> tuple[str, ...]:
 
 
 def export(
-    source: Path,
+    reader: Reader,
     config: Config,
     layout: Layout,
     folder: Path,
@@ -112,20 +112,19 @@ def export(
 ) -> tuple[str, ...]:
     """Writes shards and config files into a folder that is there; gives sentences on what the layout cannot hold.
 
-    source: the `params` folder of a checkpoint. dtype: float32 or bfloat16. anyres: the run's views.
+    reader: of the parameters. dtype: float32 or bfloat16. anyres: the run's views.
 
     Raises ValueError where the layout has no room for the model, or the checkpoint is of another size.
     """
     # The checkpoint must hold what its config says: found out before anything is written.
     planned = plan(config, layout)
-    reader = ParameterReader(source)
     whole = trees.shapes(planned.config)
     shapes = {rule.ours: whole[rule.ours] for rule in planned.rules}
     have = reader.shapes
     wrong = {path: shape for path, shape in shapes.items() if have.get(path) != shape}
     if wrong:
         bad = [f"{path} has {have.get(path, 'nothing')} for {shape}" for path, shape in wrong.items()]
-        raise ValueError(f"export: '{source}' is of another size than its config.json: {'; '.join(bad)}.")
+        raise ValueError(f"export: the checkpoint is of another size than the run's config.json: {'; '.join(bad)}.")
     # Tensors, then the config files of the layout, then the tokenizer.
     write_tensors(reader, planned.rules, shapes, folder, dtype, shard_bytes, progress)
     for name, text in file_formats.config_files(planned.config, layout, NAMES[dtype], tokenizer, anyres).items():
@@ -139,7 +138,7 @@ def export(
 
 
 def write_tensors(
-    reader: ParameterReader,
+    reader: Reader,
     rules: Sequence[Rule],
     shapes: Mapping[str, Shape],
     folder: Path,

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from xgenmm_jax.batch import ArrayLike
+
 KERNEL = "kernel"
 DOWN, UP, SCALE, DROPOUT = "lora_a", "lora_b", "lora_scale", "lora_dropout"
 UPDATES = (DOWN, UP)
@@ -138,7 +140,25 @@ def without_updates(params: Params) -> Params:
     return unflatten_dict({name: leaf for name, leaf in flat.items() if not is_update(name)}, sep="/")
 
 
-def merged_kernel(kernel: Array, updates: Mapping[str, Array], stacked: bool) -> Array:
+def stored(params: Params, config: LoRA | None) -> Params:
+    """What a checkpoint holds of a tree: all; with updates these alone, and what trains whole beside them."""
+    if config is None:
+        return params
+    flat = flatten_dict(params, sep="/")
+    kept = {
+        name: leaf
+        for name, leaf in flat.items()
+        if is_update(name) or any(is_below(name, prefix) for prefix in config.whole)
+    }
+    return unflatten_dict(kept, sep="/")
+
+
+def completed(base: Params, part: Params) -> Params:
+    """`base` with the leaves of `part`, as `stored` gave them, in their places."""
+    return unflatten_dict(flatten_dict(base, sep="/") | flatten_dict(part, sep="/"), sep="/")
+
+
+def merged_kernel(kernel: ArrayLike, updates: Mapping[str, ArrayLike], stacked: bool) -> ArrayLike:
     """W + scale A B, in float32, in the kernel's dtype. updates: by the names of `NAMES`. stacked: by layer."""
     down, up, scale = updates[DOWN], updates[UP], updates[SCALE]
     lead = down.shape[:1] if stacked else ()

@@ -61,26 +61,21 @@ class DPO(PackedRows):
         freeze: tuple[str, ...],
     ) -> tuple[Sum, dict[str, Sum]]:
         """Average over the pairs of the global batch."""
-        items = self._pairs(model, params, reference, rows, freeze, dropout_streams(params, key))
+        items = self.items(model, params, reference, rows, freeze, dropout_streams(params, key))
         pairs = jnp.sum(items.weight)
         sums = {name: Sum(jnp.sum(values), pairs) for name, values in items.values.items()}
         return sums.pop("loss"), sums
 
     def items(
-        self, model: VLMConfig, params: Params, reference: Params | None, rows: Batch, freeze: tuple[str, ...]
-    ) -> Items:
-        """The pairs."""
-        return self._pairs(model, params, reference, rows, freeze, NO_STREAMS)
-
-    def _pairs(
         self,
         model: VLMConfig,
         params: Params,
         reference: Params | None,
         rows: Batch,
         freeze: tuple[str, ...],
-        streams: Mapping[str, Array],
+        streams: Mapping[str, Array] = NO_STREAMS,
     ) -> Items:
+        """The pairs. streams: of random numbers in training, for the policy."""
         vlm = VLM(model, trains_vision(freeze))
         features = None
         if not vlm.trains_vision and rows.pixels.shape[1]:

@@ -66,7 +66,7 @@ def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[Params], Par
         if not any(f"{name}/".startswith(f"{prefix}/") for name in drawn):
             raise ValueError(f"initialize.fresh: '{prefix}' names no parameter of the model; leave it away.")
     to_restore = unflatten_dict({name: leaf for name, leaf in flat.items() if name not in drawn}, sep="/")
-    restored = checkpoints.restore_params(run, to_restore)
+    restored = _restore_run(run, to_restore)
     if not drawn:
         return restored
     random = draw(unflatten_dict({name: flat[name] for name in drawn}, sep="/"))
@@ -92,8 +92,15 @@ def random_params(init: Callable[[Array], Params], seed: int, abstract: Params) 
 def _load_part(source: str, part: str, abstract: Params) -> Params:
     path = find_weights(source, f"initialize.{part}")
     if path.is_dir():
-        return checkpoints.restore_params(path, {part: abstract})[part]
+        return _restore_run(path, {part: abstract})[part]
     return load_weights(path, part, abstract)
+
+
+def _restore_run(run: Path, abstract: Params) -> Params:
+    # Here, because a run of low-rank updates is read from what it began with, in turn by `initialize_params`.
+    from xgenmm_jax.training.runs.reading import restore_run
+
+    return restore_run(run, abstract)
 
 
 def find_weights(source: str, name: str) -> Path:

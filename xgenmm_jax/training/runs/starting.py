@@ -9,13 +9,14 @@ import rich.console
 
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.phases import Phase
-from xgenmm_jax.paths import Path
+from xgenmm_jax.models.lora import completed
+from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.training.config import TrainConfig, check_rows
 from xgenmm_jax.training.hosts.distributed import on_first_host
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import reference_of
 from xgenmm_jax.training.part_rates import part_rows, table
-from xgenmm_jax.training.runs import mixture_changes, references, started_with
+from xgenmm_jax.training.runs import adapters, mixture_changes, references, started_with
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress, saved_steps
 from xgenmm_jax.training.runs.initialize import initialize_params
 from xgenmm_jax.training.runs.run_folder import CONFIG_FILE, check_same, prepare
@@ -37,7 +38,9 @@ class ExistingRun(NamedTuple):
     """Of its mixture; () where its data have none."""
 
     def needs_weights(self, config: TrainConfig) -> bool:
-        """Whether the weights that the run began with are read."""
+        """Whether the weights that the run began with are read; low-rank updates always stand beside them."""
+        if config.lora is not None:
+            return True
         return not self.has_saved or config.keeps_reference and not self.has_reference and not self.is_done
 
 
@@ -98,8 +101,15 @@ def initial_params(
     config: TrainConfig, folder: Path, existing: ExistingRun, program: Program
 ) -> Params:
     """The parameters that the run begins, or began, with."""
-    start = started_with.weights_of(config, folder) if existing.has_saved else config.initialize
-    return initialize_params(start, program.init, config.seed, program.abstract.params, config.model)
+    start = config.initialize
+    if existing.has_saved:
+        read_again = started_with.weights_of if config.lora is None else started_with.base_of
+        start = read_again(config, folder)
+    params = initialize_params(start, program.init, config.seed, program.abstract.params, config.model)
+    # What a checkpoint holds is not begun with again, but for a reference that is lost.
+    if config.initialize.adapter is None or existing.has_saved and not config.keeps_reference:
+        return params
+    return adapters.begin_with(params, config, user_path(config.initialize.adapter, "initialize.adapter"))
 
 
 def first_state(
@@ -114,7 +124,7 @@ def first_state(
 
     params: the initial ones, which the state takes over; None where a checkpoint promised to replace them.
     """
-    restored = checkpoints.restore(program.abstract)
+    restored = checkpoints.restore(program.abstract)  # of a run with updates no more than `lora.stored`
     wants_reference = config.keeps_reference and (restored is None or int(restored[0].step) < config.steps)
     has_reference = restored is not None and existing.has_reference
     if params is None and (restored is None or wants_reference and not has_reference):
@@ -128,6 +138,8 @@ def first_state(
         references.save(folder, reference)
     if restored is not None:
         state, progress = restored
+        if config.lora is not None:
+            state = state._replace(params=completed(params, state.params))
         return state, reference, progress
     return new_state(program, params), reference, Progress()
 
