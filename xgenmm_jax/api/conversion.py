@@ -99,7 +99,7 @@ def export_checkpoint(
 ) -> tuple[str, ...]:
     """Writes a run's newest parameters in a released layout into a new folder, a slice of a leaf at a time.
 
-    layout: "xgenmm", "siglip" or "phi3". Gives sentences on what the layout cannot hold.
+    layout: "xgenmm", "siglip", "phi3" or "llama". Gives sentences on what the layout cannot hold.
 
     Raises ValueError where the destination exists, there is no checkpoint, or the layout has no room for the model.
     """

@@ -23,8 +23,9 @@ class Arguments:
     """A folder, a .safetensors or .npz file, or an index of shards; with --to a run folder."""
     destination: tyro.conf.Positional[RunPath]
     """A folder that does not exist yet."""
-    to: Literal["xgenmm", "siglip", "phi3"] | None = None
-    """Export: what the official xGen-MM code loads, or transformers' SiglipVisionModel, or Phi3ForCausalLM."""
+    to: Literal["xgenmm", "siglip", "phi3", "llama"] | None = None
+    """Export: what the official xGen-MM code loads, or transformers' SiglipVisionModel, Phi3ForCausalLM or
+    LlamaForCausalLM (with biases Qwen2ForCausalLM)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the parameters that are written."""
     base: bool | None = None

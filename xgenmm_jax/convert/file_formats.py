@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import json
 from typing import Any
 
+from xgenmm_jax.convert.formats import llama_hf
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, STRIPS_RIGHT, Tokenizer
@@ -53,6 +54,8 @@ def config_files(
             },
         }
         return _texts(files)
+    if isinstance(config, Phi3Config) and layout == "llama":
+        return _texts({"config.json": {**llama_hf.model_config(config), "torch_dtype": torch_dtype}})
     if isinstance(config, Phi3Config):
         text = {"architectures": ["Phi3ForCausalLM"], **phi3_config(config), "torch_dtype": torch_dtype}
         files = {"config.json": text}
