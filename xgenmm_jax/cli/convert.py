@@ -34,7 +34,7 @@ class Arguments:
     vision: UserPath | None = None
     """A tower, for a training checkpoint of xGen-MM, which lacks its own."""
     tokenizer: UserPath | None = None
-    """A tokenizer.model; by default the one beside the tensors."""
+    """A tokenizer.model or tokenizer.json; by default the one beside the tensors."""
     vision_heads: int | None = None
     """Heads of the tower, where neither config.json nor a released size tells."""
     decoder_heads: int | None = None
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def import_checkpoint(arguments: Arguments) -> None:
-    from xgenmm_jax.api.conversion import import_run
+    from xgenmm_jax.api.conversion import LLAMA_FAMILIES, import_run
     from xgenmm_jax.convert.importing import open_source
     from xgenmm_jax.convert.tensor_shapes import Overrides
 
@@ -76,7 +76,9 @@ def import_checkpoint(arguments: Arguments) -> None:
             )
     print(f"wrote {arguments.destination}, parameters in {arguments.dtype}")
     if tokenizer is None and arguments.tokenizer is None and needs_tokenizer(source.config):
-        print(f"no tokenizer.model beside the tensors: copy Phi-3's to {arguments.destination}/tokenizer.model")
+        is_llama = source.family in LLAMA_FAMILIES
+        name, whose = ("tokenizer.json", "the model's") if is_llama else ("tokenizer.model", "Phi-3's")
+        print(f"no {name} beside the tensors: copy {whose} to {arguments.destination}/{name}")
 
 
 def export_run(arguments: Arguments) -> None:

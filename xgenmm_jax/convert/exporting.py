@@ -17,6 +17,7 @@ from xgenmm_jax.convert.safetensors_writer import NAMES, SHARD_BYTES, Safetensor
 from xgenmm_jax.convert.scratch import Scratch, cast
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
@@ -30,7 +31,7 @@ Layout = Literal["xgenmm", "siglip", "phi3", "llama"]
 """What the official xGen-MM code loads, and transformers' SiglipVisionModel, Phi3ForCausalLM and LlamaForCausalLM."""
 
 
-NO_TOKENIZER = "The run has no tokenizer.model, so no tokenizer files are written."
+NO_TOKENIZER = "The run has no tokenizer, so no tokenizer files are written."
 SMALL_IMAGES = (
     "This run keeps images no larger than a view in one view (anyres.single_view_up_to_px), the official code lays "
     "each on a grid: answers about small images can differ."
@@ -142,12 +143,18 @@ def export(
     if wrong:
         bad = [f"{path} has {have.get(path, 'nothing')} for {shape}" for path, shape in wrong.items()]
         raise ValueError(f"export: '{source}' is of another size than its config.json: {'; '.join(bad)}.")
+    if tokenizer is not None and tokenizer.FILE != tokenizer_files.MODEL_FILE and layout in ("xgenmm", "phi3"):
+        raise ValueError(
+            f"export: the run's tokenizer is a {tokenizer.FILE}, the layout's Phi-3's tokenizer.model; choose --to "
+            "llama, which takes the language model alone."
+        )
     # Tensors, then the config files of the layout, then the tokenizer.
     write_tensors(reader, planned.rules, shapes, folder, dtype, shard_bytes, progress)
     for name, text in file_formats.config_files(planned.config, layout, NAMES[dtype], tokenizer, anyres).items():
         files.write_whole(folder / name, text)
     if tokenizer is not None and layout != "siglip":
-        tokenizer.save(folder / "tokenizer.model")
+        # After the config files: another model's tokenizer brings its own.
+        tokenizer.save(folder / tokenizer.FILE)
     # What the layout cannot say, for the user to know.
     missing = () if tokenizer is not None or layout == "siglip" else (NO_TOKENIZER,)
     uncut = (SMALL_IMAGES,) if layout == "xgenmm" and anyres.grids and anyres.single_view_up_to_px else ()

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import string
+from typing import ClassVar
 
 from jaxtyping import Integer
 import numpy as np
@@ -48,6 +49,9 @@ class Tokenizer:
     Example with Phi-3's model: "<|user|>\\nHi<|end|>\\n" -> [29871, 32010, 18567, 32007]: a text starts with a
     space, role tokens swallow the whitespace after them, and text behind a special string gets no space of its own.
     """
+
+    FILE: ClassVar[str] = tokenizer_files.MODEL_FILE
+    """Its name in a folder of weights or of a run."""
 
     def __init__(self, model: bytes):
         self._model = model

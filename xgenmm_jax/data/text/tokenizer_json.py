@@ -9,11 +9,11 @@ Source: docs/reference/tokens.md#tokenizer-json.
 import hashlib
 import json
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from xgenmm_jax import files
 from xgenmm_jax.data.text.tokenizer import DECOUPLED, SPACE, Tokenizer
-from xgenmm_jax.data.text.tokenizer_files import CONFIG_FILE
+from xgenmm_jax.data.text.tokenizer_files import CONFIG_FILE, JSON_FILE
 from xgenmm_jax.paths import Path, user_path
 
 ENDS_OF_TEXT = ("<|end_of_text|>", "<|endoftext|>", "<eos>", "</s>")
@@ -30,6 +30,8 @@ class JsonTokenizer(Tokenizer):
     Special are all added tokens of the file but those of white space alone (Gemma's line breaks). A model of
     SentencePiece's pieces begins a text with a space and nothing else, as the slow tokenizer with `legacy=False`.
     """
+
+    FILE: ClassVar[str] = JSON_FILE
 
     def __init__(self, text: str, config: str = "{}"):
         """text: of tokenizer.json. config: of tokenizer_config.json, of which roles and modes are used and no template.
