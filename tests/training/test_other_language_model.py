@@ -3,6 +3,7 @@
 from dataclasses import replace
 import json
 from pathlib import Path
+import re
 import signal
 
 import jax
@@ -19,7 +20,7 @@ from xgenmm_jax.convert.formats import llama_hf
 from xgenmm_jax.convert.rules import their_shapes
 from xgenmm_jax.convert.trees import shapes
 from xgenmm_jax.data.rows import loader
-from xgenmm_jax.data.text.chat import LLAMA3_STYLE
+from xgenmm_jax.data.text.chat import LLAMA3_STYLE, check_style
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.rotary import LongContext
@@ -130,6 +131,22 @@ def test_its_language_model_is_written_as_llamas(run, tmp_path, released):
     assert (tmp_path / "out/tokenizer.json").read_bytes() == (released / "tokenizer.json").read_bytes()
     with pytest.raises(ValueError, match="has Llama's form"):
         export_checkpoint(run[0], tmp_path / "no", "xgenmm")
+
+
+def test_the_config_of_the_usage_page_takes_the_part(part, tmp_path, monkeypatch):
+    """Its ten lines, with the part where they expect it: tokenizer, sizes and parameters fit each other."""
+    usage = (Path(__file__).parents[2] / "docs/usage.md").read_text()
+    (code,) = re.findall(r"## Another language model.*?```python\n(.*?)```", usage, re.DOTALL)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/llama32_1b").symlink_to(part)
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    exec(code, namespace)
+    made = namespace["config"]()
+    assert len(Tokenizer.load(made.data.tokenizer)) == made.model.decoder.logits
+    check_style(made.data.chat, Tokenizer.load(made.data.tokenizer))
+    tree = jax.eval_shape(lambda key: made.objective.init(made.model, key), jax.random.key(0))
+    assert made.initialize.decoder == "weights/llama32_1b" and "head_kernel" not in tree["decoder"]
 
 
 def test_the_part_is_written_back_byte_for_byte(part, released, tmp_path):

@@ -286,16 +286,22 @@ class Phi3(nn.Module):
         """Float32 logits of any hidden states, of selected positions for instance: text tokens, then the extra ones."""
         count, total = self.config.num_text_tokens, self.config.logits
 
-        def columns(kernel: Array, bias: Array, before: int) -> Array:
-            """Of columns that begin at `before`, among `total` of them."""
-            out = matmul(hidden, kernel.astype(self.dtype), 1, jnp.float32)
+        def columns(out: Float[Array, "*n v"], bias: Array, before: int) -> Array:
+            """With the bias, as columns that begin at `before`, among `total` of them."""
             out += bias.reshape((1,) * (out.ndim - 1) + bias.shape)
             behind = max(total - before - out.shape[-1], 0)
             return jnp.pad(out, ((0, 0),) * (out.ndim - 1) + ((before, behind),))[..., :total]
 
         # Joined are the logits, as they are read: joined kernels would be a copy of the head for every call.
-        head = self.embedding.T if self.config.tied_head else self.head_kernel
-        words = columns(head, self.head_bias, 0)
-        more = columns(self.additional_head_kernel, self.additional_head_bias, count)
+        if self.config.tied_head:
+            # Along the rows as they lie: a transposed table would be a copy of it for every token.
+            axes = (((hidden.ndim - 1,), (1,)), ((), ()))
+            rows = self.embedding.astype(self.dtype)
+            words = jax.lax.dot_general(hidden, rows, axes, preferred_element_type=jnp.float32)
+        else:
+            words = matmul(hidden, self.head_kernel.astype(self.dtype), 1, jnp.float32)
+        words = columns(words, self.head_bias, 0)
+        more = matmul(hidden, self.additional_head_kernel.astype(self.dtype), 1, jnp.float32)
+        more = columns(more, self.additional_head_bias, count)
         is_word = jnp.arange(total) < count
         return jnp.where(is_word.reshape((1,) * (words.ndim - 1) + (-1,)), words, more)
