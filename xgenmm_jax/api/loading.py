@@ -16,6 +16,7 @@ from xgenmm_jax.api.processor import IdsOnly, Processor
 from xgenmm_jax.convert import peft
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides
+from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.models import blip3
@@ -127,7 +128,7 @@ def _load_run(folder: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh) -> LMM
             "no questions; give a run of a vision-language model, or start one from it: --initialize."
         )
     checkpoints.newest(folder)
-    tokenizer = Tokenizer.load(folder / run_folder.TOKENIZER_FILE)
+    tokenizer = Tokenizer.load(tokenizer_files.beside(folder) or folder / tokenizer_files.MODEL_FILE)
     params = restore_run(folder, _abstract(run.model, dtype or "float32", mesh))
     return _loaded(folder, run, dtype, params, tokenizer, mesh)
 
@@ -141,7 +142,7 @@ def _load_released(
     overrides: Overrides,
 ) -> LMM:
     with open_source(path, overrides) as source:
-        beside = source.folder / run_folder.TOKENIZER_FILE
+        beside = source.folder / tokenizer_files.MODEL_FILE
         file = beside if tokenizer is None else user_path(tokenizer, "tokenizer")
         run = run_config(source, base, str(file))
     config, params = load_params(path, dtype or "float32", mesh, overrides)

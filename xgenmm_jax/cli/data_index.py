@@ -38,7 +38,7 @@ class Arguments(SourceOptions):
     sources: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE [SOURCE ...]")]]
     """Sources, or one experiment."""
     tokenizer: UserPath | None = field(default=None, kw_only=True)
-    """The SentencePiece model of the runs to come. Without it the manifest alone is made."""
+    """The SentencePiece model or tokenizer.json of the runs to come. Without it the manifest alone is made."""
     chat: ChatStyle = field(default=ChatStyle(), kw_only=True)
     """How conversations are written, as in the runs' configs."""
     processes: int = field(default=PROCESSES, kw_only=True)

@@ -94,7 +94,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "Data",
         (
-            ("data.tokenizer", "SentencePiece model."),
+            ("data.tokenizer", "SentencePiece model, or tokenizer.json."),
             ("data.loader.workers", "Processes that load batches; 0: threads alone."),
             ("data.loader.threads", "Threads that load batches, in each process."),
         ),

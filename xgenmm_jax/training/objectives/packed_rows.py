@@ -11,6 +11,7 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.text.chat import check_style
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import flops
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, initialize, splice
@@ -42,7 +43,9 @@ class PackedRows(Objective):
         self, model: VLMConfig, data: DataConfig, seed: int, state: State, host_index: int, host_count: int
     ) -> Iterator[tuple[Batch, list[str], State]]:
         """Raises ValueError where tokenizer, images or vision tokens are not those of the model."""
-        ids, logits = len(Tokenizer.load(data.tokenizer)), model.decoder.logits
+        tokenizer = Tokenizer.load(data.tokenizer)
+        check_style(data.chat, tokenizer)
+        ids, logits = len(tokenizer), model.decoder.logits
         fits = [
             ("tokenizer's ids", ids, "model.decoder's logits", logits),
             ("data.row.vision_tokens", data.row.vision_tokens, "model's vision tokens a group", model.tokens_per_group),
