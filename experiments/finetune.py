@@ -15,6 +15,7 @@ part of the rows is kept from training (--data.held-out-one-in). Every field is 
 """
 
 from dataclasses import replace
+import re
 
 from xgenmm_jax.data.readers.llava import Llava
 from xgenmm_jax.data.rows.config import DataConfig
@@ -60,20 +61,21 @@ def _fine_tuning(run: str, json: str, images: str, peak_lr: float) -> TrainConfi
         raise ValueError(f"--initialize.run: '{run}' holds a part of a model alone; give a run of a whole one.")
     storage = (Parquet if json.endswith(".parquet") else JsonFiles)(json, images)
     records = sum(storage.locate(shard).records for shard in storage.shards())
+    name = re.sub(r"[^\w.-]", "_", user_path(json, "--data.json").stem)  # files of one folder have an index each
     row = base.data.row
     # As many crops as fill half of a row's positions, some three images of the released grids.
     most = base.data.anyres.max_crops
     crops = max(most, min(4 * most, row.length // (2 * row.vision_tokens)))
     data = replace(
         base.data,
-        mixture=((ShardedSource(storage, Llava()), 1.0),),
+        mixture=((ShardedSource(storage, Llava(), name=name), 1.0),),
         tokenizer=str(folder / TOKENIZER_FILE),
         row=replace(row, crops=crops, images=crops, too_long="drop"),
         batch_rows=BATCH_ROWS,
         held_out_one_in=HELD_OUT_ONE_IN if records >= FEW_ROWS else 10 if records >= 10 else 0,
     )
     return TrainConfig(
-        name=f"{folder.name}-{user_path(json, '--data.json').stem}",
+        name=f"{folder.name}-{name}",
         model=base.model,
         data=data,
         objective=NextToken(min(CHUNK, row.length)),

@@ -26,13 +26,13 @@ def test_optimizer_memory_of_4b_is_that_of_updates(configs):
     layer = 16 * ((3072 + 9216) + (3072 + 3072) + (3072 + 16384) + (8192 + 3072))
     assert sum(sizes) == 32 * layer
     assert len(sizes) == 4 * len(UPDATES)
-    all_of = sum(math.prod(shape) for shape, _, _ in parameters_of(updated))
-    costs = held(updated, parameters_of(updated))
-    # Everything in float32 once; updates three times more, for two moments and the gradient.
-    assert costs.state == pytest.approx((4 * all_of + 12 * sum(sizes)) / 8, rel=0.02)
-    assert costs.trained == pytest.approx(sum(sizes) / 8, rel=0.02)
-    before = held(whole, parameters_of(whole))
-    assert before.state - costs.state == pytest.approx(12 * (before.trained - costs.trained), rel=0.02)
+    costs, before = held(updated, parameters_of(updated)), held(whole, parameters_of(whole))
+    # Updates that the table cuts by no width lie on every chip: B of what is as wide as heads or the hidden layer.
+    assert sum(sizes) / 8 < costs.trained < sum(sizes)
+    # In float32 the base once, updates four times: themselves, two moments, the gradient.
+    base = before.state - 12 * before.trained
+    assert costs.state == pytest.approx(base + 16 * costs.trained, rel=1e-4)
+    assert costs.state < before.state / 3
     assert costs.reduced < before.reduced / 50
 
 

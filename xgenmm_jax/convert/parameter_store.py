@@ -182,10 +182,10 @@ class ArrayReader:
 
 
 class MergedReader:
-    """The leaves of `base`; those that `own` has from there, kernels beside whose place it has updates with these."""
+    """The leaves of `base`; those that `updates` has from there, kernels that it has updates of with these."""
 
-    def __init__(self, base: "Reader", own: "Reader"):
-        self._base, self._own = base, own
+    def __init__(self, base: "Reader", updates: "Reader"):
+        self._base, self._updates = base, updates
         self.paths = base.paths
 
     @property
@@ -194,14 +194,14 @@ class MergedReader:
 
     def read(self, path: str, layer: int | None = None, scratch: Scratch = FRESH) -> np.ndarray:
         """A leaf, or one layer of a stacked one; of a kernel with updates float32, else in the dtype of the file."""
-        if path in self._own.paths:
-            return self._own.read(path, layer, scratch)
+        if path in self._updates.paths:
+            return self._updates.read(path, layer, scratch)
         beside = path.removesuffix(lora.KERNEL)
         leaf = self._base.read(path, layer, scratch)
-        if beside == path or beside + lora.DOWN not in self._own.paths:
+        if beside == path or beside + lora.DOWN not in self._updates.paths:
             return leaf
-        updates = {kind: self._own.read(beside + kind, layer) for kind in (lora.DOWN, lora.UP, lora.SCALE)}
-        return lora.merged_kernel(leaf.astype(np.float32), updates, updates[lora.SCALE].ndim == 1)
+        parts = {kind: self._updates.read(beside + kind, layer) for kind in (lora.DOWN, lora.UP, lora.SCALE)}
+        return lora.merged_kernel(leaf.astype(np.float32), parts, parts[lora.SCALE].ndim == 1)
 
 
 Reader = ParameterReader | ArrayReader | MergedReader

@@ -61,12 +61,12 @@ def write(reader: Reader, config: Config, updates: LoRA, layout: Layout, folder:
         )
     maps = linear_maps(config, known[name], kernels)
     rules = [rule for rule in known[name] if rule.ours in whole]
-    modules_to_save = _modules(config, known[name], rules, [one for found in maps.values() for one in _all(found)])
+    modules_to_save = _modules(config, known[name], rules, [one for linear in maps.values() for one in _all(linear)])
     tensors: dict[str, np.ndarray] = {}
     alphas: dict[str, float] = {}
-    for found in maps.values():
-        for layer in found.rule.slices():
-            for module, scale in _write_layer(reader, found, layer, tensors):
+    for linear in maps.values():
+        for layer in linear.rule.slices():
+            for module, scale in _write_layer(reader, linear, layer, tensors):
                 if np.float32(updates.alpha / updates.rank) != scale:
                     alphas[module] = float(scale) * updates.rank
     for rule in rules:
@@ -76,7 +76,7 @@ def write(reader: Reader, config: Config, updates: LoRA, layout: Layout, folder:
             for piece, part in zip(pieces, parts, strict=True):
                 tensors[f"{PREFIX}{piece.name}"] = np.ascontiguousarray(part, np.float32)
     save_file(dict(sorted(tensors.items())), folder / MODEL_FILE, {"format": "pt"})
-    modules = [one for found in maps.values() for one in _all(found)]
+    modules = [one for linear in maps.values() for one in _all(linear)]
     task = "CAUSAL_LM" if name == "phi3" else None
     text = peft_settings.settings_text(
         updates.rank, updates.alpha, updates.dropout, modules, alphas, modules_to_save, task
@@ -85,21 +85,21 @@ def write(reader: Reader, config: Config, updates: LoRA, layout: Layout, folder:
     return (NO_BASE.format(name),)
 
 
-def _all(found: LinearMap) -> list[str]:
+def _all(linear: LinearMap) -> list[str]:
     """Names of a kernel's modules in all layers."""
-    return [module for layer in found.rule.slices() for module in found.modules(layer)]
+    return [module for layer in linear.rule.slices() for module in linear.modules(layer)]
 
 
 def _write_layer(
-    reader: Reader, found: LinearMap, layer: int | None, tensors: dict[str, np.ndarray]
+    reader: Reader, linear: LinearMap, layer: int | None, tensors: dict[str, np.ndarray]
 ) -> Iterator[tuple[str, np.float32]]:
     """Adds the tensors of one layer; gives its modules and what their updates count."""
-    beside = found.rule.ours.removesuffix(lora.KERNEL)
+    beside = linear.rule.ours.removesuffix(lora.KERNEL)
     down, up, scale = (reader.read(beside + kind, layer) for kind in (lora.DOWN, lora.UP, lora.SCALE))
     rank = down.shape[-1]
     down, up = down.reshape(-1, rank), up.reshape(rank, -1)
-    for module, outputs in zip(found.modules(layer), found.outputs, strict=True):
-        tensors[f"{PREFIX}{module}{A}"] = np.ascontiguousarray(down[found.inputs].T, np.float32)
+    for module, outputs in zip(linear.modules(layer), linear.outputs, strict=True):
+        tensors[f"{PREFIX}{module}{A}"] = np.ascontiguousarray(down[linear.inputs].T, np.float32)
         tensors[f"{PREFIX}{module}{B}"] = np.ascontiguousarray(up[:, outputs].T, np.float32)
         yield module, np.float32(scale)
 
@@ -110,7 +110,7 @@ def _modules(config: Config, rules: Sequence[Rule], saved: Sequence[Rule], updat
     every = list(their_shapes(rules, {rule.ours: ours[rule.ours] for rule in rules}))
     names = set(their_shapes(saved, {rule.ours: ours[rule.ours] for rule in saved})) if saved else set()
     others = [name for name in (*every, *(f"{one}.lora" for one in updated)) if name not in names]
-    found: dict[str, None] = {}
+    modules: dict[str, None] = {}
     for name in names:
         parents = name.split(".")[:-1]
         prefixes = [".".join(parents[:length]) for length in range(1, len(parents) + 1)]
@@ -120,8 +120,8 @@ def _modules(config: Config, rules: Sequence[Rule], saved: Sequence[Rule], updat
                 f"adapter: '{name}' trained whole and lies in no module without others that did not; let lora.whole "
                 "name all of them, or none."
             )
-        found[module] = None
-    return sorted(found)
+        modules[module] = None
+    return sorted(modules)
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,10 @@ def read(folder: Path, config: Config) -> Adapter:
         maps = linear_maps(config, touched, [rule.ours for rule in touched])
         updates: dict[str, np.ndarray] = {}
         ranks: dict[str, np.ndarray] = {}
-        for path, found in maps.items():
-            blocks = [_block(found, layer, tensors, modules, settings) for layer in found.rule.slices()]
+        for path, linear in maps.items():
+            blocks = [_block(linear, layer, tensors, modules, settings) for layer in linear.rule.slices()]
             ranks[path] = np.array([down.shape[1] for down, _, _ in blocks])
-            updates |= _leaves(found, blocks)
+            updates |= _leaves(linear, blocks)
         whole = {rule.ours: _whole(file, rule, tensors, set(saved)) for rule in _saved_rules(rules, saved)}
     return Adapter(folder, updates, ranks, whole)
 
@@ -237,46 +237,46 @@ def _check_shapes(
 
 
 def _block(
-    found: LinearMap,
+    linear: LinearMap,
     layer: int | None,
     tensors: Tensors,
     modules: set[str],
     settings: peft_settings.PeftSettings,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """A [inputs, rank], B [rank, outputs] and what they count, of one layer of a kernel; of none rank 0."""
-    sizes = len(found.inputs), sum(map(len, found.outputs))
+    sizes = len(linear.inputs), sum(map(len, linear.outputs))
     parts = []
-    for module, outputs in zip(found.modules(layer), found.outputs, strict=True):
+    for module, outputs in zip(linear.modules(layer), linear.outputs, strict=True):
         if module in modules:
             theirs = tensors.read(f"{PREFIX}{module}{A}").astype(np.float32)
             down = np.empty((sizes[0], len(theirs)), np.float32)
-            down[found.inputs] = theirs.T
+            down[linear.inputs] = theirs.T
             up = tensors.read(f"{PREFIX}{module}{B}").astype(np.float32).T
             parts.append((down, up, outputs, settings.scale_of(module, len(theirs))))
     if not parts:
         return np.zeros((sizes[0], 0), np.float32), np.zeros((0, sizes[1]), np.float32), 1.0
     scale = parts[0][3]
-    is_one = all(np.array_equal(down, parts[0][0]) and own == scale for down, _, _, own in parts)
+    is_one = all(np.array_equal(down, parts[0][0]) and part_scale == scale for down, _, _, part_scale in parts)
     rank = len(parts[0][1]) if is_one else sum(len(up) for _, up, _, _ in parts)
     whole = np.zeros((rank, sizes[1]), np.float32)
     start = 0
-    for _, up, outputs, own in parts:
-        whole[start : start + len(up), outputs] = up if own == scale else up * np.float32(own / scale)
+    for _, up, outputs, part_scale in parts:
+        whole[start : start + len(up), outputs] = up if part_scale == scale else up * np.float32(part_scale / scale)
         start += 0 if is_one else len(up)
     down = parts[0][0] if is_one else np.concatenate([down for down, _, _, _ in parts], 1)
     return down, whole, scale
 
 
-def _leaves(found: LinearMap, blocks: Sequence[tuple[np.ndarray, np.ndarray, float]]) -> dict[str, np.ndarray]:
+def _leaves(linear: LinearMap, blocks: Sequence[tuple[np.ndarray, np.ndarray, float]]) -> dict[str, np.ndarray]:
     """Of all layers of a kernel, filled up with zeros to one rank."""
     rank = max(down.shape[1] for down, _, _ in blocks)
     downs = [np.pad(down, ((0, 0), (0, rank - down.shape[1]))) for down, _, _ in blocks]
     ups = [np.pad(up, ((0, rank - len(up)), (0, 0))) for _, up, _ in blocks]
-    lead = (len(blocks),) if found.rule.layers else ()
-    beside = found.rule.ours.removesuffix(lora.KERNEL)
+    lead = (len(blocks),) if linear.rule.layers else ()
+    beside = linear.rule.ours.removesuffix(lora.KERNEL)
     return {
-        beside + lora.DOWN: np.stack(downs).reshape(*lead, *found.kernel_inputs, rank),
-        beside + lora.UP: np.stack(ups).reshape(*lead, rank, *found.kernel_outputs),
+        beside + lora.DOWN: np.stack(downs).reshape(*lead, *linear.kernel_inputs, rank),
+        beside + lora.UP: np.stack(ups).reshape(*lead, rank, *linear.kernel_outputs),
         beside + lora.SCALE: np.array([scale for _, _, scale in blocks], np.float32).reshape(lead),
     }
 

@@ -43,16 +43,16 @@ class LinearMap:
 
 def layouts(config: Config) -> dict[str, tuple[Rule, ...]]:
     """Rules by name: of the whole model as released and as trained by the official code, and of its parts alone."""
-    found: dict[str, tuple[Rule, ...]] = {}
+    result: dict[str, tuple[Rule, ...]] = {}
     if isinstance(config, VLMConfig):
         if isinstance(config.connector, ResamplerConfig) and not config.connector.instruction_tokens:
-            found |= {"xgenmm": xgenmm.rules(config), "xgenmm, training": xgenmm.rules(config, "")}
-        found |= layouts(config.decoder) | layouts(config.vision)
+            result |= {"xgenmm": xgenmm.rules(config), "xgenmm, training": xgenmm.rules(config, "")}
+        result |= layouts(config.decoder) | layouts(config.vision)
     elif isinstance(config, Phi3Config):
-        found["phi3"] = phi3_hf.decoder_rules(config, "")
+        result["phi3"] = phi3_hf.decoder_rules(config, "")
     else:
-        found["siglip"] = siglip_hf.vision_rules(config, "vision_model.")
-    return found
+        result["siglip"] = siglip_hf.vision_rules(config, "vision_model.")
+    return result
 
 
 def linear_maps(config: Config, rules: Sequence[Rule], kernels: Sequence[str]) -> dict[str, LinearMap]:
@@ -61,12 +61,12 @@ def linear_maps(config: Config, rules: Sequence[Rule], kernels: Sequence[str]) -
     Raises ValueError for one that is in the layout no torch.nn.Linear of its own.
     """
     boxed = _names(config)
-    found: dict[str, LinearMap] = {}
+    maps: dict[str, LinearMap] = {}
     for rule in rules:
         if rule.ours in kernels:
             names, shape = boxed[rule.ours]
-            found[rule.ours] = _linear_map(rule, names[bool(rule.layers) :], shape[bool(rule.layers) :])
-    return found
+            maps[rule.ours] = _linear_map(rule, names[bool(rule.layers) :], shape[bool(rule.layers) :])
+    return maps
 
 
 def _names(config: Config) -> Mapping[str, tuple[tuple[str | None, ...], tuple[int, ...]]]:

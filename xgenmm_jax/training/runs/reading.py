@@ -42,20 +42,20 @@ def restore_run(source: Path, abstract: Params) -> Params:
     if not any(map(lora.is_update, shapes)):
         return checkpoints.restore_params(checkpoint, abstract)
     config, base = run_of(checkpoint)
-    wanted = flatten_dict(abstract, sep="/")
-    own = {name: shape for name, shape in shapes.items() if name.split("/")[0] in abstract}
+    expected = flatten_dict(abstract, sep="/")
+    stored = {name: shape for name, shape in shapes.items() if name.split("/")[0] in abstract}
     # Kernels are rounded to their dtype once, when their updates are in them.
-    kernels = [name.removesuffix(lora.DOWN) + lora.KERNEL for name in own if name.endswith(f"/{lora.DOWN}")]
-    exact = {name: _float32(wanted[name].shape, wanted[name].sharding) for name in kernels if name in wanted}
-    params = flatten_dict(_began_with(config, base, unflatten_dict(wanted | exact, sep="/")), sep="/")
-    if not own:
+    kernels = [name.removesuffix(lora.DOWN) + lora.KERNEL for name in stored if name.endswith(f"/{lora.DOWN}")]
+    exact = {name: _float32(expected[name].shape, expected[name].sharding) for name in kernels if name in expected}
+    params = flatten_dict(_began_with(config, base, unflatten_dict(expected | exact, sep="/")), sep="/")
+    if not stored:
         return unflatten_dict(params, sep="/")
-    layouts = {name: _layout(name, own, wanted) for name in own}
+    layouts = {name: _layout(name, stored, expected) for name in stored}
     updates = flatten_dict(checkpoints.restore_params(checkpoint, unflatten_dict(layouts, sep="/")), sep="/")
     params |= {name: leaf for name, leaf in updates.items() if not lora.is_update(name)}
     with jax.default_matmul_precision("highest"):
         for name in kernels:
-            params[name] = merge_kernel(params[name], name, updates, wanted[name])
+            params[name] = merge_kernel(params[name], name, updates, expected[name])
     return unflatten_dict(params, sep="/")
 
 
@@ -77,12 +77,12 @@ def run_of(checkpoint: Path) -> tuple[TrainConfig, Initialize]:
 def merge_kernel(kernel: jax.Array, name: str, updates: Mapping[str, ArrayLike], like: Any) -> jax.Array:
     """A kernel with its update in it, in the dtype and sharding of `like`. updates: by path."""
     beside = name.removesuffix(lora.KERNEL)
-    own = {kind: updates[beside + kind] for kind in (lora.DOWN, lora.UP, lora.SCALE)}
+    parts = {kind: updates[beside + kind] for kind in (lora.DOWN, lora.UP, lora.SCALE)}
 
-    def merge(kernel: jax.Array, own: dict[str, jax.Array]) -> jax.Array:
-        return lora.merged_kernel(kernel.astype(jnp.float32), own, own[lora.SCALE].ndim == 1).astype(like.dtype)
+    def merge(kernel: jax.Array, parts: dict[str, jax.Array]) -> jax.Array:
+        return lora.merged_kernel(kernel.astype(jnp.float32), parts, parts[lora.SCALE].ndim == 1).astype(like.dtype)
 
-    return jax.jit(merge, out_shardings=like.sharding)(kernel, own)
+    return jax.jit(merge, out_shardings=like.sharding)(kernel, parts)
 
 
 def _began_with(config: TrainConfig, base: Initialize, abstract: Params) -> Params:
@@ -94,21 +94,21 @@ def _began_with(config: TrainConfig, base: Initialize, abstract: Params) -> Para
     return initialize_params(base, init, config.seed, abstract, config.model)
 
 
-def _layout(name: str, own: Mapping[str, Shape], wanted: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
+def _layout(name: str, stored: Mapping[str, Shape], expected: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
     """How a stored leaf is laid out: an update as the inputs and outputs of its kernel are."""
     if not lora.is_update(name):
-        return wanted[name]
+        return expected[name]
     beside, _, kind = name.rpartition("/")
-    sharding = wanted[f"{beside}/{lora.KERNEL}"].sharding
+    sharding = expected[f"{beside}/{lora.KERNEL}"].sharding
     if not isinstance(sharding, NamedSharding):
-        return _float32(own[name], sharding)
-    stacked = len(own[f"{beside}/{lora.SCALE}"])
-    kernel = wanted[f"{beside}/{lora.KERNEL}"].shape
+        return _float32(stored[name], sharding)
+    stacked = len(stored[f"{beside}/{lora.SCALE}"])
+    kernel = expected[f"{beside}/{lora.KERNEL}"].shape
     spec = tuple(sharding.spec) + (None,) * (len(kernel) - len(sharding.spec))
-    inputs_end = len(own[f"{beside}/{lora.DOWN}"]) - 1
+    inputs_end = len(stored[f"{beside}/{lora.DOWN}"]) - 1
     axes = {lora.DOWN: (*spec[:inputs_end], None), lora.UP: (*spec[:stacked], None, *spec[inputs_end:])}
-    place = NamedSharding(sharding.mesh, PartitionSpec(*axes.get(kind, ())))
-    return _float32(own[name], place)
+    sharding = NamedSharding(sharding.mesh, PartitionSpec(*axes.get(kind, ())))
+    return _float32(stored[name], sharding)
 
 
 def _float32(shape: Shape, sharding: Any) -> jax.ShapeDtypeStruct:
@@ -123,14 +123,14 @@ def open_parameters(run: Path) -> Reader:
     Raises ValueError as `restore_run` does.
     """
     checkpoint = checkpoints.newest(run)
-    own = ParameterReader(checkpoint / "params")
-    if not any(map(lora.is_update, own.paths)):
-        return own
+    updates = ParameterReader(checkpoint / "params")
+    if not any(map(lora.is_update, updates.paths)):
+        return updates
     config, base = run_of(checkpoint)
     if base.run is not None and base == Initialize(run=base.run):
-        return MergedReader(open_parameters(user_path(base.run, "initialize.run")), own)
+        return MergedReader(open_parameters(user_path(base.run, "initialize.run")), updates)
     shapes = unboxed(jax.eval_shape(functools.partial(config.objective.init, config.model), jax.random.key(0)))
-    place = SingleDeviceSharding(jax.devices()[0])
-    params = _began_with(config, base, jax.tree.map(lambda leaf: _float32(leaf.shape, place), shapes))
+    sharding = SingleDeviceSharding(jax.devices()[0])
+    params = _began_with(config, base, jax.tree.map(lambda leaf: _float32(leaf.shape, sharding), shapes))
     leaves = {name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep="/").items()}
-    return MergedReader(ArrayReader(leaves), own)
+    return MergedReader(ArrayReader(leaves), updates)
