@@ -15,10 +15,13 @@ from released_parameters import read_tree
 from safetensors.numpy import load_file, save_file
 
 from xgenmm_jax.api.conversion import export_checkpoint, import_run
+from xgenmm_jax.convert import trees
+from xgenmm_jax.convert.formats import llama_hf
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.models import kv_cache
-from xgenmm_jax.models.phi3 import Phi3
+from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 from xgenmm_jax.models.rotary import LongContext
+from xgenmm_jax.ops.masks import WindowConvention
 
 FOLDER = Path(__file__).parents[1] / "goldens/llama_tiny"
 CASES = ("plain", "llama3_grouped_tied", "qwen2")
@@ -65,6 +68,18 @@ def test_sizes_are_those_of_the_files():
     assert config.tied_head and "head_kernel" not in params and config.rope_theta == 500.0
     assert config.long_context == LongContext(4.0, 1.0, 4.0, 32)
     assert opened(FOLDER / "qwen2")[0].qkv_bias
+
+
+def test_a_released_size_has_the_published_number_of_parameters():
+    """Llama 3.2 1B: 1,235,814,400, and our rows, columns and biases for what Llama lacks."""
+    config = Phi3Config(
+        vocab_size=128256, num_text_tokens=128256, num_extra_tokens=4, width=2048, hidden=8192, layers=16, heads=32,
+        kv_heads=8, head_dim=64, window=WindowConvention.NONE, tied_head=True,
+    )  # fmt: skip
+    shapes = trees.shapes(config)
+    theirs = [rule.ours for rule in llama_hf.decoder_rules(config, "")]
+    assert sum(int(np.prod(shapes[name])) for name in theirs) == 1_235_814_400
+    assert shapes.keys() == {*theirs, *llama_hf.INITIALIZED}
 
 
 @pytest.mark.parametrize("case", CASES)

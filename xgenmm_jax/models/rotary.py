@@ -32,8 +32,8 @@ class LongContext:
     def stretched(self, frequency: Float32[Array, " h"]) -> Float32[Array, " h"]:
         """Radians a position, before and after."""
         turns = self.trained_length * frequency / (2 * math.pi)
-        kept = jnp.clip((turns - self.low_frequency) / (self.high_frequency - self.low_frequency), 0, 1)
-        return (1 - kept) * frequency / self.factor + kept * frequency
+        weight = jnp.clip((turns - self.low_frequency) / (self.high_frequency - self.low_frequency), 0, 1)
+        return (1 - weight) * frequency / self.factor + weight * frequency
 
 
 def rotary_angles(

@@ -169,9 +169,9 @@ def _document(record: Document, tokenizer: Tokenizer) -> Sample:
 def _openings(id_: str, ids: np.ndarray, tokenizer: Tokenizer, style: ChatStyle, answers: int) -> np.ndarray:
     """True on the last id of what begins an assistant's turn. Raises ValueError where these are not `answers`."""
     opens = np.ones(len(ids), bool)
-    for back, wanted in enumerate(reversed(tokenizer.marker(style.opening("assistant")))):
+    for back, expected in enumerate(reversed(tokenizer.marker(style.opening("assistant")))):
         opens[:back] = False
-        opens[back:] &= ids[: len(ids) - back] == wanted
+        opens[back:] &= ids[: len(ids) - back] == expected
     if opens.sum() != answers:
         raise ValueError(
             f"chat: {id_} has {answers} assistant turns and {opens.sum()} of the header's ids: the tokenizer joins "

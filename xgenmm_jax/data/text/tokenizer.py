@@ -179,7 +179,7 @@ class Tokenizer:
         """
         if template not in self._markers:
             ids, specials = self.encode_parts((Template(template),), starts=False), set(self.special_ids.values())
-            first = next((place for place, id_ in enumerate(ids) if id_ in specials), None)
+            first = next((index for index, id_ in enumerate(ids) if id_ in specials), None)
             if first is None:
                 raise ValueError(
                     f"chat: {template!r} holds no special string of the tokenizer; choose the model's chat style "

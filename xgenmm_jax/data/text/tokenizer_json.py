@@ -138,8 +138,8 @@ def _roles(config: dict[str, Any]) -> dict[str, Any]:
 
 def _ends(ids: dict[str, int], roles: dict[str, Any]) -> tuple[str, str, str]:
     """Strings of the end of a text, of the end of a turn, of padding. Padding ends nothing, else ends were masked."""
-    own = roles["eos_token"] if roles["eos_token"] in ids else None
-    eos, end = (next((name for name in names if name in ids), own) for names in (ENDS_OF_TEXT, ENDS_OF_TURN))
+    from_config = roles["eos_token"] if roles["eos_token"] in ids else None
+    eos, end = (next((name for name in names if name in ids), from_config) for names in (ENDS_OF_TEXT, ENDS_OF_TURN))
     if eos is None:
         raise ValueError(
             "tokenizer: no end of text among the added tokens; put the tokenizer_config.json with its eos_token beside "
@@ -147,7 +147,7 @@ def _ends(ids: dict[str, int], roles: dict[str, Any]) -> tuple[str, str, str]:
         )
     end = eos if end is None else end
     pad = roles["pad_token"]
-    is_own = pad in ids and pad not in (eos, end, own, roles["bos_token"], roles["unk_token"])
+    is_own = pad in ids and pad not in (eos, end, from_config, roles["bos_token"], roles["unk_token"])
     return eos, end, pad if is_own else PAD
 
 
@@ -174,10 +174,10 @@ def _plain(settings: dict[str, Any], added: list[dict[str, Any]], legacy: bool |
     model["vocab"] = {piece: id_ for piece, id_ in model["vocab"].items() if piece not in special}
     merged = ((pair, pair.replace(" ", "") if isinstance(pair, str) else "".join(pair)) for pair in model["merges"])
     model["merges"] = [pair for pair, piece in merged if piece not in special]
-    kept = {token["content"] for token in added}
+    names = {token["content"] for token in added}
     plain = {
         **settings,
-        "added_tokens": [token for token in settings.get("added_tokens") or () if token["content"] not in kept],
+        "added_tokens": [token for token in settings.get("added_tokens") or () if token["content"] not in names],
         "model": model,
         "post_processor": None,
         "truncation": None,
@@ -195,5 +195,5 @@ def _plain(settings: dict[str, Any], added: list[dict[str, Any]], legacy: bool |
 def _without_prepend(normalizer: dict[str, Any] | None) -> tuple[dict[str, Any] | None, bool]:
     """A normalizer without the step that puts SentencePiece's space first, and whether it had one."""
     steps = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
-    kept = [step for step in steps if step != {"type": "Prepend", "prepend": SPACE}]
-    return ({"type": "Sequence", "normalizers": kept} if kept else None), len(kept) < len(steps)
+    steps_left = [step for step in steps if step != {"type": "Prepend", "prepend": SPACE}]
+    return ({"type": "Sequence", "normalizers": steps_left} if steps_left else None), len(steps_left) < len(steps)

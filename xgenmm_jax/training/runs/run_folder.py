@@ -74,8 +74,8 @@ def check_same(config: TrainConfig, folder: Path) -> bool:
     before, named = tokenizer_files.beside(folder), _tokenizer_of(config)
     if before is not None and named is not None and named.exists():
         now = tokenizer_files.copies(tokenizer_files.chosen(named))
-        kept = tokenizer_files.copies(before)
-        if now.keys() != kept.keys() or not all(files.are_equal(kept[name], file) for name, file in now.items()):
+        in_run = tokenizer_files.copies(before)
+        if now.keys() != in_run.keys() or not all(files.are_equal(in_run[name], file) for name, file in now.items()):
             raise ValueError(
                 f"run folder: '{folder}' was started with another tokenizer than '{named}'; give --data.tokenizer "
                 f"'{before}', or choose another folder with --workdir."
