@@ -68,7 +68,7 @@ def test_an_adapter_is_merged_into_parameters_without_updates(adapted):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"targets": ("decoder/layers",)}, "has an update of 'connector/layers/ff1', which lora.targets leaves out"),
+        ({"targets": ("decoder/layers",)}, "has an update of 'connector/layers/to_q', which lora.targets leaves out"),
         ({"rank": 2}, "lora.rank: got 2, and .* has 3 in .*; give --lora.rank 3, or more"),
         ({"whole": ()}, "saves 'decoder/norm/scale' whole, which this run does not train"),
     ],
