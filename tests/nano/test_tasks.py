@@ -52,7 +52,7 @@ def words(tmp_path_factory) -> tokenizer.Tokenizer:
 class Oracle(Generator):
     """Says what `answer` gives for each example that it is asked, by default the first right answer.
 
-    The same image and words may stand in two tasks with different right answers, so prompts are known by identity.
+    The same image and words may stand in two tasks with different right answers, so prompts are known by their ids, as objects.
     """
 
     def __init__(self, tokenizer: tokenizer.Tokenizer, answer=lambda example: example.answers[0]):
@@ -63,7 +63,7 @@ class Oracle(Generator):
     def watch(self, task: Task) -> Task:
         def prompt(example: Example, tokenizer: tokenizer.Tokenizer) -> Prompt:
             built = task.prompt(example, tokenizer)
-            self.requests[id(built)] = (built, example)  # holds the prompt, so that its id is not given again
+            self.requests[id(built.token_ids)] = (built, example)  # holds them, so that their id is not given again
             return built
 
         return dataclasses.replace(task, prompt=prompt)
@@ -73,7 +73,7 @@ class Oracle(Generator):
 
     def generate(self, prompts, decoding, *, anyres=None):
         self.calls.append(len(prompts))
-        return [self.answer(self.requests[id(prompt)][1]) for prompt in prompts]
+        return [self.answer(self.requests[id(prompt.token_ids)][1]) for prompt in prompts]
 
 
 def metrics_of(config: DrawnWorld, words: tokenizer.Tokenizer, constant: str | None = None) -> dict[str, float]:

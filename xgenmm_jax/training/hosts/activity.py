@@ -46,7 +46,7 @@ def work_of(pid: int, proc: Path = PROC) -> dict[int, Work]:
     stats = {}
     for path in proc.glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):  # it has just ended
-            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
             ticks = int(fields[11]) + int(fields[12])  # utime, stime
             stats[int(path.parent.name)] = int(fields[1]), ticks / os.sysconf("SC_CLK_TCK")
     family = {pid} & stats.keys()
@@ -58,7 +58,7 @@ def work_of(pid: int, proc: Path = PROC) -> dict[int, Work]:
 def _bytes_read(path: Path) -> int:
     """From wherever: a disk, a mount, a pipe. 0 where it is not told."""
     with contextlib.suppress(OSError, ValueError):
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(": ")
             if name == "rchar":
                 return int(value)
