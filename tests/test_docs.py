@@ -6,6 +6,7 @@ import itertools
 import json
 from pathlib import Path
 import re
+import shutil
 import sys
 from unittest import mock
 
@@ -13,6 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from experiments.nano import sft_multi
 from experiments.nano.starting_weights import (
     language_model,
     language_model_finding,
@@ -25,7 +27,8 @@ from tools import plan_table, pod_speeds
 from xgenmm_jax.cli import main as cli
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.rows.config import LoaderConfig
-from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.models.lora import LoRA
+from xgenmm_jax.training.config import TrainConfig, save_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -101,16 +104,20 @@ def trained_on(monkeypatch, *words: str) -> tuple[TrainConfig, list[str], set[st
 
 def test_the_lines_of_the_readme_take_pictures_and_questions_into_fine_tuning(folder: Path, monkeypatch):
     """A reader copies them: names that have moved would fail in their hands."""
-    assert len([line for line in own_data(README).splitlines() if line]) <= 10
+    start = sft_multi.config()
+    (folder / "runs/demo/sft_multi").mkdir(parents=True)
+    save_config(start, folder / "runs/demo/sft_multi/config.json")
+    shutil.copy(start.data.tokenizer, folder / "runs/demo/sft_multi/tokenizer.model")
     (entry,) = re.findall(r"a list of `({.*?]})`", README, re.DOTALL)
     entries = [json.loads(entry) | {"id": color, "image": f"{color}.jpg"} for color in ("red", "blue", "green")]
     (folder / "data" / "mine.json").write_text(json.dumps(entries))
-    (folder / "mine.py").write_text(own_data(README))
-    (command,) = re.findall(r"`xgenmm train (mine.py .*?)`", README)
-    config, ids, skipped = trained_on(monkeypatch, *command.split())
-    assert (config.name, config.initialize.run) == ("mine", "runs/demo/sft_multi") and not skipped
+    (command,) = re.findall(r"    xgenmm train (experiments/finetune.py:lora .*?)\n    xgenmm", README, re.DOTALL)
+    words = command.replace("\\\n", " ").replace("experiments/", f"{ROOT}/experiments/").split()
+    config, ids, skipped = trained_on(monkeypatch, *words)
+    assert (config.name, config.initialize.run) == ("sft_multi-mine", "runs/demo/sft_multi") and not skipped
+    assert (config.model, config.data.anyres, config.lora) == (start.model, start.data.anyres, LoRA())
     assert set(ids) == {f"mine.json[{number}]" for number in range(3)} and len(ids) > 10
-    assert (folder / "data" / ".index" / "llava" / "manifest.json").is_file()
+    assert (folder / "data" / ".index" / "mine" / "manifest.json").is_file()
     record = config.data.mixture[0][0].open().record(0, np.random.default_rng(0))
     assert [turn.text for turn in record.turns] == ["<image>\nWhat is it?", "A cat."]
     assert record.images[0].load().size == (60, 40)

@@ -20,6 +20,7 @@ from xgenmm_jax.nano.starting_weights import WEIGHTS
 from xgenmm_jax.training.config import load_config
 from xgenmm_jax.training.runs import checkpoints
 from xgenmm_jax.training.runs.initialize import save_weights
+from xgenmm_jax.training.runs.reading import restore_run
 from xgenmm_jax.training.runs.run_folder import COMMIT_FILE
 from xgenmm_jax.training.sharding import make_mesh, param_shardings
 
@@ -36,7 +37,7 @@ def export(run: Path, part: str) -> dict[str, str | int]:
         nn.unbox(boxed),
         shardings,
     )
-    params = checkpoints.restore_params(run, {part: abstract[part]})[part]
+    params = restore_run(run, {part: abstract[part]})[part]
     metadata = {
         "command": f"xgenmm train experiments/{config.name}.py",
         "seed": str(config.seed),

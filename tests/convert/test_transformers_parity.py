@@ -12,6 +12,7 @@ import pytest
 from released_parameters import read_tree
 from safetensors.numpy import load_file
 
+from tools.make_llama_goldens import LLAMA3, make
 from xgenmm_jax.api.conversion import export_checkpoint, import_run
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.models.phi3 import Phi3
@@ -127,4 +128,45 @@ def test_phi3(tmp_path, seed):
     same_files(tmp_path / "theirs", tmp_path / "ours")
     with torch.no_grad():
         again = Phi3ForCausalLM.from_pretrained(tmp_path / "ours", attn_implementation="eager").eval()
+        assert np.array_equal(again(torch.from_numpy(ids).long()).logits.numpy(), expected)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_llama(tmp_path, kind, seed):
+    """Saved in shards; grouped queries; with odd seeds a tied head and heads of a width of their own; Llama 3's
+    stretched angles, or not."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    random = np.random.default_rng(seed)
+    kv_heads, group, half = (int(random.integers(1, 4)) for _ in range(3))
+    heads, rows = kv_heads * group, int(random.integers(20, 90))
+    head_width = 2 * half + 2
+    options = {
+        "vocab_size": rows,
+        "hidden_size": heads * (head_width if seed % 2 == 0 or kind == "qwen2" else 10),
+        "intermediate_size": int(random.integers(5, 150)),
+        "num_hidden_layers": int(random.integers(1, 5)),
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "tie_word_embeddings": seed % 2 == 1,
+        "rms_norm_eps": float(random.choice([1e-5, 1e-6])),
+    }
+    if kind == "llama":
+        options["head_dim"] = head_width
+        options["rope_parameters"] = {**LLAMA3, "rope_type": "llama3" if seed > 1 else "default"}
+    ids, expected = make(kind, options, tmp_path / "theirs", seed)
+    with open_source(tmp_path / "theirs") as source:
+        assert source.config.kv_heads == kv_heads and source.config.tied_head == (seed % 2 == 1)
+        assert (source.config.long_context is not None) == (kind == "llama" and seed > 1)
+        import_run(source, tmp_path / "run")
+        params, decoder = read_tree(source)["decoder"], Phi3(source.config)
+    positions = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32)[None], ids.shape)
+    logits = jax.jit(decoder.apply)({"params": params}, jnp.asarray(ids), jnp.ones_like(positions), positions)
+    np.testing.assert_allclose(logits[..., :rows], expected, rtol=0, atol=2e-5)
+    export_checkpoint(tmp_path / "run", tmp_path / "ours", "llama")
+    same_files(tmp_path / "theirs", tmp_path / "ours")
+    with torch.no_grad():
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", attn_implementation="eager").eval()
         assert np.array_equal(again(torch.from_numpy(ids).long()).logits.numpy(), expected)

@@ -33,7 +33,8 @@ EXPERIMENTS = ROOT / "experiments"
 FILES = sorted(
     path.relative_to(EXPERIMENTS).as_posix()
     for path in EXPERIMENTS.rglob("*.py")
-    if path.name not in ("mixtures.py", "recipes.py", "__init__.py")
+    # What starts from a run that is there has tests of its own: tests/cli/test_finetune.py.
+    if path.name not in ("mixtures.py", "recipes.py", "finetune.py", "__init__.py")
 )
 HEAD = ("Command:", "Hardware:", "Hours:", "Paper:", "Expected")
 
@@ -115,7 +116,7 @@ def test_stages_say_how_their_models_are_asked():
                     assert (turns >= 0.5 * sum(weight for _, weight in first)) == is_tuned, (size, stage)
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if "starting_weights" not in file])
+@pytest.mark.parametrize("file", ["finetune.py", *(file for file in FILES if "starting_weights" not in file)])
 def test_heads_say_what_a_reader_needs(file):
     head = import_experiment(EXPERIMENTS / file).__doc__
     assert [word for word in HEAD if f"\n{word}" not in head] == []

@@ -1,11 +1,17 @@
 """Schedules, decay and what is frozen."""
 
+from dataclasses import replace
+import io
+
+from flax.traverse_util import flatten_dict
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import rich.console
 
 from xgenmm_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, trainable_mask
+from xgenmm_jax.training.part_rates import PartRate, PartRates, part_rows, table
 
 PARAMS = {"vision": {"kernel": 0.0, "bias": 0.0}, "vision_head": {"kernel": 0.0}, "decoder": {"norm": {"scale": 0.0}}}
 
@@ -64,3 +70,66 @@ def test_decay_can_spare_biases_and_norms():
         updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
         moved = {name for name, update in updates.items() if float(update[0])}
         assert moved == (set(params) if decay_vectors else {"kernel", "embedding"})
+
+
+def parts_tree():
+    rng = np.random.default_rng(0)
+    shapes = {"vision": {"kernel": (3, 2)}, "connector": {"kernel": (2, 2), "bias": (2,)}, "decoder": {"scale": (4,)}}
+    draw = lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    return jax.tree.map(draw, shapes, is_leaf=lambda leaf: type(leaf) is tuple)
+
+
+@pytest.mark.parametrize("decay_vectors", [True, False])
+def test_parts_have_rates_and_decays_of_their_own(decay_vectors):
+    """Each part moves as if a run of its own rate and decay trained it; clipping is over all."""
+    params, grads = parts_tree(), jax.tree.map(jnp.sin, parts_tree())
+    parts = PartRates(
+        vision=PartRate(peak_lr=0.5),
+        connector=PartRate(weight_decay=0.3),
+        further=(("connector/bias", PartRate(peak_lr=0.0)),),
+    )
+    config = OptimizerConfig(peak_lr=0.1, weight_decay=0.2, clip_norm=0.0, decay_vectors=decay_vectors, parts=parts)
+    alone = {
+        "vision/kernel": OptimizerConfig(peak_lr=0.5, weight_decay=0.2),
+        "connector/kernel": OptimizerConfig(peak_lr=0.1, weight_decay=0.3),
+        "connector/bias": OptimizerConfig(peak_lr=0.0, weight_decay=0.2),
+        "decoder/scale": OptimizerConfig(peak_lr=0.1, weight_decay=0.2),
+    }
+
+    def moved(config, rate):
+        optimizer = make_optimizer(config, params)
+        state, now = optimizer.init(params), params
+        for _ in range(3):
+            directions, state = optimizer.update(grads, state, now)
+            now = jax.tree.map(lambda p, d: p + rate * d, now, directions)
+        return flatten_dict(now, sep="/")
+
+    got = moved(config, 0.1)
+    for name, own in alone.items():
+        wanted = moved(replace(own, clip_norm=0.0, decay_vectors=decay_vectors), own.peak_lr)[name]
+        np.testing.assert_allclose(got[name], wanted, rtol=1e-6, err_msg=name)
+
+
+def test_rates_of_parts_that_are_none_are_refused():
+    parts = PartRates(further=(("conector", PartRate(peak_lr=1.0)),))
+    with pytest.raises(ValueError, match="'conector' names no parameter; the parts are connector, decoder, vision"):
+        make_optimizer(OptimizerConfig(parts=parts), parts_tree())
+    with pytest.raises(ValueError, match="optimizer.parts: got peak_lr -1"):
+        PartRate(peak_lr=-1.0)
+    with pytest.raises(ValueError, match="optimizer.peak_lr: got 0"):
+        OptimizerConfig(peak_lr=0.0, parts=PartRates(vision=PartRate(peak_lr=1.0)))
+
+
+def test_the_table_of_parts_counts_each_parameter_once():
+    parts = PartRates(connector=PartRate(peak_lr=0.5), further=(("connector/bias", PartRate(weight_decay=0.0)),))
+    params = parts_tree()
+    rows = part_rows(params, trainable_mask(params, ("vision",)), parts, 0.1, 0.2)
+    assert [tuple(row) for row in rows] == [
+        ("connector/bias", 2, 2, 0.1, 0.0),
+        ("connector", 4, 4, 0.5, 0.2),
+        ("decoder", 4, 4, 0.1, 0.2),
+        ("vision", 6, 0, 0.1, 0.2),
+    ]
+    console = rich.console.Console(width=80, file=io.StringIO())
+    console.print(table(rows))
+    assert "frozen" in console.file.getvalue()

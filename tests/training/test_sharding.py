@@ -14,8 +14,8 @@ import tiny_run
 from xgenmm_jax.models import blip3, kv_cache, sizes
 from xgenmm_jax.models.blip3 import VLM
 from xgenmm_jax.ops import partitioning
+from xgenmm_jax.ops.partitioning import path_name
 from xgenmm_jax.training import sharding
-from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.sharding import RULES, MeshConfig, host_share, make_mesh, param_shardings, sharding_context
 
 SIZES = {"nano": sizes.nano(), "micro": sizes.micro(), "4b": sizes.B4, "14b": sizes.B14}

@@ -8,15 +8,18 @@ import jax
 import numpy as np
 
 from xgenmm_jax import files
-from xgenmm_jax.convert import exporting, importing, trees
+from xgenmm_jax.convert import exporting, importing, peft, trees
 from xgenmm_jax.convert.exporting import Layout
+from xgenmm_jax.convert.formats import llama_hf
 from xgenmm_jax.convert.importing import Progress, Source
+from xgenmm_jax.convert.parameter_store import ParameterReader
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES
 from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
-from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.data.text import tokenizer_files
+from xgenmm_jax.data.text.tokenizer import DECOUPLED, Tokenizer
 from xgenmm_jax.files import partial_folder, whole_folder
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
@@ -27,9 +30,12 @@ from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.runs.checkpoint_files import check_place
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
-from xgenmm_jax.training.runs.run_folder import COMMIT_FILE, CONFIG_FILE, TOKENIZER_FILE, commit
+from xgenmm_jax.training.runs.reading import open_parameters
+from xgenmm_jax.training.runs.run_folder import COMMIT_FILE, CONFIG_FILE, commit
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
 
+LLAMA_FAMILIES = ("Llama", "Qwen2")
+"""Whose tokenizer is a tokenizer.json."""
 ROW_LENGTH = 4096
 """Positions of Phi-3 mini 4k."""
 
@@ -42,42 +48,62 @@ def import_run(
     tokenizer: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Path | None:
-    """Makes the run folder `destination` from an opened checkpoint; gives the tokenizer.model that it copied, if any.
+    """Makes the run folder `destination` from an opened checkpoint; gives the tokenizer's file that it copied, if any.
 
-    The folder is that of `xgenmm train`: config.json, commit, tokenizer.model, checkpoints/0. A tower or a language
+    The folder is that of `xgenmm train`: config.json, commit, the tokenizer, checkpoints/0. A tower or a language
     model alone gives a folder for `Initialize(vision=...)` or `Initialize(decoder=...)`.
 
     dtype: of the stored parameters. base: the base model, which saw every image as one view, by default where
-    preprocessor_config.json says so. tokenizer: a tokenizer.model; by default the one beside the tensors.
+    preprocessor_config.json says so. tokenizer: a tokenizer.model or tokenizer.json; by default
+    the one beside the tensors. With Llama's form, ids that have no row of the embedding become extra tokens.
 
     Raises ValueError where the destination exists, or the tokenizer is another model's. Nothing half-written stays.
     """
-    tokenizer_file = tokenizer or source.folder / TOKENIZER_FILE
-    if tokenizer is None and not tokenizer_file.is_file():
-        tokenizer_file = None
-    if tokenizer_file is not None:
-        _check_tokenizer(tokenizer_file, source)
+    # Phi-3's folders hold both forms of its tokenizer, other models' tokenizer.model has other rules than Phi-3's.
+    is_llama = source.family in LLAMA_FAMILIES
+    first = tokenizer_files.JSON_FILE if is_llama else tokenizer_files.MODEL_FILE
+    file = tokenizer_files.beside(source.folder, first) if tokenizer is None else tokenizer_files.chosen(tokenizer)
+    if file is not None and not is_llama and tokenizer is None and file.name != tokenizer_files.MODEL_FILE:
+        file = None
+    if file is not None:
+        source = _with_tokenizer(file, source) if is_llama else source
+        _check_tokenizer(file, source)
     check_place(destination, "convert")
     refuse_existing(destination)
     with whole_folder(destination) as folder:
         step = folder / FOLDER / "0"
         importing.write_parameters(source, step / "params", np.dtype(jax.numpy.dtype(dtype)), progress)
-        if tokenizer_file is not None:
-            files.copy(tokenizer_file, folder / TOKENIZER_FILE)
+        copied = {} if file is None else tokenizer_files.copies(file)
+        for name, copy in copied.items():
+            files.copy(copy, folder / name)
         files.write_whole(folder / COMMIT_FILE, commit() + "\n")
         # The tokenizer's path in the destination, not in the partial folder.
-        save_config(run_config(source, base, str(destination / TOKENIZER_FILE)), folder / CONFIG_FILE)
-    return tokenizer_file
+        name = next(iter(copied), tokenizer_files.MODEL_FILE)
+        save_config(run_config(source, base, str(destination / name)), folder / CONFIG_FILE)
+    return file
+
+
+def _with_tokenizer(path: Path, source: Source) -> Source:
+    """A language model alone whose text ids are the tokenizer's, and its extra ids those without a row."""
+    decoder, ids = source.config, len(Tokenizer.load(path))
+    assert isinstance(decoder, Phi3Config)
+    text = min(decoder.vocab_size, ids - len(DECOUPLED))
+    if ids - text > llama_hf.NUM_EXTRA_TOKENS:
+        raise ValueError(
+            f"tokenizer: '{path}' has {ids} ids, the checkpoint's embedding {text} rows; give its own with --tokenizer."
+        )
+    config = dataclasses.replace(decoder, num_text_tokens=text, num_extra_tokens=ids - text)
+    return dataclasses.replace(source, config=config)
 
 
 def _check_tokenizer(path: Path, source: Source) -> None:
-    have = Tokenizer.load(path).num_text_tokens
+    tokenizer = Tokenizer.load(path)
     config = source.config
     decoder = config.decoder if isinstance(config, VLMConfig) else config
-    if isinstance(decoder, Phi3Config) and have != decoder.num_text_tokens:
+    if isinstance(decoder, Phi3Config) and len(tokenizer) != decoder.logits:
         raise ValueError(
-            f"tokenizer: '{path}' has {have} ids, the checkpoint's embedding {decoder.num_text_tokens}; give its own "
-            "with --tokenizer."
+            f"tokenizer: '{path}' has {tokenizer.num_text_tokens} ids, the checkpoint's embedding "
+            f"{decoder.num_text_tokens}; give its own with --tokenizer."
         )
 
 
@@ -101,20 +127,20 @@ def export_checkpoint(
 ) -> tuple[str, ...]:
     """Writes a run's newest parameters in a released layout into a new folder, a slice of a leaf at a time.
 
-    layout: "xgenmm", "siglip" or "phi3". Gives sentences on what the layout cannot hold.
+    layout: "xgenmm", "siglip", "phi3" or "llama". Gives sentences on what the layout cannot hold.
 
     Raises ValueError where the destination exists, there is no checkpoint, or the layout has no room for the model.
     """
     config = load_config(run)
     model = _exported(config.model, run)
-    params = newest(run) / "params"
-    file = run / TOKENIZER_FILE
-    tokenizer = Tokenizer.load(file) if file.is_file() else None
+    file = tokenizer_files.beside(run)
+    tokenizer = None if file is None else Tokenizer.load(file)
     anyres = config.data.anyres if isinstance(config.data, DataConfig) else AnyRes()
     refuse_existing(destination)
+    reader = open_parameters(run)
     with whole_folder(destination) as folder:
         return exporting.export(
-            params,
+            reader,
             model,
             layout,
             folder,
@@ -124,6 +150,23 @@ def export_checkpoint(
             shard_bytes=shard_bytes,
             progress=progress,
         )
+
+
+def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[str, ...]:
+    """Writes the low-rank updates of a run, and what it trained whole beside them, in PEFT's layout into a new folder.
+
+    layout: "peft", over the official xGen-MM code's model, or "peft_phi3", over transformers' Phi3ForCausalLM. Gives
+    sentences on what the layout cannot hold.
+
+    Raises ValueError where the destination exists, the run has no updates, or the layout has no place for one.
+    """
+    config = load_config(run)
+    if config.lora is None:
+        raise ValueError(f"export: '{run}' trained no low-rank updates (lora); choose another --to.")
+    refuse_existing(destination)
+    reader = ParameterReader(newest(run) / "params")
+    with whole_folder(destination) as folder:
+        return peft.write(reader, _exported(config.model, run), config.lora, layout, folder)
 
 
 def _exported(model: Any, run: Path) -> VLMConfig | ViTConfig | Phi3Config:

@@ -13,8 +13,10 @@ from xgenmm_jax import files
 from xgenmm_jax.api.conversion import load_params, run_config
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import IdsOnly, Processor
+from xgenmm_jax.convert import peft
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides
+from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.models import blip3
@@ -23,6 +25,8 @@ from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.paths import Path, run_path, user_path
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.runs import checkpoints, run_folder
+from xgenmm_jax.training.runs.adapters import merge_into
+from xgenmm_jax.training.runs.reading import restore_run
 from xgenmm_jax.training.sharding import AXES, MeshConfig, make_mesh, param_shardings
 
 TENSORS = ("*.safetensors", "*.index.json", "*.npz", "*.pt", "*.bin")
@@ -38,6 +42,7 @@ def load(
     base: bool | None = None,
     overrides: Overrides | object = NO_OVERRIDES,
     official_images: bool = False,
+    adapter: str | os.PathLike | None = None,
 ) -> LMM:
     """A run folder of ours, or a released xGen-MM folder or file, with its parameters on the devices.
 
@@ -46,6 +51,8 @@ def load(
     released weights; bfloat16 moves logits by up to 4e-2 of the largest (docs/design.md, Precision). mesh: of
     `training.sharding.make_mesh`; by default all devices, parameters cut over them.
     official_images: read images as in the released code and in training, see `Processor`.
+    adapter: a folder in PEFT's layout that was trained over these parameters, which is merged into them in float32;
+    they are float32 on the devices until then.
     Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights; without one, prompts and
     answers are ids. base: whether it is the base model, which sees one view of an image, by default by
     preprocessor_config.json. overrides: numbers of heads, where the files do not have them.
@@ -73,13 +80,25 @@ def load(
     if mesh is not None and getattr(mesh, "axis_names", None) != AXES:
         raise ValueError(f"load: got {shown(mesh)} for mesh; give one of training.sharding.make_mesh.")
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
+    final_dtype, dtype = dtype, dtype if adapter is None else None  # None: parameters in float32
+    folder = None if adapter is None else user_path(adapter, "adapter")
     # A folder with tensors and no config of a run is a released one.
     if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
         loaded = _load_released(path, dtype, mesh, tokenizer, base, overrides)
     else:
         loaded = _load_run(path, dtype, mesh)
+    if folder is not None:
+        loaded = _with_adapter(loaded, folder, final_dtype)
     loaded.processor = replace(loaded.processor, official_images=official_images)
     return loaded
+
+
+def _with_adapter(loaded: LMM, folder: Path, dtype: Dtype | None) -> LMM:
+    """A model whose parameters are float32, with an adapter merged, in the dtype that the caller asked for."""
+    params = merge_into(loaded.params, peft.read(folder, loaded.config))
+    if dtype not in (None, "float32"):
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    return _loaded(loaded.folder, loaded.run, dtype, params, loaded.tokenizer, loaded.mesh)
 
 
 def _checked_dtype(dtype: Any) -> Dtype | None:
@@ -109,8 +128,8 @@ def _load_run(folder: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh) -> LMM
             "no questions; give a run of a vision-language model, or start one from it: --initialize."
         )
     checkpoints.newest(folder)
-    tokenizer = Tokenizer.load(folder / run_folder.TOKENIZER_FILE)
-    params = checkpoints.restore_params(folder, _abstract(run.model, dtype or "float32", mesh))
+    tokenizer = Tokenizer.load(tokenizer_files.beside(folder) or folder / tokenizer_files.MODEL_FILE)
+    params = restore_run(folder, _abstract(run.model, dtype or "float32", mesh))
     return _loaded(folder, run, dtype, params, tokenizer, mesh)
 
 
@@ -123,7 +142,7 @@ def _load_released(
     overrides: Overrides,
 ) -> LMM:
     with open_source(path, overrides) as source:
-        beside = source.folder / run_folder.TOKENIZER_FILE
+        beside = source.folder / tokenizer_files.MODEL_FILE
         file = beside if tokenizer is None else user_path(tokenizer, "tokenizer")
         run = run_config(source, base, str(file))
     config, params = load_params(path, dtype or "float32", mesh, overrides)

@@ -16,7 +16,7 @@ from xgenmm_jax.data.records import Crops, LazyImage, Turn
 from xgenmm_jax.data.text import chat, prompts
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.data.text.prompts import Prompt
-from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, Tokenizer
+from xgenmm_jax.data.text.tokenizer import DECOUPLED, DROPS_SPACE, PHI3_SPECIALS, STRIPS_RIGHT, Tokenizer
 from xgenmm_jax.files import without_surrogates
 from xgenmm_jax.generation.arguments import shown
 
@@ -112,15 +112,9 @@ class IdsOnly(Tokenizer):
         names = (*PHI3_SPECIALS, "<pad>", *DECOUPLED)
         first = num_text_tokens - len(PHI3_SPECIALS) - 1
         self.special_ids = {name: first + offset for offset, name in enumerate(names)}
-        self.num_text_tokens = num_text_tokens
-        self.pad_id = self.special_ids["<pad>"]
-        self.eos_id = self.special_ids["<|endoftext|>"]
-        self.end_id = self.special_ids["<|end|>"]
-        self.image_id = self.special_ids["<image>"]
-        self.placeholder_id = self.special_ids["<image placeholder>"]
-        self.end_of_chunk_id = self.special_ids["<|endofchunk|>"]
+        self._set_rules(STRIPS_RIGHT, frozenset(), DROPS_SPACE, "<|endoftext|>", "<|end|>")
 
-    def encode_parts(self, parts: Iterable[str]) -> list[int]:
+    def encode_parts(self, parts: Iterable[str], starts: bool = True) -> list[int]:
         text = "".join(parts)
         raise ValueError(f"tokenizer: the folder has no tokenizer.model, so {text[:30]!r} has no ids; {_REMEDY}.")
 

@@ -83,7 +83,9 @@ def make_rows(
         check_view(config, view)
     # What the loss counts: the labels' targets, by default every token that is none of the decoupled ids.
     masks = [
-        ids < tokenizer.pad_id if labels is None else _targets(number, ids, labels[number])
+        (ids < tokenizer.image_id) & (ids != tokenizer.pad_id)
+        if labels is None
+        else _targets(number, ids, labels[number])
         for number, ids in enumerate(token_rows)
     ]
     # The row has room for the crops of the call's largest row, rounded up to a bucket.

@@ -23,8 +23,10 @@ class Arguments:
     """A folder, a .safetensors or .npz file, or an index of shards; with --to a run folder."""
     destination: tyro.conf.Positional[RunPath]
     """A folder that does not exist yet."""
-    to: Literal["xgenmm", "siglip", "phi3"] | None = None
-    """Export: what the official xGen-MM code loads, or transformers' SiglipVisionModel, or Phi3ForCausalLM."""
+    to: Literal["xgenmm", "siglip", "phi3", "llama", "peft", "peft_phi3"] | None = None
+    """Export: what the official xGen-MM code loads, or transformers' SiglipVisionModel, Phi3ForCausalLM or
+    LlamaForCausalLM (with biases Qwen2ForCausalLM); of a run with low-rank updates with these merged. peft: the updates
+    alone, for PEFT over the official code's model, peft_phi3 over Phi3ForCausalLM."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the parameters that are written."""
     base: bool | None = None
@@ -33,7 +35,7 @@ class Arguments:
     vision: UserPath | None = None
     """A tower, for a training checkpoint of xGen-MM, which lacks its own."""
     tokenizer: UserPath | None = None
-    """A tokenizer.model; by default the one beside the tensors."""
+    """A tokenizer.model or tokenizer.json; by default the one beside the tensors."""
     vision_heads: int | None = None
     """Heads of the tower, where neither config.json nor a released size tells."""
     decoder_heads: int | None = None
@@ -58,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def import_checkpoint(arguments: Arguments) -> None:
-    from xgenmm_jax.api.conversion import import_run
+    from xgenmm_jax.api.conversion import LLAMA_FAMILIES, import_run
     from xgenmm_jax.convert.importing import open_source
     from xgenmm_jax.convert.tensor_shapes import Overrides
 
@@ -75,15 +77,23 @@ def import_checkpoint(arguments: Arguments) -> None:
             )
     print(f"wrote {arguments.destination}, parameters in {arguments.dtype}")
     if tokenizer is None and arguments.tokenizer is None and needs_tokenizer(source.config):
-        print(f"no tokenizer.model beside the tensors: copy Phi-3's to {arguments.destination}/tokenizer.model")
+        is_llama = source.family in LLAMA_FAMILIES
+        name, whose = ("tokenizer.json", "the model's") if is_llama else ("tokenizer.model", "Phi-3's")
+        print(f"no {name} beside the tensors: copy {whose} to {arguments.destination}/{name}")
 
 
 def export_run(arguments: Arguments) -> None:
-    from xgenmm_jax.api.conversion import export_checkpoint
+    from xgenmm_jax.api.conversion import export_adapter, export_checkpoint
 
     run = run_path(arguments.source, "SOURCE")
+    if arguments.to in ("peft", "peft_phi3"):
+        notes = export_adapter(run, arguments.destination, arguments.to)
+        print(f"wrote {arguments.destination}, tensors in float32")
+        for note in notes:
+            print(f"note: {note}")
+        return
     with bar("exporting", None) as progress:
-        notes = export_checkpoint(run, arguments.destination, arguments.to or "xgenmm", arguments.dtype, progress)
+        notes = export_checkpoint(run, arguments.destination, arguments.to, arguments.dtype, progress)
     print(f"wrote {arguments.destination}, tensors in {arguments.dtype}")
     for note in notes:
         print(f"note: {note}")

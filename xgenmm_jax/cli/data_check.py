@@ -30,7 +30,9 @@ class Arguments(SourceOptions):
     records: int = field(default=1000, kw_only=True)
     """How many are read, from the first on."""
     tokenizer: UserPath | None = field(default=None, kw_only=True)
-    """A SentencePiece model, with which records are tokenized and counted."""
+    """A SentencePiece model or tokenizer.json, with which records are tokenized and counted."""
+    chat: ChatStyle = field(default=ChatStyle(), kw_only=True)
+    """How conversations are written, for the tokenizer."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     reader = None if source is None else source.reader
     if arguments.tokenizer is not None and reader is None:
         raise ValueError("--tokenizer: without a reader there are no records to tokenize; give --reader NAME too.")
-    measurer = None if arguments.tokenizer is None else Measurer(Tokenizer.load(arguments.tokenizer), ChatStyle())
+    measurer = None if arguments.tokenizer is None else Measurer(Tokenizer.load(arguments.tokenizer), arguments.chat)
     candidates = [kind() for kind in READERS.values()]
     with data_tables.progress_bar() as show:
         checked = check(storage, arguments.records, reader, measurer, candidates, show)

@@ -10,12 +10,13 @@ import tyro
 
 from xgenmm_jax.cli import data_tables
 from xgenmm_jax.cli.data_sources import SourceOptions, is_python, load_named, parse_with_reader, read_source
+from xgenmm_jax.cli.experiment_files import take_arguments
 from xgenmm_jax.cli.options import UserPath, checked_path, parse_overrides, take_option
 from xgenmm_jax.data.index.indexing import Indexed, index_experiment, index_source
 from xgenmm_jax.data.index.workers import Measuring
 from xgenmm_jax.data.sharded import ShardedSource, check_own_indexes
 from xgenmm_jax.data.text.chat import ChatStyle
-from xgenmm_jax.paths import Path, run_path
+from xgenmm_jax.paths import Path, local_path, run_path
 
 if TYPE_CHECKING:
     from xgenmm_jax.training.config import TrainConfig
@@ -37,7 +38,7 @@ class Arguments(SourceOptions):
     sources: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE [SOURCE ...]")]]
     """Sources, or one experiment."""
     tokenizer: UserPath | None = field(default=None, kw_only=True)
-    """The SentencePiece model of the runs to come. Without it the manifest alone is made."""
+    """The SentencePiece model or tokenizer.json of the runs to come. Without it the manifest alone is made."""
     chat: ChatStyle = field(default=ChatStyle(), kw_only=True)
     """How conversations are written, as in the runs' configs."""
     processes: int = field(default=PROCESSES, kw_only=True)
@@ -50,7 +51,8 @@ def main(argv: Sequence[str]) -> int:
     """Prints what is in each index; gives the exit code."""
     if argv and is_python(argv[0]) and not {"-h", "--help"} & set(argv):
         rest, at = take_option(list(argv[1:]), "--at")
-        named = load_named(argv[0], at)
+        rest, given = take_arguments(local_path(argv[0], "source"), rest)
+        named = load_named(argv[0], at, given)
         if not isinstance(named, ShardedSource):
             return _experiment(argv[0], named, rest)
     arguments, reader = parse_with_reader(Arguments, argv, "xgenmm data index")

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from xgenmm_jax import files
-from xgenmm_jax.cli.experiment_files import load_experiment
+from xgenmm_jax.cli.experiment_files import load_experiment, take_arguments
 from xgenmm_jax.cli.options import checked_path, parse_overrides, refuse_no_file, take_option
 from xgenmm_jax.cli.train import OTHER_NAMES
 from xgenmm_jax.data.rows.config import DataConfig
@@ -57,7 +57,9 @@ def main(argv: Sequence[str]) -> int:
     path, *rest = argv
     rest, at = take_option(rest, "--at")
     rest = ["--help" if word == "--help-all" else word for word in rest]
-    options = Options(0, 8, None, None, load_experiment(local_path(path, "experiment"), at))
+    experiment = local_path(path, "experiment")
+    rest, given = take_arguments(experiment, rest)
+    options = Options(0, 8, None, None, load_experiment(experiment, at, given))
     options = parse_overrides(Options, options, rest, f"xgenmm data show {path}", OTHER_NAMES, "--help-all")
     config = options.config
     if not isinstance(config.data, DataConfig):

@@ -1,11 +1,12 @@
 """Sources as they are typed: KIND:PATTERN with the name of a reader, or a name in a Python file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from dataclasses import dataclass
 import inspect
 import os
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xgenmm_jax.cli.errors import nearest
@@ -153,8 +154,10 @@ def is_python(text: str) -> bool:
     return text.partition(":")[0] not in KINDS and re.search(r"\.py(:\w*)?$", text) is not None
 
 
-def load_named(text: str, at: str | None = None) -> "ShardedSource | TrainConfig":
-    """What FILE.py:NAME is or, of a function, returns; FILE.py is FILE.py:config.
+def load_named(
+    text: str, at: str | None = None, given: Mapping[str, str] = MappingProxyType({})
+) -> "ShardedSource | TrainConfig":
+    """What FILE.py:NAME is or, of a function, returns; FILE.py is FILE.py:config. given: of `take_arguments`.
 
     Raises ValueError where it is neither a source nor a run.
     """
@@ -166,13 +169,13 @@ def load_named(text: str, at: str | None = None) -> "ShardedSource | TrainConfig
         base, _, name = path.name.rpartition(":")
         file = path.with_name(base)
     value: Any = getattr(import_experiment(file), name, None)
-    if inspect.isfunction(value) and at is None:
+    if inspect.isfunction(value) and at is None and not given:
         with naming_the_line(file):
             value = value()
     if isinstance(value, ShardedSource | TrainConfig):
         return value
-    if value is None or at is not None:
-        return load_experiment(path, at)
+    if value is None or at is not None or given:
+        return load_experiment(path, at, given)
     raise ValueError(
         f"data: '{name}' of '{file}' is a {type(value).__name__}; wanted a ShardedSource, or a function that gives one "
         "or a TrainConfig."

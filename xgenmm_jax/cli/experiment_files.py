@@ -1,6 +1,6 @@
 """Experiment files: Python by path, from any folder; what goes wrong in one is a sentence with its line."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import importlib
 import inspect
@@ -8,22 +8,79 @@ import os
 from pathlib import Path
 import sys
 import traceback
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 from xgenmm_jax import user_files
 from xgenmm_jax.cli import renamed
 from xgenmm_jax.cli.errors import MOST, nearest
+from xgenmm_jax.cli.options import take_option
 from xgenmm_jax.training.config import TrainConfig
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
-def load_experiment(path: Path, at: str | None = None) -> TrainConfig:
+
+def load_experiment(path: Path, at: str | None = None, given: Mapping[str, str] = NOTHING) -> TrainConfig:
     """What `config()` of an experiment file returns; of "FILE:RUN", what RUN() of it returns.
 
     at: "nano" or "micro", for a function whose parameters are stages, `def mlp(base=stage1.config)`: each is given the
-    stage of that size instead of its default.
+    stage of that size instead of its default. given: of `take_arguments`.
 
     Raises ValueError where the file is missing, fails or gives no TrainConfig, or has no stages to exchange.
     """
+    function = _function(path)
+    stages = {} if at is None else _stages_at(function, at)
+    missing = [option for name, option in _options_of(function).items() if name not in given]
+    if missing:
+        words = " ".join((function.__doc__ or "").split())
+        described = words[words.find("--") :] if "--" in words else "give them."
+        raise ValueError(f"experiment: '{path}' needs {' and '.join(missing)}; {described}")
+    with naming_the_line(path):
+        config = function(**stages, **given)
+    if not isinstance(config, TrainConfig):
+        name = function.__name__
+        raise ValueError(f"experiment: {name}() of '{path}' returns a {type(config).__name__}, wanted a TrainConfig.")
+    return config
+
+
+def take_arguments(path: Path, argv: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The arguments without those of the experiment's own function, and these by parameter: data_json is --data.json.
+
+    Raises ValueError where one has no value.
+    """
+    try:
+        function = _function(path)
+    except ValueError:  # `load_experiment` tells what is wrong, or it is a source
+        return argv, {}
+    given = {}
+    for name, option in _options_of(function).items():
+        argv, value = take_option(argv, option)
+        if value is not None:
+            given[name] = value
+    return argv, given
+
+
+def _options_of(function: Callable[..., TrainConfig]) -> dict[str, str]:
+    """The parameters that an experiment's function cannot do without, with their options."""
+    parameters = inspect.signature(function).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+    return {name: f"--{name.replace('_', '.', 1).replace('_', '-')}" for name in names}
+
+
+def needed_help(path: Path, given: Mapping[str, str]) -> str | None:
+    """What the experiment's function says of itself where an option that it needs is not given; else None."""
+    function = _function(path)
+    options = _options_of(function)
+    if not options.keys() - given.keys():
+        return None
+    usage = " ".join(f"{option} {name.rpartition('_')[2].upper()}" for name, option in options.items())
+    return (
+        f"usage: xgenmm train {path} {usage} [options]\n\n{inspect.getdoc(function) or ''}\n\n"
+        "With these, --help shows the options that are used most, --help-all every one, with their values."
+    )
+
+
+def _function(path: Path) -> Callable[..., TrainConfig]:
+    """The function of an experiment file, or of "FILE:RUN", that gives the config."""
     name = "config"
     if not path.is_file() and ":" in path.name:
         file, _, name = path.name.rpartition(":")
@@ -34,13 +91,7 @@ def load_experiment(path: Path, at: str | None = None) -> TrainConfig:
         new = renamed.run(name, runs)
         remedy = f"it is {path}:{new} now" if new else nearest(name, runs) if runs else "it must return a TrainConfig"
         raise ValueError(f"experiment: '{path}' has no function {name}(); {remedy}.")
-    function = getattr(module, name)
-    stages = {} if at is None else _stages_at(function, at)
-    with naming_the_line(path):
-        config = function(**stages)
-    if not isinstance(config, TrainConfig):
-        raise ValueError(f"experiment: {name}() of '{path}' returns a {type(config).__name__}, wanted a TrainConfig.")
-    return config
+    return getattr(module, name)
 
 
 def _stages_at(function: Callable[..., TrainConfig], at: str) -> dict[str, Callable[[], TrainConfig]]:

@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     # Imported here: --help does not wait for JAX, which reads the environment when it is imported.
     import jax
 
-    from xgenmm_jax.cli.experiment_files import load_experiment
+    from xgenmm_jax.cli.experiment_files import load_experiment, take_arguments
     from xgenmm_jax.planning import presets
     from xgenmm_jax.planning.kept import keeping
     from xgenmm_jax.planning.plan import estimate_plan, make_plan, to_json
@@ -82,7 +82,8 @@ def main(argv: Sequence[str]) -> int:
 
     if cache is None:
         jax.config.update("jax_enable_compilation_cache", False)  # its programs cannot be loaded where no TPU is
-    base = load_experiment(experiment)
+    overrides, given = take_arguments(experiment, list(overrides))
+    base = load_experiment(experiment, given=given)
     option = "--topology" if arguments.chips is None else "--for"
     where = (arguments.topology or arguments.chips, arguments.slices, option)
     with _quiet():

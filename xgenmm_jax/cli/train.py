@@ -12,7 +12,7 @@ import tyro
 
 from xgenmm_jax import files
 from xgenmm_jax.cli import compilation_cache, errors, train_help
-from xgenmm_jax.cli.experiment_files import load_experiment
+from xgenmm_jax.cli.experiment_files import load_experiment, needed_help, take_arguments
 from xgenmm_jax.cli.options import parse_overrides, refuse_file, take_option
 from xgenmm_jax.paths import local_path, run_path
 from xgenmm_jax.planning import memory_check, presets
@@ -74,7 +74,11 @@ def main(argv: Sequence[str]) -> int:
     rest, hosts = take_hosts(rest)
     rest, at = take_option(rest, "--at")
     rest, chips = take_option(rest, "--for")
-    base = config = load_experiment(experiment, at)
+    rest, given = take_arguments(experiment, rest)
+    if {"-h", "--help", "--help-all"} & set(rest) and (needed := needed_help(experiment, given)):
+        print(needed)
+        return 0
+    base = config = load_experiment(experiment, at, given)
     chosen = presets.chosen(base, chips)
     if chosen is not None:
         config = chosen.config

@@ -79,6 +79,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("initialize.connector", "The same for the connector."),
             ("initialize.decoder", "The same for the language model."),
             ("freeze", "Parts, or path prefixes, that do not train."),
+            ("optimizer.parts.connector.peak_lr", "The connector's own rate; vision, decoder likewise."),
         ),
     ),
     (
@@ -93,7 +94,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "Data",
         (
-            ("data.tokenizer", "SentencePiece model."),
+            ("data.tokenizer", "SentencePiece model, or tokenizer.json."),
             ("data.loader.workers", "Processes that load batches; 0: threads alone."),
             ("data.loader.threads", "Threads that load batches, in each process."),
         ),

@@ -10,7 +10,7 @@ import re
 
 from xgenmm_jax.convert import detect_towers
 from xgenmm_jax.convert.detect_towers import Detected
-from xgenmm_jax.convert.formats import open_clip, phi3_hf, siglip_big_vision, siglip_hf, xgenmm
+from xgenmm_jax.convert.formats import llama_hf, open_clip, phi3_hf, siglip_big_vision, siglip_hf, xgenmm
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides, Settings, TensorShapes, head_count
 from xgenmm_jax.models.blip3 import VLMConfig
@@ -20,7 +20,10 @@ from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.ops.masks import WindowConvention
 
-FAMILIES = "xGen-MM v1.5, SigLIP (Hugging Face, big_vision), a CLIP tower of open_clip, Phi-3"
+FAMILIES = (
+    "xGen-MM v1.5, SigLIP (Hugging Face, big_vision), a CLIP tower of open_clip, Phi-3, Llama and Qwen2 with their "
+    "config.json"
+)
 
 
 def detect_format(
@@ -46,6 +49,10 @@ def detect_format(
         config = config if config.num_text_tokens else replace(config, num_text_tokens=config.vocab_size)
         rules = phi3_hf.decoder_rules(config, prefix)
         return Detected("Phi-3", config, rules, _ends(phi3_hf.IGNORED_ENDING), phi3_hf.INITIALIZED)
+    # These names alone tell no arithmetic: config.json must.
+    prefix = names.prefix(r"model\.layers\.\d+\." + re.escape(llama_hf.QUERY))
+    if prefix is not None and "model_type" in settings:
+        return _llama(names, prefix, settings, overrides)
     if (prefix := names.prefix(open_clip.CLASS, r"visual\.transformer\.resblocks\.\d+\.ln_1\.weight")) is not None:
         prefix = open_clip.PREFIX if any(name.startswith(open_clip.PREFIX) for name in shapes) else prefix
         return detect_towers.detect_open_clip(names, prefix, settings, overrides)
@@ -109,6 +116,26 @@ def _xgenmm(
     rules = xgenmm.rules(config, prefix) if has_tower else xgenmm.trained_rules(config, prefix)
     family = "xGen-MM v1.5" if has_tower else "xGen-MM v1.5 (training checkpoint)"
     return Detected(family, config, rules, _ends(phi3_hf.IGNORED_ENDING, siglip_hf.BUFFER))
+
+
+def _llama(names: TensorShapes, prefix: str, settings: Settings, overrides: Overrides) -> Detected:
+    embedding, layer = f"{prefix}{phi3_hf.EMBEDDING}", f"{prefix}model.layers.0."
+    width = names.size(0, (embedding, 1), (f"{prefix}model.norm.weight", 0))
+    config = llama_hf.config_of(
+        settings,
+        vocab_size=names.size(0, (embedding, 0), (f"{prefix}{llama_hf.HEAD}", 0)),
+        width=width,
+        hidden=names.size(0, (f"{layer}mlp.down_proj.weight", 1), (f"{layer}mlp.up_proj.weight", 0)),
+        layers=names.layers(f"{prefix}model.layers.", 0),
+        query_rows=names.size(width, (f"{layer}{llama_hf.QUERY}", 0)),
+        key_rows=names.size(width, (f"{layer}{llama_hf.KEY}", 0)),
+        heads=overrides.decoder_heads,
+        has_head=f"{prefix}{llama_hf.HEAD}" in names.shapes,
+    )
+    # A tied head may be in the file all the same: a copy of the embedding, which transformers reads over too.
+    ignored = _ends(phi3_hf.IGNORED_ENDING, *((llama_hf.HEAD,) if config.tied_head else ()))
+    family = "Qwen2" if settings["model_type"] == "qwen2" else "Llama"
+    return Detected(family, config, llama_hf.decoder_rules(config, prefix), ignored, llama_hf.INITIALIZED)
 
 
 def _decoder(names: TensorShapes, prefix: str, settings: Settings, overrides: Overrides) -> Phi3Config:

@@ -9,27 +9,29 @@ import numpy as np
 
 from xgenmm_jax import files
 from xgenmm_jax.convert import file_formats, trees
-from xgenmm_jax.convert.formats import phi3_hf, siglip_hf, xgenmm
+from xgenmm_jax.convert.formats import llama_hf, phi3_hf, siglip_hf, xgenmm
 from xgenmm_jax.convert.importing import Progress, in_threads
-from xgenmm_jax.convert.parameter_store import ParameterReader
+from xgenmm_jax.convert.parameter_store import Reader
 from xgenmm_jax.convert.rules import Rule, Shape, grouped, their_shapes
 from xgenmm_jax.convert.safetensors_writer import NAMES, SHARD_BYTES, SafetensorsWriter
 from xgenmm_jax.convert.scratch import Scratch, cast
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
+from xgenmm_jax.ops.masks import WindowConvention
 from xgenmm_jax.paths import Path
 
-Layout = Literal["xgenmm", "siglip", "phi3"]
-"""What the official xGen-MM code, transformers' SiglipVisionModel and Phi3ForCausalLM load."""
+Layout = Literal["xgenmm", "siglip", "phi3", "llama"]
+"""What the official xGen-MM code loads, and transformers' SiglipVisionModel, Phi3ForCausalLM and LlamaForCausalLM."""
 
 
-NO_TOKENIZER = "The run has no tokenizer.model, so no tokenizer files are written."
+NO_TOKENIZER = "The run has no tokenizer, so no tokenizer files are written."
 SMALL_IMAGES = (
     "This run keeps images no larger than a view in one view (anyres.single_view_up_to_px), the official code lays "
     "each on a grid: answers about small images can differ."
@@ -57,18 +59,33 @@ def plan(config: Config, layout: Layout) -> Export:
             raise ValueError("export: the run has no vision tower; choose --to phi3.")
         _refuse_clip(vision)
         return Export(siglip_hf.vision_rules(vision, "vision_model."), vision, ())
-    if layout == "phi3":
+    if layout in ("phi3", "llama"):
         decoder = config.decoder if isinstance(config, VLMConfig) else config
         if not isinstance(decoder, Phi3Config):
             raise ValueError("export: the run has no language model; choose --to siglip.")
         note = (
-            "Phi-3 has no bias of the head and no rows for <image> and its kin: left out; logits change by the bias."
+            "The layout has no bias of the head and no rows for <image> and its kin: left out; logits change by the "
+            "bias."
         )
-        return Export(phi3_hf.decoder_rules(decoder, ""), decoder, (note,))
+        _refuse_other_decoder(decoder, layout)
+        rules = llama_hf.decoder_rules if layout == "llama" else phi3_hf.decoder_rules
+        return Export(rules(decoder, ""), decoder, (note,))
     if not isinstance(config, VLMConfig):
-        raise ValueError("export: the run has a part of a model; choose --to siglip or --to phi3.")
+        raise ValueError("export: the run has a part of a model; choose --to siglip, phi3 or llama.")
     _refuse_clip(config.vision)
+    _refuse_other_decoder(config.decoder, layout)
     return Export(xgenmm.rules(config), config, (*_differences(config), OFFICIAL_CODE))
+
+
+def _refuse_other_decoder(decoder: Phi3Config, layout: Layout) -> None:
+    if layout == "llama":
+        if decoder.window is not WindowConvention.NONE:
+            raise ValueError("export: the language model has a sliding window, which Llama lacks; choose --to phi3.")
+    elif decoder.head_dim is not None or decoder.long_context or decoder.qkv_bias or decoder.tied_head:
+        raise ValueError(
+            "export: the language model has Llama's form (head_dim, long_context, qkv_bias or tied_head), the layout "
+            "Phi-3's; choose --to llama, which takes the language model alone."
+        )
 
 
 def _refuse_clip(vision: ViTConfig) -> None:
@@ -99,7 +116,7 @@ def _differences(config: VLMConfig) -> tuple[str, ...]:
 
 
 def export(
-    source: Path,
+    reader: Reader,
     config: Config,
     layout: Layout,
     folder: Path,
@@ -112,26 +129,31 @@ def export(
 ) -> tuple[str, ...]:
     """Writes shards and config files into a folder that is there; gives sentences on what the layout cannot hold.
 
-    source: the `params` folder of a checkpoint. dtype: float32 or bfloat16. anyres: the run's views.
+    reader: of the parameters. dtype: float32 or bfloat16. anyres: the run's views.
 
     Raises ValueError where the layout has no room for the model, or the checkpoint is of another size.
     """
     # The checkpoint must hold what its config says: found out before anything is written.
     planned = plan(config, layout)
-    reader = ParameterReader(source)
     whole = trees.shapes(planned.config)
     shapes = {rule.ours: whole[rule.ours] for rule in planned.rules}
     have = reader.shapes
     wrong = {path: shape for path, shape in shapes.items() if have.get(path) != shape}
     if wrong:
         bad = [f"{path} has {have.get(path, 'nothing')} for {shape}" for path, shape in wrong.items()]
-        raise ValueError(f"export: '{source}' is of another size than its config.json: {'; '.join(bad)}.")
+        raise ValueError(f"export: the checkpoint is of another size than the run's config.json: {'; '.join(bad)}.")
+    if tokenizer is not None and tokenizer.FILE != tokenizer_files.MODEL_FILE and layout in ("xgenmm", "phi3"):
+        raise ValueError(
+            f"export: the run's tokenizer is a {tokenizer.FILE}, the layout's Phi-3's tokenizer.model; choose --to "
+            "llama, which takes the language model alone."
+        )
     # Tensors, then the config files of the layout, then the tokenizer.
     write_tensors(reader, planned.rules, shapes, folder, dtype, shard_bytes, progress)
     for name, text in file_formats.config_files(planned.config, layout, NAMES[dtype], tokenizer, anyres).items():
         files.write_whole(folder / name, text)
     if tokenizer is not None and layout != "siglip":
-        tokenizer.save(folder / "tokenizer.model")
+        # After the config files: another model's tokenizer brings its own.
+        tokenizer.save(folder / tokenizer.FILE)
     # What the layout cannot say, for the user to know.
     missing = () if tokenizer is not None or layout == "siglip" else (NO_TOKENIZER,)
     uncut = (SMALL_IMAGES,) if layout == "xgenmm" and anyres.grids and anyres.single_view_up_to_px else ()
@@ -139,7 +161,7 @@ def export(
 
 
 def write_tensors(
-    reader: ParameterReader,
+    reader: Reader,
     rules: Sequence[Rule],
     shapes: Mapping[str, Shape],
     folder: Path,

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 import json
 from typing import Any
 
+from xgenmm_jax.convert.formats import llama_hf
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, STRIPS_RIGHT, Tokenizer
+from xgenmm_jax.data.text.tokenizer_files import MODEL_FILE
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
@@ -53,6 +55,14 @@ def config_files(
             },
         }
         return _texts(files)
+    if isinstance(config, Phi3Config) and layout == "llama":
+        files = {"config.json": {**llama_hf.model_config(config), "torch_dtype": torch_dtype}}
+        if tokenizer is not None:
+            ends = {"eos_token_id": [tokenizer.eos_id, tokenizer.end_id], "_from_model_config": True}
+            files["generation_config.json"] = {**ends, "bos_token_id": tokenizer.bos_id}
+        # A tokenizer.json brings its own tokenizer_config.json.
+        is_own = tokenizer is None or tokenizer.FILE != MODEL_FILE
+        return _texts(files if is_own else {**files, **tokenizer_files(tokenizer)})
     if isinstance(config, Phi3Config):
         text = {"architectures": ["Phi3ForCausalLM"], **phi3_config(config), "torch_dtype": torch_dtype}
         files = {"config.json": text}

@@ -16,6 +16,7 @@ import tensorstore as ts
 from xgenmm_jax import buckets, files
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.convert.scratch import FRESH, Scratch
+from xgenmm_jax.models import lora
 from xgenmm_jax.paths import Path, is_in_bucket
 
 METADATA = "_METADATA"
@@ -162,3 +163,46 @@ class ParameterReader:
             return ts.open({"driver": self._driver, "kvstore": store}, open=True, context=self._context).result()
         except ValueError as error:
             raise ValueError(f"checkpoint: '{self._folder}': no array {path} ({error}); copy it again.") from error
+
+
+class ArrayReader:
+    """Leaves that are in memory."""
+
+    def __init__(self, leaves: Mapping[str, np.ndarray]):
+        self._leaves = leaves
+        self.paths = tuple(leaves)
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return {path: leaf.shape for path, leaf in self._leaves.items()}
+
+    def read(self, path: str, layer: int | None = None, scratch: Scratch = FRESH) -> np.ndarray:
+        leaf = self._leaves[path]
+        return leaf if layer is None else np.asarray(leaf[layer])
+
+
+class MergedReader:
+    """The leaves of `base`; those that `updates` has from there, kernels that it has updates of with these."""
+
+    def __init__(self, base: "Reader", updates: "Reader"):
+        self._base, self._updates = base, updates
+        self.paths = base.paths
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return self._base.shapes
+
+    def read(self, path: str, layer: int | None = None, scratch: Scratch = FRESH) -> np.ndarray:
+        """A leaf, or one layer of a stacked one; of a kernel with updates float32, else in the dtype of the file."""
+        if path in self._updates.paths:
+            return self._updates.read(path, layer, scratch)
+        beside = path.removesuffix(lora.KERNEL)
+        leaf = self._base.read(path, layer, scratch)
+        if beside == path or beside + lora.DOWN not in self._updates.paths:
+            return leaf
+        parts = {kind: self._updates.read(beside + kind, layer) for kind in (lora.DOWN, lora.UP, lora.SCALE)}
+        return lora.merged_kernel(leaf.astype(np.float32), parts, parts[lora.SCALE].ndim == 1)
+
+
+Reader = ParameterReader | ArrayReader | MergedReader
+"""What gives leaves by path, a slice at a time."""

@@ -56,10 +56,10 @@ class VLMConfig:
                 "choose crops or fixed_resolution, or a resampler."
             )
         heads, kv_heads = self.decoder.heads, self.decoder.kv_heads
-        if self.decoder.width % heads or heads % kv_heads:
+        if heads % kv_heads or (self.decoder.head_dim is None and self.decoder.width % heads):
             raise ValueError(
                 f"decoder: got width {self.decoder.width}, {heads} heads and {kv_heads} key-value heads; heads must "
-                "divide the width and key-value heads must divide heads."
+                "divide the width, or decoder.head_dim be given, and key-value heads must divide heads."
             )
         if self.vision.width % self.vision.heads:
             raise ValueError(

@@ -18,6 +18,7 @@ import numpy as np
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.models.lora import LoRA, is_below
 from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
@@ -143,10 +144,17 @@ def resampler_flops(config: ResamplerConfig, groups: int, features: int) -> int:
     return flops + groups * config.instruction_tokens * instruction
 
 
-def model_flops(model: VLMConfig, work: Workload, freeze: tuple[str, ...], reference: bool) -> Flops:
-    """FLOPs of a training step. freeze: parts without gradients. reference: whether DPO's runs beside."""
-    flops = forward_flops(model, work).times(passes(freeze, reference))
-    if "vision" in freeze and "connector" not in freeze:
+def model_flops(
+    model: VLMConfig, work: Workload, freeze: tuple[str, ...], reference: bool, lora: LoRA | None = None
+) -> Flops:
+    """FLOPs of a training step. freeze: parts without gradients. reference: whether DPO's runs beside.
+
+    lora: a part that has updates alone gives no gradient of its own weights; products with the updates (below 1 % at
+    rank 16 of width 3072) are not counted.
+    """
+    flops = forward_flops(model, work).times(passes(freeze, reference, lora))
+    trains_features = "connector" not in freeze and (lora is None or any(is_below(t, "connector") for t in lora.whole))
+    if "vision" in freeze and trains_features:
         return flops._replace(connector=flops.connector - features_flops(model, work))
     return flops
 
@@ -161,19 +169,34 @@ def features_flops(model: VLMConfig, work: Workload) -> int:
     return work.crops * model.vision.patches * per_feature
 
 
-def passes(freeze: tuple[str, ...], reference: bool) -> Flops:
+class Training(NamedTuple):
+    """What trains of a part: its own weights, or at least low-rank updates of them."""
+
+    whole: bool
+    at_all: bool
+
+
+def trained_parts(freeze: tuple[str, ...], lora: LoRA | None) -> dict[str, Training]:
+    """By part, in the order of the forward pass. One that `freeze` or `lora.whole` names only in pieces is whole."""
+    parts = {}
+    for part in ("vision", "connector", "decoder"):
+        whole = part not in freeze and (lora is None or any(is_below(name, part) for name in lora.whole))
+        parts[part] = Training(whole, whole or lora is not None and any(is_below(t, part) for t in lora.targets))
+    return parts
+
+
+def passes(freeze: tuple[str, ...], reference: bool, lora: LoRA | None = None) -> Flops:
     """How many forward passes each part takes. A part that `freeze` names only in pieces counts as trained."""
     reached = False  # whether gradients must go through a part to one before it
-    count = {}
-    for part in ("vision", "connector", "decoder"):
-        trains = part not in freeze
-        count[part] = 1 + trains + (trains or reached)
-        reached = reached or trains
+    count, training = {}, trained_parts(freeze, lora)
+    for part, trains in training.items():
+        count[part] = 1 + trains.whole + (trains.at_all or reached)
+        reached = reached or trains.at_all
     inner = 3 if reached else 1  # attention has no weights: both its products are differentiated, or none
     again = int(reference)  # a frozen connector's tokens serve policy and reference
     return Flops(
         vision=count["vision"],
-        connector=count["connector"] + (again if "connector" not in freeze else 0),
+        connector=count["connector"] + (again if training["connector"].at_all else 0),
         decoder=count["decoder"] + again,
         attention=inner + again,
         head=count["decoder"] + again,

@@ -11,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from xgenmm_jax.models import lora
 from xgenmm_jax.ops.attention import attend, sow_attention_weights
 from xgenmm_jax.ops.attention_choice import Implementation
 from xgenmm_jax.ops.masks import AttentionMask
@@ -63,15 +64,28 @@ class Linear(nn.Module):
         if matrix is None:
             y = matmul(x, kernel, count) if norm is None else norm_matmul(x, norm, kernel)
         else:
-            x = x.reshape(*x.shape[: x.ndim - count], matrix.shape[0])
-            y = matmul(x, matrix, 1) if norm is None else norm_matmul(x, norm, matrix)
+            rows = x.reshape(*x.shape[: x.ndim - count], matrix.shape[0])
+            y = matmul(rows, matrix, 1) if norm is None else norm_matmul(rows, norm, matrix)
             y = y.reshape(*y.shape[:-1], *self.outputs)
+        if self.has_variable("params", lora.DOWN):
+            y = y + self._update(x if norm is None else norm(x), count)
         if self.bias_init is None:
             return y
         # A width that no table shards in activations ("embed", "vision_embed") is not sharded in the small bias.
         axes = tuple("norm" if axis in ("embed", "vision_embed") else axis for axis in self.axes[count:])
         bias = self.param("bias", nn.with_logical_partitioning(self.bias_init, axes), self.outputs)
         return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+
+    def _update(self, x: Float[Array, "..."], count: int) -> Float[Array, "..."]:
+        """What the low-rank update of this map adds (`models/lora.py`). count: axes of x that are inputs."""
+        down, up, scale = (self.get_variable("params", name) for name in (lora.DOWN, lora.UP, lora.SCALE))
+        x = x.astype(self.dtype)
+        if self.has_variable("params", lora.DROPOUT) and self.has_rng("dropout"):
+            share = self.get_variable("params", lora.DROPOUT)
+            keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - share, x.shape)
+            x = jnp.where(keep, x / (1 - share).astype(self.dtype), 0)
+        inner = matmul(x, down.astype(self.dtype), count)
+        return matmul(inner, up.astype(self.dtype), 1) * scale.astype(self.dtype)
 
 
 def torch_linear(inputs: int, outputs: int, axes: tuple[str | None, str | None], dtype: Dtype, name: str) -> Linear:

@@ -1,7 +1,7 @@
-"""The Phi-3 decoder with xGen-MM's decoupled embedding and biased head, for packed rows and for cached decoding.
+"""The decoder of Phi-3's and Llama's shape, with xGen-MM's decoupled embedding and biased head; packed rows or a cache.
 
 Source: docs/reference/xgenmm.md#phi-3, docs/reference/xgenmm.md#embeddings-and-head (transformers' `phi3`,
-IDEFICS' decoupled layers).
+IDEFICS' decoupled layers); docs/reference/checkpoints.md#llama-names (transformers' `llama` and `qwen2`).
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int32
 from xgenmm_jax.models.kv_cache import Cache
 from xgenmm_jax.models.layers import Dtype, Linear, RMSNorm, shard_batch, symmetric_uniform
 from xgenmm_jax.models.remat import Remat, scan_layers
+from xgenmm_jax.models.rotary import LongContext, rotary_angles, rotate
 from xgenmm_jax.ops.attention import attend, sow_attention_weights
 from xgenmm_jax.ops.attention_choice import Implementation
 from xgenmm_jax.ops.masks import AttentionMask, SlidingWindow, WindowConvention, causal_mask, packed_causal_mask
@@ -29,6 +30,8 @@ class Phi3Config:
     vocab_size: rows of embedding and head, padded; the first num_text_tokens are the tokenizer's, the rest is unused.
     num_extra_tokens: ids from num_text_tokens on, with embedding rows and head columns of their own.
     attention: what computes packed rows; with a cache it is XLA always.
+    head_dim: width of a head, where it is not width / heads. long_context: Llama 3's stretched angles.
+    qkv_bias: as Qwen2's. tied_head: the head's columns are the embedding's rows, those of the extra tokens excepted.
     """
 
     vocab_size: int = 32064
@@ -48,6 +51,10 @@ class Phi3Config:
     """Of the embeddings at the start, where it is not `init_std`."""
     remat: Remat = "none"
     attention: Implementation = "auto"
+    head_dim: int | None = None
+    long_context: LongContext | None = None
+    qkv_bias: bool = False
+    tied_head: bool = False
 
     @property
     def sliding_window(self) -> SlidingWindow:
@@ -55,7 +62,7 @@ class Phi3Config:
 
     @property
     def head_width(self) -> int:
-        return self.width // self.heads
+        return self.width // self.heads if self.head_dim is None else self.head_dim
 
     @property
     def logits(self) -> int:
@@ -63,27 +70,8 @@ class Phi3Config:
         return self.num_text_tokens + self.num_extra_tokens
 
 
-def rotary_angles(
-    positions: Int32[Array, "B T"], head_width: int, theta: float
-) -> tuple[Float[Array, "B T 1 H"], Float[Array, "B T 1 H"]]:
-    """Cosine and sine, float32, of position / theta^(2i / H), the H / 2 angles written twice."""
-    frequency = theta ** -(jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width)
-    angle = positions[..., None].astype(jnp.float32) * frequency[None, None]
-    angle = jnp.concatenate([angle, angle], axis=-1)[:, :, None]
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def rotate(
-    x: Float[Array, "B T N H"], cos: Float[Array, "B T 1 H"], sin: Float[Array, "B T 1 H"]
-) -> Float[Array, "B T N H"]:
-    """Rotary embedding, half-split: channel i pairs with i + H / 2. Float32 inside."""
-    x_float32 = x.astype(jnp.float32)
-    first, second = jnp.split(x_float32, 2, axis=-1)
-    return (x_float32 * cos + jnp.concatenate([-second, first], axis=-1) * sin).astype(x.dtype)
-
-
 class DecoderBlock(nn.Module):
-    """Pre-norm: x += attention(norm(x)); x += down(up * silu(gate)) of norm(x). No biases.
+    """Pre-norm: x += attention(norm(x)); x += down(up * silu(gate)) of norm(x). No biases but of qkv.
 
     No `MultiHeadAttention`: between the linear maps stand rotary embedding and cache, and heads are grouped.
     """
@@ -114,6 +102,7 @@ class DecoderBlock(nn.Module):
             outputs=(kv_heads, group + 2, head_width),
             axes=("embed", "heads", None, "kv"),
             kernel_init=init,
+            bias_init=nn.initializers.zeros if config.qkv_bias else None,
             dtype=self.dtype,
             name="qkv_proj",
         )(RMSNorm(width, config.epsilon, name="input_norm")(x))
@@ -173,9 +162,9 @@ class Phi3(nn.Module):
         more = nn.with_logical_partitioning(words, (None, "embed"))
         self.embedding = self.param("embedding", rows, (config.vocab_size, config.width))
         self.additional_embedding = self.param("additional_embedding", more, (config.num_extra_tokens, config.width))
-        self.head_kernel = self.param(
-            "head_kernel", nn.with_logical_partitioning(normal, ("embed", "vocab")), (config.width, config.vocab_size)
-        )
+        if not config.tied_head:
+            columns = nn.with_logical_partitioning(normal, ("embed", "vocab"))
+            self.head_kernel = self.param("head_kernel", columns, (config.width, config.vocab_size))
         self.head_bias = self.param(
             "head_bias", nn.with_logical_partitioning(zero_centered, ("vocab",)), (config.vocab_size,)
         )
@@ -267,7 +256,7 @@ class Phi3(nn.Module):
         if layers is None:
             hidden, key_value = self._run(embeddings, (cache.key, cache.value), rotated_positions, mask, start)
             return hidden, Cache(*key_value, cache.segment_ids, cache.positions)
-        cos, sin = rotary_angles(rotated_positions, config.head_width, config.rope_theta)
+        cos, sin = rotary_angles(rotated_positions, config.head_width, config.rope_theta, config.long_context)
         block = DecoderBlock(config, self.dtype, parent=None)
         x, layer_caches = embeddings.astype(self.dtype), []
         for params, *cached in zip(layers, cache.key, cache.value, strict=True):
@@ -287,7 +276,7 @@ class Phi3(nn.Module):
         start: Int32[Array, ""] | int,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
         config = self.config
-        cos, sin = rotary_angles(positions, config.head_width, config.rope_theta)
+        cos, sin = rotary_angles(positions, config.head_width, config.rope_theta, config.long_context)
         layers = jnp.arange(config.layers, dtype=jnp.int32)
         x = shard_batch(embeddings.astype(self.dtype))
         (x, cached), _ = self.layers((x, cached), layers, cos, sin, mask, start)
@@ -297,15 +286,22 @@ class Phi3(nn.Module):
         """Float32 logits of any hidden states, of selected positions for instance: text tokens, then the extra ones."""
         count, total = self.config.num_text_tokens, self.config.logits
 
-        def columns(kernel: Array, bias: Array, before: int) -> Array:
-            """Of columns that begin at `before`, among `total` of them."""
-            out = matmul(hidden, kernel.astype(self.dtype), 1, jnp.float32)
+        def columns(out: Float[Array, "*n v"], bias: Array, before: int) -> Array:
+            """With the bias, as columns that begin at `before`, among `total` of them."""
             out += bias.reshape((1,) * (out.ndim - 1) + bias.shape)
             behind = max(total - before - out.shape[-1], 0)
             return jnp.pad(out, ((0, 0),) * (out.ndim - 1) + ((before, behind),))[..., :total]
 
         # Joined are the logits, as they are read: joined kernels would be a copy of the head for every call.
-        words = columns(self.head_kernel, self.head_bias, 0)
-        more = columns(self.additional_head_kernel, self.additional_head_bias, count)
+        if self.config.tied_head:
+            # Along the rows as they lie: a transposed table would be a copy of it for every token.
+            axes = (((hidden.ndim - 1,), (1,)), ((), ()))
+            rows = self.embedding.astype(self.dtype)
+            words = jax.lax.dot_general(hidden, rows, axes, preferred_element_type=jnp.float32)
+        else:
+            words = matmul(hidden, self.head_kernel.astype(self.dtype), 1, jnp.float32)
+        words = columns(words, self.head_bias, 0)
+        more = matmul(hidden, self.additional_head_kernel.astype(self.dtype), 1, jnp.float32)
+        more = columns(more, self.additional_head_bias, count)
         is_word = jnp.arange(total) < count
         return jnp.where(is_word.reshape((1,) * (words.ndim - 1) + (-1,)), words, more)

@@ -91,7 +91,7 @@ def scan_layers(block: type[nn.Module], layers: int, remat: Remat, *, scanned_in
     return nn.scan(
         block,
         variable_axes={"params": 0, "intermediates": 0, "attention": 0},
-        split_rngs={"params": True},
+        split_rngs={"params": True, "dropout": True},
         in_axes=(0,) * scanned_inputs + (nn.broadcast,) * broadcast_inputs,
         length=layers,
         # A loop of few small layers costs more in copies than it saves in compilation: 20 to 30 % of a nano step.

@@ -59,6 +59,11 @@ def spec(names: Sequence[str | None], shape: Sequence[int], rules: Rules, sizes:
     return PartitionSpec(*entries)
 
 
+def path_name(path: tuple) -> str:
+    """A tree path as written in messages and `freeze`: "vision/layers/norm1/scale"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def is_box(leaf: Any) -> bool:
     """Whether a leaf of a parameter tree is boxed with its logical names."""
     return isinstance(leaf, nn.LogicallyPartitioned)

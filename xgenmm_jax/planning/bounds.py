@@ -83,7 +83,8 @@ def work(config: TrainConfig) -> Work:
     """FLOPs of a step. Raises ValueError for a model that is no VLM."""
     hardware = flops_of(step_products(config, 1, 1))
     load = full_workload(config.data, config.model)
-    return Work(model_flops(config.model, load, config.freeze, config.objective.needs_reference), hardware)
+    reference = config.objective.needs_reference
+    return Work(model_flops(config.model, load, config.freeze, reference, config.lora), hardware)
 
 
 def times(

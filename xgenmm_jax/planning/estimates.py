@@ -14,6 +14,7 @@ import jax
 
 from xgenmm_jax.hardware import GIB
 from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.models.lora import LoRA
 from xgenmm_jax.models.remat import OFFLOADED_NAMES
 from xgenmm_jax.ops.partitioning import is_box, spec, unboxed
 from xgenmm_jax.planning.collectives import Traffic
@@ -21,6 +22,7 @@ from xgenmm_jax.planning.products import kept_products
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.objectives.base import Objective
 from xgenmm_jax.training.optimizer import trainable_mask
+from xgenmm_jax.training.setup import boxed_params
 from xgenmm_jax.training.sharding import RULES, MeshConfig
 
 SUBLANES = 8
@@ -59,13 +61,16 @@ class Held(NamedTuple):
 def parameters_of(config: TrainConfig) -> tuple[Parameter, ...]:
     """Every tensor of the run's model, from shapes alone."""
     decoder = dataclasses.replace(config.model.decoder, remat="none")  # changes no shape
-    return _parameters(config.objective, dataclasses.replace(config.model, decoder=decoder), config.freeze)
+    model = dataclasses.replace(config.model, decoder=decoder)
+    return _parameters(config.objective, model, config.freeze, config.lora)
 
 
 @functools.lru_cache(maxsize=16)
-def _parameters(objective: Objective, model: VLMConfig, freeze: tuple[str, ...]) -> tuple[Parameter, ...]:
-    boxed = jax.eval_shape(functools.partial(objective.init, model), jax.random.key(0))
-    trains = jax.tree.leaves(trainable_mask(unboxed(boxed), freeze))
+def _parameters(
+    objective: Objective, model: VLMConfig, freeze: tuple[str, ...], lora: LoRA | None
+) -> tuple[Parameter, ...]:
+    boxed = jax.eval_shape(functools.partial(boxed_params, objective, model, lora), jax.random.key(0))
+    trains = jax.tree.leaves(trainable_mask(unboxed(boxed), freeze, lora))
     leaves = jax.tree.leaves(boxed, is_leaf=is_box)
     return tuple(
         Parameter(leaf.value.shape, tuple(leaf.names), train)
@@ -79,7 +84,7 @@ def held(config: TrainConfig, parameters: Sequence[Parameter]) -> Held:
     """Under the config's mesh, whose sizes must be numbers, not -1."""
     mesh = config.mesh
     sizes = {"replica": mesh.replica, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
-    copies = 4 + config.objective.needs_reference
+    copies = 4 + config.keeps_reference
     state = gathered = reduced = shares = 0.0
     for shape, names, trains in parameters:
         cuts = {axis: dimension for dimension, axis in enumerate(spec(names, shape, RULES, sizes)) if axis is not None}

@@ -11,7 +11,7 @@ import numpy as np
 
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.models.flops import Flops, visible_pairs
+from xgenmm_jax.models.flops import Flops, trained_parts, visible_pairs
 from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from xgenmm_jax.models.remat import OFFLOADED_NAMES, SAVED_NAMES
 from xgenmm_jax.models.resampler import ResamplerConfig
@@ -86,13 +86,14 @@ def step_products(config: TrainConfig, shards: int, tensor: int) -> list[Product
         raise ValueError(f"plan: got a {type(model).__name__}; only stages of the whole model are planned.")
     rows, micro = data.batch_rows // (shards * config.accumulation), config.accumulation
     reference = int(config.objective.needs_reference)
-    trains = {part: part not in config.freeze for part in ("vision", "connector", "decoder")}
+    training = trained_parts(config.freeze, config.lora)
+    trains = {part: trained.at_all for part, trained in training.items()}
     remats = {part: getattr(getattr(model, part), "remat", "none") for part in trains}
     passes, is_reached = {}, False  # is_reached: by gradients of an earlier part
     for part, has_gradients in trains.items():
         again = reference if part == "decoder" or part == "connector" and has_gradients else 0
         missing = frozenset(NAMES) - kept_products(remats[part])
-        passes[part] = _Passes(1 + again, has_gradients or is_reached, has_gradients, missing)
+        passes[part] = _Passes(1 + again, has_gradients or is_reached, training[part].whole, missing)
         is_reached = is_reached or has_gradients
     chunk = min(getattr(config.objective, "chunk", data.row.length), data.row.length)
     products = [

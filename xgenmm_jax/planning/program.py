@@ -16,7 +16,7 @@ from xgenmm_jax.data.rows import build
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.hardware import GIB
 from xgenmm_jax.training.config import TrainConfig
-from xgenmm_jax.training.optimizer import learning_rate, split
+from xgenmm_jax.training.optimizer import learning_rate, reference_of
 from xgenmm_jax.training.setup import assemble
 from xgenmm_jax.training.sharding import check_rows, replicated, row_sharding
 from xgenmm_jax.training.step import TrainState
@@ -78,7 +78,7 @@ def lower_step(config: TrainConfig, mesh: Mesh) -> tuple[jax.stages.Lowered, Arg
     learning_rate(config.optimizer, config.steps)  # not in the program, but refused by `train` all the same
     program = assemble(config, mesh)
     state = program.abstract
-    reference = split(state.params, program.trainable)[0] if config.objective.needs_reference else None
+    reference = reference_of(state.params, program.trainable) if config.keeps_reference else None
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
     arguments = Arguments(state, reference, abstract_rows(config.data, row_sharding(mesh)), rate)
     with jax.set_mesh(mesh):

@@ -62,7 +62,7 @@ def answer_attention(
     tokens, attention = _encode(config, params, batch)
 
     # The answer behind the prompt, and how much its likelihood depends on each vision token.
-    answer_ids = np.asarray([*tokenizer.encode_parts((answer,)), tokenizer.end_id], np.int32)
+    answer_ids = np.asarray([*tokenizer.encode_parts((answer,), starts=False), tokenizer.end_id], np.int32)
     answered = np.concatenate([ids, answer_ids])
     expanded = np.repeat(answered, np.where(answered == tokenizer.image_id, tokens.shape[1], 1))
     row = _padded_row(expanded, len(answer_ids), tokenizer.image_id)

@@ -34,8 +34,8 @@ def nearest_words(lmm: LMM, image: Image, count: int = 4) -> list[Near]:
     """
     tokens = lmm.forward([[lmm.tokenizer.image_id]], [[image]]).vision_tokens
     tokens = tokens.reshape(-1, tokens.shape[-1]).astype(np.float32)
-    # Special strings stand above the pieces.
-    pieces = [lmm.tokenizer.piece(id_) for id_ in range(lmm.tokenizer.eos_id)]
+    # Special strings do not begin with a space.
+    pieces = [lmm.tokenizer.piece(id_) for id_ in range(lmm.tokenizer.num_text_tokens)]
     ids = np.flatnonzero([piece.startswith(SPACE) and piece[1:].isalpha() and len(piece) > 2 for piece in pieces])
     table = np.asarray(lmm.params["decoder"]["embedding"], np.float32)[ids]
     cosines = _directions(tokens) @ _directions(table).T

@@ -11,6 +11,7 @@ import tyro
 from xgenmm_jax import files
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.evaluation.tasks.suite import Suite
+from xgenmm_jax.models.lora import LoRA
 from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.training.config_json import brief, from_json, to_json
 from xgenmm_jax.training.objectives.base import Objective
@@ -37,6 +38,7 @@ class Initialize:
     Paths may begin with `~`, the home folder.
     run: a run folder (its newest checkpoint) or one checkpoint, for every parameter.
     vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`.
+    adapter: a folder in PEFT's layout, whose updates those of `lora` begin with; they stand beside all of the above.
     fresh: path prefixes that stay random because `run` lacks them, "connector/text_projection1".
     connector_start: changes how a random connector begins: (parameters of all parts, model, seed) -> the connector's.
     A function of the package, which the run folder keeps by its name.
@@ -46,11 +48,12 @@ class Initialize:
     vision: str | None = None
     connector: str | None = None
     decoder: str | None = None
+    adapter: str | None = None
     fresh: tuple[str, ...] = ()
     connector_start: Annotated[Callable[[Any, Any, int], Any] | None, tyro.conf.Suppress] = None
 
     def __post_init__(self):
-        for name in ("run", "vision", "connector", "decoder"):
+        for name in ("run", "vision", "connector", "decoder", "adapter"):
             value = getattr(self, name)
             path = None if value is None else user_path(value, f"initialize.{name}", is_opened=False)
             if str(value).startswith("~"):
@@ -117,6 +120,8 @@ class TrainConfig:
     initialize: Initialize = Initialize()
     freeze: tuple[str, ...] = ("vision",)
     """Parts, or path prefixes, that do not train: no gradient, no optimizer state."""
+    lora: LoRA | None = None
+    """Low-rank updates: they alone train, and what `lora.whole` names. None: all that `freeze` leaves trains whole."""
     accumulation: int = 1
     """Micro-batches of a batch, one after the other; the result is that of the whole batch."""
     prompt: Literal["chat", "few_shot"] = "chat"
@@ -136,12 +141,19 @@ class TrainConfig:
     evaluate_every: int = 0
     """Steps between evaluations in training; 0: none. They change nothing of the run but its time."""
 
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether starting values are kept beside the trained parameters. Of updates the base is the reference."""
+        return self.objective.needs_reference and (self.lora is None or bool(self.lora.whole))
+
     def __post_init__(self):
         if not self.name.strip():
             raise ValueError(f"name: got '{self.name}'; give one, which names the run's folder.")
         for name, least in (("steps", 1), ("accumulation", 1), ("log_every", 1), ("seed", 0), ("evaluate_every", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}.")
+        if self.initialize.adapter is not None and self.lora is None:
+            raise ValueError("initialize.adapter: the run has no low-rank updates; give it lora, or leave it away.")
         if self.evaluate_every and not self.evaluate:
             raise ValueError(
                 f"evaluate_every: got {self.evaluate_every} and nothing to evaluate; give 0, or suites in the "

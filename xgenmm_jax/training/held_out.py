@@ -15,7 +15,7 @@ from xgenmm_jax.data.rows.held_out import HeldOutRows
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.metrics import HELD_OUT, Row
 from xgenmm_jax.training.objectives.base import Items, Objective, Params, Rows
-from xgenmm_jax.training.optimizer import split
+from xgenmm_jax.training.optimizer import reference_of
 from xgenmm_jax.training.setup import Program
 from xgenmm_jax.training.sharding import axis_rules, host_share, put_rows, replicated, row_sharding
 from xgenmm_jax.training.step import shardings_of
@@ -94,7 +94,7 @@ def make_sums(
             return sums_by_source(items, source_of, sources)
 
     params_shardings = shardings_of(program.abstract).params
-    reference_shardings = split(params_shardings, program.trainable)[0] if objective.needs_reference else None
+    reference_shardings = reference_of(params_shardings, program.trainable) if config.keeps_reference else None
     rows_sharding = row_sharding(mesh)
     return jax.jit(
         sums,

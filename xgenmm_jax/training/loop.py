@@ -118,12 +118,13 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         starting.make_folder(config, folder, existing)
         profiler = stack.enter_context(Profiler(config.profile, folder, signals.profile))
         policy = config.checkpoint
-        checkpoints = stack.enter_context(Checkpoints(folder, policy.keep, policy.keep_every))
+        checkpoints = stack.enter_context(Checkpoints(folder, policy.keep, policy.keep_every, config.lora))
         stack.enter_context(ending_together(watchdog, lock.release))
         stack.enter_context(device_memory.explained_for(config))  # before one of several hosts ends with the error
         state, reference, progress = starting.first_state(config, folder, existing, program, checkpoints, params)
         del params
         first_step = int(state.step)
+        starting.tell_parts(config, program)
         has_lost = jax.process_index() == 0 and goodput.go_on(folder, first_step, progress.seconds)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder, first_step)))
         bar = stack.enter_context(ProgressBar(config.name, first_step, config.steps))

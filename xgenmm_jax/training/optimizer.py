@@ -4,6 +4,7 @@ The optimizer works at rate 1 and the step multiplies by the rate that it is giv
 rate, schedule and length of run, the same update to the last bit.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 import functools
 import math
@@ -15,7 +16,9 @@ import numpy as np
 import optax
 import optax.contrib
 
-STREAMS = ("embed", "vision_embed")
+from xgenmm_jax.models.lora import UPDATES, LoRA, input_axes, is_below, is_update
+from xgenmm_jax.ops.partitioning import path_name, unboxed
+from xgenmm_jax.training.part_rates import PartRates, by_part
 
 Params = Any
 """A tree of arrays; where a subtree is cut out its leaves are None."""
@@ -48,6 +51,8 @@ class OptimizerConfig:
     muon only its kernels."""
     clip_norm: float = 1.0
     """Largest global norm of the gradient; 0 switches clipping off."""
+    parts: PartRates = PartRates()
+    """Other rates and decays of parts: --optimizer.parts.connector.peak-lr 1e-4."""
 
     def __post_init__(self):
         for name in ("peak_lr", "warmup_steps", "weight_decay", "clip_norm"):
@@ -57,6 +62,8 @@ class OptimizerConfig:
             raise ValueError(f"optimizer.final_fraction: got {self.final_fraction}, wanted a share from 0 to 1.")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas: got {self.betas}, wanted both from 0 to below 1, (0.9, 0.999).")
+        if self.peak_lr == 0 and any(rate.peak_lr for _, rate in self.parts.prefixes):
+            raise ValueError("optimizer.peak_lr: got 0, by which the rates of optimizer.parts are scaled; give one.")
         if not 0 < self.epsilon < math.inf:
             raise ValueError(f"optimizer.epsilon: got {self.epsilon}, wanted a finite number above 0.")
 
@@ -94,8 +101,11 @@ def make_optimizer(config: OptimizerConfig, boxed: Params) -> optax.GradientTran
 
     States are float32. boxed: all parameters with their logical axis names, values or shapes.
     """
-    decay = config.weight_decay
+    config.parts.check([path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(unboxed(boxed))])
+    has_parts = bool(config.parts.prefixes)
+    decay = 0.0 if has_parts else config.weight_decay
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    behind = [by_part(config.parts, config.peak_lr, config.weight_decay, _decayed(config, boxed))] if has_parts else []
     if config.algorithm == "muon":
         muon = optax.contrib.muon(
             1.0,
@@ -107,10 +117,25 @@ def make_optimizer(config: OptimizerConfig, boxed: Params) -> optax.GradientTran
             muon_weight_dimension_numbers=functools.partial(_linear_maps, boxed),
             consistent_rms=0.2,
         )
-        return optax.chain(*parts, muon)
+        return optax.chain(*parts, muon, *behind)
     mask = None if config.decay_vectors else _is_matrix
     adamw = optax.adamw(1.0, *config.betas, eps=config.epsilon, weight_decay=decay, mask=mask)
-    return optax.chain(*parts, adamw)
+    return optax.chain(*parts, adamw, *behind)
+
+
+def _decayed(config: OptimizerConfig, boxed: Params) -> Callable[[Params], Any]:
+    """Parameters -> True where decay applies: as the optimizers themselves have it where no part has its own."""
+
+    def everywhere(params: Params) -> Any:
+        return jax.tree.map(lambda _: True, params)
+
+    def linear_maps(params: Params) -> Any:
+        is_dimensions = lambda leaf: leaf is None or isinstance(leaf, optax.contrib.MuonDimensionNumbers)  # noqa: E731
+        return jax.tree.map(lambda leaf: leaf is not None, _linear_maps(boxed, params), is_leaf=is_dimensions)
+
+    if config.decay_vectors:
+        return everywhere
+    return linear_maps if config.algorithm == "muon" else _is_matrix
 
 
 def _linear_maps(boxed: Params, params: Params) -> Any:
@@ -130,7 +155,7 @@ def _linear_maps(boxed: Params, params: Params) -> Any:
         if not name.endswith("/kernel"):
             return None
         first = int(axes[name][0] == "layers")
-        split_at = first + 1 if axes[name][first] in STREAMS else leaf.ndim - 1
+        split_at = first + input_axes(axes[name][first:])
         if not first < split_at < leaf.ndim:
             return None
         return optax.contrib.MuonDimensionNumbers(tuple(range(first, split_at)), tuple(range(split_at, leaf.ndim)))
@@ -145,31 +170,35 @@ def _is_matrix(params: Params) -> Any:
     )
 
 
-def path_name(path: tuple) -> str:
-    """A tree path as written in messages and `freeze`: "vision/layers/norm1/scale"."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def trainable_mask(params: Params, freeze: tuple[str, ...]) -> Any:
+def trainable_mask(params: Params, freeze: tuple[str, ...], lora: LoRA | None = None) -> Any:
     """True at every leaf that trains. freeze: part names or path prefixes, "vision" or "decoder/layers".
 
-    Raises ValueError for a prefix that names nothing: a typing error would train what should be frozen.
+    lora: of parameters with low-rank updates: only these train, and what it names to train whole.
+
+    Raises ValueError for a prefix that names nothing: a typing error would train what should be frozen; and for a
+    frozen one that has updates.
     """
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for prefix in freeze:
-        if not any(_below(name, prefix) for name in names):
-            parts = sorted({name.split("/")[0] for name in names})
-            raise ValueError(f"freeze: '{prefix}' names no parameter; the parts are {', '.join(parts)}.")
-    mask = jax.tree_util.tree_map_with_path(
-        lambda path, _: not any(_below(path_name(path), prefix) for prefix in freeze), params
-    )
+    for option, prefixes in (("freeze", freeze), ("lora.whole", () if lora is None else lora.whole)):
+        for prefix in prefixes:
+            if not any(is_below(name, prefix) for name in names):
+                parts = sorted({name.split("/")[0] for name in names})
+                raise ValueError(f"{option}: '{prefix}' names no parameter; the parts are {', '.join(parts)}.")
+
+    def trains(name: str) -> bool:
+        if any(is_below(name, prefix) for prefix in freeze):
+            return False
+        if is_update(name):
+            return name.rsplit("/", 1)[-1] in UPDATES
+        return lora is None or any(is_below(name, prefix) for prefix in lora.whole)
+
+    for name in names:
+        if name.rsplit("/", 1)[-1] in UPDATES and not trains(name):
+            raise ValueError(f"freeze: '{name}' is an update of lora.targets and frozen; leave it out of one of them.")
+    mask = jax.tree_util.tree_map_with_path(lambda path, _: trains(path_name(path)), params)
     if not any(jax.tree.leaves(mask)):
         raise ValueError(f"freeze: {', '.join(freeze)} leaves nothing to train; freeze less.")
     return mask
-
-
-def _below(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(prefix.rstrip("/") + "/")
 
 
 def split(params: Params, trainable: Any) -> tuple[Params, Params]:
@@ -177,6 +206,12 @@ def split(params: Params, trainable: Any) -> tuple[Params, Params]:
     trained = jax.tree.map(lambda keep, leaf: leaf if keep else None, trainable, params)
     frozen = jax.tree.map(lambda keep, leaf: None if keep else leaf, trainable, params)
     return trained, frozen
+
+
+def reference_of(params: Params, trainable: Any) -> Params:
+    """What a reference holds: the trained parameters but low-rank updates, without which the base is itself."""
+    kept = jax.tree_util.tree_map_with_path(lambda path, trains: trains and not is_update(path_name(path)), trainable)
+    return split(params, kept)[0]
 
 
 def merge(trained: Params, frozen: Params) -> Params:

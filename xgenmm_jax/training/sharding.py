@@ -16,8 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from xgenmm_jax.ops import partitioning
-from xgenmm_jax.ops.partitioning import ShardingContext, is_box
-from xgenmm_jax.training.optimizer import path_name
+from xgenmm_jax.ops.partitioning import ShardingContext, is_box, path_name
 
 AXES = ("replica", "fsdp", "tensor")
 

@@ -14,7 +14,7 @@ from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.objectives.base import Params, Rows, Sum
-from xgenmm_jax.training.optimizer import merge, split
+from xgenmm_jax.training.optimizer import merge, reference_of, split
 from xgenmm_jax.training.sharding import axis_rules, param_shardings, replicated, row_sharding
 
 
@@ -106,7 +106,7 @@ def make_step(
 
     # Where everything lies is fixed, so that no host compiles another program.
     state_shardings = shardings_of(abstract)
-    reference_shardings = split(state_shardings.params, trainable)[0] if config.objective.needs_reference else None
+    reference_shardings = reference_of(state_shardings.params, trainable) if config.keeps_reference else None
     return jax.jit(
         traced,
         in_shardings=(state_shardings, reference_shardings, row_sharding(mesh), replicated(mesh)),

@@ -20,7 +20,7 @@ class Throughput:
     def flops(self, rows: Any) -> float:
         """Model FLOPs of a step on this host's rows (numpy); 0 where the objective does not know them."""
         config = self._config
-        return config.objective.flops(config.model, rows, config.freeze)
+        return config.objective.flops(config.model, rows, config.freeze, config.lora)
 
     def figures(self, tokens: int, flops: float, seconds: float) -> dict[str, float]:
         """tokens_per_second_per_device; model_flops_per_second (all devices) and mfu (0..1) where they are known.

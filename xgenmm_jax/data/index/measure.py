@@ -32,7 +32,7 @@ class Measurer(NamedTuple):
 
     def described(self) -> dict[str, Any]:
         """As the index keeps it."""
-        return {"tokenizer": self.tokenizer.fingerprint, "chat": dataclasses.asdict(self.chat)}
+        return {"tokenizer": self.tokenizer.fingerprint, "chat": self.chat.described()}
 
 
 class Measured(NamedTuple):

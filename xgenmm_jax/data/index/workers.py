@@ -16,7 +16,7 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 
 class Measuring(NamedTuple):
-    """What sizes are measured by. tokenizer: path of a SentencePiece model. fitting: what decides about crops."""
+    """What sizes are measured by. tokenizer: path, as `Tokenizer.load` takes it. fitting: what decides about crops."""
 
     tokenizer: str
     chat: ChatStyle

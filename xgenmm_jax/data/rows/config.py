@@ -27,7 +27,7 @@ class DataConfig:
     """What a run trains on.
 
     mixture: (source, weight); weights are relative numbers of samples.
-    tokenizer: path of a SentencePiece model.
+    tokenizer: path of a SentencePiece model, or of a tokenizer.json or its folder.
     batch_rows: rows of the global batch. window: samples that are packed together.
     max_bad_rate: the run stops where more than this share of the last 10,000 samples of one source cannot be read.
     phases: (window, weights of the first sources), each in force from its window on, the last of them the mixture's;

@@ -19,20 +19,66 @@ SYSTEM_PROMPT = (
 )
 IMAGE = Template("<image>")
 END_OF_CHUNK = Template("<|endofchunk|>")
-END_OF_TEXT = Template("<|endoftext|>")
 
 
 @dataclass(frozen=True)
 class ChatStyle:
     """How conversations are written.
 
-    system: first turn where a conversation brings none; None leaves it away.
+    system: first turn where a conversation brings none; None leaves it away. header, footer: what a template writes
+    before and behind a turn's text, "{role}" for its role; each begins with a special string of the tokenizer.
+    trimmed: whether white space around the text of a turn is left away.
+
+    Raises ValueError where the header names no role.
     """
 
     system: str | None = SYSTEM_PROMPT
+    header: str = "<|{role}|>\n"
+    footer: str = "<|end|>\n"
+    trimmed: bool = False
+
+    def __post_init__(self):
+        if ROLE not in self.header:
+            raise ValueError(f"chat.header: got {self.header!r}, wanted {ROLE} in it, where a turn's role stands.")
+
+    def described(self) -> dict[str, str | bool | None]:
+        """As an index keeps it: the fields that differ from Phi-3's, and `system`."""
+        default = ChatStyle()
+        fields = {name: value for name, value in vars(self).items() if value != getattr(default, name)}
+        return {"system": self.system, **fields}
+
+    def opening(self, role: str) -> Template:
+        """What begins a turn: "<|user|>\\n"."""
+        return Template(self.header.replace(ROLE, role))
+
+    def turn(self, role: str, content: Sequence[str]) -> list[str]:
+        """A turn as parts for `Tokenizer.encode_parts`. content: its text, in parts."""
+        parts = list(content)
+        if self.trimmed and parts:
+            parts[0] = type(parts[0])(parts[0].lstrip())
+            parts[-1] = type(parts[-1])(parts[-1].rstrip())
+        return [self.opening(role), *parts, Template(self.footer)]
 
 
+ROLE = "{role}"
 PHI3_STYLE = ChatStyle()
+LLAMA3_STYLE = ChatStyle(None, "<|start_header_id|>{role}<|end_header_id|>\n\n", "<|eot_id|>", trimmed=True)
+"""Llama 3's; its tokenizer begins every text with `<|begin_of_text|>`.
+
+Source: docs/reference/tokens.md#other-templates."""
+CHATML_STYLE = ChatStyle("You are a helpful assistant.", "<|im_start|>{role}\n", "<|im_end|>\n")
+"""Qwen's, with the system turn of Qwen2. Source: docs/reference/tokens.md#other-templates."""
+
+
+def check_style(style: ChatStyle, tokenizer: Tokenizer) -> None:
+    """Raises ValueError where turns do not begin and end with special ids of the tokenizer, so that none is trained on
+    or generation does not stop."""
+    tokenizer.marker(style.opening("assistant"))
+    if tokenizer.marker(style.footer)[0] != tokenizer.end_id:
+        raise ValueError(
+            f"chat.footer: got {style.footer!r}, the tokenizer's turns end with {tokenizer.piece(tokenizer.end_id)!r}; "
+            "choose the model's chat style (data.chat)."
+        )
 
 
 def sample(record: Record, tokenizer: Tokenizer, style: ChatStyle = PHI3_STYLE) -> Sample:
@@ -50,7 +96,8 @@ def sample(record: Record, tokenizer: Tokenizer, style: ChatStyle = PHI3_STYLE) 
         parts = render(record.turns, len(record.images), style)
         ids = np.array(tokenizer.encode_parts(parts), np.int32)
         _check_images(record.id, ids, record.images, tokenizer)
-        return Sample(record.id, ids, _answer_mask(record.id, ids, tokenizer), record.images)
+        answers = sum(turn.role == "assistant" for turn in record.turns)
+        return Sample(record.id, ids, _answer_mask(record.id, ids, tokenizer, style, answers), record.images)
     return _preference(record, tokenizer, style)
 
 
@@ -73,18 +120,19 @@ def check_turns(id_: str, turns: Sequence[Turn], last: str) -> None:
 
 
 def render(turns: Sequence[Turn], images: int, style: ChatStyle = PHI3_STYLE) -> list[str]:
-    """Turns in Phi-3's chat template, as parts for `Tokenizer.encode_parts`.
+    """Turns in a chat template, as parts for `Tokenizer.encode_parts`.
 
     images: how many the conversation has; without any, `<image>` is text in user turns too.
 
-    Example, joined: "<|system|>\\n{SYS}<|end|>\\n<|user|>\\n<image>\\nHow many?<|end|>\\n<|assistant|>\\nTwo<|end|>\\n"
+    Example, Phi-3's, joined:
+    "<|system|>\\n{SYS}<|end|>\\n<|user|>\\n<image>\\nHow many?<|end|>\\n<|assistant|>\\nTwo<|end|>\\n"
     """
     if style.system is not None and (not turns or turns[0].role != "system"):
         turns = (Turn("system", style.system), *turns)
     parts: list[str] = []
     for turn in turns:
         text = _with_images(turn.text) if images and turn.role == "user" else [turn.text]
-        parts += (Template(f"<|{turn.role}|>\n"), *text, Template("<|end|>\n"))
+        parts += style.turn(turn.role, text)
     return parts
 
 
@@ -110,7 +158,7 @@ def _document(record: Document, tokenizer: Tokenizer) -> Sample:
             parts.append(" " + text if parts and parts[-1] is not IMAGE else text)
     if images:
         parts.append(END_OF_CHUNK)
-    ids = np.array(tokenizer.encode_parts((*parts, END_OF_TEXT)), np.int32)
+    ids = np.array(tokenizer.encode_parts((*parts, tokenizer.end_of_text)), np.int32)
     loss_mask = ids != tokenizer.image_id
     loss_mask[0] = False  # nothing comes before it
     if not loss_mask.any():
@@ -118,9 +166,23 @@ def _document(record: Document, tokenizer: Tokenizer) -> Sample:
     return Sample(record.id, ids, loss_mask, tuple(images))
 
 
-def _answer_mask(id_: str, ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-    """True on every assistant answer and its `<|end|>`: the official label mask."""
-    opens, closes = ids == tokenizer.assistant_id, ids == tokenizer.end_id
+def _openings(id_: str, ids: np.ndarray, tokenizer: Tokenizer, style: ChatStyle, answers: int) -> np.ndarray:
+    """True on the last id of what begins an assistant's turn. Raises ValueError where these are not `answers`."""
+    opens = np.ones(len(ids), bool)
+    for back, expected in enumerate(reversed(tokenizer.marker(style.opening("assistant")))):
+        opens[:back] = False
+        opens[back:] &= ids[: len(ids) - back] == expected
+    if opens.sum() != answers:
+        raise ValueError(
+            f"chat: {id_} has {answers} assistant turns and {opens.sum()} of the header's ids: the tokenizer joins "
+            "text to the header; trim turns (chat.trimmed), or end chat.header with a special string."
+        )
+    return opens
+
+
+def _answer_mask(id_: str, ids: np.ndarray, tokenizer: Tokenizer, style: ChatStyle, answers: int) -> np.ndarray:
+    """True on every assistant answer and the id that ends it: the official label mask."""
+    opens, closes = _openings(id_, ids, tokenizer, style, answers), ids == tokenizer.end_id
     last_mark = np.maximum.accumulate(np.where(opens | closes, np.arange(len(ids)), 0))
     loss_mask = np.zeros(len(ids), bool)
     loss_mask[1:] = opens[last_mark[:-1]]
@@ -135,7 +197,8 @@ def _preference(record: Preference, tokenizer: Tokenizer, style: ChatStyle) -> S
     for answer in (record.chosen, record.rejected):
         parts = render((*record.turns, Turn("assistant", answer)), len(record.images), style)
         answer_ids = np.array(tokenizer.encode_parts(parts), np.int32)
-        start = np.flatnonzero(answer_ids == tokenizer.assistant_id)[-1] + 1
+        answers = 1 + sum(turn.role == "assistant" for turn in record.turns)
+        start = np.flatnonzero(_openings(record.id, answer_ids, tokenizer, style, answers))[-1] + 1
         ids.append(answer_ids)
         masks.append(np.arange(len(answer_ids)) >= start)
         _check_images(record.id, answer_ids, record.images, tokenizer)

@@ -37,7 +37,7 @@ def chat_prompt(
     markers = sum(turn.text.count(IMAGE) for turn in turns if turn.role == "user")
     if markers != len(images):
         raise ValueError(unequal_images("prompt", markers, len(images)))
-    ids = tokenizer.encode_parts([*render(turns, len(images), style), Template("<|assistant|>\n")])
+    ids = tokenizer.encode_parts([*render(turns, len(images), style), style.opening("assistant")])
     return Prompt(tuple(ids), tuple(images))
 
 
@@ -55,10 +55,8 @@ def message_prompt(
     if wrong:
         raise ValueError(f"prompt: got image {wrong[0]} of {len(images)} images; give indices from 0.")
     content = [item for part in parts for item in ((IMAGE, Template(" ")) if isinstance(part, int) else (part,))]
-    system = () if style.system is None else (Template("<|system|>\n"), style.system, Template("<|end|>\n"))
-    ids = tokenizer.encode_parts(
-        [*system, Template("<|user|>\n"), *content, Template("<|end|>\n"), Template("<|assistant|>\n")]
-    )
+    system = () if style.system is None else style.turn("system", (style.system,))
+    ids = tokenizer.encode_parts([*system, *style.turn("user", content), style.opening("assistant")])
     return Prompt(tuple(ids), tuple(images[part] for part in parts if isinstance(part, int)))
 
 

@@ -1,4 +1,4 @@
-"""Phi-3's tokenizer, and our small one by the same rules.
+"""Phi-3's tokenizer, and our small one by the same rules; other models' are in `tokenizer_json.py`.
 
 Ids: the SentencePiece pieces, Phi-3's eleven special strings, `<pad>`, then the three decoupled rows `<image>`,
 `<image placeholder>` and `<|endofchunk|>`. For Phi-3: 32000 pieces, `<|endoftext|>` 32000, `<pad>` 32011,
@@ -11,12 +11,14 @@ import io
 import os
 import re
 import string
+from typing import ClassVar
 
 from jaxtyping import Integer
 import numpy as np
 import sentencepiece
 
 from xgenmm_jax import files
+from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.files import without_surrogates
 from xgenmm_jax.paths import user_path
 
@@ -48,6 +50,9 @@ class Tokenizer:
     space, role tokens swallow the whitespace after them, and text behind a special string gets no space of its own.
     """
 
+    FILE: ClassVar[str] = tokenizer_files.MODEL_FILE
+    """Its name in a folder of weights or of a run."""
+
     def __init__(self, model: bytes):
         self._model = model
         # legacy=False: the space before a text is added by `encode`, once, not by SentencePiece at each segment.
@@ -56,29 +61,49 @@ class Tokenizer:
         self.special_ids: dict[str, int] = {name: self._pieces.piece_to_id(name) for name in ("<unk>", "<s>", "</s>")}
         for offset, name in enumerate((*PHI3_SPECIALS, "<pad>", *DECOUPLED)):
             self.special_ids[name] = count + offset
-        self._special_names = {id_: name for name, id_ in self.special_ids.items()}
-        self._split = re.compile("(" + "|".join(map(re.escape, self.special_ids)) + ")")
+        self._set_rules(STRIPS_RIGHT, frozenset(), DROPS_SPACE, "<|endoftext|>", "<|end|>")
         self._space_id = self._pieces.piece_to_id(SPACE)
         self._guard_id = self._pieces.piece_to_id("a")
         self._unk_length = len(self._pieces.encode("<unk>"))
-        self.pad_id = self.special_ids["<pad>"]
-        self.eos_id = self.special_ids["<|endoftext|>"]
-        self.end_id = self.special_ids["<|end|>"]
         self.system_id = self.special_ids["<|system|>"]
         self.user_id = self.special_ids["<|user|>"]
         self.assistant_id = self.special_ids["<|assistant|>"]
-        self.image_id = self.special_ids["<image>"]
-        self.placeholder_id = self.special_ids["<image placeholder>"]
-        self.end_of_chunk_id = self.special_ids["<|endofchunk|>"]
-        self.num_text_tokens = self.pad_id + 1
+
+    def _set_rules(
+        self, strips_right: frozenset[str], strips_left: frozenset[str], drops_space: frozenset[str],
+        eos: str, end: str, pad: str = "<pad>", bos: str | None = None, first_space: bool = True,
+    ) -> None:  # fmt: skip
+        """Sets all that follows from `special_ids`.
+
+        strips_right, strips_left: special strings that swallow the white space behind or before them. drops_space:
+        those before which the space that begins a text is dropped. eos, end, pad: strings of the end of a document, of
+        a turn, of padding. bos: what begins every text. first_space: whether a text begins with SentencePiece's space.
+        """
+        self._special_names = {id_: name for name, id_ in self.special_ids.items()}
+        # The longest first: one may begin with another.
+        names = sorted(self.special_ids, key=len, reverse=True)
+        self._split = re.compile("(" + "|".join(map(re.escape, names)) + ")")
+        self._strips_right, self._strips_left, self._drops_space = strips_right, strips_left, drops_space
+        self._first_space, self._markers = first_space, {}
+        self.end_of_text = Template(eos)
+        self.pad_id, self.eos_id, self.end_id = (self.special_ids[name] for name in (pad, eos, end))
+        self.bos_id = None if bos is None else self.special_ids[bos]
+        self.image_id, self.placeholder_id, self.end_of_chunk_id = (self.special_ids[name] for name in DECOUPLED)
+        self.num_text_tokens = self.image_id
         self.vocab_size = -(-self.num_text_tokens // ROWS_MULTIPLE) * ROWS_MULTIPLE
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Tokenizer":
-        """The tokenizer of a SentencePiece `tokenizer.model` file."""
-        path = user_path(path, "tokenizer")
-        if not path.is_file():
-            raise ValueError(f"tokenizer: no file '{path}'; wanted a SentencePiece model, as Phi-3's tokenizer.model.")
+        """The tokenizer of a file: a SentencePiece `tokenizer.model`, or a `tokenizer.json`, which a folder may hold.
+
+        Raises ValueError where there is neither, or its text cannot be read so.
+        """
+        path = tokenizer_files.chosen(user_path(path, "tokenizer"))
+        if path.suffix == ".json":
+            # Imported here: what Phi-3's tokenizer does not need.
+            from xgenmm_jax.data.text.tokenizer_json import JsonTokenizer
+
+            return JsonTokenizer.load(path)
         try:
             return cls(path.read_bytes())
         except RuntimeError as error:
@@ -106,7 +131,7 @@ class Tokenizer:
         """
         return self.encode_parts((Template(text),))
 
-    def encode_parts(self, parts: Iterable[str]) -> list[int]:
+    def encode_parts(self, parts: Iterable[str], starts: bool = True) -> list[int]:
         """Ids of a text whose parts are a template's (`Template`) or data (any other `str`).
 
         Data never gives a special id: `<|end|>` in it is five characters and two words, read as such. Every character
@@ -116,6 +141,8 @@ class Tokenizer:
 
         Example: (Template("<|user|>\\n"), "<s>Hi", Template("<|end|>\\n")) -> ["▁", "<|user|>", "<", "s", ">", "Hi",
         "<|end|>"].
+
+        starts: False where another text goes on: without the id that begins one (`bos_id`).
         """
         segments = [""]  # plain text, special string, plain text, ...
         for part in parts:
@@ -124,21 +151,42 @@ class Tokenizer:
             segments += rest
         if not any(segments):
             return []
-        # sentencepiece's own space begins the text, as in Llama's tokenizer.
-        segments = [without_surrogates(segment).replace(SPACE, " ") for segment in segments]
-        segments[0] = SPACE + segments[0]
+        segments = [without_surrogates(segment) for segment in segments]
+        if self._first_space:
+            # sentencepiece's own space begins the text, as in Llama's tokenizer.
+            segments = [segment.replace(SPACE, " ") for segment in segments]
+            segments[0] = SPACE + segments[0]
         ids: list[int] = []
         strip = False
         for number, segment in enumerate(segments):
             if number % 2:
                 # Hugging Face drops the stray space only before its own special tokens, so role tokens keep it.
-                if ids == [self._space_id] and number == 1 and segment in DROPS_SPACE:
+                if ids == [self._space_id] and number == 1 and segment in self._drops_space:
                     ids = []
                 ids.append(self.special_ids[segment])
-                strip = segment in STRIPS_RIGHT
-            else:
-                ids.extend(self._encode_plain(segment.lstrip() if strip else segment))
-        return ids
+                strip = segment in self._strips_right
+                continue
+            segment = segment.lstrip() if strip else segment
+            if number + 1 < len(segments) and segments[number + 1] in self._strips_left:
+                segment = segment.rstrip()
+            ids.extend(self._encode_plain(segment))
+        return [self.bos_id, *ids] if starts and self.bos_id is not None else ids
+
+    def marker(self, template: str) -> tuple[int, ...]:
+        """Ids of a template's text from its first special id on: "<|assistant|>\\n" -> (32001,) with Phi-3's.
+
+        Raises ValueError where none of its strings is special: data could forge it.
+        """
+        if template not in self._markers:
+            ids, specials = self.encode_parts((Template(template),), starts=False), set(self.special_ids.values())
+            first = next((index for index, id_ in enumerate(ids) if id_ in specials), None)
+            if first is None:
+                raise ValueError(
+                    f"chat: {template!r} holds no special string of the tokenizer; choose the model's chat style "
+                    "(data.chat)."
+                )
+            self._markers[template] = tuple(ids[first:])
+        return self._markers[template]
 
     def _encode_plain(self, text: str) -> list[int]:
         if not text.startswith((SPACE, " ")):
@@ -155,7 +203,7 @@ class Tokenizer:
         run: list[int] = []
         for id_ in map(int, ids):
             name = self._special_names.get(id_)
-            if name is None and not 0 <= id_ < self._pieces.vocab_size():
+            if name is None and not self._is_piece(id_):
                 raise ValueError(f"tokenizer: id {id_} is not one of {len(self)}; is it another model's?")
             if name is None:
                 run.append(id_)
@@ -165,7 +213,11 @@ class Tokenizer:
             if keep_special:
                 parts.append(name)
         parts.append(self._decode_plain(run))
-        return "".join(parts).removeprefix(" ")
+        text = "".join(parts)
+        return text.removeprefix(" ") if self._first_space else text
+
+    def _is_piece(self, id_: int) -> bool:
+        return 0 <= id_ < self._pieces.vocab_size()
 
     def _decode_plain(self, ids: list[int]) -> str:
         # `decode` of SentencePiece eats a leading space; a piece that is text before it keeps the space.

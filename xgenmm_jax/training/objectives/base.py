@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 from jaxtyping import Array, Float, Float32, Int
 
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.models.lora import LoRA
 
 Params = Any
 """Nested dicts of arrays."""
@@ -90,6 +91,6 @@ class Objective(abc.ABC):
     def count(self, rows: Rows) -> Counts:
         """What a batch (numpy) holds."""
 
-    def flops(self, model: Any, rows: Rows, freeze: tuple[str, ...]) -> float:
+    def flops(self, model: Any, rows: Rows, freeze: tuple[str, ...], lora: LoRA | None = None) -> float:
         """Model FLOPs of a step on these rows (numpy); 0 where they are not known."""
         return 0.0

@@ -3,6 +3,7 @@
 Source: arXiv 2305.18290; the term on the chosen answer: arXiv 2404.19733, eq. 2.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 import math
 from typing import ClassVar
@@ -13,9 +14,16 @@ from jaxtyping import Array
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
+from xgenmm_jax.models.lora import dropout_streams, without_updates
 from xgenmm_jax.training.objectives.base import Items, Params, Sum
 from xgenmm_jax.training.objectives.losses import pair_sums, preference_loss
-from xgenmm_jax.training.objectives.packed_rows import PackedRows, batch_log_probs, check_chunk, trains_vision
+from xgenmm_jax.training.objectives.packed_rows import (
+    NO_STREAMS,
+    PackedRows,
+    batch_log_probs,
+    check_chunk,
+    trains_vision,
+)
 from xgenmm_jax.training.optimizer import merge
 
 
@@ -24,7 +32,7 @@ class DPO(PackedRows):
     """Chosen and rejected answer of pair k are segments 2k + 1 and 2k + 2 of one row and share its vision tokens.
 
     The reference is the run's starting point, kept in its folder (`references.py`). Only the trained parameters exist
-    twice; the frozen ones serve both.
+    twice; the frozen ones serve both. Of low-rank updates the base without them is the reference, and nothing is kept.
 
     beta: how fast a preference saturates.
     chosen_weight: weight of the chosen answer's mean negative log-probability beside the preference; 0: DPO alone.
@@ -47,29 +55,36 @@ class DPO(PackedRows):
         self,
         model: VLMConfig,
         params: Params,
-        reference: Params,
+        reference: Params | None,
         rows: Batch,
         key: Array,
         freeze: tuple[str, ...],
     ) -> tuple[Sum, dict[str, Sum]]:
         """Average over the pairs of the global batch."""
-        items = self.items(model, params, reference, rows, freeze)
+        items = self.items(model, params, reference, rows, freeze, dropout_streams(params, key))
         pairs = jnp.sum(items.weight)
         sums = {name: Sum(jnp.sum(values), pairs) for name, values in items.values.items()}
         return sums.pop("loss"), sums
 
     def items(
-        self, model: VLMConfig, params: Params, reference: Params, rows: Batch, freeze: tuple[str, ...]
+        self,
+        model: VLMConfig,
+        params: Params,
+        reference: Params | None,
+        rows: Batch,
+        freeze: tuple[str, ...],
+        streams: Mapping[str, Array] = NO_STREAMS,
     ) -> Items:
-        """The pairs."""
+        """The pairs. streams: of random numbers in training, for the policy."""
         vlm = VLM(model, trains_vision(freeze))
         features = None
         if not vlm.trains_vision and rows.pixels.shape[1]:
             features = vlm.apply({"params": params}, rows, method="features")  # one pass serves both
         # Log-probabilities of every token under the policy and under the reference.
-        log_probs = batch_log_probs(vlm, params, rows, self.chunk, features)
-        # `reference` lacks the frozen parameters: those of the policy serve it.
-        reference_params = jax.lax.stop_gradient(merge(reference, params))
+        log_probs = batch_log_probs(vlm, params, rows, self.chunk, features, streams)
+        # `reference` lacks the frozen parameters: those of the policy serve it. Nor has it low-rank updates.
+        reference_params = params if reference is None else merge(reference, params)
+        reference_params = jax.lax.stop_gradient(without_updates(reference_params))
         reference_log_probs = batch_log_probs(vlm, reference_params, rows, self.chunk, features)
 
         # Sums over both answers of each pair; a row's unused pairs have no tokens and do not count.

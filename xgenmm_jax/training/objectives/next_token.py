@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
+from xgenmm_jax.models.lora import dropout_streams
 from xgenmm_jax.training.objectives.base import Items, Params, Sum
 from xgenmm_jax.training.objectives.packed_rows import PackedRows, batch_log_probs, check_chunk, trains_vision
 
@@ -35,8 +36,8 @@ class NextToken(PackedRows):
         key: Array,
         freeze: tuple[str, ...],
     ) -> tuple[Sum, dict[str, Sum]]:
-        vlm = VLM(model, trains_vision(freeze))
-        return cross_entropy(batch_log_probs(vlm, params, rows, self.chunk), rows), {}
+        vlm, streams = VLM(model, trains_vision(freeze)), dropout_streams(params, key)
+        return cross_entropy(batch_log_probs(vlm, params, rows, self.chunk, streams=streams), rows), {}
 
     def items(
         self, model: VLMConfig, params: Params, reference: Params | None, rows: Batch, freeze: tuple[str, ...]

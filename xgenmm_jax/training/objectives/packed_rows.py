@@ -1,6 +1,7 @@
 """What the objectives on packed rows share: parameters, batches of rows, log-probabilities of tokens."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import jax
 from jaxtyping import Array, Float
@@ -10,12 +11,16 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.text.chat import check_style
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import flops
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, initialize, splice
+from xgenmm_jax.models.lora import LoRA
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.training.objectives.base import Counts, Objective, Params
 from xgenmm_jax.training.objectives.losses import token_log_probs
+
+NO_STREAMS: Mapping[str, Array] = MappingProxyType({})
 
 
 class PackedRows(Objective):
@@ -38,7 +43,9 @@ class PackedRows(Objective):
         self, model: VLMConfig, data: DataConfig, seed: int, state: State, host_index: int, host_count: int
     ) -> Iterator[tuple[Batch, list[str], State]]:
         """Raises ValueError where tokenizer, images or vision tokens are not those of the model."""
-        ids, logits = len(Tokenizer.load(data.tokenizer)), model.decoder.logits
+        tokenizer = Tokenizer.load(data.tokenizer)
+        check_style(data.chat, tokenizer)
+        ids, logits = len(tokenizer), model.decoder.logits
         fits = [
             ("tokenizer's ids", ids, "model.decoder's logits", logits),
             ("data.row.vision_tokens", data.row.vision_tokens, "model's vision tokens a group", model.tokens_per_group),
@@ -57,9 +64,9 @@ class PackedRows(Objective):
         samples = is_filled & (np.asarray(rows.positions) == 0)  # a segment may be missing between others
         return Counts(int(samples.sum()), int(is_filled.sum()), is_filled.size)
 
-    def flops(self, model: VLMConfig, rows: Batch, freeze: tuple[str, ...]) -> float:
+    def flops(self, model: VLMConfig, rows: Batch, freeze: tuple[str, ...], lora: LoRA | None = None) -> float:
         workload = flops.workload_of(rows, model)
-        return flops.model_flops(model, workload, freeze, self.needs_reference).total
+        return flops.model_flops(model, workload, freeze, self.needs_reference, lora).total
 
 
 def check_chunk(chunk: int) -> None:
@@ -74,19 +81,29 @@ def trains_vision(freeze: tuple[str, ...]) -> bool:
 
 
 def batch_log_probs(
-    vlm: VLM, params: Params, batch: Batch, chunk: int, features: Float[Array, "B C P E"] | None = None
+    vlm: VLM,
+    params: Params,
+    batch: Batch,
+    chunk: int,
+    features: Float[Array, "B C P E"] | None = None,
+    streams: Mapping[str, Array] = NO_STREAMS,
 ) -> Float[Array, "B T"]:
     """Log-probability of every supervised token of packed rows, 0 elsewhere; float32.
 
-    features: the tower's, where they are known already.
+    features: the tower's, where they are known already. streams: random ones of a training step, by name.
     """
     if features is None:
-        return _log_probs(vlm, params, batch, chunk, lambda vlm: vlm.hidden(batch))
-    return log_probs_with_images(vlm, params, batch, chunk, lambda vlm: vlm.connect(features, batch))
+        return _log_probs(vlm, params, batch, chunk, lambda vlm: vlm.hidden(batch), streams)
+    return log_probs_with_images(vlm, params, batch, chunk, lambda vlm: vlm.connect(features, batch), streams)
 
 
 def log_probs_with_images(
-    vlm: VLM, params: Params, batch: Batch, chunk: int, images: Callable[[VLM], Float[Array, "B M D"]]
+    vlm: VLM,
+    params: Params,
+    batch: Batch,
+    chunk: int,
+    images: Callable[[VLM], Float[Array, "B M D"]],
+    streams: Mapping[str, Array] = NO_STREAMS,
 ) -> Float[Array, "B T"]:
     """As `batch_log_probs`, with vision tokens that `images` makes."""
 
@@ -95,16 +112,21 @@ def log_probs_with_images(
         embeddings = splice(text, images(vlm), batch.slot)
         return vlm.decoder.hidden(embeddings, batch.segment_ids, batch.positions)
 
-    return _log_probs(vlm, params, batch, chunk, hidden)
+    return _log_probs(vlm, params, batch, chunk, hidden, streams)
 
 
 def _log_probs(
-    vlm: VLM, params: Params, batch: Batch, chunk: int, hidden: Callable[[VLM], Float[Array, "B T D"]]
+    vlm: VLM,
+    params: Params,
+    batch: Batch,
+    chunk: int,
+    hidden: Callable[[VLM], Float[Array, "B T D"]],
+    streams: Mapping[str, Array],
 ) -> Float[Array, "B T"]:
     variables = {"params": params}
     return token_log_probs(
         lambda states: vlm.apply(variables, states, method="logits"),
-        vlm.apply(variables, method=hidden),
+        vlm.apply(variables, method=hidden, rngs=dict(streams)),
         batch.token_ids,
         batch.loss_mask,
         chunk,

@@ -1,4 +1,6 @@
-"""Checkpoints: complete parameters, optimizer state and data state, written in the background, atomically.
+"""Checkpoints: parameters, optimizer state and data state, written in the background, atomically.
+
+Parameters are complete; of a run with low-rank updates these alone, and what trains whole (`models/lora.py:stored`).
 
 A checkpoint is a folder `checkpoints/<step>` of orbax with the items params, opt_state and progress. It appears under
 its name only when whole. One that was damaged afterwards is put aside and the one before it is used. A checkpoint
@@ -18,11 +20,12 @@ from orbax.checkpoint import checkpoint_managers
 
 from xgenmm_jax import appending
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.models.lora import LoRA, stored
+from xgenmm_jax.ops.partitioning import path_name
 from xgenmm_jax.paths import Path, is_in_bucket
 from xgenmm_jax.requests import RequestError
 from xgenmm_jax.training.hosts.distributed import anyone, first_line
 from xgenmm_jax.training.objectives.base import Params
-from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.runs import checkpoint_files, replica_restore
 from xgenmm_jax.training.runs.checkpoint_listing import Listing
 from xgenmm_jax.training.step import TrainState
@@ -53,9 +56,11 @@ class Checkpoints:
     """Those of one run. Close it, or use it in a `with`: the last one may still be on its way to the disk.
 
     keep: newest checkpoints that stay. keep_every: those at multiples of so many steps stay too; 0: none.
+    lora: the run's; its checkpoints then hold `stored` of a tree, and give a state with these parameters alone.
     """
 
-    def __init__(self, run: Path, keep: int, keep_every: int = 0):
+    def __init__(self, run: Path, keep: int, keep_every: int = 0, lora: LoRA | None = None):
+        self._lora = lora
         self._folder = run.absolute() / FOLDER
         for path in checkpoint_files.unfinished(self._folder):
             LOG.warning("checkpoint: '%s' was not written to its end and is left out", path)
@@ -114,7 +119,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                params=params_args(state.params),
+                params=params_args(stored(state.params, self._lora)),
                 opt_state=ocp.args.PyTreeSave(_named(state.opt_state)),
                 progress=ocp.args.JsonSave(
                     {**progress._asdict(), "data": list(progress.data), "seen": dict(progress.seen)}
@@ -185,8 +190,7 @@ class Checkpoints:
         return None
 
     def _read(self, folder: Path, step: int, abstract: TrainState) -> tuple[TrainState, Progress]:
-        check_params(folder / "params", abstract.params)
-        params = _restore(folder / "params", abstract.params)
+        params = restore_params(folder, stored(abstract.params, self._lora))
         opt_state = _restore(folder / "opt_state", _named(abstract.opt_state))
         state = TrainState(
             step=jax.device_put(jnp.asarray(step, jnp.int32), abstract.step.sharding),
@@ -211,7 +215,7 @@ def params_args(params: Params) -> ocp.args.PyTreeSave:
 
 
 def restore_params(source: Path, abstract: Params) -> Params:
-    """Parameters of a run folder's newest checkpoint, or of one checkpoint.
+    """What a run folder's newest checkpoint, or one checkpoint, holds of parameters; `reading.restore_run` gives all.
 
     abstract: ShapeDtypeStructs with shardings; a tree that holds some of the parts only reads those.
 

@@ -12,12 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from xgenmm_jax import files
-from xgenmm_jax.ops.partitioning import unboxed
+from xgenmm_jax.models.lora import updates_of, without_updates
+from xgenmm_jax.ops.partitioning import path_name, unboxed
 from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.objectives.base import Params
-from xgenmm_jax.training.optimizer import path_name
 from xgenmm_jax.training.runs import checkpoints
 from xgenmm_jax.training.step import shardings_of
 
@@ -28,12 +28,13 @@ PARTS = ("vision", "connector", "decoder")
 def initialize_params(
     config: Initialize, init: Callable[[Array], Params], seed: int, abstract: Params, model: Any = None
 ) -> Params:
-    """Parameters on the devices, as `abstract` says. Random ones are the same on every mesh.
+    """Parameters on the devices, as `abstract` says. Random ones are the same on every mesh. Low-rank updates are new.
 
     init: of the objective, `setup.Program.init`. model: the VLMConfig, where there is a `connector_start`.
 
     Raises ValueError for files that are missing or of another size.
     """
+    whole, abstract = abstract, without_updates(abstract)
     sources = {part: getattr(config, part) for part in PARTS if getattr(config, part) is not None}
     for part in sources:
         if part not in abstract:
@@ -50,7 +51,11 @@ def initialize_params(
     if config.connector_start is not None:
         start = functools.partial(config.connector_start, model=model, seed=seed)
         params = {**params, "connector": jax.jit(start, out_shardings=shardings_of(abstract["connector"]))(params)}
-    return params
+    updates = updates_of(whole)
+    if not updates:
+        return params
+    drawn = draw(unflatten_dict(updates, sep="/"))
+    return unflatten_dict(flatten_dict(params, sep="/") | flatten_dict(drawn, sep="/"), sep="/")
 
 
 def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[Params], Params], abstract: Params) -> Params:
@@ -61,7 +66,7 @@ def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[Params], Par
         if not any(f"{name}/".startswith(f"{prefix}/") for name in drawn):
             raise ValueError(f"initialize.fresh: '{prefix}' names no parameter of the model; leave it away.")
     to_restore = unflatten_dict({name: leaf for name, leaf in flat.items() if name not in drawn}, sep="/")
-    restored = checkpoints.restore_params(run, to_restore)
+    restored = _restore_run(run, to_restore)
     if not drawn:
         return restored
     random = draw(unflatten_dict({name: flat[name] for name in drawn}, sep="/"))
@@ -87,8 +92,15 @@ def random_params(init: Callable[[Array], Params], seed: int, abstract: Params) 
 def _load_part(source: str, part: str, abstract: Params) -> Params:
     path = find_weights(source, f"initialize.{part}")
     if path.is_dir():
-        return checkpoints.restore_params(path, {part: abstract})[part]
+        return _restore_run(path, {part: abstract})[part]
     return load_weights(path, part, abstract)
+
+
+def _restore_run(run: Path, abstract: Params) -> Params:
+    # Here, because a run of low-rank updates is read from what it began with, in turn by `initialize_params`.
+    from xgenmm_jax.training.runs.reading import restore_run
+
+    return restore_run(run, abstract)
 
 
 def find_weights(source: str, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The files that stand beside a run's checkpoints: config.json, commit, tokenizer.model, started_with.json."""
+"""The files that stand beside a run's checkpoints: config.json, commit, the tokenizer, started_with.json."""
 
 from collections.abc import Callable
 import importlib.metadata
@@ -8,6 +8,7 @@ import subprocess
 import jax
 
 from xgenmm_jax import files
+from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.training.config import Initialize, TrainConfig, read_settings, save_config
 from xgenmm_jax.training.config_json import CODE_KEYS, FILE_KEY, PACKAGE, brief, default_of, path_fields_of, to_json
@@ -17,7 +18,6 @@ from xgenmm_jax.training.runs.checkpoints import newest
 
 CONFIG_FILE = "config.json"
 COMMIT_FILE = "commit"
-TOKENIZER_FILE = "tokenizer.model"
 STARTED_WITH_FILE = "started_with.json"
 """What the run began with (`started_with.py`); runs of before it was kept lack it."""
 
@@ -40,15 +40,14 @@ def prepare(config: TrainConfig, folder: Path, keep: Callable[[], object] = lamb
     is_there = check_same(config, folder)
     if jax.process_index() > 0:
         return
-    tokenizer = _tokenizer_of(config)
-    if not is_there and tokenizer is not None and not tokenizer.is_file():
-        raise ValueError(f"data.tokenizer: no file '{tokenizer}'; wanted a SentencePiece model.")
+    tokenizer = None if is_there else _tokenizer_of(config)
+    copied = {} if tokenizer is None else tokenizer_files.copies(tokenizer_files.chosen(tokenizer))
     files.make_folder(folder)
     keep()
     if is_there:
         return
-    if tokenizer is not None:
-        files.copy(tokenizer, folder / TOKENIZER_FILE)
+    for name, file in copied.items():
+        files.copy(file, folder / name)
     files.write_whole(folder / COMMIT_FILE, commit() + "\n")
     # Last: a folder with a config is complete.
     save_config(config, folder / CONFIG_FILE)
@@ -72,17 +71,20 @@ def check_same(config: TrainConfig, folder: Path) -> bool:
             f"run folder: '{folder}' was started with another config ({'; '.join(changes[:3])}{more}); "
             "choose another folder with --workdir, or delete this one."
         )
-    before, now = folder / TOKENIZER_FILE, _tokenizer_of(config)
-    if before.is_file() and now is not None and now.is_file() and not files.are_equal(before, now):
-        raise ValueError(
-            f"run folder: '{folder}' was started with another tokenizer than '{now}'; give --data.tokenizer "
-            f"'{before}', or choose another folder with --workdir."
-        )
+    before, named = tokenizer_files.beside(folder), _tokenizer_of(config)
+    if before is not None and named is not None and named.exists():
+        now = tokenizer_files.copies(tokenizer_files.chosen(named))
+        in_run = tokenizer_files.copies(before)
+        if now.keys() != in_run.keys() or not all(files.are_equal(in_run[name], file) for name, file in now.items()):
+            raise ValueError(
+                f"run folder: '{folder}' was started with another tokenizer than '{named}'; give --data.tokenizer "
+                f"'{before}', or choose another folder with --workdir."
+            )
     return True
 
 
 def _tokenizer_of(config: TrainConfig) -> Path | None:
-    """The tokenizer.model that a run's data are read with; None where they need none."""
+    """The tokenizer that a run's data are read with, a file or its folder; None where they need none."""
     tokenizer = getattr(config.data, "tokenizer", None)
     return None if tokenizer is None else user_path(tokenizer, "data.tokenizer")
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from xgenmm_jax import files
 from xgenmm_jax.data.identity import fingerprint, identity
-from xgenmm_jax.paths import Path, user_path
+from xgenmm_jax.paths import Path, is_in_bucket, user_path
 from xgenmm_jax.training.config import Initialize, TrainConfig, read_object
 from xgenmm_jax.training.runs import checkpoint_files
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
@@ -97,6 +97,8 @@ def _problem(change: Change, config: TrainConfig, run: Path, needs_weights: bool
     if needs_weights:
         if field == "initialize.run" and _checkpoint_of_then(was, config.initialize.run) is not None:
             return None
+        if config.lora is not None:
+            return f"{other}, which its low-rank updates change; put it back as it was"
         return f"{other}, whose reference was read there and is not whole in its own folder; put it back as it was"
     if now is None:
         return None
@@ -112,6 +114,40 @@ def weights_of(config: TrainConfig, run: Path) -> Initialize:
         return config.initialize
     checkpoint = _checkpoint_of_then(_read(run)["initialize"].get("run"), config.initialize.run)
     return config.initialize if checkpoint is None else dataclasses.replace(config.initialize, run=str(checkpoint))
+
+
+def base_of(config: TrainConfig, run: Path) -> Initialize:
+    """Where the parameters are read that a run's low-rank updates change: as `weights_of`, without an adapter.
+
+    A path that does not begin at the root is looked for from where the process stands, then from the folders that the
+    run lies in: runs are read from anywhere, and may be moved together.
+
+    Raises ValueError where they are gone, or others than then.
+    """
+    sources = {field: _found(source, run) for field, source in _sources_of(config.initialize).items()}
+    config = dataclasses.replace(config, initialize=dataclasses.replace(config.initialize, adapter=None, **sources))
+    if not (run / STARTED_WITH_FILE).is_file():
+        LOG.warning(
+            "run folder: '%s' has no %s; what its low-rank updates change is taken as it is now", run, STARTED_WITH_FILE
+        )
+        return config.initialize
+    now = {field: _print_of(field, source) for field, source in sources.items()}
+    begun = {"data": [], "initialize": _read(run)["initialize"]}
+    for change in _changes(begun, {"data": [], "initialize": now}, config.initialize):
+        problem = _problem(change, config, run, needs_weights=True)
+        if problem is not None:
+            raise ValueError(f"{problem}.")
+    return weights_of(config, run)
+
+
+def _found(source: str, run: Path) -> str:
+    """A path of the config as it is from here; where nothing is there, of the first place that has it."""
+    path = user_path(source, "initialize")
+    if is_in_bucket(path) or path.exists():
+        return source
+    parents = [run.parent] if is_in_bucket(run) else run.absolute().parents
+    places = (*(folder / source for folder in parents), parents[0] / path.name)
+    return str(next((place for place in places if place.exists()), source))
 
 
 def _read(run: Path) -> dict[str, Any]:

@@ -5,15 +5,18 @@ import logging
 from typing import NamedTuple
 
 import jax
+import rich.console
 
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.phases import Phase
-from xgenmm_jax.paths import Path
+from xgenmm_jax.models.lora import completed
+from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.training.config import TrainConfig, check_rows
 from xgenmm_jax.training.hosts.distributed import on_first_host
 from xgenmm_jax.training.objectives.base import Params
-from xgenmm_jax.training.optimizer import split
-from xgenmm_jax.training.runs import mixture_changes, references, started_with
+from xgenmm_jax.training.optimizer import reference_of
+from xgenmm_jax.training.part_rates import part_rows, table
+from xgenmm_jax.training.runs import adapters, mixture_changes, references, started_with
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress, saved_steps
 from xgenmm_jax.training.runs.initialize import initialize_params
 from xgenmm_jax.training.runs.run_folder import CONFIG_FILE, check_same, prepare
@@ -35,8 +38,10 @@ class ExistingRun(NamedTuple):
     """Of its mixture; () where its data have none."""
 
     def needs_weights(self, config: TrainConfig) -> bool:
-        """Whether the weights that the run began with are read."""
-        return not self.has_saved or config.objective.needs_reference and not self.has_reference and not self.is_done
+        """Whether the weights that the run began with are read; low-rank updates always stand beside them."""
+        if config.lora is not None:
+            return True
+        return not self.has_saved or config.keeps_reference and not self.has_reference and not self.is_done
 
 
 def inspect(config: TrainConfig, folder: Path) -> ExistingRun:
@@ -50,7 +55,7 @@ def inspect(config: TrainConfig, folder: Path) -> ExistingRun:
         is_new=not (has_config or saved),
         has_saved=bool(saved),
         is_done=bool(saved) and saved[0] >= config.steps,
-        has_reference=bool(saved) and config.objective.needs_reference and references.is_whole(folder),
+        has_reference=bool(saved) and config.keeps_reference and references.is_whole(folder),
         phases=mixture_changes.phases_of_run(folder / CONFIG_FILE),
     )
     if has_config and not existing.is_done:
@@ -96,8 +101,15 @@ def initial_params(
     config: TrainConfig, folder: Path, existing: ExistingRun, program: Program
 ) -> Params:
     """The parameters that the run begins, or began, with."""
-    start = started_with.weights_of(config, folder) if existing.has_saved else config.initialize
-    return initialize_params(start, program.init, config.seed, program.abstract.params, config.model)
+    start = config.initialize
+    if existing.has_saved:
+        read_again = started_with.weights_of if config.lora is None else started_with.base_of
+        start = read_again(config, folder)
+    params = initialize_params(start, program.init, config.seed, program.abstract.params, config.model)
+    # What a checkpoint holds is not begun with again, but for a reference that is lost.
+    if config.initialize.adapter is None or existing.has_saved and not config.keeps_reference:
+        return params
+    return adapters.begin_with(params, config, user_path(config.initialize.adapter, "initialize.adapter"))
 
 
 def first_state(
@@ -112,22 +124,34 @@ def first_state(
 
     params: the initial ones, which the state takes over; None where a checkpoint promised to replace them.
     """
-    restored = checkpoints.restore(program.abstract)
-    wants_reference = config.objective.needs_reference and (restored is None or int(restored[0].step) < config.steps)
+    restored = checkpoints.restore(program.abstract)  # of a run with updates no more than `lora.stored`
+    wants_reference = config.keeps_reference and (restored is None or int(restored[0].step) < config.steps)
     has_reference = restored is not None and existing.has_reference
     if params is None and (restored is None or wants_reference and not has_reference):
         params = initial_params(config, folder, existing, program)
     reference = None
     if wants_reference and has_reference:
-        reference = references.restore(folder, split(program.abstract.params, program.trainable)[0])
+        reference = references.restore(folder, reference_of(program.abstract.params, program.trainable))
     elif wants_reference:
         # Copied, because the first step takes the policy's own buffers.
-        reference = jax.tree.map(lambda leaf: leaf.copy(), split(params, program.trainable)[0])
+        reference = jax.tree.map(lambda leaf: leaf.copy(), reference_of(params, program.trainable))
         references.save(folder, reference)
     if restored is not None:
         state, progress = restored
+        if config.lora is not None:
+            state = state._replace(params=completed(params, state.params))
         return state, reference, progress
     return new_state(program, params), reference, Progress()
+
+
+def tell_parts(config: TrainConfig, program: Program) -> None:
+    """Prints which parts train, at which rates, on the first host."""
+    if jax.process_index() == 0:
+        rates = config.optimizer
+        rows = part_rows(
+            program.abstract.params, program.trainable, rates.parts, rates.peak_lr, rates.weight_decay
+        )
+        rich.console.Console(stderr=True).print(table(rows))
 
 
 def new_state(program: Program, params: Params) -> TrainState:

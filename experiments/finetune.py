@@ -1,0 +1,88 @@
+"""Fine-tuning of one's own: what does a model answer after a user's conversations about their pictures?
+
+Paper: none; rates are those that are usual. Its own stages are sft_single.py and sft_multi.py.
+Command: xgenmm train experiments/finetune.py --initialize.run RUN --data.json my.json --data.images pictures/
+         xgenmm train experiments/finetune.py:lora ...      low-rank updates of the language model alone
+Starts from: RUN, a run of this package or of `xgenmm convert RELEASED RUN`: its model, tokenizer, grids and prompt.
+Hardware: what holds the run (`--for h200` sets what fits); `lora` has no optimizer state of its base.
+Hours: by the data; no 4B model was fine-tuned here.
+Expected: the held-out loss (held_out/loss in metrics.jsonl) falls until it rises again.
+
+my.json has LLaVA's form, a list of {"id": "1", "image": "cat.jpg", "conversations": [{"from": "human", "value":
+"<image>\\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]}, or such lines (.jsonl), or these columns (.parquet). A
+part of the rows is kept from training (--data.held-out-one-in). Every field is an option: --steps,
+--optimizer.peak-lr, --lora.rank, --lora.targets decoder/layers connector, --freeze.
+"""
+
+from dataclasses import replace
+import re
+
+from xgenmm_jax.data.readers.llava import Llava
+from xgenmm_jax.data.rows.config import DataConfig
+from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.storage.json_files import JsonFiles
+from xgenmm_jax.data.storage.parquet import Parquet
+from xgenmm_jax.models.lora import LoRA
+from xgenmm_jax.paths import user_path
+from xgenmm_jax.training.config import CheckpointConfig, HeldOut, Initialize, TrainConfig, load_config
+from xgenmm_jax.training.objectives.next_token import NextToken
+from xgenmm_jax.training.optimizer import OptimizerConfig
+from xgenmm_jax.training.runs.run_folder import TOKENIZER_FILE
+
+STEPS, WARMUP = 400, 20
+BATCH_ROWS = 8
+CHUNK = 1024
+"""Positions of a row that go through the head at once, at most."""
+HELD_OUT_ONE_IN = 50
+FEW_ROWS = 500
+"""Of fewer rows one in ten is held out; of fewer than ten none."""
+
+
+def config(initialize_run: str, data_json: str, data_images: str) -> TrainConfig:
+    """Connector and language model train whole.
+
+    --initialize.run: a run folder. --data.json: a file, or a pattern of files. --data.images: the folder of pictures.
+    """
+    return _fine_tuning(initialize_run, data_json, data_images, 1e-5)
+
+
+def lora(initialize_run: str, data_json: str, data_images: str) -> TrainConfig:
+    """Updates of rank 16 of the language model's linear maps train, the rest stays.
+
+    --initialize.run: a run folder. --data.json: a file, or a pattern of files. --data.images: the folder of pictures.
+    """
+    return replace(_fine_tuning(initialize_run, data_json, data_images, 2e-4), lora=LoRA(rank=16, alpha=32.0))
+
+
+def _fine_tuning(run: str, json: str, images: str, peak_lr: float) -> TrainConfig:
+    folder = user_path(run, "--initialize.run")
+    base = load_config(folder)
+    if not isinstance(base.data, DataConfig):
+        raise ValueError(f"--initialize.run: '{run}' holds a part of a model alone; give a run of a whole one.")
+    storage = (Parquet if json.endswith(".parquet") else JsonFiles)(json, images)
+    records = sum(storage.locate(shard).records for shard in storage.shards())
+    name = re.sub(r"[^\w.-]", "_", user_path(json, "--data.json").stem)  # files of one folder have an index each
+    row = base.data.row
+    # As many crops as fill half of a row's positions, some three images of the released grids.
+    most = base.data.anyres.max_crops
+    crops = max(most, min(4 * most, row.length // (2 * row.vision_tokens)))
+    data = replace(
+        base.data,
+        mixture=((ShardedSource(storage, Llava(), name=name), 1.0),),
+        tokenizer=str(folder / TOKENIZER_FILE),
+        row=replace(row, crops=crops, images=crops, too_long="drop"),
+        batch_rows=BATCH_ROWS,
+        held_out_one_in=HELD_OUT_ONE_IN if records >= FEW_ROWS else 10 if records >= 10 else 0,
+    )
+    return TrainConfig(
+        name=f"{folder.name}-{name}",
+        model=base.model,
+        data=data,
+        objective=NextToken(min(CHUNK, row.length)),
+        steps=STEPS,
+        optimizer=OptimizerConfig(peak_lr=peak_lr, warmup_steps=WARMUP),
+        initialize=Initialize(run=run),
+        prompt=base.prompt,
+        checkpoint=CheckpointConfig(every_steps=100),
+        held_out=HeldOut(every_steps=50 if data.held_out_one_in else 0, samples=min(256, max(1, records // 10))),
+    )

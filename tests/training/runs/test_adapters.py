@@ -1,0 +1,86 @@
+"""Runs that begin with an adapter in PEFT's layout."""
+
+from dataclasses import replace
+
+from flax.traverse_util import flatten_dict, unflatten_dict
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from xgenmm_jax.convert import peft
+from xgenmm_jax.convert.parameter_store import ArrayReader
+from xgenmm_jax.models import lora
+from xgenmm_jax.models.lora import LoRA
+from xgenmm_jax.ops.partitioning import unboxed
+from xgenmm_jax.training.config import Initialize
+from xgenmm_jax.training.runs.adapters import begin_with, merge_into
+from xgenmm_jax.training.setup import boxed_params
+
+TRAINED = LoRA(rank=3, alpha=6.0, targets=("decoder/layers", "connector/layers"), whole=("decoder/norm",))
+
+
+def params_of(config):
+    return unboxed(jax.jit(lambda key: boxed_params(config, key))(jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """Config, tree with updates far from zero, and the folder of its adapter."""
+    folder = tmp_path_factory.mktemp("adapter")
+    config = replace(tiny_run.config(tiny_run.tokenizer(folder)), freeze=(), lora=TRAINED)
+    random = np.random.default_rng(0)
+    flat = {name: np.asarray(leaf) for name, leaf in flatten_dict(params_of(config), sep="/").items()}
+    for name, leaf in flat.items():
+        if name.endswith(lora.UP) or name == "decoder/norm/scale":
+            flat[name] = random.standard_normal(leaf.shape, np.float32)
+    tree = unflatten_dict(flat, sep="/")
+    stored = ArrayReader(flatten_dict(lora.stored(tree, TRAINED), sep="/"))
+    (folder / "peft").mkdir()
+    peft.write(stored, config.model, TRAINED, "peft", folder / "peft")
+    return config, tree, folder / "peft"
+
+
+def test_updates_and_whole_modules_are_the_adapters(adapted):
+    config, tree, folder = adapted
+    jax.tree.map(np.testing.assert_array_equal, begin_with(params_of(config), config, folder), tree)
+
+
+def test_ranks_above_the_adapters_begin_as_nothing(adapted):
+    """Its A is drawn, as of any new update, so they train."""
+    config, tree, folder = adapted
+    wider = replace(config, lora=replace(TRAINED, rank=5, targets=(*TRAINED.targets, "vision/layers")))
+    begun = begin_with(params_of(wider), wider, folder)
+    down, up = begun["decoder"]["layers"]["down_proj"][lora.DOWN], begun["decoder"]["layers"]["down_proj"][lora.UP]
+    assert np.abs(down[..., 3:]).max() > 0 and not np.any(up[:, 3:])
+    merged, expected = (flatten_dict(lora.merged(one), sep="/") for one in (begun, tree))
+    for name, leaf in merged.items():
+        np.testing.assert_allclose(leaf, expected[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_an_adapter_is_merged_into_parameters_without_updates(adapted):
+    config, tree, folder = adapted
+    merged = merge_into(params_of(replace(config, lora=None)), peft.read(folder, config.model))
+    expected = lora.merged(tree)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), merged, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": ("decoder/layers",)}, "has an update of 'connector/layers/to_q', which lora.targets leaves out"),
+        ({"rank": 2}, "lora.rank: got 2, and .* has 3 in .*; give --lora.rank 3, or more"),
+        ({"whole": ()}, "saves 'decoder/norm/scale' whole, which this run does not train"),
+    ],
+)
+def test_an_adapter_that_the_run_would_not_train_is_refused(adapted, change, message):
+    config, _, folder = adapted
+    config = replace(config, lora=replace(TRAINED, **change))
+    with pytest.raises(ValueError, match=message):
+        begin_with(params_of(config), config, folder)
+
+
+def test_an_adapter_needs_updates(adapted):
+    config, _, folder = adapted
+    with pytest.raises(ValueError, match="initialize.adapter: the run has no low-rank updates"):
+        replace(config, lora=None, initialize=Initialize(adapter=str(folder)))

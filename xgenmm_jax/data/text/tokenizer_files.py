@@ -1,0 +1,37 @@
+"""Which files a tokenizer is of: SentencePiece's model, or tokenizer.json with tokenizer_config.json beside it."""
+
+from xgenmm_jax.paths import Path
+
+MODEL_FILE = "tokenizer.model"
+JSON_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+
+
+def chosen(path: Path) -> Path:
+    """The file of a tokenizer that a user named by it or by its folder, where a tokenizer.json goes first.
+
+    Raises ValueError where there is none.
+    """
+    file = path
+    if path.is_dir():
+        file = beside(path) or path / JSON_FILE
+    if not file.is_file():
+        raise ValueError(
+            f"tokenizer: no file '{file}'; wanted a SentencePiece model, as Phi-3's tokenizer.model, or a "
+            "tokenizer.json."
+        )
+    return file
+
+
+def beside(folder: Path, first: str = JSON_FILE) -> Path | None:
+    """The tokenizer's file in a folder of weights or of a run, None where it has none. first: of two."""
+    names = (first, MODEL_FILE if first == JSON_FILE else JSON_FILE)
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def copies(file: Path) -> dict[str, Path]:
+    """Names in a run folder of the files that a tokenizer is read from."""
+    if file.suffix != ".json":
+        return {MODEL_FILE: file}
+    config = file.with_name(CONFIG_FILE)
+    return {JSON_FILE: file} | ({CONFIG_FILE: config} if config.is_file() else {})
