@@ -110,8 +110,12 @@ def _load_run(folder: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh) -> LMM
         )
     checkpoints.newest(folder)
     tokenizer = Tokenizer.load(folder / run_folder.TOKENIZER_FILE)
-    params = checkpoints.restore_params(folder, _abstract(run.model, dtype or "float32", mesh))
-    return _loaded(folder, run, dtype, params, tokenizer, mesh)
+    return _loaded(folder, run, dtype, load_run_params(folder, run.model, mesh, dtype or "float32"), tokenizer, mesh)
+
+
+def load_run_params(folder: Path, model: VLMConfig, mesh: jax.sharding.Mesh, dtype: Dtype = "float32") -> Any:
+    """Of a run's newest checkpoint, on the mesh's devices. Raises ValueError where there is none, or it is damaged."""
+    return checkpoints.restore_params(folder, _abstract(model, dtype, mesh))
 
 
 def _load_released(
