@@ -34,7 +34,7 @@ _OF_DATA = (f"{PACKAGE}/data/", f"{PACKAGE}/reporting/window_rows.py")
 KEPT_WORDS = {
     "Size": (_OF_DATA, "what a sample takes of a row: positions, crops, images, segments"),
     "Window": (_OF_DATA, "the samples that are packed together; attention has SlidingWindow"),
-    "product": (_OF_DATA, "itertools.product"),
+    "product": ((*_OF_DATA, f"{PACKAGE}/planning/"), "itertools.product; a matrix product of a step"),
 }
 """Word -> (the files, by the beginning of their path, where it stays in another sense, that sense)."""
 

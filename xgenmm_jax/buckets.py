@@ -114,11 +114,11 @@ def tree(folder: BucketPath) -> dict[str, int]:
         return request.ask("find", detail=True)
 
     try:
-        found = requests.answer(str(folder), question, "listed")
+        answer = requests.answer(str(folder), question, "listed")
     except FileNotFoundError:
         return {}
     start = str(folder).partition("://")[2].rstrip("/") + "/"
-    sizes = {name.removeprefix(start): info["size"] for name, info in found.items() if name.startswith(start)}
+    sizes = {name.removeprefix(start): info["size"] for name, info in answer.items() if name.startswith(start)}
     names = (name for name in sizes if name and not name.endswith("/"))
     return {name: sizes[name] for name in sorted(names, key=lambda name: name.split("/"))}
 
@@ -133,9 +133,9 @@ def size(path: BucketPath) -> int:
 
 def copy(source: BucketPath, target: BucketPath) -> None:
     """An object of the same kind of bucket; its bytes do not come here. Raises FileNotFoundError."""
-    place = str(target).partition("://")[2]
+    path_in_bucket = str(target).partition("://")[2]
     requests.answer(
-        str(source), lambda request: request.ask("cp_file", place), "copied", _seconds(size(source))
+        str(source), lambda request: request.ask("cp_file", path_in_bucket), "copied", _seconds(size(source))
     )
 
 

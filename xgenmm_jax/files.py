@@ -258,8 +258,8 @@ def tree(folder: Path) -> dict[str, int]:
     """Bytes of every file below a folder by its name there, "a/b.bin", sorted as paths; {} where there is no folder."""
     if is_in_bucket(folder):
         return buckets.tree(folder)
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.stat().st_size for path in found}
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
 
 
 def size(path: Path) -> int:

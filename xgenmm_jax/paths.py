@@ -49,9 +49,9 @@ class BucketPath(PosixGPath):
 
     def iterdir(self) -> Iterator["BucketPath"]:
         names = requests.answer(str(self), lambda request: request.ask("ls", detail=False), "listed")
-        own = str(self).partition("://")[2]
+        name_of_self = str(self).partition("://")[2]
         for name in (name.rstrip("/") for name in names):
-            if name != own:  # what stands for the folder itself
+            if name != name_of_self:  # what stands for the folder itself
                 yield self / name.rpartition("/")[2]
 
     def glob(self, pattern: str) -> Iterator["BucketPath"]:
@@ -135,12 +135,12 @@ def user_path(value: str | os.PathLike | object, what: str, is_opened: bool = Tr
 
 def _bucket_path(text: str, what: str, is_opened: bool) -> BucketPath:
     protocol, rest = _URL.match(text)[1], text.partition("://")[2]
-    wanted = " or ".join(f"{name}://BUCKET/..." for name in BUCKETS)
+    forms = " or ".join(f"{name}://BUCKET/..." for name in BUCKETS)
     if protocol not in BUCKETS:
-        raise ValueError(f"{what}: got '{text}', wanted {wanted}, or a path of a file system.")
+        raise ValueError(f"{what}: got '{text}', wanted {forms}, or a path of a file system.")
     bucket, *names = rest.split("/")
     if not bucket or ".." in names:
-        raise ValueError(f"{what}: got '{text}', wanted {wanted}, without '..'.")
+        raise ValueError(f"{what}: got '{text}', wanted {forms}, without '..'.")
     if not is_opened:
         return BucketPath(text)
     if importlib.util.find_spec(BUCKETS[protocol]) is None:

@@ -90,7 +90,7 @@ def _experiment(name: str, config: "TrainConfig", rest: list[str]) -> int:
         raise ValueError(f"data index: '{name}' trains on {type(config.data).__name__}, which has no sources.")
     folder = str(pathlib.Path("runs") / config.name) if workdir is None else workdir
     config = _as_it_goes_on(config, checked_path(folder, "--workdir", run_path))
-    held_out, own = config.held_out, []
+    held_out, validation = config.held_out, []
     samples = held_out.samples if held_out.every_steps and not held_out.mixture else 0
     with data_tables.progress_bar() as show:
         indexed = index_experiment(config.data, config.seed, config.steps, count, show, again, samples)
@@ -98,8 +98,8 @@ def _experiment(name: str, config: "TrainConfig", rest: list[str]) -> int:
         measuring = Measuring(config.data.tokenizer, config.data.chat)
         for source in (source for source, _ in held_out.mixture if held_out.every_steps):
             if isinstance(source, ShardedSource):
-                own.append(index_source(source, measuring, count, show, again))
-    for one in (*indexed.sources, *own):
+                validation.append(index_source(source, measuring, count, show, again))
+    for one in (*indexed.sources, *validation):
         print_indexed(one)
     if indexed.sources:
         rows = config.steps * config.data.batch_rows

@@ -79,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         sentence = errors.os_sentence(error)
     with contextlib.suppress(OSError):
-        told = errors.line(command, sentence) if command in COMMANDS else f"xgenmm: {sentence}"
-        print(told, file=sys.stderr, flush=True)
+        line = errors.line(command, sentence) if command in COMMANDS else f"xgenmm: {sentence}"
+        print(line, file=sys.stderr, flush=True)
     if is_program and command in LASTING:
         # Libraries would try to write again as the process ends, and print that they cannot.
         os._exit(1)

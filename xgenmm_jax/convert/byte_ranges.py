@@ -10,9 +10,9 @@ from xgenmm_jax import buckets
 from xgenmm_jax.data.storage import remote
 from xgenmm_jax.paths import BucketPath, Path, is_in_bucket
 
-PIECE_BYTES = 32 * 2**20
-"""Of one request. Each has the time of its own, so a slice may be of any size."""
-REQUESTS = 8
+PIECE_BYTES = 8 * 2**20
+"""Of one request. Each has the time of its own, a try of it 15 s, so a slice may be of any size and a network slow."""
+REQUESTS = 4
 """At once, of one file."""
 
 

@@ -109,7 +109,8 @@ def topology_of(devices: Sequence[jax.Device]) -> Topology | None:
 
 def _sides(devices: Sequence[jax.Device], count: int) -> list[int]:
     """Of a slice, as topologies are written: ascending, v5p:4x4x8, and ones last, v5p:2x2x1."""
-    spans = [max(places) - min(places) + 1 for places in zip(*(device.coords for device in devices), strict=True)]
+    of_axes = zip(*(device.coords for device in devices), strict=True)
+    spans = [max(coordinates) - min(coordinates) + 1 for coordinates in of_axes]
     return sorted(spans[:count], key=lambda side: (side == 1, side))
 
 

@@ -98,7 +98,7 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         stack.enter_context(jax.set_mesh(mesh))
         stack.callback(appending.send_all)
         signals = stack.enter_context(Signals())
-        watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds, told=goodput.at))
+        watchdog = stack.enter_context(Watchdog(folder, config.watchdog_seconds, on_doing=goodput.at))
 
         # ------------------------------------------------------------ data and weights of a new run
         # Before anything is written: neither a mistyped path nor data that give no batch leave a run behind.

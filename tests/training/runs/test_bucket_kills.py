@@ -9,7 +9,10 @@ import time
 
 from buckets import pointing_at, settings
 import emulator
+import numpy as np
 import pytest
+import several_hosts
+import started_hosts
 
 from xgenmm_jax import files
 from xgenmm_jax.paths import user_path
@@ -27,7 +30,7 @@ def config():
     return dataclasses.replace(tiny_nano_run.config(24), log_every=1, checkpoint=checkpoint)
 """
 COMMAND = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main())"
-CLOCK = ("seconds", "tokens_per_second", "tokens_per_second_per_device")
+CLOCK = ("seconds", "tokens_per_second", "tokens_per_second_per_device", "model_flops_per_second")
 
 
 def figures(run):
@@ -96,3 +99,26 @@ def test_a_mistyped_bucket_is_one_sentence_of_the_command(tmp_path, start):
         _, said = process.communicate(timeout=300)
         assert process.returncode == 1 and time.monotonic() - began < 60
         assert said == "xgenmm train: --workdir: no bucket 'gs://buckett'; check its name, or make it.\n"
+
+
+@pytest.mark.slow
+def test_two_hosts_write_one_run_in_a_bucket_and_one_goes_on_alone(tmp_path, monkeypatch):
+    """Host 1 is killed; of host 0 the lock and the heartbeats are in the bucket, too."""
+    with emulator.in_own_process() as server, pointing_at(monkeypatch, server):
+        run = user_path("gs://bucket/run", "--workdir")
+        (tmp_path / "stage.py").write_text(started_hosts.EXPERIMENT.format(watchdog_s=0.0))
+        words = ["train", "stage.py", "--workdir", str(run)]
+        variables = {"XGENMM_TOY_EVENTS": "host=1,kill_at=8", "XGENMM_TOY_RUN": str(run), **settings(server)}
+        survivor, killed = several_hosts.run_hosts(tmp_path, 2, words, variables)
+        assert killed.returncode == -9 and survivor.returncode == 75, survivor.stderr
+        assert "host 0 of 2 ends: host 1 gives no sign of life, last heard of" in survivor.stderr
+        assert checkpoint_files.steps(run / "checkpoints") == [5]
+        (alone,) = several_hosts.run_hosts(tmp_path, 1, words, settings(server))
+        assert alone.returncode == 0, alone.stderr
+        assert [row["step"] for row in read_metrics(run)] == list(range(1, 13))
+        assert checkpoint_files.steps(run / "checkpoints") == [12, 10]
+        words[-1] = "local"
+        (local,) = several_hosts.run_hosts(tmp_path, 1, words)
+        assert local.returncode == 0, local.stderr
+        losses = [[row["loss"] for row in read_metrics(path)] for path in (run, tmp_path / "local")]
+        np.testing.assert_allclose(*losses, rtol=1e-5)

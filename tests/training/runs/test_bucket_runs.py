@@ -131,7 +131,7 @@ def abstract(path, shape):
 
 def test_weights_that_are_not_there_are_one_sentence(folder, tmp_path):
     for source, wanted in (
-        (f"{folder}/none", rf"^initialize.run: no file or folder '{folder}/none'; check the path.$"),
+        (f"{folder}/none", rf"^checkpoint: '{folder}/none': no such folder; give a folder that `xgenmm train` wrote"),
         ("gs://buckett/none", r"^initialize.run: no bucket 'gs://buckett'; check its name, or make it.$"),
     ):
         with pytest.raises(ValueError, match=wanted):

@@ -320,7 +320,7 @@ def test_a_demo_holds_its_folder(tmp_path, start, monkeypatch, capsys):
 def test_evaluations_that_write_into_one_folder_come_one_after_the_other(tmp_path, monkeypatch):
     """A run that trains does not keep an evaluation away, and --json writes nothing into the folder."""
     came = []
-    monkeypatch.setattr(evaluate, "_evaluate", lambda arguments, target: came.append(target) or 0)
+    monkeypatch.setattr(evaluate, "_evaluate", lambda arguments, target, is_first: came.append(target) or 0)
     with RunLock(tmp_path), RunLock(tmp_path, run_lock.EVALUATION_LOCK_FILE):
         with pytest.raises(ValueError, match="another process .* or give --json FILE"):
             evaluate.main([str(tmp_path)])

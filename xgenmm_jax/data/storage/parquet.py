@@ -71,8 +71,8 @@ class Parquet:
             metadata, rows, refused = file.metadata, None, ()
             if download_status.has_status(file.schema_arrow.names):
                 with _of_shard(shard, "the status of "):
-                    told = file.read(columns=[download_status.KEY, download_status.STATUS]).to_pydict()
-                rows, refused = download_status.with_image(told[download_status.KEY], told[download_status.STATUS])
+                    table = file.read(columns=[download_status.KEY, download_status.STATUS]).to_pydict()
+                rows, refused = download_status.with_image(table[download_status.KEY], table[download_status.STATUS])
         groups = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
         large = [size for size in groups if size > LARGE_GROUP_BYTES]
         if large:

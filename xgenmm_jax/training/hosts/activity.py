@@ -29,16 +29,16 @@ class Activity:
 
     def is_active(self) -> bool:
         """Whether any of them has worked since the last look; True where the system counts nothing."""
-        own_cpu_s = time.thread_time()
+        looking_cpu_s = time.thread_time()
         now, work = time.monotonic(), work_of(os.getpid())
-        own_cpu_s = time.thread_time() - own_cpu_s  # looking is no work
+        looking_cpu_s = time.thread_time() - looking_cpu_s  # looking is no work
         if not work:
             return True
         passed_s, self._looked_at = now - self._looked_at, now
         before, self._before = self._before, work
         cpu_s = sum(one.cpu_s - before.get(pid, Work(0.0, 0)).cpu_s for pid, one in work.items())
         read = sum(one.bytes_read - before.get(pid, Work(0.0, 0)).bytes_read for pid, one in work.items())
-        return cpu_s - own_cpu_s > LEAST_CPU_SHARE * passed_s or read > LEAST_BYTES
+        return cpu_s - looking_cpu_s > LEAST_CPU_SHARE * passed_s or read > LEAST_BYTES
 
 
 def work_of(pid: int, proc: Path = PROC) -> dict[int, Work]:
@@ -49,10 +49,10 @@ def work_of(pid: int, proc: Path = PROC) -> dict[int, Work]:
             fields = path.read_text(errors="replace").rpartition(")")[2].split()
             ticks = int(fields[11]) + int(fields[12])  # utime, stime
             stats[int(path.parent.name)] = int(fields[1]), ticks / os.sysconf("SC_CLK_TCK")
-    found = {pid} & stats.keys()
-    while more := {number for number, (parent, _) in stats.items() if parent in found and number not in found}:
-        found |= more
-    return {number: Work(stats[number][1], _bytes_read(proc / str(number) / "io")) for number in found}
+    family = {pid} & stats.keys()
+    while more := {number for number, (parent, _) in stats.items() if parent in family and number not in family}:
+        family |= more
+    return {number: Work(stats[number][1], _bytes_read(proc / str(number) / "io")) for number in family}
 
 
 def _bytes_read(path: Path) -> int:

@@ -56,7 +56,7 @@ class Watchdog:
     Opening the data may take as long as it needs where they have many files, or no index yet: there a host gets further
     as long as it works (`activity.py`), and others wait for it as long. If it does not for so long, it hangs.
 
-    timeout_s: longer than compilation and saving take; 0: never. told: is given every `doing` too. clock, end,
+    timeout_s: longer than compilation and saving take; 0: never. on_doing: is given every `doing` too. clock, end,
     is_active: for tests.
     """
 
@@ -67,7 +67,7 @@ class Watchdog:
         *,
         host: int | None = None,
         hosts: int | None = None,
-        told: Callable[[str], object] = lambda doing: None,
+        on_doing: Callable[[str], object] = lambda doing: None,
         clock: Callable[[], float] = time.monotonic,
         end: Callable[[int], object] = os._exit,
         is_active: Callable[[], bool] | None = None,
@@ -75,7 +75,7 @@ class Watchdog:
         self._folder = run / FOLDER
         self._host = jax.process_index() if host is None else host
         self._hosts = jax.process_count() if hosts is None else hosts
-        self._timeout_s, self._clock, self._end, self._told = timeout_s, clock, end, told
+        self._timeout_s, self._clock, self._end, self._on_doing = timeout_s, clock, end, on_doing
         self._is_active = Activity().is_active if is_active is None else is_active
         longest_s = BUCKET_INTERVAL_S if is_in_bucket(run) else INTERVAL_S
         self.interval_s = min(longest_s, timeout_s / 10) if timeout_s else longest_s
@@ -106,7 +106,7 @@ class Watchdog:
         assert doing in DOING, doing
         self._step, self._doing = step, doing
         self._moved_at = self._clock()
-        self._told(doing)
+        self._on_doing(doing)
 
     def beat(self) -> None:
         """Says that this host lives."""

@@ -92,8 +92,8 @@ def write_sums(folder: Path, process: int, is_urgent: Callable[[], bool] = lambd
 
     is_urgent: asked time and again; files get no checksums from its first yes on.
     """
-    own = {name: size for name, size in _files(folder).items() if OWN_FOLDER.format(process) in name.split("/")}
-    text = json.dumps(_entries(folder, own, is_urgent), indent=0)
+    written = {name: size for name, size in _files(folder).items() if OWN_FOLDER.format(process) in name.split("/")}
+    text = json.dumps(_entries(folder, written, is_urgent), indent=0)
     (folder / SUMS_FILE.format(process)).write_text(text, encoding="utf-8")
 
 

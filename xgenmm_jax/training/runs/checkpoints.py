@@ -23,7 +23,7 @@ from xgenmm_jax.requests import RequestError
 from xgenmm_jax.training.hosts.distributed import anyone, first_line
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import path_name
-from xgenmm_jax.training.runs import checkpoint_files
+from xgenmm_jax.training.runs import checkpoint_files, replica_restore
 from xgenmm_jax.training.runs.checkpoint_listing import Listing
 from xgenmm_jax.training.step import TrainState
 
@@ -305,6 +305,16 @@ def _by_layer(leaf: jax.Array) -> ocp.SaveArgs:
 
 
 def _restore(folder: Path, abstract: Any) -> Any:
+    """All hosts call this; where replicas lie on hosts of their own, those of one read for all."""
+
+    def read(abstract: Any) -> Any:
+        return _restore_here(folder, abstract)
+
+    mesh = replica_restore.replicated_mesh(abstract)
+    return read(abstract) if mesh is None else replica_restore.restore(read, abstract, mesh)
+
+
+def _restore_here(folder: Path, abstract: Any) -> Any:
     restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
     return ocp.PyTreeCheckpointHandler().restore(
         folder, args=ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args, partial_restore=True)

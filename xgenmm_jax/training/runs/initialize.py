@@ -43,7 +43,9 @@ def initialize_params(
     if config.run is None:
         params = draw({part: leaves for part, leaves in abstract.items() if part not in loaded})
     else:
-        params = _restore_but(find_weights(config.run, "initialize.run"), config.fresh, draw, abstract)
+        run = user_path(config.run, "initialize.run")
+        files.check_bucket(run, "initialize.run")
+        params = _restore_but(run, config.fresh, draw, abstract)
     params = {**params, **loaded}
     if config.connector_start is not None:
         start = functools.partial(config.connector_start, model=model, seed=seed)

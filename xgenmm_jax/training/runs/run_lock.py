@@ -242,10 +242,10 @@ class RunLock:
 
     def _replace(self, said: bytes) -> bool:
         """Writes to a bucket what this process says where that still is what it says."""
-        found = buckets.read_version(self._path, self._pace.silent_s / 4)
-        if found is None or found[0] != said:
+        version = buckets.read_version(self._path, self._pace.silent_s / 4)
+        if version is None or version[0] != said:
             return False
-        return buckets.write_if(self._path, _content(self._own), found[1], self._pace.silent_s / 4) is not None
+        return buckets.write_if(self._path, _content(self._own), version[1], self._pace.silent_s / 4) is not None
 
     def _read(self) -> bytes | None:
         if is_in_bucket(self._path):
