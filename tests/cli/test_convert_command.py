@@ -16,11 +16,14 @@ def test_there_and_back(tmp_path, capsys):
     assert "xGen-MM v1.5, 1,400,931 parameters, F32" in said and "no tokenizer.model" in said
     assert main(["convert", run, out, "--to", "xgenmm"]) == 0
     assert sorted(path.name for path in Path(out).iterdir()) == [
+        "README.md",
         "config.json",
         "generation_config.json",
         "model.safetensors",
         "preprocessor_config.json",
     ]
+    card = Path(out, "README.md").read_text()
+    assert card.startswith("---\n") and "# imported/xgenmm_tiny28" in card and "Imported weights, as they were" in card
     capsys.readouterr()
     assert main(["convert", run, out, "--to", "phi3"]) == 1
     assert "exists; give a new folder" in capsys.readouterr().err

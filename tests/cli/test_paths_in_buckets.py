@@ -20,6 +20,7 @@ from xgenmm_jax.cli import (
     options,
     score,
     table,
+    verify,
 )
 from xgenmm_jax.cli import main as cli
 
@@ -35,6 +36,7 @@ ARGUMENTS = {
     "generate": generate.Arguments,
     "score": score.Arguments,
     "table": table.Arguments,
+    "verify": verify.Arguments,
 }
 KINDS = {
     "taken": {typing.get_args(kind)[1] for kind in (options.UserPath, options.RunPath)},

@@ -52,7 +52,8 @@ def words(tmp_path_factory) -> tokenizer.Tokenizer:
 class Oracle(Generator):
     """Says what `answer` gives for each example that it is asked, by default the first right answer.
 
-    The same image and words may stand in two tasks with different right answers, so prompts are known by the objects of their ids.
+    The same image and words may stand in two tasks with different right answers, so prompts are known by
+    the objects of their ids.
     """
 
     def __init__(self, tokenizer: tokenizer.Tokenizer, answer=lambda example: example.answers[0]):

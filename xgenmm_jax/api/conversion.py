@@ -26,6 +26,7 @@ from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.paths import Path, user_path
+from xgenmm_jax.reporting import model_card
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.runs.checkpoint_files import check_place
@@ -127,19 +128,22 @@ def export_checkpoint(
 ) -> tuple[str, ...]:
     """Writes a run's newest parameters in a released layout into a new folder, a slice of a leaf at a time.
 
+    A model card stands beside them, README.md (`reporting/model_card.py`).
+
     layout: "xgenmm", "siglip", "phi3" or "llama". Gives sentences on what the layout cannot hold.
 
     Raises ValueError where the destination exists, there is no checkpoint, or the layout has no room for the model.
     """
     config = load_config(run)
     model = _exported(config.model, run)
+    facts = model_card.read(run, int(newest(run).name))
     file = tokenizer_files.beside(run)
     tokenizer = None if file is None else Tokenizer.load(file)
     anyres = config.data.anyres if isinstance(config.data, DataConfig) else AnyRes()
     refuse_existing(destination)
     reader = open_parameters(run)
     with whole_folder(destination) as folder:
-        return exporting.export(
+        notes = exporting.export(
             reader,
             model,
             layout,
@@ -150,6 +154,8 @@ def export_checkpoint(
             shard_bytes=shard_bytes,
             progress=progress,
         )
+        files.write_whole(folder / model_card.CARD_FILE, model_card.markdown(facts, layout, notes))
+    return notes
 
 
 def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[str, ...]:

@@ -129,8 +129,15 @@ def _load_run(folder: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh) -> LMM
         )
     checkpoints.newest(folder)
     tokenizer = Tokenizer.load(tokenizer_files.beside(folder) or folder / tokenizer_files.MODEL_FILE)
-    params = restore_run(folder, _abstract(run.model, dtype or "float32", mesh))
-    return _loaded(folder, run, dtype, params, tokenizer, mesh)
+    return _loaded(folder, run, dtype, load_run_params(folder, run.model, mesh, dtype or "float32"), tokenizer, mesh)
+
+
+def load_run_params(folder: Path, model: VLMConfig, mesh: jax.sharding.Mesh, dtype: Dtype = "float32") -> Any:
+    """Of a run's newest checkpoint, on the mesh's devices, low-rank updates merged.
+
+    Raises ValueError where there is none, or it is damaged.
+    """
+    return restore_run(folder, _abstract(model, dtype, mesh))
 
 
 def _load_released(

@@ -27,6 +27,10 @@ COMMANDS = {
         "xgenmm convert DIR_OR_FILE runs/imported",
         "xgenmm convert runs/imported DIR --to xgenmm",
     ),
+    "verify": (
+        "is a downloaded or converted model whole and right",
+        "xgenmm verify DIR_OR_RUN --reference good.npz",
+    ),
     "data": (
         "look at data and at packed rows, index data for a run, pack them into shards of records",
         "xgenmm data check 'tars:data/{0000..0999}.tar' --reader image_captions",
@@ -42,7 +46,7 @@ COMMANDS = {
 }
 """Command -> (what it does, examples)."""
 
-COMPUTING = ("train", "evaluate", "generate", "demo")
+COMPUTING = ("train", "evaluate", "generate", "demo", "verify")
 """Commands that run the same programs again and again."""
 
 LASTING = ("train", "demo")
