@@ -42,7 +42,6 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("optimizer.peak_lr", "Learning rate after the warmup."),
             ("optimizer.warmup_steps", "Steps over which it rises from 0."),
             ("optimizer.schedule", "How it falls: cosine, linear, or constant."),
-            ("optimizer.final_fraction", "Share of the peak that is left at the last step."),
             ("optimizer.weight_decay", "Decoupled weight decay."),
             ("optimizer.clip_norm", "Largest global norm of the gradient; 0: no clipping."),
             ("optimizer.algorithm", "adamw or muon."),
@@ -61,7 +60,6 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "Devices",
         (
             ("for", "v5e:16x16, 2xv5e:16x16, h200, h100:8: sets what fits these chips, as compiled or estimated."),
-            ("ignore_estimate", "Tries a run that cannot fit by the estimate of its memory."),
             ("mesh.replica", "Copies of the parameters; the number of slices on several TPU slices."),
             ("mesh.fsdp", "Devices that share parameters and rows; -1: all that remain."),
             ("mesh.tensor", "Devices that share heads, feed-forward and vocabulary."),
@@ -87,7 +85,6 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (
             ("checkpoint.every_steps", "Steps between checkpoints; 0: by time alone."),
             ("checkpoint.every_seconds", "Seconds between checkpoints; 0: by steps alone."),
-            ("checkpoint.keep", "Newest checkpoints that stay."),
             ("watchdog_seconds", "Ends a run in which nothing moves for so long; 0: never."),
         ),
     ),
@@ -96,7 +93,6 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (
             ("data.tokenizer", "SentencePiece model, or tokenizer.json."),
             ("data.loader.workers", "Processes that load batches; 0: threads alone."),
-            ("data.loader.threads", "Threads that load batches, in each process."),
         ),
     ),
 )

@@ -10,13 +10,14 @@ from xgenmm_jax.api.loading import load_run_params
 from xgenmm_jax.api.processor import IdsOnly, Processor
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.runs.checkpoints import newest
-from xgenmm_jax.training.runs.run_folder import CONFIG_FILE, TOKENIZER_FILE
+from xgenmm_jax.training.runs.run_folder import CONFIG_FILE
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 from xgenmm_jax.verifying import outputs, pictures, steps, tensors, tokens
 from xgenmm_jax.verifying.section import Section
@@ -90,7 +91,7 @@ def _is_run(source: Path) -> bool:
 def _released(source: Path, base: bool | None) -> tuple[TrainConfig, dict[str, Any]]:
     """What it would be imported as, and the grids that its files have, in pixels."""
     with open_source(source) as opened:
-        run = run_config(opened, base, TOKENIZER_FILE)
+        run = run_config(opened, base, tokenizer_files.MODEL_FILE)
         said = {
             "config.json": opened.settings.get("vision_encoder_config", {}).get("anyres_grids"),
             "preprocessor_config.json": opened.processor.get("grids"),
@@ -102,7 +103,8 @@ def _tokenizer(
     folder: Path, options: Options, model: VLMConfig, reference: outputs.Reference | None
 ) -> tuple[Section, Tokenizer | None]:
     """The section, and the tokenizer where it is one of so many ids as the model has."""
-    file = options.tokenizer or folder / TOKENIZER_FILE
+    first = tokenizer_files.MODEL_FILE  # Phi-3's folders hold both forms of its tokenizer
+    file = options.tokenizer or tokenizer_files.beside(folder, first) or folder / first
     ids = None if reference is None else reference.ids
     try:
         there = file.is_file() or options.tokenizer is not None
