@@ -12,7 +12,7 @@ from xgenmm_jax import files
 from xgenmm_jax.data.anyres import GRIDS_12, GRIDS_RELEASED, AnyRes
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.phi3 import Phi3Config
-from xgenmm_jax.verifying import pictures, tensors, tokens
+from xgenmm_jax.verifying import images, tensors, tokens
 
 PHI3 = GOLDENS / "phi3_tokenizer"
 
@@ -78,18 +78,18 @@ def test_hole_in_a_file(tmp_path):
 
 
 def test_views_are_those_that_the_package_keeps():
-    kept = files.read_json(pictures.HASHES)
+    stored = files.read_json(images.HASHES)
     config = AnyRes(grids=GRIDS_RELEASED, view_px=384)
-    assert pictures.hashes(config) == kept["384/released"]
-    assert pictures.check(config, {}, kept["384/released"]).faults == ()
+    assert images.hashes(config) == stored["384/released"]
+    assert images.check(config, {}, stored["384/released"]).faults == ()
     other = AnyRes(grids=GRIDS_12, view_px=384)
-    assert pictures.check(other, {}, None).faults == ()
-    assert "cut otherwise" in pictures.check(other, {}, kept["384/released"]).faults[0]
+    assert images.check(other, {}, None).faults == ()
+    assert "cut otherwise" in images.check(other, {}, stored["384/released"]).faults[0]
 
 
 def test_pillow_that_resizes_otherwise(monkeypatch):
-    monkeypatch.setattr(pictures.anyres, "crops", lambda picture, config: np.zeros((1, 28, 28, 3), np.uint8))
-    assert "this Pillow resizes otherwise" in pictures.check(AnyRes(view_px=28), {}, None).faults[0]
+    monkeypatch.setattr(images.anyres, "crops", lambda image, config: np.zeros((1, 28, 28, 3), np.uint8))
+    assert "this Pillow resizes otherwise" in images.check(AnyRes(view_px=28), {}, None).faults[0]
 
 
 def test_phi3_tokenizer_and_its_files(tmp_path):

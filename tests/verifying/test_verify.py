@@ -139,5 +139,5 @@ def test_run_folder_of_a_conversion_gives_what_its_source_gives(tmp_path, refere
 
 
 def test_reference_holds_what_it_was_given(reference):
-    kept = read_reference(reference)
-    assert kept.arrays["logits/0"].shape == (8, 303) and kept.ids is None and len(kept.first) == len(tiny28())
+    stored = read_reference(reference)
+    assert stored.arrays["logits/0"].shape == (8, 303) and stored.ids is None and len(stored.first) == len(tiny28())

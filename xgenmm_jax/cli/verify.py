@@ -56,8 +56,8 @@ def main(argv: Sequence[str]) -> int:
         arguments.dtype, arguments.base, arguments.tokenizer, arguments.reference, arguments.write_reference,
         arguments.steps,
     )  # fmt: skip
-    told = rich.console.Console(stderr=True)
-    sections = checking.check(arguments.source, options, lambda what: told.print(f"looking at {what}", style="dim"))
+    progress = rich.console.Console(stderr=True)
+    sections = checking.check(arguments.source, options, lambda what: progress.print(f"looking at {what}", style="dim"))
     files.write_whole(output, page.html(str(arguments.source), sections))
     console = rich.console.Console()
     if not console.is_terminal:

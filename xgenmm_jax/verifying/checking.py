@@ -19,7 +19,7 @@ from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.runs.checkpoints import newest
 from xgenmm_jax.training.runs.run_folder import CONFIG_FILE
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
-from xgenmm_jax.verifying import outputs, pictures, steps, tensors, tokens
+from xgenmm_jax.verifying import images, outputs, steps, tensors, tokens
 from xgenmm_jax.verifying.section import Section
 
 
@@ -66,7 +66,7 @@ def check(source: Path, options: Options, say: Callable[[str], None] = lambda _:
     section, tokenizer = _tokenizer(folder, options, run.model, reference)
     sections.append(section)
     anyres = getattr(run.data, "anyres", AnyRes())
-    sections.append(pictures.check(anyres, grids, None if reference is None else reference.views))
+    sections.append(images.check(anyres, grids, None if reference is None else reference.views))
     if anyres.view_px != run.model.vision.image_size_px:
         fault = f"views: {anyres.view_px} px, the tower takes {run.model.vision.image_size_px}; correct config.json."
         return [*sections, Section("Features, vision tokens and logits", faults=(fault,))]

@@ -1,4 +1,4 @@
-"""What the model computes for the three pictures, and how far that is from a reference file."""
+"""What the model computes for the three images, and how far that is from a reference file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from xgenmm_jax import files
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import IdsOnly
 from xgenmm_jax.paths import Path
-from xgenmm_jax.verifying import pictures, tokens
+from xgenmm_jax.verifying import images, tokens
 from xgenmm_jax.verifying.section import Section, some
 from xgenmm_jax.verifying.tensors import HEAD, Stats
 
@@ -32,8 +32,8 @@ MOST_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Reference:
-    """arrays: of KINDS for each picture, "logits/0". views: hashes. ids: of tokens.PROMPT, None without a tokenizer.
-    rows: ids of the row of each picture. first, spread: of tensors by name: first numbers, (mean, std)."""
+    """arrays: of KINDS for each image, "logits/0". views: hashes. ids: of tokens.PROMPT, None without a tokenizer.
+    rows: ids of the row of each image. first, spread: of tensors by name: first numbers, (mean, std)."""
 
     dtype: str
     arrays: dict[str, np.ndarray]
@@ -45,20 +45,20 @@ class Reference:
 
 
 def token_rows(model: LMM) -> list[list[int]]:
-    """The row of each picture: `<image>`, then the prompt; ids by their number where there is no tokenizer."""
+    """The row of each image: `<image>`, then the prompt; ids by their number where there is no tokenizer."""
     tokenizer = model.tokenizer
     is_text = not isinstance(tokenizer, IdsOnly)
     text = tokenizer.encode(tokens.PROMPT) if is_text else list(range(3, min(11, tokenizer.eos_id)))
-    return [[tokenizer.image_id, *text] for _ in pictures.pictures()]
+    return [[tokenizer.image_id, *text] for _ in images.images()]
 
 
 def compute(model: LMM, rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    """KINDS of each picture in a row of its own, "logits/0": float32. One compilation for each number of views."""
+    """KINDS of each image in a row of its own, "logits/0": float32. One compilation for each number of views."""
     arrays = {}
-    for number, (row, picture) in enumerate(zip(rows, pictures.pictures(), strict=True)):
-        output = model.forward([list(row)], [[picture]])
-        kept = (output.vision_features[:, ::EVERY_PATCH], output.vision_tokens, output.logits[0, -LAST:])
-        for kind, array in zip(KINDS, kept, strict=True):
+    for number, (row, image) in enumerate(zip(rows, images.images(), strict=True)):
+        output = model.forward([list(row)], [[image]])
+        stored = (output.vision_features[:, ::EVERY_PATCH], output.vision_tokens, output.logits[0, -LAST:])
+        for kind, array in zip(KINDS, stored, strict=True):
             arrays[f"{kind}/{number}"] = np.asarray(array, np.float32)
     return arrays
 
@@ -76,15 +76,15 @@ def check(
             faults.append(f"{name}: {bad:,} of {array.size:,} numbers are not finite; see the tensors above.")
         error = ""
         if reference is not None:
-            wanted = reference.arrays[name]
-            if wanted.shape != array.shape:
+            expected = reference.arrays[name]
+            if expected.shape != array.shape:
                 faults.append(
-                    f"{name}: got {array.shape}, the reference has {wanted.shape}: other grids, vision tokens or ids; "
-                    "put the model's own config files back."
+                    f"{name}: got {array.shape}, the reference has {expected.shape}: other grids, vision tokens or "
+                    "ids; put the model's own config files back."
                 )
             else:
-                scale = max(float(np.abs(wanted).max(initial=0.0)), 1e-30)
-                off = float(np.abs(array - wanted).max(initial=0.0)) / scale
+                scale = max(float(np.abs(expected).max(initial=0.0)), 1e-30)
+                off = float(np.abs(array - expected).max(initial=0.0)) / scale
                 error = f"{off:.2g}"
                 if not off <= limit:
                     faults.append(
@@ -102,7 +102,7 @@ def check(
     else:
         tensor_faults, tensor_notes = _tensors(measured, reference)
         faults, notes = tensor_faults + faults, tensor_notes
-    head = ("output/picture", "shape", "largest", "std", "error")
+    head = ("output/image", "shape", "largest", "std", "error")
     return Section("Features, vision tokens and logits", head, tuple(rows), tuple(faults), tuple(notes))
 
 
@@ -153,7 +153,7 @@ def write_reference(
         stream,
         format=np.int64(FORMAT),
         dtype=np.str_(model.config.dtype),
-        views=np.array(pictures.hashes(model.processor.anyres)),
+        views=np.array(images.hashes(model.processor.anyres)),
         ids=np.array(model.tokenizer.encode(tokens.PROMPT) if is_text else [-1], np.int64),
         rows=np.array(rows, np.int64),
         tensors=np.array([one.name for one in measured]),
@@ -176,7 +176,7 @@ def read_reference(path: Path) -> Reference:
             raise ValueError(f"it has format {int(value['format'])}, wanted {FORMAT}")
         names = [str(name) for name in value["tensors"]]
         ids = tuple(map(int, value["ids"]))
-        count = len(pictures.SIZES_PX)
+        count = len(images.SIZES_PX)
         return Reference(
             dtype=str(value["dtype"]),
             arrays={f"{kind}/{number}": value[f"{kind}/{number}"] for number in range(count) for kind in KINDS},

@@ -1,4 +1,4 @@
-"""A few training steps on the three pictures: does the loss fall, how long does a step take, which kernels ran."""
+"""A few training steps on the three images: does the loss fall, how long does a step take, which kernels ran."""
 
 from collections import Counter
 from dataclasses import replace
@@ -19,17 +19,17 @@ from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, trainable_mask
 from xgenmm_jax.training.sharding import put_rows, row_sharding
 from xgenmm_jax.training.step import abstract_state, init_state, make_step, shardings_of
-from xgenmm_jax.verifying import pictures
+from xgenmm_jax.verifying import images
 from xgenmm_jax.verifying.section import Section
 
-CAPTIONS = ("a red disc above white squares", "a blue disc on a tall picture", "a small picture with a green disc")
+CAPTIONS = ("a red disc above white squares", "a blue disc on a tall image", "a small image with a green disc")
 RATE = 1e-4
 FROZEN = ("vision", "decoder")
 """The connector alone trains: gradients pass through the decoder, and no moments of a whole model are in memory."""
 
 
 def rows_of(model: LMM) -> list[list[int]]:
-    """A caption after each picture; different ids where there is no tokenizer."""
+    """A caption after each image; different ids where there is no tokenizer."""
     tokenizer, rows = model.tokenizer, []
     for number, caption in enumerate(CAPTIONS):
         if isinstance(tokenizer, IdsOnly):
@@ -43,7 +43,7 @@ def rows_of(model: LMM) -> list[list[int]]:
 
 def check(model: LMM, steps: int) -> Section:
     """Takes the steps of `xgenmm train` on one batch. The model's parameters are given away: use it no more."""
-    batch = model.batch(rows_of(model), [[picture] for picture in pictures.pictures()])
+    batch = model.batch(rows_of(model), [[image] for image in images.images()])
     optimizer_config = OptimizerConfig(peak_lr=RATE, warmup_steps=0, schedule="constant")
     config = replace(
         model.run, objective=NextToken(), freeze=FROZEN, accumulation=1, steps=steps, optimizer=optimizer_config

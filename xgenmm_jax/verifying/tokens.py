@@ -17,7 +17,7 @@ TEXTS = (
     "naïve café, 東京タワー, привет, 🦜",
 )
 """Byte fallback gives any of them back, in Phi-3's model as in our small ones."""
-PROMPT = "Describe the picture."
+PROMPT = "Describe the image."
 BESIDE = ("added_tokens.json", "tokenizer_config.json")
 
 
@@ -34,13 +34,13 @@ def check(
         return Section(title, notes=(note,))
     faults, rows = [], []
     remedy = "put the model's own tokenizer.model beside its weights, or give --tokenizer"
-    have, wanted = tokenizer.num_text_tokens, decoder.num_text_tokens
-    rows.append(("ids", f"{have:,}", f"{wanted:,} rows of the embedding"))
-    if have != wanted:
-        faults.append(f"tokenizer: got {have:,} ids, the embedding has {wanted:,}; {remedy}.")
+    have, expected = tokenizer.num_text_tokens, decoder.num_text_tokens
+    rows.append(("ids", f"{have:,}", f"{expected:,} rows of the embedding"))
+    if have != expected:
+        faults.append(f"tokenizer: got {have:,} ids, the embedding has {expected:,}; {remedy}.")
     for name, id_ in zip(("<|endoftext|>", "<|end|>", "<pad>"), special_ids(decoder), strict=True):
         rows.append((name, str(tokenizer.special_ids[name]), str(id_)))
-        if tokenizer.special_ids[name] != id_ and have == wanted:
+        if tokenizer.special_ids[name] != id_ and have == expected:
             faults.append(f"tokenizer: {name} is {tokenizer.special_ids[name]}, the model's is {id_}; {remedy}.")
     for name, id_ in _ids_beside(folder).items():
         if name in tokenizer.special_ids and tokenizer.special_ids[name] != id_:

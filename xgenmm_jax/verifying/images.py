@@ -1,6 +1,6 @@
-"""Three pictures drawn by code, and how the model's views of them must be to the bit.
+"""Three images drawn by code, and how the model's views of them must be to the bit.
 
-`python -m xgenmm_jax.verifying.pictures` prints picture_hashes.json: SHA-256 of the views as this code makes them with
+`python -m xgenmm_jax.verifying.images` prints image_hashes.json: SHA-256 of the views as this code makes them with
 the Pillow of requirements.txt, for sides of views and lists of grids that are in use.
 """
 
@@ -23,11 +23,11 @@ SIZES_PX = ((1000, 700), (300, 900), (97, 61))
 """Width and height: one that the lists of grids cut differently, a tall one, and one smaller than a view."""
 SIDES_PX = (28, 32, 64, 224, 336, 378, 384, 448)
 LISTS = {"released": GRIDS_RELEASED, "12 crops": GRIDS_12, "one view": ()}
-HASHES = pathlib.Path(__file__).with_name("picture_hashes.json")
+HASHES = pathlib.Path(__file__).with_name("image_hashes.json")
 
 
 @functools.cache
-def pictures() -> tuple[PIL.Image.Image, ...]:
+def images() -> tuple[PIL.Image.Image, ...]:
     """Slopes, edges and noise in whole numbers: the same bytes on every machine."""
     return tuple(_draw(width, height, number) for number, (width, height) in enumerate(SIZES_PX))
 
@@ -47,12 +47,12 @@ def _draw(width: int, height: int, number: int) -> PIL.Image.Image:
 
 
 def hashes(config: AnyRes) -> list[str]:
-    """SHA-256 of each picture's views and their grid."""
+    """SHA-256 of each image's views and their grid."""
     return [
         hashlib.sha256(
-            repr(anyres.layout(picture.size, config)[:2]).encode() + anyres.crops(picture, config).tobytes()
+            repr(anyres.layout(image.size, config)[:2]).encode() + anyres.crops(image, config).tobytes()
         ).hexdigest()
-        for picture in pictures()
+        for image in images()
     ]
 
 
@@ -76,13 +76,13 @@ def check(config: AnyRes, files_grids: Mapping[str, Any], reference: Sequence[st
     if len(set(said)) > 1:
         faults.append(f"{' and '.join(files_grids)} have different grids, {said[0]} and {said[1]}; copy both again.")
     key = f"{side}/{name}"
-    kept = files.read_json(HASHES)
-    wanted = kept.get(key) if config.global_view == "squash" and not config.single_view_up_to_px else None
+    stored = files.read_json(HASHES)
+    expected = stored.get(key) if config.global_view == "squash" and not config.single_view_up_to_px else None
     if reference is not None:
         differ = [number for number, pair in enumerate(zip(now, reference, strict=True)) if pair[0] != pair[1]]
         if differ:
             faults.append(
-                f"views: {len(differ)} of {len(now)} pictures are cut otherwise than by the model that wrote the "
+                f"views: {len(differ)} of {len(now)} images are cut otherwise than by the model that wrote the "
                 f"reference (grids here {list(config.grids)}); put its config.json and preprocessor_config.json back."
             )
     elif name is None:
@@ -90,28 +90,28 @@ def check(config: AnyRes, files_grids: Mapping[str, Any], reference: Sequence[st
             f"views: grids {list(config.grids)} are none that a published model has; put the model's own config.json "
             "and preprocessor_config.json back, or, for a model of your own, give its --reference."
         )
-    if wanted is not None and wanted != now:
+    if expected is not None and expected != now:
         faults.append(
             f"views: pixels differ from those kept for {key}: this Pillow resizes otherwise; install the version of "
             "requirements.txt."
         )
-    if wanted is None and name is not None:
+    if expected is None and name is not None:
         notes.append(f"No hashes are kept for views of {side} px of this kind: a reference alone tells of them.")
     if reference is None and name is not None:
         notes.append(f"The grids are those of '{name}'; that the model was trained with them a reference alone tells.")
-    head = ("picture", "grid", "views", "SHA-256")
+    head = ("image", "grid", "views", "SHA-256")
     rows = []
-    for picture, digest in zip(pictures(), now, strict=True):
-        layout = anyres.layout(picture.size, config)
+    for image, digest in zip(images(), now, strict=True):
+        layout = anyres.layout(image.size, config)
         columns, lines = layout.grid
-        rows.append((f"{picture.width} x {picture.height}", f"{columns} x {lines}", str(layout.crops), digest[:16]))
-    return Section("Views of three pictures", head, tuple(rows), tuple(faults), tuple(notes))
+        rows.append((f"{image.width} x {image.height}", f"{columns} x {lines}", str(layout.crops), digest[:16]))
+    return Section("Views of three images", head, tuple(rows), tuple(faults), tuple(notes))
 
 
 if __name__ == "__main__":
-    made = {
+    hashes_by_key = {
         f"{side}/{name}": hashes(AnyRes(grids=grids, view_px=side, view_cells=max(side // 14, 1)))
         for side in SIDES_PX
         for name, grids in LISTS.items()
     }
-    print(json.dumps(made, indent=1))
+    print(json.dumps(hashes_by_key, indent=1))
