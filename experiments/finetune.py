@@ -22,12 +22,12 @@ from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.json_files import JsonFiles
 from xgenmm_jax.data.storage.parquet import Parquet
+from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.models.lora import LoRA
 from xgenmm_jax.paths import user_path
 from xgenmm_jax.training.config import CheckpointConfig, HeldOut, Initialize, TrainConfig, load_config
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import OptimizerConfig
-from xgenmm_jax.training.runs.run_folder import TOKENIZER_FILE
 
 STEPS, WARMUP = 400, 20
 BATCH_ROWS = 8
@@ -69,7 +69,7 @@ def _fine_tuning(run: str, json: str, images: str, peak_lr: float) -> TrainConfi
     data = replace(
         base.data,
         mixture=((ShardedSource(storage, Llava(), name=name), 1.0),),
-        tokenizer=str(folder / TOKENIZER_FILE),
+        tokenizer=str(tokenizer_files.beside(folder) or folder / tokenizer_files.MODEL_FILE),
         row=replace(row, crops=crops, images=crops, too_long="drop"),
         batch_rows=BATCH_ROWS,
         held_out_one_in=HELD_OUT_ONE_IN if records >= FEW_ROWS else 10 if records >= 10 else 0,

@@ -1,6 +1,7 @@
 """Runs that begin with an adapter in PEFT's layout."""
 
 from dataclasses import replace
+import functools
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
@@ -21,7 +22,8 @@ TRAINED = LoRA(rank=3, alpha=6.0, targets=("decoder/layers", "connector/layers")
 
 
 def params_of(config):
-    return unboxed(jax.jit(lambda key: boxed_params(config, key))(jax.random.key(0)))
+    draw = functools.partial(boxed_params, config.objective, config.model, config.lora)
+    return unboxed(jax.jit(draw)(jax.random.key(0)))
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def _began_with(config: TrainConfig, base: Initialize, abstract: Params) -> Para
     left_out = {part: None for part in PARTS if part not in abstract}
     fresh = tuple(prefix for prefix in base.fresh if prefix.split("/")[0] in abstract)
     base = dataclasses.replace(base, fresh=fresh, **left_out)
-    init = jax.jit(functools.partial(boxed_params, dataclasses.replace(config, lora=None)))
+    init = jax.jit(functools.partial(boxed_params, config.objective, config.model, None))
     return initialize_params(base, init, config.seed, abstract, config.model)
 
 
