@@ -35,6 +35,8 @@ USAGE = (
 
 OTHER_NAMES = {
     "--learning-rate": "--optimizer.peak-lr",
+    "--lr": "--optimizer.peak-lr",
+    "--peak-lr": "--optimizer.peak-lr",
     "--batch-size": "--data.batch-rows",
     "--max-steps": "--steps",
     "--output-dir": "--workdir",

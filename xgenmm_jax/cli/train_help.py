@@ -60,6 +60,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "Devices",
         (
             ("for", "v5e:16x16, 2xv5e:16x16, h200, h100:8: sets what fits these chips, as compiled or estimated."),
+            ("ignore_estimate", "Tries a run that cannot fit by the estimate of its memory."),
             ("mesh.replica", "Copies of the parameters; the number of slices on several TPU slices."),
             ("mesh.fsdp", "Devices that share parameters and rows; -1: all that remain."),
             ("mesh.tensor", "Devices that share heads, feed-forward and vocabulary."),

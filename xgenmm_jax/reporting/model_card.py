@@ -20,7 +20,12 @@ from xgenmm_jax.reporting.page import minutes
 
 CARD_FILE = "README.md"
 NOT_KNOWN = "not known"
-TASKS = {"xgenmm": "image-text-to-text", "siglip": "image-feature-extraction", "phi3": "text-generation"}
+TASKS = {
+    "xgenmm": "image-text-to-text",
+    "siglip": "image-feature-extraction",
+    "phi3": "text-generation",
+    "llama": "text-generation",
+}
 """Layout to the hub's name of what the model does."""
 DRAWN = "xgenmm_jax.nano.sources:Synthetic"
 LICENCES = {
@@ -83,7 +88,7 @@ def read(run: Path, step: int) -> RunFacts:
 
 
 def markdown(facts: RunFacts, layout: str, notes: Sequence[str] = ()) -> str:
-    """The card. layout: "xgenmm", "siglip" or "phi3". notes: what the layout cannot hold, a sentence each."""
+    """The card. layout: "xgenmm", "siglip", "phi3" or "llama". notes: what the layout cannot hold, a sentence each."""
     name = _one_line(str(facts.settings.get("name", "model")))
     sections = (
         ("Base", _base(facts)),
@@ -97,6 +102,7 @@ def markdown(facts: RunFacts, layout: str, notes: Sequence[str] = ()) -> str:
         "xgenmm": "A vision-language model in xGen-MM's layout",
         "siglip": "The vision tower of a run, in SigLIP's layout",
         "phi3": "The language model of a run, in Phi-3's layout",
+        "llama": "The language model of a run, in Llama's layout",
     }[layout]
     front = "\n".join(_yaml(_front_matter(facts, layout, name)))
     lead = f"{about}, exported at step {facts.step:,} of a run of xgenmm_jax (BLIP-3 in JAX)."
