@@ -194,17 +194,17 @@ def _layout_of(
 ) -> tuple[tuple[Rule, ...], Mapping[str, Shape]]:
     """The layout in which the model has these names, and the shapes of all of its tensors."""
     ours = shapes(config)
-    wanted = [*sorted(f"{module}{WEIGHT}" for module in modules), *saved]
+    names = [*sorted(f"{module}{WEIGHT}" for module in modules), *saved]
     least: list[str] | None = None
     for rules in layouts(config).values():
         expected = their_shapes(rules, {rule.ours: ours[rule.ours] for rule in rules})
-        unknown = [name for name in wanted if name not in expected]
+        unknown = [name for name in names if name not in expected]
         if not unknown:
             return rules, expected
         if least is None or len(unknown) < len(least):
             least = unknown
     raise ValueError(
-        f"adapter: '{file}' is of another model: there is no {', '.join(least[:3]) if least else wanted[0]}"
+        f"adapter: '{file}' is of another model: there is no {', '.join(least[:3]) if least else names[0]}"
         f"{f' and {len(least) - 3} more' if least and len(least) > 3 else ''} here; give the base that it was trained "
         "over."
     )
@@ -218,14 +218,14 @@ def _check_shapes(
     expected: Mapping[str, Shape],
     settings: peft_settings.PeftSettings,
 ) -> None:
-    wanted = {name: expected[name] for name in saved}
+    of_tensors = {name: expected[name] for name in saved}
     for module in sorted(modules):
         rank = settings.rank_of(module)
         weight = expected[f"{module}{WEIGHT}"]
         if len(weight) != 2:
             raise ValueError(f"adapter: '{file}' has an update of {module}, which is no linear map here; not read.")
-        wanted |= {module + A: (rank, weight[1]), module + B: (weight[0], rank)}
-    for name, shape in wanted.items():
+        of_tensors |= {module + A: (rank, weight[1]), module + B: (weight[0], rank)}
+    for name, shape in of_tensors.items():
         info = tensors.infos[PREFIX + name]
         if info.shape != shape:
             raise ValueError(

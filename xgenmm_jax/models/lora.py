@@ -145,12 +145,12 @@ def stored(params: Params, config: LoRA | None) -> Params:
     if config is None:
         return params
     flat = flatten_dict(params, sep="/")
-    kept = {
+    leaves = {
         name: leaf
         for name, leaf in flat.items()
         if is_update(name) or any(is_below(name, prefix) for prefix in config.whole)
     }
-    return unflatten_dict(kept, sep="/")
+    return unflatten_dict(leaves, sep="/")
 
 
 def completed(base: Params, part: Params) -> Params:
@@ -163,8 +163,8 @@ def merged_kernel(kernel: ArrayLike, updates: Mapping[str, ArrayLike], stacked: 
     down, up, scale = updates[DOWN], updates[UP], updates[SCALE]
     lead = down.shape[:1] if stacked else ()
     flat_down, flat_up = down.reshape(*lead, -1, down.shape[-1]), up.reshape(*lead, down.shape[-1], -1)
-    product = flat_down @ flat_up * scale.reshape(*lead, 1, 1)
-    return (kernel.astype("float32") + product.reshape(kernel.shape)).astype(kernel.dtype)
+    update = flat_down @ flat_up * scale.reshape(*lead, 1, 1)
+    return (kernel.astype("float32") + update.reshape(kernel.shape)).astype(kernel.dtype)
 
 
 def merged(params: Params) -> Params:
@@ -173,8 +173,8 @@ def merged(params: Params) -> Params:
     whole = {name: leaf for name, leaf in flat.items() if not is_update(name)}
     for name in [name for name in flat if name.endswith(f"/{DOWN}")]:
         beside = name.removesuffix(DOWN)
-        own = {kind: flat[beside + kind] for kind in (DOWN, UP, SCALE)}
-        whole[beside + KERNEL] = merged_kernel(whole[beside + KERNEL], own, own[SCALE].ndim == 1)
+        updates = {kind: flat[beside + kind] for kind in (DOWN, UP, SCALE)}
+        whole[beside + KERNEL] = merged_kernel(whole[beside + KERNEL], updates, updates[SCALE].ndim == 1)
     return unflatten_dict(whole, sep="/")
 
 

@@ -210,8 +210,8 @@ def split(params: Params, trainable: Any) -> tuple[Params, Params]:
 
 def reference_of(params: Params, trainable: Any) -> Params:
     """What a reference holds: the trained parameters but low-rank updates, without which the base is itself."""
-    kept = jax.tree_util.tree_map_with_path(lambda path, trains: trains and not is_update(path_name(path)), trainable)
-    return split(params, kept)[0]
+    mask = jax.tree_util.tree_map_with_path(lambda path, trains: trains and not is_update(path_name(path)), trainable)
+    return split(params, mask)[0]
 
 
 def merge(trained: Params, frozen: Params) -> Params:

@@ -146,8 +146,8 @@ def _found(source: str, run: Path) -> str:
     if is_in_bucket(path) or path.exists():
         return source
     parents = [run.parent] if is_in_bucket(run) else run.absolute().parents
-    places = (*(folder / source for folder in parents), parents[0] / path.name)
-    return str(next((place for place in places if place.exists()), source))
+    candidates = (*(folder / source for folder in parents), parents[0] / path.name)
+    return str(next((path for path in candidates if path.exists()), source))
 
 
 def _read(run: Path) -> dict[str, Any]:
