@@ -5,6 +5,7 @@ into `metrics.jsonl.2`, `metrics.jsonl.3`, ...: `files.parts`, which whoever rea
 came in the last seconds; what a checkpoint is to find again is sent before it is saved (`send_all`).
 """
 
+import abc
 import logging
 import os
 import pathlib
@@ -25,7 +26,7 @@ PART_BYTES = 4 * 2**20
 """An object that has become so large is not written again."""
 
 
-class _Delayed:
+class _Delayed(abc.ABC):
     """Sends what has changed, VISIBLE_S after the first change; an upload that fails is tried again as late."""
 
     def __init__(self, path: Path):
@@ -62,8 +63,9 @@ class _Delayed:
                 self._has_failed = True
                 self._changed()
 
+    @abc.abstractmethod
     def _upload(self) -> None:
-        raise NotImplementedError
+        """Sends it all; called where something has changed."""
 
     def close(self) -> None:
         self.send()

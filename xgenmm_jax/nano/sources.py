@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 import functools
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import PIL.Image
@@ -20,6 +21,9 @@ class Synthetic:
 
     length: how many; one epoch is a permutation of them. filler, granularity: how OCR captions are worded.
     """
+
+    licence: ClassVar[str] = "none needed: drawn by this code"
+    limits: ClassVar[str] = "It was trained on pictures drawn by code, and knows photographs little or not at all."
 
     family: families.Family
     length: int = 100_000

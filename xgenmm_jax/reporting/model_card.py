@@ -17,6 +17,7 @@ from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.hardware import CHIPS
 from xgenmm_jax.paths import Path
 from xgenmm_jax.reporting.page import minutes
+from xgenmm_jax.training.config_json import class_of
 
 CARD_FILE = "README.md"
 NOT_KNOWN = "not known"
@@ -27,12 +28,6 @@ TASKS = {
     "llama": "text-generation",
 }
 """Layout to the hub's name of what the model does."""
-DRAWN = "xgenmm_jax.nano.sources:Synthetic"
-LICENCES = {
-    "xgenmm_jax.data.readers.mint:MintArxiv": "cc-by-4.0",  # docs/reference/data.md#mint-1t
-    DRAWN: "none needed: drawn by this code",
-}
-"""Class of a reader or a source to the licence of its data, where that is confirmed."""
 
 
 @dataclass(frozen=True)
@@ -237,8 +232,7 @@ def _is_of_another_step(facts: RunFacts, result: Result) -> bool:
 
 def _limits(facts: RunFacts, notes: Sequence[str]) -> str:
     lines = [*notes]
-    if any(DRAWN in json.dumps(entry) for entry in (facts.settings.get("data") or {}).get("mixture") or ()):
-        lines.append("It was trained on pictures drawn by code, and knows photographs little or not at all.")
+    lines += dict.fromkeys(_said((facts.settings.get("data") or {}).get("mixture"), "limits"))
     measured = "Only the scores above were" if facts.scores else "Nothing was"
     lines.append(f"{measured} measured; nothing tells how it answers in other languages, or harmful requests.")
     lines.append("The licence of the weights follows from those of base and data: set it before this is published.")
@@ -263,13 +257,19 @@ def _sources(
 
 
 def _licence(source: Any) -> str:
-    """Of the first class within a source's settings whose data's licence is known."""
-    if isinstance(source, Mapping):
-        if source.get("class") in LICENCES:
-            return LICENCES[source["class"]]
-        source = list(source.values())
-    inner = map(_licence, source) if isinstance(source, list) else ()
-    return next((licence for licence in inner if licence != NOT_KNOWN), NOT_KNOWN)
+    """Of the first class within a source's settings that says its data's licence."""
+    return next(_said(source, "licence"), NOT_KNOWN)
+
+
+def _said(settings: Any, attribute: str) -> Iterator[str]:
+    """What the classes of this package within a source's settings say of their data by a class variable."""
+    if isinstance(settings, Mapping):
+        said = getattr(class_of(settings.get("class")), attribute, None)
+        if isinstance(said, str):
+            yield said
+        settings = list(settings.values())
+    for inner in settings if isinstance(settings, list) else ():
+        yield from _said(inner, attribute)
 
 
 def _object(file: Path) -> Mapping[str, Any]:

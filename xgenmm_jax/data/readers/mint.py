@@ -83,3 +83,4 @@ class MintArxiv(TiffDocuments):
     """MINT-1T's papers from ArXiv. Their text keeps its LaTeX."""
 
     label: ClassVar[str] = "mint1t_arxiv"
+    licence: ClassVar[str] = "cc-by-4.0"  # docs/reference/data.md#mint-1t
