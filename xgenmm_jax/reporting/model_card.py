@@ -6,6 +6,7 @@ published.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+import importlib
 import json
 import math
 from pathlib import PurePosixPath
@@ -17,7 +18,6 @@ from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.hardware import CHIPS
 from xgenmm_jax.paths import Path
 from xgenmm_jax.reporting.page import minutes
-from xgenmm_jax.training.config_json import class_of
 
 CARD_FILE = "README.md"
 NOT_KNOWN = "not known"
@@ -264,12 +264,23 @@ def _licence(source: Any) -> str:
 def _said(settings: Any, attribute: str) -> Iterator[str]:
     """What the classes of this package within a source's settings say of their data by a class variable."""
     if isinstance(settings, Mapping):
-        said = getattr(class_of(settings.get("class")), attribute, None)
+        said = getattr(_class_of(settings.get("class")), attribute, None)
         if isinstance(said, str):
             yield said
         settings = list(settings.values())
     for inner in settings if isinstance(settings, list) else ():
         yield from _said(inner, attribute)
+
+
+def _class_of(reference: Any) -> Any:
+    """The class of this package that settings name; None where they name none that is there."""
+    module, _, name = reference.partition(":") if isinstance(reference, str) else ("", "", "")
+    if module.partition(".")[0] != "xgenmm_jax":
+        return None
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None
 
 
 def _object(file: Path) -> Mapping[str, Any]:

@@ -146,14 +146,6 @@ def _is_of_package(value: Any) -> bool:
     )
 
 
-def class_of(reference: Any) -> Any:
-    """The class of this package that settings name; None where they name none that is there."""
-    try:
-        return _resolve(reference) if isinstance(reference, str) else None
-    except ValueError:
-        return None
-
-
 def _resolve(reference: str) -> Any:
     module_name, _, name = reference.partition(":")
     if module_name.split(".")[0] != PACKAGE:
