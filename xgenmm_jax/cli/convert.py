@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from xgenmm_jax import hub
 from xgenmm_jax.cli import errors, interrupts
-from xgenmm_jax.cli.options import RunPath, UserPath, parse
+from xgenmm_jax.cli.options import RunPath, Source, parse
 from xgenmm_jax.paths import run_path
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 class Arguments:
     """Released weights to a run folder; with --to, a run to a released layout. The format is told by tensor names."""
 
-    source: tyro.conf.Positional[UserPath]
-    """A folder, a .safetensors or .npz file, or an index of shards; with --to a run folder."""
+    source: tyro.conf.Positional[Source]
+    """A folder, a .safetensors or .npz file, an index of shards, or a model of the hub, ORG/MODEL or
+    ORG/MODEL@REVISION; with --to a run folder."""
     destination: tyro.conf.Positional[RunPath]
     """A folder that does not exist yet."""
     to: Literal["xgenmm", "siglip", "phi3", "llama", "peft", "peft_phi3"] | None = None
@@ -32,10 +34,10 @@ class Arguments:
     base: bool | None = None
     """Import of the base model, which sees one view of an image. By default as preprocessor_config.json says; without
     that file, base and instruct models look the same and an instruct model is assumed."""
-    vision: UserPath | None = None
-    """A tower, for a training checkpoint of xGen-MM, which lacks its own."""
-    tokenizer: UserPath | None = None
-    """A tokenizer.model or tokenizer.json; by default the one beside the tensors."""
+    vision: Source | None = None
+    """A tower, of a path or of the hub, for a training checkpoint of xGen-MM, which lacks its own."""
+    tokenizer: Source | None = None
+    """A tokenizer.model or tokenizer.json, or a model of the hub with one; by default the one beside the tensors."""
     vision_heads: int | None = None
     """Heads of the tower, where neither config.json nor a released size tells."""
     decoder_heads: int | None = None
@@ -65,7 +67,10 @@ def import_checkpoint(arguments: Arguments) -> None:
     from xgenmm_jax.convert.tensor_shapes import Overrides
 
     overrides = Overrides(arguments.vision_heads, arguments.decoder_heads, arguments.activation)
-    with open_source(arguments.source, overrides, arguments.vision) as source:
+    path = hub.fetch(arguments.source, "SOURCE")
+    vision = None if arguments.vision is None else hub.fetch(arguments.vision, "--vision")
+    given = None if arguments.tokenizer is None else hub.fetch(arguments.tokenizer, "--tokenizer", "tokenizer")
+    with open_source(path, overrides, vision) as source:
         count = source.parameters
         print(f"{arguments.source}: {source.family}, {count:,} parameters, {' and '.join(source.dtypes)}")
         print(describe(source.config))
@@ -73,7 +78,7 @@ def import_checkpoint(arguments: Arguments) -> None:
             print(f"initialized, because the checkpoint has none: {', '.join(source.initialized)}")
         with bar("importing", count) as progress:
             tokenizer = import_run(
-                source, arguments.destination, arguments.dtype, arguments.base, arguments.tokenizer, progress
+                source, arguments.destination, arguments.dtype, arguments.base, given, progress
             )
     print(f"wrote {arguments.destination}, parameters in {arguments.dtype}")
     if tokenizer is None and arguments.tokenizer is None and needs_tokenizer(source.config):
@@ -85,6 +90,8 @@ def import_checkpoint(arguments: Arguments) -> None:
 def export_run(arguments: Arguments) -> None:
     from xgenmm_jax.api.conversion import export_adapter, export_checkpoint
 
+    if isinstance(arguments.source, hub.HubName):
+        raise ValueError(f"SOURCE: no run folder '{arguments.source}' here; --to exports a run, no model of the hub.")
     run = run_path(arguments.source, "SOURCE")
     if arguments.to in ("peft", "peft_phi3"):
         notes = export_adapter(run, arguments.destination, arguments.to)
