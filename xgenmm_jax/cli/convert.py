@@ -1,16 +1,17 @@
-"""`xgenmm convert SRC DST`: released weights to a run folder; with `--to`, a run to a released layout."""
+"""`xgenmm convert SRC DST`: released weights to a run folder; with `--to`, a run to a released layout or the hub."""
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 from dataclasses import dataclass
+import sys
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from xgenmm_jax import hub
+from xgenmm_jax import hub, hub_upload
 from xgenmm_jax.cli import errors, interrupts
 from xgenmm_jax.cli.options import RunPath, Source, parse
-from xgenmm_jax.paths import run_path
+from xgenmm_jax.paths import is_in_bucket, run_path
 
 if TYPE_CHECKING:
     from xgenmm_jax.convert.trees import Config
@@ -29,6 +30,13 @@ class Arguments:
     """Export: what the official xGen-MM code loads, or transformers' SiglipVisionModel, Phi3ForCausalLM or
     LlamaForCausalLM (with biases Qwen2ForCausalLM); of a run with low-rank updates with these merged. peft: the updates
     alone, for PEFT over the official code's model, peft_phi3 over Phi3ForCausalLM."""
+    push: str | None = None
+    """ORG/MODEL: upload what --to has written to this repository of the hub, once you have typed yes. A new one is
+    private."""
+    public: tyro.conf.FlagCreatePairsOff[bool] = False
+    """A repository that --push makes is one that all can read."""
+    yes: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Upload without asking."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the parameters that are written."""
     base: bool | None = None
@@ -53,12 +61,45 @@ def main(argv: Sequence[str]) -> int:
     from xgenmm_jax.api.conversion import refuse_existing
 
     refuse_existing(arguments.destination)
+    repository = None if arguments.push is None else _repository(arguments)
     with errors.writing(arguments.destination), interrupts.raising():  # what is half-written goes away
         if arguments.to is None:
             import_checkpoint(arguments)
         else:
             export_run(arguments)
+    if repository is not None:
+        _upload(arguments, repository)
     return 0
+
+
+def _repository(arguments: Arguments) -> hub_upload.Repository:
+    """Where --push uploads to. Raises ValueError for what would fail after an export of hours."""
+    if arguments.to is None:
+        raise ValueError("--push: what is imported is a run folder, which the hub's programs do not know; give --to.")
+    if is_in_bucket(arguments.destination):
+        raise ValueError(f"--push: '{arguments.destination}' is in a bucket; give a DST on a disk.")
+    if not arguments.yes and not sys.stdin.isatty():
+        raise ValueError("--push: nobody can be asked, as there is no terminal; give --yes to upload without asking.")
+    return hub_upload.find(arguments.push, "--push", arguments.public)
+
+
+def _upload(arguments: Arguments, repository: hub_upload.Repository) -> None:
+    """Asks and uploads. Raises ValueError where the answer is another than yes; what was exported stays."""
+    folder = arguments.destination
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    question = f"upload {len(sizes)} files, {sum(sizes) / 1e6:,.1f} MB, to {repository}? yes or no: "
+    try:
+        answer = "yes" if arguments.yes else input(question)
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise ValueError(f"--push: nothing was uploaded, as the answer was no; what was exported is in '{folder}'.")
+    try:
+        hub_upload.upload(folder, repository, "--push")
+    except ValueError as error:
+        again = f"hf upload {repository.name.repo} {folder}"
+        raise ValueError(f"{str(error).rstrip('.')}; what was exported is in '{folder}', later: {again}.") from error
+    print(f"uploaded to {repository.address}")
 
 
 def import_checkpoint(arguments: Arguments) -> None:
