@@ -202,3 +202,17 @@ def test_configs_take_parts_by_scheme_and_no_run(server):
     assert f"xgenmm convert hf://{NAME} FOLDER" in said
     said = error_of(initialize.find_weights, NAME, "initialize.vision")
     assert "or for a model of the hub give hf://org/tiny" in said and len(server.fetched()) == 2
+
+
+def test_evaluate_by_name_writes_nothing_into_the_cache(server, capsys):
+    assert main(["evaluate", NAME, "--tasks", "pope", "--data", "."]) == 1
+    assert "give --output FOLDER too" in capsys.readouterr().err and server.asked == []
+    assert main(["evaluate", NAME, "--tasks", "pope", "--data", ".", "--output", "scores"]) == 1
+    assert "model.safetensors" in server.fetched() and "pope" in capsys.readouterr().err
+
+
+def test_tokenizer_of_a_command_by_name(server, tmp_path, capsys):
+    server.repos[NAME].commit(RELEASED | TOKENIZER)
+    (tmp_path / "mine.json").write_text('[{"id": "1", "conversations": [{"from": "human", "value": "What?"}]}]')
+    main(["data", "check", "json:mine.json", "--reader", "llava", "--tokenizer", NAME])
+    assert server.fetched() == ["tokenizer.model"]
