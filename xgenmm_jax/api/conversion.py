@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from xgenmm_jax import files
+from xgenmm_jax import files, hub
 from xgenmm_jax.convert import exporting, importing, peft, trees
 from xgenmm_jax.convert.exporting import Layout
 from xgenmm_jax.convert.formats import llama_hf
@@ -25,7 +25,7 @@ from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.paths import Path, user_path
+from xgenmm_jax.paths import Path
 from xgenmm_jax.reporting import model_card
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
@@ -205,7 +205,7 @@ def run_config(source: Source, base: bool | None, tokenizer: str) -> TrainConfig
         data = DataConfig(mixture=(), tokenizer=tokenizer, row=row, anyres=anyres, batch_rows=1)
     # Released instruct models see grids of views, the base model one view.
     prompt = "chat" if data is not None and data.anyres.grids else "few_shot"
-    name = f"imported/{source.path.stem}"
+    name = f"imported/{hub.model_of(source.path) or source.path.stem}"
     return TrainConfig(name=name, model=model, data=data, objective=NextToken(), steps=1, prompt=prompt)
 
 
@@ -238,7 +238,7 @@ def load_params(
 
     Raises ValueError where the path is no checkpoint of a whole model, or its tensors do not fit.
     """
-    with importing.open_source(user_path(source, "load"), overrides) as opened:
+    with importing.open_source(hub.local_folder(source, "load"), overrides) as opened:
         config = opened.config
         if not isinstance(config, VLMConfig):
             raise ValueError(f"checkpoint: '{source}' is {opened.family}, a part of a model; give a whole xGen-MM.")

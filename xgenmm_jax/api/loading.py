@@ -9,7 +9,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from xgenmm_jax import files
+from xgenmm_jax import files, hub
 from xgenmm_jax.api.conversion import load_params, run_config
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import IdsOnly, Processor
@@ -22,7 +22,7 @@ from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
-from xgenmm_jax.paths import Path, run_path, user_path
+from xgenmm_jax.paths import Path, run_path
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.runs import checkpoints, run_folder
 from xgenmm_jax.training.runs.adapters import merge_into
@@ -46,7 +46,9 @@ def load(
 ) -> LMM:
     """A run folder of ours, or a released xGen-MM folder or file, with its parameters on the devices.
 
-    path: `~` is the home folder. gs:// and s3:// are read as they lie there; from elsewhere nothing is downloaded.
+    path: `~` is the home folder. gs:// and s3:// are read as they lie there. A string may name a model of the Hugging
+    Face hub instead, "org/model" or "org/model@revision", where no folder lies here by the name (`hub.py`); so may
+    `tokenizer` and `adapter`.
     dtype: of parameters and computation; by default the run's computation in float32 parameters, and float32 for
     released weights; bfloat16 moves logits by up to 4e-2 of the largest (docs/design.md, Precision). mesh: of
     `training.sharding.make_mesh`; by default all devices, parameters cut over them.
@@ -60,14 +62,14 @@ def load(
     Released tensors stream to the devices a layer at a time; nothing is written.
 
     Raises ValueError where the folder is neither of these, its model is no whole vision-language model, or a tensor is
-    missing, spare or misshapen.
+    missing, spare or misshapen, and where the hub does not give the model.
     """
-    path = run_path(path, "load")
+    path = hub.fetch(hub.path_or_name(path, "load", run_path), "load")
     files.check_bucket(path, "load")
     if not path.exists():
         raise ValueError(
-            f"run folder: no file or folder '{path}'; nothing is downloaded: give the folder of a run or of released "
-            "weights that is here."
+            f"run folder: no file or folder '{path}'; give the folder of a run or of released weights that is here"
+            f"{hub.hint(path)}."
         )
     if path.is_dir():
         files.check_whole(path, "load")
@@ -81,7 +83,7 @@ def load(
         raise ValueError(f"load: got {shown(mesh)} for mesh; give one of training.sharding.make_mesh.")
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     final_dtype, dtype = dtype, dtype if adapter is None else None  # None: parameters in float32
-    folder = None if adapter is None else user_path(adapter, "adapter")
+    folder = None if adapter is None else hub.local_folder(adapter, "adapter")
     # A folder with tensors and no config of a run is a released one.
     if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
         loaded = _load_released(path, dtype, mesh, tokenizer, base, overrides)
@@ -150,7 +152,7 @@ def _load_released(
 ) -> LMM:
     with open_source(path, overrides) as source:
         beside = source.folder / tokenizer_files.MODEL_FILE
-        file = beside if tokenizer is None else user_path(tokenizer, "tokenizer")
+        file = beside if tokenizer is None else hub.local_folder(tokenizer, "tokenizer", "tokenizer")
         run = run_config(source, base, str(file))
     config, params = load_params(path, dtype or "float32", mesh, overrides)
     words = Tokenizer.load(file) if tokenizer is not None or file.is_file() else IdsOnly(config.decoder.num_text_tokens)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+import functools
 import json
 import types
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from xgenmm_jax import files
+from xgenmm_jax import files, hub
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.evaluation.tasks.suite import Suite
 from xgenmm_jax.models.lora import LoRA
@@ -35,7 +36,7 @@ ROWS_BY = {1: "9950b99"}
 class Initialize:
     """Where parameters come from; what nothing names is random.
 
-    Paths may begin with `~`, the home folder.
+    Paths may begin with `~`, the home folder; all but `run` may be "hf://org/model@revision", a model of the hub.
     run: a run folder (its newest checkpoint) or one checkpoint, for every parameter.
     vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`.
     adapter: a folder in PEFT's layout, whose updates those of `lora` begin with; they stand beside all of the above.
@@ -53,9 +54,15 @@ class Initialize:
     connector_start: Annotated[Callable[[Any, Any, int], Any] | None, tyro.conf.Suppress] = None
 
     def __post_init__(self):
+        read = functools.partial(user_path, is_opened=False)
         for name in ("run", "vision", "connector", "decoder", "adapter"):
             value = getattr(self, name)
-            path = None if value is None else user_path(value, f"initialize.{name}", is_opened=False)
+            path = None if value is None else hub.path_or_name(value, f"initialize.{name}", read, is_kept=True)
+            if name == "run" and isinstance(path, hub.HubName):
+                raise ValueError(
+                    f"initialize.run: '{value}' is a model of the hub, and no run folder; make one of it, xgenmm "
+                    f"convert {value} FOLDER, and give --initialize.run FOLDER."
+                )
             if str(value).startswith("~"):
                 object.__setattr__(self, name, str(path))
         if self.connector_start is not None and (self.run or self.connector):
