@@ -11,6 +11,7 @@ from xgenmm_jax import files, hub
 from xgenmm_jax.convert import exporting, importing, peft, trees
 from xgenmm_jax.convert.exporting import Layout
 from xgenmm_jax.convert.formats import llama_hf
+from xgenmm_jax.convert.formats.blip3o import Blip3oParts
 from xgenmm_jax.convert.importing import Progress, Source
 from xgenmm_jax.convert.parameter_store import ParameterReader
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES
@@ -130,7 +131,7 @@ def export_checkpoint(
 
     A model card stands beside them, README.md (`reporting/model_card.py`).
 
-    layout: "xgenmm", "siglip", "phi3" or "llama". Gives sentences on what the layout cannot hold.
+    layout: "xgenmm", "siglip", "phi3", "llama" or "blip3o". Gives sentences on what the layout cannot hold.
 
     Raises ValueError where the destination exists, there is no checkpoint, or the layout has no room for the model.
     """
@@ -175,12 +176,12 @@ def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[s
         return peft.write(reader, _exported(config.model, run), config.lora, layout, folder)
 
 
-def _exported(model: Any, run: Path) -> VLMConfig | ViTConfig | Phi3Config:
+def _exported(model: Any, run: Path) -> VLMConfig | ViTConfig | Phi3Config | Blip3oParts:
     """The run's model; of one that is no part of a VLM, as in a tower's pre-training, its tower.
 
     Raises ValueError where it has none.
     """
-    if isinstance(model, VLMConfig | ViTConfig | Phi3Config):
+    if isinstance(model, VLMConfig | ViTConfig | Phi3Config | Blip3oParts):
         return model
     # What trains beside a tower is dropped; parameters of the part `vision` are a tower's in every run.
     parts = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}

@@ -16,6 +16,8 @@ from xgenmm_jax.paths import is_in_bucket, run_path
 if TYPE_CHECKING:
     from xgenmm_jax.convert.trees import Config
 
+PARTS = ("vision", "connector", "decoder", "dit", "tower")
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -26,10 +28,11 @@ class Arguments:
     ORG/MODEL@REVISION; with --to a run folder."""
     destination: tyro.conf.Positional[RunPath]
     """A folder that does not exist yet."""
-    to: Literal["xgenmm", "siglip", "phi3", "llama", "peft", "peft_phi3"] | None = None
+    to: Literal["xgenmm", "siglip", "phi3", "llama", "blip3o", "peft", "peft_phi3"] | None = None
     """Export: what the official xGen-MM code loads, or transformers' SiglipVisionModel, Phi3ForCausalLM or
-    LlamaForCausalLM (with biases Qwen2ForCausalLM); of a run with low-rank updates with these merged. peft: the updates
-    alone, for PEFT over the official code's model, peft_phi3 over Phi3ForCausalLM."""
+    LlamaForCausalLM (with biases Qwen2ForCausalLM), or BLIP3-o's parts beside its language model; of a run with
+    low-rank updates with these merged. peft: the updates alone, for PEFT over the official code's model, peft_phi3 over
+    Phi3ForCausalLM."""
     push: str | None = None
     """ORG/MODEL: upload what --to has written to this repository of the hub, once you have typed yes. A new one is
     private."""
@@ -153,7 +156,7 @@ def needs_tokenizer(config: "Config") -> bool:
 
 def describe(config: "Config") -> str:
     """The sizes that were told from the shapes, one line a part."""
-    parts = {name: getattr(config, name) for name in ("vision", "connector", "decoder") if hasattr(config, name)}
+    parts = {name: getattr(config, name) for name in PARTS if getattr(config, name, None) is not None}
     lines = []
     for name, part in parts.items() if parts else [(type(config).__name__.removesuffix("Config"), config)]:
         sizes = ("image_size_px", "patch_px", "width", "hidden", "layers", "heads", "kv_heads", "queries", "vocab_size")
