@@ -129,6 +129,10 @@ class TrainConfig:
     """Parts, or path prefixes, that do not train: no gradient, no optimizer state."""
     lora: LoRA | None = None
     """Low-rank updates: they alone train, and what `lora.whole` names. None: all that `freeze` leaves trains whole."""
+    average_decay: float = 0.0
+    """Of a moving average of the trained parameters, which checkpoints hold beside the optimizer's state and drawing
+    takes: each step, average = d * average + (1 - d) * parameters with d the smaller of this and (1 + step) /
+    (10 + step). 0: none is kept."""
     accumulation: int = 1
     """Micro-batches of a batch, one after the other; the result is that of the whole batch."""
     prompt: Literal["chat", "few_shot"] = "chat"
@@ -159,6 +163,8 @@ class TrainConfig:
         for name, least in (("steps", 1), ("accumulation", 1), ("log_every", 1), ("seed", 0), ("evaluate_every", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}.")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay: got {self.average_decay}, wanted 0 to below 1, 0.9999.")
         if self.initialize.adapter is not None and self.lora is None:
             raise ValueError("initialize.adapter: the run has no low-rank updates; give it lora, or leave it away.")
         if self.evaluate_every and not self.evaluate:
