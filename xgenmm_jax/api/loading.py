@@ -19,9 +19,11 @@ from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides
 from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.arguments import shown
-from xgenmm_jax.models import blip3
+from xgenmm_jax.models import blip3, blip3o
 from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.models.blip3o import Blip3oConfig
 from xgenmm_jax.models.layers import Dtype
+from xgenmm_jax.ops.partitioning import path_name
 from xgenmm_jax.paths import Path, run_path
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.runs import checkpoints, run_folder
@@ -43,6 +45,7 @@ def load(
     overrides: Overrides | object = NO_OVERRIDES,
     official_images: bool = False,
     adapter: str | os.PathLike | None = None,
+    average: bool = True,
 ) -> LMM:
     """A run folder of ours, or a released xGen-MM folder or file, with its parameters on the devices.
 
@@ -54,7 +57,8 @@ def load(
     `training.sharding.make_mesh`; by default all devices, parameters cut over them.
     official_images: read images as in the released code and in training, see `Processor`.
     adapter: a folder in PEFT's layout that was trained over these parameters, which is merged into them in float32;
-    they are float32 on the devices until then.
+    they are float32 on the devices until then. average: of a run that keeps a moving average of what it trains
+    (`TrainConfig.average_decay`), take that; False: the parameters of its last step.
     Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights; without one, prompts and
     answers are ids. base: whether it is the base model, which sees one view of an image, by default by
     preprocessor_config.json. overrides: numbers of heads, where the files do not have them.
@@ -88,7 +92,7 @@ def load(
     if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
         loaded = _load_released(path, dtype, mesh, tokenizer, base, overrides)
     else:
-        loaded = _load_run(path, dtype, mesh)
+        loaded = _load_run(path, dtype, mesh, average)
     if folder is not None:
         loaded = _with_adapter(loaded, folder, final_dtype)
     loaded.processor = replace(loaded.processor, official_images=official_images)
@@ -122,16 +126,19 @@ def _is_run(folder: Path) -> bool:
     return isinstance(config, dict) and "class" in config
 
 
-def _load_run(folder: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh) -> LMM:
+def _load_run(folder: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh, takes_average: bool) -> LMM:
     run = load_config(folder)
     if not isinstance(run.model, VLMConfig):
         raise ValueError(
             f"run folder: '{folder}' holds a {type(run.model).__name__.removesuffix('Config')} alone, which answers "
             "no questions; give a run of a vision-language model, or start one from it: --initialize."
         )
-    checkpoints.newest(folder)
+    checkpoint = checkpoints.newest(folder)
     tokenizer = Tokenizer.load(tokenizer_files.beside(folder) or folder / tokenizer_files.MODEL_FILE)
-    return _loaded(folder, run, dtype, load_run_params(folder, run.model, mesh, dtype or "float32"), tokenizer, mesh)
+    params = load_run_params(folder, run.model, mesh, dtype or "float32")
+    if run.average_decay and takes_average:
+        params = checkpoints.with_average(checkpoint, params)
+    return _loaded(folder, run, dtype, params, tokenizer, mesh)
 
 
 def load_run_params(folder: Path, model: VLMConfig, mesh: jax.sharding.Mesh, dtype: Dtype = "float32") -> Any:
@@ -176,9 +183,12 @@ def _loaded(
 
 def _abstract(model: VLMConfig, dtype: Dtype, mesh: jax.sharding.Mesh) -> Any:
     """Shapes and shardings over the mesh, whatever mesh the run had."""
-    boxed = jax.eval_shape(functools.partial(blip3.initialize, model), jax.random.key(0))
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding),
-        nn.unbox(boxed),
-        param_shardings(mesh, boxed),
-    )
+    initialize = blip3o.initialize if isinstance(model, Blip3oConfig) else blip3.initialize
+    boxed = jax.eval_shape(functools.partial(initialize, model), jax.random.key(0))
+
+    def one(path: tuple, leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        # Statistics of what is drawn keep their digits.
+        is_statistic = path_name(path).split("/")[-1] in ("mean", "std")
+        return jax.ShapeDtypeStruct(leaf.shape, jax.numpy.float32 if is_statistic else dtype, sharding=sharding)
+
+    return jax.tree_util.tree_map_with_path(one, nn.unbox(boxed), param_shardings(mesh, boxed))
