@@ -44,7 +44,7 @@ def _held_out(prompt: Prompt, scene: Scene, in_words: bool) -> bool:
 
 
 def test_training_shows_and_names_nothing_held_out_and_each_held_out_caption_names_it():
-    for number in range(1500):
+    for number in range(400):
         train, held_out = (prompts.described(number, split) for split in ("train", "held_out"))
         assert not _held_out(*train, in_words=True) and not _held_out(*train, in_words=False)
         assert _held_out(*held_out, in_words=True)
@@ -61,18 +61,18 @@ def test_a_pair_is_a_function_of_its_number():
 
 
 def test_half_of_the_pairs_are_dense_and_the_others_of_all_tags():
-    found = [prompts.described(number, "train")[0].tag for number in range(1200)]
-    assert 0.45 < found.count("dense") / len(found) < 0.55
-    assert all(0.06 < found.count(tag) / len(found) < 0.11 for tag in prompts.OPEN_TAGS)
+    found = [prompts.described(number, "train")[0].tag for number in range(600)]
+    assert 0.43 < found.count("dense") / len(found) < 0.57
+    assert all(0.04 < found.count(tag) / len(found) < 0.13 for tag in prompts.OPEN_TAGS)
 
 
 def test_the_benchmark_has_no_caption_twice():
-    train, held_out = (prompts.benchmark(split, 20) for split in ("train", "held_out"))
+    train, held_out = ([one for one, _ in prompts.benchmark(split, 20)] for split in ("train", "held_out"))
     assert [prompt.tag for prompt in train] == [tag for tag in TAGS for _ in range(20)]
     assert len({prompt.caption for prompt in train}) == 140
     assert [prompt.tag for prompt in held_out].count("colors") == 12
     assert not {prompt.caption for prompt in train} & {prompt.caption for prompt in held_out}
-    assert prompts.benchmark("train", 20, seed=1) != train
+    assert [one for one, _ in prompts.benchmark("train", 20, seed=1)] != train
 
 
 def test_captions_are_in_the_words_of_the_world():

@@ -25,7 +25,7 @@ OPEN_TAGS = TAGS[:6]
 DENSE_SHARE = 0.5
 """Of the pairs whose tag is not asked for."""
 COUNTS = (2, 3, 4, 5)
-_GAP_PX = 2
+_GAP_PX = 3
 """Between the boxes of two things, so that they can be told apart."""
 _TRIES_PER_CAPTION = 50
 
@@ -52,7 +52,8 @@ class Prompt:
 def pair(seed_number: int, split: str, tag: str | None = None) -> tuple[str, PIL.Image.Image, Prompt]:
     """A caption, a true picture of it (RGB, 64 x 64) and what it says: a pure function of the arguments.
 
-    split: "train" or "held_out". tag: one of `tags(split)`; None takes dense captions in DENSE_SHARE of the numbers, in the others each tag equally often.
+    split: "train" or "held_out". tag: one of `tags(split)`; None takes dense captions in DENSE_SHARE of the numbers, in
+    the others each tag equally often.
 
     Raises:
         ValueError: no such split, or no captions of this tag in it.
@@ -85,18 +86,18 @@ def tags(split: str) -> tuple[Tag, ...]:
     return TAGS if split == "train" else TAGS[1:]
 
 
-def benchmark(split: str, per_tag: int, seed: int = 0) -> list[Prompt]:
-    """Prompts by tags, no caption twice: `per_tag` of each, or fewer where the vocabulary does not give as many.
+def benchmark(split: str, per_tag: int, seed: int = 0) -> list[tuple[Prompt, Scene]]:
+    """Prompts by tags with true scenes, no caption twice: `per_tag` of each, or fewer where there are not as many.
 
-    There are 54 of "single_object", 52 and 12 of "colors", train and held-out.
+    There are 54 of "single_object", 52 and 12 of "colors", train and held-out, 48 held-out ones of "counting".
     """
     chosen = []
     for tag in tags(split):
-        found: dict[str, Prompt] = {}
+        found: dict[str, tuple[Prompt, Scene]] = {}
         for number in range(per_tag * _TRIES_PER_CAPTION):
-            # Far from the small numbers that training takes, of which there are fewer than 2^40.
-            prompt = described((seed + 1 << 40) + number, split, tag)[0]
-            found.setdefault(prompt.caption, prompt)
+            # Far from the numbers that training takes, which are below 2^40.
+            prompt, scene = described(((seed + 1) << 40) + number, split, tag)
+            found.setdefault(prompt.caption, (prompt, scene))
             if len(found) == per_tag:
                 break
         chosen += found.values()
