@@ -23,9 +23,10 @@ from xgenmm_jax.nano.world.world import BASE_PX, Box
 
 CONTRAST = 45
 """Of 255, in the channel that differs most. The palest ink, pink on the darkest tint, differs by 52."""
-EDGE_CONTRASTS = (20, 10)
-"""What touches a thing and differs as much is of it: drawings have pale wings, bellies and handles. The second is tried
-where something is not recognized with the first; noise differs as much."""
+EDGE_CONTRASTS = (20, 10, CONTRAST)
+"""What touches a thing and differs as much is of it: drawings have pale wings, bellies and handles, decoders noise. The
+others are tried where the first does not fit well, and the one of best fit is read."""
+GOOD_FIT = 0.8
 LEAST_PX = 16
 """Pixels of a part; smaller ones are specks. The smallest shape, a ring of 14 pixels, has some 100."""
 LEAST_FIT = 0.5
@@ -99,9 +100,13 @@ def things(picture: UInt8[np.ndarray, "64 64 3"]) -> list[Seen]:
     readings = []
     for edge in EDGE_CONTRASTS:
         readings.append([_thing(pixels, background, part, box) for part, box in _parts(away, edge)])
-        if all(one.noun for one in readings[-1]):
+        if _worst_fit(readings[-1]) >= GOOD_FIT:
             break
-    return min(readings, key=lambda reading: sum(not one.noun for one in reading))
+    return max(readings, key=_worst_fit)
+
+
+def _worst_fit(seen: Sequence[Seen]) -> float:
+    return min((one.fit for one in seen), default=1.0)
 
 
 def _parts(away: Float32[np.ndarray, "h w"], edge: int) -> Iterator[tuple[Bool[np.ndarray, "h w"], Box]]:
