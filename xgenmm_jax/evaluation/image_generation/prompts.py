@@ -52,7 +52,7 @@ def prompts(benchmark: Benchmark, folder: Path) -> list[DrawingPrompt]:
     names, read = _FORMATS[benchmark]
     found: list[DrawingPrompt] = []
     for name in names:
-        path = _found(folder, benchmark, name)
+        path = published_file(folder, benchmark, name)
         try:
             found += read(path.read_bytes().decode("utf-8-sig"))
         except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -68,7 +68,8 @@ def prompts(benchmark: Benchmark, folder: Path) -> list[DrawingPrompt]:
     return found
 
 
-def _found(folder: Path, benchmark: str, name: str) -> Path:
+def published_file(folder: Path, benchmark: str, name: str) -> Path:
+    """Where a benchmark's file lies below a folder. Raises ValueError with the places that were looked at."""
     short = name.rpartition("/")[2]
     places = list(dict.fromkeys((name, short, f"{benchmark}/{name}", f"{benchmark}/{short}")))
     for place in places:
