@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("XGENMM_TEST_PLATFORM", "cpu")
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks another hub than its own, `fixtures/hub_server.py`
 flags = ["--xla_force_host_platform_device_count=8", "--xla_cpu_parallel_codegen_split_count=1"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     flags.append("--xla_cpu_use_fusion_emitters=false")  # compiles in half the time; later versions do not know it

@@ -3,11 +3,12 @@
 B batch rows, T positions, S key positions, D decoder width, F hidden width, N heads, K key-value heads,
 G = N / K, H head width, L layers, V vocabulary, I images of a row, C crops of a row, P patches of a crop,
 Q queries (vision tokens) of a crop, M vision tokens of a row, E vision width; pixels are `h w 3`.
+Of drawing: J target images of a row, R queries that carry a caption's meaning out.
 """
 
 from typing import NamedTuple
 
-from jaxtyping import Array, Bool, Float32, Int32, UInt8
+from jaxtyping import Array, Bool, Float32, Int32, UInt8, UInt32
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -73,4 +74,42 @@ class Batch(NamedTuple):
             image_grid=np.zeros((rows, images, 2), np.int32),
             image_size_px=np.zeros((rows, images, 2), np.int32),
             image_valid=np.zeros((rows, images, 4), np.int32),
+        )
+
+
+class DrawingBatch(NamedTuple):
+    """Packed rows, some of whose segments are captions to draw; beside them what is to be drawn.
+
+    Example, R = 2 queries, a row of two captions a b and c, and one padded position:
+
+        token_ids       [ a  b  0  0  0  c  0  0  0  0]     what lies at a query's position is not read
+        segment_ids     [ 1  1  1  1  1  2  2  2  2  0]
+        query           [-1 -1  0  1  2 -1  0  1  2 -1]
+        target_segment  [ 1  2 0]                           J = 3: the third place is not used
+    """
+
+    batch: Batch
+    query: Int32[ArrayLike, "B T"]
+    """What stands at a position in place of a token: 0 the vector that begins an image, r + 1 query r; -1: a token."""
+    target_pixels: UInt8[ArrayLike, "B J h w 3"]
+    """The image of each caption, squared. Zeros where there is none."""
+    target_segment: Int32[ArrayLike, "B J"]
+    """The segment whose image it is, 0 where there is none."""
+    target_seed: UInt32[ArrayLike, "B J 2"]
+    """Key of the random draws about this image: a function of run, source, record and epoch, not of the row."""
+
+    @property
+    def segment_ids(self) -> Int32[ArrayLike, "B T"]:
+        return self.batch.segment_ids
+
+    @classmethod
+    def around(cls, batch: Batch, targets: int, size_px: int) -> "DrawingBatch":
+        """Rows without any target yet, as numpy arrays. targets: J, of size_px x size_px pixels."""
+        rows = batch.token_ids.shape[0]
+        return cls(
+            batch=batch,
+            query=np.full(batch.token_ids.shape, -1, np.int32),
+            target_pixels=np.zeros((rows, targets, size_px, size_px, 3), np.uint8),
+            target_segment=np.zeros((rows, targets), np.int32),
+            target_seed=np.zeros((rows, targets, 2), np.uint32),
         )

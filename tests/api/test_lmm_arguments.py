@@ -191,8 +191,9 @@ def test_one_intermediate_may_be_named_by_itself(lmm):
 @pytest.mark.parametrize(
     "path, options, sentence",
     [
-        ("Salesforce/some-model", {}, "no file or folder 'Salesforce/some-model'; nothing is downloaded"),
-        (Path("https://x/y"), {}, "nothing is downloaded"),
+        ("Salesforce/some-model", {}, "no folder 'Salesforce/some-model' here, .* HF_HUB_OFFLINE forbids"),
+        (Path("Salesforce/some-model"), {}, "or for a model of the hub give hf://Salesforce/some-model"),
+        (Path("https://x/y"), {}, "no file or folder 'https:/x/y'"),
         ("", {}, "load: got the empty path"),
         (None, {}, "load: got a NoneType, wanted a path"),
         (b"run", {}, "load: got a bytes, wanted a path"),

@@ -39,7 +39,9 @@ ARGUMENTS = {
     "verify": verify.Arguments,
 }
 KINDS = {
-    "taken": {typing.get_args(kind)[1] for kind in (options.UserPath, options.RunPath)},
+    "taken": {
+        typing.get_args(kind)[1] for kind in (options.UserPath, options.RunPath, options.Source, options.RunSource)
+    },
     "refused": {typing.get_args(kind)[1] for kind in (options.LocalPath, options.LocalRunPath)},
 }
 URL = "gs://nobucket/a/b"

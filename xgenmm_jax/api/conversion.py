@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from xgenmm_jax import files
+from xgenmm_jax import files, hub
 from xgenmm_jax.convert import exporting, importing, peft, trees
 from xgenmm_jax.convert.exporting import Layout
 from xgenmm_jax.convert.formats import llama_hf
+from xgenmm_jax.convert.formats.blip3o import Blip3oParts
 from xgenmm_jax.convert.importing import Progress, Source
 from xgenmm_jax.convert.parameter_store import ParameterReader
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES
@@ -25,7 +26,7 @@ from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.vit import ViTConfig
-from xgenmm_jax.paths import Path, user_path
+from xgenmm_jax.paths import Path
 from xgenmm_jax.reporting import model_card
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
@@ -130,7 +131,7 @@ def export_checkpoint(
 
     A model card stands beside them, README.md (`reporting/model_card.py`).
 
-    layout: "xgenmm", "siglip", "phi3" or "llama". Gives sentences on what the layout cannot hold.
+    layout: "xgenmm", "siglip", "phi3", "llama" or "blip3o". Gives sentences on what the layout cannot hold.
 
     Raises ValueError where the destination exists, there is no checkpoint, or the layout has no room for the model.
     """
@@ -175,12 +176,12 @@ def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[s
         return peft.write(reader, _exported(config.model, run), config.lora, layout, folder)
 
 
-def _exported(model: Any, run: Path) -> VLMConfig | ViTConfig | Phi3Config:
+def _exported(model: Any, run: Path) -> VLMConfig | ViTConfig | Phi3Config | Blip3oParts:
     """The run's model; of one that is no part of a VLM, as in a tower's pre-training, its tower.
 
     Raises ValueError where it has none.
     """
-    if isinstance(model, VLMConfig | ViTConfig | Phi3Config):
+    if isinstance(model, VLMConfig | ViTConfig | Phi3Config | Blip3oParts):
         return model
     # What trains beside a tower is dropped; parameters of the part `vision` are a tower's in every run.
     parts = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
@@ -205,7 +206,7 @@ def run_config(source: Source, base: bool | None, tokenizer: str) -> TrainConfig
         data = DataConfig(mixture=(), tokenizer=tokenizer, row=row, anyres=anyres, batch_rows=1)
     # Released instruct models see grids of views, the base model one view.
     prompt = "chat" if data is not None and data.anyres.grids else "few_shot"
-    name = f"imported/{source.path.stem}"
+    name = f"imported/{hub.model_of(source.path) or source.path.stem}"
     return TrainConfig(name=name, model=model, data=data, objective=NextToken(), steps=1, prompt=prompt)
 
 
@@ -238,7 +239,7 @@ def load_params(
 
     Raises ValueError where the path is no checkpoint of a whole model, or its tensors do not fit.
     """
-    with importing.open_source(user_path(source, "load"), overrides) as opened:
+    with importing.open_source(hub.local_folder(source, "load"), overrides) as opened:
         config = opened.config
         if not isinstance(config, VLMConfig):
             raise ValueError(f"checkpoint: '{source}' is {opened.family}, a part of a model; give a whole xGen-MM.")

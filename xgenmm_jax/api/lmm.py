@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int32
 import numpy as np
 
 from xgenmm_jax.api import image_inputs
+from xgenmm_jax.api.drawing import drawer_of
 from xgenmm_jax.api.image_inputs import Image
 from xgenmm_jax.api.processor import Processor
 from xgenmm_jax.api.rows import Extent, Ids, listed_rows, make_rows
@@ -16,6 +17,8 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.text import chat
 from xgenmm_jax.data.text.prompts import Prompt
 from xgenmm_jax.generation import arguments
+from xgenmm_jax.generation.images.drawer import Drawer, Drawing
+from xgenmm_jax.generation.images.sampling import Sampling
 from xgenmm_jax.generation.text.decoding import Decoding
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.generation.text.schedule import Limits
@@ -71,6 +74,7 @@ class LMM:
         assert isinstance(run.model, VLMConfig), "load() lets nothing else through"
         self.folder, self.run, self.params, self.processor, self.mesh = folder, run, params, processor, mesh
         self.config = run.model
+        self._drawer: Drawer | None = None
         self._generators: dict[tuple[int, ...] | None, Generator] = {}
 
     @property
@@ -182,6 +186,32 @@ class LMM:
         """As `generate`, the new ids alone, without the stop id: for folders without a tokenizer."""
         prompts = self._prompts(prompts, images, chat_template)
         return self._generator(stop_ids).generate_ids(prompts, _decoding(decoding, max_new_tokens))
+
+    def draw(
+        self,
+        prompts: Sequence[str] | object,
+        count: int = 1,
+        *,
+        seed: int = 0,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> list[Drawing]:
+        """`count` images of each prompt with the features that they were made of, in order.
+
+        seed: of the noise, which follows from it, the prompt's number and the image's. sampling: steps and guidance.
+
+        Raises ValueError where the model does not draw, a prompt is empty or exceeds the context.
+        """
+        if isinstance(prompts, str):
+            raise ValueError(f"draw: got the text {prompts[:30]!r}; give a list of prompts, [{prompts[:30]!r}].")
+        prompts = listed_rows(prompts, "draw", "a list of prompts")
+        count = arguments.whole("count", count, least=1)
+        return list(self.drawer().draw(prompts, count, arguments.whole("seed", seed, least=0), sampling))
+
+    def drawer(self) -> Drawer:
+        """A `Drawer` of this model. Raises ValueError where the model does not draw."""
+        if self._drawer is None:
+            self._drawer = drawer_of(self.run, self.params, self.processor, self.mesh)
+        return self._drawer
 
     def generator(self, limits: Limits = Limits(), stop_ids: StopIds = None) -> Generator:  # noqa: B008 - frozen
         """A `Generator` of this model, for many prompts under other limits; images are cut as in training."""

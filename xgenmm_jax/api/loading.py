@@ -9,7 +9,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from xgenmm_jax import files
+from xgenmm_jax import files, hub
 from xgenmm_jax.api.conversion import load_params, run_config
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import IdsOnly, Processor
@@ -19,10 +19,12 @@ from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides
 from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.arguments import shown
-from xgenmm_jax.models import blip3
+from xgenmm_jax.models import blip3, blip3o
 from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.models.blip3o import Blip3oConfig
 from xgenmm_jax.models.layers import Dtype
-from xgenmm_jax.paths import Path, run_path, user_path
+from xgenmm_jax.ops.partitioning import path_name
+from xgenmm_jax.paths import Path, run_path
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.runs import checkpoints, run_folder
 from xgenmm_jax.training.runs.adapters import merge_into
@@ -43,16 +45,20 @@ def load(
     overrides: Overrides | object = NO_OVERRIDES,
     official_images: bool = False,
     adapter: str | os.PathLike | None = None,
+    average: bool = True,
 ) -> LMM:
     """A run folder of ours, or a released xGen-MM folder or file, with its parameters on the devices.
 
-    path: `~` is the home folder. gs:// and s3:// are read as they lie there; from elsewhere nothing is downloaded.
+    path: `~` is the home folder. gs:// and s3:// are read as they lie there. A string may name a model of the Hugging
+    Face hub instead, "org/model" or "org/model@revision", where no folder lies here by the name (`hub.py`); so may
+    `tokenizer` and `adapter`.
     dtype: of parameters and computation; by default the run's computation in float32 parameters, and float32 for
     released weights; bfloat16 moves logits by up to 4e-2 of the largest (docs/design.md, Precision). mesh: of
     `training.sharding.make_mesh`; by default all devices, parameters cut over them.
     official_images: read images as in the released code and in training, see `Processor`.
     adapter: a folder in PEFT's layout that was trained over these parameters, which is merged into them in float32;
-    they are float32 on the devices until then.
+    they are float32 on the devices until then. average: of a run that keeps a moving average of what it trains
+    (`TrainConfig.average_decay`), take that; False: the parameters of its last step.
     Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights; without one, prompts and
     answers are ids. base: whether it is the base model, which sees one view of an image, by default by
     preprocessor_config.json. overrides: numbers of heads, where the files do not have them.
@@ -60,14 +66,14 @@ def load(
     Released tensors stream to the devices a layer at a time; nothing is written.
 
     Raises ValueError where the folder is neither of these, its model is no whole vision-language model, or a tensor is
-    missing, spare or misshapen.
+    missing, spare or misshapen, and where the hub does not give the model.
     """
-    path = run_path(path, "load")
+    path = hub.fetch(hub.path_or_name(path, "load", run_path), "load")
     files.check_bucket(path, "load")
     if not path.exists():
         raise ValueError(
-            f"run folder: no file or folder '{path}'; nothing is downloaded: give the folder of a run or of released "
-            "weights that is here."
+            f"run folder: no file or folder '{path}'; give the folder of a run or of released weights that is here"
+            f"{hub.hint(path)}."
         )
     if path.is_dir():
         files.check_whole(path, "load")
@@ -81,12 +87,12 @@ def load(
         raise ValueError(f"load: got {shown(mesh)} for mesh; give one of training.sharding.make_mesh.")
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     final_dtype, dtype = dtype, dtype if adapter is None else None  # None: parameters in float32
-    folder = None if adapter is None else user_path(adapter, "adapter")
+    folder = None if adapter is None else hub.local_folder(adapter, "adapter")
     # A folder with tensors and no config of a run is a released one.
     if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
         loaded = _load_released(path, dtype, mesh, tokenizer, base, overrides)
     else:
-        loaded = _load_run(path, dtype, mesh)
+        loaded = _load_run(path, dtype, mesh, average)
     if folder is not None:
         loaded = _with_adapter(loaded, folder, final_dtype)
     loaded.processor = replace(loaded.processor, official_images=official_images)
@@ -120,16 +126,19 @@ def _is_run(folder: Path) -> bool:
     return isinstance(config, dict) and "class" in config
 
 
-def _load_run(folder: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh) -> LMM:
+def _load_run(folder: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh, takes_average: bool) -> LMM:
     run = load_config(folder)
     if not isinstance(run.model, VLMConfig):
         raise ValueError(
             f"run folder: '{folder}' holds a {type(run.model).__name__.removesuffix('Config')} alone, which answers "
             "no questions; give a run of a vision-language model, or start one from it: --initialize."
         )
-    checkpoints.newest(folder)
+    checkpoint = checkpoints.newest(folder)
     tokenizer = Tokenizer.load(tokenizer_files.beside(folder) or folder / tokenizer_files.MODEL_FILE)
-    return _loaded(folder, run, dtype, load_run_params(folder, run.model, mesh, dtype or "float32"), tokenizer, mesh)
+    params = load_run_params(folder, run.model, mesh, dtype or "float32")
+    if run.average_decay and takes_average:
+        params = checkpoints.with_average(checkpoint, params)
+    return _loaded(folder, run, dtype, params, tokenizer, mesh)
 
 
 def load_run_params(folder: Path, model: VLMConfig, mesh: jax.sharding.Mesh, dtype: Dtype = "float32") -> Any:
@@ -150,7 +159,7 @@ def _load_released(
 ) -> LMM:
     with open_source(path, overrides) as source:
         beside = source.folder / tokenizer_files.MODEL_FILE
-        file = beside if tokenizer is None else user_path(tokenizer, "tokenizer")
+        file = beside if tokenizer is None else hub.local_folder(tokenizer, "tokenizer", "tokenizer")
         run = run_config(source, base, str(file))
     config, params = load_params(path, dtype or "float32", mesh, overrides)
     words = Tokenizer.load(file) if tokenizer is not None or file.is_file() else IdsOnly(config.decoder.num_text_tokens)
@@ -174,9 +183,12 @@ def _loaded(
 
 def _abstract(model: VLMConfig, dtype: Dtype, mesh: jax.sharding.Mesh) -> Any:
     """Shapes and shardings over the mesh, whatever mesh the run had."""
-    boxed = jax.eval_shape(functools.partial(blip3.initialize, model), jax.random.key(0))
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding),
-        nn.unbox(boxed),
-        param_shardings(mesh, boxed),
-    )
+    initialize = blip3o.initialize if isinstance(model, Blip3oConfig) else blip3.initialize
+    boxed = jax.eval_shape(functools.partial(initialize, model), jax.random.key(0))
+
+    def one(path: tuple, leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        # Statistics of what is drawn keep their digits.
+        is_statistic = path_name(path).split("/")[-1] in ("mean", "std")
+        return jax.ShapeDtypeStruct(leaf.shape, jax.numpy.float32 if is_statistic else dtype, sharding=sharding)
+
+    return jax.tree_util.tree_map_with_path(one, nn.unbox(boxed), param_shardings(mesh, boxed))

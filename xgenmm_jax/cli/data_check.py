@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import tyro
 
+from xgenmm_jax import hub
 from xgenmm_jax.cli import data_tables
 from xgenmm_jax.cli.data_sources import READERS, SourceOptions, is_python, parse_with_reader, read_source, read_storage
-from xgenmm_jax.cli.options import UserPath
+from xgenmm_jax.cli.options import Source
 from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.index.checking import SHOWN, Checked, check
 from xgenmm_jax.data.index.measure import Measurer
@@ -29,7 +30,7 @@ class Arguments(SourceOptions):
     """Such as 'tars:gs://bucket/mine/{0000..0999}.tar'."""
     records: int = field(default=1000, kw_only=True)
     """How many are read, from the first on."""
-    tokenizer: UserPath | None = field(default=None, kw_only=True)
+    tokenizer: Source | None = field(default=None, kw_only=True)
     """A SentencePiece model or tokenizer.json, with which records are tokenized and counted."""
     chat: ChatStyle = field(default=ChatStyle(), kw_only=True)
     """How conversations are written, for the tokenizer."""
@@ -49,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
     reader = None if source is None else source.reader
     if arguments.tokenizer is not None and reader is None:
         raise ValueError("--tokenizer: without a reader there are no records to tokenize; give --reader NAME too.")
-    measurer = None if arguments.tokenizer is None else Measurer(Tokenizer.load(arguments.tokenizer), arguments.chat)
+    tokenizer = None if arguments.tokenizer is None else hub.fetch(arguments.tokenizer, "--tokenizer", "tokenizer")
+    measurer = None if tokenizer is None else Measurer(Tokenizer.load(tokenizer), arguments.chat)
     candidates = [kind() for kind in READERS.values()]
     with data_tables.progress_bar() as show:
         checked = check(storage, arguments.records, reader, measurer, candidates, show)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from xgenmm_jax import hub
 from xgenmm_jax.cli import data_tables
 from xgenmm_jax.cli.data_sources import SourceOptions, is_python, load_named, parse_with_reader, read_source
 from xgenmm_jax.cli.experiment_files import take_arguments
-from xgenmm_jax.cli.options import UserPath, checked_path, parse_overrides, take_option
+from xgenmm_jax.cli.options import Source, checked_path, parse_overrides, take_option
 from xgenmm_jax.data.index.indexing import Indexed, index_experiment, index_source
 from xgenmm_jax.data.index.workers import Measuring
 from xgenmm_jax.data.sharded import ShardedSource, check_own_indexes
@@ -37,7 +38,7 @@ class Arguments(SourceOptions):
 
     sources: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE [SOURCE ...]")]]
     """Sources, or one experiment."""
-    tokenizer: UserPath | None = field(default=None, kw_only=True)
+    tokenizer: Source | None = field(default=None, kw_only=True)
     """The SentencePiece model or tokenizer.json of the runs to come. Without it the manifest alone is made."""
     chat: ChatStyle = field(default=ChatStyle(), kw_only=True)
     """How conversations are written, as in the runs' configs."""
@@ -66,7 +67,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.index is not None and len(sources) > 1:
         raise ValueError("--index: one folder is given for several sources; index them one by one.")
     check_own_indexes(sources)
-    measuring = None if arguments.tokenizer is None else Measuring(str(arguments.tokenizer), arguments.chat)
+    tokenizer = None if arguments.tokenizer is None else hub.fetch(arguments.tokenizer, "--tokenizer", "tokenizer")
+    measuring = None if tokenizer is None else Measuring(str(tokenizer), arguments.chat)
     for source in sources:
         with data_tables.progress_bar() as show:
             indexed = index_source(source, measuring, arguments.processes, show, arguments.again)

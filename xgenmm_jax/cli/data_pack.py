@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 import tyro
 
+from xgenmm_jax import hub
 from xgenmm_jax.cli import data_tables, errors
 from xgenmm_jax.cli.data_index import PROCESSES, print_indexed
 from xgenmm_jax.cli.data_sources import SourceOptions, parse_with_reader, read_source
-from xgenmm_jax.cli.options import UserPath
+from xgenmm_jax.cli.options import Source
 from xgenmm_jax.data.index.indexing import index_source
 from xgenmm_jax.data.index.workers import Measuring
 from xgenmm_jax.data.pack import BAD_FILE, SHARD_RECORDS, pack_source, packed_source
@@ -35,7 +36,7 @@ class Arguments(SourceOptions):
     """Most records of a shard; one also ends at about 1 GB."""
     processes: int = field(default=PROCESSES, kw_only=True)
     """Shards that are packed at a time, each in a process."""
-    tokenizer: UserPath | None = field(default=None, kw_only=True)
+    tokenizer: Source | None = field(default=None, kw_only=True)
     """The SentencePiece model of the runs to come, with which what is packed is measured too."""
     chat: ChatStyle = field(default=ChatStyle(), kw_only=True)
     """How conversations are written, as in the runs' configs."""
@@ -50,7 +51,8 @@ def main(argv: Sequence[str]) -> int:
     source = read_source(arguments.source, arguments, reader)
     if not isinstance(source, ShardedSource):
         raise ValueError(f"data pack: '{arguments.source}' is an experiment; name a source of it, FILE.py:NAME.")
-    measuring = None if arguments.tokenizer is None else Measuring(str(arguments.tokenizer), arguments.chat)
+    tokenizer = None if arguments.tokenizer is None else hub.fetch(arguments.tokenizer, "--tokenizer", "tokenizer")
+    measuring = None if tokenizer is None else Measuring(str(tokenizer), arguments.chat)
     if measuring is not None:
         measuring.measurer()  # what is mistyped is told before hours of work
     if "://" in arguments.folder:

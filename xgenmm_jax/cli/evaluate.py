@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from xgenmm_jax import hub
 from xgenmm_jax.cli import errors
 from xgenmm_jax.cli.errors import nearest
 from xgenmm_jax.cli.hosts import held_by_first, joined, take_hosts
 from xgenmm_jax.cli.judge_options import JudgeOptions
-from xgenmm_jax.cli.options import RunPath, UserPath, parse, refuse_no_file
+from xgenmm_jax.cli.options import RunSource, UserPath, parse, refuse_no_file
 from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 from xgenmm_jax.paths import Path
 
@@ -30,8 +31,9 @@ class Arguments(JudgeOptions):
     Several hosts: the same command on each, with --distributed.* as for `xgenmm train`; the first one writes.
     """
 
-    run: tyro.conf.Positional[RunPath]
-    """A folder that `xgenmm train` wrote."""
+    run: tyro.conf.Positional[RunSource]
+    """A folder that `xgenmm train` wrote, or a released xGen-MM v1.5 folder; or a model of the hub, ORG/MODEL or
+    ORG/MODEL@REVISION, with --output or --json."""
     tasks: str | None = None
     """Benchmarks: table1, table2, a list as mmstar,pope,ocrbench, or FILE.py:NAME for your own."""
     data: UserPath | None = None
@@ -73,6 +75,13 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--items: got {arguments.items}; give 1 or more.")
     if arguments.seed < 0:
         raise ValueError(f"--seed: got {arguments.seed}; give 0 or more.")
+    if isinstance(arguments.run, hub.HubName):
+        place = "--json FILE" if arguments.tasks is None else "--output FOLDER"
+        if (arguments.json if arguments.tasks is None else arguments.output) is None:
+            raise ValueError(
+                f"RUN: no folder '{arguments.run}' here; of a model of the hub give {place} too, for what is written."
+            )
+        arguments = replace(arguments, run=hub.fetch(arguments.run, "RUN"))
     if arguments.tasks is not None:
         from xgenmm_jax.cli import evaluate_benchmarks
         from xgenmm_jax.training.runs.run_lock import EVALUATION_LOCK_FILE, RunLock

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
+from xgenmm_jax import hub
 from xgenmm_jax.cli.hosts import joined, take_hosts
-from xgenmm_jax.cli.options import RunPath, UserPath, parse
+from xgenmm_jax.cli.options import RunSource, UserPath, parse
 from xgenmm_jax.generation.text.decoding import Decoding
 
 
@@ -19,8 +20,9 @@ class Arguments:
     Several hosts: the same command on each, with --distributed.* as for `xgenmm train`; the first one prints.
     """
 
-    run: tyro.conf.Positional[RunPath]
-    """A folder that `xgenmm train` wrote, or a released xGen-MM v1.5 folder."""
+    run: tyro.conf.Positional[RunSource]
+    """A folder that `xgenmm train` wrote, or a released xGen-MM v1.5 folder; or a model of the hub, ORG/MODEL or
+    ORG/MODEL@REVISION."""
     question: tyro.conf.Positional[str]
     image: Annotated[tyro.conf.UseAppendAction[tuple[UserPath, ...]], tyro.conf.arg(metavar="FILE")] = ()
     """An image file; again for each further image, in order."""
@@ -62,7 +64,7 @@ def _generate(arguments: Arguments, is_first: bool) -> int:
 
     from xgenmm_jax import api
 
-    run = api.load(arguments.run, official_images=arguments.official_images)
+    run = api.load(hub.fetch(arguments.run, "RUN"), official_images=arguments.official_images)
     template = True if arguments.chat_template else False if arguments.no_chat_template else None
     prompt = run.prompt(arguments.question, arguments.image, template)
     show = print if is_first else lambda *_, **__: None

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from xgenmm_jax import files
+from xgenmm_jax import files, hub
 from xgenmm_jax.cli import renamed
 from xgenmm_jax.cli.errors import MOST
 from xgenmm_jax.paths import Path, is_in_bucket, local_path, run_path, user_path
@@ -40,7 +40,7 @@ class _Typed(type(pathlib.Path())):
     """A path as it was typed: `parse`, which knows its option, reads it. `Path("")` alone is the current folder."""
 
     text: str
-    read: Callable[[str, str], Path]
+    read: Callable[[str, str], Path | hub.HubName]
 
 
 def checked_path(value: str, what: str, read: Callable[[str, str], Path] = user_path) -> Path:
@@ -62,7 +62,15 @@ def _local_run_path(value: str, what: str) -> pathlib.Path:
     return run_path(value, what)
 
 
-def _path_spec(read: Callable[[str, str], Path]) -> PrimitiveConstructorSpec:
+def _source(value: str, what: str) -> Path | hub.HubName:
+    return hub.path_or_name(value, what, checked_path)
+
+
+def _run_source(value: str, what: str) -> Path | hub.HubName:
+    return hub.path_or_name(value, what, _run_path)
+
+
+def _path_spec(read: Callable[[str, str], Path | hub.HubName]) -> PrimitiveConstructorSpec:
     def typed(words: list[str]) -> Path:
         path = _Typed(words[0])
         path.text, path.read = words[0], read
@@ -82,6 +90,10 @@ UserPath = Annotated[Path, _path_spec(checked_path)]
 a bucket."""
 RunPath = Annotated[Path, _path_spec(_run_path)]
 """That of folders with checkpoints."""
+Source = Annotated[Path | hub.HubName, _path_spec(_source)]
+"""That of weights and tokenizers, which may be named as on the hub; `hub.fetch` gives the folder."""
+RunSource = Annotated[Path | hub.HubName, _path_spec(_run_source)]
+"""That of these where it may be a folder with checkpoints."""
 LocalPath = Annotated[pathlib.Path, _path_spec(local_path)]
 """That of what must lie on a disk."""
 LocalRunPath = Annotated[pathlib.Path, _path_spec(_local_run_path)]

@@ -7,8 +7,8 @@ from typing import Literal
 
 import tyro
 
-from xgenmm_jax import files
-from xgenmm_jax.cli.options import LocalPath, RunPath, UserPath, parse, refuse_no_file
+from xgenmm_jax import files, hub
+from xgenmm_jax.cli.options import LocalPath, RunSource, Source, UserPath, parse, refuse_no_file
 
 MOST_STEPS = 1000
 WIDTH = 160
@@ -19,16 +19,16 @@ WIDTH = 160
 class Arguments:
     """Looks at tensors, tokenizer, views, outputs and a few training steps. Exit code 1 where something is off."""
 
-    source: tyro.conf.Positional[RunPath]
-    """A folder or file of released weights, or a run folder."""
+    source: tyro.conf.Positional[RunSource]
+    """A folder or file of released weights, or a run folder; or a model of the hub, ORG/MODEL or ORG/MODEL@REVISION."""
     reference: LocalPath | None = None
     """What a good model gave, by --write-reference; by default verify_reference.npz in the folder, if it is there."""
     write_reference: LocalPath | None = None
     """Write what this model gives, an .npz of plain arrays."""
     output: UserPath | None = None
     """The page; by default NAME.verify.html in the current folder."""
-    tokenizer: UserPath | None = None
-    """A tokenizer.model, by default the one beside the tensors."""
+    tokenizer: Source | None = None
+    """A tokenizer.model, or a model of the hub that has one; by default the one beside the tensors."""
     base: bool | None = None
     """Released weights of the base model, which sees one view; by default as preprocessor_config.json says."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -52,12 +52,14 @@ def main(argv: Sequence[str]) -> int:
 
     from xgenmm_jax.verifying import checking, page
 
+    source = hub.fetch(arguments.source, "SOURCE")
+    tokenizer = None if arguments.tokenizer is None else hub.fetch(arguments.tokenizer, "--tokenizer", "tokenizer")
     options = checking.Options(
-        arguments.dtype, arguments.base, arguments.tokenizer, arguments.reference, arguments.write_reference,
+        arguments.dtype, arguments.base, tokenizer, arguments.reference, arguments.write_reference,
         arguments.steps,
     )  # fmt: skip
     progress = rich.console.Console(stderr=True)
-    sections = checking.check(arguments.source, options, lambda what: progress.print(f"looking at {what}", style="dim"))
+    sections = checking.check(source, options, lambda what: progress.print(f"looking at {what}", style="dim"))
     files.write_whole(output, page.html(str(arguments.source), sections))
     console = rich.console.Console()
     if not console.is_terminal:

@@ -10,7 +10,7 @@ import re
 
 from xgenmm_jax.convert import detect_towers
 from xgenmm_jax.convert.detect_towers import Detected
-from xgenmm_jax.convert.formats import llama_hf, open_clip, phi3_hf, siglip_big_vision, siglip_hf, xgenmm
+from xgenmm_jax.convert.formats import blip3o, eva, llama_hf, open_clip, phi3_hf, siglip_big_vision, siglip_hf, xgenmm
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides, Settings, TensorShapes, head_count
 from xgenmm_jax.models.blip3 import VLMConfig
@@ -21,8 +21,8 @@ from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.ops.masks import WindowConvention
 
 FAMILIES = (
-    "xGen-MM v1.5, SigLIP (Hugging Face, big_vision), a CLIP tower of open_clip, Phi-3, Llama and Qwen2 with their "
-    "config.json"
+    "xGen-MM v1.5, SigLIP (Hugging Face, big_vision), a CLIP tower of open_clip, BLIP3-o, Phi-3, Llama and Qwen2 with "
+    "their config.json"
 )
 
 
@@ -40,6 +40,9 @@ def detect_format(
     # From the family with the most telling names to the least: xGen-MM holds a SigLIP and a Phi-3.
     if (prefix := names.prefix(r"vision_tokenizer\.(?:latents|layers\..*|projection\..*)")) is not None:
         return _xgenmm(names, prefix, settings, overrides, tower)
+    # BLIP3-o's file holds a whole language model beside its own parts.
+    if (prefix := names.prefix(blip3o.TIME)) is not None:
+        return _blip3o(names, prefix, overrides)
     tower_name = re.escape(siglip_hf.PATCH)
     # A whole SigLIP has a text part with the same names beside its tower.
     if (prefix := names.prefix(tower_name, r"(?<!text_model\.)encoder\.layers\.\d+\.layer_norm1\.weight")) is not None:
@@ -116,6 +119,19 @@ def _xgenmm(
     rules = xgenmm.rules(config, prefix) if has_tower else xgenmm.trained_rules(config, prefix)
     family = "xGen-MM v1.5" if has_tower else "xGen-MM v1.5 (training checkpoint)"
     return Detected(family, config, rules, _ends(phi3_hf.IGNORED_ENDING, siglip_hf.BUFFER))
+
+
+def _blip3o(names: TensorShapes, prefix: str, overrides: Overrides) -> Detected:
+    """The parts that draw; the language model stays in its file."""
+    if not prefix.endswith(blip3o.DIT):
+        raise ValueError(
+            f"checkpoint: its diffusion transformer stands behind '{prefix}', BLIP3-o's behind "
+            f"'{blip3o.ROOT}{blip3o.DIT}'; give the whole file."
+        )
+    root = prefix.removesuffix(blip3o.DIT)
+    parts = blip3o.parts_of(names, root, overrides.vision_heads)
+    read = (prefix, f"{root}{blip3o.QUERIES}", f"{root}{eva.PREFIX}")
+    return Detected("BLIP3-o", parts, blip3o.rules(parts, root), lambda name: not name.startswith(read))
 
 
 def _llama(names: TensorShapes, prefix: str, settings: Settings, overrides: Overrides) -> Detected:

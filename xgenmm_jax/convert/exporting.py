@@ -9,7 +9,7 @@ import numpy as np
 
 from xgenmm_jax import files
 from xgenmm_jax.convert import file_formats, trees
-from xgenmm_jax.convert.formats import llama_hf, phi3_hf, siglip_hf, xgenmm
+from xgenmm_jax.convert.formats import blip3o, llama_hf, phi3_hf, siglip_hf, xgenmm
 from xgenmm_jax.convert.importing import Progress, in_threads
 from xgenmm_jax.convert.parameter_store import Reader
 from xgenmm_jax.convert.rules import Rule, Shape, grouped, their_shapes
@@ -20,6 +20,8 @@ from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.models.blip3o import Blip3oConfig
+from xgenmm_jax.models.dit import DiTConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
@@ -27,8 +29,10 @@ from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.ops.masks import WindowConvention
 from xgenmm_jax.paths import Path
 
-Layout = Literal["xgenmm", "siglip", "phi3", "llama"]
-"""What the official xGen-MM code loads, and transformers' SiglipVisionModel, Phi3ForCausalLM and LlamaForCausalLM."""
+Layout = Literal["xgenmm", "siglip", "phi3", "llama", "blip3o"]
+"""What the official xGen-MM code loads, transformers' SiglipVisionModel, Phi3ForCausalLM and LlamaForCausalLM, and what
+BLIP3-o has beside its language model."""
+WITHOUT_TOKENIZER = ("siglip", "blip3o")
 
 
 NO_TOKENIZER = "The run has no tokenizer, so no tokenizer files are written."
@@ -53,6 +57,10 @@ class Export:
 
 def plan(config: Config, layout: Layout) -> Export:
     """The rules of a layout for a run's model. Raises ValueError where the layout has no room for it."""
+    if layout == "blip3o":
+        return _drawing(config)
+    if isinstance(config, blip3o.Blip3oParts):
+        raise ValueError("export: the run has what draws images alone; choose --to blip3o.")
     if layout == "siglip":
         vision = config.vision if isinstance(config, VLMConfig) else config
         if not isinstance(vision, ViTConfig):
@@ -75,6 +83,23 @@ def plan(config: Config, layout: Layout) -> Export:
     _refuse_clip(config.vision)
     _refuse_other_decoder(config.decoder, layout)
     return Export(xgenmm.rules(config), config, (*_differences(config), OFFICIAL_CODE))
+
+
+def _drawing(config: Config) -> Export:
+    """The diffusion transformer and the queries, and a tower that came with them."""
+    if isinstance(config, blip3o.Blip3oParts):
+        return Export(blip3o.rules(config), config, ())
+    head = config.drawing.head if isinstance(config, Blip3oConfig) else None
+    if not isinstance(head, DiTConfig):
+        raise ValueError("export: the run has no diffusion transformer; choose another --to.")
+    parts = blip3o.Blip3oParts(head, config.drawing.queries)
+    notes = [
+        "The layout's [IMG] is a row of the language model's embedding: the vector that opens an image is left out, "
+        "and so is what makes pixels of features."
+    ]
+    if config.drawing.normalised:
+        notes.append("The official code does not normalise features: mean and std of this run's are left out.")
+    return Export(blip3o.rules(parts), parts, tuple(notes))
 
 
 def _refuse_other_decoder(decoder: Phi3Config, layout: Layout) -> None:
@@ -151,11 +176,11 @@ def export(
     write_tensors(reader, planned.rules, shapes, folder, dtype, shard_bytes, progress)
     for name, text in file_formats.config_files(planned.config, layout, NAMES[dtype], tokenizer, anyres).items():
         files.write_whole(folder / name, text)
-    if tokenizer is not None and layout != "siglip":
+    if tokenizer is not None and layout not in WITHOUT_TOKENIZER:
         # After the config files: another model's tokenizer brings its own.
         tokenizer.save(folder / tokenizer.FILE)
     # What the layout cannot say, for the user to know.
-    missing = () if tokenizer is not None or layout == "siglip" else (NO_TOKENIZER,)
+    missing = () if tokenizer is not None or layout in WITHOUT_TOKENIZER else (NO_TOKENIZER,)
     uncut = (SMALL_IMAGES,) if layout == "xgenmm" and anyres.grids and anyres.single_view_up_to_px else ()
     return (*uncut, *planned.notes, *missing)
 

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from xgenmm_jax.convert.formats import llama_hf
+from xgenmm_jax.convert.formats.blip3o import Blip3oParts
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, STRIPS_RIGHT, Tokenizer
@@ -35,7 +36,9 @@ CHAT_TEMPLATE = (
 def config_files(
     config: Config, layout: str, dtype: str, tokenizer: Tokenizer | None, anyres: AnyRes
 ) -> dict[str, str]:
-    """File name to text. dtype: safetensors' name."""
+    """File name to text. dtype: safetensors' name. The official config.json says nothing of BLIP3-o's own parts."""
+    if isinstance(config, Blip3oParts):
+        return {}
     files: dict[str, Any]
     torch_dtype = TORCH_NAMES[dtype]
     if isinstance(config, ViTConfig):

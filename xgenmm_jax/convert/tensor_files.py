@@ -18,7 +18,7 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
-from xgenmm_jax import files
+from xgenmm_jax import files, hub
 from xgenmm_jax.convert.byte_ranges import ByteRanges, open_ranges
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.convert.scratch import FRESH, Scratch
@@ -79,7 +79,7 @@ def open_tensors(path: Path) -> Tensors:
         files.check_whole(path, "checkpoint")
         return _open_folder(path)
     if not path.is_file():
-        raise ValueError(f"checkpoint: no file or folder '{path}'; check the path.")
+        raise ValueError(f"checkpoint: no file or folder '{path}'; check the path{hub.hint(path)}.")
     if path.name.endswith(INDEX):
         return _open_index(path)
     if path.suffix == SAFETENSORS:

@@ -4,18 +4,22 @@ from collections.abc import Mapping
 import functools
 from typing import Any
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from xgenmm_jax.convert.formats.blip3o import Blip3oParts
 from xgenmm_jax.convert.rules import Shape
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.models.dit import DiT
+from xgenmm_jax.models.eva import EVA
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.ops.partitioning import unboxed
 
-Config = VLMConfig | ViTConfig | Phi3Config
-"""The whole model, a tower or a language model alone."""
+Config = VLMConfig | ViTConfig | Phi3Config | Blip3oParts
+"""The whole model, a tower or a language model alone; what draws images without its language model."""
 
 
 def abstract(config: Config) -> dict[str, Any]:
@@ -27,8 +31,23 @@ def abstract(config: Config) -> dict[str, Any]:
         pixels = jnp.zeros((1, config.image_size_px, config.image_size_px, 3))
         init = functools.partial(ViT(config).init, method="features_and_pooled")
         return {"vision": jax.eval_shape(init, key, pixels)["params"]}
+    if isinstance(config, Blip3oParts):
+        return _drawing(config, key)
     row = jnp.zeros((1, 1), jnp.int32)
     return {"decoder": jax.eval_shape(Phi3(config).init, key, row, row, row)["params"]}
+
+
+def _drawing(config: Blip3oParts, key: jax.Array) -> dict[str, Any]:
+    dit, tower = config.dit, config.tower
+    x, context = jnp.zeros((1, dit.patch, dit.patch, dit.channels)), jnp.zeros((1, 1, dit.context_width))
+    drawing = {"dit": jax.eval_shape(DiT(dit).init, key, x, jnp.zeros(1), context)["params"]}
+    if config.queries:
+        queries = jax.ShapeDtypeStruct((config.queries, dit.context_width), jnp.float32)
+        drawing["queries"] = nn.LogicallyPartitioned(queries, (None, "embed"))
+    if tower is None:
+        return {"drawing": drawing}
+    pixels = jnp.zeros((1, tower.image_size_px, tower.image_size_px, 3))
+    return {"drawing": drawing, "target": {"eva": jax.eval_shape(EVA(tower).init, key, pixels)["params"]}}
 
 
 @functools.lru_cache(maxsize=8)

@@ -91,7 +91,21 @@ class Preference:
     rejected: str
 
 
-Record = Caption | Document | Conversation | Preference
+@dataclass(frozen=True)
+class TextToImage:
+    """What a user asks to be drawn, and an image of it.
+
+    prompt: the user's turn, instruction and caption. queries: vectors of the model that carry its meaning out; they
+    stand behind the vector that begins an image, where the assistant would answer.
+    """
+
+    id: str
+    prompt: str
+    image: LazyImage
+    queries: int
+
+
+Record = Caption | Document | Conversation | Preference | TextToImage
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,8 @@ class Sample:
     prompt and the rejected answer; the loss masks cover the answers.
 
     source: name of the source that gave the record, by which what cannot be decoded later is counted.
+    query: of a text to draw, what stands at each position in place of a token (`DrawingBatch.query`).
+    target: what it is to become.
     """
 
     id: str
@@ -111,11 +127,13 @@ class Sample:
     rejected_ids: Int32[np.ndarray, " m"] | None = None
     rejected_mask: Bool[np.ndarray, " m"] | None = None
     source: str = ""
+    query: Int32[np.ndarray, " n"] | None = None
+    target: LazyImage | None = None
 
 
 def images_of(record: Record) -> tuple[LazyImage, ...]:
-    """A record's images, in order."""
-    if isinstance(record, Caption):
+    """A record's images, in order; also the one that a text is to become."""
+    if isinstance(record, Caption | TextToImage):
         return (record.image,)
     if isinstance(record, Document):
         return tuple(part for part in record.parts if isinstance(part, LazyImage))
@@ -124,7 +142,7 @@ def images_of(record: Record) -> tuple[LazyImage, ...]:
 
 def with_images(record: Record, new: tuple[LazyImage, ...]) -> Record:
     """The record with its images replaced, in order."""
-    if isinstance(record, Caption):
+    if isinstance(record, Caption | TextToImage):
         return dataclasses.replace(record, image=new[0])
     if isinstance(record, Document):
         rest = iter(new)

@@ -18,6 +18,8 @@ import numpy as np
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.models.dit import TIME_FREQUENCIES, DiTConfig
+from xgenmm_jax.models.eva import EVAConfig
 from xgenmm_jax.models.lora import LoRA, is_below
 from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from xgenmm_jax.models.phi3 import Phi3Config
@@ -116,7 +118,7 @@ def attention(pairs: int, width: int) -> int:
     return 4 * pairs * width
 
 
-def vision_flops(config: ViTConfig) -> int:
+def vision_flops(config: ViTConfig | EVAConfig) -> int:
     """FLOPs of one crop through the tower, without its pooling head, which the model does not run."""
     width, tokens = config.width, config.patches + config.class_token
     layer = tokens * (4 * linear(width, width) + 2 * linear(width, config.hidden)) + attention(tokens**2, width)
@@ -142,6 +144,20 @@ def resampler_flops(config: ResamplerConfig, groups: int, features: int) -> int:
     flops = config.layers * layer + groups * config.queries * linear(width, config.out_width)
     instruction = linear(config.out_width, width) + linear(width, width)
     return flops + groups * config.instruction_tokens * instruction
+
+
+def dit_flops(config: DiTConfig, height: int, width: int, context: int) -> int:
+    """FLOPs of one pass of the diffusion transformer over height x width cells, with so many states as context."""
+    rows, columns = config.grid(height, width)
+    tokens, inner, condition = rows * columns, config.width, config.condition_width
+    patch, key_value = config.patch**2 * config.channels, 2 * config.kv_heads * config.head_width
+    # Queries twice, for either attention, and the map behind both; keys and values of the tokens, of the context.
+    layer = tokens * (3 * linear(inner, inner) + linear(inner, key_value) + 3 * linear(inner, config.hidden))
+    layer += context * linear(inner, key_value) + attention(tokens * (tokens + context), inner)
+    layer += linear(condition, 4 * inner)
+    once = linear(2 * TIME_FREQUENCIES, condition) + linear(condition, condition) + 2 * linear(inner, condition)
+    projection = linear(config.context_width, inner) + linear(inner, inner)
+    return config.layers * layer + once + context * projection + 2 * tokens * linear(patch, inner)
 
 
 def model_flops(

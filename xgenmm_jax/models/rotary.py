@@ -1,4 +1,4 @@
-"""Rotary embedding: angles of positions, Llama 3's stretching of them, and the rotation of queries and keys."""
+"""Rotary embedding: angles of positions and of cells, Llama 3's stretching, rotation of queries and keys."""
 
 from dataclasses import dataclass
 import math
@@ -55,3 +55,31 @@ def rotate(
     x_float32 = x.astype(jnp.float32)
     first, second = jnp.split(x_float32, 2, axis=-1)
     return (x_float32 * cos + jnp.concatenate([-second, first], axis=-1) * sin).astype(x.dtype)
+
+
+def grid_angles(
+    rows: int, columns: int, head_width: int, theta: float = 10000.0
+) -> tuple[Float32[Array, "1 T 1 h"], Float32[Array, "1 T 1 h"]]:
+    """Cosine and sine for a grid's T = rows * columns cells in raster order, an angle for each of the h = H / 2 pairs.
+
+    Pair 2k turns by row / theta^(4k / H), pair 2k + 1 by column / theta^(4k / H). head_width: a multiple of 4.
+
+    Source: docs/reference/blip3o.md#dit (diffusers' Lumina).
+    """
+    frequency = theta ** -(jnp.arange(0, head_width, 4, dtype=jnp.float32) / head_width)
+    cells = (rows, columns, frequency.size)
+    by_row = jnp.arange(rows, dtype=jnp.float32)[:, None, None] * frequency[None, None]
+    by_column = jnp.arange(columns, dtype=jnp.float32)[None, :, None] * frequency[None, None]
+    angle = jnp.stack([jnp.broadcast_to(by_row, cells), jnp.broadcast_to(by_column, cells)], axis=-1)
+    angle = angle.reshape(1, rows * columns, 1, head_width // 2)
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate_pairs(
+    x: Float[Array, "B T N H"], cos: Float32[Array, "1 T 1 h"], sin: Float32[Array, "1 T 1 h"]
+) -> Float[Array, "B T N H"]:
+    """Rotary embedding of neighbours: channel 2i pairs with 2i + 1. Float32 inside."""
+    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], x.shape[-1] // 2, 2)
+    first, second = pairs[..., 0], pairs[..., 1]
+    rotated = jnp.stack([first * cos - second * sin, first * sin + second * cos], axis=-1)
+    return rotated.reshape(x.shape).astype(x.dtype)

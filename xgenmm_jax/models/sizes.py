@@ -6,6 +6,8 @@ Source: docs/reference/xgenmm.md#sizes. The vocabulary of nano and micro is that
 from dataclasses import replace
 
 from xgenmm_jax.models.blip3 import VLMConfig
+from xgenmm_jax.models.dit import DiTConfig
+from xgenmm_jax.models.eva import EVAConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
@@ -97,3 +99,22 @@ B14 = replace(B4, connector=ResamplerConfig(out_width=5120, remat="full"), decod
 def with_strips(config: VLMConfig) -> VLMConfig:
     """Strips, which the released v1.5 instruct weights were trained with (at most 4 crops and the global view)."""
     return replace(config, token_sampling=TokenSampling.STRIPS, max_image_crops=5)
+
+
+BLIP3O_4B = DiTConfig(remat="full")
+"""The released diffusion transformer of BLIP3-o 4B: features of EVA-CLIP-E from states of Qwen2.5-VL-3B."""
+BLIP3O_8B = replace(BLIP3O_4B, context_width=3584)
+"""That of the 8B, behind Qwen2.5-VL-7B."""
+EVA_E = EVAConfig(remat="full")
+"""EVA-CLIP-E/14+ at 448 px, whose features both draw."""
+NANO_DIT = DiTConfig(
+    channels=96,
+    width=128,
+    layers=4,
+    heads=4,
+    kv_heads=4,
+    context_width=128,
+    multiple_of=128,
+    remat="minimal_with_context",
+)
+"""About 1.4 million parameters: features of nano's tower from states of its decoder."""

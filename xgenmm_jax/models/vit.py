@@ -4,8 +4,10 @@ Source: spec of transformers' SiglipVisionModel; big_vision's `vit.py` computes 
 form is open_clip's VisionTransformer, which DFN's ViT-H/14 has.
 """
 
+from collections.abc import Mapping
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from flax import linen as nn
 import jax
@@ -180,6 +182,14 @@ class ViT(nn.Module):
 
     def _encode(self, pixels: Float[Array, "n h w 3"]) -> Float[Array, "n R E"]:
         """States after the last norm: the class token's first, where there is one, then those of the patches."""
+        return self.post_norm(self._states(pixels))
+
+    def before_norm(self, pixels: Float[Array, "n h w 3"]) -> Float[Array, "n P E"]:
+        """The last layer's states of the patches as they come, without the norm behind them."""
+        x = self._states(pixels)
+        return x[:, 1:] if self.config.class_token else x
+
+    def _states(self, pixels: Float[Array, "n h w 3"]) -> Float[Array, "n R E"]:
         config = self.config
         if pixels.shape[1:3] != (config.image_size_px, config.image_size_px):
             raise ValueError(
@@ -198,7 +208,7 @@ class ViT(nn.Module):
         if config.class_token:
             x = self.pre_norm(x)
         x, _ = self.layers(x)
-        return self.post_norm(x)
+        return x
 
     def pool(self, features: Float[Array, "n P E"]) -> Float[Array, "n E"]:
         """One vector of an image, not normalised. Raises ValueError where a class token makes it, not the patches."""
@@ -213,3 +223,12 @@ class ViT(nn.Module):
             return x[:, 1:], self.projection(x[:, 0])
         features = self(pixels)
         return features, self.pool(features)
+
+
+def penultimate(
+    config: ViTConfig, dtype: Dtype, params: Mapping[str, Any], pixels: Float[Array, "n h w 3"]
+) -> Float[Array, "n P E"]:
+    """The input of the last layer, of the patches: `hidden_states[-2]` of transformers. params: the whole tower's."""
+    shorter = {**params, "layers": jax.tree.map(lambda leaf: leaf[:-1], params["layers"])}
+    tower = ViT(dataclasses.replace(config, layers=config.layers - 1), dtype)
+    return tower.apply({"params": shorter}, pixels, method="before_norm")

@@ -26,6 +26,7 @@ from xgenmm_jax.data.source import Records, Source
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.flops import attention, linear, vision_flops
 from xgenmm_jax.models.layers import Dtype, normalize_pixels
+from xgenmm_jax.models.lora import LoRA
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.nano.captioner import Captioner, CaptionerConfig
 from xgenmm_jax.nano.text_tower import TextTower, TextTowerConfig, unit_length
@@ -143,7 +144,9 @@ class ContrastCaption(Objective):
         valid = np.asarray(rows.valid)
         return Counts(int(valid[:, 0].sum()), int(valid.sum()), valid.size)
 
-    def flops(self, model: TowerConfig, rows: TowerBatch, freeze: tuple[str, ...]) -> float:
+    def flops(
+        self, model: TowerConfig, rows: TowerBatch, freeze: tuple[str, ...], lora: LoRA | None = None
+    ) -> float:
         return tower_flops(model, self.parallel, rows)
 
 

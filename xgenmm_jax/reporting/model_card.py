@@ -26,6 +26,7 @@ TASKS = {
     "siglip": "image-feature-extraction",
     "phi3": "text-generation",
     "llama": "text-generation",
+    "blip3o": "text-to-image",
 }
 """Layout to the hub's name of what the model does."""
 
@@ -83,7 +84,7 @@ def read(run: Path, step: int) -> RunFacts:
 
 
 def markdown(facts: RunFacts, layout: str, notes: Sequence[str] = ()) -> str:
-    """The card. layout: "xgenmm", "siglip", "phi3" or "llama". notes: what the layout cannot hold, a sentence each."""
+    """The card. layout: of `exporting.Layout`. notes: what the layout cannot hold, a sentence each."""
     name = _one_line(str(facts.settings.get("name", "model")))
     sections = (
         ("Base", _base(facts)),
@@ -98,6 +99,7 @@ def markdown(facts: RunFacts, layout: str, notes: Sequence[str] = ()) -> str:
         "siglip": "The vision tower of a run, in SigLIP's layout",
         "phi3": "The language model of a run, in Phi-3's layout",
         "llama": "The language model of a run, in Llama's layout",
+        "blip3o": "What draws images, without its language model, in BLIP3-o's layout",
     }[layout]
     front = "\n".join(_yaml(_front_matter(facts, layout, name)))
     lead = f"{about}, exported at step {facts.step:,} of a run of xgenmm_jax (BLIP-3 in JAX)."
@@ -111,6 +113,8 @@ def _front_matter(facts: RunFacts, layout: str, name: str) -> dict[str, Any]:
         "pipeline_tag": TASKS[layout],
         "tags": ["xgenmm_jax", "jax", {"xgenmm": "xgen-mm"}.get(layout, layout)],
     }
+    if layout == "blip3o":
+        return front
     if layout != "xgenmm":
         front["library_name"] = "transformers"
         return front

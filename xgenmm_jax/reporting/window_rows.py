@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float32, Int64, UInt8
 import numpy as np
 
-from xgenmm_jax.batch import Batch
+from xgenmm_jax.batch import Batch, DrawingBatch
 from xgenmm_jax.data.errors import CUT_SHORT, Skip
 from xgenmm_jax.data.rows import build, quarantine
 from xgenmm_jax.data.rows.config import DataConfig
@@ -135,9 +135,9 @@ def window_rows(config: DataConfig, seed: int, number: int, most_rows: int) -> W
         # One at a time: a row of the paper's sizes has some 10 MB of pixels.
         for at, planned in enumerate(window.rows[:most_rows], start=1):
             built = builder.build([planned])
-            shown.append(
-                _row(at, planned, built.members[0], build.row_of(built.batch, 0), config, names, measurer.tokenizer)
-            )
+            batch = built.batch.batch if isinstance(built.batch, DrawingBatch) else built.batch
+            out = build.row_of(batch, 0)
+            shown.append(_row(at, planned, built.members[0], out, config, names, measurer.tokenizer))
             damaged += built.skipped
     finally:
         builder.close()

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+import functools
 import json
 import types
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from xgenmm_jax import files
+from xgenmm_jax import files, hub
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.evaluation.tasks.suite import Suite
 from xgenmm_jax.models.lora import LoRA
@@ -35,7 +36,7 @@ ROWS_BY = {1: "9950b99"}
 class Initialize:
     """Where parameters come from; what nothing names is random.
 
-    Paths may begin with `~`, the home folder.
+    Paths may begin with `~`, the home folder; all but `run` may be "hf://org/model@revision", a model of the hub.
     run: a run folder (its newest checkpoint) or one checkpoint, for every parameter.
     vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`.
     adapter: a folder in PEFT's layout, whose updates those of `lora` begin with; they stand beside all of the above.
@@ -53,9 +54,15 @@ class Initialize:
     connector_start: Annotated[Callable[[Any, Any, int], Any] | None, tyro.conf.Suppress] = None
 
     def __post_init__(self):
+        read = functools.partial(user_path, is_opened=False)
         for name in ("run", "vision", "connector", "decoder", "adapter"):
             value = getattr(self, name)
-            path = None if value is None else user_path(value, f"initialize.{name}", is_opened=False)
+            path = None if value is None else hub.path_or_name(value, f"initialize.{name}", read, is_kept=True)
+            if name == "run" and isinstance(path, hub.HubName):
+                raise ValueError(
+                    f"initialize.run: '{value}' is a model of the hub, and no run folder; make one of it, xgenmm "
+                    f"convert {value} FOLDER, and give --initialize.run FOLDER."
+                )
             if str(value).startswith("~"):
                 object.__setattr__(self, name, str(path))
         if self.connector_start is not None and (self.run or self.connector):
@@ -122,6 +129,10 @@ class TrainConfig:
     """Parts, or path prefixes, that do not train: no gradient, no optimizer state."""
     lora: LoRA | None = None
     """Low-rank updates: they alone train, and what `lora.whole` names. None: all that `freeze` leaves trains whole."""
+    average_decay: float = 0.0
+    """Of a moving average of the trained parameters, which checkpoints hold beside the optimizer's state and drawing
+    takes: each step, average = d * average + (1 - d) * parameters with d the smaller of this and (1 + step) /
+    (10 + step). 0: none is kept."""
     accumulation: int = 1
     """Micro-batches of a batch, one after the other; the result is that of the whole batch."""
     prompt: Literal["chat", "few_shot"] = "chat"
@@ -152,6 +163,8 @@ class TrainConfig:
         for name, least in (("steps", 1), ("accumulation", 1), ("log_every", 1), ("seed", 0), ("evaluate_every", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}.")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay: got {self.average_decay}, wanted 0 to below 1, 0.9999.")
         if self.initialize.adapter is not None and self.lora is None:
             raise ValueError("initialize.adapter: the run has no low-rank updates; give it lora, or leave it away.")
         if self.evaluate_every and not self.evaluate:

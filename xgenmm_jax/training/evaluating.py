@@ -10,12 +10,12 @@ from typing import Protocol, runtime_checkable
 
 from jax.sharding import Mesh
 
+from xgenmm_jax import hub
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.evaluation.tasks.suite import InputFormat, make_tasks, run_tasks
 from xgenmm_jax.generation.text.generator import Generator
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.paths import user_path
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.hosts.signals import Signals
 from xgenmm_jax.training.hosts.watchdog import Watchdog
@@ -87,7 +87,7 @@ class PeriodicEvaluation:
         data = config.data
         self._every, self._suites = config.evaluate_every, config.evaluate
         self._model, self._anyres = config.model, data.anyres
-        self._tokenizer = Tokenizer.load(user_path(data.tokenizer, "data.tokenizer"))
+        self._tokenizer = Tokenizer.load(hub.local_folder(data.tokenizer, "data.tokenizer", "tokenizer", is_kept=True))
         self._sharding = sharding_context(mesh)
         self._tasks = make_tasks(self._suites, InputFormat(data.chat, config.prompt, data.anyres))
 

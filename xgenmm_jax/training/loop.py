@@ -22,7 +22,7 @@ from xgenmm_jax.training.hosts.signals import Signals
 from xgenmm_jax.training.hosts.watchdog import OPENING, Watchdog
 from xgenmm_jax.training.metrics import MetricsLog, ProgressBar
 from xgenmm_jax.training.mixture import MixtureShares
-from xgenmm_jax.training.objectives.base import Params
+from xgenmm_jax.training.objectives.base import Objective, Params
 from xgenmm_jax.training.optimizer import learning_rates
 from xgenmm_jax.training.profiling import Profiler
 from xgenmm_jax.training.progress import StepTracker
@@ -113,6 +113,8 @@ def _train(config: TrainConfig, folder: Path, devices: Sequence[jax.Device] | No
         params = None
         if existing.needs_weights(config):
             params = starting.initial_params(config, folder, existing, program)
+            if not existing.has_saved:
+                params = _prepared(config, mesh, params)
 
         # ------------------------------------------------------------ the run folder, the state, the logs
         starting.make_folder(config, folder, existing)
@@ -211,6 +213,16 @@ def _open(
     first = next(batches)
     check_rows(mesh, len(jax.tree.leaves(first[0])[0]) * hosts, config.accumulation)
     return _with_first(first, batches)
+
+
+def _prepared(config: TrainConfig, mesh: jax.sharding.Mesh, params: Params) -> Params:
+    """The parameters as the objective makes them of the run's first batches, which are read once more for it."""
+    objective = config.objective
+    if type(objective).prepare is Objective.prepare:
+        return params
+    opened = objective.batches(config.model, config.data, config.seed, State(), *host_share(mesh))
+    with contextlib.closing(opened):
+        return objective.prepare(config.model, params, (put_rows(rows, row_sharding(mesh)) for rows, _, _ in opened))
 
 
 def _with_first(first: tuple, batches: Iterator[tuple]) -> Iterator[tuple]:

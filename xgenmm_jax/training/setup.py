@@ -11,6 +11,7 @@ import optax
 
 from xgenmm_jax.models.lora import LoRA, with_updates
 from xgenmm_jax.ops.partitioning import unboxed
+from xgenmm_jax.training.averaging import averaged
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.objectives.base import Objective, Params
 from xgenmm_jax.training.optimizer import make_optimizer, trainable_mask
@@ -43,6 +44,8 @@ def assemble(config: TrainConfig, mesh: Mesh) -> Program:
     init = jax.jit(functools.partial(boxed_params, config.objective, config.model, config.lora))
     boxed = jax.eval_shape(init, jax.random.key(0))
     optimizer = make_optimizer(config.optimizer, boxed)
+    if config.average_decay:
+        optimizer = averaged(optimizer)
     trainable = trainable_mask(unboxed(boxed), config.freeze, config.lora)
     abstract = abstract_state(boxed, trainable, optimizer, mesh)
     return Program(mesh, init, optimizer, trainable, abstract, make_step(config, trainable, optimizer, mesh, abstract))

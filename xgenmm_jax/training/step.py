@@ -12,6 +12,7 @@ import optax
 from xgenmm_jax.batch import ArrayLike
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.seeds import random_key
+from xgenmm_jax.training.averaging import moved
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.objectives.base import Params, Rows, Sum
 from xgenmm_jax.training.optimizer import merge, reference_of, split
@@ -25,7 +26,7 @@ class TrainState(NamedTuple):
     """Steps taken."""
     params: Params
     opt_state: Any
-    """Of the trained parameters alone."""
+    """Of the trained parameters alone; an `averaging.WithAverage` where the run keeps their moving average."""
     healthy: Bool[Array, ""]
     """False from the first loss or gradient that is not finite; nothing else changes from then on, `step` included."""
 
@@ -89,9 +90,10 @@ def make_step(
         # The optimizer gives directions without the rate, which is an argument of the step.
         directions, opt_state = optimizer.update(grads, state.opt_state, trained)
         updates = jax.tree.map(lambda direction: rate * direction, directions)
-        new = TrainState(
-            state.step + 1, merge(optax.apply_updates(trained, updates), frozen), opt_state, jnp.ones((), bool)
-        )
+        trained = optax.apply_updates(trained, updates)
+        if config.average_decay:
+            opt_state = moved(opt_state, trained, config.average_decay, state.step)
+        new = TrainState(state.step + 1, merge(trained, frozen), opt_state, jnp.ones((), bool))
         # A step that is not finite changes nothing but `healthy`, which stays false from then on.
         grad_norm = optax.tree.norm(grads)
         healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(grad_norm)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from xgenmm_jax import hub
 from xgenmm_jax.api.conversion import load_params, run_config
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.loading import load_run_params
@@ -42,7 +43,10 @@ def check(source: Path, options: Options, say: Callable[[str], None] = lambda _:
     Raises ValueError where the path is no folder or file, or a given reference is none.
     """
     if not source.exists():
-        raise ValueError(f"verify: no file or folder '{source}'; give released weights or a run folder that is here.")
+        raise ValueError(
+            f"verify: no file or folder '{source}'; give released weights or a run folder that is "
+            f"here{hub.hint(source)}."
+        )
     folder = source if source.is_dir() else source.parent
     beside = folder / outputs.REFERENCE_FILE
     file = options.reference or (beside if beside.is_file() else None)

@@ -11,12 +11,13 @@ from jaxtyping import Bool, Float32, Int, Int32, UInt8
 import numpy as np
 import PIL.Image
 
-from xgenmm_jax.batch import Batch
+from xgenmm_jax.batch import Batch, DrawingBatch
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes, Layout
 from xgenmm_jax.data.errors import BAD_IMAGE, Skip, is_of_a_record
 from xgenmm_jax.data.records import LazyImage, Sample
 from xgenmm_jax.data.rows import packing
+from xgenmm_jax.data.rows.order import Draw
 from xgenmm_jax.data.rows.packing import RowConfig, Size
 from xgenmm_jax.data.rows.quarantine import skip_of
 from xgenmm_jax.data.text.tokenizer import Tokenizer
@@ -59,6 +60,33 @@ def added(used: Size, size: Size) -> Size:
 def empty_rows(rows: int, row: RowConfig, config: AnyRes, pad_id: int) -> Batch:
     """Rows of nothing but padding, in the shapes of training."""
     return Batch.empty(rows, row.length, row.crops, row.images, config.view_px, pad_id)
+
+
+def write_target(
+    out: DrawingBatch,
+    number: int,
+    sample: Sample,
+    pixels: UInt8[np.ndarray, "h w 3"],
+    start: int,
+    place: int,
+    draw: Draw,
+    seed: int,
+) -> None:
+    """Writes what a sample is to become beside its row's text, which `write` writes.
+
+    number: of the row. start: the sample's first position. place: of the row's images to draw, from 0; it is also the
+    segments before it, so a row has room. draw, seed: what the random draws about the image follow from.
+    """
+    assert sample.query is not None
+    out.query[number, start : start + len(sample.query)] = sample.query
+    out.target_pixels[number, place] = pixels
+    out.target_segment[number, place] = place + 1
+    words = np.random.SeedSequence((seed, *draw, TARGET_SEED)).generate_state(2)
+    out.target_seed[number, place] = words
+
+
+TARGET_SEED = 0xD2A3
+"""Apart from what is random in reading the record (`Draw.rng`)."""
 
 
 def row_of(batch: Batch, number: int) -> Batch:

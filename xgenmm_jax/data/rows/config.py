@@ -34,6 +34,8 @@ class DataConfig:
     (): the mixture's from the beginning. A run that goes on with other weights writes its own.
     held_out_one_in: of sources without shards that are held out, every so many-th record is kept from training, for
     the held-out loss: 100 is one in a hundred; 0: none.
+    target_px: side of the images that captions are to become (`records.TextToImage`), of which a row has room for as
+    many as for segments; 0: nothing is drawn, and rows are a `Batch` alone.
     """
 
     mixture: tuple[tuple[Source, float], ...]
@@ -47,6 +49,7 @@ class DataConfig:
     max_bad_rate: float = 0.01
     phases: tuple[tuple[int, tuple[float, ...]], ...] = ()
     held_out_one_in: int = 0
+    target_px: int = 0
 
     def __post_init__(self):
         crops, row = self.anyres.max_crops, self.row
@@ -63,6 +66,8 @@ class DataConfig:
             )
         if self.window < 1 or self.batch_rows < 1:
             raise ValueError(f"data: window {self.window}, batch_rows {self.batch_rows}; wanted 1 or more.")
+        if self.target_px < 0:
+            raise ValueError(f"data.target_px: got {self.target_px}; wanted 0, or the side of images to draw.")
         if self.held_out_one_in < 0 or self.held_out_one_in == 1:
             raise ValueError(
                 f"data.held_out_one_in: got {self.held_out_one_in}; wanted 0, or 2 or more: with 100, one record in a "

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from jaxtyping import Int32, Int64
 import numpy as np
 
-from xgenmm_jax.batch import Batch
+from xgenmm_jax.batch import Batch, DrawingBatch
 from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.rows import order, quarantine
 from xgenmm_jax.data.rows.config import DataConfig
@@ -30,7 +30,7 @@ Mixture = tuple[tuple[Source, float], ...]
 class HeldOutBatch(NamedTuple):
     """One host's part of a batch."""
 
-    batch: Batch  # numpy arrays
+    batch: Batch | DrawingBatch  # numpy arrays
     source_of: Int32[np.ndarray, "B segments"]
     """Of each segment id of a row, the number of its source's name; -1 of padding."""
     sample_ids: list[str]  # one string a row

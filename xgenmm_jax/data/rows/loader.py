@@ -8,7 +8,7 @@ import functools
 import logging
 from typing import NamedTuple
 
-from xgenmm_jax.batch import Batch
+from xgenmm_jax.batch import Batch, DrawingBatch
 from xgenmm_jax.data import processes
 from xgenmm_jax.data.errors import Skip, SourceError
 from xgenmm_jax.data.rows import quarantine
@@ -28,7 +28,7 @@ BUILDING_THREADS = 2
 class HostBatch(NamedTuple):
     """One host's part of a batch."""
 
-    batch: Batch  # numpy arrays
+    batch: Batch | DrawingBatch  # numpy arrays
     sample_ids: list[str]  # one string a row: its samples, joined by " + "
     state: State  # of the run, after this batch
 

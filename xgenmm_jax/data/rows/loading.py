@@ -8,9 +8,19 @@ from typing import NamedTuple
 from jaxtyping import UInt8
 import numpy as np
 
-from xgenmm_jax.batch import Batch
+from xgenmm_jax.batch import Batch, DrawingBatch
 from xgenmm_jax.data.anyres import Layout
-from xgenmm_jax.data.errors import NOT_AS_INDEXED, UNREADABLE, UNUSABLE, RecordError, Skip, SourceError, is_of_a_record
+from xgenmm_jax.data.center_crop import center_crop
+from xgenmm_jax.data.errors import (
+    BAD_IMAGE,
+    NOT_AS_INDEXED,
+    UNREADABLE,
+    UNUSABLE,
+    RecordError,
+    Skip,
+    SourceError,
+    is_of_a_record,
+)
 from xgenmm_jax.data.records import Record, Sample
 from xgenmm_jax.data.rows import build, packing, quarantine
 from xgenmm_jax.data.rows.config import DataConfig
@@ -33,7 +43,8 @@ class Seen(NamedTuple):
 class BuiltRows(NamedTuple):
     """Rows as arrays, and what is in them."""
 
-    batch: Batch
+    batch: Batch | DrawingBatch
+    """The latter where the data have a `target_px`."""
     ids: list[str]
     """One string a row: its samples, joined by " + "."""
     skipped: tuple[Skip, ...]
@@ -46,6 +57,8 @@ class BuiltRows(NamedTuple):
 class _Loaded(NamedTuple):
     sample: Sample
     layouts: tuple[Layout, ...]
+    target: UInt8[np.ndarray, "h w 3"] | None = None
+    """What a text is to become."""
 
 
 class RowBuilder:
@@ -63,6 +76,7 @@ class RowBuilder:
         """A sample that cannot be read leaves its part of the row padding; no other one moves."""
         config = self._config
         batch = build.empty_rows(len(rows), config.row, config.anyres, self._tokenizer.pad_id)
+        drawing = DrawingBatch.around(batch, config.row.segments, config.target_px) if config.target_px else None
         # Threads decode into the batch itself.
         planned_rows = [planned for row in rows for planned in row]
         targets = [target for number, row in enumerate(rows) for target in _targets(batch.pixels[number], row)]
@@ -80,13 +94,18 @@ class RowBuilder:
                 members[-1].append(one if isinstance(one, Skip) else one.sample.id)
                 if not isinstance(one, Skip):
                     build.write(out, one.sample, one.layouts, used, config.row, self._tokenizer.image_id)
+                    if drawing is not None and one.target is not None:
+                        build.write_target(
+                            drawing, number, one.sample, one.target, used.positions, used.segments, planned.draw,
+                            self._seed,
+                        )  # fmt: skip
                     samples[source] += 1
                     positions[source] += planned.size.positions
                 used = build.added(used, planned.size)
         ids = [" + ".join(member for member in row if not isinstance(member, Skip)) for row in members]
         skipped = tuple(member for row in members for member in row if isinstance(member, Skip))
         seen = {name: Seen(samples[name], positions[name], tried[name]) for name in tried}
-        return BuiltRows(batch, ids, skipped, seen, members)
+        return BuiltRows(batch if drawing is None else drawing, ids, skipped, seen, members)
 
     def _load(self, planned: Planned, pixels: UInt8[np.ndarray, "n S S 3"]) -> _Loaded | Skip:
         """The sample of a draw, its images decoded into `pixels`; or why it cannot be had."""
@@ -116,7 +135,17 @@ class RowBuilder:
         damaged: list[Skip] = []
         if not build.decode(fitting, layouts, config.anyres, pixels, damaged):
             return damaged[0]._replace(source=source.name, shard=shard)
-        return _Loaded(fitting, layouts)
+        if fitting.target is None:
+            return _Loaded(fitting, layouts)
+        if not config.target_px:
+            raise SourceError(f"data: {name} is a text to draw, and data.target_px is 0; give the side of its image.")
+        try:
+            return _Loaded(fitting, layouts, center_crop(fitting.target.load(), config.target_px))
+        except Exception as error:
+            if not is_of_a_record(error):
+                error.add_note(f"Raised for the image that the record {fitting.id} is to become.")
+                raise
+            return quarantine.skip_of(error, source.name, fitting.id, BAD_IMAGE)._replace(shard=shard)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -8,9 +8,20 @@ is text.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jaxtyping import Int32
 import numpy as np
 
-from xgenmm_jax.data.records import Caption, Conversation, Document, LazyImage, Preference, Record, Sample, Turn
+from xgenmm_jax.data.records import (
+    Caption,
+    Conversation,
+    Document,
+    LazyImage,
+    Preference,
+    Record,
+    Sample,
+    TextToImage,
+    Turn,
+)
 from xgenmm_jax.data.text.tokenizer import Template, Tokenizer
 
 SYSTEM_PROMPT = (
@@ -98,7 +109,28 @@ def sample(record: Record, tokenizer: Tokenizer, style: ChatStyle = PHI3_STYLE) 
         _check_images(record.id, ids, record.images, tokenizer)
         answers = sum(turn.role == "assistant" for turn in record.turns)
         return Sample(record.id, ids, _answer_mask(record.id, ids, tokenizer, style, answers), record.images)
+    if isinstance(record, TextToImage):
+        ids, query = drawing_ids(record.prompt, record.queries, tokenizer, style)
+        return Sample(record.id, ids, np.zeros(len(ids), bool), (), query=query, target=record.image)
     return _preference(record, tokenizer, style)
+
+
+def drawing_ids(
+    prompt: str, queries: int, tokenizer: Tokenizer, style: ChatStyle = PHI3_STYLE
+) -> tuple[Int32[np.ndarray, " n"], Int32[np.ndarray, " n"]]:
+    """Ids and `DrawingBatch.query` of a user's turn that asks for an image; training and drawing write the same.
+
+    Behind the opening of the assistant's turn stand the vector that begins an image and the queries, with pads as ids.
+
+    Raises ValueError where the prompt is blank.
+    """
+    if not prompt.strip():
+        raise ValueError("draw: the prompt is empty; say what to draw.")
+    text = tokenizer.encode_parts([*render((Turn("user", prompt),), 0, style), style.opening("assistant")])
+    ids = np.array([*text, *[tokenizer.pad_id] * (1 + queries)], np.int32)
+    query = np.full(len(ids), -1, np.int32)
+    query[len(text) :] = np.arange(1 + queries)
+    return ids, query
 
 
 def check_turns(id_: str, turns: Sequence[Turn], last: str) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Integer
 import numpy as np
 import sentencepiece
 
-from xgenmm_jax import files
+from xgenmm_jax import files, hub
 from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.files import without_surrogates
 from xgenmm_jax.paths import user_path
@@ -96,9 +96,11 @@ class Tokenizer:
     def load(cls, path: str | os.PathLike) -> "Tokenizer":
         """The tokenizer of a file: a SentencePiece `tokenizer.model`, or a `tokenizer.json`, which a folder may hold.
 
+        path: a string may be "hf://org/model@revision", a model of the hub that has one (`hub.py`).
+
         Raises ValueError where there is neither, or its text cannot be read so.
         """
-        path = tokenizer_files.chosen(user_path(path, "tokenizer"))
+        path = tokenizer_files.chosen(hub.local_folder(path, "tokenizer", "tokenizer", is_kept=True))
         if path.suffix == ".json":
             # Imported here: what Phi-3's tokenizer does not need.
             from xgenmm_jax.data.text.tokenizer_json import JsonTokenizer

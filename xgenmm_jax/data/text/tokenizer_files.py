@@ -1,5 +1,6 @@
 """Which files a tokenizer is of: SentencePiece's model, or tokenizer.json with tokenizer_config.json beside it."""
 
+from xgenmm_jax import hub
 from xgenmm_jax.paths import Path
 
 MODEL_FILE = "tokenizer.model"
@@ -18,7 +19,7 @@ def chosen(path: Path) -> Path:
     if not file.is_file():
         raise ValueError(
             f"tokenizer: no file '{file}'; wanted a SentencePiece model, as Phi-3's tokenizer.model, or a "
-            "tokenizer.json."
+            f"tokenizer.json{hub.hint(file)}."
         )
     return file
 

@@ -59,6 +59,13 @@ class Objective(abc.ABC):
     def init(self, model: Any, key: Array) -> Params:
         """Parameters boxed with logical axis names; also under `jax.eval_shape`."""
 
+    def prepare(self, model: Any, params: Params, batches: Iterator[Rows]) -> Params:
+        """The parameters that a new run begins with, where some follow from the data; as they are, here.
+
+        batches: those that the run begins with, on the devices. All hosts call this, under the run's mesh.
+        """
+        return params
+
     @abc.abstractmethod
     def loss(
         self, model: Any, params: Params, reference: Params | None, rows: Rows, key: Array, freeze: tuple[str, ...]

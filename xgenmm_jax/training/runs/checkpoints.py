@@ -226,6 +226,25 @@ def restore_params(source: Path, abstract: Params) -> Params:
     return _restore(folder, abstract)
 
 
+def with_average(checkpoint: Path, params: Params) -> Params:
+    """The parameters with those that train replaced by their moving average, laid out and in the dtype as they are.
+
+    Raises ValueError where the checkpoint holds none of them.
+    """
+    folder = checkpoint / "opt_state"
+    named = _named(params)
+    shapes = param_shapes(folder)
+    averages = {name: f"average.{name}" for name in named if f"average.{name}" in shapes}
+    if not averages:
+        raise ValueError(f"checkpoint: '{checkpoint}' holds no moving average; load it with average=False.")
+    abstract = {
+        key: jax.ShapeDtypeStruct(named[name].shape, named[name].dtype, sharding=named[name].sharding)
+        for name, key in averages.items()
+    }
+    read = _restore(folder, abstract)
+    return _unnamed({**named, **{name: read[key] for name, key in averages.items()}}, params)
+
+
 def saved_steps(run: Path) -> list[int]:
     """The steps that a run has saved, wholly or not, newest first."""
     return checkpoint_files.steps(run / FOLDER)

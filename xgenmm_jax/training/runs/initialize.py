@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from xgenmm_jax import files
+from xgenmm_jax import files, hub
 from xgenmm_jax.models.lora import updates_of, without_updates
 from xgenmm_jax.ops.partitioning import path_name, unboxed
 from xgenmm_jax.paths import Path, user_path
@@ -104,12 +104,23 @@ def _restore_run(run: Path, abstract: Params) -> Params:
 
 
 def find_weights(source: str, name: str) -> Path:
-    """The file or folder that `source` names."""
-    path = user_path(source, name)
+    """The file or folder that `source` names; of a model of the hub its only file of weights, a part in our layout.
+
+    Raises ValueError where it is not there.
+    """
+    path = hub.local_folder(source, name, is_kept=True)
     files.check_bucket(path, name)
     if not path.exists():
-        raise ValueError(f"{name}: no file or folder '{source}'; check the path.")
-    return path
+        raise ValueError(f"{name}: no file or folder '{source}'; check the path{hub.hint(source)}.")
+    if not source.startswith(hub.SCHEME):
+        return path
+    weights = sorted(path.glob("*.safetensors"))
+    if len(weights) > 1:
+        raise ValueError(
+            f"{name}: '{source}' has {len(weights)} files of weights, wanted one of a part alone; make a run folder of "
+            f"it, xgenmm convert {source} FOLDER, and give that."
+        )
+    return weights[0]
 
 
 def save_weights(path: Path, part: str, params: Params, metadata: dict[str, str]) -> None:

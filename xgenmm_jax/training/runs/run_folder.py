@@ -7,7 +7,7 @@ import subprocess
 
 import jax
 
-from xgenmm_jax import files
+from xgenmm_jax import files, hub
 from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.paths import Path, user_path
 from xgenmm_jax.training.config import Initialize, TrainConfig, read_settings, save_config
@@ -86,7 +86,9 @@ def check_same(config: TrainConfig, folder: Path) -> bool:
 def _tokenizer_of(config: TrainConfig) -> Path | None:
     """The tokenizer that a run's data are read with, a file or its folder; None where they need none."""
     tokenizer = getattr(config.data, "tokenizer", None)
-    return None if tokenizer is None else user_path(tokenizer, "data.tokenizer")
+    if tokenizer is None:
+        return None
+    return hub.local_folder(tokenizer, "data.tokenizer", "tokenizer", is_kept=True)
 
 
 def commit() -> str:

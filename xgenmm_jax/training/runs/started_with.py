@@ -11,7 +11,7 @@ import json
 import logging
 from typing import Any, NamedTuple
 
-from xgenmm_jax import files
+from xgenmm_jax import files, hub
 from xgenmm_jax.data.identity import fingerprint, identity
 from xgenmm_jax.paths import Path, is_in_bucket, user_path
 from xgenmm_jax.training.config import Initialize, TrainConfig, read_object
@@ -142,6 +142,8 @@ def base_of(config: TrainConfig, run: Path) -> Initialize:
 
 def _found(source: str, run: Path) -> str:
     """A path of the config as it is from here; where nothing is there, of the first place that has it."""
+    if source.startswith(hub.SCHEME):
+        return source
     path = user_path(source, "initialize")
     if is_in_bucket(path) or path.exists():
         return source

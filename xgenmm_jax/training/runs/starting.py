@@ -7,10 +7,11 @@ from typing import NamedTuple
 import jax
 import rich.console
 
+from xgenmm_jax import hub
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.phases import Phase
 from xgenmm_jax.models.lora import completed
-from xgenmm_jax.paths import Path, user_path
+from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import TrainConfig, check_rows
 from xgenmm_jax.training.hosts.distributed import on_first_host
 from xgenmm_jax.training.objectives.base import Params
@@ -109,7 +110,8 @@ def initial_params(
     # What a checkpoint holds is not begun with again, but for a reference that is lost.
     if config.initialize.adapter is None or existing.has_saved and not config.keeps_reference:
         return params
-    return adapters.begin_with(params, config, user_path(config.initialize.adapter, "initialize.adapter"))
+    adapter = hub.local_folder(config.initialize.adapter, "initialize.adapter", is_kept=True)
+    return adapters.begin_with(params, config, adapter)
 
 
 def first_state(

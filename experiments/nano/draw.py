@@ -1,0 +1,91 @@
+"""Drawing at nano: captions of the drawn world to pictures, over the frozen model of `make demo`.
+
+Paper: BLIP3-o (arXiv 2505.09568), sequential training, CLIP features by flow matching.
+Command: make draw    (or: xgenmm train experiments/nano/draw.py:pixels --workdir runs/draw/pixels; then
+    xgenmm train experiments/nano/draw.py --workdir runs/draw/features)
+Hardware: 2 CPU cores.
+Hours: about ten minutes.
+Expected: no number of the paper's; the page of `make draw` shows its own.
+"""
+
+from dataclasses import replace
+
+from experiments.nano import recipes
+from xgenmm_jax.data.anyres import AnyRes
+from xgenmm_jax.data.readers.to_draw import CAPTION, DrawingPrompt
+from xgenmm_jax.data.rows.config import DataConfig
+from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.data.text.chat import ChatStyle
+from xgenmm_jax.models.autoencoder import PixelDecoderConfig
+from xgenmm_jax.models.blip3o import UNDERSTANDING, Blip3oConfig, DrawingConfig, TowerTarget
+from xgenmm_jax.models.dit import DiTConfig
+from xgenmm_jax.nano.drawing.source import CaptionsToDraw
+from xgenmm_jax.nano.starting_weights import TOKENIZER
+from xgenmm_jax.training.config import Initialize, TrainConfig
+from xgenmm_jax.training.objectives.flow_matching import FlowMatching
+from xgenmm_jax.training.objectives.pixel_decoding import PixelDecoding
+from xgenmm_jax.training.optimizer import OptimizerConfig
+
+QUERIES, GRID = 16, 4
+PROMPT = DrawingPrompt(QUERIES, f"draw {CAPTION}")
+"""Short, in words that the tokenizer has whole."""
+PIXELS = PixelDecoderConfig(
+    channels=96, grid=GRID, image_size_px=64, patch_px=8, width=128, hidden=384, layers=3, heads=4
+)
+DIT = DiTConfig(
+    channels=96, width=192, layers=4, heads=6, kv_heads=6, context_width=128, multiple_of=64
+)
+
+
+def model() -> Blip3oConfig:
+    vlm = recipes.model()
+    drawing = DrawingConfig(head=DIT, target=TowerTarget(grid=GRID), queries=QUERIES, pixels=PIXELS)
+    return Blip3oConfig(**vars(vlm), drawing=drawing)
+
+
+def data(detail: str = "both", batch_rows: int = 16) -> DataConfig:
+    """Rows of 128 positions with up to three captions: about 45 images a batch."""
+    return DataConfig(
+        mixture=((Mapped(CaptionsToDraw(detail=detail), PROMPT), 1.0),),
+        tokenizer=TOKENIZER,
+        row=RowConfig(128, crops=1, images=1, vision_tokens=model().tokens_per_group, segments=3, too_long="drop"),
+        anyres=AnyRes(grids=(), view_px=64, view_cells=8),
+        batch_rows=batch_rows,
+        window=1024,
+        chat=ChatStyle(system=None),
+        target_px=64,
+    )
+
+
+def pixels() -> TrainConfig:
+    """Features to pixels, on noised features of true pictures."""
+    return TrainConfig(
+        name="nano/draw_pixels",
+        model=model(),
+        data=data(),
+        objective=PixelDecoding(),
+        steps=600,
+        optimizer=OptimizerConfig(
+            algorithm="muon", peak_lr=3e-3, warmup_steps=50, betas=(0.9, 0.98), decay_vectors=False
+        ),
+        initialize=Initialize(run="runs/demo/sft_multi", fresh=("drawing", "target", "pixels")),
+        freeze=(*UNDERSTANDING, "drawing", "target"),
+        average_decay=0.99,
+    )
+
+
+def config() -> TrainConfig:
+    """Captions to features."""
+    return replace(
+        pixels(),
+        name="nano/draw",
+        objective=FlowMatching(draws=2),
+        steps=1500,
+        optimizer=OptimizerConfig(
+            algorithm="muon", peak_lr=2e-3, warmup_steps=50, betas=(0.9, 0.98), decay_vectors=False
+        ),
+        initialize=Initialize(run="runs/draw/pixels"),
+        freeze=(*UNDERSTANDING, "target", "pixels"),
+        average_decay=0.995,
+    )

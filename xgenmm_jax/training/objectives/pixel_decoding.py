@@ -1,0 +1,159 @@
+"""Features to pixels, and the autoencoder whose latents are drawn: what is trained on images alone.
+
+Rows are those of the captions to draw, whose texts are not read.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
+
+from xgenmm_jax.batch import DrawingBatch
+from xgenmm_jax.data.rows.config import DataConfig
+from xgenmm_jax.models import drawing_features
+from xgenmm_jax.models.autoencoder import Autoencoder, AutoencoderConfig, PixelDecoder, PixelDecoderConfig
+from xgenmm_jax.models.blip3o import Blip3oConfig, FlowPixels, LatentTarget
+from xgenmm_jax.models.dit import DiT
+from xgenmm_jax.models.layers import normalize_pixels
+from xgenmm_jax.models.lora import LoRA
+from xgenmm_jax.training.objectives.base import Items, Params, Sum
+from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, flat, target_keys
+from xgenmm_jax.training.objectives.flow_matching import draw, drawn_items
+
+
+class PixelRows(DrawingRows):
+    """An objective on the images to draw, whose captions are not read; subclasses have the loss of each image."""
+
+    def image_losses(self, model: Blip3oConfig, params: Params, rows: DrawingBatch) -> Float32[Array, " n"]:
+        """Of every place for an image, row by row; those without one are left out later."""
+        raise NotImplementedError
+
+    def loss(
+        self,
+        model: Blip3oConfig,
+        params: Params,
+        reference: Params | None,
+        rows: DrawingBatch,
+        key: Array,
+        freeze: tuple[str, ...],
+    ) -> tuple[Sum, dict[str, Sum]]:
+        """Averaged over the images of the global batch; random draws come from the rows."""
+        items = self.items(model, params, reference, rows, freeze)
+        return Sum(jnp.sum(items.values["loss"]), jnp.sum(items.weight)), {}
+
+    def items(
+        self, model: Blip3oConfig, params: Params, reference: Params | None, rows: DrawingBatch, freeze: tuple[str, ...]
+    ) -> Items:
+        """The images."""
+        return drawn_items(rows, self.image_losses(model, params, rows).reshape(rows.target_segment.shape))
+
+    def flops(
+        self, model: Blip3oConfig, rows: DrawingBatch, freeze: tuple[str, ...], lora: LoRA | None = None
+    ) -> float:
+        """0: not counted."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class PixelDecoding(PixelRows):
+    """A `PixelDecoderConfig` on noised features, so that it forgives sampled ones: mean |error| + error^2 of pixels.
+
+    noise: least and largest standard deviation of what is added to the normalised features, drawn for each image.
+    """
+
+    noise: tuple[float, float] = (0.0, 0.3)
+
+    def __post_init__(self):
+        if not 0 <= self.noise[0] <= self.noise[1]:
+            raise ValueError(f"objective.noise: got {self.noise}, wanted least and largest, 0 or more.")
+
+    def check(self, model: Blip3oConfig, data: DataConfig) -> None:
+        super().check(model, data)
+        if not isinstance(model.drawing.pixels, PixelDecoderConfig):
+            raise ValueError("model.drawing.pixels: give the PixelDecoderConfig that is to be trained.")
+
+    def image_losses(self, model: Blip3oConfig, params: Params, rows: DrawingBatch) -> Float32[Array, " n"]:
+        pixels = flat(rows.target_pixels)
+        features = drawing_features.normalised(model, params, drawing_features.raw_features(model, params, pixels))
+
+        def noise_of(key: Array) -> Array:
+            of_std, of_noise = jax.random.split(key)
+            std = jax.random.uniform(of_std, minval=self.noise[0], maxval=self.noise[1])
+            return std * jax.random.normal(of_noise, features.shape[1:])
+
+        features = features + jax.vmap(noise_of)(target_keys(rows, 1))
+        made = PixelDecoder(model.drawing.pixels, model.dtype).apply({"params": params["pixels"]}, features)
+        return pixel_errors(made, normalize_pixels(pixels))
+
+
+@dataclass(frozen=True)
+class Autoencoding(PixelRows):
+    """An autoencoder of latents, with noise on them so that close ones decode alike.
+
+    part: "target", the one whose latents are drawn; "pixels", that of a `FlowPixels`. noise: its standard deviation, as
+    a part of the latents' own over the batch's images. size_weight: of the latents' mean square, which keeps them
+    small.
+    """
+
+    part: Literal["target", "pixels"] = "target"
+    noise: float = 0.1
+    size_weight: float = 1e-3
+
+    def check(self, model: Blip3oConfig, data: DataConfig) -> None:
+        super().check(model, data)
+        autoencoder_of(model, self.part)
+
+    def prepare(self, model, params, batches):
+        """As they are: the latents' statistics are measured when the latents no longer change."""
+        return params
+
+    def image_losses(self, model: Blip3oConfig, params: Params, rows: DrawingBatch) -> Float32[Array, " n"]:
+        coder = Autoencoder(autoencoder_of(model, self.part), model.dtype)
+        variables = {"params": params[self.part]["autoencoder"]}
+        pixels = normalize_pixels(flat(rows.target_pixels))
+        latents = coder.apply(variables, pixels.astype(model.dtype), method="encode")
+        std = jax.lax.stop_gradient(jnp.sqrt(jnp.mean(jnp.square(latents), axis=(1, 2, 3), keepdims=True)))
+        noise = jax.vmap(lambda key: jax.random.normal(key, latents.shape[1:]))(target_keys(rows, 1))
+        made = coder.apply(variables, latents + self.noise * std * noise, method="decode")
+        return pixel_errors(made, pixels) + self.size_weight * jnp.mean(jnp.square(latents), axis=(1, 2, 3))
+
+
+@dataclass(frozen=True)
+class FlowPixelDecoding(PixelRows):
+    """A `FlowPixels` by flow matching on its autoencoder's latents; the null condition is features of zeros.
+
+    drop: share of images whose features are taken away.
+    """
+
+    drop: float = 0.1
+
+    def check(self, model: Blip3oConfig, data: DataConfig) -> None:
+        super().check(model, data)
+        if not isinstance(model.drawing.pixels, FlowPixels):
+            raise ValueError("model.drawing.pixels: give the FlowPixels that is to be trained.")
+
+    def image_losses(self, model: Blip3oConfig, params: Params, rows: DrawingBatch) -> Float32[Array, " n"]:
+        pixels, flow = flat(rows.target_pixels), model.drawing.pixels
+        features = drawing_features.normalised(model, params, drawing_features.raw_features(model, params, pixels))
+        latents = drawing_features.pixel_latents(model, params, pixels)
+        one = draw(latents, target_keys(rows, 1), self.drop)
+        context = jnp.where(one.is_dropped[:, None, None], 0, features.reshape(len(features), -1, features.shape[-1]))
+        made = DiT(flow.dit, model.dtype).apply({"params": params["pixels"]["dit"]}, one.x, one.time, context)
+        return jnp.mean(jnp.square(made - one.velocity), axis=(1, 2, 3))
+
+
+def pixel_errors(made: Float[Array, "n h w 3"], true: Float[Array, "n h w 3"]) -> Float32[Array, " n"]:
+    """Mean absolute and mean squared error of each image, added."""
+    error = made - true
+    return jnp.mean(jnp.abs(error) + jnp.square(error), axis=(1, 2, 3))
+
+
+def autoencoder_of(model: Blip3oConfig, part: str) -> AutoencoderConfig:
+    """Raises ValueError where the part has none."""
+    holder = model.drawing.target if part == "target" else model.drawing.pixels
+    if isinstance(holder, LatentTarget | FlowPixels):
+        return holder.autoencoder
+    wanted = "a LatentTarget" if part == "target" else "FlowPixels"
+    raise ValueError(f"model.drawing.{part}: got a {type(holder).__name__}, wanted {wanted}, which has an autoencoder.")
