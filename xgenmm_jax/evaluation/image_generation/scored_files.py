@@ -83,9 +83,9 @@ def _rows(path: Path, what: str) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _geneval(path: Path) -> GenerationScores:
-    wanted = 'an object with "filename", "metadata", "detections" and "colors" or "color_scores"'
+    expected = 'an object with "filename", "metadata", "detections" and "colors" or "color_scores"'
     judged, names = [], set()
-    for row, where in _rows(path, wanted):
+    for row, where in _rows(path, expected):
         try:
             if row["filename"] in names:
                 raise ValueError(f"'{row['filename']}' a second time")
@@ -101,7 +101,7 @@ def _geneval(path: Path) -> GenerationScores:
             colors = row.get("colors") or geneval.colors_of(row.get("color_scores", {}))
             verdict = geneval.evaluate(metadata, boxes, colors)
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-            raise ValueError(f"{where} cannot be scored ({error}); wanted {wanted}.") from error
+            raise ValueError(f"{where} cannot be scored ({error}); wanted {expected}.") from error
         judged.append(geneval.Judged(metadata, verdict.is_correct))
     summary = geneval.summarize(judged)
     rows = [(tag, 100 * right / count, count) for tag, (right, count) in summary.correct.items()]
@@ -117,9 +117,9 @@ def _geneval(path: Path) -> GenerationScores:
 def _dpg(path: Path, data: Path, reading: Reading) -> GenerationScores:
     table = published_file(data, "dpg", "dpg_bench.csv").read_bytes().decode("utf-8-sig")
     items = dpg.read_items(table, reading)
-    wanted = 'an object with "file" and "answers"'
+    expected = 'an object with "file" and "answers"'
     answers: dict[str, Any] = {}
-    for row, where in _rows(path, wanted):
+    for row, where in _rows(path, expected):
         try:
             crops = row["answers"]
             if row["file"] in answers:
@@ -128,9 +128,9 @@ def _dpg(path: Path, data: Path, reading: Reading) -> GenerationScores:
                 {int(question): str(answer) for question, answer in crop.items()} for crop in crops
             ]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{where} cannot be scored ({error}); wanted {wanted}.") from error
+            raise ValueError(f"{where} cannot be scored ({error}); wanted {expected}.") from error
     scores = dpg.score(items, answers, reading)
-    count = len(scores.pictures)
+    count = len(scores.images)
     rows = [("overall", scores.total, count)]
     rows += [(name, value, count) for name, value in sorted({**scores.groups, **scores.kinds}.items())]
     notes = [f"'{file}' is not scored: {reason}." for file, reason in scores.failed.items()]
@@ -178,13 +178,13 @@ def _mjhq(path: Path, reference: Path) -> GenerationScores:
 
 
 def _features(path: Path) -> dict[str, np.ndarray]:
-    wanted = "wanted a .npz with an array (pictures, d) of numbers for each category"
+    expected = "wanted a .npz with an array (pictures, d) of numbers for each category"
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             features = {name: arrays[name] for name in arrays}
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"mjhq: '{path}' cannot be read ({error}); {wanted}.") from error
+        raise ValueError(f"mjhq: '{path}' cannot be read ({error}); {expected}.") from error
     shapes = {array.shape[1:] if array.ndim == 2 and array.dtype.kind == "f" else None for array in features.values()}
     if len(shapes) != 1 or None in shapes:
-        raise ValueError(f"mjhq: '{path}' has other arrays; {wanted}.")
+        raise ValueError(f"mjhq: '{path}' has other arrays; {expected}.")
     return features
