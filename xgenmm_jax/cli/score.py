@@ -22,8 +22,10 @@ class Arguments(JudgeOptions):
     """Scores a file of predictions, one JSON object a line with "id" (or "index") and "prediction".
 
     Files that `xgenmm evaluate` wrote say what they are of. For another program's, --task names the benchmark and
-    --data the folder with its files. With --judge what the judge replies is kept beside the file, as are its scores
-    where `xgenmm evaluate` wrote the file and its rules are followed.
+    --data the folder with its files. With --task geneval, dpg, wise_2025, wise_verified or mjhq the file is what a
+    detector, a question answerer or a judge said of drawn pictures (docs/evaluation.md). With --judge what the judge
+    replies is kept beside the file, as are its scores where `xgenmm evaluate` wrote the file and its rules are
+    followed.
     """
 
     predictions: tyro.conf.Positional[UserPath]
@@ -39,7 +41,8 @@ class Arguments(JudgeOptions):
     json: UserPath | None = None
     """Where all scores go, beside the table that is printed; judged ones into NAME.judged.json beside it."""
     against: UserPath | None = None
-    """Another file of the same examples, as of other devices: the items whose texts differ are listed."""
+    """Another file of the same examples, as of other devices: the items whose texts differ are listed. Of mjhq: the
+    features of the real pictures."""
     page: UserPath | None = None
     """Where a page of the answers that are not right goes; with --data it has their pictures."""
 
@@ -50,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     from xgenmm_jax.evaluation import answer_differences, benchmark_runs, judge_runs, prediction_files, results
+    from xgenmm_jax.evaluation.image_generation.prompts import BENCHMARKS
     from xgenmm_jax.evaluation.tables import scores_table
 
     path = arguments.predictions
@@ -58,6 +62,10 @@ def main(argv: Sequence[str]) -> int:
     for file, option in ((arguments.json, "--json"), (arguments.page, "--page")):
         if file is not None:
             refuse_no_file(file, option)
+    if arguments.task in BENCHMARKS:
+        from xgenmm_jax.cli import score_pictures
+
+        return score_pictures.main(arguments)
     stored = prediction_files.read(path)
     head = stored.head
     task = arguments.task

@@ -30,8 +30,8 @@ def test_as_published_is_the_public_script(case: dict):
     scores = dpg.score(items, _answers(case), "as_published")
     expected = case["expected"]
     assert sorted(scores.failed) == sorted(expected["failed"])
-    pictures = {f"{name}.png": one["score"] for name, one in expected["pictures"].items() if "score" in one}
-    assert scores.pictures == pytest.approx(pictures, abs=1e-9)
+    images = {f"{name}.png": one["score"] for name, one in expected["pictures"].items() if "score" in one}
+    assert scores.images == pytest.approx(images, abs=1e-9)
     assert scores.groups == pytest.approx(expected["l1"], abs=1e-9)
     assert scores.kinds == pytest.approx(expected["l2"], abs=1e-9)
     assert scores.total == pytest.approx(expected["score"], abs=1e-9)
@@ -57,7 +57,7 @@ def test_careful_loses_nothing():
         "b.c.png": [{1: "no", 2: "yes", 3: "yes"}],
     }
     scores = dpg.score(dpg.read_items(TABLE), answers)
-    assert scores.pictures == {"a.png": 0.75, "b.c.png": 0.0} and not scores.failed
+    assert scores.images == {"a.png": 0.75, "b.c.png": 0.0} and not scores.failed
     assert scores.total == 37.5
     assert scores.kinds == pytest.approx(
         {"entity - whole": 200 / 3, "attribute - color": 100 / 3, "attribute - size": 0.0}
@@ -72,10 +72,10 @@ def test_the_published_reading_has_the_faults():
     scores = dpg.score(items, answers, "as_published")
     assert scores.failed == {"a.png": "a question depends on question 1, which is lost"}
     # Question 2 is zeroed by 1 and 3 by 2; were 3 listed before 2, it would stay.
-    assert scores.pictures == {"b.png": 0.0}
+    assert scores.images == {"b.png": 0.0}
     lines = TABLE.replace("b.c", "b").split("\n")
     items = dpg.read_items("\n".join([*lines[:3], lines[4], lines[3], lines[5]]), "as_published")
-    assert dpg.score(items, answers, "as_published").pictures == {"b.png": pytest.approx(1 / 3)}
+    assert dpg.score(items, answers, "as_published").images == {"b.png": pytest.approx(1 / 3)}
     assert scores.kinds["attribute - size"] == 100.0  # before dependencies
 
 

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from xgenmm_jax.evaluation.image_generation import exports
-from xgenmm_jax.evaluation.image_generation.prompts import PICTURES, DrawingPrompt, prompts
+from xgenmm_jax.evaluation.image_generation.prompts import IMAGES_PER_PROMPT, BenchmarkPrompt, prompts
 
 GENEVAL = [
     {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"},
@@ -61,17 +61,17 @@ def test_prompts_are_read_from_the_published_files(published: Path):
     assert prompts("geneval", published / "geneval") == prompts("geneval", published)
 
 
-@pytest.mark.parametrize("benchmark", list(PICTURES))
+@pytest.mark.parametrize("benchmark", list(IMAGES_PER_PROMPT))
 def test_every_layout_goes_on_where_it_stopped(benchmark, published: Path, tmp_path: Path):
     asked, folder = prompts(benchmark, published), tmp_path / "out"
-    drawn = [(prompt, [_image(10 * i) for i in range(PICTURES[benchmark])]) for prompt in asked]
+    drawn = [(prompt, [_image(10 * i) for i in range(IMAGES_PER_PROMPT[benchmark])]) for prompt in asked]
     assert exports.remaining(benchmark, folder, asked) == asked
     assert exports.write(benchmark, folder, drawn[:1]) == 1
     assert exports.remaining(benchmark, folder, asked) == asked[1:]
     assert exports.write(benchmark, folder, iter(drawn)) == len(asked) - 1
     assert exports.write(benchmark, folder, drawn) == 0 and exports.remaining(benchmark, folder, asked) == []
-    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    assert found == {
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert names == {
         "geneval": [f"0000{n}/{name}" for n in (0, 1) for name in
                     ("metadata.jsonl", *(f"samples/000{k}.png" for k in range(4)))],
         "dpg": ["COCOval1.png", "partiprompts2.png"],
@@ -89,25 +89,25 @@ def test_geneval_folders_hold_their_metadata_and_refuse_another_prompts(publishe
     assert np.array_equal(third, np.asarray(_image(2)))
     (tmp_path / "00001" / "samples" / "0003.png").unlink()
     assert exports.remaining("geneval", tmp_path, asked) == asked
-    other = DrawingPrompt("00001", "a photo of a dog", metadata=GENEVAL[0])
+    other = BenchmarkPrompt("00001", "a photo of a dog", metadata=GENEVAL[0])
     with pytest.raises(ValueError, match="is of another prompt than 'a photo of a dog'"):
         exports.remaining("geneval", tmp_path, [other])
 
 
 def test_four_pictures_of_dpg_are_one_of_two_rows(tmp_path: Path):
-    exports.write("dpg", tmp_path, [(DrawingPrompt("x", "x"), [_image(40 * k) for k in range(4)])])
+    exports.write("dpg", tmp_path, [(BenchmarkPrompt("x", "x"), [_image(40 * k) for k in range(4)])])
     tiled = np.asarray(PIL.Image.open(tmp_path / "x.png"))
     assert tiled.shape == (8, 12, 3)
     assert [int(tiled[y, x, 0]) for y in (0, 4) for x in (0, 6)] == [0, 40, 80, 120]
     unlike = [_image(0), _image(0), _image(0), PIL.Image.new("RGB", (4, 4))]
     with pytest.raises(ValueError, match="dpg: got 4 pictures of 'y' of unlike size"):
-        exports.write("dpg", tmp_path, [(DrawingPrompt("y", "y"), unlike)])
+        exports.write("dpg", tmp_path, [(BenchmarkPrompt("y", "y"), unlike)])
 
 
 def test_names_out_of_the_folder_and_files_that_are_missing_are_told(tmp_path: Path):
     for name in ("../x", "/etc", ".hidden", "a b", "a/b"):
         with pytest.raises(ValueError, match="prompts: got the name"):
-            DrawingPrompt(name, "x")
+            BenchmarkPrompt(name, "x")
     with pytest.raises(ValueError, match="dpg: no file dpg_bench.csv or dpg/dpg_bench.csv in"):
         prompts("dpg", tmp_path)
     (tmp_path / "meta_data.json").write_text('{"x": {"prompt": "no category"}}', encoding="utf-8")
@@ -116,4 +116,4 @@ def test_names_out_of_the_folder_and_files_that_are_missing_are_told(tmp_path: P
     with pytest.raises(ValueError, match="wise_2025: got 4 pictures a prompt; its layout has 1"):
         exports.remaining("wise_2025", tmp_path, [], 4)
     with pytest.raises(ValueError, match="dpg: got 1 pictures of 'x', wanted 4"):
-        exports.write("dpg", tmp_path, [(DrawingPrompt("x", "x"), [_image(0)])])
+        exports.write("dpg", tmp_path, [(BenchmarkPrompt("x", "x"), [_image(0)])])

@@ -31,12 +31,12 @@ def _features(name: str) -> tuple[np.ndarray, np.ndarray]:
 def test_distances_are_those_of_torchmetrics(name: str):
     case = CASES[name]
     first, second = (fid.statistics(features) for features in _features(name))
-    found = fid.distance(first, second)
+    result = fid.distance(first, second)
     is_full = case["rank"] == [case["features"]] * 2 and name != "nearly_repeated_feature"
-    assert abs(found - case["torchmetrics"]) <= (1e-9 if is_full else 1e-7) * max(1.0, abs(case["torchmetrics"]))
+    assert abs(result - case["torchmetrics"]) <= (1e-9 if is_full else 1e-7) * max(1.0, abs(case["torchmetrics"]))
     assert np.square(first.mean - second.mean).sum() == pytest.approx(case["mean_part"], rel=1e-9, abs=1e-9)
     if name == "identical":
-        assert abs(found) < 1e-8
+        assert abs(result) < 1e-8
     with np.load(GOLDENS / "fid.npz") as arrays:
         if f"{name}/mean_a" in arrays:
             np.testing.assert_allclose(first.mean, arrays[f"{name}/mean_a"], rtol=1e-9, atol=1e-12)
@@ -59,8 +59,8 @@ def test_one_picture_is_refused():
 
 def test_overall_is_of_all_pictures_together():
     one, two = _features("category_one"), _features("category_two")
-    found = fid.by_category({"one": one[0], "two": two[0]}, {"two": two[1], "one": one[1]})
+    result = fid.by_category({"one": one[0], "two": two[0]}, {"two": two[1], "one": one[1]})
     for name, case in (("one", "category_one"), ("two", "category_two"), ("overall", "both_categories")):
-        assert found[name] == pytest.approx(CASES[case]["torchmetrics"], rel=1e-9)
+        assert result[name] == pytest.approx(CASES[case]["torchmetrics"], rel=1e-9)
     with pytest.raises(ValueError, match="category 'two' in one set alone"):
         fid.by_category({"one": one[0]}, {"one": one[1], "two": two[1]})

@@ -26,8 +26,8 @@ def _verdict(metadata: dict, image: dict, options: Options = geneval.PUBLISHED) 
 def _check(verdict: Verdict, image: dict, expected: dict) -> None:
     assert verdict.is_correct == expected["correct"]
     assert len(verdict.reasons) == len([line for line in expected["reason"].split("\n") if line])
-    kept = {name: [image["detections"][name][i] for i in found] for name, found in verdict.kept.items()}
-    assert kept == expected["kept"]
+    selected = {name: [image["detections"][name][i] for i in found] for name, found in verdict.selected.items()}
+    assert selected == expected["kept"]
     assert "colors" not in expected or verdict.colors == expected["colors"]
 
 
@@ -139,6 +139,24 @@ def test_clauses_worked_by_hand():
     assert correct(one, dog=[[0, 0, 1, 1, 0.31]]) and not correct(one, dog=[[0, 0, 1, 1, 0.3]])
     both = _asked("two_object", {"class": "dog", "count": 1}, {"class": "cat", "count": 1})
     assert correct(both, dog=[DOG], cat=[CAT]) and not correct(both, dog=[DOG])
+
+
+def test_colors_worked_by_hand():
+    """Two red cups asked for, of three cups: the two most confident are looked at, so the third's red does not help."""
+    metadata = _asked("color_attr", {"class": "cup", "count": 2, "color": "red"})
+    boxes = {"cup": np.array([[0, 0, 9, 9, score] for score in (0.5, 0.9, 0.7)], np.float32)}
+    right = geneval.evaluate(metadata, boxes, {"cup": ["blue", "red", "red"]})
+    wrong = geneval.evaluate(metadata, boxes, {"cup": ["red", "red", "blue"]})
+    assert right == Verdict(True, (), {"cup": [1, 2, 0]}, {"cup": ["red", "red"]})
+    assert wrong.reasons == ("red cup: got 1, wanted 2; colors red, blue",)
+
+
+def test_sixteen_of_a_class_count_and_of_equal_ones_the_later():
+    """Twenty equal boxes: rows 19 to 4; without overlaps of 0.5 or more the last alone."""
+    boxes = {"cup": np.array([[0, 0, 9, 9, 0.5]] * 20, np.float32)}
+    metadata = _asked("single_object", {"class": "cup", "count": 1})
+    assert geneval.evaluate(metadata, boxes, {}).selected == {"cup": list(range(19, 3, -1))}
+    assert geneval.evaluate(metadata, boxes, {}, Options(max_overlap=0.5)).selected == {"cup": [19]}
 
 
 def test_positions_worked_by_hand():

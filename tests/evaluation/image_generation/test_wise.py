@@ -23,10 +23,10 @@ def _lines(golden: dict, case: dict, file: str) -> list[str]:
     return [*lines, *case.get("append", {}).get(file, ())]
 
 
-def _check(found: WiseScores, categories: dict) -> None:
-    means = {name: mean for name, (mean, _) in found.categories.items()}
+def _check(result: WiseScores, categories: dict) -> None:
+    means = {name: mean for name, (mean, _) in result.categories.items()}
     assert means == pytest.approx({name: one["mean"] for name, one in categories.items()}, abs=1e-12)
-    assert {name: n for name, (_, n) in found.categories.items()} == {
+    assert {name: n for name, (_, n) in result.categories.items()} == {
         name: one["n"] for name, one in categories.items()
     }
 
@@ -37,14 +37,14 @@ def test_as_published_is_the_public_script(version: Version):
     for case in golden["cases"]:
         expected = case["expected"]
         files = [_lines(golden, case, file) for file in case["files"]]
-        found = wise.score(files, version, case.get("category", "all"), "as_published")
-        _check(found, expected["categories"])
-        assert (found.overall is None) == (expected["overall"] is None)
+        result = wise.score(files, version, case.get("category", "all"), "as_published")
+        _check(result, expected["categories"])
+        assert (result.overall is None) == (expected["overall"] is None)
         if expected["overall"] is not None:
-            assert found.overall == pytest.approx(expected["overall"], abs=1e-12)
-            assert f"{found.overall:.2f}" == expected["overall_printed"]
+            assert result.overall == pytest.approx(expected["overall"], abs=1e-12)
+            assert f"{result.overall:.2f}" == expected["overall_printed"]
         if "category" not in case:
-            assert (found.missing or None, found.skipped) == (expected["missing"], expected["skipped_lines"])
+            assert (result.missing or None, result.skipped) == (expected["missing"], expected["skipped_lines"])
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -54,7 +54,7 @@ def test_replies_are_read_as_the_public_script_reads_them(version: Version):
     fields = ("consistency", "realism", "aesthetic_quality") if version == "2025" else ("score",)
     for case in _golden(version)["wiscore"]:
         scores = dict(zip(fields, case["args"], strict=True))
-        assert wise.picture_score(scores, version) == pytest.approx(case["value"], abs=1e-12)
+        assert wise.image_score(scores, version) == pytest.approx(case["value"], abs=1e-12)
 
 
 def _file(first: int, last: int, **scores: Any) -> list[str]:
@@ -67,9 +67,9 @@ FULL = {"consistency": 2, "realism": 2, "aesthetic_quality": 2}
 def test_overall_worked_by_hand():
     """Culture (0.7 x 1 + 0.2 x 2) / 2 = 0.55, all others 1: 0.4 x 0.55 + 0.6 = 0.82. Verified: 0.4 x 0 + 5 x 0.12."""
     culture = _file(1, 400, consistency=1, realism=2, aesthetic_quality=0)
-    found = wise.score([culture, _file(401, 1000, **FULL)], "2025")
-    assert found.categories["CULTURE"] == (pytest.approx(0.55), 400) and found.overall == pytest.approx(0.82)
-    assert found.categories["TIME"][1] == 167 and found.categories["SPACE"][1] == 133
+    result = wise.score([culture, _file(401, 1000, **FULL)], "2025")
+    assert result.categories["CULTURE"] == (pytest.approx(0.55), 400) and result.overall == pytest.approx(0.82)
+    assert result.categories["TIME"][1] == 167 and result.categories["SPACE"][1] == 133
     verified = wise.score([_file(1, 400, score=0), _file(401, 1000, score=1)], "verified")
     assert verified.overall == pytest.approx(0.6) and verified.categories["PHYSICS"] == (1.0, 120)
 

@@ -6,7 +6,7 @@ import PIL.ImageDraw
 import pytest
 
 from xgenmm_jax.nano.drawing import judge, prompts, scores
-from xgenmm_jax.nano.drawing.prompts import Prompt, Wanted
+from xgenmm_jax.nano.drawing.prompts import Clause, Prompt
 from xgenmm_jax.nano.world import draw, splits, world
 from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES
 from xgenmm_jax.nano.world.world import KeyedRandom, Scene, Thing
@@ -16,29 +16,29 @@ def _picture(*things: Thing) -> np.ndarray:
     return np.asarray(draw.draw(Scene((64, 64), (240, 236, 228), things)))
 
 
-def _shape(color: str, shape: str, place: str) -> Thing:
-    return world.shape(KeyedRandom("judge", color, shape, place), color, shape, place)
+def _shape(color: str, shape: str, position: str) -> Thing:
+    return world.shape(KeyedRandom("judge", color, shape, position), color, shape, position)
 
 
 def test_every_color_shape_and_place_of_true_pictures_is_read():
     rng = KeyedRandom("all")
     for color in COLORS:
         for shape in SHAPES:
-            place = rng.pick(POSITIONS)
-            seen = judge.things(_picture(_shape(color, shape, place)))
-            assert [(one.noun, one.color, one.position) for one in seen] == [(shape, color, place)]
+            position = rng.pick(POSITIONS)
+            seen = judge.things(_picture(_shape(color, shape, position)))
+            assert [(one.noun, one.color, one.position) for one in seen] == [(shape, color, position)]
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
 def test_true_pictures_of_every_tag_are_correct(split: splits.Split):
     pairs = prompts.benchmark(split, 8)
-    pictures = np.stack([np.asarray(draw.draw(scene)) for _, scene in pairs])
-    told = [prompt for prompt, _ in pairs]
-    true = scores.scores(told, pictures)
+    images = np.stack([np.asarray(draw.draw(scene)) for _, scene in pairs])
+    asked = [prompt for prompt, _ in pairs]
+    true = scores.scores(asked, images)
     assert all(share.percent == 100 for share in true.tags.values())
     assert true.overall == true.nouns.percent == true.valid.percent == 100
     assert true.colors.percent == true.positions.percent == 100
-    chance = scores.scores(scores.shuffled(told), pictures)
+    chance = scores.scores(scores.shuffled(asked), images)
     assert chance.overall < 20 and chance.colors.percent < 50 and chance.positions.percent < 50
 
 
@@ -49,7 +49,7 @@ def test_noise_of_a_decoder_is_no_thing():
     assert [(one.noun, one.color, one.position) for one in seen] == [("star", "red", "top left")]
 
 
-RED_STAR = Prompt("a red star at the top left", "dense", (Wanted("star", 1, "red", "top left"),))
+RED_STAR = Prompt("a red star at the top left", "dense", (Clause("star", 1, "red", "top left"),))
 
 
 @pytest.mark.parametrize(
@@ -72,16 +72,18 @@ def test_each_property_is_judged_by_itself(things: list, correct: bool, valid: b
 
 def test_properties_of_two_things_must_belong_together():
     """GenEval's color_attr: a red star and a blue ring are no blue star and red ring."""
-    prompt = Prompt("", "color_attr", (Wanted("star", color="red"), Wanted("ring", color="blue")))
+    prompt = Prompt("", "color_attr", (Clause("star", color="red"), Clause("ring", color="blue")))
     crossed = judge.judge(prompt, _picture(_shape("blue", "star", "left"), _shape("red", "ring", "right")))
     assert not crossed.is_correct and crossed.is_valid and crossed.colors == crossed.nouns == (2, 2)
     assert judge.judge(prompt, _picture(_shape("red", "star", "left"), _shape("blue", "ring", "right"))).is_correct
 
 
 def test_counts_are_exact():
-    prompt = Prompt("three stars", "counting", (Wanted("star", 3),))
+    prompt = Prompt("three stars", "counting", (Clause("star", 3),))
     for count in (2, 3, 4):
-        stars = [_shape("green", "star", place) for place in ("top left", "top right", "bottom", "center")[:count]]
+        stars = [
+            _shape("green", "star", position) for position in ("top left", "top right", "bottom", "center")[:count]
+        ]
         assert judge.judge(prompt, _picture(*stars)).is_correct == (count == 3)
 
 
@@ -91,40 +93,40 @@ def test_a_smear_is_found_and_is_nothing():
     PIL.ImageDraw.Draw(smear).line((4, 8, 30, 55, 58, 20, 20, 20), fill=(200, 60, 60), width=2)
     seen = judge.things(np.asarray(smear))
     assert [one.noun for one in seen] == [""] and seen[0].fit < judge.LEAST_FIT
-    prompt = Prompt("a star", "single_object", (Wanted("star"),))
+    prompt = Prompt("a star", "single_object", (Clause("star"),))
     assert not judge.judge(prompt, np.asarray(smear)).is_valid
 
 
 def test_diversity_counts_places_of_correct_pictures():
-    prompt = Prompt("a red star", "colors", (Wanted("star", color="red"),))
-    places = ("top", "top", "left", "center")
-    pictures = [_picture(_shape("red", "star", place)) for place in places]
-    pictures += [_picture(_shape("red", "ring", "right")), _picture()]
-    found = scores.diversity(prompt, np.stack(pictures))
-    assert found.places == 3
-    assert (found.correct, found.valid) == (pytest.approx(100 * 4 / 6), pytest.approx(100 * 5 / 6))
+    prompt = Prompt("a red star", "colors", (Clause("star", color="red"),))
+    positions = ("top", "top", "left", "center")
+    images = [_picture(_shape("red", "star", position)) for position in positions]
+    images += [_picture(_shape("red", "ring", "right")), _picture()]
+    result = scores.diversity(prompt, np.stack(images))
+    assert result.positions == 3
+    assert (result.correct, result.valid) == (pytest.approx(100 * 4 / 6), pytest.approx(100 * 5 / 6))
 
 
 def test_shuffling_moves_every_prompt_within_its_tag():
-    told = [prompt for prompt, _ in prompts.benchmark("train", 7)]
-    moved = scores.shuffled(told)
-    assert sorted(one.caption for one in moved) == sorted(one.caption for one in told)
-    assert all(a.caption != b.caption and a.tag == b.tag for a, b in zip(told, moved, strict=True))
+    asked = [prompt for prompt, _ in prompts.benchmark("train", 7)]
+    moved = scores.shuffled(asked)
+    assert sorted(one.caption for one in moved) == sorted(one.caption for one in asked)
+    assert all(a.caption != b.caption and a.tag == b.tag for a, b in zip(asked, moved, strict=True))
 
 
 def test_overall_is_the_mean_over_open_tags():
     """Two of "colors", one right, one of "counting", right, one dense: (50 + 100) / 2."""
-    red, star = _picture(_shape("red", "star", "top")), Wanted("star", color="red")
-    told = [
+    red, star = _picture(_shape("red", "star", "top")), Clause("star", color="red")
+    asked = [
         Prompt("", "colors", (star,)),
-        Prompt("", "colors", (Wanted("ring"),)),
+        Prompt("", "colors", (Clause("ring"),)),
         Prompt("", "counting", (star,)),
         RED_STAR,
     ]
-    found = scores.scores(told, np.stack([red] * 4))
-    assert found.overall == 75.0
-    assert [found.tags[tag].percent for tag in ("colors", "counting", "dense")] == [50.0, 100.0, 0.0]
-    assert found.tags["colors"].error == pytest.approx(100 * np.sqrt(0.25 / 2))
-    assert (found.nouns.percent, found.nouns.count) == (75.0, 4)
+    result = scores.scores(asked, np.stack([red] * 4))
+    assert result.overall == 75.0
+    assert [result.tags[tag].percent for tag in ("colors", "counting", "dense")] == [50.0, 100.0, 0.0]
+    assert result.tags["colors"].error == pytest.approx(100 * np.sqrt(0.25 / 2))
+    assert (result.nouns.percent, result.nouns.count) == (75.0, 4)
     with pytest.raises(ValueError, match="got 4 pictures of 3 prompts"):
-        scores.scores(told[:3], np.stack([red] * 4))
+        scores.scores(asked[:3], np.stack([red] * 4))

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.nano.drawing import prompts
-from xgenmm_jax.nano.drawing.prompts import TAGS, Prompt, Wanted
+from xgenmm_jax.nano.drawing.prompts import TAGS, Clause, Prompt
 from xgenmm_jax.nano.world import draw, splits
 from xgenmm_jax.nano.world.splits import SHAPES
 from xgenmm_jax.nano.world.world import Scene, position_of
 
 
-def _meets(scene: Scene, wanted: Wanted) -> int:
+def _meets(scene: Scene, clause: Clause) -> int:
     return sum(
-        thing.name == wanted.noun and wanted.color in ("", thing.color) and wanted.position in ("", thing.position)
+        thing.name == clause.noun and clause.color in ("", thing.color) and clause.position in ("", thing.position)
         for thing in scene.things
     )
 
@@ -23,19 +23,19 @@ def test_a_scene_holds_what_its_caption_says_and_nothing_else(split: splits.Spli
         for number in range(60):
             prompt, scene = prompts.described(number, split, tag)
             assert prompt.tag == tag
-            assert [_meets(scene, one) for one in prompt.wanted] == [one.count for one in prompt.wanted]
-            assert len(scene.things) == sum(one.count for one in prompt.wanted)
+            assert [_meets(scene, one) for one in prompt.clauses] == [one.count for one in prompt.clauses]
+            assert len(scene.things) == sum(one.count for one in prompt.clauses)
             assert all(position_of(thing.box, scene.size_px) == thing.position for thing in scene.things)
-            assert all(one.noun in prompt.caption and one.color in prompt.caption for one in prompt.wanted)
+            assert all(one.noun in prompt.caption and one.color in prompt.caption for one in prompt.clauses)
 
 
 def _held_out(prompt: Prompt, scene: Scene, in_words: bool) -> bool:
     """Whether a caption, or else its picture, has something held out."""
     if in_words:
-        things = [(one.noun, one.color, one.position) for one in prompt.wanted]
+        things = [(one.noun, one.color, one.position) for one in prompt.clauses]
     else:
         things = [(thing.name, thing.color, thing.position) for thing in scene.things]
-    pair = " and ".join(sorted(one.noun for one in prompt.wanted))
+    pair = " and ".join(sorted(one.noun for one in prompt.clauses))
     return (prompt.tag == "two_object" and splits.word_split(pair) == "held_out") or any(
         splits.combination_split(color, noun) == "held_out" if noun in SHAPES and color else
         noun not in SHAPES and bool(position) and splits.object_position_split(noun, position) == "held_out"
@@ -51,19 +51,19 @@ def test_training_shows_and_names_nothing_held_out_and_each_held_out_caption_nam
 
 
 def test_a_pair_is_a_function_of_its_number():
-    caption, picture, prompt = prompts.pair(7, "train")
+    caption, image, prompt = prompts.pair(7, "train")
     again = prompts.pair(7, "train")
-    assert (caption, prompt) == (again[0], again[2]) and np.array_equal(picture, again[1])
+    assert (caption, prompt) == (again[0], again[2]) and np.array_equal(image, again[1])
     described, scene = prompts.described(7, "train")
-    assert described == prompt and np.array_equal(draw.draw(scene), picture)
-    assert (picture.size, picture.mode) == ((64, 64), "RGB")
+    assert described == prompt and np.array_equal(draw.draw(scene), image)
+    assert (image.size, image.mode) == ((64, 64), "RGB")
     assert prompts.pair(7, "held_out")[0] != caption != prompts.pair(8, "train")[0]
 
 
 def test_half_of_the_pairs_are_dense_and_the_others_of_all_tags():
-    found = [prompts.described(number, "train")[0].tag for number in range(600)]
-    assert 0.43 < found.count("dense") / len(found) < 0.57
-    assert all(0.04 < found.count(tag) / len(found) < 0.13 for tag in prompts.OPEN_TAGS)
+    tags = [prompts.described(number, "train")[0].tag for number in range(600)]
+    assert 0.43 < tags.count("dense") / len(tags) < 0.57
+    assert all(0.04 < tags.count(tag) / len(tags) < 0.13 for tag in prompts.OPEN_TAGS)
 
 
 def test_the_benchmark_has_no_caption_twice():

@@ -32,13 +32,13 @@ class Item:
 
 class DpgScores(NamedTuple):
     """In percent. total: mean over pictures. groups, kinds: mean over questions, "attribute" and "attribute - color".
-    pictures: each one's share, in [0, 1]. failed: files of which nothing is scored, with the reason.
+    images: each one's share, in [0, 1]. failed: files of which nothing is scored, with the reason.
     """
 
     total: float
     groups: dict[str, float]
     kinds: dict[str, float]
-    pictures: dict[str, float]
+    images: dict[str, float]
     failed: dict[str, str]
 
 
@@ -92,7 +92,7 @@ def score(items: Mapping[str, Item], answers: Mapping[str, Answers | None], read
     Raises:
         ValueError: an answer is missing, or (careful) a question depends on one that there is not.
     """
-    pictures: dict[str, float] = {}
+    images: dict[str, float] = {}
     failed: dict[str, str] = {}
     kinds: dict[str, list[float]] = {}
     for file, crops in answers.items():
@@ -109,17 +109,17 @@ def score(items: Mapping[str, Item], answers: Mapping[str, Answers | None], read
             continue
         scored = [_crop(item, crop, reading, f"crop {number} of '{file}'") for number, crop in enumerate(crops, 1)]
         shares = [sum(after.values()) / len(after) for _, after in scored]
-        pictures[file] = sum(shares) / len(shares)
+        images[file] = sum(shares) / len(shares)
         for before, after in scored[-1:] if reading == "as_published" else scored:
             for question, value in (before if reading == "as_published" else after).items():
                 kinds.setdefault(item.kinds[question], []).append(value)
     groups: dict[str, list[float]] = {}
     for kind, values in kinds.items():
         groups.setdefault(kind.split("-")[0].strip(), []).extend(values)
-    if not pictures:
+    if not images:
         raise ValueError(f"dpg: got {len(answers)} files and no picture to score; name them as the table's items.")
-    total = 100 * sum(pictures.values()) / len(pictures)
-    return DpgScores(total, _percent(groups), _percent(kinds), pictures, failed)
+    total = 100 * sum(images.values()) / len(images)
+    return DpgScores(total, _percent(groups), _percent(kinds), images, failed)
 
 
 def _crop(

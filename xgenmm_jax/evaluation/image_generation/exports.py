@@ -10,25 +10,25 @@ import json
 import PIL.Image
 
 from xgenmm_jax import files
-from xgenmm_jax.evaluation.image_generation.prompts import PICTURES, Benchmark, DrawingPrompt
+from xgenmm_jax.evaluation.image_generation.prompts import IMAGES_PER_PROMPT, Benchmark, BenchmarkPrompt
 from xgenmm_jax.paths import Path
 
-Drawn = Iterable[tuple[DrawingPrompt, Sequence[PIL.Image.Image]]]
+Drawn = Iterable[tuple[BenchmarkPrompt, Sequence[PIL.Image.Image]]]
 
 
-def write(benchmark: Benchmark, folder: Path, drawn: Drawn, pictures: int | None = None) -> int:
+def write(benchmark: Benchmark, folder: Path, drawn: Drawn, images_per_prompt: int | None = None) -> int:
     """Writes pictures as PNG in a benchmark's layout; gives the number of prompts written.
 
     geneval: ID/metadata.jsonl and ID/samples/0000.png. dpg: ID.png, four pictures as one of two rows. wise: ID.png.
     mjhq: CATEGORY/ID.png.
 
-    pictures: of each prompt; None as published.
+    images_per_prompt: None as published.
 
     Raises:
         ValueError: another number of pictures, of DPG other than 1 or 4 or of unlike size; a GenEval folder of another
             prompt.
     """
-    count = PICTURES[benchmark] if pictures is None else pictures
+    count = IMAGES_PER_PROMPT[benchmark] if images_per_prompt is None else images_per_prompt
     written = 0
     for prompt, images in drawn:
         if len(images) != count:
@@ -39,26 +39,26 @@ def write(benchmark: Benchmark, folder: Path, drawn: Drawn, pictures: int | None
             _write_geneval(folder / prompt.id, prompt, images)
         else:
             image = _tiled(prompt, images) if benchmark == "dpg" else images[0]
-            _write_png(_picture(folder, prompt), image)
+            _write_png(_path(folder, prompt), image)
         written += 1
     return written
 
 
 def remaining(
-    benchmark: Benchmark, folder: Path, prompts: Sequence[DrawingPrompt], pictures: int | None = None
-) -> list[DrawingPrompt]:
+    benchmark: Benchmark, folder: Path, prompts: Sequence[BenchmarkPrompt], images_per_prompt: int | None = None
+) -> list[BenchmarkPrompt]:
     """The prompts that are not whole in a folder.
 
     Raises:
         ValueError: a GenEval folder of another prompt.
     """
-    count = PICTURES[benchmark] if pictures is None else pictures
+    count = IMAGES_PER_PROMPT[benchmark] if images_per_prompt is None else images_per_prompt
     if count < 1 or (benchmark == "dpg" and count not in (1, 4)) or (benchmark[:4] in ("wise", "mjhq") and count != 1):
-        raise ValueError(f"{benchmark}: got {count} pictures a prompt; its layout has {PICTURES[benchmark]}.")
+        raise ValueError(f"{benchmark}: got {count} pictures a prompt; its layout has {IMAGES_PER_PROMPT[benchmark]}.")
     return [prompt for prompt in prompts if not _is_whole(benchmark, folder, prompt, count)]
 
 
-def _picture(folder: Path, prompt: DrawingPrompt) -> Path:
+def _path(folder: Path, prompt: BenchmarkPrompt) -> Path:
     return folder / prompt.folder / f"{prompt.id}.png" if prompt.folder else folder / f"{prompt.id}.png"
 
 
@@ -66,23 +66,23 @@ def _samples(folder: Path, count: int) -> list[Path]:
     return [folder / "samples" / f"{number:04d}.png" for number in range(count)]
 
 
-def _is_whole(benchmark: Benchmark, folder: Path, prompt: DrawingPrompt, count: int) -> bool:
+def _is_whole(benchmark: Benchmark, folder: Path, prompt: BenchmarkPrompt, count: int) -> bool:
     if benchmark != "geneval":
-        return _picture(folder, prompt).is_file()
+        return _path(folder, prompt).is_file()
     metadata = folder / prompt.id / "metadata.jsonl"
     if metadata.is_file() and files.parse_json(metadata.read_bytes()) != prompt.metadata:
         raise ValueError(f"geneval: '{metadata}' is of another prompt than '{prompt.text}'; give another folder.")
     return metadata.is_file() and all(path.is_file() for path in _samples(folder / prompt.id, count))
 
 
-def _write_geneval(folder: Path, prompt: DrawingPrompt, images: Sequence[PIL.Image.Image]) -> None:
+def _write_geneval(folder: Path, prompt: BenchmarkPrompt, images: Sequence[PIL.Image.Image]) -> None:
     files.make_folder(folder / "samples")
     files.write_whole(folder / "metadata.jsonl", json.dumps(dict(prompt.metadata)))
     for path, image in zip(_samples(folder, len(images)), images, strict=True):
         _write_png(path, image)
 
 
-def _tiled(prompt: DrawingPrompt, images: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
+def _tiled(prompt: BenchmarkPrompt, images: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
     """One picture, or four as two rows of two."""
     if len(images) == 1:
         return images[0]

@@ -38,13 +38,13 @@ PUBLISHED = Options()
 
 
 class Verdict(NamedTuple):
-    """Of one picture. reasons: a sentence for each clause that is not met. kept: each class's detections that count,
-    numbers into its boxes, most confident first. colors: of the objects whose color a clause asked for.
+    """Of one picture. reasons: a sentence for each clause that is not met. selected: of each class the detections that
+    count, numbers into its boxes, most confident first. colors: of the objects whose color a clause asked for.
     """
 
     is_correct: bool
     reasons: tuple[str, ...]
-    kept: dict[str, list[int]]
+    selected: dict[str, list[int]]
     colors: dict[str, list[str]]
 
 
@@ -66,14 +66,15 @@ def evaluate(
         ValueError: a color that is needed is missing.
     """
     threshold = options.counting_threshold if metadata["tag"] == "counting" else options.threshold
-    kept = {name: found for name, boxes in detections.items() if (found := _kept(boxes, threshold, options))}
+    every = {name: _selected(boxes, threshold, options) for name, boxes in detections.items()}
+    selected = {name: rows for name, rows in every.items() if rows}
     looked_at: dict[str, list[str]] = {}
     reasons: list[str] = []
     # Of each clause the detections that meet it; later ones may stand relative to them.
     groups: list[Boxes | None] = []
     for clause in metadata.get("include", ()):
         name, count = clause["class"], clause["count"]
-        chosen = kept.get(name, [])[:count]
+        chosen = selected.get(name, [])[:count]
         reason = ""
         if len(chosen) < count:
             reason = f"{name}: got {len(chosen)}, wanted {count} or more"
@@ -83,28 +84,28 @@ def evaluate(
                 reason = f"{clause['color']} {name}: got {right}, wanted {count}; colors {', '.join(looked_at[name])}"
         boxes = detections[name][chosen] if chosen else np.zeros((0, 5), np.float32)
         if not reason and "position" in clause:
-            wanted, target = clause["position"]
-            reason = _position_reason(name, boxes, wanted, groups[target], options)
+            relation, target = clause["position"]
+            reason = _position_reason(name, boxes, relation, groups[target], options)
         groups.append(None if reason else boxes)
         reasons += [reason] if reason else []
     for clause in metadata.get("exclude", ()):
-        if (found := len(kept.get(clause["class"], ()))) >= clause["count"]:
-            reasons.append(f"{clause['class']}: got {found}, wanted fewer than {clause['count']}")
-    return Verdict(not reasons, tuple(reasons), kept, looked_at)
+        if (number := len(selected.get(clause["class"], ()))) >= clause["count"]:
+            reasons.append(f"{clause['class']}: got {number}, wanted fewer than {clause['count']}")
+    return Verdict(not reasons, tuple(reasons), selected, looked_at)
 
 
-def _kept(boxes: Boxes, threshold: float, options: Options) -> list[int]:
+def _selected(boxes: Boxes, threshold: float, options: Options) -> list[int]:
     """Detections above the threshold, most confident first; of equal ones the later row first, as NumPy 1 sorts."""
     order = np.argsort(boxes[:, 4], kind="stable")[::-1]
     left = [int(i) for i in order if boxes[i, 4] > np.float32(threshold)][: options.max_objects]
     if options.max_overlap == 1:
         return left
-    kept = []
+    selected = []
     while left:
         first, *left = left
-        kept.append(first)
+        selected.append(first)
         left = [i for i in left if iou(boxes[first], boxes[i]) < options.max_overlap]
-    return kept
+    return selected
 
 
 def _color(colors: Mapping[str, Sequence[str]], name: str, index: int) -> str:
@@ -116,14 +117,14 @@ def _color(colors: Mapping[str, Sequence[str]], name: str, index: int) -> str:
         ) from None
 
 
-def _position_reason(name: str, boxes: Boxes, wanted: str, targets: Boxes | None, options: Options) -> str:
+def _position_reason(name: str, boxes: Boxes, relation: str, targets: Boxes | None, options: Options) -> str:
     """ "" where every box is so to every target."""
     if targets is None:
-        return f"{name}: got nothing that it could be {wanted}"
+        return f"{name}: got nothing that it could be {relation}"
     for box in boxes:
         for target in targets:
-            if wanted not in (found := relations(box, target, options.position)):
-                return f"{name}: got {' and '.join(sorted(found)) or 'no relation'}, wanted {wanted}"
+            if relation not in (actual := relations(box, target, options.position)):
+                return f"{name}: got {' and '.join(sorted(actual)) or 'no relation'}, wanted {relation}"
     return ""
 
 
@@ -141,8 +142,8 @@ def relations(box: Box, target: Box, share: float = 0.1) -> set[str]:
     if (np.abs(beyond) < 1e-3).all():
         return set()
     across, down = beyond / np.linalg.norm(offset)
-    found = {"left of": across < -0.5, "right of": across > 0.5, "above": down < -0.5, "below": down > 0.5}
-    return {name for name, holds in found.items() if holds}
+    holding = {"left of": across < -0.5, "right of": across > 0.5, "above": down < -0.5, "below": down > 0.5}
+    return {name for name, holds in holding.items() if holds}
 
 
 def iou(box: Box, other: Box) -> float:
@@ -194,6 +195,6 @@ def summarize(judged: Sequence[Judged]) -> Summary:
         tags.setdefault(metadata["tag"], []).append(is_correct)
         key = json.dumps(metadata)
         prompts[key] = prompts.get(key, False) or is_correct
-    correct = {tag: (sum(found), len(found)) for tag, found in tags.items()}
+    correct = {tag: (sum(outcomes), len(outcomes)) for tag, outcomes in tags.items()}
     overall = sum(right / count for right, count in correct.values()) / len(correct)
     return Summary(correct, overall, (sum(prompts.values()), len(prompts)))

@@ -14,7 +14,7 @@ GRAY = (153, 153, 153)
 
 
 def crop(
-    picture: UInt8[np.ndarray, "h w 3"],
+    image: UInt8[np.ndarray, "h w 3"],
     box: Float32[np.ndarray, "..."],
     mask: Bool[np.ndarray, "h w"] | None,
     background: tuple[int, int, int] | Literal["original"] = GRAY,
@@ -24,9 +24,9 @@ def crop(
 
     Edges are rounded half to even, so a box thinner than half a pixel may be empty.
     """
-    shown = picture
+    shown = image
     if mask is not None and background != "original":
-        shown = np.where(mask[..., None], picture, np.array(background, np.uint8))
+        shown = np.where(mask[..., None], image, np.array(background, np.uint8))
     if not is_cropped:
         return shown
     left, top, right, bottom = (int(round(float(edge))) for edge in box[:4])

@@ -53,8 +53,8 @@ def scores_in(text: str, version: Version) -> dict[str, float]:
     colon stands inside the stars.
     """
     if version == "verified":
-        found = _BINARY.search(text) or re.fullmatch(r"\s*([01])\s*", text)
-        return {"score": float(found[1])} if found else {}
+        match = _BINARY.search(text) or re.fullmatch(r"\s*([01])\s*", text)
+        return {"score": float(match[1])} if match else {}
     labeled = {name.lower().replace(" ", "_"): float(digit) for name, digit in _LABELED.findall(text)}
     alone = [line.strip() for line in text.splitlines() if re.fullmatch(r"[0-2]", line.strip())]
     if not labeled and len(alone) >= 3:
@@ -62,7 +62,7 @@ def scores_in(text: str, version: Version) -> dict[str, float]:
     return labeled
 
 
-def picture_score(scores: Mapping[str, int | float], version: Version) -> float:
+def image_score(scores: Mapping[str, int | float], version: Version) -> float:
     """Of one picture, in [0, 1]: (0.7 consistency + 0.2 realism + 0.1 aesthetic quality) / 2, or the score itself."""
     if version == "verified":
         return float(scores["score"])
@@ -82,7 +82,7 @@ def score(
     category: of what `files` are; "all" needs every prompt.
     """
     present: set[int] = set()
-    found: list[tuple[int, float]] = []
+    scored: list[tuple[int, float]] = []
     skipped = 0
     for line in (line for file in files for line in file):
         row = _row(line)
@@ -93,20 +93,20 @@ def score(
         values = {name: row.get(name) for name in _FIELDS[version]}
         is_usable = all(_is_usable(value, version, reading) for value in values.values())
         if is_usable:
-            found.append((number, picture_score(values, version)))  # type: ignore[arg-type]
+            scored.append((number, image_score(values, version)))  # type: ignore[arg-type]
         skipped += not is_usable
         if is_usable or reading == "as_published":
             present.add(number)
     if reading == "careful":
-        found = list(dict(found).items())
+        scored = list(dict(scored).items())
     names = WEIGHTS[version] if category == "all" else FILE_CATEGORIES[category]
-    wanted = {number for number in range(1, PROMPTS + 1) if _category(number, version) in names}
+    required = {number for number in range(1, PROMPTS + 1) if _category(number, version) in names}
     is_checked = category == "all" or reading == "careful" or len(files) == 1
-    missing = len(wanted - present) if is_checked else 0
+    missing = len(required - present) if is_checked else 0
     if missing:
         return WiseScores({}, None, missing, skipped)
     by_category: dict[str, list[float]] = {}
-    for number, value in found:
+    for number, value in scored:
         by_category.setdefault(_category(number, version), []).append(value)
     categories = {name: (sum(values) / len(values), len(values)) for name, values in by_category.items()}
     overall = None

@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 from scipy import ndimage
 
-from xgenmm_jax.nano.drawing.prompts import Prompt, Wanted
+from xgenmm_jax.nano.drawing.prompts import Clause, Prompt
 from xgenmm_jax.nano.world import draw, drawings, world
 from xgenmm_jax.nano.world.splits import COLORS, SHAPES
 from xgenmm_jax.nano.world.world import BASE_PX, Box
@@ -64,36 +64,36 @@ class Verdict:
     positions: tuple[int, int]
 
 
-def judge(prompt: Prompt, picture: UInt8[np.ndarray, "64 64 3"]) -> Verdict:
+def judge(prompt: Prompt, image: UInt8[np.ndarray, "64 64 3"]) -> Verdict:
     """Whether a picture is one of its caption."""
-    seen = things(picture)
-    told = [one for one in prompt.wanted for _ in range(one.count)]
+    seen = things(image)
+    expected = [one for one in prompt.clauses for _ in range(one.count)]
     return Verdict(
-        is_correct=len(seen) == len(told) and all(_met(one, seen) for one in prompt.wanted),
-        is_valid=len(seen) == len(told) and all(one.noun for one in seen),
-        nouns=_shared([one.noun for one in told], [one.noun for one in seen]),
-        colors=_shared([one.color for one in told], [one.color for one in seen]),
-        positions=_shared([one.position for one in told], [one.position for one in seen]),
+        is_correct=len(seen) == len(expected) and all(_met(one, seen) for one in prompt.clauses),
+        is_valid=len(seen) == len(expected) and all(one.noun for one in seen),
+        nouns=_shared([one.noun for one in expected], [one.noun for one in seen]),
+        colors=_shared([one.color for one in expected], [one.color for one in seen]),
+        positions=_shared([one.position for one in expected], [one.position for one in seen]),
     )
 
 
-def _met(wanted: Wanted, seen: Sequence[Seen]) -> bool:
-    found = sum(
-        wanted.noun == one.noun and wanted.color in ("", one.color) and wanted.position in ("", one.position)
+def _met(clause: Clause, seen: Sequence[Seen]) -> bool:
+    matches = sum(
+        clause.noun == one.noun and clause.color in ("", one.color) and clause.position in ("", one.position)
         for one in seen
     )
-    return found == wanted.count
+    return matches == clause.count
 
 
-def _shared(told: Sequence[str], seen: Sequence[str]) -> tuple[int, int]:
+def _shared(expected: Sequence[str], seen: Sequence[str]) -> tuple[int, int]:
     """How many of what is told is seen, and how many are told; "" tells nothing."""
-    counts = Counter(one for one in told if one)
+    counts = Counter(one for one in expected if one)
     return (counts & Counter(seen)).total(), counts.total()
 
 
-def things(picture: UInt8[np.ndarray, "64 64 3"]) -> list[Seen]:
+def things(image: UInt8[np.ndarray, "64 64 3"]) -> list[Seen]:
     """The things in a picture, in reading order of their boxes' tops."""
-    pixels = picture.astype(np.float32)
+    pixels = image.astype(np.float32)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     background = np.median(border, axis=0)
     away = np.abs(pixels - background).max(axis=-1)
@@ -140,13 +140,13 @@ def _thing(
 
 
 def _square(
-    picture: UInt8[np.ndarray, "h w 3"], box: Box, background: Float32[np.ndarray, "3"]
+    image: UInt8[np.ndarray, "h w 3"], box: Box, background: Float32[np.ndarray, "3"]
 ) -> Float32[np.ndarray, "24 24 3"]:
     """The square around a box's center with its longer side, resized."""
     left, top, right, bottom = box
     side = max(right - left, bottom - top)
     square = PIL.Image.new("RGB", (side, side), tuple(int(round(float(value))) for value in background))
-    part = PIL.Image.fromarray(picture[top:bottom, left:right])
+    part = PIL.Image.fromarray(image[top:bottom, left:right])
     square.paste(part, ((side - (right - left)) // 2, (side - (bottom - top)) // 2))
     return np.asarray(square.resize((_SIDE, _SIDE), PIL.Image.Resampling.BILINEAR), np.float32)
 

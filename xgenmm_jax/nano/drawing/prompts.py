@@ -31,7 +31,7 @@ _TRIES_PER_CAPTION = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Clause:
     """A clause of a caption: so many things of one noun, of SHAPES or drawings.OBJECTS. "": of any color, anywhere."""
 
     noun: str
@@ -46,7 +46,7 @@ class Prompt:
 
     caption: str
     tag: Tag
-    wanted: tuple[Wanted, ...]
+    clauses: tuple[Clause, ...]
 
 
 def pair(seed_number: int, split: str, tag: str | None = None) -> tuple[str, PIL.Image.Image, Prompt]:
@@ -70,13 +70,13 @@ def described(seed_number: int, split: str, tag: str | None = None) -> tuple[Pro
     rng = KeyedRandom("drawing", split, seed_number, tag or "")
     if tag is None:
         tag = "dense" if rng.chance(DENSE_SHARE) else rng.pick([one for one in possible if one != "dense"])
-    wanted, things = _MAKERS[tag](rng, cast(Split, split))
+    clauses, things = _MAKERS[tag](rng, cast(Split, split))
     scene = Scene((BASE_PX, BASE_PX), world.background(rng), tuple(things))
     if tag == "dense":
         caption = language.dense_caption(scene)
     else:
-        caption = language.enumeration([_phrase(one) for one in wanted])
-    return Prompt(caption, cast(Tag, tag), tuple(wanted)), scene
+        caption = language.enumeration([_phrase(one) for one in clauses])
+    return Prompt(caption, cast(Tag, tag), tuple(clauses)), scene
 
 
 def tags(split: str) -> tuple[Tag, ...]:
@@ -93,30 +93,30 @@ def benchmark(split: str, per_tag: int, seed: int = 0) -> list[tuple[Prompt, Sce
     """
     chosen = []
     for tag in tags(split):
-        found: dict[str, tuple[Prompt, Scene]] = {}
+        distinct: dict[str, tuple[Prompt, Scene]] = {}
         for number in range(per_tag * _TRIES_PER_CAPTION):
             # Far from the numbers that training takes, which are below 2^40.
             prompt, scene = described(((seed + 1) << 40) + number, split, tag)
-            found.setdefault(prompt.caption, (prompt, scene))
-            if len(found) == per_tag:
+            distinct.setdefault(prompt.caption, (prompt, scene))
+            if len(distinct) == per_tag:
                 break
-        chosen += found.values()
+        chosen += distinct.values()
     return chosen
 
 
-def _phrase(wanted: Wanted) -> str:
+def _phrase(clause: Clause) -> str:
     """`a red star`, `three rings`, `a cat at the top left`."""
-    noun = f"{wanted.color} {wanted.noun}".strip()
-    words = language.article(noun) if wanted.count == 1 else f"{language.NUMBERS[wanted.count]} {language.plural(noun)}"
-    return f"{words} {language.at(wanted.position)}" if wanted.position else words
+    noun = f"{clause.color} {clause.noun}".strip()
+    words = language.article(noun) if clause.count == 1 else f"{language.NUMBERS[clause.count]} {language.plural(noun)}"
+    return f"{words} {language.at(clause.position)}" if clause.position else words
 
 
-_Made = tuple[list[Wanted], list[Thing]]
+_Made = tuple[list[Clause], list[Thing]]
 
 
 def _single_object(rng: KeyedRandom, split: Split) -> _Made:
     noun = _noun(rng)
-    return [Wanted(noun)], [_thing(rng, noun, split, is_alone=True)]
+    return [Clause(noun)], [_thing(rng, noun, split, is_alone=True)]
 
 
 def _two_object(rng: KeyedRandom, split: Split) -> _Made:
@@ -125,7 +125,7 @@ def _two_object(rng: KeyedRandom, split: Split) -> _Made:
         nouns = [_noun(rng), _noun(rng)]
         if nouns[0] != nouns[1] and splits.word_split(" and ".join(sorted(nouns))) == split:
             break
-    return [Wanted(noun) for noun in nouns], _apart(lambda: [_thing(rng, noun, "train") for noun in nouns])
+    return [Clause(noun) for noun in nouns], _apart(lambda: [_thing(rng, noun, "train") for noun in nouns])
 
 
 def _counting(rng: KeyedRandom, split: Split) -> _Made:
@@ -133,14 +133,14 @@ def _counting(rng: KeyedRandom, split: Split) -> _Made:
     color, shape = rng.pick(splits.combinations(split))
     count = rng.pick(COUNTS)
     named = color if split == "held_out" or rng.chance(0.5) else ""
-    return [Wanted(shape, count, named)], _apart(
-        lambda: [world.shape(rng, color, shape, place) for place in rng.sample(POSITIONS, count)]
+    return [Clause(shape, count, named)], _apart(
+        lambda: [world.shape(rng, color, shape, position) for position in rng.sample(POSITIONS, count)]
     )
 
 
 def _colors(rng: KeyedRandom, split: Split) -> _Made:
     color, shape = rng.pick(splits.combinations(split))
-    return [Wanted(shape, color=color)], [world.shape(rng, color, shape, rng.pick(POSITIONS))]
+    return [Clause(shape, color=color)], [world.shape(rng, color, shape, rng.pick(POSITIONS))]
 
 
 def _position(rng: KeyedRandom, split: Split) -> _Made:
@@ -150,7 +150,7 @@ def _position(rng: KeyedRandom, split: Split) -> _Made:
         thing = world.shape(rng, color, shape, rng.pick(POSITIONS))
     else:
         thing = _object(rng, *rng.pick(splits.object_positions(split)), is_alone=True)
-    return [Wanted(thing.name, position=thing.position)], [thing]
+    return [Clause(thing.name, position=thing.position)], [thing]
 
 
 def _color_attr(rng: KeyedRandom, split: Split) -> _Made:
@@ -159,8 +159,8 @@ def _color_attr(rng: KeyedRandom, split: Split) -> _Made:
     while pairs[0][1] == pairs[1][1]:
         pairs[1] = world.combination(rng, split)
     pairs = rng.shuffle(pairs)
-    wanted = [Wanted(shape, color=color) for color, shape in pairs]
-    return wanted, _apart(lambda: [world.shape(rng, *pair, rng.pick(POSITIONS)) for pair in pairs])
+    clauses = [Clause(shape, color=color) for color, shape in pairs]
+    return clauses, _apart(lambda: [world.shape(rng, *pair, rng.pick(POSITIONS)) for pair in pairs])
 
 
 def _dense(rng: KeyedRandom, split: Split) -> _Made:
@@ -180,7 +180,7 @@ def _dense(rng: KeyedRandom, split: Split) -> _Made:
         return [first(), _thing(rng, _other_noun(rng, combination[1] if is_shape else object_position[0]), "train")]
 
     things = [first()] if is_alone else _apart(two)
-    return [Wanted(thing.name, 1, thing.color, thing.position) for thing in things], things
+    return [Clause(thing.name, 1, thing.color, thing.position) for thing in things], things
 
 
 _MAKERS: dict[str, Callable[[KeyedRandom, Split], _Made]] = {
@@ -205,8 +205,8 @@ def _thing(rng: KeyedRandom, noun: str, split: Split, is_alone: bool = False) ->
     if noun in SHAPES:
         colors = [color for color in splits.COLORS if splits.combination_split(color, noun) == split]
         return world.shape(rng, rng.pick(colors), noun, rng.pick(POSITIONS))
-    places = [place for place in POSITIONS if splits.object_position_split(noun, place) == split]
-    return _object(rng, noun, rng.pick(places), is_alone)
+    positions = [position for position in POSITIONS if splits.object_position_split(noun, position) == split]
+    return _object(rng, noun, rng.pick(positions), is_alone)
 
 
 def _object(rng: KeyedRandom, name: str, position: str, is_alone: bool) -> Thing:

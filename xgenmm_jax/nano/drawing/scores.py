@@ -12,7 +12,7 @@ from xgenmm_jax.nano.drawing.judge import Verdict, judge, things
 from xgenmm_jax.nano.drawing.prompts import OPEN_TAGS, Prompt
 from xgenmm_jax.nano.world.world import KeyedRandom
 
-Pictures = UInt8[np.ndarray, "n 64 64 3"]
+Images = UInt8[np.ndarray, "n 64 64 3"]
 
 
 class Share(NamedTuple):
@@ -38,23 +38,23 @@ class Scores:
 
 
 class Diversity(NamedTuple):
-    """Of several pictures of one caption. valid, correct: percent. places: different ones, of nine, of its things in
+    """Of several pictures of one caption. valid, correct: percent. positions: different ones, of nine, of its things in
     correct pictures."""
 
     valid: float
     correct: float
-    places: int
+    positions: int
 
 
-def scores(prompts: Sequence[Prompt], pictures: Pictures) -> Scores:
+def scores(prompts: Sequence[Prompt], images: Images) -> Scores:
     """Of one picture a prompt, in the prompts' order.
 
     Raises:
         ValueError: no pictures, or another number of them.
     """
-    if not len(prompts) == len(pictures) > 0:
-        raise ValueError(f"drawing: got {len(pictures)} pictures of {len(prompts)} prompts, wanted one of each.")
-    verdicts = [judge(*one) for one in zip(prompts, pictures, strict=True)]
+    if not len(prompts) == len(images) > 0:
+        raise ValueError(f"drawing: got {len(images)} pictures of {len(prompts)} prompts, wanted one of each.")
+    verdicts = [judge(*one) for one in zip(prompts, images, strict=True)]
     tags = {}
     for tag in dict.fromkeys(prompt.tag for prompt in prompts):
         correct = [one.is_correct for prompt, one in zip(prompts, verdicts, strict=True) if prompt.tag == tag]
@@ -83,30 +83,30 @@ def shuffled(prompts: Sequence[Prompt], seed: int = 0) -> list[Prompt]:
     return moved
 
 
-def diversity(prompt: Prompt, pictures: Pictures) -> Diversity:
+def diversity(prompt: Prompt, images: Images) -> Diversity:
     """Of pictures of one prompt from several seeds: for captions that leave the place open.
 
     Raises:
         ValueError: no pictures.
     """
-    if not len(pictures):
+    if not len(images):
         raise ValueError(f"drawing: got no pictures of '{prompt.caption}', wanted some.")
-    verdicts = [judge(prompt, picture) for picture in pictures]
-    correct = [picture for picture, one in zip(pictures, verdicts, strict=True) if one.is_correct]
-    places = {seen.position for picture in correct for seen in things(picture)}
+    verdicts = [judge(prompt, image) for image in images]
+    correct = [image for image, one in zip(images, verdicts, strict=True) if one.is_correct]
+    positions = {seen.position for image in correct for seen in things(image)}
     valid = sum(one.is_valid for one in verdicts)
-    return Diversity(100 * valid / len(verdicts), 100 * len(correct) / len(verdicts), len(places))
+    return Diversity(100 * valid / len(verdicts), 100 * len(correct) / len(verdicts), len(positions))
 
 
 def _property(verdicts: Sequence[Verdict], name: str) -> Share:
     """Things of all pictures, those of one picture counted as a group in the error."""
     pairs = np.array([getattr(one, name) for one in verdicts], float)
-    met, told = pairs.sum(axis=0)
-    if not told:
+    met, expected = pairs.sum(axis=0)
+    if not expected:
         return Share(math.nan, math.nan, 0)
-    share = met / told
-    error = math.sqrt(float(np.square(pairs[:, 0] - share * pairs[:, 1]).sum())) / told
-    return Share(100 * share, 100 * error, int(told))
+    share = float(met / expected)
+    error = math.sqrt(float(np.square(pairs[:, 0] - share * pairs[:, 1]).sum())) / float(expected)
+    return Share(100 * share, 100 * error, int(expected))
 
 
 def _share(met: int, count: int) -> Share:
