@@ -13,7 +13,7 @@ from xgenmm_jax.nano.world.splits import POSITIONS
 
 def test_rows_are_read_as_they_were_drawn(tmp_path):
     tuning_rows.write(tmp_path, 6, seed=3)
-    source = LlavaJson(str(tmp_path / tuning_rows.ROWS_FILE), str(tmp_path / tuning_rows.PICTURES)).open()
+    source = LlavaJson(str(tmp_path / tuning_rows.ROWS_FILE), str(tmp_path / tuning_rows.IMAGES)).open()
     assert len(source) == 6 and source.left_out == ()
     for number, (scene, (question, answer)) in enumerate(tuning_rows.rows(6, seed=3)):
         record = source.record(number, np.random.default_rng(0))

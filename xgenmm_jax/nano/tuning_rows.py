@@ -15,7 +15,7 @@ from xgenmm_jax.nano.world import draw, evaluation_items
 from xgenmm_jax.nano.world.questions import Answered
 from xgenmm_jax.nano.world.world import KeyedRandom, Scene
 
-ROWS_FILE, PICTURES = "rows.json", "pictures"
+ROWS_FILE, IMAGES = "rows.json", "pictures"
 
 
 def rows(count: int, seed: int) -> Iterator[tuple[Scene, Answered]]:
@@ -32,11 +32,11 @@ def rows(count: int, seed: int) -> Iterator[tuple[Scene, Answered]]:
 
 def write(folder: Path, count: int = 500, seed: int = 0) -> None:
     """Writes `folder`/rows.json, LLaVA's list, and the pictures that it names into `folder`/pictures."""
-    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     for number, (scene, (question, answer)) in enumerate(rows(count, seed)):
         name = f"{number:05d}.png"
-        draw.draw(scene).save(folder / PICTURES / name)
+        draw.draw(scene).save(folder / IMAGES / name)
         turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
         entries.append({"id": str(number), "image": name, "conversations": turns})
     files.write_whole(folder / ROWS_FILE, json.dumps(entries, indent=0))
