@@ -110,6 +110,11 @@ def test_updates_from_a_released_folder_to_answers(folder, monkeypatch, capsys):
     assert names and all("lora_" in name for name in names)
     run("convert", "runs/base-my", "merged", "--to", "xgenmm")
     run("convert", "runs/base-my", "adapter", "--to", "peft")
+    cards = [(folder / name / "README.md").read_text() for name in ("merged", "adapter")]
+    assert all("| rank 2, alpha 32.0, dropout 0.0, of decoder/layers, over base (SHA-256 " in card for card in cards)
+    capsys.readouterr()
+    assert main(["verify", "adapter"]) == 1
+    assert "holds an adapter and no model; give the released weights or the run" in capsys.readouterr().err
     before, after = (load_file(folder / name / "model.safetensors") for name in ("released", "merged"))
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert {name.rsplit(".", 2)[1] for name in changed} == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
@@ -136,6 +141,25 @@ def test_whole_fine_tuning_and_an_adapter_that_goes_on(folder, monkeypatch):
     first, last = (read_metrics(folder / f"runs/{name}") for name in ("second", "third"))
     losses = [[row["loss"] for row in rows if "loss" in row] for rows in (first, last)]
     assert losses[1][0] < losses[0][0]  # it begins where the other ended
+
+
+@pytest.mark.slow
+def test_verify_looks_at_updates_with_what_they_change(folder, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(folder)
+    run("train", f"{EXPERIMENT}:lora", *own(), *STEPS, "--lora.rank", 2, "--workdir", tmp_path / "run")
+    run("convert", tmp_path / "run", tmp_path / "adapter", "--to", "peft")
+    looked_at = {"adapter": ("base", "--adapter", tmp_path / "adapter", "--steps", 0), "run": (tmp_path / "run",)}
+    logits = []
+    for name, arguments in looked_at.items():
+        file, page = tmp_path / f"{name}.npz", tmp_path / f"{name}.html"
+        # Random weights have biases of zeros, which is told of the base and not of the updates.
+        code = main(["verify", *map(str, arguments), "--write-reference", str(file), "--output", str(page)])
+        said = capsys.readouterr().out
+        assert code == (1 if name == "adapter" else 0)
+        assert ("Tensors of the adapter" in said, "These are low-rank updates." in said) == (code == 1, code == 0)
+        with np.load(file) as arrays:
+            logits.append(arrays["logits/0"])
+    np.testing.assert_allclose(*logits, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

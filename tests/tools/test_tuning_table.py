@@ -66,7 +66,7 @@ def test_a_run_that_a_kill_left_goes_on(called, tmp_path, monkeypatch):
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):
     tuning_table.begin(tmp_path, tuning_table.Settings("some/run", rows=3))
-    with pytest.raises(ValueError, match="is of steps 100, asked for 50; give another folder"):
+    with pytest.raises(ValueError, match="is of steps 60, asked for 50; give another folder"):
         tuning_table.begin(tmp_path, tuning_table.Settings("some/run", rows=3, steps=50))
 
 
