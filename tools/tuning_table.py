@@ -50,8 +50,8 @@ class Settings:
     rows: int = 500
     rows_seed: int = 0
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 100
-    rates: tuple[float, float] = (1e-3, 5e-3)
+    steps: int = 60
+    rates: tuple[float, float] = (3e-4, 1e-3)
     items: int = 300
 
 
