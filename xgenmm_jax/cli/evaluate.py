@@ -57,7 +57,8 @@ class Arguments(JudgeOptions):
     output: UserPath | None = None
     """Where benchmarks' predictions and scores go instead of RUN/evaluation/PROFILE."""
     kinds: tuple[str, ...] = ()
-    """Which parts of the suite, for instance: questions reading shots. All by default."""
+    """Which parts of the suite, for instance: questions reading shots. By default all that a stage teaches, beside is
+    none of them."""
     items: int | None = None
     """Questions of each kind; 300 by default, 500 for each number of shots. Of a benchmark, the first so many."""
     seed: int = 0
@@ -99,11 +100,11 @@ def main(argv: Sequence[str]) -> int:
     from xgenmm_jax.training.runs.run_lock import EVALUATION_LOCK_FILE, RunLock
 
     if arguments.kinds:
-        from xgenmm_jax.nano.tasks import GROUPS
+        from xgenmm_jax.nano.tasks import ALL_GROUPS
 
         for kind in arguments.kinds:
-            if kind not in GROUPS:
-                raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, GROUPS)}.")
+            if kind not in ALL_GROUPS:
+                raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, ALL_GROUPS)}.")
     target = arguments.json or arguments.run / "evaluation.json"
     if arguments.run.exists():
         refuse_no_file(target, "--json")

@@ -21,12 +21,16 @@ from xgenmm_jax.reporting.page import minutes
 
 CARD_FILE = "README.md"
 NOT_KNOWN = "not known"
+STARTS = {"run": "all parts", "vision": "vision", "connector": "connector", "decoder": "decoder", "adapter": "updates"}
+"""Fields of `Initialize` that name weights, and what these are of."""
 TASKS = {
     "xgenmm": "image-text-to-text",
     "siglip": "image-feature-extraction",
     "phi3": "text-generation",
     "llama": "text-generation",
     "blip3o": "text-to-image",
+    "peft": "image-text-to-text",
+    "peft_phi3": "text-generation",
 }
 """Layout to the hub's name of what the model does."""
 
@@ -84,7 +88,7 @@ def read(run: Path, step: int) -> RunFacts:
 
 
 def markdown(facts: RunFacts, layout: str, notes: Sequence[str] = ()) -> str:
-    """The card. layout: of `exporting.Layout`. notes: what the layout cannot hold, a sentence each."""
+    """The card. layout: of `TASKS`. notes: what the layout cannot hold, a sentence each."""
     name = _one_line(str(facts.settings.get("name", "model")))
     sections = (
         ("Base", _base(facts)),
@@ -100,6 +104,8 @@ def markdown(facts: RunFacts, layout: str, notes: Sequence[str] = ()) -> str:
         "phi3": "The language model of a run, in Phi-3's layout",
         "llama": "The language model of a run, in Llama's layout",
         "blip3o": "What draws images, without its language model, in BLIP3-o's layout",
+        "peft": "Low-rank updates of a vision-language model, in PEFT's layout over xGen-MM's",
+        "peft_phi3": "Low-rank updates of a language model, in PEFT's layout over Phi-3's",
     }[layout]
     front = "\n".join(_yaml(_front_matter(facts, layout, name)))
     lead = f"{about}, exported at step {facts.step:,} of a run of xgenmm_jax (BLIP-3 in JAX)."
@@ -116,7 +122,7 @@ def _front_matter(facts: RunFacts, layout: str, name: str) -> dict[str, Any]:
     if layout == "blip3o":
         return front
     if layout != "xgenmm":
-        front["library_name"] = "transformers"
+        front["library_name"] = "peft" if layout.startswith("peft") else "transformers"
         return front
     measured = [
         {
@@ -135,7 +141,7 @@ def _front_matter(facts: RunFacts, layout: str, name: str) -> dict[str, Any]:
 
 def _base(facts: RunFacts) -> str:
     initialize = facts.settings.get("initialize") or {}
-    parts = {field: initialize[field] for field in ("run", "vision", "connector", "decoder") if initialize.get(field)}
+    parts = {field: initialize[field] for field in STARTS if initialize.get(field)}
     if not parts:
         if _is_imported(facts):
             return "Imported weights, as they were; this code has not trained them."
@@ -145,8 +151,7 @@ def _base(facts: RunFacts) -> str:
     for field, path in parts.items():
         one = prints.get(field, {})
         which = f"checkpoint {one['checkpoint']}" if "checkpoint" in one else NOT_KNOWN if not one else "file"
-        part, name = "all parts" if field == "run" else field, PurePosixPath(str(path)).name
-        rows.append((part, name, which, one.get("sha256", NOT_KNOWN)))
+        rows.append((STARTS[field], PurePosixPath(str(path)).name, which, one.get("sha256", NOT_KNOWN)))
     return _table(("part", "initialised from", "of it", "SHA-256"), rows)
 
 
@@ -188,15 +193,31 @@ def _recipe(facts: RunFacts) -> str:
         ),
         ("weight decay, clipping", f"{optimizer.get('weight_decay')}, {optimizer.get('clip_norm')}"),
         ("rows of a batch, their length", f"{_count(data.get('batch_rows'))}, {_count(row_settings.get('length'))}"),
-        ("frozen", ", ".join(settings.get("freeze") or ()) or "nothing"),
+        ("frozen", _frozen(settings)),
         ("seed", str(settings.get("seed", NOT_KNOWN))),
         ("hardware", _hardware(row)),
         ("time of training", minutes(row["seconds"]) if "seconds" in row else NOT_KNOWN),
         ("loss at the end", f"{row['loss']:.4f}" if "loss" in row else NOT_KNOWN),
     ]
+    if settings.get("lora"):
+        rows.append(("low-rank updates", _updates(facts)))
     if facts.held_out:
         rows.append(("held-out loss", f"{facts.held_out['held_out/loss']:.4f} at step {facts.held_out['step']:,}"))
     return _table(("what", "value"), rows)
+
+
+def _frozen(settings: Mapping[str, Any]) -> str:
+    if updates := settings.get("lora"):
+        return " and ".join(("all but the low-rank updates", *(updates.get("whole") or ())))
+    return ", ".join(settings.get("freeze") or ()) or "nothing"
+
+
+def _updates(facts: RunFacts) -> str:
+    updates, base = facts.settings["lora"], (facts.settings.get("initialize") or {}).get("run")
+    numbers = ", ".join(f"{name} {updates.get(name, NOT_KNOWN)}" for name in ("rank", "alpha", "dropout"))
+    sha256 = facts.started_with.get("initialize", {}).get("run", {}).get("sha256", NOT_KNOWN)
+    over = f"{PurePosixPath(str(base)).name} (SHA-256 {sha256})" if base else "the parts above"
+    return f"{numbers}, of {', '.join(updates.get('targets') or ()) or NOT_KNOWN}, over {over}"
 
 
 def _hardware(row: Mapping[str, int | float]) -> str:
@@ -235,8 +256,7 @@ def _is_of_another_step(facts: RunFacts, result: Result) -> bool:
 
 
 def _limits(facts: RunFacts, notes: Sequence[str]) -> str:
-    lines = [*notes]
-    lines += dict.fromkeys(_said((facts.settings.get("data") or {}).get("mixture"), "limits"))
+    lines = [*notes, *dict.fromkeys(_said((facts.settings.get("data") or {}).get("mixture"), "limits"))]
     measured = "Only the scores above were" if facts.scores else "Nothing was"
     lines.append(f"{measured} measured; nothing tells how it answers in other languages, or harmful requests.")
     lines.append("The licence of the weights follows from those of base and data: set it before this is published.")
