@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -108,7 +109,9 @@ def test_a_shard_that_fails_ends_the_command_with_code_three(tmp_path):
     assert "failed" in out and "00001.tar: SourceError" in out and "tried 3 times" in " ".join(out.split())
     records = ShardedSource(Parquet(f"{tmp_path}/made/data/*.parquet"), Ocr(image=("image",))).open()
     texts = [records.record(number, np.random.default_rng(0)).text for number in range(len(records))]
-    assert texts == [f'"Page {number} of part {shard}"' for shard in (0, 2) for number in range(2)]
+    # RapidOCR takes wide gaps for the ends of lines.
+    words = [re.sub(r"\W+", " ", text).strip() for text in texts]
+    assert words == [f"Page {number} of part {shard}" for shard in (0, 2) for number in range(2)]
     again = started("ocr", source, tmp_path / "made", "--engine", "rapidocr", "--least-confidence", "0.9")
     _, err = again.communicate(timeout=600)
     assert again.returncode == 1 and "was made from something else: maker least_confidence was 0.5" in err

@@ -29,8 +29,8 @@ class LeftOutImage(NamedTuple):
     detail: str
 
 
-Made = Mapping[str, Any] | LeftOutImage
-MakeRows = Callable[[Sequence[SourceImage]], Sequence[Made]]
+RowOrReason = Mapping[str, Any] | LeftOutImage
+MakeRows = Callable[[Sequence[SourceImage]], Sequence[RowOrReason]]
 """Of each image its row without the columns of COMMON and the image itself, or why it has none."""
 
 
@@ -57,6 +57,11 @@ class Maker(Protocol):
     @property
     def columns(self) -> tuple[tuple[str, pa.DataType], ...]:
         """Of its rows, beside those of COMMON."""
+        ...
+
+    @property
+    def source_columns(self) -> tuple[str, ...]:
+        """Columns of the source that it reads beside an image, where they are there."""
         ...
 
     def check(self) -> None:

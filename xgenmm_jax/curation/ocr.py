@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from xgenmm_jax.curation import language
 from xgenmm_jax.curation.images import SourceImage
-from xgenmm_jax.curation.makers import DrawnBox, LeftOutImage, Made, MakeRows, confidence_bin
+from xgenmm_jax.curation.makers import DrawnBox, LeftOutImage, MakeRows, RowOrReason, confidence_bin
 from xgenmm_jax.curation.text_engines import Line, TextEngine
 from xgenmm_jax.data.captions import ocr
 from xgenmm_jax.data.captions.cells import FractionBox
@@ -82,6 +82,10 @@ class OcrRows:
         sizes = (("width", pa.int64()), ("height", pa.int64()))
         return (("captions", pa.string()), ("metadata", pa.string()), *(sizes if self.command == "ocr-hd" else ()))
 
+    @property
+    def source_columns(self) -> tuple[str, ...]:
+        return ()
+
     def check(self) -> None:
         if not 0 <= self.least_confidence <= 1:
             raise ValueError(f"--least-confidence: got {self.least_confidence:g}; give 0 to 1.")
@@ -100,7 +104,7 @@ class OcrRows:
         read = self.engine.open()
         identify = language.identifier() if self.languages else None
 
-        def row_of(image: SourceImage) -> Made:
+        def row_of(image: SourceImage) -> RowOrReason:
             width, height = image.pixels.size
             if min(width, height) <= self.above_px:
                 return LeftOutImage(TOO_SMALL, f"{width} x {height} px, wanted more than {self.above_px} each")

@@ -141,7 +141,8 @@ class ShardMaker:
     def _rows(self, number: int, counted: "_Counted") -> Iterator[dict[str, Any]]:
         name, failed = self._names[number], 0
         known = self._duplicates(number)
-        shard, refused = opened_shard(self._source, self._paths[number], (self._options.license_field,))
+        extra = (self._options.license_field, *self._maker.source_columns)
+        shard, refused = opened_shard(self._source, self._paths[number], extra)
         try:
             for one in refused:
                 counted.leave_out(*one)
