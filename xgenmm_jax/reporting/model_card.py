@@ -17,6 +17,7 @@ from xgenmm_jax.evaluation import results
 from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.hardware import CHIPS
 from xgenmm_jax.paths import Path
+from xgenmm_jax.reporting.markdown import one_line, table, yaml_lines
 from xgenmm_jax.reporting.page import minutes
 
 CARD_FILE = "README.md"
@@ -89,7 +90,7 @@ def read(run: Path, step: int) -> RunFacts:
 
 def markdown(facts: RunFacts, layout: str, notes: Sequence[str] = ()) -> str:
     """The card. layout: of `TASKS`. notes: what the layout cannot hold, a sentence each."""
-    name = _one_line(str(facts.settings.get("name", "model")))
+    name = one_line(str(facts.settings.get("name", "model")))
     sections = (
         ("Base", _base(facts)),
         ("Data", _data(facts)),
@@ -107,7 +108,7 @@ def markdown(facts: RunFacts, layout: str, notes: Sequence[str] = ()) -> str:
         "peft": "Low-rank updates of a vision-language model, in PEFT's layout over xGen-MM's",
         "peft_phi3": "Low-rank updates of a language model, in PEFT's layout over Phi-3's",
     }[layout]
-    front = "\n".join(_yaml(_front_matter(facts, layout, name)))
+    front = "\n".join(yaml_lines(_front_matter(facts, layout, name)))
     lead = f"{about}, exported at step {facts.step:,} of a run of xgenmm_jax (BLIP-3 in JAX)."
     return f"---\n{front}\n---\n\n# {name}\n\n{lead}\n\n{body}\n"
 
@@ -152,7 +153,7 @@ def _base(facts: RunFacts) -> str:
         one = prints.get(field, {})
         which = f"checkpoint {one['checkpoint']}" if "checkpoint" in one else NOT_KNOWN if not one else "file"
         rows.append((STARTS[field], PurePosixPath(str(path)).name, which, one.get("sha256", NOT_KNOWN)))
-    return _table(("part", "initialised from", "of it", "SHA-256"), rows)
+    return table(("part", "initialised from", "of it", "SHA-256"), rows)
 
 
 def _is_imported(facts: RunFacts) -> bool:
@@ -170,8 +171,8 @@ def _data(facts: RunFacts) -> str:
         )
         for source in facts.sources
     ]  # fmt: skip
-    table = _table(("source", "weight", "records", "samples seen", "tokens seen", "licence"), rows)
-    return f"{table}\n\nTokens are positions of rows, vision tokens included; shares are of the first host's rows."
+    of_sources = table(("source", "weight", "records", "samples seen", "tokens seen", "licence"), rows)
+    return f"{of_sources}\n\nTokens are positions of rows, vision tokens included; shares are of the first host's rows."
 
 
 def _recipe(facts: RunFacts) -> str:
@@ -203,7 +204,7 @@ def _recipe(facts: RunFacts) -> str:
         rows.append(("low-rank updates", _updates(facts)))
     if facts.held_out:
         rows.append(("held-out loss", f"{facts.held_out['held_out/loss']:.4f} at step {facts.held_out['step']:,}"))
-    return _table(("what", "value"), rows)
+    return table(("what", "value"), rows)
 
 
 def _frozen(settings: Mapping[str, Any]) -> str:
@@ -247,7 +248,7 @@ def _scores(facts: RunFacts) -> str:
     if not rows:
         return "Not measured: the run's folder has no scores."
     head = ("benchmark", "profile", "score", "value", "standard error", "items", "judge", "measured at")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _is_of_another_step(facts: RunFacts, result: Result) -> bool:
@@ -260,7 +261,7 @@ def _limits(facts: RunFacts, notes: Sequence[str]) -> str:
     measured = "Only the scores above were" if facts.scores else "Nothing was"
     lines.append(f"{measured} measured; nothing tells how it answers in other languages, or harmful requests.")
     lines.append("The licence of the weights follows from those of base and data: set it before this is published.")
-    return "\n".join(f"- {_one_line(line)}" for line in lines)
+    return "\n".join(f"- {one_line(line)}" for line in lines)
 
 
 def _sources(
@@ -327,28 +328,3 @@ def _metrics(file: Path) -> Iterator[dict[str, Any]]:
 
 def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) else NOT_KNOWN
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = ([_one_line(str(cell)).replace("|", "\\|") for cell in line] for line in (head, ["---"] * len(head), *rows))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _yaml(value: Any, indent: str = "") -> Iterator[str]:
-    """Block style; strings and numbers as JSON, which YAML contains."""
-    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-        lead = f"{indent}{key}:" if isinstance(value, dict) else f"{indent}-"
-        if not isinstance(item, dict | list):
-            yield f"{lead} {json.dumps(item)}"
-            continue
-        inner = list(_yaml(item, f"{indent}  "))
-        if isinstance(value, list):  # the first line of an entry stands behind its dash
-            inner[0] = f"{lead} {inner[0].lstrip()}"
-            yield from inner
-        else:
-            yield lead
-            yield from inner
