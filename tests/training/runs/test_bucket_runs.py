@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 
-from buckets import gs_bucket
 import jax
 import numpy as np
 import pytest
@@ -23,12 +22,6 @@ from xgenmm_jax.training.runs.checkpoints import newest, restore_params
 from xgenmm_jax.training.runs.run_folder import check_same, prepare
 
 CLOCK = ("seconds", "tokens_per_second", "tokens_per_second_per_device")
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    with pytest.MonkeyPatch.context() as patch, gs_bucket(patch) as url:
-        yield url
 
 
 @pytest.fixture
