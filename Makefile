@@ -15,10 +15,16 @@ ifneq ($(words $(filter cpu cuda tpu,$(ACCELERATOR))),1)
 $(error ACCELERATOR=$(ACCELERATOR): wanted cpu, cuda or tpu)
 endif
 
-.PHONY: demo micro test lint setup starting-weights clean
+.PHONY: demo draw micro test lint setup starting-weights clean
 
 demo: $(STAMP)
 	$(BIN)/xgenmm demo experiments/nano --workdir runs/demo
+
+# After demo: a part that draws, over its frozen model; then pictures of held-out captions and their scores.
+draw: $(STAMP)
+	$(BIN)/xgenmm train experiments/nano/draw.py:pixels --workdir runs/draw_pixels
+	$(BIN)/xgenmm train experiments/nano/draw.py --workdir runs/draw
+	$(BIN)/xgenmm evaluate runs/draw
 
 # One size up, for one GPU: starting weights first, then the same five stages.
 micro: $(STAMP)

@@ -9,9 +9,10 @@ Hours: by the data; no 4B model was fine-tuned here.
 Expected: the held-out loss (held_out/loss in metrics.jsonl) falls until it rises again.
 
 my.json has LLaVA's form, a list of {"id": "1", "image": "cat.jpg", "conversations": [{"from": "human", "value":
-"<image>\\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]}, or such lines (.jsonl), or these columns (.parquet). A
-part of the rows is kept from training (--data.held-out-one-in). Every field is an option: --steps,
---optimizer.peak-lr, --lora.rank, --lora.targets decoder/layers connector, --freeze.
+"<image>\\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]}, or such lines (.jsonl), or these columns (.parquet); a
+table may hold the picture itself under "image", as the datasets library's {bytes, path}. A part of the rows is kept
+from training (--data.held-out-one-in). Every field is an option: --steps, --optimizer.peak-lr, --lora.rank,
+--lora.targets decoder/layers connector, --freeze.
 """
 
 from dataclasses import replace
@@ -38,37 +39,42 @@ FEW_ROWS = 500
 """Of fewer rows one in ten is held out; of fewer than ten none."""
 
 
-def config(initialize_run: str, data_json: str, data_images: str) -> TrainConfig:
+def config(initialize_run: str, data_json: str, data_images: str | None = None) -> TrainConfig:
     """Connector and language model train whole.
 
-    --initialize.run: a run folder. --data.json: a file, or a pattern of files. --data.images: the folder of pictures.
+    --initialize.run: a run folder. --data.json: a file, or a pattern of files. --data.images: the folder of pictures,
+    if the rows name any.
     """
     return _fine_tuning(initialize_run, data_json, data_images, 1e-5)
 
 
-def lora(initialize_run: str, data_json: str, data_images: str) -> TrainConfig:
+def lora(initialize_run: str, data_json: str, data_images: str | None = None) -> TrainConfig:
     """Updates of rank 16 of the language model's linear maps train, the rest stays.
 
-    --initialize.run: a run folder. --data.json: a file, or a pattern of files. --data.images: the folder of pictures.
+    --initialize.run: a run folder. --data.json: a file, or a pattern of files. --data.images: the folder of pictures,
+    if the rows name any.
     """
     return replace(_fine_tuning(initialize_run, data_json, data_images, 2e-4), lora=LoRA(rank=16, alpha=32.0))
 
 
-def _fine_tuning(run: str, json: str, images: str, peak_lr: float) -> TrainConfig:
+def _fine_tuning(run: str, json: str, images: str | None, peak_lr: float) -> TrainConfig:
     folder = user_path(run, "--initialize.run")
     base = load_config(folder)
     if not isinstance(base.data, DataConfig):
         raise ValueError(f"--initialize.run: '{run}' holds a part of a model alone; give a run of a whole one.")
     storage = (Parquet if json.endswith(".parquet") else JsonFiles)(json, images)
     records = sum(storage.locate(shard).records for shard in storage.shards())
-    name = re.sub(r"[^\w.-]", "_", user_path(json, "--data.json").stem)  # files of one folder have an index each
+    file = user_path(json, "--data.json")
+    name = re.sub(r"[^\w.-]", "_", file.stem)
+    # Files of one folder have an index each, my.json and my.parquet too.
+    source = name if file.suffix == ".json" else name + file.suffix
     row = base.data.row
     # As many crops as fill half of a row's positions, some three images of the released grids.
     most = base.data.anyres.max_crops
     crops = max(most, min(4 * most, row.length // (2 * row.vision_tokens)))
     data = replace(
         base.data,
-        mixture=((ShardedSource(storage, Llava(), name=name), 1.0),),
+        mixture=((ShardedSource(storage, Llava(), name=source), 1.0),),
         tokenizer=str(tokenizer_files.beside(folder) or folder / tokenizer_files.MODEL_FILE),
         row=replace(row, crops=crops, images=crops, too_long="drop"),
         batch_rows=BATCH_ROWS,

@@ -1,8 +1,8 @@
 """Drawing at nano: captions of the drawn world to pictures, over the frozen model of `make demo`.
 
 Paper: BLIP3-o (arXiv 2505.09568), sequential training, CLIP features by flow matching.
-Command: make draw    (or: xgenmm train experiments/nano/draw.py:pixels --workdir runs/draw/pixels; then
-    xgenmm train experiments/nano/draw.py --workdir runs/draw/features)
+Command: make draw    (or: xgenmm train experiments/nano/draw.py:pixels --workdir runs/draw_pixels; then
+    xgenmm train experiments/nano/draw.py --workdir runs/draw)
 Hardware: 2 CPU cores.
 Hours: about ten minutes.
 Expected: no number of the paper's; the page of `make draw` shows its own.
@@ -21,6 +21,7 @@ from xgenmm_jax.models.autoencoder import PixelDecoderConfig
 from xgenmm_jax.models.blip3o import UNDERSTANDING, Blip3oConfig, DrawingConfig, TowerTarget
 from xgenmm_jax.models.dit import DiTConfig
 from xgenmm_jax.nano.drawing.source import CaptionsToDraw
+from xgenmm_jax.nano.drawing.suite import DrawnPictures
 from xgenmm_jax.nano.starting_weights import TOKENIZER
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.flow_matching import FlowMatching
@@ -85,7 +86,8 @@ def config() -> TrainConfig:
         optimizer=OptimizerConfig(
             algorithm="muon", peak_lr=2e-3, warmup_steps=50, betas=(0.9, 0.98), decay_vectors=False
         ),
-        initialize=Initialize(run="runs/draw/pixels"),
+        initialize=Initialize(run="runs/draw_pixels"),
         freeze=(*UNDERSTANDING, "target", "pixels"),
         average_decay=0.995,
+        evaluate=(DrawnPictures(),),
     )

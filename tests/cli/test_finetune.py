@@ -2,16 +2,20 @@
 
 from dataclasses import replace
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 import tiny28
 
 import xgenmm_jax
 from xgenmm_jax.api.conversion import export_checkpoint
+from xgenmm_jax.cli.experiment_files import load_experiment
 from xgenmm_jax.cli.main import main
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
 from xgenmm_jax.data.rows.config import DataConfig
@@ -69,6 +73,12 @@ def write_rows(folder, count=24, name="my.json"):
     (folder / name).write_text(text)
 
 
+def as_table(folder, name, image):
+    """The rows of my.json as a Parquet file. image: what its column holds of a row's picture."""
+    rows = [row | {"image": image(row["image"])} for row in json.loads((folder / "my.json").read_text())]
+    pq.write_table(pa.Table.from_pylist(rows), folder / name, row_group_size=10)
+
+
 def own(run="base", file="my.json"):
     return ("--initialize.run", run, "--data.json", file, "--data.images", "pictures")
 
@@ -100,6 +110,11 @@ def test_updates_from_a_released_folder_to_answers(folder, monkeypatch, capsys):
     assert names and all("lora_" in name for name in names)
     run("convert", "runs/base-my", "merged", "--to", "xgenmm")
     run("convert", "runs/base-my", "adapter", "--to", "peft")
+    cards = [(folder / name / "README.md").read_text() for name in ("merged", "adapter")]
+    assert all("| rank 2, alpha 32.0, dropout 0.0, of decoder/layers, over base (SHA-256 " in card for card in cards)
+    capsys.readouterr()
+    assert main(["verify", "adapter"]) == 1
+    assert "holds an adapter and no model; give the released weights or the run" in capsys.readouterr().err
     before, after = (load_file(folder / name / "model.safetensors") for name in ("released", "merged"))
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert {name.rsplit(".", 2)[1] for name in changed} == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
@@ -129,6 +144,25 @@ def test_whole_fine_tuning_and_an_adapter_that_goes_on(folder, monkeypatch):
 
 
 @pytest.mark.slow
+def test_verify_looks_at_updates_with_what_they_change(folder, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(folder)
+    run("train", f"{EXPERIMENT}:lora", *own(), *STEPS, "--lora.rank", 2, "--workdir", tmp_path / "run")
+    run("convert", tmp_path / "run", tmp_path / "adapter", "--to", "peft")
+    looked_at = {"adapter": ("base", "--adapter", tmp_path / "adapter", "--steps", 0), "run": (tmp_path / "run",)}
+    logits = []
+    for name, arguments in looked_at.items():
+        file, page = tmp_path / f"{name}.npz", tmp_path / f"{name}.html"
+        # Random weights have biases of zeros, which is told of the base and not of the updates.
+        code = main(["verify", *map(str, arguments), "--write-reference", str(file), "--output", str(page)])
+        said = capsys.readouterr().out
+        assert code == (1 if name == "adapter" else 0)
+        assert ("Tensors of the adapter" in said, "These are low-rank updates." in said) == (code == 1, code == 0)
+        with np.load(file) as arrays:
+            logits.append(arrays["logits/0"])
+    np.testing.assert_allclose(*logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_a_base_that_sees_one_view(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     released(tmp_path, ())
@@ -137,6 +171,51 @@ def test_a_base_that_sees_one_view(tmp_path, monkeypatch):
     run("train", f"{EXPERIMENT}:lora", *own(), *STEPS, "--lora.rank", 2)
     config = json.loads((tmp_path / "runs/base-my/config.json").read_text())
     assert config["data"]["anyres"]["grids"] == [] and config["prompt"] == "few_shot"
+
+
+def bytes_of(name):
+    return (Path("pictures") / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        str,
+        bytes_of,
+        lambda name: {"bytes": bytes_of(name), "path": None},
+        lambda name: {"bytes": bytes_of(name), "path": "elsewhere.png"},
+        lambda name: {"bytes": None, "path": name},
+        lambda name: [{"bytes": bytes_of(name), "path": None}],
+    ],
+    ids=["path", "bytes", "struct", "struct_with_path", "struct_of_path", "list"],
+)
+def test_tables_of_paths_and_of_pictures_are_read_as_json_is(folder, monkeypatch, tmp_path, image):
+    """Pictures inside of a table were refused; my.parquet beside my.json was taken for a changed my.json."""
+    monkeypatch.chdir(folder)
+    (tmp_path / "my.json").write_text((folder / "my.json").read_text())
+    as_table(tmp_path, "my.parquet", image)
+    opened = []
+    for file in ("my.json", "my.parquet"):
+        given = {"initialize_run": "base", "data_json": str(tmp_path / file), "data_images": "pictures"}
+        data = load_experiment(Path(EXPERIMENT), given=given).data
+        records = data.mixture[0][0].open()
+        opened.append([records.record(number, np.random.default_rng(0)) for number in range(len(records))])
+        assert data.held_out_one_in == 10
+    assert len(opened[0]) == len(opened[1]) == 24
+    for theirs, ours in zip(*opened, strict=True):
+        assert ours.turns == theirs.turns
+        [[picture], [its]] = ours.images, theirs.images
+        assert picture.load().tobytes() == its.load().tobytes()
+
+
+@pytest.mark.slow
+def test_a_table_with_its_pictures_inside_needs_no_folder(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder)
+    as_table(folder, "inside.parquet", lambda name: {"bytes": bytes_of(name), "path": name})
+    arguments = ("--initialize.run", "base", "--data.json", "inside.parquet", "--workdir", tmp_path / "run")
+    run("train", f"{EXPERIMENT}:lora", *arguments, *STEPS, "--lora.rank", 2, "--held-out.every-steps", 3)
+    losses = [row["loss"] for row in read_metrics(tmp_path / "run")]
+    assert len(losses) == 1 and np.isfinite(losses[0])
 
 
 def refused(capsys, *arguments):
@@ -187,7 +266,47 @@ def test_pictures_that_are_missing_are_refused(folder, monkeypatch, capsys, capl
     assert not (tmp_path / "run/config.json").exists()
 
 
+def test_a_table_without_a_usable_row_is_refused(folder, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(folder)
+    pq.write_table(pa.table({"image": ["0.png"], "text": ["a cat"]}), tmp_path / "other.parquet")
+    pq.write_table(pa.Table.from_pylist([], pa.schema([("conversations", pa.string())])), tmp_path / "empty.parquet")
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 cut off")
+    said = {
+        "other": "has no column 'conversations'; the columns found: 'image', 'text'",
+        "empty": "has 0 records",
+        "torn": "is not whole, or not Parquet",
+    }
+    for name, message in said.items():
+        file = tmp_path / f"{name}.parquet"
+        arguments = ("--initialize.run", "base", "--data.json", file, *STEPS, "--workdir", tmp_path / "run")
+        assert message in refused(capsys, *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (lambda name: name, "the storage has no folder of images; give it one"),
+        (lambda name: {"bytes": None, "path": name}, "the storage has no folder of images; give it one"),
+        (lambda name: {"bytes": b"torn", "path": name}, "is not an image or its header is damaged"),
+        (lambda name: 7, "'image' is neither a path nor a list of paths"),
+    ],
+    ids=["path", "struct_of_path", "damaged", "number"],
+)
+def test_a_table_none_of_whose_pictures_can_be_used_is_refused(
+    folder, monkeypatch, capsys, caplog, tmp_path, image, message
+):
+    monkeypatch.chdir(folder)
+    (tmp_path / "my.json").write_text((folder / "my.json").read_text())
+    as_table(tmp_path, "my.parquet", image)
+    arguments = ("--initialize.run", "base", "--data.json", tmp_path / "my.parquet")
+    sentence = refused(capsys, *arguments, *STEPS, "--workdir", tmp_path / "run")
+    assert message in sentence and sentence.count("\n") == 1
+    assert "24 records that cannot be used" in caplog.text
+    assert not (tmp_path / "run/config.json").exists()
+
+
 def test_what_is_needed_is_told(capsys):
-    assert "needs --data.json and --data.images" in refused(capsys, "--initialize.run", "base")
+    assert "needs --data.json; " in refused(capsys, "--initialize.run", "base")
     assert main(["train", EXPERIMENT, "--help"]) == 0
-    assert "--data.json JSON" in capsys.readouterr().out
+    assert "--data.json JSON [--data.images IMAGES]" in capsys.readouterr().out

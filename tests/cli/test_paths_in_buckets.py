@@ -9,6 +9,8 @@ import pytest
 
 from xgenmm_jax.cli import (
     convert,
+    curate_grounding,
+    curate_ocr,
     data_check,
     data_index,
     data_join,
@@ -26,6 +28,9 @@ from xgenmm_jax.cli import main as cli
 
 ARGUMENTS = {
     "convert": convert.Arguments,
+    "curate grounding": curate_grounding.Arguments,
+    "curate ocr": curate_ocr.Arguments,
+    "curate ocr-hd": curate_ocr.HdArguments,
     "data check": data_check.Arguments,
     "data index": data_index.Arguments,
     "data join": data_join.Arguments,
@@ -91,6 +96,7 @@ def cases():
     yield ["data", "pack", f"{code}:mine", "x"], ON_DISK
     yield ["data", "urls", f"{code}:mine", "x"], ON_DISK
     yield ["evaluate", "x", "--tasks", f"{code}:MINE", "--data", "x"], ON_DISK
+    yield ["curate", "ocr", "tars:x/*.tar", URL], "is a URL; give a folder"
     yield ["data", "pack", "tars:x/*.tar", URL, "--reader", "image_captions"], "is a URL; give a folder"
 
 

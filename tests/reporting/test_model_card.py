@@ -14,9 +14,10 @@ from xgenmm_jax.evaluation import results
 from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
 from xgenmm_jax.evaluation.tasks.benchmark import Choice
+from xgenmm_jax.models.lora import LoRA
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.reporting import model_card
-from xgenmm_jax.training.config import Initialize, save_config
+from xgenmm_jax.training.config import Initialize, load_config, save_config
 
 DRAWN = Synthetic("caption", 400)
 SHA = "ab" * 32
@@ -97,6 +98,33 @@ def test_card_says_what_the_files_say_until_the_exported_step(run):
     assert "| MMSTAR | paper | accuracy | 61.50 | ±1.00 | 100 | none |  |" in body
     assert "| POPE | paper | accuracy | 61.50 | ±1.00 | 100 | none | another step |" in body
     assert "- Phi-3 has no bias." in body and "drawn by code" in body
+
+
+def with_updates(folder, updates, **initialize):
+    """The run's files as those of one with low-rank updates."""
+    config = load_config(folder)
+    config = dataclasses.replace(config, lora=updates, initialize=dataclasses.replace(config.initialize, **initialize))
+    save_config(config, folder / "config.json")
+
+
+def test_low_rank_updates_are_told_with_what_they_change(run, tmp_path):
+    with_updates(run, LoRA(8, 16.0, 0.05, ("decoder/layers", "connector"), whole=("vision",)))
+    _, body = card(run, 30)
+    said = f"rank 8, alpha 16.0, dropout 0.05, of decoder/layers, connector, over stage2 (SHA-256 {SHA})"
+    assert f"| low-rank updates | {said} |" in body
+    assert "| frozen | all but the low-rank updates and vision |" in body
+
+
+def test_the_card_of_an_adapter_is_pefts(run, tmp_path):
+    with_updates(run, LoRA(), adapter=str(tmp_path / "secret_folder" / "theirs"))
+    front, body = card(run, 30, "peft", notes=["It names no base."])
+    assert front["library_name"] == "peft" and "model-index" not in front
+    assert "Low-rank updates of a vision-language model, in PEFT's layout" in body and "secret_folder" not in body
+    assert "| updates | theirs | not known | not known |" in body and "- It names no base." in body
+
+
+def test_a_run_without_updates_has_no_line_of_them(run):
+    assert "low-rank" not in card(run, 30)[1]
 
 
 def test_what_no_file_says_is_not_known(run):

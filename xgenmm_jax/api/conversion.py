@@ -162,6 +162,8 @@ def export_checkpoint(
 def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[str, ...]:
     """Writes the low-rank updates of a run, and what it trained whole beside them, in PEFT's layout into a new folder.
 
+    A model card stands beside them, as beside other exports.
+
     layout: "peft", over the official xGen-MM code's model, or "peft_phi3", over transformers' Phi3ForCausalLM. Gives
     sentences on what the layout cannot hold.
 
@@ -170,10 +172,13 @@ def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[s
     config = load_config(run)
     if config.lora is None:
         raise ValueError(f"export: '{run}' trained no low-rank updates (lora); choose another --to.")
+    facts = model_card.read(run, int(newest(run).name))
     refuse_existing(destination)
     reader = ParameterReader(newest(run) / "params")
     with whole_folder(destination) as folder:
-        return peft.write(reader, _exported(config.model, run), config.lora, layout, folder)
+        notes = peft.write(reader, _exported(config.model, run), config.lora, layout, folder)
+        files.write_whole(folder / model_card.CARD_FILE, model_card.markdown(facts, layout, notes))
+    return notes
 
 
 def _exported(model: Any, run: Path) -> VLMConfig | ViTConfig | Phi3Config | Blip3oParts:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass, replace
+import time
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from xgenmm_jax import hub
+from xgenmm_jax import files, hub
 from xgenmm_jax.cli import errors
 from xgenmm_jax.cli.errors import nearest
 from xgenmm_jax.cli.hosts import held_by_first, joined, take_hosts
@@ -56,7 +57,8 @@ class Arguments(JudgeOptions):
     output: UserPath | None = None
     """Where benchmarks' predictions and scores go instead of RUN/evaluation/PROFILE."""
     kinds: tuple[str, ...] = ()
-    """Which parts of the suite, for instance: questions reading shots. All by default."""
+    """Which parts of the suite, for instance: questions reading shots. By default all that a stage teaches, beside is
+    none of them."""
     items: int | None = None
     """Questions of each kind; 300 by default, 500 for each number of shots. Of a benchmark, the first so many."""
     seed: int = 0
@@ -98,11 +100,11 @@ def main(argv: Sequence[str]) -> int:
     from xgenmm_jax.training.runs.run_lock import EVALUATION_LOCK_FILE, RunLock
 
     if arguments.kinds:
-        from xgenmm_jax.nano.tasks import GROUPS
+        from xgenmm_jax.nano.tasks import ALL_GROUPS
 
         for kind in arguments.kinds:
-            if kind not in GROUPS:
-                raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, GROUPS)}.")
+            if kind not in ALL_GROUPS:
+                raise ValueError(f"--kinds: no '{kind}'; {nearest(kind, ALL_GROUPS)}.")
     target = arguments.json or arguments.run / "evaluation.json"
     if arguments.run.exists():
         refuse_no_file(target, "--json")
@@ -123,8 +125,9 @@ def _evaluate(arguments: Arguments, target: Path, is_first: bool) -> int:
     run = api.load(arguments.run)
     # An option of the drawn world asks for it, whatever the config names.
     wants_drawn = arguments.kinds or arguments.items is not None or arguments.seed or arguments.style != "auto"
+    pages: dict[str, str] = {}
     if not wants_drawn and run.run.evaluate:
-        evaluation = _of_config(run)
+        evaluation, pages = _of_config(run)
     elif wants_drawn or _saw_drawn_world(run):
         evaluation = _of_drawn_world(run, arguments)
     else:
@@ -139,17 +142,27 @@ def _evaluate(arguments: Arguments, target: Path, is_first: bool) -> int:
     with errors.writing(target):
         if arguments.json is None:
             predictions.write_predictions(evaluation.predictions, arguments.run)
+            for name, page in pages.items():
+                files.write_whole(arguments.run / f"{name}.html", page)
+                print(f"the page is {arguments.run / name}.html")
         predictions.write_metrics(evaluation.metrics, answers, target)
     return 0
 
 
-def _of_config(run: "LMM") -> "Evaluation":
-    """By the suites of the run's config."""
-    from xgenmm_jax.evaluation.tasks.suite import InputFormat, make_tasks, run_tasks
+def _of_config(run: "LMM") -> "tuple[Evaluation, dict[str, str]]":
+    """By the suites of the run's config; with pages of what was drawn, by the suite's name."""
+    from xgenmm_jax.evaluation.tasks.suite import DrawingSuite, InputFormat, make_tasks, run_tasks
 
     asked = InputFormat(run.processor.chat, run.run.prompt, run.processor.anyres)
     tasks = make_tasks(run.run.evaluate, asked)
-    return run_tasks(run.generator(), tasks, run.run.evaluate)
+    started = time.monotonic()
+    evaluation = run_tasks(run.generator(), tasks, run.run.evaluate)
+    metrics, pages = dict(evaluation.metrics), {}
+    for suite in run.run.evaluate:
+        if isinstance(suite, DrawingSuite):
+            drawn, pages[suite.name] = suite.metrics_of(run.drawer())
+            metrics |= drawn
+    return replace(evaluation, metrics=metrics, seconds=time.monotonic() - started), pages
 
 
 def _saw_drawn_world(run: "LMM") -> bool:

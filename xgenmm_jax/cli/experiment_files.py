@@ -29,7 +29,7 @@ def load_experiment(path: Path, at: str | None = None, given: Mapping[str, str] 
     """
     function = _function(path)
     stages = {} if at is None else _stages_at(function, at)
-    missing = [option for name, option in _options_of(function).items() if name not in given]
+    missing = [option for name, option in _options_of(function, needed=True).items() if name not in given]
     if missing:
         words = " ".join((function.__doc__ or "").split())
         described = words[words.find("--") :] if "--" in words else "give them."
@@ -59,20 +59,25 @@ def take_arguments(path: Path, argv: list[str]) -> tuple[list[str], dict[str, st
     return argv, given
 
 
-def _options_of(function: Callable[..., TrainConfig]) -> dict[str, str]:
-    """The parameters that an experiment's function cannot do without, with their options."""
+def _options_of(function: Callable[..., TrainConfig], needed: bool = False) -> dict[str, str]:
+    """The parameters of an experiment's function that are given as options, those without a default and with None.
+
+    needed: the ones alone that it cannot do without.
+    """
     parameters = inspect.signature(function).parameters.values()
-    names = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+    left_away = () if needed else (None,)
+    names = [one.name for one in parameters if one.default in (one.empty, *left_away)]
     return {name: f"--{name.replace('_', '.', 1).replace('_', '-')}" for name in names}
 
 
 def needed_help(path: Path, given: Mapping[str, str]) -> str | None:
     """What the experiment's function says of itself where an option that it needs is not given; else None."""
     function = _function(path)
-    options = _options_of(function)
-    if not options.keys() - given.keys():
+    needed = _options_of(function, needed=True)
+    if not needed.keys() - given.keys():
         return None
-    usage = " ".join(f"{option} {name.rpartition('_')[2].upper()}" for name, option in options.items())
+    words = {name: f"{option} {name.rpartition('_')[2].upper()}" for name, option in _options_of(function).items()}
+    usage = " ".join(one if name in needed else f"[{one}]" for name, one in words.items())
     return (
         f"usage: xgenmm train {path} {usage} [options]\n\n{inspect.getdoc(function) or ''}\n\n"
         "With these, --help shows the options that are used most, --help-all every one, with their values."

@@ -39,6 +39,10 @@ COMMANDS = {
         "xgenmm data index experiments/stage1.py",
         "xgenmm data pack mine.py:captions packed/captions",
     ),
+    "curate": (
+        "make OCR, grounding and preference data out of your own pictures",
+        "xgenmm curate ocr 'folder:pictures/*.jpg' made/ocr",
+    ),
     "plan": (
         "does a run fit chips that need not be there, how fast can it be",
         "xgenmm plan experiments/stage1.py --for v5e:16x16",

@@ -61,6 +61,11 @@ def _matching(pattern: Mapping[str, Any], module: str, default: Any) -> Any:
     return default
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether it is a folder of PEFT's, which holds updates and no model."""
+    return (folder / FILE).is_file() and not (folder / "config.json").is_file()
+
+
 def read_settings(folder: Path) -> PeftSettings:
     """Raises ValueError where the file is missing, is no LoRA's, or says something that is not read, which it names."""
     file = folder / FILE

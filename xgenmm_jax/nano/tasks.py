@@ -28,9 +28,11 @@ from xgenmm_jax.nano.world.evaluation_items import ON_SIGNS, WITH_EVIDENCE, Item
 
 Group = Literal[
     "questions", "reading", "new_style", "handwriting", "multi_image", "shots", "hallucination", "safety", "grounding",
-    "caption",
+    "caption", "beside",
 ]  # fmt: skip
-GROUPS: tuple[Group, ...] = get_args(Group)
+ALL_GROUPS: tuple[Group, ...] = get_args(Group)
+GROUPS: tuple[Group, ...] = tuple(group for group in ALL_GROUPS if group != "beside")
+"""Without what no stage teaches."""
 NOT_FOR: dict[str, tuple[Group, ...]] = {"chat": ("shots",), "few_shot": ("multi_image", "safety")}
 """Groups that a style leaves out."""
 
@@ -156,6 +158,7 @@ def suite(config: DrawnWorld, anyres: AnyRes, style: ChatStyle = ChatStyle()) ->
             "caption/exact", "caption", prompt=caption_prompt,
             decoding=LONG_ANSWER, summarize=scoring.caption_metrics, constant_answers=scoring.one_caption,
         ),
+        "beside": lambda: task("beside", "beside"),
     }  # fmt: skip
     groups = [group for group in config.groups if group not in NOT_FOR[config.style]]
     return [task for group in groups for task in make[group]()]

@@ -17,16 +17,21 @@ from xgenmm_jax.evaluation import results
 from xgenmm_jax.evaluation.results import Result
 from xgenmm_jax.hardware import CHIPS
 from xgenmm_jax.paths import Path
+from xgenmm_jax.reporting.markdown import one_line, table, yaml_lines
 from xgenmm_jax.reporting.page import minutes
 
 CARD_FILE = "README.md"
 NOT_KNOWN = "not known"
+STARTS = {"run": "all parts", "vision": "vision", "connector": "connector", "decoder": "decoder", "adapter": "updates"}
+"""Fields of `Initialize` that name weights, and what these are of."""
 TASKS = {
     "xgenmm": "image-text-to-text",
     "siglip": "image-feature-extraction",
     "phi3": "text-generation",
     "llama": "text-generation",
     "blip3o": "text-to-image",
+    "peft": "image-text-to-text",
+    "peft_phi3": "text-generation",
 }
 """Layout to the hub's name of what the model does."""
 
@@ -84,8 +89,8 @@ def read(run: Path, step: int) -> RunFacts:
 
 
 def markdown(facts: RunFacts, layout: str, notes: Sequence[str] = ()) -> str:
-    """The card. layout: of `exporting.Layout`. notes: what the layout cannot hold, a sentence each."""
-    name = _one_line(str(facts.settings.get("name", "model")))
+    """The card. layout: of `TASKS`. notes: what the layout cannot hold, a sentence each."""
+    name = one_line(str(facts.settings.get("name", "model")))
     sections = (
         ("Base", _base(facts)),
         ("Data", _data(facts)),
@@ -100,8 +105,10 @@ def markdown(facts: RunFacts, layout: str, notes: Sequence[str] = ()) -> str:
         "phi3": "The language model of a run, in Phi-3's layout",
         "llama": "The language model of a run, in Llama's layout",
         "blip3o": "What draws images, without its language model, in BLIP3-o's layout",
+        "peft": "Low-rank updates of a vision-language model, in PEFT's layout over xGen-MM's",
+        "peft_phi3": "Low-rank updates of a language model, in PEFT's layout over Phi-3's",
     }[layout]
-    front = "\n".join(_yaml(_front_matter(facts, layout, name)))
+    front = "\n".join(yaml_lines(_front_matter(facts, layout, name)))
     lead = f"{about}, exported at step {facts.step:,} of a run of xgenmm_jax (BLIP-3 in JAX)."
     return f"---\n{front}\n---\n\n# {name}\n\n{lead}\n\n{body}\n"
 
@@ -116,7 +123,7 @@ def _front_matter(facts: RunFacts, layout: str, name: str) -> dict[str, Any]:
     if layout == "blip3o":
         return front
     if layout != "xgenmm":
-        front["library_name"] = "transformers"
+        front["library_name"] = "peft" if layout.startswith("peft") else "transformers"
         return front
     measured = [
         {
@@ -135,7 +142,7 @@ def _front_matter(facts: RunFacts, layout: str, name: str) -> dict[str, Any]:
 
 def _base(facts: RunFacts) -> str:
     initialize = facts.settings.get("initialize") or {}
-    parts = {field: initialize[field] for field in ("run", "vision", "connector", "decoder") if initialize.get(field)}
+    parts = {field: initialize[field] for field in STARTS if initialize.get(field)}
     if not parts:
         if _is_imported(facts):
             return "Imported weights, as they were; this code has not trained them."
@@ -145,9 +152,8 @@ def _base(facts: RunFacts) -> str:
     for field, path in parts.items():
         one = prints.get(field, {})
         which = f"checkpoint {one['checkpoint']}" if "checkpoint" in one else NOT_KNOWN if not one else "file"
-        part, name = "all parts" if field == "run" else field, PurePosixPath(str(path)).name
-        rows.append((part, name, which, one.get("sha256", NOT_KNOWN)))
-    return _table(("part", "initialised from", "of it", "SHA-256"), rows)
+        rows.append((STARTS[field], PurePosixPath(str(path)).name, which, one.get("sha256", NOT_KNOWN)))
+    return table(("part", "initialised from", "of it", "SHA-256"), rows)
 
 
 def _is_imported(facts: RunFacts) -> bool:
@@ -165,8 +171,8 @@ def _data(facts: RunFacts) -> str:
         )
         for source in facts.sources
     ]  # fmt: skip
-    table = _table(("source", "weight", "records", "samples seen", "tokens seen", "licence"), rows)
-    return f"{table}\n\nTokens are positions of rows, vision tokens included; shares are of the first host's rows."
+    of_sources = table(("source", "weight", "records", "samples seen", "tokens seen", "licence"), rows)
+    return f"{of_sources}\n\nTokens are positions of rows, vision tokens included; shares are of the first host's rows."
 
 
 def _recipe(facts: RunFacts) -> str:
@@ -188,15 +194,31 @@ def _recipe(facts: RunFacts) -> str:
         ),
         ("weight decay, clipping", f"{optimizer.get('weight_decay')}, {optimizer.get('clip_norm')}"),
         ("rows of a batch, their length", f"{_count(data.get('batch_rows'))}, {_count(row_settings.get('length'))}"),
-        ("frozen", ", ".join(settings.get("freeze") or ()) or "nothing"),
+        ("frozen", _frozen(settings)),
         ("seed", str(settings.get("seed", NOT_KNOWN))),
         ("hardware", _hardware(row)),
         ("time of training", minutes(row["seconds"]) if "seconds" in row else NOT_KNOWN),
         ("loss at the end", f"{row['loss']:.4f}" if "loss" in row else NOT_KNOWN),
     ]
+    if settings.get("lora"):
+        rows.append(("low-rank updates", _updates(facts)))
     if facts.held_out:
         rows.append(("held-out loss", f"{facts.held_out['held_out/loss']:.4f} at step {facts.held_out['step']:,}"))
-    return _table(("what", "value"), rows)
+    return table(("what", "value"), rows)
+
+
+def _frozen(settings: Mapping[str, Any]) -> str:
+    if updates := settings.get("lora"):
+        return " and ".join(("all but the low-rank updates", *(updates.get("whole") or ())))
+    return ", ".join(settings.get("freeze") or ()) or "nothing"
+
+
+def _updates(facts: RunFacts) -> str:
+    updates, base = facts.settings["lora"], (facts.settings.get("initialize") or {}).get("run")
+    numbers = ", ".join(f"{name} {updates.get(name, NOT_KNOWN)}" for name in ("rank", "alpha", "dropout"))
+    sha256 = facts.started_with.get("initialize", {}).get("run", {}).get("sha256", NOT_KNOWN)
+    over = f"{PurePosixPath(str(base)).name} (SHA-256 {sha256})" if base else "the parts above"
+    return f"{numbers}, of {', '.join(updates.get('targets') or ()) or NOT_KNOWN}, over {over}"
 
 
 def _hardware(row: Mapping[str, int | float]) -> str:
@@ -226,7 +248,7 @@ def _scores(facts: RunFacts) -> str:
     if not rows:
         return "Not measured: the run's folder has no scores."
     head = ("benchmark", "profile", "score", "value", "standard error", "items", "judge", "measured at")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _is_of_another_step(facts: RunFacts, result: Result) -> bool:
@@ -235,12 +257,11 @@ def _is_of_another_step(facts: RunFacts, result: Result) -> bool:
 
 
 def _limits(facts: RunFacts, notes: Sequence[str]) -> str:
-    lines = [*notes]
-    lines += dict.fromkeys(_said((facts.settings.get("data") or {}).get("mixture"), "limits"))
+    lines = [*notes, *dict.fromkeys(_said((facts.settings.get("data") or {}).get("mixture"), "limits"))]
     measured = "Only the scores above were" if facts.scores else "Nothing was"
     lines.append(f"{measured} measured; nothing tells how it answers in other languages, or harmful requests.")
     lines.append("The licence of the weights follows from those of base and data: set it before this is published.")
-    return "\n".join(f"- {_one_line(line)}" for line in lines)
+    return "\n".join(f"- {one_line(line)}" for line in lines)
 
 
 def _sources(
@@ -307,28 +328,3 @@ def _metrics(file: Path) -> Iterator[dict[str, Any]]:
 
 def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) else NOT_KNOWN
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = ([_one_line(str(cell)).replace("|", "\\|") for cell in line] for line in (head, ["---"] * len(head), *rows))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _yaml(value: Any, indent: str = "") -> Iterator[str]:
-    """Block style; strings and numbers as JSON, which YAML contains."""
-    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-        lead = f"{indent}{key}:" if isinstance(value, dict) else f"{indent}-"
-        if not isinstance(item, dict | list):
-            yield f"{lead} {json.dumps(item)}"
-            continue
-        inner = list(_yaml(item, f"{indent}  "))
-        if isinstance(value, list):  # the first line of an entry stands behind its dash
-            inner[0] = f"{lead} {inner[0].lstrip()}"
-            yield from inner
-        else:
-            yield lead
-            yield from inner

@@ -9,6 +9,7 @@ from xgenmm_jax.api.conversion import load_params, run_config
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.loading import load_run_params
 from xgenmm_jax.api.processor import IdsOnly, Processor
+from xgenmm_jax.convert import peft, peft_settings
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text import tokenizer_files
@@ -17,17 +18,24 @@ from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import TrainConfig, load_config
+from xgenmm_jax.training.runs.adapters import merge_into
 from xgenmm_jax.training.runs.checkpoints import newest
 from xgenmm_jax.training.runs.run_folder import CONFIG_FILE
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 from xgenmm_jax.verifying import images, outputs, steps, tensors, tokens
 from xgenmm_jax.verifying.section import Section
 
+UPDATES_ALONE = (
+    "These are low-rank updates. What they change is read from where the run began and held to its checksums; its "
+    "tensors are shown by `xgenmm verify` of that."
+)
+
 
 @dataclass(frozen=True)
 class Options:
     """dtype: of computation; parameters are float32. base, tokenizer: of released weights, as `xgenmm_jax.load`.
-    reference: a file of `write_reference`; None: the one in the folder, where there is one. train_steps: 0 for none."""
+    reference: a file of `write_reference`; None: the one in the folder, where there is one. train_steps: 0 for none.
+    adapter: a folder in PEFT's layout, whose updates are merged into the model before anything is computed."""
 
     dtype: Dtype = "float32"
     base: bool | None = None
@@ -35,18 +43,27 @@ class Options:
     reference: Path | None = None
     write_reference: Path | None = None
     train_steps: int = 5
+    adapter: Path | None = None
 
 
 def check(source: Path, options: Options, say: Callable[[str], None] = lambda _: None) -> list[Section]:
     """The sections in the order of the page. say: told what is looked at now.
 
-    Raises ValueError where the path is no folder or file, or a given reference is none.
+    Raises ValueError where the path is no folder or file, or an adapter without its model, or a given reference or
+    adapter is none.
     """
     if not source.exists():
         raise ValueError(
             f"verify: no file or folder '{source}'; give released weights or a run folder that is "
             f"here{hub.hint(source)}."
         )
+    if peft_settings.is_adapter(source):
+        raise ValueError(
+            f"verify: '{source}' holds an adapter and no model; give the released weights or the run that it was "
+            f"trained over, and --adapter {source}."
+        )
+    if options.adapter is not None:
+        peft_settings.read_settings(options.adapter)
     folder = source if source.is_dir() else source.parent
     beside = folder / outputs.REFERENCE_FILE
     file = options.reference or (beside if beside.is_file() else None)
@@ -57,12 +74,17 @@ def check(source: Path, options: Options, say: Callable[[str], None] = lambda _:
     try:
         measured = list(tensors.measure(newest(source) / "params" if is_run else source))
         sections = [tensors.check(measured)]
+        if options.adapter is not None:
+            of_adapter = tensors.check(list(tensors.measure(options.adapter / peft.MODEL_FILE)))
+            sections.append(replace(of_adapter, title="Tensors of the adapter"))
     except ValueError as error:
         return [Section("Tensors", faults=(str(error),), notes=("Nothing else could be looked at.",))]
     try:
         run, grids = (load_config(source), {}) if is_run else _released(source, options.base)
     except (ValueError, TypeError) as error:
         return [*sections, Section("Model", faults=(f"config: {error}",), notes=("The model does not open.",))]
+    if is_run and run.lora is not None:
+        sections[0] = replace(sections[0], notes=(*sections[0].notes, UPDATES_ALONE))
     if not isinstance(run.model, VLMConfig):
         note = f"A {type(run.model).__name__} alone: views, outputs and steps are those of a whole model."
         return [*sections, Section("Model", notes=(note,))]
@@ -129,6 +151,8 @@ def _loaded(source: Path, is_run: bool, run: TrainConfig, tokenizer: Tokenizer |
     else:
         _, params = load_params(source, "float32", mesh)
     words = tokenizer or IdsOnly(model.decoder.num_text_tokens)
+    if options.adapter is not None:
+        params = merge_into(params, peft.read(options.adapter, model))
     processor = Processor(words, run.data.anyres, run.data.chat, model.vision.pixel_mean, model.vision.pixel_std)
     return LMM(source, replace(run, model=model), params, processor, mesh)
 

@@ -2,85 +2,36 @@
 
 import dataclasses
 
+import drawing_cases as cases
 import jax
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 import pytest
 
 from xgenmm_jax.batch import DrawingBatch
-from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.readers.to_draw import DrawingPrompt
-from xgenmm_jax.data.records import Caption, LazyImage
 from xgenmm_jax.data.rows import loader
-from xgenmm_jax.data.rows.config import DataConfig
-from xgenmm_jax.data.rows.packing import RowConfig
-from xgenmm_jax.data.source import Mapped, records_of
-from xgenmm_jax.data.text.chat import ChatStyle
-from xgenmm_jax.data.text.tokenizer import Tokenizer
-from xgenmm_jax.models import blip3o, drawing_features, sizes
-from xgenmm_jax.models.blip3o import UNDERSTANDING, Blip3oConfig, DrawingConfig, LinearHead, TowerTarget
-from xgenmm_jax.models.dit import DiTConfig
-from xgenmm_jax.nano.starting_weights import TOKENIZER
-from xgenmm_jax.ops.partitioning import unboxed
+from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.models import drawing_features
+from xgenmm_jax.models.blip3o import Blip3oConfig, LinearHead
 from xgenmm_jax.training.objectives.feature_regression import FeatureRegression
 from xgenmm_jax.training.objectives.flow_matching import FlowMatching, draw, noised
 from xgenmm_jax.training.optimizer import merge, split, trainable_mask
 
-QUERIES = 4
-
-FROZEN = (*UNDERSTANDING, "target")
-
-
-@dataclasses.dataclass(frozen=True)
-class Pictures:
-    """Eight captions of one-colored pictures of several sizes."""
-
-    def open(self):
-        def one(number: int) -> Caption:
-            size = (64 + 8 * number, 64 + 16 * (number % 3))
-            image = LazyImage(size, lambda: PIL.Image.new("RGB", size, (30 * number, 200, 255 - 30 * number)))
-            return Caption(f"picture {number}", image, f"a {'very ' * number}red star")
-
-        return records_of([one(number) for number in range(8)], "pictures")
-
-    def files(self):
-        return []
-
-
-def data(segments: int, batch_rows: int, length: int = 320) -> DataConfig:
-    return DataConfig(
-        mixture=((Mapped(Pictures(), DrawingPrompt(QUERIES, "draw {caption}")), 1.0),),
-        tokenizer=TOKENIZER,
-        row=RowConfig(length, crops=1, images=1, vision_tokens=16, segments=segments),
-        anyres=AnyRes(grids=(), view_px=64, view_cells=8),
-        batch_rows=batch_rows,
-        window=8,
-        chat=ChatStyle(system=None),
-        target_px=64,
-    )
-
 
 @pytest.fixture(scope="module")
 def model() -> Blip3oConfig:
-    tokenizer = Tokenizer.load(TOKENIZER)
-    vlm = sizes.nano(tokenizer.vocab_size, tokenizer.num_text_tokens)
-    dit = DiTConfig(channels=96, width=32, layers=1, heads=2, kv_heads=2, context_width=128, multiple_of=16)
-    return Blip3oConfig(**vars(vlm), drawing=DrawingConfig(head=dit, target=TowerTarget(grid=2), queries=QUERIES))
+    return cases.model()
 
 
 @pytest.fixture(scope="module")
 def params(model) -> dict:
-    drawn = unboxed(jax.jit(lambda key: blip3o.initialize(model, key))(jax.random.key(0)))
-    drawn["target"] = {"mean": jnp.full(96, 0.1), "std": jnp.full(96, 0.7)}
-    # Gates that begin at 0 would hide the condition.
-    drawn["drawing"]["dit"]["layers"]["gate"] += 0.5
-    return drawn
+    return cases.params(model)
 
 
 def window(segments: int, batch_rows: int) -> DrawingBatch:
     """The first eight samples, one window of the stream."""
-    batches = loader.batches(data(segments, batch_rows), seed=3)
+    batches = loader.batches(cases.data(segments, batch_rows), seed=3)
     try:
         return next(batches).batch
     finally:
@@ -88,11 +39,11 @@ def window(segments: int, batch_rows: int) -> DrawingBatch:
 
 
 def loss_and_gradient(model, params, rows: DrawingBatch, objective=FlowMatching()):  # noqa: B008
-    trained, frozen = split(params, trainable_mask(params, FROZEN))
+    trained, frozen = split(params, trainable_mask(params, cases.FROZEN))
 
     def loss(trained):
         total, _ = objective.loss(
-            model, merge(trained, frozen), None, jax.tree.map(jnp.asarray, rows), jax.random.key(9), FROZEN
+            model, merge(trained, frozen), None, jax.tree.map(jnp.asarray, rows), jax.random.key(9), cases.FROZEN
         )
         return total.total / total.weight
 
@@ -105,8 +56,8 @@ def test_a_row_has_its_queries_targets_and_seeds_where_they_belong():
     assert (targets == np.arange(1, len(targets) + 1)).all() and len(targets) == 8
     for number, segment in enumerate(targets):
         is_of = rows.batch.segment_ids[0] == segment
-        assert rows.query[0][is_of][-1 - QUERIES :].tolist() == list(range(1 + QUERIES))
-        assert (rows.query[0][is_of][: -1 - QUERIES] == -1).all()
+        assert rows.query[0][is_of][-1 - cases.QUERIES :].tolist() == list(range(1 + cases.QUERIES))
+        assert (rows.query[0][is_of][: -1 - cases.QUERIES] == -1).all()
         assert rows.target_pixels[0, number].std(axis=(0, 1)).max() == 0, "a picture has one color"
     assert not rows.batch.loss_mask.any()
     assert len({tuple(seed) for seed in rows.target_seed[0].tolist()}) == 8
@@ -134,7 +85,7 @@ def optax_norm(tree) -> float:
 
 def test_another_draw_of_a_record_has_other_noise():
     seeds = set()
-    batches = loader.batches(data(8, 1), seed=3)
+    batches = loader.batches(cases.data(8, 1), seed=3)
     try:
         for _ in range(2):
             seeds |= {tuple(seed) for seed in next(batches).batch.target_seed[0].tolist()}
@@ -146,8 +97,8 @@ def test_another_draw_of_a_record_has_other_noise():
 def test_several_draws_a_condition_are_their_mean(model, params):
     """With draws = 2 the loss of an image is the mean over the draws of its keys 0 and 1."""
     rows = window(8, 1)
-    two = FlowMatching(draws=2).items(model, params, None, jax.tree.map(jnp.asarray, rows), FROZEN)
-    one = FlowMatching(draws=1).items(model, params, None, jax.tree.map(jnp.asarray, rows), FROZEN)
+    two = FlowMatching(draws=2).items(model, params, None, jax.tree.map(jnp.asarray, rows), cases.FROZEN)
+    one = FlowMatching(draws=1).items(model, params, None, jax.tree.map(jnp.asarray, rows), cases.FROZEN)
     assert two.values["loss"].shape == one.values["loss"].shape == (1, 8)
     assert not np.allclose(two.values["loss"], one.values["loss"])
 
@@ -177,11 +128,9 @@ def test_statistics_are_those_of_the_images(model, params):
     assert again is known, "measured once"
 
 
-def test_a_linear_head_regresses_the_features(model, params):
+def test_a_linear_head_regresses_the_features(model):
     linear = dataclasses.replace(model, drawing=dataclasses.replace(model.drawing, head=LinearHead()))
-    drawn = unboxed(jax.jit(lambda key: blip3o.initialize(linear, key))(jax.random.key(0)))
-    drawn["target"] = params["target"]
-    loss, grads = loss_and_gradient(linear, drawn, window(8, 1), FeatureRegression())
+    loss, grads = loss_and_gradient(linear, cases.params(linear), window(8, 1), FeatureRegression())
     assert np.isfinite(loss) and optax_norm(grads["drawing"]["queries"]) > 0
 
 
@@ -189,15 +138,15 @@ def test_a_linear_head_regresses_the_features(model, params):
     ("change", "words"),
     [
         ({"target_px": 32}, "data.target_px: got 32"),
-        ({"mixture": ((Mapped(Pictures(), DrawingPrompt(7, "draw {caption}")), 1.0),)}, "asks with 7 queries"),
+        ({"mixture": ((Mapped(cases.Pictures(), DrawingPrompt(7, "draw {caption}")), 1.0),)}, "asks with 7 queries"),
     ],
 )
 def test_data_of_another_model_are_refused(model, change, words):
     with pytest.raises(ValueError, match=words):
-        FlowMatching().check(model, dataclasses.replace(data(8, 1), **change))
+        FlowMatching().check(model, dataclasses.replace(cases.data(8, 1), **change))
 
 
 def test_a_text_to_draw_without_target_px_is_refused():
-    batches = loader.batches(dataclasses.replace(data(8, 1), target_px=0), seed=0)
+    batches = loader.batches(dataclasses.replace(cases.data(8, 1), target_px=0), seed=0)
     with pytest.raises(ValueError, match="data.target_px is 0"):
         next(batches)

@@ -104,6 +104,7 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_is_used(folder, tm
     assert figures(folder) == figures(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_weights_of_a_bucket(folder, tmp_path):
     """Of a run, of which nothing is copied to a disk, and of a file."""
     train(config(), folder)

@@ -16,8 +16,9 @@ from xgenmm_jax.data import source_paths
 from xgenmm_jax.data.errors import RecordError, Skip, SourceError
 from xgenmm_jax.data.images import open_image
 from xgenmm_jax.data.readers.base import OneChoice
-from xgenmm_jax.data.readers.llava_entries import image_paths, turns, why_not
-from xgenmm_jax.data.records import Conversation
+from xgenmm_jax.data.readers.images import image_in
+from xgenmm_jax.data.readers.llava_entries import images_in, is_path_or_image, turns, why_not
+from xgenmm_jax.data.records import Conversation, LazyImage
 from xgenmm_jax.data.rows.quarantine import in_words
 from xgenmm_jax.data.source import Records
 from xgenmm_jax.data.storage.base import Raw
@@ -29,6 +30,9 @@ JSON_LINES = (".jsonl", ".ndjson")
 @dataclass(frozen=True)
 class Llava(OneChoice):
     """A `Conversation` of one entry, {"id", "image": path | [paths], "conversations": [{"from", "value"}]}.
+
+    In a table an image may stand in its column in place of its path, as bytes or as the datasets library's struct
+    {"bytes", "path"}.
 
     max_images: conversations with more images are not used, as in the official code; None uses all.
     """
@@ -48,13 +52,17 @@ class Llava(OneChoice):
     def read(self, raw: Raw, choice: int) -> Conversation:
         """Raises RecordError for what `LlavaJson` leaves out, with its reason, and where an image cannot be opened."""
         row = dict(raw.fields)
-        if why := why_not(row, self.max_images):
+        if why := why_not(row, self.max_images, is_path_or_image):
             raise RecordError(raw.key, f"{why[0]} ({why[1]})")
         try:
-            images = tuple(raw.image(path) for path in image_paths(row))
+            images = tuple(_opened(raw, image) for image in images_in(row, is_path_or_image))
         except (ValueError, OSError) as error:
             raise RecordError(raw.key, error) from error
         return Conversation(raw.key, images, turns(row, len(images)))
+
+
+def _opened(raw: Raw, image: Any) -> LazyImage:
+    return raw.image(image) if isinstance(image, str) else image_in(raw, image)
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,7 @@ class LlavaRecords:
         """Raises RecordError where an image lies outside of the folder, is missing or is none."""
         row, id_ = self._rows[self._used[index]], self._id(self._used[index])
         try:
-            files = [source_paths.inside(self._folder, path) for path in image_paths(row)]
+            files = [source_paths.inside(self._folder, path) for path in images_in(row)]
             images = tuple(open_image(file, official=True) for file in files)
         except (ValueError, OSError) as error:
             raise RecordError(id_, error) from error

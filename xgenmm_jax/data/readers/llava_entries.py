@@ -3,12 +3,12 @@
 Source: docs/reference/training.md#fine-tuning-data
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
 from typing import Any, NamedTuple
 
 from xgenmm_jax.data.errors import shown
-from xgenmm_jax.data.records import Role, Turn
+from xgenmm_jax.data.records import LazyImage, Role, Turn
 from xgenmm_jax.data.text.chat import check_turns
 
 IMAGE = "<image>"
@@ -29,14 +29,31 @@ class Form(NamedTuple):
 LLAVA = Form("conversations", "image", "from", "value", {"system": "system", "human": "user", "gpt": "assistant"})
 
 
-def why_not(row: Any, max_images: int | None) -> tuple[str, str] | None:
-    """Why an entry is left out: the reason, by which entries are counted, and what it has. None where it is used."""
+def is_path(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_path_or_image(value: Any) -> bool:
+    """A path, encoded bytes, the datasets library's {"bytes", "path"} with either, or an image without its pixels."""
+    if isinstance(value, dict):
+        data, path = value.get("bytes"), value.get("path")
+        return isinstance(data, bytes) or (data is None and isinstance(path, str))
+    return isinstance(value, str | bytes | LazyImage)
+
+
+def why_not(
+    row: Any, max_images: int | None, is_image: Callable[[Any], bool] = is_path
+) -> tuple[str, str] | None:
+    """Why an entry is left out: the reason, by which entries are counted, and what it has. None where it is used.
+
+    is_image: whether a value under "image" or "images" can be one.
+    """
     if not isinstance(row, dict):
         return "no object", _brief(row)
     if why := why_no_turns(row, LLAVA):
         return why
     try:
-        images = image_paths(row)
+        images = images_in(row, is_image)
     except ValueError as error:
         return "'image' is neither a path nor a list of paths", str(error)
     return why_not_used(row, len(images), max_images, LLAVA)
@@ -69,30 +86,32 @@ def why_not_used(row: dict[str, Any], images: int, max_images: int | None, form:
     return None
 
 
-def image_paths(row: dict[str, Any]) -> list[str]:
-    """The paths in "image" or "images": none where they are missing, null, NaN as pandas writes it, or empty.
+def images_in(row: dict[str, Any], is_image: Callable[[Any], bool] = is_path) -> list[Any]:
+    """What "image" or "images" holds: nothing where they are missing, null, NaN as pandas writes it, or empty.
 
-    Raises ValueError where they are anything else than paths.
+    Raises ValueError where they hold anything else than images, or unlike ones.
     """
     named = []
     for key in ("image", "images"):
         value = row.get(key)
-        paths = value if isinstance(value, list) else [value]
-        if not all(_is_nothing(path) for path in paths):
-            named.append(paths)
+        images = value if isinstance(value, list) else [value]
+        if not all(_is_nothing(image) for image in images):
+            named.append(images)
     if not named:
         return []
     if len(named) == 2 and named[0] != named[1]:
         raise ValueError(f"'image' {_brief(named[0])} and 'images' {_brief(named[1])}")
-    for path in named[0]:
-        if _is_nothing(path) or not isinstance(path, str):
-            raise ValueError(_brief(path))
+    for image in named[0]:
+        if _is_nothing(image) or not is_image(image):
+            raise ValueError(_brief(image))
     return named[0]
 
 
-def _is_nothing(path: Any) -> bool:
-    is_empty = isinstance(path, str) and not path.strip()
-    return path is None or is_empty or (isinstance(path, float) and math.isnan(path))
+def _is_nothing(image: Any) -> bool:
+    if isinstance(image, dict) and image.keys() == {"bytes", "path"}:  # a null of the datasets library
+        return image["bytes"] is None and _is_nothing(image["path"])
+    is_empty = isinstance(image, str) and not image.strip()
+    return image is None or is_empty or (isinstance(image, float) and math.isnan(image))
 
 
 def _in_order(turns: Sequence[dict[str, str]], form: Form) -> tuple[Turn, ...]:

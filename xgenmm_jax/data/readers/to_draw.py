@@ -10,7 +10,7 @@ from xgenmm_jax.data.storage.base import Raw
 
 CAPTION = "{caption}"
 INSTRUCTION = f"Please generate image based on the following caption: {CAPTION}"
-"""BLIP3-o's. Source: docs/reference/blip3o.md#sequence-and-condition."""
+"""BLIP3-o's. Source: docs/reference/blip3o.md#condition."""
 
 
 @dataclass(frozen=True)

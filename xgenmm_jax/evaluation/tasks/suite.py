@@ -10,6 +10,7 @@ from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.evaluation.predictions import Metrics
 from xgenmm_jax.evaluation.runner import Evaluation, evaluate
 from xgenmm_jax.evaluation.tasks.task import Task
+from xgenmm_jax.generation.images.drawer import Drawer
 from xgenmm_jax.generation.text.generator import Generator
 
 
@@ -42,6 +43,17 @@ class Suite(Protocol):
     def further_metrics(self, metrics: Metrics) -> Metrics:
         """Metrics over several tasks, computed from all tasks' own; by default none."""
         return {}
+
+
+class DrawingSuite(Suite):
+    """What a model that draws is measured by; it has no questions. `xgenmm evaluate RUN` asks it, training does not."""
+
+    def tasks(self, model: InputFormat) -> Sequence[Task]:
+        return ()
+
+    def metrics_of(self, drawer: Drawer) -> tuple[Metrics, str]:
+        """Metrics of what it draws, and a page that shows it, as HTML."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

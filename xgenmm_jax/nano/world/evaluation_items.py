@@ -25,13 +25,13 @@ from xgenmm_jax.nano.world import (
     splits,
 )
 from xgenmm_jax.nano.world.questions import Answered, Ask
-from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES
+from xgenmm_jax.nano.world.splits import COLORS, POSITIONS, SHAPES, Split
 from xgenmm_jax.nano.world.world import KeyedRandom, Scene
 
 ItemKind = Literal[
     "color", "shape", "object", "count", "exists", "where", "read", "reading_small", "reading_large",
     "new_style", "handwriting", "multi_image", "hallucination", "unsafe", "benign", "grounding", "caption", "shots",
-    "unsafe_known",
+    "unsafe_known", "beside",
 ]  # fmt: skip
 ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
 WITH_EVIDENCE: tuple[ItemKind, ...] = ("count", "exists", "hallucination")
@@ -146,6 +146,8 @@ def _question(rng: KeyedRandom, kind: ItemKind, index: int) -> tuple[Scene, Answ
     if kind in ("reading_small", "reading_large"):
         page = pages.page(rng, "held_out", "small" if kind == "reading_small" else "large")
         return (page.scene, page.answered[0])
+    if kind == "beside":
+        return beside(rng, "held_out")
     for _ in range(_TRIES):
         if kind == "read":
             scene, ask = scenes.text(rng, "held_out"), questions.read
@@ -158,6 +160,16 @@ def _question(rng: KeyedRandom, kind: ItemKind, index: int) -> tuple[Scene, Answ
         if answered:
             return (scene, answered)
     raise AssertionError(f"no {kind} question in {_TRIES} scenes")
+
+
+def beside(rng: KeyedRandom, split: Split) -> tuple[Scene, Answered]:
+    """Four to six shapes, and a question whose answer is the first: of a split's combinations."""
+    for _ in range(_TRIES):
+        scene = scenes.shapes(rng, split, rng.between(4, 6))
+        answered = questions.beside(rng, scene, scene.things[0])
+        if answered:
+            return (scene, answered)
+    raise AssertionError(f"nothing beside the first shape in {_TRIES} scenes")
 
 
 def _about_shapes(rng: KeyedRandom, ask: Ask, answer: str) -> tuple[Scene, Answered]:

@@ -158,6 +158,23 @@ def where(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     return (f"Where is {words}?", thing.position) if words else None
 
 
+def beside(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
+    """A shape by one that stands beside it: `What is left of the star?` `red ring`.
+
+    No stage asks it (`tuning_rows.py`): the star's position, the one beside that, and what is there were asked apart.
+    """
+    if thing.kind != "shape":
+        return None
+    row, column = divmod(POSITIONS.index(thing.position), 3)
+    of_others = []
+    for other in scene.things:
+        other_row, other_column = divmod(POSITIONS.index(other.position), 3)
+        words = reference(scene, other)
+        if other.kind == "shape" and words and other_row == row and abs(other_column - column) == 1:
+            of_others.append(f"What is {'left' if column < other_column else 'right'} of {words}?")
+    return (rng.pick(of_others), language.noun(thing)) if of_others else None
+
+
 def ground(rng: KeyedRandom, scene: Scene, thing: Thing) -> Answered | None:
     """The box of a thing."""
     words = reference(scene, thing)

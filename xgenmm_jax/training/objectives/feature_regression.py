@@ -1,6 +1,6 @@
 """Features of an image straight from the decoder's states, by squared error: one image a prompt, no noise.
 
-Source: docs/reference/blip3o.md#designs (design a of the study).
+Source: docs/reference/blip3o.md#designs-compared (design a of the study).
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,75 @@
+"""Engines that read text: what they give, and the sentence where one is missing."""
+
+import sys
+
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+import pytest
+
+from xgenmm_jax.curation import text_engines
+from xgenmm_jax.curation.text_engines import RapidOcr, Tesseract, lines_of_tsv
+
+HEAD = "level\tpage_num\tblock_num\tpar_num\tline_num\tword_num\tleft\ttop\twidth\theight\tconf\ttext"
+TSV = f"""{HEAD}
+1\t1\t0\t0\t0\t0\t0\t0\t600\t200\t-1\t
+5\t1\t1\t1\t1\t1\t20\t24\t60\t18\t96.5\tHello
+5\t1\t1\t1\t1\t2\t90\t22\t70\t20\t90.5\tWorld
+5\t1\t1\t1\t2\t1\t20\t60\t40\t18\t30\t"quoted"
+5\t1\t1\t1\t2\t2\t70\t60\t40\t18\t95\t \n"""
+
+
+def test_words_of_tesseract_are_joined_by_lines():
+    first, second = lines_of_tsv(TSV)
+    assert first.text == "Hello World" and first.confidence == pytest.approx(0.935)
+    assert first.quad == ((20, 22), (160, 22), (160, 42), (20, 42))
+    assert second.text == '"quoted"' and second.confidence == 0.3
+
+
+def test_a_missing_engine_names_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    with pytest.raises(ValueError, match=r"rapidocr is missing; `pip install -e .\[curation\]"):
+        RapidOcr().check()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="no program 'tesseract'; install it .Debian: tesseract-ocr"):
+        Tesseract().check()
+
+
+def test_a_missing_language_of_tesseract_is_named(monkeypatch):
+    monkeypatch.setattr(text_engines.shutil, "which", lambda name: name)
+    monkeypatch.setattr(text_engines, "_run", lambda *_: b"List of available languages (2):\neng\nosd\n")
+    Tesseract("eng").check()
+    with pytest.raises(ValueError, match="has no language 'deu'"):
+        Tesseract("eng+deu").check()
+
+
+@pytest.fixture
+def page() -> PIL.Image.Image:
+    matplotlib = pytest.importorskip("matplotlib", reason="its wheel holds the fonts")
+    image = PIL.Image.new("RGB", (420, 150), (250, 250, 245))
+    font = PIL.ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 24)
+    draw = PIL.ImageDraw.Draw(image)
+    for number, text in enumerate(("Orange station 42", "river window")):
+        draw.text((20, 20 + 60 * number), text, (160, 30, 20), font)
+    return image
+
+
+def check_read(lines) -> None:
+    assert [line.text for line in lines] == ["Orange station 42", "river window"]
+    for number, line in enumerate(lines):
+        xs, ys = zip(*line.quad, strict=True)
+        assert 10 < min(xs) < 25 and max(xs) < 320 and min(line.confidence, 0.8) == 0.8
+        assert 10 + 60 * number < min(ys) < max(ys) < 60 + 60 * number
+
+
+def test_rapidocr_reads_a_page(page):
+    pytest.importorskip("rapidocr", reason="pip install -e .[curation]")
+    RapidOcr().check()
+    check_read(RapidOcr().open()(page))
+    assert RapidOcr().open()(PIL.Image.new("RGB", (64, 64), "white")) == []
+
+
+@pytest.mark.skipif(text_engines.shutil.which("tesseract") is None, reason="no program tesseract is installed")
+def test_tesseract_reads_a_page(page):
+    check_read(Tesseract().open()(page))
+    assert Tesseract().described()["version"].startswith("tesseract")

@@ -1,0 +1,38 @@
+"""Bars of the data card as images; the page of samples has them as HTML."""
+
+from collections.abc import Mapping
+import io
+
+from xgenmm_jax.curation.extra import import_extra
+
+MOST_BARS = 24
+INK, BAR = "#333333", "#2a6fbb"
+
+
+def ordered(bars: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Bins of numbers by number, names by count; of many names the largest, and the others together."""
+    if all(name.replace(".", "", 1).isdigit() for name in bars):
+        return sorted(bars.items(), key=lambda bar: float(bar[0]))
+    by_count = sorted(bars.items(), key=lambda bar: (-bar[1], bar[0]))
+    if len(by_count) <= MOST_BARS:
+        return by_count
+    rest = by_count[MOST_BARS - 1 :]
+    return [*by_count[: MOST_BARS - 1], (f"{len(rest)} others", sum(count for _, count in rest))]
+
+
+def bar_chart(title: str, bars: Mapping[str, int]) -> bytes:
+    """A PNG: the same bytes for the same bars. Raises ValueError where matplotlib is missing."""
+    figure_of = import_extra("matplotlib.figure", "`pip install matplotlib` installs it").Figure
+    shown = ordered(bars)
+    # Not by pyplot, which keeps figures for the process.
+    figure = figure_of(figsize=(6.4, 2.8), layout="constrained")
+    axes = figure.subplots()
+    axes.bar(range(len(shown)), [count for _, count in shown], color=BAR)
+    axes.set_xticks(range(len(shown)), [name[:20] for name, _ in shown], rotation=60 if len(shown) > 8 else 0)
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
+    axes.tick_params(labelsize=8, colors=INK)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,152 @@
+"""The pipeline: each input shard is made by a worker of Apache Beam, in processes of this machine or on a cluster.
+
+Workers share the folder that is written to. What is done stays done: a command that was killed goes on with the shards
+that have no note.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import logging
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+import threading
+from typing import Any, NamedTuple
+
+from xgenmm_jax import user_files
+from xgenmm_jax.curation import destination
+from xgenmm_jax.curation.destination import Curated
+from xgenmm_jax.curation.duplicates import ShardHasher, hashes_file, note_duplicates
+from xgenmm_jax.curation.extra import import_extra
+from xgenmm_jax.curation.makers import Maker
+from xgenmm_jax.curation.shards import Options, ShardMaker, failed_file, note_file
+from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.user_files import UserFile
+
+DIRECT = "DirectRunner"
+PROGRESS_S = 1.0
+
+Progress = Callable[[str, int, int], None]
+RunTasks = Callable[["Work", Sequence[int]], None]
+"""Runs `work` with each of some numbers of shards."""
+
+
+class Work(NamedTuple):
+    """What a worker does with the number of a shard: `kind(*arguments).run(number)`, the object kept in its process."""
+
+    files: tuple[UserFile, ...]
+    pickled: bytes
+
+    def run(self, number: int) -> None:
+        if self not in _MADE:
+            user_files.load_again(self.files)
+            kind, arguments = ForkingPickler.loads(self.pickled)
+            _MADE[self] = kind(*arguments)
+        _MADE[self].run(number)
+
+
+_MADE: dict[Work, Any] = {}
+"""Objects of this process."""
+
+
+def work_of(kind: Callable[..., Any], arguments: tuple[Any, ...]) -> Work:
+    """Raises ValueError where the source or its reader cannot be sent to another process."""
+    try:
+        pickled = bytes(ForkingPickler.dumps((kind, arguments)))
+    except Exception as error:
+        raise ValueError(f"curate: the source cannot be sent to a worker ({error}); write it into a file.") from error
+    work = Work(user_files.loaded_for(arguments), pickled)
+    # Where the work stays in this process, the user's file is not executed a second time.
+    _MADE[work] = kind(*arguments)
+    return work
+
+
+def curate(
+    source: ShardedSource,
+    maker: Maker,
+    folder: Path,
+    options: Options,
+    run_tasks: RunTasks,
+    progress: Progress | None = None,
+) -> Curated:
+    """Makes what is not there yet; of shards that fail whole it says which.
+
+    Raises ValueError where the folder holds something else, or the maker lacks a library.
+    """
+    names = source.source_index().names
+    maker.check()
+    with destination.opened(source, maker, options, folder):
+        destination.delete_leftovers(folder)
+        left = destination.undone(folder, len(names))
+        if options.deduplicate and left:
+            _find_duplicates(source, folder, len(names), run_tasks, progress)
+        for number in left:
+            note_file(folder, number).unlink(missing_ok=True)
+            failed_file(folder, number).unlink(missing_ok=True)
+        if left:
+            with _watched(folder, note_file, len(names), f"{maker.command}: shards made", progress):
+                run_tasks(work_of(ShardMaker, (source, maker, options, folder)), left)
+        notes = [note for number in range(len(names)) if (note := destination.noted(folder, number)) is not None]
+        failed = destination.failures(folder, left, names)
+        destination.write_left_out(folder, tuple(notes))
+        return Curated(len(names), len(left), tuple(notes), tuple(failed))
+
+
+def _find_duplicates(
+    source: ShardedSource, folder: Path, shards: int, run_tasks: RunTasks, progress: Progress | None
+) -> None:
+    left = destination.unhashed(folder, shards)
+    if left:
+        with _watched(folder, hashes_file, shards, "shards hashed", progress):
+            run_tasks(work_of(ShardHasher, (source, folder)), left)
+    # Of a shard that is done it changes nothing any more; at worst an image stays twice.
+    note_duplicates(folder, shards)
+
+
+@contextlib.contextmanager
+def _watched(
+    folder: Path, file_of: Callable[[Path, int], Path], shards: int, what: str, progress: Progress | None
+) -> Iterator[None]:
+    """Tells of files as they appear: Beam says nothing before its end."""
+    if progress is None:
+        yield
+        return
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(PROGRESS_S):
+            progress(what, sum(file_of(folder, number).is_file() for number in range(shards)), shards)
+
+    watcher = threading.Thread(target=watch, name="curation", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def check_beam() -> None:
+    """Raises ValueError where Beam is missing."""
+    import_extra("apache_beam")
+
+
+def with_beam(processes: int, runner: str, beam_options: Sequence[str]) -> RunTasks:
+    """Runs tasks by Beam.
+
+    processes: of the direct runner, on this machine. runner: Beam's name of one. beam_options: its further options.
+    """
+
+    def run_tasks(work: Work, numbers: Sequence[int]) -> None:
+        beam = import_extra("apache_beam")
+        options_of = import_extra("apache_beam.options.pipeline_options").PipelineOptions
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        flags = [f"--runner={runner}", *beam_options]
+        if runner == DIRECT and processes > 1:
+            workers = min(processes, len(numbers))
+            flags += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
+        pipeline = beam.Pipeline(options=options_of(flags))
+        shards = pipeline | "shards" >> beam.Create(list(numbers)) | "spread" >> beam.Reshuffle()
+        shards | "make" >> beam.Map(work.run)
+        pipeline.run().wait_until_finish()
+
+    return run_tasks

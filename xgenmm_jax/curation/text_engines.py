@@ -1,0 +1,169 @@
+"""Engines that read the text in an image: RapidOCR, whose models are in its wheel, and the program tesseract."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import io
+import shutil
+import subprocess
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import PIL.Image
+
+from xgenmm_jax.curation.extra import import_extra, version_of
+
+Point = tuple[float, float]
+
+
+class Line(NamedTuple):
+    """A line of text. quad: its corners in pixels from the top left clockwise. confidence: 0 to 1."""
+
+    text: str
+    quad: tuple[Point, Point, Point, Point]
+    confidence: float
+
+
+ReadText = Callable[[PIL.Image.Image], list[Line]]
+"""The lines of an RGB image, in the engine's order."""
+
+
+@runtime_checkable
+class TextEngine(Protocol):
+    """A frozen dataclass with plain options."""
+
+    def check(self) -> None:
+        """Raises ValueError that says what to install."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """Name, version and options, as JSON."""
+        ...
+
+    def open(self) -> ReadText: ...
+
+
+@dataclass(frozen=True)
+class RapidOcr:
+    """PaddleOCR's models in ONNX, by the package rapidocr.
+
+    longest_px: a larger image is scaled down to it before text is looked for; recognition takes its lines from there
+        too. threads: of onnxruntime; one a process, so that processes do not take each other's cores.
+    """
+
+    longest_px: int = 2000
+    threads: int = 1
+
+    def check(self) -> None:
+        import_extra("rapidocr")
+        import_extra("onnxruntime")
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "engine": "rapidocr",
+            "version": version_of("rapidocr"),
+            "onnxruntime": version_of("onnxruntime"),
+            "longest_px": self.longest_px,
+        }
+
+    def open(self) -> ReadText:
+        rapidocr = import_extra("rapidocr")
+        read = rapidocr.RapidOCR(
+            params={
+                "Global.log_level": "critical",
+                "Global.max_side_len": self.longest_px,
+                # What is below the maker's threshold is left out there.
+                "Global.text_score": 0.0,
+                "EngineConfig.onnxruntime.intra_op_num_threads": self.threads,
+                "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+            }
+        )
+
+        def lines(pixels: PIL.Image.Image) -> list[Line]:
+            # The package reads arrays as OpenCV has them: blue first.
+            result = read(np.ascontiguousarray(np.asarray(pixels)[:, :, ::-1]))
+            if result.boxes is None or result.txts is None:
+                return []
+            entries = zip(np.asarray(result.boxes).tolist(), result.txts, result.scores, strict=True)
+            return [_line(str(text), quad, float(score)) for quad, text, score in entries]
+
+        return lines
+
+
+def _line(text: str, quad: list[list[float]], confidence: float) -> Line:
+    one, two, three, four = ((float(x), float(y)) for x, y in quad)
+    return Line(text, (one, two, three, four), confidence)
+
+
+@dataclass(frozen=True)
+class Tesseract:
+    """The program of that name; its words are joined by lines.
+
+    languages: as its option -l takes them, "eng+deu". layout: its --psm; 11 looks for text anywhere, 3 for columns.
+    timeout_s: of one image.
+    """
+
+    languages: str = "eng"
+    layout: int = 11
+    timeout_s: float = 300.0
+
+    def check(self) -> None:
+        if shutil.which("tesseract") is None:
+            raise ValueError(
+                "curate: no program 'tesseract'; install it (Debian: tesseract-ocr and tesseract-ocr-eng), or take "
+                "--engine rapidocr."
+            )
+        listed = _run(["tesseract", "--list-langs"], b"", self.timeout_s).decode("utf-8", "replace").split()
+        missing = [name for name in self.languages.split("+") if name not in listed]
+        if missing:
+            raise ValueError(
+                f"curate: tesseract has no language '{missing[0]}'; install it (Debian: tesseract-ocr-{missing[0]})."
+            )
+
+    def described(self) -> dict[str, Any]:
+        version = _run(["tesseract", "--version"], b"", self.timeout_s).decode("utf-8", "replace").splitlines()[0]
+        return {"engine": "tesseract", "version": version, "languages": self.languages, "layout": self.layout}
+
+    def open(self) -> ReadText:
+        command = ["tesseract", "stdin", "stdout", "--psm", str(self.layout), "-l", self.languages, "tsv"]
+
+        def lines(pixels: PIL.Image.Image) -> list[Line]:
+            buffer = io.BytesIO()
+            pixels.save(buffer, "PNG", compress_level=1)
+            return lines_of_tsv(_run(command, buffer.getvalue(), self.timeout_s).decode("utf-8", "replace"))
+
+        return lines
+
+
+def _run(command: list[str], given: bytes, timeout_s: float) -> bytes:
+    """What a program prints. Raises ValueError where it fails."""
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, timeout=timeout_s, check=True)
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"tesseract took more than {timeout_s:g} s") from error
+    except subprocess.CalledProcessError as error:
+        said = " ".join(error.stderr.decode("utf-8", "replace").split())[:200]
+        raise ValueError(f"tesseract failed ({said})") from error
+    return done.stdout
+
+
+def lines_of_tsv(text: str) -> list[Line]:
+    """The lines of tesseract's table of words: joined by a space, in one box, the mean of the words' confidences."""
+    words: dict[tuple[str, ...], list[tuple[str, float, tuple[float, float, float, float]]]] = {}
+    head, *rows = text.split("\n")
+    names = head.split("\t")
+    for row in rows:
+        values = dict(zip(names, row.split("\t"), strict=False))
+        if values.get("level") != "5" or not values.get("text", "").strip():
+            continue
+        left, top, width, height, confidence = (float(values[n]) for n in ("left", "top", "width", "height", "conf"))
+        line_key = tuple(values[name] for name in ("block_num", "par_num", "line_num"))
+        box = (left, top, left + width, top + height)
+        words.setdefault(line_key, []).append((values["text"].strip(), confidence, box))
+    lines = []
+    for of_line in words.values():
+        texts, confidences, boxes = zip(*of_line, strict=True)
+        x1, y1 = min(box[0] for box in boxes), min(box[1] for box in boxes)
+        x2, y2 = max(box[2] for box in boxes), max(box[3] for box in boxes)
+        mean = sum(confidences) / len(confidences) / 100
+        lines.append(Line(" ".join(texts), ((x1, y1), (x2, y1), (x2, y2), (x1, y2)), min(1.0, max(0.0, mean))))
+    return lines
