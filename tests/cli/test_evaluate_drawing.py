@@ -37,6 +37,11 @@ def run() -> Run:
     return Run()
 
 
+def pixels(path) -> np.ndarray:
+    with PIL.Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
 def test_a_benchmark_is_drawn_and_gone_on_with(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("xgenmm_jax.api.load", lambda _: run)
     lines = [{"tag": "colors", "include": [], "prompt": f"a {color} star"} for color in ("red", "blue", "green")]
@@ -46,13 +51,14 @@ def test_a_benchmark_is_drawn_and_gone_on_with(run, tmp_path, monkeypatch, capsy
     assert evaluate.main(words) == 0
     assert "geneval: 3 prompts drawn" in capsys.readouterr().out
     pictures = sorted((tmp_path / "geneval").glob("*/samples/*.png"))
-    assert len(pictures) == 12 and PIL.Image.open(pictures[0]).size == (64, 64)
-    first = np.asarray(PIL.Image.open(pictures[4]))
+    assert len(pictures) == 12
+    first = pixels(pictures[4])
+    assert first.shape == (64, 64, 3)
     # Without one of them it draws that one alone, and draws the same.
     pictures[4].unlink()
     run.drawn.clear()
     assert evaluate.main(words) == 0 and run.drawn == ["a blue star"]
-    assert np.abs(np.asarray(PIL.Image.open(pictures[4])).astype(int) - first).max() <= 1
+    assert np.abs(pixels(pictures[4]) - first).max() <= 1
 
 
 def test_what_is_asked_and_what_is_drawn_are_two_commands():
