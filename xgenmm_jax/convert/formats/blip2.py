@@ -104,12 +104,12 @@ def stage1_rules(config: Blip2Config, names: Names) -> tuple[Rule, ...]:
     )
 
 
-def parts_rules(parts: Blip2Parts) -> tuple[Rule, ...]:
-    """Tower, Q-Former and map in transformers' names."""
+def parts_rules(parts: Blip2Parts, names: Names = "transformers", language_map: str = MAP) -> tuple[Rule, ...]:
+    """Tower, Q-Former and the map to the language model, which LAVIS calls by the model."""
     return (
-        *tower_rules(parts.vision, "transformers"),
-        *connector_rules(parts.connector, "transformers"),
-        *linear_rules("connector/projection", MAP),
+        *tower_rules(parts.vision, names),
+        *connector_rules(parts.connector, names),
+        *linear_rules("connector/projection", language_map),
     )
 
 
