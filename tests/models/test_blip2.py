@@ -8,6 +8,7 @@ import pytest
 
 from xgenmm_jax.models import blip2
 from xgenmm_jax.models.blip2 import Blip2
+from xgenmm_jax.models.qformer import QFormerLayer
 
 CLOSE = {"rtol": 0, "atol": 2e-5}
 
@@ -64,12 +65,14 @@ def test_every_layer_of_the_queries_is_the_official_one():
     with jax.default_matmul_precision("highest"):
         (last, _), kept = jax.jit(
             lambda: Blip2(goldens.CONFIG).apply(
-                variables, method=lambda model: model.connector.read(features), mutable=["intermediates"]
+                variables,
+                method=lambda model: model.connector.read(features),
+                capture_intermediates=lambda module, _: isinstance(module, QFormerLayer),
             )
         )()
     layers = kept["intermediates"]["connector"]["layers"]
     expected = goldens.golden("lavis/stage1")
     for number in range(goldens.CONNECTOR.layers):
-        got = layers[f"layer{number % 2}"]["queries"][0][number // 2]
+        got = layers[f"layer{number % 2}"]["__call__"][0][0].queries[number // 2]
         np.testing.assert_allclose(got, expected[f"queries_only_{number + 1}"], **CLOSE)
     np.testing.assert_array_equal(last, got)

@@ -115,7 +115,8 @@ class RowAttention(nn.Module):
         own = key, value
         if earlier is not None:
             key, value = (jnp.concatenate([a, b], axis=1) for a, b in zip(earlier, own, strict=True))
-        sow_attention_weights(self, query, key, mask)
+        if memory is not None:
+            sow_attention_weights(self, query, key, mask)
         context = attend(query, key, value, mask, implementation=config.attention)
         out = self._linear((config.inner,), ("heads", "kv", "vision_embed"), "out")(context)
         return checkpoint_name(out, "out_proj"), own
@@ -165,7 +166,6 @@ class QFormerLayer(nn.Module):
                 added, _ = cross(queries, masks.features, memory=features)
                 queries = LayerNorm(config.inner, config.epsilon, name="cross_norm")(added + queries)
             queries = shard_batch(FeedForward(config, self.dtype, name="mlp")(queries))
-            self.sow("intermediates", "queries", queries)
         if rows.text is not None:
             text = shard_batch(FeedForward(config, self.dtype, name=f"{TEXT}mlp")(x[:, count:]))
         return Rows(queries, text), key_value

@@ -16,8 +16,8 @@ from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import blip2
 from xgenmm_jax.models.blip2 import Blip2, Blip2Config
+from xgenmm_jax.models.blip2_flops import stage1_flops
 from xgenmm_jax.models.lora import LoRA
-from xgenmm_jax.models.qformer_flops import stage1_flops
 from xgenmm_jax.training.objectives import query_losses
 from xgenmm_jax.training.objectives.base import Counts, Objective, Params, Sum
 from xgenmm_jax.training.objectives.caption_rows import CaptionBatch, CaptionData, caption_batches
