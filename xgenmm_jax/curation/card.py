@@ -61,6 +61,7 @@ CHART_TITLES = {
     "confidences": "Confidences, in bins of 0.05",
     "licences": "Licences, as the source says them",
     "tags": "Tags of the objects",
+    "answer_words": "Words of the worse answers (40: and more)",
     "places": "Where the objects are",
 }
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float32, Key
 import numpy as np
 
@@ -57,14 +58,18 @@ class DrawingRows(PackedRows):
         """The parameters with the features' statistics, of the first images of the data; as they are where known."""
         if drawing_features.has_statistics(model, params):
             return params
-        moments = jax.jit(lambda params, rows: feature_moments(model, params, rows))
-        total = np.zeros((2, model.target_channels), np.float64)
-        cells = images = 0
+        moments = None
+        total, images = np.zeros((2, model.target_channels), np.float64), 0
         while images < STATISTICS_IMAGES:
             rows = next(batches)
+            if moments is None:
+                # The same numbers on every host: sums over all of them.
+                laid_out = jax.tree.leaves(rows)[0].sharding
+                out = NamedSharding(laid_out.mesh, PartitionSpec()) if isinstance(laid_out, NamedSharding) else None
+                moments = jax.jit(lambda params, rows: feature_moments(model, params, rows), out_shardings=out)
             sums, count = jax.device_get(moments(params, rows))
             total, images = total + sums, images + int(count)
-            cells = images * model.target_side**2
+        cells = images * model.target_side**2
         mean = total[0] / cells
         std = np.sqrt(np.maximum(total[1] / cells - mean**2, 0))
         # A channel that never changes carries nothing: it is left as it is.
