@@ -36,6 +36,15 @@ def unchecked_signatures(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
+@pytest.fixture(scope="module")
+def bucket():
+    """The URL of an empty bucket, on a server of this process; skips where the packages for it are absent."""
+    from buckets import gs_bucket
+
+    with pytest.MonkeyPatch.context() as patch, gs_bucket(patch) as url:
+        yield url
+
+
 @pytest.fixture(scope="session", autouse=True)
 def kept_compilations(tmp_path_factory):
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")

@@ -4,19 +4,12 @@ import json
 import logging
 import time
 
-from buckets import gs_bucket
 import pytest
 
 from xgenmm_jax import appending, files, requests
 from xgenmm_jax.appending import FolderCopy, Lines
 from xgenmm_jax.paths import user_path
 from xgenmm_jax.training.runs.side_files import has_step, keep_rows, read_rows
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    with pytest.MonkeyPatch.context() as patch, gs_bucket(patch) as url:
-        yield url
 
 
 @pytest.fixture(params=["disk", "bucket"])

@@ -5,18 +5,12 @@ import stat
 import threading
 import time
 
-from buckets import gs_bucket, pointing_at
+from buckets import pointing_at
 from etils import epath
 import pytest
 
 from xgenmm_jax import buckets, files, requests
 from xgenmm_jax.paths import is_in_bucket, user_path
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    with pytest.MonkeyPatch.context() as patch, gs_bucket(patch) as url:
-        yield url
 
 
 @pytest.fixture

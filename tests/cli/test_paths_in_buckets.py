@@ -10,6 +10,7 @@ import pytest
 from xgenmm_jax.cli import (
     convert,
     curate_grounding,
+    curate_noised,
     curate_ocr,
     data_check,
     data_index,
@@ -29,6 +30,7 @@ from xgenmm_jax.cli import main as cli
 ARGUMENTS = {
     "convert": convert.Arguments,
     "curate grounding": curate_grounding.Arguments,
+    "curate noised": curate_noised.Arguments,
     "curate ocr": curate_ocr.Arguments,
     "curate ocr-hd": curate_ocr.HdArguments,
     "data check": data_check.Arguments,

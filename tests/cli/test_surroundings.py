@@ -186,7 +186,10 @@ def test_a_full_disk_behind_the_output_is_one_sentence(words, code):
         assert xgenmm(*words, capture_output=False, stdout=full, stderr=full).returncode == code
 
 
-@pytest.mark.parametrize("how", ["closed", "reader", "full"])
+@pytest.mark.parametrize(
+    "how",
+    ["reader", pytest.param("closed", marks=pytest.mark.slow), pytest.param("full", marks=pytest.mark.slow)],
+)
 def test_a_run_goes_on_where_nobody_reads_it(experiment, how):
     """A progress line ended runs of hours: `| head`, a terminal that is gone, a log on a full disk."""
     options = {"cwd": experiment, "capture_output": False}
@@ -218,7 +221,7 @@ def started(experiment: Path, *, before: str = ":") -> subprocess.Popen:
     return process
 
 
-@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_closed_terminal_saves_the_run(experiment, times):
     """SIGHUP ended it where it was; bash sends it more than once."""
     process = started(experiment)
@@ -231,6 +234,7 @@ def test_a_closed_terminal_saves_the_run(experiment, times):
     assert 0 < saved < 12
 
 
+@pytest.mark.slow
 def test_under_nohup_a_closed_terminal_is_nothing(experiment):
     process = started(experiment, before='trap "" HUP')
     process.send_signal(signal.SIGHUP)
@@ -277,7 +281,7 @@ def test_a_write_that_knows_no_path_is_told_with_the_folder(number, error):
     assert told.value.filename == (None if number == 13 else "runs/a")
 
 
-@pytest.mark.parametrize("blocks", [1, 200])
+@pytest.mark.parametrize("blocks", [200, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_disk_that_is_full_ends_a_run_with_one_line(experiment, blocks):
     """It was a trace for each thread under checkpoints, and more as the process ended."""
     words = ["train", "mine.py", "--workdir", "w", "--model.width", "40000"]

@@ -18,6 +18,8 @@ from xgenmm_jax.training.config import CheckpointConfig, Initialize, TrainConfig
 from xgenmm_jax.training.loop import train
 
 STAGES = {"stage1": stage1, "stage2": stage2, "sft_single": sft_single, "sft_multi": sft_multi, "dpo": dpo}
+QUICK = ("stage1", "dpo")
+"""Those of every run of the tests; the others are slow."""
 
 FOLDER = Path(stage1.__file__).parent
 ABLATIONS = [
@@ -80,7 +82,9 @@ def steps_of(config: TrainConfig, folder) -> list[dict]:
     return [row for row in map(json.loads, lines) if "loss" in row]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", [stage if stage in QUICK else pytest.param(stage, marks=pytest.mark.slow) for stage in STAGES]
+)
 def test_a_stage_starts_on_published_files_and_takes_two_steps(stage, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = two_steps(narrow(STAGES[stage].config(), words))

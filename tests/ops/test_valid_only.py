@@ -28,6 +28,7 @@ def test_crops_that_exist_keep_their_place_and_only_their_chunks_are_computed(va
     assert got.shape == (19, 1, 4) and len(calls) == -(-valid // size)
 
 
+@pytest.mark.slow
 def test_a_towers_features_of_real_crops_are_those_of_all(monkeypatch):
     """On one GPU; two rows of five crops, of which three and one exist."""
     config = sizes.nano()

@@ -32,6 +32,7 @@ def labeled(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_notebook_runs_from_top_to_bottom(pooling, random, labeled):
     spec = importlib.util.spec_from_file_location("run_notebook", ROOT / "tools" / "run_notebook.py")
     tool = importlib.util.module_from_spec(spec)

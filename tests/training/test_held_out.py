@@ -97,7 +97,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_losses(tmp_path, measured, m
         assert without_time(held_out_rows(tmp_path / f"run{number}")) == expected
 
 
-@pytest.mark.parametrize("objective", ["next token", "dpo"])
+@pytest.mark.parametrize("objective", ["next token", pytest.param("dpo", marks=pytest.mark.slow)])
 def test_the_loss_is_the_objectives_own_of_the_rows_by_source_too(tmp_path, objective):
     """By source it is that of the rows in which the tokens of the other source are not supervised."""
     mixture, options = MIXTURE, {}

@@ -93,6 +93,7 @@ def test_training_begins_with_its_weights_and_learns(run, part):
     assert (folder / "tokenizer.json").read_bytes() == (part / "tokenizer.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_an_unbroken_one(run, config, tmp_path, monkeypatch):
     batches = loader.batches
 

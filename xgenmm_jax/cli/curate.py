@@ -10,6 +10,7 @@ COMMANDS = {
     "ocr": ("the text in images, in the schema of BLIP3-OCR-200M", "curate_ocr", "main"),
     "ocr-hd": ("the same of large images, read at full size", "curate_ocr", "main_hd"),
     "grounding": ("objects and their boxes, in the schema of BLIP3-GROUNDING-50M", "curate_grounding", "main"),
+    "noised": ("pairs of answers, the worse one a run's own about a noised image", "curate_noised", "main"),
     "tuning-set": ("prompts and a teacher's pictures, in the form of BLIP3o-60k", "curate_tuning_set", "main"),
 }
 """Command -> (what it does, its module beside this one, the function there)."""

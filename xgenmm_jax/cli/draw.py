@@ -38,6 +38,8 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Draws, writes the files, names them; gives the exit code."""
     arguments = parse(Arguments, argv, "xgenmm draw")
+    if not arguments.caption.strip():
+        raise ValueError("draw: got an empty prompt; say what to draw.")
     if not 1 <= arguments.n <= MOST_IMAGES:
         raise ValueError(f"-n: got {arguments.n}, wanted 1 to {MOST_IMAGES}.")
     if arguments.seed < 0:

@@ -36,7 +36,8 @@ class Arguments(JudgeOptions):
     """A folder that `xgenmm train` wrote, or a released xGen-MM v1.5 folder; or a model of the hub, ORG/MODEL or
     ORG/MODEL@REVISION, with --output or --json."""
     tasks: str | None = None
-    """Benchmarks: table1, table2, a list as mmstar,pope,ocrbench, or FILE.py:NAME for your own."""
+    """Benchmarks: table1, table2, a list as mmstar,pope,ocrbench, or FILE.py:NAME for your own. Of a run that draws
+    also geneval, dpg, wise_2025, wise_verified, mjhq: pictures for their scorers."""
     data: UserPath | None = None
     """The folder with the benchmarks' files."""
     profile: Profile | None = None
@@ -85,13 +86,15 @@ def main(argv: Sequence[str]) -> int:
             )
         arguments = replace(arguments, run=hub.fetch(arguments.run, "RUN"))
     if arguments.tasks is not None:
-        from xgenmm_jax.cli import evaluate_benchmarks
+        from xgenmm_jax.cli import evaluate_benchmarks, evaluate_drawing
         from xgenmm_jax.training.runs.run_lock import EVALUATION_LOCK_FILE, RunLock
 
         # A second process would write its predictions between ours.
         folder = arguments.output or arguments.run
         lock = RunLock(folder, EVALUATION_LOCK_FILE, "give --output FOLDER") if folder.is_dir() else None
         with joined(hosts) as is_first, held_by_first(lock) if lock else contextlib.nullcontext():
+            if (drawn := evaluate_drawing.asked_for(arguments.tasks)) is not None:
+                return evaluate_drawing.main(arguments, drawn, is_first)
             return evaluate_benchmarks.main(arguments, arguments, is_first)
     if arguments.judge is not None:
         raise ValueError("--judge: drawn items and what the config names need none; give --tasks, or leave it away.")

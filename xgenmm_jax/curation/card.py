@@ -61,6 +61,7 @@ CHART_TITLES = {
     "confidences": "Confidences, in bins of 0.05",
     "licences": "Licences, as the source says them",
     "tags": "Tags of the objects",
+    "answer_words": "Words of the worse answers (40: and more)",
     "places": "Where the objects are",
 }
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -131,9 +132,8 @@ def _columns(maker: Maker, options: Options) -> str:
 
 
 def _chart(name: str, bars: Mapping[str, int]) -> str:
-    shown = ", ".join(f"{one_line(bar)} {count:,}" for bar, count in ordered(bars)[:8])
-    more = ", ..." if len(bars) > 8 else ""
-    return f"{CHART_TITLES.get(name, name)}: {shown}{more}.\n\n![{name}]({CHARTS}/{name}.png)"
+    shown = ", ".join(f"{one_line(bar)} {count:,}" for bar, count in ordered(bars) if count)
+    return f"{CHART_TITLES.get(name, name)}: {shown}.\n\n![{name}]({CHARTS}/{name}.png)"
 
 
 def _made(maker: Maker, options: Options, command: str) -> str:

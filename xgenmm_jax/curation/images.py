@@ -93,7 +93,12 @@ class SourceImage(NamedTuple):
     def uid(self) -> str:
         """32 hexadecimal digits: the source's own, or those of the file's bytes."""
         uid = self.columns.get("uid")
-        return uid if isinstance(uid, str) and uid else hashlib.blake2b(self.data, digest_size=16).hexdigest()
+        return uid if isinstance(uid, str) and uid else self.digest
+
+    @property
+    def digest(self) -> str:
+        """Of the file's bytes, 32 hexadecimal digits."""
+        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
 
     @property
     def url(self) -> str:

@@ -154,7 +154,7 @@ class Autoencoder(nn.Module):
             layers_of(config), self.dtype
         )
         self.norm = LayerNorm(config.width, EPSILON, self.dtype)
-        self.latents = torch_linear(config.width, config.channels, ("vision_embed", None), "float32", None)
+        self.latents = torch_linear(config.width, config.channels, ("vision_embed", None), "float32", "latents")
         self.decoder = PixelDecoder(config.decoder, self.dtype)
 
     def encode(self, pixels: Float[Array, "n h w 3"]) -> Float32[Array, "n g g C"]:

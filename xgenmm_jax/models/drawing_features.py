@@ -91,7 +91,7 @@ def to_pixels(config: Blip3oConfig, params: Params, features: Float32[Array, "n 
     return as_bytes(made)
 
 
-def as_bytes(pixels: Float32[Array, "n h w 3"]) -> UInt8[Array, "n h w 3"]:
+def as_bytes(pixels: Float32[Array, "*n"]) -> UInt8[Array, "*n"]:
     """-1..1 as 0..255, what lies beyond cut off."""
     return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from buckets import gs_bucket, pointing_at, troubled
+from buckets import pointing_at, troubled
 import pytest
 from tar_files import caption_tar
 
@@ -21,12 +21,6 @@ from xgenmm_jax.data.storage.tars import Tars
 def trouble(monkeypatch):
     with troubled(monkeypatch) as kind:
         yield kind
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    with pytest.MonkeyPatch.context() as patch, gs_bucket(patch) as url:
-        yield url
 
 
 @pytest.fixture(params=["disk", "memory", "gs"])

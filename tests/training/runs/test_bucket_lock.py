@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-from buckets import gs_bucket
 import pytest
 
 from xgenmm_jax import files
@@ -41,12 +40,6 @@ except ValueError as error:
     print(error, flush=True)
     sys.exit(1)
 """
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    with pytest.MonkeyPatch.context() as patch, gs_bucket(patch) as url:
-        yield url
 
 
 @pytest.fixture

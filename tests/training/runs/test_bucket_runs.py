@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 
-from buckets import gs_bucket
 import jax
 import numpy as np
 import pytest
@@ -23,12 +22,6 @@ from xgenmm_jax.training.runs.checkpoints import newest, restore_params
 from xgenmm_jax.training.runs.run_folder import check_same, prepare
 
 CLOCK = ("seconds", "tokens_per_second", "tokens_per_second_per_device")
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    with pytest.MonkeyPatch.context() as patch, gs_bucket(patch) as url:
-        yield url
 
 
 @pytest.fixture
@@ -104,6 +97,7 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_is_used(folder, tm
     assert figures(folder) == figures(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_weights_of_a_bucket(folder, tmp_path):
     """Of a run, of which nothing is copied to a disk, and of a file."""
     train(config(), folder)

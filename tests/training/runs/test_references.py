@@ -70,6 +70,7 @@ def measured(tmp_path, base, events):
     return config, unbroken
 
 
+@pytest.mark.slow
 def test_dpo_goes_on_bit_for_bit_when_the_run_that_it_started_from_has_trained_on(tmp_path, monkeypatch):
     """Its reference was read anew from there, and every reward was another."""
     tokenizer = tiny_run.tokenizer(tmp_path)

@@ -151,7 +151,12 @@ def test_a_run_that_was_held_for_dead_stops_when_it_wakes(tmp_path, start, hurri
 
 @pytest.mark.parametrize(
     ("left", "elsewhere"),
-    [("nothing", ("", "", "")), ("nothing", ("a", "b", "c")), ("dead", ("", "b", "b")), ("garbage", ("", "", "c"))],
+    [
+        ("nothing", ("a", "b", "c")),
+        pytest.param("nothing", ("", "", ""), marks=pytest.mark.slow),
+        pytest.param("dead", ("", "b", "b"), marks=pytest.mark.slow),
+        pytest.param("garbage", ("", "", "c"), marks=pytest.mark.slow),
+    ],
 )
 def test_of_several_that_start_at_the_same_moment_one_succeeds(tmp_path, start, left, elsewhere):
     """Also where a dead process has left its lock, which all of them find stale."""

@@ -26,7 +26,8 @@ CONTRAST = 45
 EDGE_CONTRASTS = (20, 10, CONTRAST)
 """What touches a thing and differs as much is of it: drawings have pale wings, bellies and handles, decoders noise. The
 others are tried where the first does not fit well, and the one of best fit is read."""
-GOOD_FIT = 0.8
+GOOD_FIT = 0.95
+"""Where a reading fits as well, no other is tried."""
 LEAST_PX = 16
 """Pixels of a part; smaller ones are specks. The smallest shape, a ring of 14 pixels, has some 100."""
 LEAST_FIT = 0.5
@@ -99,7 +100,7 @@ def things(image: UInt8[np.ndarray, "64 64 3"]) -> list[Seen]:
     away = np.abs(pixels - background).max(axis=-1)
     readings = []
     for edge in EDGE_CONTRASTS:
-        readings.append([_thing(pixels, background, part, box) for part, box in _parts(away, edge)])
+        readings.append([_thing(pixels, background, away, part) for part in _parts(away, edge)])
         if _worst_fit(readings[-1]) >= GOOD_FIT:
             break
     return max(readings, key=_worst_fit)
@@ -109,33 +110,50 @@ def _worst_fit(seen: Sequence[Seen]) -> float:
     return min((one.fit for one in seen), default=1.0)
 
 
-def _parts(away: Float32[np.ndarray, "h w"], edge: int) -> Iterator[tuple[Bool[np.ndarray, "h w"], Box]]:
-    """Connected parts with their boxes; gaps of up to two pixels do not part, since some drawings have them."""
+def _parts(away: Float32[np.ndarray, "h w"], edge: int) -> Iterator[Bool[np.ndarray, "h w"]]:
+    """Connected parts; gaps of up to two pixels do not part, since some drawings have them."""
     square = np.ones((3, 3), bool)
     mask = away > edge
     labels, _ = ndimage.label(ndimage.binary_dilation(mask, square), square)
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+    for number in range(1, labels.max() + 1):
         part = mask & (labels == number)
-        if (part & (away > CONTRAST)).sum() < LEAST_PX:
-            continue
-        ys, xs = np.nonzero(part[rows, columns])
-        top, left = rows.start, columns.start
-        box = (left + xs.min(), top + ys.min(), left + xs.max() + 1, top + ys.max() + 1)
-        yield part, tuple(int(edge) for edge in box)  # type: ignore[misc]
+        if (part & (away > CONTRAST)).sum() >= LEAST_PX:
+            yield part
 
 
 def _thing(
-    pixels: Float32[np.ndarray, "h w 3"], background: Float32[np.ndarray, "3"], part: Bool[np.ndarray, "h w"], box: Box
+    pixels: Float32[np.ndarray, "h w 3"],
+    background: Float32[np.ndarray, "3"],
+    away: Float32[np.ndarray, "h w"],
+    part: Bool[np.ndarray, "h w"],
 ) -> Seen:
-    inner = ndimage.binary_erosion(part)
-    ink = np.median(pixels[inner if inner.any() else part], axis=0)
-    palette = np.array([world.PALETTE[color] for color in COLORS], np.float32)
-    color = COLORS[int(np.square(palette - ink).sum(axis=1).argmin())]
+    """A part as what explains it best, by its whole extent or, where it is blurred, by that of half its contrast."""
     # Other things in the square around the box are not this one's: they become background.
     alone = np.where(ndimage.binary_dilation(part, np.ones((3, 3), bool))[..., None], pixels, background)
+    seen = _read(alone, background, part)
+    if seen.fit >= GOOD_FIT:
+        return seen
+    core = part & (away > 0.5 * np.percentile(away[part], 90))
+    return max(seen, _read(alone, background, core), key=lambda one: one.fit)
+
+
+def _read(
+    alone: Float32[np.ndarray, "h w 3"], background: Float32[np.ndarray, "3"], mask: Bool[np.ndarray, "h w"]
+) -> Seen:
+    """The thing whose extent a mask is; what lies outside its box counts against the fit."""
+    ys, xs = np.nonzero(mask)
+    box = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
+    inner = ndimage.binary_erosion(mask)
+    ink = np.median(alone[inner if inner.any() else mask], axis=0)
+    palette = np.array([world.PALETTE[color] for color in COLORS], np.float32)
+    color = COLORS[int(np.square(palette - ink).sum(axis=1).argmin())]
     crop = _square(alone.round().astype(np.uint8), box, background)
-    name, fit = _best_noun(crop, background, ink)
-    height, width = part.shape
+    name, error = _best_noun(crop, background, ink)
+    energy = np.square(alone - background).sum(axis=-1)
+    inside = energy[box[1] : box[3], box[0] : box[2]].sum()
+    scale = max(box[2] - box[0], box[3] - box[1]) / _SIDE
+    fit = 1 - (error * scale**2 + float(energy.sum() - inside)) / max(float(energy.sum()), 1.0)
+    height, width = mask.shape
     return Seen(name if fit >= LEAST_FIT else "", color, world.position_of(box, (width, height)), box, fit)
 
 
@@ -154,7 +172,7 @@ def _square(
 def _best_noun(
     crop: Float32[np.ndarray, "24 24 3"], background: Float32[np.ndarray, "3"], ink: Float32[np.ndarray, "3"]
 ) -> tuple[str, float]:
-    """The shape of highest IoU or the drawing of least error, whichever has less error; and its fit."""
+    """The shape of highest IoU or the drawing of least error, whichever has less; and its squared error, summed."""
     away, inked = crop - background, ink - background
     coverage = np.clip(away @ inked / max(float(inked @ inked), 1.0), 0, 1)
     masks = _shape_masks()
@@ -164,8 +182,9 @@ def _best_noun(
     names, colors, alphas = _drawings()
     errors = np.square(alphas * (colors - background) - away).sum(axis=(1, 2, 3))
     drawing = int(errors.argmin())
-    name, error = (SHAPES[shape], shape_error) if shape_error <= errors[drawing] else (names[drawing], errors[drawing])
-    return name, 1 - float(error) / max(float(np.square(away).sum()), 1.0)
+    if shape_error <= errors[drawing]:
+        return SHAPES[shape], shape_error
+    return names[drawing], float(errors[drawing])
 
 
 @functools.cache
