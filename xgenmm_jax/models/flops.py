@@ -30,13 +30,18 @@ from xgenmm_jax.models.vit import ViTConfig
 
 
 class Flops(NamedTuple):
-    """FLOPs by part, or how many forward passes each part takes. decoder: its linear maps; attention: the decoder's."""
+    """FLOPs by part, or how many forward passes each part takes. decoder: its linear maps; attention: the decoder's.
+
+    drawing: what makes features or pixels (`drawing_flops.py`); target: what makes that which it learns to make.
+    """
 
     vision: float
     connector: float
     decoder: float
     attention: float
     head: float
+    drawing: float = 0.0
+    target: float = 0.0
 
     @property
     def total(self) -> float:
