@@ -20,6 +20,7 @@ from xgenmm_jax.data.readers.multiple_choice import ProVision
 from xgenmm_jax.data.readers.ocr import Ocr
 from xgenmm_jax.data.readers.preferences import Preferences, VlFeedback
 from xgenmm_jax.data.readers.records import ProjectRecords
+from xgenmm_jax.data.readers.to_draw import ToDraw
 from xgenmm_jax.data.readers.visual_genome import VisualGenome
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.source import Source
@@ -99,6 +100,11 @@ SOURCES: dict[str, tuple[Storage, Reader]] = {
         Preferences(),
     ),
     "vlguard": (JsonFiles(f"{DATA_ROOT}/vlguard/train.json", images=f"{DATA_ROOT}/vlguard/train"), VLGuard()),
+    # To draw: tars of KEY.jpg and KEY.txt. `xgenmm curate tuning-set` makes sets of the last one's form.
+    "blip3o_long_caption": (Tars(f"{DATA_ROOT}/blip3o_long_caption/*.tar"), ToDraw(caption_sets.BLIP3O)),
+    "blip3o_short_caption": (Tars(f"{DATA_ROOT}/blip3o_short_caption/*.tar"), ToDraw(caption_sets.BLIP3O)),
+    "blip3o_journeydb": (Tars(f"{DATA_ROOT}/blip3o_journeydb/*.tar"), ToDraw(caption_sets.BLIP3O)),
+    "blip3o_60k": (Tars(f"{DATA_ROOT}/blip3o_60k/*.tar"), ToDraw(caption_sets.BLIP3O)),
 }
 """Files and reader of each name."""
 
@@ -161,6 +167,9 @@ EXAMPLE = {
 
 MULTI_IMAGE = {"mantis": 721_000, "mmdu": 45_000}
 """Conversations of Mantis-Instruct and MMDU-45k, from their names and papers."""
+
+DRAWING = {"blip3o_long_caption": 27.2, "blip3o_short_caption": 4.8, "blip3o_journeydb": 4.3}
+"""Millions of captions that BLIP3-o is pre-trained to draw (docs/reference/blip3o.md#recipe)."""
 
 PAIRS = {"vlfeedback": 1.0}
 PAIRS_AND_NOISED = {"vlfeedback": 1.0, "vlfeedback_noised": 1.0}

@@ -1,4 +1,4 @@
-"""Drawing at nano: captions of the drawn world to pictures, over the frozen model of `make demo`.
+"""Drawing at nano: can the frozen model of `make demo` draw pictures of the drawn world's captions?
 
 Paper: BLIP3-o (arXiv 2505.09568), sequential training, CLIP features by flow matching.
 Command: make draw    (or: xgenmm train experiments/nano/draw.py:pixels --workdir runs/draw_pixels; then

@@ -88,7 +88,9 @@ class Linear(nn.Module):
         return matmul(inner, up.astype(self.dtype), 1) * scale.astype(self.dtype)
 
 
-def torch_linear(inputs: int, outputs: int, axes: tuple[str | None, str | None], dtype: Dtype, name: str) -> Linear:
+def torch_linear(
+    inputs: int, outputs: int, axes: tuple[str | None, str | None], dtype: Dtype, name: str | None
+) -> Linear:
     """A linear map that begins as torch.nn.Linear does: weight and bias uniform within 1 / sqrt(inputs)."""
     return Linear((outputs,), axes, torch_linear_init(), symmetric_uniform(inputs**-0.5), dtype, name=name)
 
