@@ -1,5 +1,6 @@
 """tools/drawing_study.py: arms trained and judged, what is not done again, table, findings and plot."""
 
+import dataclasses
 import json
 
 import drawing_cases as cases
@@ -12,7 +13,7 @@ from tools.drawing_study import Settings
 from tools.drawing_table import Result
 from xgenmm_jax.generation.images.sampling import Sampling
 from xgenmm_jax.training import loop
-from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.flow_matching import FlowMatching
 from xgenmm_jax.training.optimizer import OptimizerConfig
 
@@ -128,3 +129,17 @@ def test_an_arm_is_trained_and_judged_and_not_again(tmp_path, monkeypatch):
     drawing_study.study(tmp_path, SMALL)
     (again,) = json.loads((tmp_path / "table.json").read_text())["runs"]
     assert again["figures"] == run["figures"] and again["flops"] == run["flops"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", drawing_study.EXPERIMENTS)
+def test_every_arm_takes_two_steps(arm, tmp_path):
+    """From random parameters; the features and latents that are drawn are measured at the start."""
+    config = drawing_study.config_of(arm, 0, tmp_path, Settings(start="some/run"))
+    data = dataclasses.replace(config.data, batch_rows=8, window=64)
+    optimizer = dataclasses.replace(config.optimizer, warmup_steps=1)
+    config = dataclasses.replace(config, data=data, optimizer=optimizer, initialize=Initialize(), steps=2, log_every=1)
+    done = loop.train(config, tmp_path / "run")
+    assert done.step == 2
+    has_statistics = bool((np.asarray(done.params["target"]["std"]) > 0).all())
+    assert has_statistics == (arm != "autoencoder")
