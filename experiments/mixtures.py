@@ -50,6 +50,12 @@ SOURCES: dict[str, tuple[Storage, Reader]] = {
         JsonFiles(f"{DATA_ROOT}/visual_genome/region_descriptions.json", images=f"{DATA_ROOT}/visual_genome"),
         VisualGenome(),
     ),
+    # BLIP-2's: COCO's captions in LAVIS' list, and the part of LAION400M whose captions BLIP wrote or kept.
+    "coco_captions": (
+        JsonFiles(f"{DATA_ROOT}/coco_captions/coco_karpathy_train.json", images=f"{DATA_ROOT}/coco_captions"),
+        caption_sets.LAVIS,
+    ),
+    "laion_115m": (Tars(f"{DATA_ROOT}/laion_115m/*.tar", table=True), caption_sets.DOWNLOADED),
     # Texts without boxes and places by a word: the paper's choice for OCR, ours for GROUNDING.
     "blip3_grounding_50m": (Tars(f"{DATA_ROOT}/blip3_grounding_50m/*.tar", table=True), Grounding()),
     "blip3_ocr_200m": (Tars(f"{DATA_ROOT}/blip3_ocr_200m/*.tar", table=True), Ocr()),
@@ -124,6 +130,16 @@ STAGE2_NEW = {"blip3_ocr_hd_30m": 10.0, "idl": 10.0}
 STAGE2_KEPT = {**INTERLEAVED, "blip3_kale": 10.0, "datacomp_1b": 2.5, "blip3_grounding_50m": 2.5, **WEB_CAPTIONS}
 """With STAGE2_NEW the paper's numbers of section 5.1, which sum to 90."""
 
+
+BLIP2 = {
+    "coco_captions": 113_000.0,
+    "visual_genome": 100_000.0,
+    "sbu": 860_000.0,
+    "cc3m": 3_000_000.0,
+    "cc12m": 10_000_000.0,
+    "laion_115m": 115_000_000.0,
+}
+"""Images of BLIP-2's mixture, 129M (docs/reference/blip2.md#recipe); how many of each set is BLIP's count."""
 
 MOST_OF_A_SOURCE = 350_000
 """Cambrian-1's cap, which curates as the paper says it does (docs/reference/training.md#fine-tuning-data)."""

@@ -79,6 +79,7 @@ def test_twenty_rows_are_drawn_each_as_likely(tmp_path):
 
 
 def test_of_many_names_the_largest_bars_stay():
-    assert charts.ordered({"0.95": 1, "0.10": 5}) == [("0.10", 5), ("0.95", 1)]
+    assert charts.ordered({"0.95": 1, "0.80": 5}) == [("0.80", 5), ("0.85", 0), ("0.90", 0), ("0.95", 1)]
+    assert charts.ordered({"9": 1, "11": 5}) == [("9", 1), ("10", 0), ("11", 5)]
     bars = charts.ordered({f"tag {number:02}": number for number in range(30)})
     assert len(bars) == charts.MOST_BARS and bars[0] == ("tag 29", 29) and bars[-1] == ("7 others", 21)

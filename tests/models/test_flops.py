@@ -28,6 +28,7 @@ from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.nano.text_tower import TextTowerConfig
 from xgenmm_jax.ops.masks import SlidingWindow, WindowConvention, causal_mask
 from xgenmm_jax.ops.partitioning import unboxed
+from xgenmm_jax.training.objectives.caption_rows import CaptionBatch, CaptionData
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import merge, split, trainable_mask
 from xgenmm_jax.training.throughput import Throughput
@@ -193,11 +194,12 @@ def test_the_tower_counts_as_the_compiler_does():
         captioner=CaptionerConfig(128, 512, 1, 2, 512, 32),
     )
     loss = tower_pretraining.ContrastCaption(parallel=1.0)  # every pair of positions, as the program computes it
-    data = tower_pretraining.CaptionData(((Synthetic("caption", 8), 1.0),), "none.model", 32, batch_rows=8, tokens=32)
+    data = CaptionData(((Synthetic("caption", 8), 1.0),), "none.model", 32, batch_rows=8, tokens=32)
     objective = Bound(loss, model, data, ())
     params = unboxed(jax.eval_shape(objective.init, jax.random.key(0)))
     pixels, token_ids = np.zeros((8, 32, 32, 3), np.uint8), np.zeros((8, 32), np.int32)
-    rows = tower_pretraining.TowerBatch(pixels, token_ids, np.ones((8, 32), bool))
+    unread = np.zeros(8, np.uint32), np.zeros(8, bool)
+    rows = CaptionBatch(pixels, token_ids, np.ones((8, 32), bool), *unread)
 
     def total(params, rows):
         return objective.loss(params, None, rows, jax.random.key(0))[0].total

@@ -23,11 +23,12 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.nano.captioner import CaptionerConfig
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.nano.text_tower import TextTowerConfig
-from xgenmm_jax.nano.tower_pretraining import CaptionData, ContrastCaption, TowerBatch, TowerConfig, caption_batches
+from xgenmm_jax.nano.tower_pretraining import ContrastCaption, TowerConfig
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.config import CheckpointConfig, Initialize, TrainConfig
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
+from xgenmm_jax.training.objectives.caption_rows import CaptionBatch, CaptionData, caption_batches
 from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, trainable_mask
 from xgenmm_jax.training.runs.initialize import initialize_params, save_weights
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
@@ -98,7 +99,7 @@ def test_softmax_contrast_is_one_field_away(config):
 
 def test_batches_resume_and_split_over_hosts(config):
     def take(count, state=(0, 0), host=0, hosts=1):
-        batches = caption_batches(config.data, config.model, 3, State(*state), host, hosts)
+        batches = caption_batches(config.data, 3, State(*state), host, hosts)
         taken = list(itertools.islice(batches, count))
         batches.close()
         return taken
@@ -110,7 +111,7 @@ def test_batches_resume_and_split_over_hosts(config):
         np.testing.assert_array_equal(one, other)
     halves = [take(1, host=host, hosts=2)[0] for host in (0, 1)]
     assert halves[0][1] + halves[1][1] == whole[0][1]
-    joined = TowerBatch(*(np.concatenate(leaves) for leaves in zip(halves[0][0], halves[1][0], strict=True)))
+    joined = CaptionBatch(*(np.concatenate(leaves) for leaves in zip(halves[0][0], halves[1][0], strict=True)))
     np.testing.assert_array_equal(joined.pixels, whole[0][0].pixels)
     assert halves[0][2] == whole[0][2]
 
@@ -142,7 +143,7 @@ def test_captions_that_cannot_be_read_leave_their_place_empty(config, tmp_path, 
     """An image that is cut ended the tower's run; what is left out must not change what the others are."""
 
     def take(data, count, state=(0, 0), host=0, hosts=1):
-        with contextlib.closing(caption_batches(data, config.model, 3, State(*state), host, hosts)) as batches:
+        with contextlib.closing(caption_batches(data, 3, State(*state), host, hosts)) as batches:
             return list(itertools.islice(batches, count))
 
     bad = {5, 11, 30, 31}
@@ -168,7 +169,7 @@ def test_captions_that_cannot_be_read_leave_their_place_empty(config, tmp_path, 
 
 def test_a_tower_without_a_caption_that_can_be_read_ends(config, tmp_path):
     data = caption_data(config, captions(tmp_path, set(range(40))))
-    with contextlib.closing(caption_batches(data, config.model, 3, State())) as batches:
+    with contextlib.closing(caption_batches(data, 3, State())) as batches:
         with pytest.raises(SourceError, match="not one of 64 samples can be used: .*unreadable image"):
             list(itertools.islice(batches, 9))
 
@@ -182,12 +183,12 @@ def test_an_empty_place_adds_nothing_to_the_towers_loss(config, contrast):
         rows = next(batches)[0]
     gone = np.isin(np.arange(16), [0, 7, 15])
     pad = Tokenizer.load(config.data.tokenizer).pad_id
-    empty = TowerBatch(
-        np.where(gone[:, None, None, None], 0, rows.pixels).astype(np.uint8),
-        np.where(gone[:, None], pad, rows.token_ids).astype(np.int32),
-        rows.valid & ~gone[:, None],
+    empty = rows._replace(
+        pixels=np.where(gone[:, None, None, None], 0, rows.pixels).astype(np.uint8),
+        token_ids=np.where(gone[:, None], pad, rows.token_ids).astype(np.int32),
+        valid=rows.valid & ~gone[:, None],
     )
-    rest = TowerBatch(*(leaf[~gone] for leaf in rows))
+    rest = CaptionBatch(*(leaf[~gone] for leaf in rows))
 
     def total(params, rows):
         loss, metrics = objective.loss(params, None, rows, jax.random.key(0))
@@ -198,7 +199,9 @@ def test_an_empty_place_adds_nothing_to_the_towers_loss(config, contrast):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), of_empty, of_rest)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), got, want)
     assert of_empty[0].weight == 13 and config.objective.count(empty).samples == 13
-    nothing = TowerBatch(empty.pixels * 0, np.full_like(empty.token_ids, pad), np.zeros_like(empty.valid))
+    nothing = empty._replace(
+        pixels=empty.pixels * 0, token_ids=np.full_like(empty.token_ids, pad), valid=np.zeros_like(empty.valid)
+    )
     got, (summed, _) = gradient(params, nothing)
     assert summed.total == 0 == summed.weight
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(got))

@@ -11,6 +11,7 @@ from xgenmm_jax import files, hub
 from xgenmm_jax.convert import exporting, importing, peft, trees
 from xgenmm_jax.convert.exporting import Layout
 from xgenmm_jax.convert.formats import llama_hf
+from xgenmm_jax.convert.formats.blip2 import Blip2Parts
 from xgenmm_jax.convert.formats.blip3o import Blip3oParts
 from xgenmm_jax.convert.importing import Progress, Source
 from xgenmm_jax.convert.parameter_store import ParameterReader
@@ -22,6 +23,7 @@ from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import DECOUPLED, Tokenizer
 from xgenmm_jax.files import partial_folder, whole_folder
+from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.models.phi3 import Phi3Config
@@ -131,7 +133,8 @@ def export_checkpoint(
 
     A model card stands beside them, README.md (`reporting/model_card.py`).
 
-    layout: "xgenmm", "siglip", "phi3", "llama" or "blip3o". Gives sentences on what the layout cannot hold.
+    layout: "xgenmm", "siglip", "phi3", "llama", "blip3o", "blip2" or "lavis". Gives sentences on what the
+    layout cannot hold.
 
     Raises ValueError where the destination exists, there is no checkpoint, or the layout has no room for the model.
     """
@@ -181,12 +184,12 @@ def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[s
     return notes
 
 
-def _exported(model: Any, run: Path) -> VLMConfig | ViTConfig | Phi3Config | Blip3oParts:
+def _exported(model: Any, run: Path) -> trees.Config:
     """The run's model; of one that is no part of a VLM, as in a tower's pre-training, its tower.
 
     Raises ValueError where it has none.
     """
-    if isinstance(model, VLMConfig | ViTConfig | Phi3Config | Blip3oParts):
+    if isinstance(model, VLMConfig | ViTConfig | Phi3Config | Blip3oParts | Blip2Config | Blip2Parts):
         return model
     # What trains beside a tower is dropped; parameters of the part `vision` are a tower's in every run.
     parts = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}

@@ -28,11 +28,11 @@ class Arguments:
     ORG/MODEL@REVISION; with --to a run folder."""
     destination: tyro.conf.Positional[RunPath]
     """A folder that does not exist yet."""
-    to: Literal["xgenmm", "siglip", "phi3", "llama", "blip3o", "peft", "peft_phi3"] | None = None
+    to: Literal["xgenmm", "siglip", "phi3", "llama", "blip3o", "blip2", "lavis", "peft", "peft_phi3"] | None = None
     """Export: what the official xGen-MM code loads, or transformers' SiglipVisionModel, Phi3ForCausalLM or
-    LlamaForCausalLM (with biases Qwen2ForCausalLM), or BLIP3-o's parts beside its language model; of a run with
-    low-rank updates with these merged. peft: the updates alone, for PEFT over the official code's model, peft_phi3 over
-    Phi3ForCausalLM."""
+    LlamaForCausalLM (with biases Qwen2ForCausalLM), or BLIP3-o's parts beside its language model, or BLIP-2's without
+    one, for transformers (blip2) or LAVIS; of a run with low-rank updates with these merged. peft: the updates alone,
+    for PEFT over the official code's model, peft_phi3 over Phi3ForCausalLM."""
     push: str | None = None
     """ORG/MODEL: upload what --to has written to this repository of the hub, once you have typed yes. A new one is
     private."""
@@ -53,6 +53,8 @@ class Arguments:
     """Heads of the tower, where neither config.json nor a released size tells."""
     decoder_heads: int | None = None
     """Query heads of the language model, where neither config.json nor a released size tells."""
+    connector_heads: int | None = None
+    """Heads of BLIP-2's Q-Former, where neither config.json nor a released size tells."""
     activation: Literal["gelu_tanh", "gelu", "quick_gelu"] | None = None
     """Of the tower. Without config.json: SigLIP's is gelu_tanh, open_clip's taken for quick_gelu, as DFN's."""
 
@@ -110,7 +112,9 @@ def import_checkpoint(arguments: Arguments) -> None:
     from xgenmm_jax.convert.importing import open_source
     from xgenmm_jax.convert.tensor_shapes import Overrides
 
-    overrides = Overrides(arguments.vision_heads, arguments.decoder_heads, arguments.activation)
+    overrides = Overrides(
+        arguments.vision_heads, arguments.decoder_heads, arguments.activation, arguments.connector_heads
+    )
     path = hub.fetch(arguments.source, "SOURCE")
     vision = None if arguments.vision is None else hub.fetch(arguments.vision, "--vision")
     given = None if arguments.tokenizer is None else hub.fetch(arguments.tokenizer, "--tokenizer", "tokenizer")
@@ -118,6 +122,8 @@ def import_checkpoint(arguments: Arguments) -> None:
         count = source.parameters
         print(f"{arguments.source}: {source.family}, {count:,} parameters, {' and '.join(source.dtypes)}")
         print(describe(source.config))
+        if not getattr(source.config, "language_head", True):
+            print("the file has neither temperature nor language head: it can be evaluated, not trained on in stage 1")
         if source.initialized:
             print(f"initialized, because the checkpoint has none: {', '.join(source.initialized)}")
         with bar("importing", count) as progress:

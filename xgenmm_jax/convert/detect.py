@@ -9,6 +9,7 @@ from dataclasses import replace
 import re
 
 from xgenmm_jax.convert import detect_towers
+from xgenmm_jax.convert.detect_blip2 import detect_blip2
 from xgenmm_jax.convert.detect_towers import Detected
 from xgenmm_jax.convert.formats import blip3o, eva, llama_hf, open_clip, phi3_hf, siglip_big_vision, siglip_hf, xgenmm
 from xgenmm_jax.convert.rules import Shape
@@ -21,8 +22,8 @@ from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.ops.masks import WindowConvention
 
 FAMILIES = (
-    "xGen-MM v1.5, SigLIP (Hugging Face, big_vision), a CLIP tower of open_clip, BLIP3-o, Phi-3, Llama and Qwen2 with "
-    "their config.json"
+    "xGen-MM v1.5, SigLIP (Hugging Face, big_vision), a CLIP tower of open_clip, BLIP3-o, BLIP-2 (LAVIS, "
+    "transformers), Phi-3, Llama and Qwen2 with their config.json"
 )
 
 
@@ -43,6 +44,9 @@ def detect_format(
     # BLIP3-o's file holds a whole language model beside its own parts.
     if (prefix := names.prefix(blip3o.TIME)) is not None:
         return _blip3o(names, prefix, overrides)
+    # BLIP-2's tower has names of SigLIP's, and its file may hold a Phi-3.
+    if (detected := detect_blip2(names, settings, overrides)) is not None:
+        return detected
     tower_name = re.escape(siglip_hf.PATCH)
     # A whole SigLIP has a text part with the same names beside its tower.
     if (prefix := names.prefix(tower_name, r"(?<!text_model\.)encoder\.layers\.\d+\.layer_norm1\.weight")) is not None:

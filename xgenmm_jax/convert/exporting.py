@@ -9,7 +9,7 @@ import numpy as np
 
 from xgenmm_jax import files
 from xgenmm_jax.convert import file_formats, trees
-from xgenmm_jax.convert.formats import blip3o, llama_hf, phi3_hf, siglip_hf, xgenmm
+from xgenmm_jax.convert.formats import blip2, blip3o, llama_hf, phi3_hf, siglip_hf, xgenmm
 from xgenmm_jax.convert.importing import Progress, in_threads
 from xgenmm_jax.convert.parameter_store import Reader
 from xgenmm_jax.convert.rules import Rule, Shape, grouped, their_shapes
@@ -19,20 +19,22 @@ from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.blip3o import Blip3oConfig
 from xgenmm_jax.models.dit import DiTConfig
 from xgenmm_jax.models.phi3 import Phi3Config
+from xgenmm_jax.models.qformer import QFormerConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
 from xgenmm_jax.ops.masks import WindowConvention
 from xgenmm_jax.paths import Path
 
-Layout = Literal["xgenmm", "siglip", "phi3", "llama", "blip3o"]
-"""What the official xGen-MM code loads, transformers' SiglipVisionModel, Phi3ForCausalLM and LlamaForCausalLM, and what
-BLIP3-o has beside its language model."""
-WITHOUT_TOKENIZER = ("siglip", "blip3o")
+Layout = Literal["xgenmm", "siglip", "phi3", "llama", "blip3o", "blip2", "lavis"]
+"""What the official xGen-MM code loads, transformers' SiglipVisionModel, Phi3ForCausalLM and LlamaForCausalLM, what
+BLIP3-o has beside its language model, and BLIP-2 without one in transformers' and in LAVIS' names."""
+WITHOUT_TOKENIZER = ("siglip", "blip3o", "blip2", "lavis")
 
 
 NO_TOKENIZER = "The run has no tokenizer, so no tokenizer files are written."
@@ -59,6 +61,10 @@ def plan(config: Config, layout: Layout) -> Export:
     """The rules of a layout for a run's model. Raises ValueError where the layout has no room for it."""
     if layout == "blip3o":
         return _drawing(config)
+    if layout in ("blip2", "lavis"):
+        return _blip2(config, layout)
+    if isinstance(config, Blip2Config | blip2.Blip2Parts):
+        raise ValueError("export: the run has BLIP-2's parts alone; choose --to blip2 or lavis.")
     if isinstance(config, blip3o.Blip3oParts):
         raise ValueError("export: the run has what draws images alone; choose --to blip3o.")
     if layout == "siglip":
@@ -100,6 +106,34 @@ def _drawing(config: Config) -> Export:
     if config.drawing.normalised:
         notes.append("The official code does not normalise features: mean and std of this run's are left out.")
     return Export(blip3o.rules(parts), parts, tuple(notes))
+
+
+def _blip2(config: Config, layout: Layout) -> Export:
+    """Tower and Q-Former, of a first stage with its heads."""
+    notes = []
+    is_first = isinstance(config, Blip2Config)
+    if isinstance(config, VLMConfig) and isinstance(config.connector, QFormerConfig):
+        config = blip2.Blip2Parts(config.vision, config.connector)
+        notes.append("The language model is left out: export it with --to phi3 or llama.")
+    if not isinstance(config, Blip2Config | blip2.Blip2Parts):
+        raise ValueError("export: the run has no Q-Former; choose another --to.")
+    epsilons = config.vision.epsilon, config.connector.feature_epsilon
+    if layout == "blip2" and epsilons[0] != epsilons[1]:
+        notes.append(
+            f"transformers normalises features with the tower's epsilon, {epsilons[0]:g}, this run with "
+            f"{epsilons[1]:g}: states differ by some 1e-5."
+        )
+    if layout == "blip2" and is_first:
+        notes.append("The layout has neither temperature nor language head: the first stage cannot go on from it.")
+        return Export(blip2.stage1_rules(config, "transformers"), config, tuple(notes))
+    if layout == "blip2":
+        return Export(blip2.parts_rules(config), config, tuple(notes))
+    if not is_first or not config.language_head:
+        raise ValueError(
+            "export: LAVIS' layout is that of the first stage, with temperature and language head, which the run lacks;"
+            " choose --to blip2."
+        )
+    return Export(blip2.stage1_rules(config, "lavis"), config, tuple(notes))
 
 
 def _refuse_other_decoder(decoder: Phi3Config, layout: Layout) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import json
 from typing import Any
 
-from xgenmm_jax.convert.formats import llama_hf
+from xgenmm_jax.convert.formats import blip2_files, llama_hf
+from xgenmm_jax.convert.formats.blip2 import Blip2Parts
 from xgenmm_jax.convert.formats.blip3o import Blip3oParts
 from xgenmm_jax.convert.trees import Config
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.text.tokenizer import DECOUPLED, PHI3_SPECIALS, STRIPS_RIGHT, Tokenizer
 from xgenmm_jax.data.text.tokenizer_files import MODEL_FILE
+from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.resampler import ResamplerConfig
@@ -37,10 +39,12 @@ def config_files(
     config: Config, layout: str, dtype: str, tokenizer: Tokenizer | None, anyres: AnyRes
 ) -> dict[str, str]:
     """File name to text. dtype: safetensors' name. The official config.json says nothing of BLIP3-o's own parts."""
-    if isinstance(config, Blip3oParts):
+    if isinstance(config, Blip3oParts) or layout == "lavis":
         return {}
     files: dict[str, Any]
     torch_dtype = TORCH_NAMES[dtype]
+    if isinstance(config, Blip2Config | Blip2Parts):
+        return _texts(blip2_files.config_files(config, torch_dtype))
     if isinstance(config, ViTConfig):
         files = {
             "config.json": {

@@ -62,13 +62,16 @@ class Rule:
 
     ours: its path, "vision/layers/attention/qkv/kernel". theirs: the tensors that it is made of, their names with "{i}"
     for the layer. layers: length of our leaf's leading axis, 0 where it is not stacked. Names without "{i}" of a
-    stacked leaf are tensors that are stacked as well.
+    stacked leaf are tensors that are stacked as well. first, every: the stack holds their layers first, first + every,
+    first + 2 * every, ...
     """
 
     ours: str
     theirs: tuple[Piece, ...]
     transform: Transform
     layers: int = 0
+    first: int = 0
+    every: int = 1
 
     @property
     def scanned(self) -> bool:
@@ -77,7 +80,8 @@ class Rule:
 
     def pieces(self, layer: int | None) -> tuple[Piece, ...]:
         """Theirs for one layer, or for None those of a leaf that is not stacked."""
-        return tuple(replace(piece, name=piece.name.replace("{i}", str(layer))) for piece in self.theirs)
+        number = "" if layer is None else str(self.first + self.every * layer)
+        return tuple(replace(piece, name=piece.name.replace("{i}", number)) for piece in self.theirs)
 
     def slices(self) -> Sequence[int | None]:
         """The layers, or None once."""

@@ -168,7 +168,7 @@ def _pickle_sentence(path: Path) -> str:
         f"checkpoint: '{path}' is a pickle, which can run any code, so it is not opened; where torch is installed and "
         f"you trust the file, turn it into safetensors: python -c \"import torch; from safetensors.torch import "
         f"save_file; t = torch.load('{path.name}', map_location='cpu', weights_only=True); t = "
-        "t.get('model_state_dict', t); save_file({k: v.contiguous().clone() for k, v in t.items()}, "
+        "t.get('model_state_dict', t.get('model', t)); save_file({k: v.contiguous().clone() for k, v in t.items()}, "
         f"'{target}')\""
     )
 

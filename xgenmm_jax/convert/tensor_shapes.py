@@ -20,6 +20,7 @@ class Overrides:
     vision_heads: int | None = None
     decoder_heads: int | None = None
     activation: Activation | None = None
+    connector_heads: int | None = None
 
 
 NO_OVERRIDES = Overrides()

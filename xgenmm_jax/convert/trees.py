@@ -8,18 +8,21 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from xgenmm_jax.convert.formats.blip2 import Blip2Parts
 from xgenmm_jax.convert.formats.blip3o import Blip3oParts
 from xgenmm_jax.convert.rules import Shape
-from xgenmm_jax.models import blip3
+from xgenmm_jax.models import blip2, blip3
+from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.dit import DiT
 from xgenmm_jax.models.eva import EVA
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
+from xgenmm_jax.models.qformer import QFormer
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.ops.partitioning import unboxed
 
-Config = VLMConfig | ViTConfig | Phi3Config | Blip3oParts
-"""The whole model, a tower or a language model alone; what draws images without its language model."""
+Config = VLMConfig | ViTConfig | Phi3Config | Blip3oParts | Blip2Config | Blip2Parts
+"""The whole model, a tower or a language model alone; what draws images, or BLIP-2, without its language model."""
 
 
 def abstract(config: Config) -> dict[str, Any]:
@@ -27,6 +30,12 @@ def abstract(config: Config) -> dict[str, Any]:
     key = jax.random.key(0)
     if isinstance(config, VLMConfig):
         return jax.eval_shape(functools.partial(blip3.initialize, config), key)
+    if isinstance(config, Blip2Config):
+        return jax.eval_shape(functools.partial(blip2.initialize, config), key)
+    if isinstance(config, Blip2Parts):
+        features = jnp.zeros((1, config.vision.features, config.vision.width))
+        connector = jax.eval_shape(QFormer(config.connector).init, key, features)["params"]
+        return {**abstract(config.vision), "connector": connector}
     if isinstance(config, ViTConfig):
         pixels = jnp.zeros((1, config.image_size_px, config.image_size_px, 3))
         init = functools.partial(ViT(config).init, method="features_and_pooled")

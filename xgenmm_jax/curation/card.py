@@ -132,9 +132,8 @@ def _columns(maker: Maker, options: Options) -> str:
 
 
 def _chart(name: str, bars: Mapping[str, int]) -> str:
-    shown = ", ".join(f"{one_line(bar)} {count:,}" for bar, count in ordered(bars)[:8])
-    more = ", ..." if len(bars) > 8 else ""
-    return f"{CHART_TITLES.get(name, name)}: {shown}{more}.\n\n![{name}]({CHARTS}/{name}.png)"
+    shown = ", ".join(f"{one_line(bar)} {count:,}" for bar, count in ordered(bars) if count)
+    return f"{CHART_TITLES.get(name, name)}: {shown}.\n\n![{name}]({CHARTS}/{name}.png)"
 
 
 def _made(maker: Maker, options: Options, command: str) -> str:

@@ -4,15 +4,22 @@ from collections.abc import Mapping
 import io
 
 from xgenmm_jax.curation.extra import import_extra
+from xgenmm_jax.curation.makers import CONFIDENCE_BINS
 
 MOST_BARS = 24
 INK, BAR = "#333333", "#2a6fbb"
 
 
 def ordered(bars: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Bins of numbers by number, names by count; of many names the largest, and the others together."""
-    if all(name.replace(".", "", 1).isdigit() for name in bars):
-        return sorted(bars.items(), key=lambda bar: float(bar[0]))
+    """Bins of numbers by number, names by count; of many names the largest, and the others together.
+
+    Between bins of numbers, "0.50" and "0.65" or "3" and "7", the empty ones are there too.
+    """
+    if bars and all(name.replace(".", "", 1).isdigit() for name in bars):
+        form, step = (".2f", 1 / CONFIDENCE_BINS) if any("." in name for name in bars) else (".0f", 1)
+        numbers = [round(float(name) / step) for name in bars]
+        names = [f"{number * step:{form}}" for number in range(min(numbers), max(numbers) + 1)]
+        return [(name, bars.get(name, 0)) for name in names]
     by_count = sorted(bars.items(), key=lambda bar: (-bar[1], bar[0]))
     if len(by_count) <= MOST_BARS:
         return by_count

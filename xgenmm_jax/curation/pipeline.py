@@ -127,7 +127,11 @@ def _watched(
 
 def check_beam() -> None:
     """Raises ValueError where Beam is missing."""
-    import_extra("apache_beam")
+    logging.disable(logging.WARNING)  # it warns of libraries of Google's cloud that are not there
+    try:
+        import_extra("apache_beam")
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def with_beam(processes: int, runner: str, beam_options: Sequence[str]) -> RunTasks:
@@ -140,7 +144,7 @@ def with_beam(processes: int, runner: str, beam_options: Sequence[str]) -> RunTa
         beam = import_extra("apache_beam")
         options_of = import_extra("apache_beam.options.pipeline_options").PipelineOptions
         logging.getLogger("apache_beam").setLevel(logging.ERROR)
-        flags = [f"--runner={runner}", *beam_options]
+        flags = [f"--runner={runner}", "--default_sdk_harness_log_level=WARNING", *beam_options]
         if runner == DIRECT and processes > 1:
             workers = min(processes, len(numbers))
             flags += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]

@@ -24,7 +24,8 @@ from xgenmm_jax.reporting.page import render_template
 
 SAMPLES_FILE = "samples.html"
 SAMPLES, SEED = 20, 0
-SHOWN_PX = 640
+SHOWN_PX, LEAST_PX = 640, 240
+"""Longest sides on the page: larger images are made smaller, tiny ones larger by whole pixels."""
 MOST_BOXES, MOST_LABEL, MOST_TEXT, MOST_NAME = 60, 120, 1_200, 160
 """Of a sample; what is beyond them is counted or cut on the page."""
 COLORS = 8
@@ -116,6 +117,10 @@ def _image(source: ShardedSource, note: ShardNote, row: Mapping[str, Any]) -> tu
 
 
 def _shown(image: PIL.Image.Image) -> PIL.Image.Image:
-    scale = min(1.0, SHOWN_PX / max(image.size))
-    size = tuple(max(1, round(side * scale)) for side in image.size)
+    longest = max(image.size)
+    if longest <= LEAST_PX // 2:
+        factor = LEAST_PX // longest
+        return image.resize((image.width * factor, image.height * factor), PIL.Image.Resampling.NEAREST)
+    scale = min(1.0, SHOWN_PX / longest)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image if scale == 1 else image.resize(size, PIL.Image.Resampling.LANCZOS)

@@ -20,7 +20,7 @@ from xgenmm_jax.data.records import Crops, LazyImage
 from xgenmm_jax.data.rows import build
 from xgenmm_jax.generation import buckets
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
-from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
+from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.ops.partitioning import constrain
 
@@ -207,7 +207,7 @@ def _digest(view: View, pixels: np.ndarray) -> _Digest:
 
 def instruction_tokens(config: VLMConfig) -> int:
     """How many of a prompt's text tokens the connector reads."""
-    return 0 if isinstance(config.connector, MLPConnectorConfig) else config.connector.instruction_tokens
+    return config.connector.instruction_tokens if isinstance(config.connector, ResamplerConfig) else 0
 
 
 def image_batch(views: Sequence[View], pixels: Sequence[np.ndarray], rows: int, text: int) -> Batch:

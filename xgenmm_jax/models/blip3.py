@@ -14,8 +14,9 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.layers import Dtype, normalize_pixels, shard_batch
 from xgenmm_jax.models.mlp_connector import MLPConnector, MLPConnectorConfig, pooled_side
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
+from xgenmm_jax.models.qformer import QFormer, QFormerConfig
 from xgenmm_jax.models.resampler import Resampler, ResamplerConfig
-from xgenmm_jax.models.token_sampling import TokenSampling, group_crops, group_images, group_strips
+from xgenmm_jax.models.token_sampling import TokenSampling, group_crops, group_images, group_strips, image_patches
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.ops.partitioning import on_one_gpu
 from xgenmm_jax.ops.valid_only import on_valid_crops
@@ -31,7 +32,7 @@ class VLMConfig:
     """
 
     vision: ViTConfig
-    connector: ResamplerConfig | MLPConnectorConfig
+    connector: ResamplerConfig | MLPConnectorConfig | QFormerConfig
     decoder: Phi3Config
     token_sampling: TokenSampling = TokenSampling.CROPS
     max_image_crops: int = 5
@@ -47,13 +48,21 @@ class VLMConfig:
                 f"connector.out_width: got {self.connector.out_width}, the decoder takes {self.decoder.width}; "
                 "make them equal."
             )
-        if isinstance(self.connector, MLPConnectorConfig) and self.token_sampling in (
+        if not isinstance(self.connector, ResamplerConfig) and self.token_sampling in (
             TokenSampling.STRIPS,
             TokenSampling.FIXED_SAMPLING,
         ):
+            which = "the MLP connector, which pools square crops"
+            if isinstance(self.connector, QFormerConfig):
+                which = "a Q-Former, which reads one crop"
             raise ValueError(
-                f"token_sampling: got {self.token_sampling.value} with the MLP connector, which pools square crops; "
-                "choose crops or fixed_resolution, or a resampler."
+                f"token_sampling: got {self.token_sampling.value} with {which}; choose crops or fixed_resolution, or a "
+                "resampler."
+            )
+        if self.vision.bare and not isinstance(self.connector, QFormerConfig):
+            raise ValueError(
+                f"connector: got a {type(self.connector).__name__} for a bare tower, whose features hold the class "
+                "token's; only a Q-Former reads it."
             )
         heads, kv_heads = self.decoder.heads, self.decoder.kv_heads
         if heads % kv_heads or (self.decoder.head_dim is None and self.decoder.width % heads):
@@ -98,6 +107,8 @@ class VLM(nn.Module):
         self.vision = ViT(config.vision, config.dtype)
         if isinstance(config.connector, MLPConnectorConfig):
             self.connector = MLPConnector(config.connector, config.dtype)
+        elif isinstance(config.connector, QFormerConfig):
+            self.connector = QFormer(config.connector, config.dtype)
         else:
             self.connector = Resampler(config.connector, config.dtype)
         self.decoder = Phi3(config.decoder, config.dtype)
@@ -145,6 +156,13 @@ class VLM(nn.Module):
             tokens = self.connector(features.reshape(-1, *features.shape[2:]))
             return tokens.reshape(rows, -1, tokens.shape[-1])
         grid = config.vision.grid
+        if isinstance(config.connector, QFormerConfig):
+            # A bare tower's class token stands before the patches.
+            first = ((0, 0), (0, 0), (int(config.vision.bare), 0))
+            mask = jnp.pad(image_patches(batch, grid), first, constant_values=True)
+            groups = shard_batch(features.reshape(-1, *features.shape[2:]))
+            tokens = self.connector(groups, mask.reshape(len(groups), -1))
+            return tokens.reshape(rows, -1, tokens.shape[-1])
         if config.token_sampling is TokenSampling.STRIPS:
             groups, mask = group_strips(features, batch, grid)
         elif config.token_sampling is TokenSampling.FIXED_SAMPLING:

@@ -23,6 +23,7 @@ from xgenmm_jax.models.eva import EVAConfig
 from xgenmm_jax.models.lora import LoRA, is_below
 from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
 from xgenmm_jax.models.phi3 import Phi3Config
+from xgenmm_jax.models.qformer import QFormerConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
@@ -130,6 +131,8 @@ def _connector_flops(model: VLMConfig, work: Workload) -> int:
     if isinstance(connector, MLPConnectorConfig):
         widths = linear(connector.width, connector.out_width) + linear(connector.out_width, connector.out_width)
         return work.crops * patches * widths
+    if isinstance(connector, QFormerConfig):
+        return qformer_flops(connector, work.crops, model.vision.features)
     groups = work.images if model.token_sampling is TokenSampling.FIXED_SAMPLING else work.crops
     return resampler_flops(connector, groups, work.crops * patches)
 
@@ -144,6 +147,28 @@ def resampler_flops(config: ResamplerConfig, groups: int, features: int) -> int:
     flops = config.layers * layer + groups * config.queries * linear(width, config.out_width)
     instruction = linear(config.out_width, width) + linear(width, width)
     return flops + groups * config.instruction_tokens * instruction
+
+
+def rows_flops(config: QFormerConfig, rows: int, pairs: int) -> int:
+    """FLOPs of one pass of so many rows through all layers, without what reads features. pairs: of query and key."""
+    inner = config.inner
+    layer = rows * (4 * linear(inner, inner) + 2 * linear(inner, config.hidden)) + attention(pairs, inner)
+    return config.layers * layer
+
+
+def cross_flops(config: QFormerConfig, images: int, features: int) -> int:
+    """FLOPs of what reads features in one pass. features: of each image."""
+    inner, readers = config.inner, config.layers // config.cross_every
+    queries = images * config.queries
+    layer = images * features * linear(config.width, 2 * inner)
+    return readers * (layer + 2 * queries * linear(inner, inner) + attention(queries * features, inner))
+
+
+def qformer_flops(config: QFormerConfig, images: int, features: int) -> int:
+    """FLOPs of one pass as a connector. features: of each image."""
+    queries = images * config.queries
+    own = rows_flops(config, queries, queries * config.queries) + cross_flops(config, images, features)
+    return own + (queries * linear(config.inner, config.out_width) if config.out_width else 0)
 
 
 def dit_flops(config: DiTConfig, height: int, width: int, context: int) -> int:
@@ -178,6 +203,8 @@ def model_flops(
 def features_flops(model: VLMConfig, work: Workload) -> int:
     """FLOPs of one pass of the connector's maps whose input is the tower's features."""
     connector = model.connector
+    if isinstance(connector, QFormerConfig):
+        return 0  # a norm stands before them, which trains
     if isinstance(connector, MLPConnectorConfig):
         per_feature = linear(connector.width, connector.out_width)
     else:

@@ -89,7 +89,7 @@ class Linear(nn.Module):
 
 
 def torch_linear(
-    inputs: int, outputs: int, axes: tuple[str | None, str | None], dtype: Dtype, name: str | None
+    inputs: int, outputs: int, axes: tuple[str | None, str | None], dtype: Dtype, name: str | None = None
 ) -> Linear:
     """A linear map that begins as torch.nn.Linear does: weight and bias uniform within 1 / sqrt(inputs)."""
     return Linear((outputs,), axes, torch_linear_init(), symmetric_uniform(inputs**-0.5), dtype, name=name)

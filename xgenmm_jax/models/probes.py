@@ -19,6 +19,7 @@ from xgenmm_jax.batch import Batch
 from xgenmm_jax.models import blip3
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, smallest_batch, splice
 from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
+from xgenmm_jax.models.qformer import QFormerConfig
 from xgenmm_jax.ops.partitioning import unboxed
 
 EMBEDDINGS = "embeddings"
@@ -39,6 +40,8 @@ class Forward(NamedTuple):
 
 def connector_name(config: VLMConfig) -> str:
     """What names call the connector."""
+    if isinstance(config.connector, QFormerConfig):
+        return "qformer"
     return "mlp_connector" if isinstance(config.connector, MLPConnectorConfig) else "resampler"
 
 
@@ -79,7 +82,7 @@ def _outputs(model: VLM, batch: Batch):
         tokens = model.connect(features, batch)
         embeddings = splice(text, tokens, batch.slot)
     else:
-        features = jnp.zeros((0, config.vision.patches, config.vision.width), config.dtype)
+        features = jnp.zeros((0, config.vision.features, config.vision.width), config.dtype)
         tokens = jnp.zeros((0, config.tokens_per_group, config.decoder.width), config.dtype)
         embeddings = text
     logits = model.logits(model.decoder.hidden(embeddings, batch.segment_ids, batch.positions))

@@ -5,10 +5,12 @@ Source: docs/reference/xgenmm.md#sizes. The vocabulary of nano and micro is that
 
 from dataclasses import replace
 
+from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.dit import DiTConfig
 from xgenmm_jax.models.eva import EVAConfig
 from xgenmm_jax.models.phi3 import Phi3Config
+from xgenmm_jax.models.qformer import QFormerConfig, QFormerText
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import CLIP_MEAN, CLIP_STD, ViTConfig
@@ -118,3 +120,30 @@ NANO_DIT = DiTConfig(
     remat="minimal_with_context",
 )
 """About 1.4 million parameters: features of nano's tower from states of its decoder."""
+
+EVA_G = ViTConfig(
+    image_size_px=224,
+    width=1408,
+    hidden=6144,
+    layers=39,
+    heads=16,
+    remat="full",
+    activation="gelu",
+    class_token=True,
+    bare=True,
+    pixel_mean=CLIP_MEAN,
+    pixel_std=CLIP_STD,
+)
+"""EVA-CLIP-g/14 without its last block: BLIP-2's tower."""
+QFORMER_IDS = 2
+"""`[CLS]` and `[DEC]`, behind the tokenizer's ids."""
+BLIP2_STAGE1 = Blip2Config(EVA_G, QFormerConfig(remat="minimal"), QFormerText(PHI3_MINI.logits + QFORMER_IDS))
+"""BLIP-2's first stage, on captions in Phi-3's tokens."""
+BLIP2 = VLMConfig(
+    EVA_G,
+    QFormerConfig(out_width=PHI3_MINI.width, remat="minimal"),
+    PHI3_MINI,
+    token_sampling=TokenSampling.FIXED_RESOLUTION,
+    dtype="bfloat16",
+)
+"""Its second stage before Phi-3-mini."""

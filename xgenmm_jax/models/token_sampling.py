@@ -87,8 +87,13 @@ def group_crops(
     features: Float[Array, "B C P E"], batch: Batch, grid: int
 ) -> tuple[Float[Array, "B C P E"], Bool[Array, "B C P"]]:
     """Each crop by itself, and which of its patches are image."""
+    return features, image_patches(batch, grid)
+
+
+def image_patches(batch: Batch, grid: int) -> Bool[Array, "B C P"]:
+    """Which patches of each crop are image."""
     position = crop_positions(batch)
-    return features, is_image(batch, position, *cells_of_crops(position, grid))
+    return is_image(batch, position, *cells_of_crops(position, grid))
 
 
 def group_strips(

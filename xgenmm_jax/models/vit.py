@@ -1,7 +1,8 @@
 """SigLIP's vision transformer: patch features after the last norm, and its attention-pooling head; CLIP's form too.
 
 Source: spec of transformers' SiglipVisionModel; big_vision's `vit.py` computes the same (so400m/14 at 384 px). CLIP's
-form is open_clip's VisionTransformer, which DFN's ViT-H/14 has.
+form is open_clip's VisionTransformer, which DFN's ViT-H/14 has. Without norms at its ends the tower is EVA-CLIP-g,
+which BLIP-2 reads (docs/reference/blip2.md#image-encoder).
 """
 
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ class ViTConfig:
 
     class_token: CLIP's form. A class token with a position of its own goes first, a norm stands before the layers, the
     patch embedding has no bias, and the pooled vector is the class token's last state, mapped to `projection` widths.
+    bare: with a class token, EVA-CLIP-g's form. No norm stands before the layers and none behind, the patch embedding
+    has a bias, the class token's state is the first of the features, and there is no projection.
     pixel_mean, pixel_std: of pixels in 0..1, what `normalize_pixels` takes before the tower.
     """
 
@@ -51,11 +54,17 @@ class ViTConfig:
     epsilon: float = EPSILON
     class_token: bool = False
     projection: int = 0
+    bare: bool = False
     pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     def __post_init__(self):
-        if self.class_token != (self.projection > 0):
+        if self.bare and (self.projection or not self.class_token):
+            raise ValueError(
+                f"vision: got a bare tower with class_token {self.class_token} and projection {self.projection}; it "
+                "has a class token and no projection."
+            )
+        if not self.bare and self.class_token != (self.projection > 0):
             raise ValueError(
                 f"vision: got class_token {self.class_token} and projection {self.projection}; a class token needs the "
                 "width of its projection, and a tower without one has none."
@@ -69,6 +78,11 @@ class ViTConfig:
     @property
     def patches(self) -> int:
         return self.grid**2
+
+    @property
+    def features(self) -> int:
+        """Vectors that the tower gives of an image: of its patches, and of a bare tower's class token."""
+        return self.patches + self.bare
 
 
 def activate(x: Float[Array, "*n"], activation: Activation) -> Float[Array, "*n"]:
@@ -149,7 +163,7 @@ class ViT(nn.Module):
             outputs=(config.width,),
             axes=(None, None, None, "vision_embed"),
             kernel_init=nn.initializers.lecun_normal(in_axis=(0, 1, 2)),
-            bias_init=None if config.class_token else nn.initializers.zeros,
+            bias_init=None if self._is_clip else nn.initializers.zeros,
             dtype=self.dtype,
         )
         self.position_embedding = self.param(
@@ -158,15 +172,18 @@ class ViT(nn.Module):
             (config.patches + config.class_token, config.width),
         )
         self.layers = scan_layers(EncoderBlock, config.layers, config.remat, broadcast_inputs=0)(config, self.dtype)
+        if config.class_token:
+            self.class_embedding = self.param(
+                "class_embedding",
+                nn.with_logical_partitioning(nn.initializers.normal(config.width**-0.5), ("vision_embed",)),
+                (config.width,),
+            )
+        if config.bare:
+            return
         self.post_norm = LayerNorm(config.width, config.epsilon, self.dtype)
         if not config.class_token:
             self.head = PoolingHead(config, self.dtype)
             return
-        self.class_embedding = self.param(
-            "class_embedding",
-            nn.with_logical_partitioning(nn.initializers.normal(config.width**-0.5), ("vision_embed",)),
-            (config.width,),
-        )
         self.pre_norm = LayerNorm(config.width, config.epsilon, self.dtype)
         self.projection = Linear(
             outputs=(config.projection,),
@@ -175,14 +192,22 @@ class ViT(nn.Module):
             dtype=self.dtype,
         )
 
+    @property
+    def _is_clip(self) -> bool:
+        return self.config.class_token and not self.config.bare
+
     def __call__(self, pixels: Float[Array, "n h w 3"]) -> Float[Array, "n P E"]:
-        """Features of the patches in raster order, after the last norm. pixels: normalised, image_size_px square."""
+        """Features of the patches in raster order, after the last norm; a bare tower's states, the class token's first.
+
+        pixels: normalised, image_size_px square.
+        """
         x = self._encode(pixels)
-        return x[:, 1:] if self.config.class_token else x
+        return x[:, 1:] if self._is_clip else x
 
     def _encode(self, pixels: Float[Array, "n h w 3"]) -> Float[Array, "n R E"]:
         """States after the last norm: the class token's first, where there is one, then those of the patches."""
-        return self.post_norm(self._states(pixels))
+        states = self._states(pixels)
+        return states if self.config.bare else self.post_norm(states)
 
     def before_norm(self, pixels: Float[Array, "n h w 3"]) -> Float[Array, "n P E"]:
         """The last layer's states of the patches as they come, without the norm behind them."""
@@ -205,7 +230,7 @@ class ViT(nn.Module):
             first = jnp.broadcast_to(self.class_embedding.astype(self.dtype)[None, None], (count, 1, config.width))
             x = jnp.concatenate([first, x], axis=1)
         x = x + self.position_embedding.astype(self.dtype)[None]
-        if config.class_token:
+        if self._is_clip:
             x = self.pre_norm(x)
         x, _ = self.layers(x)
         return x
@@ -217,10 +242,10 @@ class ViT(nn.Module):
         return self.head(features)
 
     def features_and_pooled(self, pixels: Float[Array, "n h w 3"]) -> tuple[Float[Array, "n P E"], Float[Array, "n F"]]:
-        """F is the tower's width, or `projection` with a class token."""
+        """F is the tower's width, or `projection` with a class token. A bare tower pools to the class token's state."""
         if self.config.class_token:
             x = self._encode(pixels)
-            return x[:, 1:], self.projection(x[:, 0])
+            return (x, x[:, 0]) if self.config.bare else (x[:, 1:], self.projection(x[:, 0]))
         features = self(pixels)
         return features, self.pool(features)
 

@@ -3,26 +3,16 @@
 Source: SigLIP 2 (arXiv 2502.14786); softmax contrast is CLIP's (arXiv 2103.00020).
 """
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int32, UInt8
+from jaxtyping import Array
 import numpy as np
 
-from xgenmm_jax.batch import ArrayLike
-from xgenmm_jax.data import anyres
-from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.errors import BAD_IMAGE, UNREADABLE, UNUSABLE, Skip, SourceError, is_of_a_record
-from xgenmm_jax.data.records import Caption
-from xgenmm_jax.data.rows import order, quarantine
 from xgenmm_jax.data.rows.order import State
-from xgenmm_jax.data.rows.quarantine import SampleIds
-from xgenmm_jax.data.source import Records, Source
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.flops import attention, linear, vision_flops
 from xgenmm_jax.models.layers import Dtype, normalize_pixels
@@ -32,15 +22,7 @@ from xgenmm_jax.nano.captioner import Captioner, CaptionerConfig
 from xgenmm_jax.nano.text_tower import TextTower, TextTowerConfig, unit_length
 from xgenmm_jax.training.objectives import losses
 from xgenmm_jax.training.objectives.base import Counts, Objective, Params, Sum
-
-
-class TowerBatch(NamedTuple):
-    """Images and their captions. The row of an unreadable one is empty: no token is valid, no loss counts it."""
-
-    pixels: UInt8[ArrayLike, "n h w 3"]
-    token_ids: Int32[ArrayLike, "n T"]
-    """From the first token to the end token, then padding."""
-    valid: Bool[ArrayLike, "n T"]
+from xgenmm_jax.training.objectives.caption_rows import CaptionBatch, CaptionData, caption_batches
 
 
 @dataclass(frozen=True)
@@ -57,22 +39,6 @@ class TowerConfig:
             raise ValueError(
                 f"text.out_width: got {self.text.out_width}, the tower gives {self.vision.width}; make them equal."
             )
-
-
-@dataclass(frozen=True)
-class CaptionData:
-    """Batches of captions.
-
-    mixture: (source, weight); every source must give captions. tokens: T; longer captions are cut.
-    """
-
-    mixture: tuple[tuple[Source, float], ...]
-    tokenizer: str
-    image_size_px: int
-    batch_rows: int
-    tokens: int
-    threads: int = 2
-    ahead: int = 4
 
 
 @dataclass(frozen=True)
@@ -96,7 +62,7 @@ class ContrastCaption(Objective):
         model: TowerConfig,
         params: Params,
         reference: Params | None,
-        rows: TowerBatch,
+        rows: CaptionBatch,
         key: Array,
         freeze: tuple[str, ...],
     ) -> tuple[Sum, dict[str, Sum]]:
@@ -137,15 +103,16 @@ class ContrastCaption(Objective):
 
     def batches(
         self, model: TowerConfig, data: CaptionData, seed: int, state: State, host_index: int, host_count: int
-    ) -> Iterator[tuple[TowerBatch, list[str], State]]:
-        return caption_batches(data, model, seed, state, host_index, host_count)
+    ) -> Iterator[tuple[CaptionBatch, list[str], State]]:
+        _check(data, model)
+        return caption_batches(data, seed, state, host_index, host_count)
 
-    def count(self, rows: TowerBatch) -> Counts:
+    def count(self, rows: CaptionBatch) -> Counts:
         valid = np.asarray(rows.valid)
         return Counts(int(valid[:, 0].sum()), int(valid.sum()), valid.size)
 
     def flops(
-        self, model: TowerConfig, rows: TowerBatch, freeze: tuple[str, ...], lora: LoRA | None = None
+        self, model: TowerConfig, rows: CaptionBatch, freeze: tuple[str, ...], lora: LoRA | None = None
     ) -> float:
         return tower_flops(model, self.parallel, rows)
 
@@ -163,45 +130,9 @@ def initialize(model: TowerConfig, key: Array) -> Params:
     return {"vision": vision["params"], "text": text["params"], "captioner": captioner["params"]}
 
 
-def caption_batches(
-    config: CaptionData, model: TowerConfig, seed: int, state: State, host_index: int = 0, host_count: int = 1
-) -> Iterator[tuple[TowerBatch, list[str], State]]:
-    """Endless batches; State.row counts samples, State.window stays 0. Close the iterator to end its threads.
-
-    The row of a caption that cannot be read is empty; it is logged, and listed in `skipped` of the ids. Raises
-    ValueError where not one of many can be read.
-    """
-    if config.batch_rows % host_count:
-        raise ValueError(f"data: {host_count} hosts cannot share {config.batch_rows} rows; make batch_rows a multiple.")
-    sources = [source.open() for source, _ in config.mixture]
-    tokenizer = Tokenizer.load(config.tokenizer)
-    _check(config, model, tokenizer)
-    # Rows are made ahead by threads; each host makes its own share of every batch.
-    share = config.batch_rows // host_count
-    pool = ThreadPoolExecutor(config.threads, "captions")
-    assert State(*state).row % config.batch_rows == 0, state
-    waiting: deque = deque()
-    skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(max(share, 64))
-    # What sources left out when they were opened is told once, with the first batch.
-    opened = quarantine.at_opening(sources) if host_index == 0 else []
-    start = State(*state).row
-    try:
-        while True:
-            while len(waiting) <= config.ahead:
-                first = start + host_index * share
-                waiting.append(pool.submit(_make, config, sources, tokenizer, seed, first, share))
-                start += config.batch_rows
-            rows, ids, skipped = waiting.popleft().result()
-            ids, opened = SampleIds.of(ids, [*opened, *skipped]), []
-            skip_logger.log(ids.skipped)
-            undecoded.check(ids.skipped, bool(rows.valid.any()))
-            yield rows, ids, State(0, start - len(waiting) * config.batch_rows)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _check(config: CaptionData, model: TowerConfig, tokenizer: Tokenizer) -> None:
+def _check(config: CaptionData, model: TowerConfig) -> None:
     """Raises ValueError where data and model do not fit each other."""
+    tokenizer = Tokenizer.load(config.tokenizer)
     rows, positions = model.captioner.vocab_size, model.captioner.max_positions
     if config.image_size_px != model.vision.image_size_px:
         raise ValueError(
@@ -214,46 +145,7 @@ def _check(config: CaptionData, model: TowerConfig, tokenizer: Tokenizer) -> Non
         raise ValueError(f"data.tokens: got {config.tokens}, the model has {positions} positions; lower it.")
 
 
-def _make(
-    config: CaptionData, sources: list[Records], tokenizer: Tokenizer, seed: int, start: int, count: int
-) -> tuple[TowerBatch, list[str], list[Skip]]:
-    phases = [order.Phase(0, tuple(weight for _, weight in config.mixture))]
-    shards = [order.Shards.one(len(source)) for source in sources]
-    draws = order.draws(phases, shards, seed, count, start // count)
-    side = config.image_size_px
-    view = AnyRes(grids=(), view_px=side, view_cells=1)
-    pixels = np.zeros((count, side, side, 3), np.uint8)
-    token_ids = np.full((count, config.tokens), tokenizer.pad_id, np.int32)
-    valid = np.zeros((count, config.tokens), bool)
-    ids, skipped = [], []
-    for number, draw in enumerate(map(draws.draw, range(count))):
-        # `reason` follows the record through its stages, for what is told of one that fails.
-        source, record_id, reason = sources[draw.component], f"record {draw.record}", UNREADABLE
-        try:
-            record = source.record(draw.record, draw.rng(seed))
-            record_id = record.id
-            if not isinstance(record, Caption):
-                kind = type(record).__name__
-                raise SourceError(f"data: {record.id} is a {kind}; the tower trains on captions alone.")
-            reason = UNUSABLE
-            tokens = [*tokenizer.encode_parts((record.text,)), tokenizer.eos_id][: config.tokens]
-            reason = BAD_IMAGE
-            pixels[number] = anyres.crops(record.image.load(), view)[0]
-        except Exception as error:
-            if not is_of_a_record(error):
-                error.add_note(f"Raised at {record_id} of {source.name}.")
-                raise
-            skipped.append(quarantine.skip_of(error, source.name, getattr(error, "record", record_id), reason))
-            ids.append("")
-            continue
-        # Written when all of the record could be read: the row of a skipped one stays empty.
-        token_ids[number, : len(tokens)] = tokens
-        valid[number, : len(tokens)] = True
-        ids.append(record.id)
-    return TowerBatch(pixels, token_ids, valid), ids, skipped
-
-
-def tower_flops(model: TowerConfig, parallel: float, rows: TowerBatch) -> float:
+def tower_flops(model: TowerConfig, parallel: float, rows: CaptionBatch) -> float:
     """Model FLOPs of a step of the tower's pre-training: tower, text tower, captioner and contrast, all trained.
 
     parallel: share of the captions that are predicted all at once.

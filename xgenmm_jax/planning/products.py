@@ -13,6 +13,7 @@ from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.flops import Flops, trained_parts, visible_pairs
 from xgenmm_jax.models.mlp_connector import MLPConnectorConfig
+from xgenmm_jax.models.qformer import QFormerConfig
 from xgenmm_jax.models.remat import OFFLOADED_NAMES, SAVED_NAMES
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
@@ -195,6 +196,9 @@ def _connector(
         yield from _linear("connector", 1, features, connector.width, connector.out_width, of_features)
         yield from _linear("connector", 1, features, connector.out_width, connector.out_width, passes)
         return
+    if isinstance(connector, QFormerConfig):
+        yield from _qformer(connector, crops, model.vision.features, passes, tensor)
+        return
     assert isinstance(connector, ResamplerConfig)
     groups = images if model.token_sampling is TokenSampling.FIXED_SAMPLING else crops
     width, layers = connector.width, connector.layers
@@ -218,6 +222,32 @@ def _connector(
         prompts = groups * connector.instruction_tokens
         yield from _linear("connector", 1, prompts, connector.out_width, width, passes)
         yield from _linear("connector", 1, prompts, width, width, passes)
+
+
+def _qformer(connector: QFormerConfig, crops: int, features: int, passes: _Passes, tensor: int) -> Iterator[Product]:
+    width, layers, queries = connector.inner, connector.layers, connector.queries
+    heads, hidden, readers = (
+        _cut(connector.heads, tensor),
+        _cut(connector.hidden, tensor),
+        layers // connector.cross_every,
+    )
+    head_width, m = width // connector.heads, crops * queries
+    inner, qkv, kernel = heads * head_width, passes.again("qkv"), connector.attention
+    yield from _linear("connector", layers, m, width, 3 * inner, passes, qkv)
+    yield from _attention(
+        "connector", layers, crops, queries, queries, queries**2, heads, heads, head_width, passes, kernel=kernel
+    )
+    # Of the layers that read features, before which a norm trains.
+    yield from _linear("connector", readers, m, width, inner, passes, qkv)
+    yield from _linear("connector", readers, crops * features, connector.width, 2 * inner, passes, qkv)
+    yield from _attention(
+        "connector", readers, crops, queries, features, queries * features, heads, heads, head_width, passes,
+        kernel=kernel,
+    )  # fmt: skip
+    yield from _linear("connector", layers + readers, m, inner, width, passes, passes.again("out_proj"))
+    yield from _linear("connector", layers, m, width, hidden, passes, passes.again("mlp_in"))
+    yield from _linear("connector", layers, m, hidden, width, passes)
+    yield from _linear("connector", 1, m, width, connector.out_width, passes)
 
 
 def _decoder(

@@ -97,7 +97,9 @@ def _layer_sources(lmm: LMM) -> dict[str, tuple[str, int | None]]:
     sources |= {f"tower {n + 1}": ("vision/layers", n) for n in range(lmm.config.vision.layers)}
     sources["tower end"] = ("vision", None)
     if f"{connector}/layers" in lmm.probe_names:
-        sources |= {f"{connector} {n + 1}": (f"{connector}/layers", n) for n in range(lmm.config.connector.layers)}
+        # The scan of a Q-Former gives one entry for every layer that reads the image and those behind it.
+        layers = lmm.config.connector.layers // getattr(lmm.config.connector, "cross_every", 1)
+        sources |= {f"{connector} {n + 1}": (f"{connector}/layers", n) for n in range(layers)}
     sources[f"{connector} end"] = (connector, None)
     return sources | {f"decoder {n + 1}": ("decoder/layers", n) for n in range(lmm.config.decoder.layers)}
 

@@ -32,6 +32,8 @@ TASKS = {
     "blip3o": "text-to-image",
     "peft": "image-text-to-text",
     "peft_phi3": "text-generation",
+    "blip2": "image-feature-extraction",
+    "lavis": "image-feature-extraction",
 }
 """Layout to the hub's name of what the model does."""
 
@@ -107,6 +109,8 @@ def markdown(facts: RunFacts, layout: str, notes: Sequence[str] = ()) -> str:
         "blip3o": "What draws images, without its language model, in BLIP3-o's layout",
         "peft": "Low-rank updates of a vision-language model, in PEFT's layout over xGen-MM's",
         "peft_phi3": "Low-rank updates of a language model, in PEFT's layout over Phi-3's",
+        "blip2": "A BLIP-2 without its language model, in transformers' layout",
+        "lavis": "The first stage of a BLIP-2, in LAVIS' layout",
     }[layout]
     front = "\n".join(yaml_lines(_front_matter(facts, layout, name)))
     lead = f"{about}, exported at step {facts.step:,} of a run of xgenmm_jax (BLIP-3 in JAX)."
@@ -120,7 +124,7 @@ def _front_matter(facts: RunFacts, layout: str, name: str) -> dict[str, Any]:
         "pipeline_tag": TASKS[layout],
         "tags": ["xgenmm_jax", "jax", {"xgenmm": "xgen-mm"}.get(layout, layout)],
     }
-    if layout == "blip3o":
+    if layout in ("blip3o", "lavis"):
         return front
     if layout != "xgenmm":
         front["library_name"] = "peft" if layout.startswith("peft") else "transformers"

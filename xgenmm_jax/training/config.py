@@ -40,7 +40,7 @@ class Initialize:
     run: a run folder (its newest checkpoint) or one checkpoint, for every parameter.
     vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`.
     adapter: a folder in PEFT's layout, whose updates those of `lora` begin with; they stand beside all of the above.
-    fresh: path prefixes that stay random because `run` lacks them, "connector/text_projection1".
+    fresh: path prefixes that stay random because `run` lacks them, or the one of the part: "connector/projection".
     connector_start: changes how a random connector begins: (parameters of all parts, model, seed) -> the connector's.
     A function of the package, which the run folder keeps by its name.
     """

@@ -20,6 +20,9 @@ from xgenmm_jax.models.lora import UPDATES, LoRA, input_axes, is_below, is_updat
 from xgenmm_jax.ops.partitioning import path_name, unboxed
 from xgenmm_jax.training.part_rates import PartRates, by_part
 
+DECAYED = ("kernel", "embedding", "temperature")
+"""In the names of leaves that decay where vectors do not."""
+
 Params = Any
 """A tree of arrays; where a subtree is cut out its leaves are None."""
 
@@ -47,8 +50,8 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
     decay_vectors: bool = True
-    """Decay biases and norms too, as the official code does; False: only leaves named kernel or embedding, and with
-    muon only its kernels."""
+    """Decay biases and norms too, as the official code does; False: only leaves named kernel or embedding, and BLIP-2's
+    temperature (docs/reference/blip2.md#losses); with muon only its kernels."""
     clip_norm: float = 1.0
     """Largest global norm of the gradient; 0 switches clipping off."""
     parts: PartRates = PartRates()
@@ -166,7 +169,7 @@ def _linear_maps(boxed: Params, params: Params) -> Any:
 def _is_matrix(params: Params) -> Any:
     # By name and not by rank: layers are stacked, so a bias of a block has two axes.
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: any(word in path_name(path).rsplit("/", 1)[-1] for word in ("kernel", "embedding")), params
+        lambda path, _: any(word in path_name(path).rsplit("/", 1)[-1] for word in DECAYED), params
     )
 
 

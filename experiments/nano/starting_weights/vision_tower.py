@@ -11,8 +11,9 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.sizes import NANO_VISION
 from xgenmm_jax.nano.captioner import CaptionerConfig
 from xgenmm_jax.nano.text_tower import TextTowerConfig
-from xgenmm_jax.nano.tower_pretraining import CaptionData, ContrastCaption, TowerConfig
+from xgenmm_jax.nano.tower_pretraining import ContrastCaption, TowerConfig
 from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.objectives.caption_rows import CaptionData
 from xgenmm_jax.training.optimizer import OptimizerConfig
 
 TOKENS = 32

@@ -23,7 +23,10 @@ def rules(config: VLMConfig, prefix: str = PREFIX) -> tuple[Rule, ...]:
 def trained_rules(config: VLMConfig, prefix: str = PREFIX) -> tuple[Rule, ...]:
     """All but the tower: what a training checkpoint of the official code holds."""
     if not isinstance(config.connector, ResamplerConfig):
-        raise ValueError("xgenmm: got an MLP connector, the released layout has only a resampler; train with one.")
+        raise ValueError(
+            f"xgenmm: got a {type(config.connector).__name__}, the released layout has only a resampler; train with "
+            "one."
+        )
     embedding, *decoder = phi3_hf.decoder_rules(config.decoder, f"{prefix}{DECODER}")
     # Behind the embedding, as in the official state dict: shards are then cut where the release's are.
     more_rows, *head = phi3_hf.additional_rules(f"{prefix}{DECODER}")

@@ -13,7 +13,7 @@ Params = Any
 """Nested dicts of arrays."""
 
 Rows = Any
-"""A NamedTuple of arrays whose first axis is rows: `Batch`, or `TowerBatch`."""
+"""A NamedTuple of arrays whose first axis is rows: `Batch`, or `CaptionBatch`."""
 
 
 class Sum(NamedTuple):

@@ -39,14 +39,15 @@ def initialize_params(
     for part in sources:
         if part not in abstract:
             raise ValueError(f"initialize.{part}: the model has no such part, only {', '.join(sorted(abstract))}.")
-    loaded = {part: _load_part(source, part, abstract[part]) for part, source in sources.items()}
     draw = functools.partial(random_params, init, seed)
+    fresh = _fresh(config.fresh, abstract)
+    loaded = {part: _load_but(source, part, fresh, draw, abstract[part]) for part, source in sources.items()}
     if config.run is None:
         params = draw({part: leaves for part, leaves in abstract.items() if part not in loaded})
     else:
         run = user_path(config.run, "initialize.run")
         files.check_bucket(run, "initialize.run")
-        params = _restore_but(run, config.fresh, draw, abstract)
+        params = _restore_but(run, fresh, draw, abstract)
     params = {**params, **loaded}
     if config.connector_start is not None:
         start = functools.partial(config.connector_start, model=model, seed=seed)
@@ -58,19 +59,42 @@ def initialize_params(
     return unflatten_dict(flatten_dict(params, sep="/") | flatten_dict(drawn, sep="/"), sep="/")
 
 
-def _restore_but(run: Path, fresh: tuple[str, ...], draw: Callable[[Params], Params], abstract: Params) -> Params:
-    """The run's parameters; those at the prefixes `fresh` as `draw` gives them."""
+def _fresh(prefixes: tuple[str, ...], abstract: Params) -> frozenset[str]:
+    """The parameters below these prefixes. Raises ValueError for one that names none."""
     flat = flatten_dict(abstract, sep="/")
-    drawn = {name for name in flat for prefix in fresh if f"{name}/".startswith(f"{prefix}/")}
-    for prefix in fresh:
+    drawn = {name for name in flat for prefix in prefixes if f"{name}/".startswith(f"{prefix}/")}
+    for prefix in prefixes:
         if not any(f"{name}/".startswith(f"{prefix}/") for name in drawn):
             raise ValueError(f"initialize.fresh: '{prefix}' names no parameter of the model; leave it away.")
-    to_restore = unflatten_dict({name: leaf for name, leaf in flat.items() if name not in drawn}, sep="/")
-    restored = _restore_run(run, to_restore)
+    return frozenset(drawn)
+
+
+def _restore_but(run: Path, fresh: frozenset[str], draw: Callable[[Params], Params], abstract: Params) -> Params:
+    """The run's parameters; those of `fresh` as `draw` gives them."""
+    return _but(functools.partial(_restore_run, run), fresh, draw, abstract)
+
+
+def _load_but(
+    source: str, part: str, fresh: frozenset[str], draw: Callable[[Params], Params], abstract: Params
+) -> Params:
+    """A part's parameters; those of `fresh` as `draw` gives them."""
+
+    def load(wanted: Params) -> Params:
+        return {part: _load_part(source, part, wanted[part])}
+
+    return _but(load, fresh, draw, {part: abstract})[part]
+
+
+def _but(
+    load: Callable[[Params], Params], fresh: frozenset[str], draw: Callable[[Params], Params], abstract: Params
+) -> Params:
+    flat = flatten_dict(abstract, sep="/")
+    drawn = {name: leaf for name, leaf in flat.items() if name in fresh}
+    loaded = load(unflatten_dict({name: leaf for name, leaf in flat.items() if name not in drawn}, sep="/"))
     if not drawn:
-        return restored
-    random = draw(unflatten_dict({name: flat[name] for name in drawn}, sep="/"))
-    return unflatten_dict(flatten_dict(restored, sep="/") | flatten_dict(random, sep="/"), sep="/")
+        return loaded
+    random = draw(unflatten_dict(drawn, sep="/"))
+    return unflatten_dict(flatten_dict(loaded, sep="/") | flatten_dict(random, sep="/"), sep="/")
 
 
 def random_params(init: Callable[[Array], Params], seed: int, abstract: Params) -> Params:

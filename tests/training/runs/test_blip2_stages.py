@@ -1,0 +1,89 @@
+"""BLIP-2's two stages as runs: the first learns from captions, the second begins with its queries."""
+
+import contextlib
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.models.blip2 import Blip2Config
+from xgenmm_jax.models.qformer import QFormerConfig, QFormerText
+from xgenmm_jax.nano.sources import Synthetic
+from xgenmm_jax.training.config import CheckpointConfig, Initialize, TrainConfig
+from xgenmm_jax.training.loop import train
+from xgenmm_jax.training.metrics import read_metrics
+from xgenmm_jax.training.objectives.caption_rows import CaptionData
+from xgenmm_jax.training.objectives.query_pretraining import OWN_IDS, QueryPretraining
+from xgenmm_jax.training.optimizer import OptimizerConfig
+from xgenmm_jax.training.setup import assemble
+from xgenmm_jax.training.sharding import RULES, MeshConfig, make_mesh
+
+CONNECTOR = QFormerConfig(width=32, inner=32, hidden=64, layers=2, heads=4, queries=4)
+
+
+@pytest.fixture(scope="module")
+def stage1(tmp_path_factory) -> TrainConfig:
+    path = tiny_run.tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    text = QFormerText(len(Tokenizer.load(path)) + OWN_IDS, 16)
+    return TrainConfig(
+        name="blip2",
+        model=Blip2Config(tiny_run.model(path).vision, CONNECTOR, text, projection=16),
+        data=CaptionData(((Synthetic("caption", 200), 1.0),), str(path), 32, batch_rows=16, tokens=16),
+        objective=QueryPretraining(),
+        steps=12,
+        optimizer=OptimizerConfig(peak_lr=5e-3, warmup_steps=2, decay_vectors=False, weight_decay=0.05),
+        log_every=1,
+        checkpoint=CheckpointConfig(every_seconds=0.0),
+    )
+
+
+def test_rows_open_with_a_row_of_the_table_and_tell_what_was_cut(stage1):
+    data = dataclasses.replace(stage1.data, tokens=8)
+    with contextlib.closing(stage1.objective.batches(stage1.model, data, 0, State(), 0, 1)) as batches:
+        rows = next(batches)[0]
+    tokenizer = Tokenizer.load(stage1.data.tokenizer)
+    assert (rows.token_ids[:, 0] == len(tokenizer)).all() and stage1.model.decoding_id == len(tokenizer) + 1
+    assert rows.is_cut.any() and (rows.token_ids[rows.is_cut, -1] == tokenizer.eos_id).all()
+    same = rows.image_ids[:, None] == rows.image_ids[None]
+    np.testing.assert_array_equal(same, (rows.pixels[:, None] == rows.pixels[None]).all((2, 3, 4)))
+    small = dataclasses.replace(stage1.model, text=QFormerText(99, 16))
+    with pytest.raises(ValueError, match=r"got 99 for a tokenizer of .* \[CLS\] and \[DEC\]"):
+        stage1.objective.batches(small, data, 0, State(), 0, 1)
+
+
+def test_every_parameter_has_a_place_on_a_mesh(stage1):
+    mesh = make_mesh(MeshConfig(fsdp=4, tensor=2))
+    program = assemble(dataclasses.replace(stage1, optimizer=OptimizerConfig(algorithm="muon")), mesh)
+    kernels = program.abstract.params["connector"]["layers"]["layer0"]
+    spec = kernels["cross"]["key_value"]["kernel"].sharding.spec
+    assert [axis for axis in spec if axis] == ["fsdp", "tensor"]
+    assert {"embed", "vision_embed"} <= set(RULES)
+    assert not any(jax.tree.leaves(program.trainable["vision"]))
+    assert all(jax.tree.leaves({part: program.trainable[part] for part in ("connector", "text", "heads")}))
+
+
+@pytest.mark.slow
+def test_the_second_stage_begins_with_the_queries_of_the_first(stage1, tmp_path):
+    first = train(stage1, tmp_path / "stage1", devices=jax.devices()[:1])
+    rows = read_metrics(tmp_path / "stage1")
+    assert rows[-1]["caption"] < rows[0]["caption"] - 0.5 and rows[-1]["loss"] < rows[0]["loss"]
+    assert {"matching", "contrast", "retrieval", "matched", "captions_cut", "mfu"} & set(rows[0])
+    tiny = tiny_run.config(stage1.data.tokenizer, steps=1)
+    model = dataclasses.replace(tiny.model, connector=dataclasses.replace(CONNECTOR, out_width=32))
+    start = Initialize(
+        vision=str(tmp_path / "stage1"), connector=str(tmp_path / "stage1"), fresh=("connector/projection",)
+    )
+    still = dataclasses.replace(tiny.optimizer, peak_lr=0.0, warmup_steps=0)
+    config = dataclasses.replace(
+        tiny, model=model, initialize=start, freeze=("vision", "decoder"), optimizer=still, mesh=MeshConfig()
+    )
+    second = train(config, tmp_path / "stage2", devices=jax.devices()[:1])
+    connector = dict(second.params["connector"])
+    assert connector.pop("projection")["kernel"].shape == (32, 32)
+    jax.tree.map(np.testing.assert_array_equal, connector, first.params["connector"])
+    with pytest.raises(ValueError, match="connector/projection"):
+        train(dataclasses.replace(config, initialize=dataclasses.replace(start, fresh=())), tmp_path / "other")

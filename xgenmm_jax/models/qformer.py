@@ -1,0 +1,295 @@
+"""BLIP-2's Q-Former: learned queries that read image features, and text rows beside them that do not.
+
+Rows are queries, text, or both; every second layer lets the queries read the features. As a connector of the VLM it has
+queries alone and a map to the decoder's width. Post-norm, as BERT is; the stream between linear maps is float32.
+
+Source: docs/reference/blip2.md#q-former and docs/reference/blip2.md#modes. Differs: no dropout.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+import jax
+from jax.ad_checkpoint import checkpoint_name
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, shard_batch, torch_linear
+from xgenmm_jax.models.remat import Remat, scan_layers
+from xgenmm_jax.ops.attention import attend, sow_attention_weights
+from xgenmm_jax.ops.attention_choice import Implementation
+from xgenmm_jax.ops.masks import AttentionMask, key_padding_mask
+
+INIT = nn.initializers.normal(0.02)
+TEXT = "text_"
+"""What the names of all parameters begin with that text rows alone read."""
+
+KeyValue = tuple[Float[Array, "n _ N H"], Float[Array, "n _ N H"]]
+
+
+@dataclass(frozen=True)
+class QFormerConfig:
+    """Defaults are the released one's. width is the tower's, out_width the decoder's, inner that of queries and text.
+
+    out_width: 0: no map behind the queries, as in stage 1. cross_every: one layer in so many reads the features, the
+    first among them. feature_epsilon: of the norm of the features, 1e-5 in LAVIS and 1e-6 in transformers.
+
+    Raises ValueError where heads do not divide the inner width, or cross_every the layers.
+    """
+
+    width: int = 1408
+    inner: int = 768
+    hidden: int = 3072
+    layers: int = 12
+    heads: int = 12
+    queries: int = 32
+    out_width: int = 0
+    cross_every: int = 2
+    epsilon: float = 1e-12
+    feature_epsilon: float = 1e-5
+    remat: Remat = "none"
+    attention: Implementation = "auto"
+
+    def __post_init__(self):
+        if self.inner % self.heads or self.layers % self.cross_every:
+            raise ValueError(
+                f"connector: got an inner width of {self.inner} for {self.heads} heads and {self.layers} layers for "
+                f"cross_every {self.cross_every}; wanted whole heads and whole groups of layers."
+            )
+
+
+@dataclass(frozen=True)
+class QFormerText:
+    """Sizes of the text rows' embeddings."""
+
+    vocab_size: int = 30523
+    max_positions: int = 512
+
+
+class Masks(NamedTuple):
+    """Who reads whom: rows each other (all where it is empty), and queries the features."""
+
+    rows: AttentionMask = AttentionMask()
+    features: AttentionMask = AttentionMask()
+
+
+class Rows(NamedTuple):
+    """States of what is there."""
+
+    queries: Float[Array, "n Q D"] | None = None
+    text: Float[Array, "n T D"] | None = None
+
+
+class RowAttention(nn.Module):
+    """Attention with biases that gives its keys and values too, and reads earlier ones before its own.
+
+    No `MultiHeadAttention`: that one keeps its keys and values, and draws otherwise.
+    """
+
+    config: QFormerConfig
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        rows: Float[Array, "n T D"],
+        mask: AttentionMask,
+        memory: Float[Array, "n S E"] | None = None,
+        earlier: KeyValue | None = None,
+    ) -> tuple[Float[Array, "n T D"], KeyValue]:
+        """memory: what keys and values come from; None: the rows. earlier: keys and values of rows before these."""
+        config = self.config
+        heads = config.heads, config.inner // config.heads
+        several = ("vision_embed", None, "heads", "kv")
+        if memory is None:
+            qkv = checkpoint_name(self._linear((3, *heads), several, "qkv")(rows), "qkv")
+            query, key, value = (qkv[..., part, :, :] for part in range(3))
+        else:
+            query = self._linear(heads, ("vision_embed", "heads", "kv"), "query")(rows)
+            key_value = self._linear((2, *heads), several, "key_value")(memory)
+            query, key_value = checkpoint_name((query, key_value), "qkv")
+            key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
+        own = key, value
+        if earlier is not None:
+            key, value = (jnp.concatenate([a, b], axis=1) for a, b in zip(earlier, own, strict=True))
+        if memory is not None:
+            sow_attention_weights(self, query, key, mask)
+        context = attend(query, key, value, mask, implementation=config.attention)
+        out = self._linear((config.inner,), ("heads", "kv", "vision_embed"), "out")(context)
+        return checkpoint_name(out, "out_proj"), own
+
+    def _linear(self, outputs: tuple[int, ...], axes: tuple[str | None, ...], name: str) -> Linear:
+        return Linear(outputs, axes, INIT, nn.initializers.zeros, self.dtype, name=name)
+
+
+class FeedForward(nn.Module):
+    """norm(fc2(gelu(fc1(x))) + x)."""
+
+    config: QFormerConfig
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n T D"]) -> Float[Array, "n T D"]:
+        config, zeros = self.config, nn.initializers.zeros
+        up = Linear((config.hidden,), ("vision_embed", "mlp"), INIT, zeros, self.dtype, name="fc1")(x)
+        active = jax.nn.gelu(checkpoint_name(up, "mlp_in"), approximate=False)
+        down = Linear((config.inner,), ("mlp", "vision_embed"), INIT, zeros, self.dtype, name="fc2")(active)
+        return LayerNorm(config.inner, config.epsilon, name="norm")(down + x)
+
+
+class QFormerLayer(nn.Module):
+    """Rows read each other; queries may read the features; queries and text have feed-forwards of their own."""
+
+    config: QFormerConfig
+    dtype: Dtype
+    reads_features: bool
+
+    @nn.compact
+    def __call__(
+        self, rows: Rows, earlier: KeyValue | None, features: Float[Array, "n S E"] | None, masks: Masks
+    ) -> tuple[Rows, KeyValue]:
+        """Gives the rows, and keys and values that they had; earlier: those of queries that are not among the rows."""
+        config = self.config
+        x = jnp.concatenate([one for one in rows if one is not None], axis=1)
+        x = checkpoint_name(x, "layer_input")
+        added, key_value = RowAttention(config, self.dtype, name="attention")(x, masks.rows, earlier=earlier)
+        x = LayerNorm(config.inner, config.epsilon, name="attention_norm")(added + x)
+        count = 0 if rows.queries is None else rows.queries.shape[1]
+        queries, text = None, None
+        if rows.queries is not None:
+            queries = x[:, :count]
+            if self.reads_features:
+                cross = RowAttention(config, self.dtype, name="cross")
+                added, _ = cross(queries, masks.features, memory=features)
+                queries = LayerNorm(config.inner, config.epsilon, name="cross_norm")(added + queries)
+            queries = shard_batch(FeedForward(config, self.dtype, name="mlp")(queries))
+        if rows.text is not None:
+            text = shard_batch(FeedForward(config, self.dtype, name=f"{TEXT}mlp")(x[:, count:]))
+        return Rows(queries, text), key_value
+
+
+class QFormerGroup(nn.Module):
+    """`cross_every` layers, the first of which reads the features: what the scan repeats."""
+
+    config: QFormerConfig
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        rows: Rows,
+        earlier: tuple[KeyValue, ...] | None,
+        features: Float[Array, "n S E"] | None,
+        masks: Masks,
+    ) -> tuple[Rows, tuple[KeyValue, ...]]:
+        kept = []
+        for number in range(self.config.cross_every):
+            layer = QFormerLayer(self.config, self.dtype, number == 0, name=f"layer{number}")
+            rows, key_value = layer(rows, None if earlier is None else earlier[number], features, masks)
+            kept.append(key_value)
+        return rows, tuple(kept)
+
+
+class QFormer(nn.Module):
+    """The queries and their layers; text: where it has text rows."""
+
+    config: QFormerConfig
+    dtype: Dtype = "float32"
+    text: QFormerText | None = None
+
+    def setup(self):
+        config, inner = self.config, self.config.inner
+        self.query_embedding = self.param(
+            "query_embedding", nn.with_logical_partitioning(INIT, (None, "vision_embed")), (config.queries, inner)
+        )
+        self.feature_norm = LayerNorm(config.width, config.feature_epsilon)
+        self.norm = LayerNorm(inner, config.epsilon)
+        self.layers = scan_layers(
+            QFormerGroup, config.layers // config.cross_every, config.remat, scanned_inputs=1, broadcast_inputs=2
+        )(config, self.dtype)
+        if config.out_width:
+            self.projection = torch_linear(inner, config.out_width, ("vision_embed", "embed"), self.dtype)
+        if self.text is not None:
+            table, positions = ("vocab", "vision_embed"), (None, "vision_embed")
+            shape = self.text.vocab_size, inner
+            self.text_embedding = self.param("text_embedding", nn.with_logical_partitioning(INIT, table), shape)
+            shape = self.text.max_positions, inner
+            self.text_position_embedding = self.param(
+                "text_position_embedding", nn.with_logical_partitioning(INIT, positions), shape
+            )
+
+    def __call__(
+        self, features: Float[Array, "n S E"], features_mask: Bool[Array, "n S"] | None = None
+    ) -> Float[Array, "n Q D"]:
+        """Vision tokens for a decoder of width D, or without `out_width` the queries' states.
+
+        features_mask: True where a feature may be read; None: everywhere.
+        """
+        states, _ = self.read(self.normalize(features), features_mask)
+        return self.projection(states) if self.config.out_width else states
+
+    def normalize(self, features: Float[Array, "n S E"]) -> Float[Array, "n S E"]:
+        """The tower's features as the queries read them, float32."""
+        return self.feature_norm(features)
+
+    def read(
+        self, features: Float[Array, "n S E"], features_mask: Bool[Array, "n S"] | None = None
+    ) -> tuple[Float[Array, "n Q D"], Any]:
+        """The queries' last states; their keys and values in every layer, for `text_after`. features: normalized."""
+        mask = AttentionMask()
+        if features_mask is not None:
+            mask = key_padding_mask(features_mask, self.config.queries, self.config.attention)
+        rows, cache = self.layers(Rows(self._embed(features.shape[0])), None, features, Masks(features=mask))
+        return rows.queries, cache
+
+    def text_alone(self, token_ids: Int32[Array, "n T"], valid: Bool[Array, "n T"]) -> Float[Array, "n T D"]:
+        """States of text that reads itself in both directions. valid: False for padding, whose states mean nothing."""
+        masks = Masks(AttentionMask(dense=valid[:, None]))
+        rows, _ = self.layers(Rows(text=self._embed_text(token_ids)), None, None, masks)
+        return rows.text
+
+    def together(
+        self, features: Float[Array, "n S E"], token_ids: Int32[Array, "n T"], valid: Bool[Array, "n T"]
+    ) -> Rows:
+        """States of queries and text that all read each other. features: normalized."""
+        seen = jnp.pad(valid, ((0, 0), (self.config.queries, 0)), constant_values=True)
+        rows = Rows(self._embed(features.shape[0]), self._embed_text(token_ids))
+        return self.layers(rows, None, features, Masks(AttentionMask(dense=seen[:, None])))[0]
+
+    def text_after(
+        self, cache: Any, token_ids: Int32[Array, "n T"], valid: Bool[Array, "n T"]
+    ) -> Float[Array, "n T D"]:
+        """States of text that reads all queries, whose keys and values `read` gave, and the text up to itself."""
+        length = token_ids.shape[1]
+        causal = jnp.tril(jnp.ones((length, length), bool))[None] & valid[:, None]
+        mask = jnp.pad(causal, ((0, 0), (0, 0), (self.config.queries, 0)), constant_values=True)
+        rows, _ = self.layers(Rows(text=self._embed_text(token_ids)), cache, None, Masks(AttentionMask(dense=mask)))
+        return rows.text
+
+    def _embed(self, count: int) -> Float[Array, "n Q D"]:
+        return jnp.broadcast_to(self.norm(self.query_embedding)[None], (count, *self.query_embedding.shape))
+
+    def _embed_text(self, token_ids: Int32[Array, "n T"]) -> Float[Array, "n T D"]:
+        """Positions count from 0 whatever stands before. Raises ValueError where there are too few."""
+        length, most = token_ids.shape[1], len(self.text_position_embedding)
+        if length > most:
+            raise ValueError(
+                f"connector: got {length} tokens of text, wanted at most {most}; cut the text or raise max_positions."
+            )
+        return self.norm(self.text_embedding[token_ids] + self.text_position_embedding[None, :length])
+
+
+def split_text(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of a Q-Former with text as (those of the connector of a VLM, those that text alone reads)."""
+    flat = flatten_dict(dict(params))
+    of_text = {path for path in flat if any(name.startswith(TEXT) for name in path)}
+    connector = {path: leaf for path, leaf in flat.items() if path not in of_text}
+    return unflatten_dict(connector), unflatten_dict({path: flat[path] for path in of_text})
+
+
+def join_text(connector: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `split_text`."""
+    return unflatten_dict(flatten_dict(dict(connector)) | flatten_dict(dict(text)))
