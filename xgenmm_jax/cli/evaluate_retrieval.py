@@ -30,14 +30,14 @@ def main(run: Path, tasks: str, data: Path | None, output: Path | None) -> int:
     folder = local_path(data, "--data")
     pairs = {one.name: read(one, folder) for one in sets}
     results = retrieve_pairs(run, pairs)
-    told: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name, (result, cut) in results.items():
         recalls = {"contrast": _figures(result.contrast), "matched": _figures(result.matched)}
         counts = {"images": len(pairs[name].images), "texts": len(pairs[name].texts), "cut": cut}
-        told[name] = recalls | counts
+        figures[name] = recalls | counts
     target = run / FILE if output is None else output / "retrieval.json"
     files.make_folder(target.parent)
-    files.write_whole(target, json.dumps(told, indent=2) + "\n")
+    files.write_whole(target, json.dumps(figures, indent=2) + "\n")
     columns = ("set", "ranked by", *(f"text R@{n}" for n in CUTOFFS), *(f"image R@{n}" for n in CUTOFFS))
     rows = [
         (one.title, kind, *(f"{value:.1f}" for value in (*recalls.to_text, *recalls.to_image)))

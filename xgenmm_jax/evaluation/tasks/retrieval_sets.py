@@ -63,7 +63,7 @@ def _entries(one: RetrievalSet, path: Path, split: str) -> Iterator[tuple[LazyIm
         if not sentences:
             raise ValueError(f"{one.name}: '{path}' has no caption of {name}; copy it again.")
         below = "/".join(filter(None, (str(row.get("filepath", one.images)), name)))
-        found, unreadable = image_below(path.parent, below)
+        images, unreadable = image_below(path.parent, below)
         if unreadable:
             raise ValueError(f"{one.name}: {unreadable}; copy the image: recall is over all of them.")
-        yield found[0], sentences
+        yield images[0], sentences
