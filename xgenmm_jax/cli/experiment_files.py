@@ -17,6 +17,8 @@ from xgenmm_jax.cli.options import take_option
 from xgenmm_jax.training.config import TrainConfig
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
+NAMES_AT = MappingProxyType({("nano", "pretrain"): "draw"})
+"""Files of stages that have another name at a size: experiments/blip3o/pretrain.py is experiments/nano/draw.py."""
 
 
 def load_experiment(path: Path, at: str | None = None, given: Mapping[str, str] = NOTHING) -> TrainConfig:
@@ -112,6 +114,7 @@ def _stages_at(function: Callable[..., TrainConfig], at: str) -> dict[str, Calla
     replaced = {}
     for name, default in stages.items():
         stage = default.__module__.rpartition(".")[2]
+        stage = NAMES_AT.get((at, stage), stage)
         try:
             size = importlib.import_module(f"experiments.{at}")
             is_package = hasattr(size, "__path__")

@@ -172,8 +172,8 @@ def cross_flops(config: QFormerConfig, images: int, features: int) -> int:
 def qformer_flops(config: QFormerConfig, images: int, features: int) -> int:
     """FLOPs of one pass as a connector. features: of each image."""
     queries = images * config.queries
-    own = rows_flops(config, queries, queries * config.queries) + cross_flops(config, images, features)
-    return own + (queries * linear(config.inner, config.out_width) if config.out_width else 0)
+    flops = rows_flops(config, queries, queries * config.queries) + cross_flops(config, images, features)
+    return flops + (queries * linear(config.inner, config.out_width) if config.out_width else 0)
 
 
 def dit_flops(config: DiTConfig, height: int, width: int, context: int) -> int:
