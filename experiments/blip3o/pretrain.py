@@ -60,8 +60,6 @@ def eva() -> TrainConfig:
         name="4b/blip3o/pretrain_eva",
         model=model,
         data=replace(base.data, target_px=tower.image_size_px),
-        initialize=Initialize(
-            run="weights/blip3o", **understanding, fresh=(*UNDERSTANDING, "drawing", "target/mean", "target/std")
-        ),
+        initialize=Initialize(run="weights/blip3o", **understanding, fresh=("drawing", "target/mean", "target/std")),
         freeze=(*UNDERSTANDING, "target"),
     )

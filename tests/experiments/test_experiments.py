@@ -359,6 +359,19 @@ def test_fresh_parameters_are_random_and_the_rest_restored(tmp_path):
         start("connector/ne")
 
 
+def test_a_run_may_lack_what_comes_from_elsewhere(tmp_path):
+    """EVA's tower is a run of its own, beside the understanding model of another."""
+    for run, params in (("tower", {"target": jnp.full(3, 0.5)}), ("model", {"decoder": jnp.full(2, 0.25)})):
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / run / "params", params)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = {"target": (3,), "decoder": (2,)}
+    abstract = {name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding) for name, shape in shapes.items()}
+    start = Initialize(run=str(tmp_path / "tower"), decoder=str(tmp_path / "model"))
+    params = initialize_params(start, lambda key: {}, 0, abstract)
+    assert (params["target"] == 0.5).all() and (params["decoder"] == 0.25).all()
+
+
 def test_a_bare_pytest_finds_the_experiments(pytestconfig):
     """`pytest -m parity` of the README found no module experiments: only `python -m pytest` adds the folder."""
     assert pytestconfig.rootpath in pytestconfig.getini("pythonpath")

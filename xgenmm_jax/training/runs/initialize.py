@@ -42,12 +42,13 @@ def initialize_params(
     draw = functools.partial(random_params, init, seed)
     fresh = _fresh(config.fresh, abstract)
     loaded = {part: _load_but(source, part, fresh, draw, abstract[part]) for part, source in sources.items()}
+    others = {part: leaves for part, leaves in abstract.items() if part not in loaded}  # a run may lack what is loaded
     if config.run is None:
-        params = draw({part: leaves for part, leaves in abstract.items() if part not in loaded})
+        params = draw(others)
     else:
         run = user_path(config.run, "initialize.run")
         files.check_bucket(run, "initialize.run")
-        params = _restore_but(run, fresh, draw, abstract)
+        params = _restore_but(run, fresh, draw, others)
     params = {**params, **loaded}
     if config.connector_start is not None:
         start = functools.partial(config.connector_start, model=model, seed=seed)
