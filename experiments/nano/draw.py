@@ -12,10 +12,13 @@ from dataclasses import replace
 
 from experiments.nano import recipes
 from xgenmm_jax.data.anyres import AnyRes
-from xgenmm_jax.data.readers.to_draw import CAPTION, DrawingPrompt
+from xgenmm_jax.data.readers import caption_sets
+from xgenmm_jax.data.readers.to_draw import CAPTION, DrawingPrompt, ToDraw
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
+from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.data.storage.tars import Tars
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.models.autoencoder import PixelDecoderConfig
 from xgenmm_jax.models.blip3o import UNDERSTANDING, Blip3oConfig, DrawingConfig, TowerTarget
@@ -73,6 +76,20 @@ def pixels() -> TrainConfig:
         initialize=Initialize(run="runs/demo/sft_multi", fresh=("drawing", "target", "pixels")),
         freeze=(*UNDERSTANDING, "drawing", "target"),
         average_decay=0.99,
+    )
+
+
+def tune() -> TrainConfig:
+    """On a tuning set: xgenmm curate tuning-set runs/tuning_set --prompts drawn."""
+    source = ShardedSource(Tars("runs/tuning_set/*.tar"), ToDraw(caption_sets.BLIP3O, PROMPT), name="tuning_set")
+    base = config()
+    return replace(
+        base,
+        name="nano/draw_tune",
+        data=replace(base.data, mixture=((source, 1.0),)),
+        steps=200,
+        optimizer=replace(base.optimizer, peak_lr=5e-4),
+        initialize=Initialize(run="runs/draw"),
     )
 
 

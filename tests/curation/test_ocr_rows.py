@@ -12,10 +12,13 @@ from tar_files import jpeg
 from xgenmm_jax.curation.images import Images
 from xgenmm_jax.curation.ocr import captions_of
 from xgenmm_jax.curation.shards import Options, schema_of
+from xgenmm_jax.data.pack import pack_source, packed_source
+from xgenmm_jax.data.readers.image_captions import ImageCaptions
 from xgenmm_jax.data.readers.ocr import Ocr
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.folder import Folder
 from xgenmm_jax.data.storage.parquet import Parquet
+from xgenmm_jax.data.storage.tars import Tars
 
 ROW0 = json.loads((Path(__file__).parents[1] / "goldens" / "ocr" / "row0.json").read_text())
 RNG = np.random.default_rng(0)
@@ -103,3 +106,16 @@ def test_options_that_mean_nothing_are_told_before_anything_is_written(tmp_path,
     with pytest.raises(ValueError, match=sentence):
         curated.made(curated.images(tmp_path / "tars"), tmp_path / "made", curated.rows_of(**options))
     assert not (tmp_path / "made").exists()
+
+
+def test_packed_records_and_what_was_made_are_sources_too(tmp_path):
+    """Storages differ in which fields they have beside an image; none is asked for one that it has not."""
+    curated.images(tmp_path / "tars")
+    captions = ShardedSource(Tars(str(tmp_path / "tars" / "*.tar")), ImageCaptions())
+    pack_source(captions, tmp_path / "packed")
+    assert curated.made(packed_source(tmp_path / "packed"), tmp_path / "made").rows == 9
+    rows = ShardedSource(Parquet(f"{tmp_path}/made/data/*.parquet"), Images())
+    again = curated.made(rows, tmp_path / "again")
+    assert again.rows == 9 and again.left_out() == {}
+    one, other = (pq.read_table(tmp_path / name / "data" / "000001.parquet") for name in ("made", "again"))
+    assert one.column("uid") == other.column("uid")

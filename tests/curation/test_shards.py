@@ -52,6 +52,19 @@ def test_a_broken_run_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_path
     assert curated.made(source, tmp_path / "made", run_tasks=counting).new == 0 and done == [1, 2]
 
 
+def test_a_pipeline_that_fails_is_one_sentence_and_is_gone_on_with(tmp_path):
+    """Beam raises RuntimeError of several lines where one of its workers ends by itself."""
+    source = curated.images(tmp_path / "tars")
+
+    def failing(work, numbers):
+        work.run(numbers[0])
+        raise RuntimeError("Traceback ...\nworker 1 is gone")
+
+    with pytest.raises(ValueError, match=r"the pipeline failed .RuntimeError: worker 1 is gone.; perhaps .* goes on"):
+        curated.made(source, tmp_path / "made", run_tasks=failing)
+    assert curated.made(source, tmp_path / "made").new == 2
+
+
 def test_a_damaged_output_file_is_made_again(tmp_path):
     source = curated.images(tmp_path / "tars")
     curated.made(source, tmp_path / "made")

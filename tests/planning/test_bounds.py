@@ -15,7 +15,8 @@ from xgenmm_jax.models.flops import Flops, passes
 from xgenmm_jax.planning import bounds
 from xgenmm_jax.planning.bounds import Times
 from xgenmm_jax.planning.collectives import Traffic
-from xgenmm_jax.planning.products import Product, computed_blocks, flops_of, step_products
+from xgenmm_jax.planning.product_shapes import Product, computed_blocks, flops_of
+from xgenmm_jax.planning.products import step_products
 from xgenmm_jax.planning.topology import Topology
 
 ALONE = {"replica": 1, "fsdp": 1, "tensor": 1}

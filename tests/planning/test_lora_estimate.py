@@ -9,7 +9,8 @@ from experiments import sft_single
 from xgenmm_jax.models.lora import UPDATES, LoRA
 from xgenmm_jax.planning.bounds import work
 from xgenmm_jax.planning.estimates import held, parameters_of
-from xgenmm_jax.planning.products import flops_of, step_products
+from xgenmm_jax.planning.product_shapes import flops_of
+from xgenmm_jax.planning.products import step_products
 from xgenmm_jax.training.sharding import MeshConfig
 
 
@@ -21,7 +22,7 @@ def configs():
 
 def test_optimizer_memory_of_4b_is_that_of_updates(configs):
     whole, updated = configs
-    sizes = [math.prod(shape) for shape, _, trains in parameters_of(updated) if trains]
+    sizes = [math.prod(shape) for shape, _, trains, _ in parameters_of(updated) if trains]
     # Rank 16 of qkv, o, gate and up, down in 32 layers of width 3072.
     layer = 16 * ((3072 + 9216) + (3072 + 3072) + (3072 + 16384) + (8192 + 3072))
     assert sum(sizes) == 32 * layer

@@ -28,6 +28,7 @@ from xgenmm_jax.paths import Path, run_path
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.runs import checkpoints, run_folder
 from xgenmm_jax.training.runs.adapters import merge_into
+from xgenmm_jax.training.runs.averages import with_average
 from xgenmm_jax.training.runs.reading import restore_run
 from xgenmm_jax.training.sharding import AXES, MeshConfig, make_mesh, param_shardings
 
@@ -137,7 +138,7 @@ def _load_run(folder: Path, dtype: Dtype | None, mesh: jax.sharding.Mesh, takes_
     tokenizer = Tokenizer.load(tokenizer_files.beside(folder) or folder / tokenizer_files.MODEL_FILE)
     params = load_run_params(folder, run.model, mesh, dtype or "float32")
     if run.average_decay and takes_average:
-        params = checkpoints.with_average(checkpoint, params)
+        params = with_average(checkpoint, params)
     return _loaded(folder, run, dtype, params, tokenizer, mesh)
 
 

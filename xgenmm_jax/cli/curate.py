@@ -11,6 +11,7 @@ COMMANDS = {
     "ocr-hd": ("the same of large images, read at full size", "curate_ocr", "main_hd"),
     "grounding": ("objects and their boxes, in the schema of BLIP3-GROUNDING-50M", "curate_grounding", "main"),
     "noised": ("pairs of answers, the worse one a run's own about a noised image", "curate_noised", "main"),
+    "tuning-set": ("prompts and a teacher's pictures, in the form of BLIP3o-60k", "curate_tuning_set", "main"),
 }
 """Command -> (what it does, its module beside this one, the function there)."""
 

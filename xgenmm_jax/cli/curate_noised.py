@@ -13,7 +13,7 @@ from xgenmm_jax import files
 from xgenmm_jax.cli.curate_options import CurateOptions, run, source_of, split_beam_options
 from xgenmm_jax.cli.data_sources import is_python, parse_with_reader
 from xgenmm_jax.cli.options import LocalRunPath
-from xgenmm_jax.curation.noised import Answer, NoisedPairs
+from xgenmm_jax.curation.noised import AnswerQuestions, NoisedPairs
 from xgenmm_jax.generation.text.decoding import Decoding
 
 WEIGHTS = (".safetensors", ".npz", ".json")
@@ -72,7 +72,7 @@ class RunAnswers:
             "max_new_tokens": self.max_new_tokens,
         }
 
-    def open(self) -> Answer:
+    def open(self) -> AnswerQuestions:
         from xgenmm_jax import api
 
         lmm = api.load(self.run, official_images=True)

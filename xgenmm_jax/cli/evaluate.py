@@ -37,7 +37,8 @@ class Arguments(JudgeOptions):
     ORG/MODEL@REVISION, with --output or --json."""
     tasks: str | None = None
     """Benchmarks: table1, table2, a list as mmstar,pope,ocrbench, or FILE.py:NAME for your own. Of a run that draws
-    also geneval, dpg, wise_2025, wise_verified, mjhq: pictures for their scorers."""
+    also geneval, dpg, wise_2025, wise_verified, mjhq: pictures for their scorers; of BLIP-2's first stage retrieval, or
+    coco_retrieval, flickr30k_retrieval."""
     data: UserPath | None = None
     """The folder with the benchmarks' files."""
     profile: Profile | None = None
@@ -86,9 +87,11 @@ def main(argv: Sequence[str]) -> int:
             )
         arguments = replace(arguments, run=hub.fetch(arguments.run, "RUN"))
     if arguments.tasks is not None:
-        from xgenmm_jax.cli import evaluate_benchmarks, evaluate_drawing
+        from xgenmm_jax.cli import evaluate_benchmarks, evaluate_drawing, evaluate_retrieval
         from xgenmm_jax.training.runs.run_lock import EVALUATION_LOCK_FILE, RunLock
 
+        if evaluate_retrieval.is_asked(arguments.tasks):
+            return evaluate_retrieval.main(arguments.run, arguments.tasks, arguments.data, arguments.output)
         # A second process would write its predictions between ours.
         folder = arguments.output or arguments.run
         lock = RunLock(folder, EVALUATION_LOCK_FILE, "give --output FOLDER") if folder.is_dir() else None

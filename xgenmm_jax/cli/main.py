@@ -69,9 +69,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand; gives the exit code.
 
-    0: done. 1: an error, told in one line on stderr. 2: a mistyped command or option. 143 (SIGTERM), 130 (Ctrl-C) and
-    129 (SIGHUP, a closed terminal): the run was saved and the same command continues it; of other commands, ended by
-    Ctrl-C. 141: nobody read the output to its end. 75: another host of the run hangs or is gone; start all again.
+    0: done. 1: an error, told in one line on stderr. 2: a mistyped command or option. 3: done, but for shards that
+    could not be read (`xgenmm curate`). 143 (SIGTERM), 130 (Ctrl-C) and 129 (SIGHUP, a closed terminal): the run was
+    saved and the same command continues it; of other commands, ended by Ctrl-C. 141: nobody read the output to its end.
+    75: another host of the run hangs or is gone; start all again.
     """
     is_program, argv = argv is None, list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv else "--help"

@@ -169,7 +169,7 @@ def _sections(plan: "Plan") -> Iterator[list[tuple[str, str]]]:
         kinds = [(name, size) for name, size in plan.memory._asdict().items() if size]
         yield [(f"memory: {name}", f"{size / 2**30:.3g} GiB") for name, size in kinds]
     model, hardware = plan.work.model, plan.work.hardware
-    flops = [(f"FLOPs: {part}", f"{value / chips / 1e12:.3g} T") for part, value in model._asdict().items()]
+    flops = [(f"FLOPs: {part}", f"{value / chips / 1e12:.3g} T") for part, value in model._asdict().items() if value]
     yield [*flops, ("FLOPs: with rematerialisation", f"{hardware.total / chips / 1e12:.3g} T")]
     if not plan.fits:
         return

@@ -88,7 +88,7 @@ def opened(source: ShardedSource, maker: Maker, options: Options, folder: Path) 
         raise ValueError(f"curate: '{folder}' holds '{strays[0]}', which no `xgenmm curate` wrote; give a new folder.")
     for part in (DATA, NOTES, f"{NOTES}/{HASHES}", f"{NOTES}/{DUPLICATES}"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder):
         if not from_file.is_file():
             files.write_whole(from_file, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
         yield
@@ -130,7 +130,8 @@ def _brief(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
+    """No other process writes to the folder inside. Raises ValueError where one does."""
     with (folder / NOTES / LOCK_FILE).open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

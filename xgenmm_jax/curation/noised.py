@@ -63,7 +63,7 @@ class Question(NamedTuple):
     chosen: str
 
 
-Answer = Callable[[Sequence[tuple[str, PIL.Image.Image]]], list[str]]
+AnswerQuestions = Callable[[Sequence[tuple[str, PIL.Image.Image]]], list[str]]
 """The greedy answers to questions, each about one image."""
 
 
@@ -79,7 +79,7 @@ class Answering(Protocol):
         """Which weights they are, as JSON."""
         ...
 
-    def open(self) -> Answer: ...
+    def open(self) -> AnswerQuestions: ...
 
 
 def question_of(image: SourceImage) -> Question | LeftOutImage:

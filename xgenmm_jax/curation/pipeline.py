@@ -19,6 +19,7 @@ from xgenmm_jax.curation.duplicates import ShardHasher, hashes_file, note_duplic
 from xgenmm_jax.curation.extra import import_extra
 from xgenmm_jax.curation.makers import Maker
 from xgenmm_jax.curation.shards import Options, ShardMaker, failed_file, note_file
+from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.user_files import UserFile
 
@@ -84,11 +85,25 @@ def curate(
             failed_file(folder, number).unlink(missing_ok=True)
         if left:
             with _watched(folder, note_file, len(names), f"{maker.command}: shards made", progress):
-                run_tasks(work_of(ShardMaker, (source, maker, options, folder)), left)
+                _run(run_tasks, work_of(ShardMaker, (source, maker, options, folder)), left)
         notes = [note for number in range(len(names)) if (note := destination.noted(folder, number)) is not None]
         failed = destination.failures(folder, left, names)
         destination.write_left_out(folder, tuple(notes))
         return Curated(len(names), len(left), tuple(notes), tuple(failed))
+
+
+def _run(run_tasks: RunTasks, work: Work, numbers: Sequence[int]) -> None:
+    """Raises SourceError where the pipeline itself fails: a shard's own failure is noted and ends nothing."""
+    try:
+        run_tasks(work, numbers)
+    except ValueError:
+        raise
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
+        raise SourceError(
+            f"curate: the pipeline failed ({type(error).__name__}: {said}); perhaps a worker was killed for memory, so "
+            "take fewer --processes. What is made stays: the same command goes on."
+        ) from error
 
 
 def _find_duplicates(
@@ -97,7 +112,7 @@ def _find_duplicates(
     left = destination.unhashed(folder, shards)
     if left:
         with _watched(folder, hashes_file, shards, "shards hashed", progress):
-            run_tasks(work_of(ShardHasher, (source, folder)), left)
+            _run(run_tasks, work_of(ShardHasher, (source, folder)), left)
     # Of a shard that is done it changes nothing any more; at worst an image stays twice.
     note_duplicates(folder, shards)
 

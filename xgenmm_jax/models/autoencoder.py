@@ -49,8 +49,8 @@ class PixelDecoderConfig:
         return self.image_size_px // self.patch_px
 
 
-def _blocks(config: "PixelDecoderConfig | AutoencoderConfig") -> ViTConfig:
-    """What an encoder block reads of its config."""
+def layers_of(config: "PixelDecoderConfig | AutoencoderConfig") -> ViTConfig:
+    """The tower whose layers are those of a stack."""
     return ViTConfig(
         image_size_px=config.image_size_px, patch_px=config.patch_px, width=config.width, hidden=config.hidden,
         layers=config.layers, heads=config.heads, remat=config.remat,
@@ -85,7 +85,7 @@ class PixelDecoder(nn.Module):
         )
         x = x + positions.astype(self.dtype)[None]
         x, _ = scan_layers(EncoderBlock, config.layers, config.remat, broadcast_inputs=0)(
-            _blocks(config), self.dtype, name="layers"
+            layers_of(config), self.dtype, name="layers"
         )(x)
         x = LayerNorm(config.width, EPSILON, self.dtype, name="norm")(x)
         patch = config.patch_px
@@ -151,7 +151,7 @@ class Autoencoder(nn.Module):
             (config.side**2, config.width),
         )
         self.layers = scan_layers(EncoderBlock, config.layers, config.remat, broadcast_inputs=0)(
-            _blocks(config), self.dtype
+            layers_of(config), self.dtype
         )
         self.norm = LayerNorm(config.width, EPSILON, self.dtype)
         self.latents = torch_linear(config.width, config.channels, ("vision_embed", None), "float32", "latents")

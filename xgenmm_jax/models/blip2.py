@@ -156,8 +156,8 @@ def similarity(images: Float[Array, "n Q F"], texts: Float[Array, "m F"]) -> Flo
 
 def variables(params: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's tree as `Blip2` reads it."""
-    own = {"vision": params["vision"], "connector": join_text(params["connector"], params["text"])}
-    return {"params": own | dict(params["heads"])}
+    parts = {"vision": params["vision"], "connector": join_text(params["connector"], params["text"])}
+    return {"params": parts | dict(params["heads"])}
 
 
 def tree_of(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,13 +30,18 @@ from xgenmm_jax.models.vit import ViTConfig
 
 
 class Flops(NamedTuple):
-    """FLOPs by part, or how many forward passes each part takes. decoder: its linear maps; attention: the decoder's."""
+    """FLOPs by part, or how many forward passes each part takes. decoder: its linear maps; attention: the decoder's.
+
+    drawing: what makes features or pixels (`drawing_flops.py`); target: what makes that which it learns to make.
+    """
 
     vision: float
     connector: float
     decoder: float
     attention: float
     head: float
+    drawing: float = 0.0
+    target: float = 0.0
 
     @property
     def total(self) -> float:
@@ -167,8 +172,8 @@ def cross_flops(config: QFormerConfig, images: int, features: int) -> int:
 def qformer_flops(config: QFormerConfig, images: int, features: int) -> int:
     """FLOPs of one pass as a connector. features: of each image."""
     queries = images * config.queries
-    own = rows_flops(config, queries, queries * config.queries) + cross_flops(config, images, features)
-    return own + (queries * linear(config.inner, config.out_width) if config.out_width else 0)
+    flops = rows_flops(config, queries, queries * config.queries) + cross_flops(config, images, features)
+    return flops + (queries * linear(config.inner, config.out_width) if config.out_width else 0)
 
 
 def dit_flops(config: DiTConfig, height: int, width: int, context: int) -> int:

@@ -112,14 +112,14 @@ class RowAttention(nn.Module):
             key_value = self._linear((2, *heads), several, "key_value")(memory)
             query, key_value = checkpoint_name((query, key_value), "qkv")
             key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
-        own = key, value
+        key_value_rows = key, value
         if earlier is not None:
-            key, value = (jnp.concatenate([a, b], axis=1) for a, b in zip(earlier, own, strict=True))
+            key, value = (jnp.concatenate([a, b], axis=1) for a, b in zip(earlier, key_value_rows, strict=True))
         if memory is not None:
             sow_attention_weights(self, query, key, mask)
         context = attend(query, key, value, mask, implementation=config.attention)
         out = self._linear((config.inner,), ("heads", "kv", "vision_embed"), "out")(context)
-        return checkpoint_name(out, "out_proj"), own
+        return checkpoint_name(out, "out_proj"), key_value_rows
 
     def _linear(self, outputs: tuple[int, ...], axes: tuple[str | None, ...], name: str) -> Linear:
         return Linear(outputs, axes, INIT, nn.initializers.zeros, self.dtype, name=name)
@@ -185,12 +185,12 @@ class QFormerGroup(nn.Module):
         features: Float[Array, "n S E"] | None,
         masks: Masks,
     ) -> tuple[Rows, tuple[KeyValue, ...]]:
-        kept = []
+        caches = []
         for number in range(self.config.cross_every):
             layer = QFormerLayer(self.config, self.dtype, number == 0, name=f"layer{number}")
             rows, key_value = layer(rows, None if earlier is None else earlier[number], features, masks)
-            kept.append(key_value)
-        return rows, tuple(kept)
+            caches.append(key_value)
+        return rows, tuple(caches)
 
 
 class QFormer(nn.Module):

@@ -10,13 +10,18 @@ from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.flops import Flops, Workload, model_flops, visible_pairs
 from xgenmm_jax.planning.collectives import Traffic
-from xgenmm_jax.planning.products import flops_of, step_products, supervised
+from xgenmm_jax.planning.drawing import segment_lengths
+from xgenmm_jax.planning.product_shapes import flops_of
+from xgenmm_jax.planning.products import step_products, supervised
 from xgenmm_jax.planning.topology import Topology
 from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.objectives.drawing_rows import DrawingRows
 
 OPTIMIZER_BYTES = 4 * (2 + 3 + 3)
 """Of a parameter that AdamW trains, all float32: its gradient is read for the norm, then for the update; parameter and
 two moments are read and written."""
+AVERAGE_BYTES = 4 * 2
+"""Of a parameter whose moving average is kept."""
 
 
 class Work(NamedTuple):
@@ -79,10 +84,27 @@ def full_workload(data: DataConfig, model: VLMConfig) -> Workload:
     )
 
 
+def captions_workload(config: TrainConfig) -> Workload:
+    """What rows of captions to draw hold at most: as many segments as they have room for, of equal length.
+
+    Where samples with images to understand lie among them, rows count as full of those.
+    """
+    data, model, objective = config.data, config.model, config.objective
+    assert isinstance(objective, DrawingRows)
+    if objective.reads_images:
+        return full_workload(data, model)
+    tokens = data.batch_rows * data.row.length
+    pairs = data.batch_rows * visible_pairs(segment_lengths(config), model.decoder)
+    return Workload(tokens, pairs, supervised=0, crops=0, images=0)
+
+
 def work(config: TrainConfig) -> Work:
     """FLOPs of a step. Raises ValueError for a model that is no VLM."""
     hardware = flops_of(step_products(config, 1, 1))
     load = full_workload(config.data, config.model)
+    if isinstance(config.objective, DrawingRows):
+        images = config.data.batch_rows * config.data.row.segments
+        return Work(config.objective.work(config.model, captions_workload(config), images, config.freeze), hardware)
     reference = config.objective.needs_reference
     return Work(model_flops(config.model, load, config.freeze, reference, config.lora), hardware)
 
@@ -96,6 +118,7 @@ def times(
     """
     chip = topology.chip
     products = step_products(config, mesh["replica"] * mesh["fsdp"], mesh["tensor"])
+    average = AVERAGE_BYTES if config.average_decay else 0
     links = sum(kind.link_bytes for kind in traffic.values())
     exposed = sum(kind.exposed_bytes for kind in traffic.values())
     network = sum(kind.network_bytes for kind in traffic.values())
@@ -104,7 +127,7 @@ def times(
         arithmetic=flops_of(products).total / chip.peak_flops,
         tiles=sum(product.tiled(chip.unit) for product in products) / chip.peak_flops,
         memory=_over(sum(product.bytes for product in products) + links + network, chip.hbm_bandwidth),
-        optimizer=_over(OPTIMIZER_BYTES * trained, chip.hbm_bandwidth),
+        optimizer=_over((OPTIMIZER_BYTES + average) * trained, chip.hbm_bandwidth),
         links=_over(links, link_rate),
         exposed=_over(exposed, link_rate),
         network=_over(network, chip.network_bandwidth),

@@ -16,9 +16,10 @@ from xgenmm_jax.hardware import GIB
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.lora import LoRA
 from xgenmm_jax.models.remat import OFFLOADED_NAMES
-from xgenmm_jax.ops.partitioning import is_box, spec, unboxed
+from xgenmm_jax.ops.partitioning import is_box, path_name, spec, unboxed
+from xgenmm_jax.planning import drawing
 from xgenmm_jax.planning.collectives import Traffic
-from xgenmm_jax.planning.products import kept_products
+from xgenmm_jax.planning.product_shapes import kept_products
 from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.objectives.base import Objective
 from xgenmm_jax.training.optimizer import trainable_mask
@@ -41,13 +42,15 @@ class Parameter(NamedTuple):
     names: tuple[str | None, ...]
     """Logical axes."""
     trains: bool
+    part: str
+    """Of the model, the first of its path."""
 
 
 class Held(NamedTuple):
     """Bytes that the parameters of a run cost a chip under a mesh, and how many it trains."""
 
     state: float
-    """Parameters, two moments and gradients in float32, the reference of preference tuning."""
+    """Parameters, two moments, gradients and a moving average in float32, the reference of preference tuning."""
     gathered: float
     """Received for one pass through all layers, in the compute dtype's 2 bytes."""
     reduced: float
@@ -71,12 +74,12 @@ def _parameters(
 ) -> tuple[Parameter, ...]:
     boxed = jax.eval_shape(functools.partial(boxed_params, objective, model, lora), jax.random.key(0))
     trains = jax.tree.leaves(trainable_mask(unboxed(boxed), freeze, lora))
-    leaves = jax.tree.leaves(boxed, is_leaf=is_box)
+    leaves = jax.tree_util.tree_leaves_with_path(boxed, is_leaf=is_box)
     return tuple(
-        Parameter(leaf.value.shape, tuple(leaf.names), train)
+        Parameter(leaf.value.shape, tuple(leaf.names), train, path_name(path).partition("/")[0])
         if is_box(leaf)
-        else Parameter(leaf.shape, (None,) * leaf.ndim, train)
-        for leaf, train in zip(leaves, trains, strict=True)
+        else Parameter(leaf.shape, (None,) * leaf.ndim, train, path_name(path).partition("/")[0])
+        for (path, leaf), train in zip(leaves, trains, strict=True)
     )
 
 
@@ -84,15 +87,17 @@ def held(config: TrainConfig, parameters: Sequence[Parameter]) -> Held:
     """Under the config's mesh, whose sizes must be numbers, not -1."""
     mesh = config.mesh
     sizes = {"replica": mesh.replica, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
-    copies = 4 + config.keeps_reference
+    copies = 4 + config.keeps_reference + bool(config.average_decay)
+    drawn = drawing.of(config)
     state = gathered = reduced = shares = 0.0
-    for shape, names, trains in parameters:
+    for shape, names, trains, part in parameters:
         cuts = {axis: dimension for dimension, axis in enumerate(spec(names, shape, RULES, sizes)) if axis is not None}
         whole = 2 * math.prod(shape) / (mesh.tensor if "tensor" in cuts else 1)
         is_cut = "fsdp" in cuts and mesh.fsdp > 1
         mine = whole / mesh.fsdp if is_cut else whole
         state += 2 * mine * (copies if trains else 1)
-        gathered += (whole - mine) if is_cut else 0
+        is_read = drawn is None or part in drawn.parts
+        gathered += (whole - mine) if is_cut and is_read else 0
         if trains:
             is_scattered = is_cut and shape[cuts["fsdp"]] // mesh.fsdp % SUBLANES == 0
             reduced += whole * (1 if is_scattered else 2) * (mesh.fsdp - 1) / mesh.fsdp
@@ -113,7 +118,9 @@ def estimated_traffic(config: TrainConfig, costs: Held, slices: int) -> dict[str
     """
     decoder, row, mesh = config.model.decoder, config.data.row, config.mesh
     rows = config.data.batch_rows / (mesh.fsdp * mesh.replica)
-    activations = 4 * decoder.layers * rows * row.length * decoder.width * 2
+    drawn = drawing.of(config)
+    has_decoder = drawn is None or drawn.reads_captions
+    activations = 4 * decoder.layers * rows * row.length * decoder.width * 2 if has_decoder else 0
     replicas = mesh.replica // slices
     between = config.accumulation * 2 * costs.shares
     return {
@@ -128,7 +135,7 @@ def estimated_traffic(config: TrainConfig, costs: Held, slices: int) -> dict[str
 
 
 def estimated_bytes(config: TrainConfig, costs: Held) -> float:
-    """Memory of a chip: state, gradients, what the backward pass needs of the decoder."""
+    """Memory of a chip: state, gradients, what the backward pass needs of the decoder and of what draws."""
     decoder, mesh = config.model.decoder, config.mesh
     width, hidden = decoder.width, decoder.hidden
     heads, kv_heads = decoder.heads * decoder.head_width, decoder.kv_heads * decoder.head_width
@@ -140,7 +147,12 @@ def estimated_bytes(config: TrainConfig, costs: Held) -> float:
     rows = config.data.batch_rows / config.accumulation / (mesh.fsdp * mesh.replica)
     positions = rows * config.data.row.length
     working = positions * (6 * width + 6 * hidden / mesh.tensor) * 2
-    return costs.state + positions * decoder.layers * layer * 2 + working
+    held = positions * decoder.layers * layer * 2
+    if (drawn := drawing.of(config)) is not None:
+        images = rows * config.data.row.segments
+        held = held * drawn.reads_captions + drawing.held_bytes(config.model, drawn, images, mesh.tensor)
+        working = max(working * drawn.reads_captions, drawing.working_bytes(config.model, drawn, images, mesh.tensor))
+    return costs.state + held + working
 
 
 class Fit(NamedTuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 import jaxlib
 
-from xgenmm_jax.batch import Batch
+from xgenmm_jax.batch import Batch, DrawingBatch
 from xgenmm_jax.data.rows import build
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.hardware import GIB
@@ -27,7 +27,7 @@ class Arguments(NamedTuple):
 
     state: TrainState
     reference: Any
-    rows: Batch
+    rows: Batch | DrawingBatch
     rate: jax.ShapeDtypeStruct
 
 
@@ -61,9 +61,11 @@ class OutOfMemoryError(ValueError):
         return cls(f"hbm: needs ({needed / GIB:.2f}G), exceeds ({available / GIB:.2f}G)")
 
 
-def abstract_rows(data: DataConfig, sharding: NamedSharding) -> Batch:
+def abstract_rows(data: DataConfig, sharding: NamedSharding) -> Batch | DrawingBatch:
     """Shapes of a global batch; no data set and no tokenizer is opened."""
     one = build.empty_rows(1, data.row, data.anyres, pad_id=0)
+    if data.target_px:
+        one = DrawingBatch.around(one, data.row.segments, data.target_px)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((data.batch_rows, *leaf.shape[1:]), leaf.dtype, sharding=sharding), one
     )

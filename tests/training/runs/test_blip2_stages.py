@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import json
 
 import jax
 import numpy as np
 import pytest
+from retrieval_files import put_set
 import tiny_run
 
+from xgenmm_jax.cli import evaluate
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip2 import Blip2Config
@@ -72,6 +75,11 @@ def test_the_second_stage_begins_with_the_queries_of_the_first(stage1, tmp_path)
     rows = read_metrics(tmp_path / "stage1")
     assert rows[-1]["caption"] < rows[0]["caption"] - 0.5 and rows[-1]["loss"] < rows[0]["loss"]
     assert {"matching", "contrast", "retrieval", "matched", "captions_cut", "mfu"} & set(rows[0])
+    # The first stage retrieves, from files of the published form.
+    put_set(tmp_path)
+    assert evaluate.main([str(tmp_path / "stage1"), "--tasks", "retrieval", "--data", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "stage1" / "evaluation" / "retrieval.json").read_text())["flickr30k_retrieval"]
+    assert (told["images"], told["texts"]) == (3, 6) and 0 <= told["matched"]["r_mean"] <= 100
     tiny = tiny_run.config(stage1.data.tokenizer, steps=1)
     model = dataclasses.replace(tiny.model, connector=dataclasses.replace(CONNECTOR, out_width=32))
     start = Initialize(

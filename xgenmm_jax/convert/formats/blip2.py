@@ -220,8 +220,8 @@ def _text_rules(config: QFormerConfig, names: Names) -> list[Rule]:
     rules = []
     for number in range(config.cross_every):
         ours, count = f"text/layers/layer{number}/text_mlp", config.layers // config.cross_every
-        own = _forward_rules(ours, f"{LAYER[names]}{{i}}", "", count)
-        rules += [replace(one, first=number, every=config.cross_every) for one in own]
+        forward = _forward_rules(ours, f"{LAYER[names]}{{i}}", "", count)
+        rules += [replace(one, first=number, every=config.cross_every) for one in forward]
     return rules
 
 

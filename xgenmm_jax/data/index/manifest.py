@@ -56,11 +56,18 @@ def described(config: Any, without: Sequence[str] = ()) -> dict[str, Any]:
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     options = {name: value for name, value in fields.items() if name not in without}
     try:
-        return {"class": type(config).__qualname__, **json.loads(json.dumps(options))}
+        return {"class": type(config).__qualname__, **json.loads(json.dumps(options, default=_nested))}
     except TypeError as error:
         raise ValueError(
             f"data: an option of {config} is no plain value ({error}); readers have plain options."
         ) from error
+
+
+def _nested(option: object) -> dict[str, Any]:
+    """A reader in a reader. Raises TypeError for what is no dataclass."""
+    if not dataclasses.is_dataclass(option) or isinstance(option, type):
+        raise TypeError(f"Object of type {type(option).__name__} is not JSON serializable")
+    return described(option)
 
 
 def to_json(manifest: Manifest) -> bytes:

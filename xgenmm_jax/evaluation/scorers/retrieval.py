@@ -60,7 +60,7 @@ def recalls(
 def text_ranks(scores: Num[np.ndarray, "n m"], image_of_text: Integer[np.ndarray, " _"]) -> Integer[np.ndarray, " n"]:
     """Of each image the best rank among its own texts; 0 is the first. Of equal scores the later ranks before."""
     _check(scores, image_of_text)
-    own = np.argsort(image_of_text, kind="stable")
+    by_image = np.argsort(image_of_text, kind="stable")
     counts = np.bincount(image_of_text, minlength=len(scores))
     if len(counts) != len(scores) or not counts.all():
         raise ValueError(
@@ -69,7 +69,7 @@ def text_ranks(scores: Num[np.ndarray, "n m"], image_of_text: Integer[np.ndarray
     ends = np.cumsum(counts)
     return np.array(
         [
-            min(_rank(row, int(text)) for text in own[end - count : end])
+            min(_rank(row, int(text)) for text in by_image[end - count : end])
             for row, end, count in zip(scores, ends, counts, strict=True)
         ]
     )

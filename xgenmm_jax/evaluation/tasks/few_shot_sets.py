@@ -37,7 +37,7 @@ PROFILES: tuple[Profile, ...] = ("paper", "official")
 # ---------------------------------------------------------------- readers
 
 
-def _objects(path: Path, member: str) -> Iterator[dict[str, Any]]:
+def objects(path: Path, member: str) -> Iterator[dict[str, Any]]:
     """The objects of a list in a JSON file, read as a stream. Raises ValueError that names the file."""
     try:
         with path.open("rb") as file:
@@ -60,7 +60,7 @@ def _example(id_: str, image_id: str, folder: Path, name: str, question: str, an
 def _coco(split: str, folder: Path, keep: Keep = None) -> Iterator[Example | None]:
     """Karpathy's split of COCO; an image is an entry."""
     path = folder / "coco/dataset_coco.json"
-    for row in _objects(path, "images"):
+    for row in objects(path, "images"):
         name, row_split, id_ = texts(row, ("filename", "split", "cocoid"), path)
         if row_split != split or (keep is not None and not keep(id_)):
             continue
@@ -72,10 +72,10 @@ def _coco(split: str, folder: Path, keep: Keep = None) -> Iterator[Example | Non
 def _nocaps(folder: Path) -> Iterator[Example | None]:
     path = folder / "nocaps/nocaps_val_4500_captions.json"
     captions: dict[str, list[str]] = {}
-    for row in _objects(path, "annotations"):
+    for row in objects(path, "annotations"):
         image_id, caption = texts(row, ("image_id", "caption"), path)
         captions.setdefault(image_id, []).append(caption)
-    for row in _objects(path, "images"):
+    for row in objects(path, "images"):
         id_, name = texts(row, ("id", "file_name"), path)
         example = _example(id_, f"nocaps {id_}", folder / "nocaps/val", name, "", captions.get(id_, ()))
         domain = {"domain": str(row.get("domain", ""))}
@@ -86,7 +86,7 @@ def _textcaps(split: str, folder: Path, keep: Keep = None) -> Iterator[Example |
     """The file has a row for each caption; an image is an entry, once."""
     path = folder / f"textcaps/TextCaps_0.1_{split}.json"
     seen: set[str] = set()
-    for row in _objects(path, "data"):
+    for row in objects(path, "data"):
         (id_,) = texts(row, ("image_id",), path)
         if id_ in seen or (keep is not None and not keep(id_)):
             continue
@@ -99,12 +99,12 @@ def _vqa(questions: str, annotations: str, images: str, folder: Path, keep: Keep
     """VQA's two files. images: the picture's path, with the image's id for "{}"."""
     path = folder / annotations
     answers: dict[str, list[str]] = {}
-    for row in _objects(path, "annotations"):
+    for row in objects(path, "annotations"):
         (id_,) = texts(row, ("question_id",), path)
         if keep is None or keep(id_):
             answers[id_] = [texts(answer, ("answer",), path)[0] for answer in row.get("answers", ())]
     path = folder / questions
-    for row in _objects(path, "questions"):
+    for row in objects(path, "questions"):
         id_, image_id, question = texts(row, ("question_id", "image_id", "question"), path)
         if keep is None or keep(id_):
             name = images.format(int(image_id)) if image_id.isdigit() else image_id
@@ -113,7 +113,7 @@ def _vqa(questions: str, annotations: str, images: str, folder: Path, keep: Keep
 
 def _textvqa(split: str, folder: Path, keep: Keep = None) -> Iterator[Example | None]:
     path = folder / f"textvqa/TextVQA_0.5.1_{split}.json"
-    for row in _objects(path, "data"):
+    for row in objects(path, "data"):
         id_, image_id, question = texts(row, ("question_id", "image_id", "question"), path)
         if keep is None or keep(id_):
             answers = text_list(row, "answers", path)

@@ -149,7 +149,7 @@ def _position(rng: KeyedRandom, split: Split) -> _Made:
         color, shape = rng.pick(splits.combinations("train"))
         thing = world.shape(rng, color, shape, rng.pick(POSITIONS))
     else:
-        thing = _object(rng, *rng.pick(splits.object_positions(split)), is_alone=True)
+        thing = object_at(rng, *rng.pick(splits.object_positions(split)), is_alone=True)
     return [Clause(thing.name, position=thing.position)], [thing]
 
 
@@ -173,7 +173,7 @@ def _dense(rng: KeyedRandom, split: Split) -> _Made:
     def first() -> Thing:
         if is_shape:
             return world.shape(rng, *combination, rng.pick(POSITIONS))
-        return _object(rng, *object_position, is_alone)
+        return object_at(rng, *object_position, is_alone)
 
     def two() -> list[Thing]:
         # The second's noun is drawn again with the rest: beside an object in the center only shapes find room.
@@ -206,10 +206,10 @@ def _thing(rng: KeyedRandom, noun: str, split: Split, is_alone: bool = False) ->
         colors = [color for color in splits.COLORS if splits.combination_split(color, noun) == split]
         return world.shape(rng, rng.pick(colors), noun, rng.pick(POSITIONS))
     positions = [position for position in POSITIONS if splits.object_position_split(noun, position) == split]
-    return _object(rng, noun, rng.pick(positions), is_alone)
+    return object_at(rng, noun, rng.pick(positions), is_alone)
 
 
-def _object(rng: KeyedRandom, name: str, position: str, is_alone: bool) -> Thing:
+def object_at(rng: KeyedRandom, name: str, position: str, is_alone: bool) -> Thing:
     """In a trained style; every other one that is alone in the center is large, as in the world's scenes."""
     is_large = is_alone and position == "center" and rng.chance(0.5)
     size = 2 * (rng.between(16, 22) if is_large else rng.between(13, 15))
@@ -220,11 +220,12 @@ def _apart(make: Callable[[], list[Thing]]) -> list[Thing]:
     """The first that have a gap between any two of them."""
     while True:
         things = make()
-        if _are_apart(things):
+        if are_apart(things):
             return things
 
 
-def _are_apart(things: Sequence[Thing]) -> bool:
+def are_apart(things: Sequence[Thing]) -> bool:
+    """Whether there is a gap between any two of them."""
     boxes = [thing.box for thing in things]
     return all(
         a[2] + _GAP_PX <= b[0] or b[2] + _GAP_PX <= a[0] or a[3] + _GAP_PX <= b[1] or b[3] + _GAP_PX <= a[1]

@@ -45,7 +45,7 @@ class DrawnPictures(DrawingSuite):
     against shuffled captions as drawing_shuffled/..., and of the true pictures as drawing_true/....
     """
 
-    per_tag: int = 100
+    per_tag: int = 50
     seeds: tuple[int, ...] = (0, 1, 2)
     split: Split = "held_out"
     sampling: Sampling = Sampling()

@@ -19,6 +19,7 @@ from xgenmm_jax.data.rows import order, quarantine
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.quarantine import SampleIds
 from xgenmm_jax.data.source import Records, Source
+from xgenmm_jax.data.text.caption_tokens import caption_tokens
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 
 
@@ -125,7 +126,7 @@ def _make(
                 kind = type(record).__name__
                 raise SourceError(f"data: {record.id} is a {kind}; this run trains on captions alone.")
             reason = UNUSABLE
-            tokens, is_cut = _tokens(record.text, tokenizer, opening, config.tokens)
+            tokens, is_cut = caption_tokens(record.text, tokenizer, opening, config.tokens)
             reason = BAD_IMAGE
             rows.pixels[number] = anyres.crops(record.image.load(), view)[0]
         except Exception as error:
@@ -142,12 +143,3 @@ def _make(
         rows.is_cut[number] = is_cut
         ids.append(record.id)
     return rows, ids, skipped
-
-
-def _tokens(text: str, tokenizer: Tokenizer, opening: int | None, most: int) -> tuple[list[int], bool]:
-    """At most so many ids of a caption, and whether there were more."""
-    if opening is None:
-        tokens = [*tokenizer.encode_parts((text,)), tokenizer.eos_id]
-        return tokens[:most], len(tokens) > most
-    tokens = tokenizer.encode_parts((text,))
-    return [opening, *tokens[: most - 2], tokenizer.eos_id], len(tokens) > most - 2

@@ -1,11 +1,12 @@
 """What the objectives on captions to draw share: parameters, rows, features of the images, their statistics."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+import functools
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float32, Key
+from jaxtyping import Array, Bool, Float32, Key, UInt8
 import numpy as np
 
 from xgenmm_jax.batch import DrawingBatch
@@ -15,7 +16,8 @@ from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.source import Mapped
 from xgenmm_jax.models import blip3o, drawing_features
 from xgenmm_jax.models.blip3o import Blip3oConfig
-from xgenmm_jax.models.drawing_flops import drawing_flops
+from xgenmm_jax.models.drawing_flops import drawing_flops, images_of
+from xgenmm_jax.models.flops import Flops, Workload, workload_of
 from xgenmm_jax.models.layers import shard_batch
 from xgenmm_jax.models.lora import LoRA
 from xgenmm_jax.training.objectives.base import Counts, Params
@@ -58,26 +60,7 @@ class DrawingRows(PackedRows):
         """The parameters with the features' statistics, of the first images of the data; as they are where known."""
         if drawing_features.has_statistics(model, params):
             return params
-        moments = None
-        total, images = np.zeros((2, model.target_channels), np.float64), 0
-        while images < STATISTICS_IMAGES:
-            rows = next(batches)
-            if moments is None:
-                # The same numbers on every host: sums over all of them.
-                laid_out = jax.tree.leaves(rows)[0].sharding
-                out = NamedSharding(laid_out.mesh, PartitionSpec()) if isinstance(laid_out, NamedSharding) else None
-                moments = jax.jit(lambda params, rows: feature_moments(model, params, rows), out_shardings=out)
-            sums, count = jax.device_get(moments(params, rows))
-            total, images = total + sums, images + int(count)
-        cells = images * model.target_side**2
-        mean = total[0] / cells
-        std = np.sqrt(np.maximum(total[1] / cells - mean**2, 0))
-        # A channel that never changes carries nothing: it is left as it is.
-        std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1), std, 1.0)
-        target = dict(params["target"])
-        for name, value in (("mean", mean), ("std", std)):
-            target[name] = jax.device_put(value.astype(np.float32), target[name].sharding)
-        return {**params, "target": target}
+        return with_statistics(params, "target", functools.partial(drawing_features.raw_features, model), batches)
 
     def batches(
         self, model: Blip3oConfig, data: DataConfig, seed: int, state: State, host_index: int, host_count: int
@@ -102,7 +85,11 @@ class DrawingRows(PackedRows):
     def flops(
         self, model: Blip3oConfig, rows: DrawingBatch, freeze: tuple[str, ...], lora: LoRA | None = None
     ) -> float:
-        return drawing_flops(model, rows, freeze)
+        return self.work(model, workload_of(rows.batch, model), images_of(rows), freeze).total
+
+    def work(self, model: Blip3oConfig, load: Workload, images: int, freeze: tuple[str, ...]) -> Flops:
+        """Model FLOPs of a step. images: to draw."""
+        return drawing_flops(model, load, images, freeze)
 
 
 def prompt_of(source: object) -> DrawingPrompt | None:
@@ -115,15 +102,39 @@ def prompt_of(source: object) -> DrawingPrompt | None:
     return reader.prompt if isinstance(reader, ToDraw) else None
 
 
-def feature_moments(
-    model: Blip3oConfig, params: Params, rows: DrawingBatch
-) -> tuple[Float32[Array, "2 C"], Float32[Array, ""]]:
-    """Sums of features and of their squares over the cells of all images, and how many images there are."""
+Raw = Callable[[Params, UInt8[Array, "n h w 3"]], Float32[Array, "n g g C"]]
+"""Parameters and images to what is scaled: a tower's features, or latents."""
+
+
+def with_statistics(params: Params, part: str, raw: Raw, batches: Iterator[DrawingBatch]) -> Params:
+    """The parameters with `mean` and `std` of a part by channel, over the next STATISTICS_IMAGES images."""
+    # The same numbers on every host: sums over all of them.
+    laid_out = jax.tree.leaves(params)[0].sharding
+    out = NamedSharding(laid_out.mesh, PartitionSpec()) if isinstance(laid_out, NamedSharding) else None
+    moments = jax.jit(lambda params, rows: _moments(raw, params, rows), out_shardings=out)
+    total, cells, images = np.zeros((2, *params[part]["mean"].shape), np.float64), 0, 0
+    while images < STATISTICS_IMAGES:
+        sums, of_batch, cells_of_batch = jax.device_get(moments(params, next(batches)))
+        total, images, cells = total + sums, images + int(of_batch), cells + int(cells_of_batch)
+    mean = total[0] / cells
+    std = np.sqrt(np.maximum(total[1] / cells - mean**2, 0))
+    # A channel that never changes carries nothing: it is left as it is.
+    std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1), std, 1.0)
+    measured = dict(params[part])
+    for name, value in (("mean", mean), ("std", std)):
+        measured[name] = jax.device_put(value.astype(np.float32), measured[name].sharding)
+    return {**params, part: measured}
+
+
+def _moments(
+    raw: Raw, params: Params, rows: DrawingBatch
+) -> tuple[Float32[Array, "2 C"], Float32[Array, ""], Float32[Array, ""]]:
+    """Sums of features and of their squares over the cells of all images; how many images and cells there are."""
     is_target = targets_of(rows)
-    raw = drawing_features.raw_features(model, params, flat(rows.target_pixels))
-    raw = jnp.where(is_target.reshape(-1, 1, 1, 1), raw, 0.0)
-    sums = jnp.stack([jnp.sum(raw, axis=(0, 1, 2)), jnp.sum(raw**2, axis=(0, 1, 2))])
-    return sums, jnp.sum(is_target, dtype=jnp.float32)
+    features = jnp.where(is_target.reshape(-1, 1, 1, 1), raw(params, flat(rows.target_pixels)), 0.0)
+    sums = jnp.stack([jnp.sum(features, axis=(0, 1, 2)), jnp.sum(features**2, axis=(0, 1, 2))])
+    images = jnp.sum(is_target, dtype=jnp.float32)
+    return sums, images, images * features.shape[1] * features.shape[2]
 
 
 def targets_of(rows: DrawingBatch) -> Bool[Array, "B J"]:

@@ -17,7 +17,7 @@ from xgenmm_jax.models.blip3 import VLM
 from xgenmm_jax.models.blip3o import Blip3oConfig, DrawingHead
 from xgenmm_jax.models.dit import DiTConfig
 from xgenmm_jax.models.drawing_flops import drawing_flops
-from xgenmm_jax.models.lora import LoRA
+from xgenmm_jax.models.flops import Flops, Workload
 from xgenmm_jax.training.objectives.base import Items, Params, Sum
 from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, flat, target_keys, targets_of
 from xgenmm_jax.training.objectives.losses import token_log_probs
@@ -99,10 +99,8 @@ class FlowMatching(DrawingRows):
     def reads_images(self) -> bool:
         return self.text_weight > 0
 
-    def flops(
-        self, model: Blip3oConfig, rows: DrawingBatch, freeze: tuple[str, ...], lora: LoRA | None = None
-    ) -> float:
-        return drawing_flops(model, rows, freeze, self.draws)
+    def work(self, model: Blip3oConfig, load: Workload, images: int, freeze: tuple[str, ...]) -> Flops:
+        return drawing_flops(model, load, images, freeze, self.draws)
 
     def check(self, model: Blip3oConfig, data: DataConfig) -> None:
         super().check(model, data)

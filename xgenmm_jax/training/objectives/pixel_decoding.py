@@ -3,6 +3,7 @@
 Rows are those of the captions to draw, whose texts are not read.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +17,11 @@ from xgenmm_jax.models import drawing_features
 from xgenmm_jax.models.autoencoder import Autoencoder, AutoencoderConfig, PixelDecoder, PixelDecoderConfig
 from xgenmm_jax.models.blip3o import Blip3oConfig, FlowPixels, LatentTarget
 from xgenmm_jax.models.dit import DiT
+from xgenmm_jax.models.drawing_flops import encoder_flops, features_flops, pixel_decoder_flops, pixel_flops
+from xgenmm_jax.models.flops import Flops, Workload, dit_flops
 from xgenmm_jax.models.layers import normalize_pixels
-from xgenmm_jax.models.lora import LoRA
 from xgenmm_jax.training.objectives.base import Items, Params, Sum
-from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, flat, target_keys
+from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, flat, target_keys, with_statistics
 from xgenmm_jax.training.objectives.flow_matching import draw, drawn_items
 
 
@@ -49,11 +51,13 @@ class PixelRows(DrawingRows):
         """The images."""
         return drawn_items(rows, self.image_losses(model, params, rows).reshape(rows.target_segment.shape))
 
-    def flops(
-        self, model: Blip3oConfig, rows: DrawingBatch, freeze: tuple[str, ...], lora: LoRA | None = None
-    ) -> float:
-        """0: not counted."""
-        return 0.0
+    def work(self, model: Blip3oConfig, load: Workload, images: int, freeze: tuple[str, ...]) -> Flops:
+        """Of the images alone."""
+        return pixel_flops(images, *self.image_flops(model))
+
+    def image_flops(self, model: Blip3oConfig) -> tuple[int, int]:
+        """FLOPs of one image through what trains, once forward, and through what makes its target."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,10 @@ class PixelDecoding(PixelRows):
         super().check(model, data)
         if not isinstance(model.drawing.pixels, PixelDecoderConfig):
             raise ValueError("model.drawing.pixels: give the PixelDecoderConfig that is to be trained.")
+
+    def image_flops(self, model: Blip3oConfig) -> tuple[int, int]:
+        assert isinstance(model.drawing.pixels, PixelDecoderConfig)
+        return pixel_decoder_flops(model.drawing.pixels), features_flops(model)
 
     def image_losses(self, model: Blip3oConfig, params: Params, rows: DrawingBatch) -> Float32[Array, " n"]:
         pixels = flat(rows.target_pixels)
@@ -105,6 +113,10 @@ class Autoencoding(PixelRows):
         super().check(model, data)
         autoencoder_of(model, self.part)
 
+    def image_flops(self, model: Blip3oConfig) -> tuple[int, int]:
+        coder = autoencoder_of(model, self.part)
+        return encoder_flops(coder) + pixel_decoder_flops(coder.decoder), 0
+
     def prepare(self, model, params, batches):
         """As they are: the latents' statistics are measured when the latents no longer change."""
         return params
@@ -133,6 +145,24 @@ class FlowPixelDecoding(PixelRows):
         super().check(model, data)
         if not isinstance(model.drawing.pixels, FlowPixels):
             raise ValueError("model.drawing.pixels: give the FlowPixels that is to be trained.")
+
+    def prepare(self, model: Blip3oConfig, params: Params, batches: Iterator[DrawingBatch]) -> Params:
+        """Statistics of the latents beside those of the features; as they are where known."""
+        params = super().prepare(model, params, batches)
+        if bool(jnp.any(params["pixels"]["std"] > 0)):
+            return params
+
+        def latents(params: Params, pixels: Array) -> Array:
+            return drawing_features.raw_latents(model, params["pixels"], pixels)
+
+        return with_statistics(params, "pixels", latents, batches)
+
+    def image_flops(self, model: Blip3oConfig) -> tuple[int, int]:
+        pixels = model.drawing.pixels
+        assert isinstance(pixels, FlowPixels)
+        side = pixels.autoencoder.side
+        trained = dit_flops(pixels.dit, side, side, model.target_side**2)
+        return trained, features_flops(model) + encoder_flops(pixels.autoencoder)
 
     def image_losses(self, model: Blip3oConfig, params: Params, rows: DrawingBatch) -> Float32[Array, " n"]:
         pixels, flow = flat(rows.target_pixels), model.drawing.pixels

@@ -119,13 +119,13 @@ class QueryPretraining(Objective):
         is_match = jnp.arange(3 * len(is_pair)) < len(is_pair)
         right = (losses.matching_logits[:, 1] > losses.matching_logits[:, 0]) == is_match
         nearest = jnp.argmax(jnp.where(is_pair[None], losses.logits.to_text, -jnp.inf), axis=1)
-        own = jnp.where(is_pair, nearest == jnp.arange(len(is_pair)), False)
+        is_nearest = jnp.where(is_pair, nearest == jnp.arange(len(is_pair)), False)
         return Sum(total, pairs), {
             "contrast": contrast,
             "matching": matching,
             "caption": caption,
             "matched": _sum(right.astype(jnp.float32), losses.matching_weight),
-            "retrieval": Sum(jnp.sum(own).astype(jnp.float32), pairs),
+            "retrieval": Sum(jnp.sum(is_nearest).astype(jnp.float32), pairs),
             "captions_cut": Sum(jnp.sum(rows.is_cut).astype(jnp.float32), pairs),
         }
 
@@ -155,13 +155,13 @@ class QueryPretraining(Objective):
             is_match = jnp.arange(3 * len(is_pair)) < len(is_pair)
             has = query_losses.has_negative
             weight = jnp.concatenate([is_pair, has(same.T, is_pair), has(same, is_pair)])
-            told = module.caption_logits(seen.cache, rows.token_ids, rows.valid)
+            words = module.caption_logits(seen.cache, rows.token_ids, rows.valid)
             return Losses(
                 query_losses.contrast_losses(logits, same, is_pair, self.smoothing),
                 query_losses.matching_losses(matched, is_match),
                 weight,
                 matched,
-                query_losses.caption_losses(told, rows.token_ids, rows.valid, self.smoothing),
+                query_losses.caption_losses(words, rows.token_ids, rows.valid, self.smoothing),
                 jnp.pad(rows.valid[:, 1:], ((0, 0), (1, 0))),
                 logits,
             )

@@ -120,7 +120,7 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 params=params_args(stored(state.params, self._lora)),
-                opt_state=ocp.args.PyTreeSave(_named(state.opt_state)),
+                opt_state=ocp.args.PyTreeSave(named_leaves(state.opt_state)),
                 progress=ocp.args.JsonSave(
                     {**progress._asdict(), "data": list(progress.data), "seen": dict(progress.seen)}
                 ),
@@ -191,11 +191,11 @@ class Checkpoints:
 
     def _read(self, folder: Path, step: int, abstract: TrainState) -> tuple[TrainState, Progress]:
         params = restore_params(folder, stored(abstract.params, self._lora))
-        opt_state = _restore(folder / "opt_state", _named(abstract.opt_state))
+        opt_state = restore_tree(folder / "opt_state", named_leaves(abstract.opt_state))
         state = TrainState(
             step=jax.device_put(jnp.asarray(step, jnp.int32), abstract.step.sharding),
             params=params,
-            opt_state=_unnamed(opt_state, abstract.opt_state),
+            opt_state=unnamed(opt_state, abstract.opt_state),
             healthy=jax.device_put(jnp.ones((), bool), abstract.healthy.sharding),
         )
         return state, progress_of(folder)
@@ -223,26 +223,7 @@ def restore_params(source: Path, abstract: Params) -> Params:
     """
     folder = newest(source) / "params"
     check_params(folder, abstract)
-    return _restore(folder, abstract)
-
-
-def with_average(checkpoint: Path, params: Params) -> Params:
-    """The parameters with those that train replaced by their moving average, laid out and in the dtype as they are.
-
-    Raises ValueError where the checkpoint holds none of them.
-    """
-    folder = checkpoint / "opt_state"
-    named = _named(params)
-    shapes = param_shapes(folder)
-    averages = {name: f"average.{name}" for name in named if f"average.{name}" in shapes}
-    if not averages:
-        raise ValueError(f"checkpoint: '{checkpoint}' holds no moving average; load it with average=False.")
-    abstract = {
-        key: jax.ShapeDtypeStruct(named[name].shape, named[name].dtype, sharding=named[name].sharding)
-        for name, key in averages.items()
-    }
-    read = _restore(folder, abstract)
-    return _unnamed({**named, **{name: read[key] for name, key in averages.items()}}, params)
+    return restore_tree(folder, abstract)
 
 
 def saved_steps(run: Path) -> list[int]:
@@ -327,7 +308,7 @@ def _by_layer(leaf: jax.Array) -> ocp.SaveArgs:
     return ocp.SaveArgs(shard_axes=(0,)) if is_stacked else ocp.SaveArgs()
 
 
-def _restore(folder: Path, abstract: Any) -> Any:
+def restore_tree(folder: Path, abstract: Any) -> Any:
     """All hosts call this; where replicas lie on hosts of their own, those of one read for all."""
 
     def read(abstract: Any) -> Any:
@@ -344,10 +325,10 @@ def _restore_here(folder: Path, abstract: Any) -> Any:
     )
 
 
-def _named(tree: Any) -> dict[str, Any]:
+def named_leaves(tree: Any) -> dict[str, Any]:
     """Leaves by path: optax's NamedTuples, empty states and cut-out subtrees need no place in the file."""
     return {path_name(path).replace("/", "."): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _unnamed(named: Mapping[str, Any], like: Any) -> Any:
+def unnamed(named: Mapping[str, Any], like: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: named[path_name(path).replace("/", ".")], like)

@@ -79,8 +79,8 @@ def _load_but(
 ) -> Params:
     """A part's parameters; those of `fresh` as `draw` gives them."""
 
-    def load(wanted: Params) -> Params:
-        return {part: _load_part(source, part, wanted[part])}
+    def load(leaves: Params) -> Params:
+        return {part: _load_part(source, part, leaves[part])}
 
     return _but(load, fresh, draw, {part: abstract})[part]
 

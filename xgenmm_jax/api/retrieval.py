@@ -1,0 +1,74 @@
+"""A run of BLIP-2's first stage that retrieves: its parameters, its tokens, its scores on published sets."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from xgenmm_jax.data.readers.blip_captions import BlipCaptions
+from xgenmm_jax.data.records import Caption, LazyImage
+from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.data.text import tokenizer_files
+from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.evaluation.retrieval import TEXT_TOKENS, Result, Retriever, Texts, retrieve, views
+from xgenmm_jax.evaluation.tasks.retrieval_sets import Pairs
+from xgenmm_jax.models import blip2
+from xgenmm_jax.models.blip2 import Blip2Config
+from xgenmm_jax.ops.partitioning import unboxed
+from xgenmm_jax.paths import Path
+from xgenmm_jax.training.config import TrainConfig, load_config
+from xgenmm_jax.training.objectives.query_pretraining import OWN_IDS
+from xgenmm_jax.training.runs.reading import restore_run
+from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
+
+
+def retrieve_pairs(folder: Path, sets: dict[str, Pairs]) -> dict[str, tuple[Result, int]]:
+    """Of each set the recalls of a run's newest checkpoint, and how many captions were cut.
+
+    Raises ValueError where the run is no first stage of BLIP-2, or its tokens are not those of its tokenizer.
+    """
+    run = load_config(folder)
+    if not isinstance(run.model, Blip2Config):
+        raise ValueError(
+            f"--tasks: '{folder}' holds a {type(run.model).__name__.removesuffix('Config')}, and retrieval is by "
+            "BLIP-2's first stage; give a run of experiments/blip2/stage1.py."
+        )
+    file = tokenizer_files.beside(folder)
+    ids = None if file is None else len(Tokenizer.load(file))
+    if ids is None or ids + OWN_IDS != run.model.text.vocab_size:
+        got = "no tokenizer" if ids is None else f"a tokenizer of {ids} ids"
+        raise ValueError(
+            f"retrieval: '{folder}' has {got} for {run.model.text.vocab_size} rows of text; files of LAVIS and "
+            "transformers have BERT's, whose tokenizer is not built: give a run that was trained here."
+        )
+    retriever = Retriever(run.model, _params(folder, run.model))
+    tokenizer, cleans = Tokenizer.load(file), _cleans(run)
+    results = {}
+    for name, pairs in sets.items():
+        captions = [_cleaned(text) for text in pairs.texts] if cleans else pairs.texts
+        texts = Texts.of(captions, tokenizer, min(TEXT_TOKENS, run.model.text.max_positions))
+        pixels = views(pairs.images, run.model.vision.image_size_px, retriever.batch)
+        results[name] = retrieve(retriever, pixels, texts, np.array(pairs.image_of_text)), texts.cut
+    return results
+
+
+def _params(folder: Path, model: Blip2Config) -> Any:
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    boxed = jax.eval_shape(functools.partial(blip2.initialize, model), jax.random.key(0))
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        unboxed(boxed),
+        param_shardings(mesh, boxed),
+    )
+    return restore_run(folder, abstract)
+
+
+def _cleans(run: TrainConfig) -> bool:
+    """Whether the run's captions were cleaned as BLIP's: then those that it is asked are too."""
+    sources = [source for source, _ in getattr(run.data, "mixture", ())]
+    return any(isinstance(source, Mapped) and isinstance(source.change, BlipCaptions) for source in sources)
+
+
+def _cleaned(text: str) -> str:
+    return BlipCaptions()(Caption("", LazyImage((1, 1), lambda: None), text)).text
