@@ -90,10 +90,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=Settings.seeds)
     parser.add_argument("--arms", nargs="+", default=Settings.arms, choices=NAMES)
     parser.add_argument("--captions", type=int, default=Settings.captions, help="of each tag")
+    parser.add_argument("--questions", type=int, default=Settings.questions, help="of each kind")
     options = parser.parse_args(argv)
     settings = Settings(
-        str(options.start.resolve()), options.steps, tuple(options.seeds), tuple(options.arms), options.captions
-    )
+        str(options.start.resolve()), options.steps, tuple(options.seeds), tuple(options.arms), options.captions,
+        questions=options.questions,
+    )  # fmt: skip
     keep_compilations()
     study(options.folder.resolve(), settings)
 
@@ -104,7 +106,8 @@ def study(folder: Path, settings: Settings) -> None:
     for seed in settings.seeds:
         for arm in settings.arms:
             results.append(run_arm(folder, arm, seed, settings))
-            report(folder, results, settings)
+            write(folder, results, settings)
+    show(folder, results)
 
 
 def begin(folder: Path, settings: Settings) -> None:
@@ -129,7 +132,10 @@ def config_of(arm: str, seed: int, folder: Path, settings: Settings) -> TrainCon
     config = load_experiment(ROOT / "experiments" / "ablations" / EXPERIMENTS[arm], at="nano")
     start = folder / "autoencoder" if arm == "latents" else settings.start
     initialize = Initialize(run=str(start), fresh=config.initialize.fresh)
-    return replace(config, initialize=initialize, seed=seed, steps=settings.steps or config.steps)
+    steps = settings.steps or config.steps
+    # Warm-up is a part of a shortened run, too.
+    optimizer = replace(config.optimizer, warmup_steps=min(config.optimizer.warmup_steps, steps // 4))
+    return replace(config, initialize=initialize, seed=seed, steps=steps, optimizer=optimizer)
 
 
 def run_arm(folder: Path, arm: str, seed: int, settings: Settings) -> Result:
@@ -234,8 +240,8 @@ def understanding(lmm: LMM, settings: Settings) -> float:
     return 100 * run_tasks(lmm.generator(), tasks, (suite,)).metrics["questions/mean"]
 
 
-def report(folder: Path, results: Sequence[Result], settings: Settings) -> None:
-    """Writes table.md, table.json and plot.png of what there is, and prints the table."""
+def write(folder: Path, results: Sequence[Result], settings: Settings) -> None:
+    """table.md, table.json and plot.png of what there is."""
     true = figures_of_true(folder, results, settings)
     lines, found = drawing_table.table(NAMES, results, true), drawing_table.findings(NAMES, results)
     machine = describe_machine()
@@ -258,6 +264,12 @@ def report(folder: Path, results: Sequence[Result], settings: Settings) -> None:
     }
     files.write_whole(folder / "table.json", json.dumps(facts, indent=1))
     drawing_table.plot(NAMES, results, true, folder / "plot.png")
+
+
+def show(folder: Path, results: Sequence[Result]) -> None:
+    """Prints the tables."""
+    true = files.read_json(folder / "true.json")
+    lines, found = drawing_table.table(NAMES, results, true), drawing_table.findings(NAMES, results)
     console = rich.console.Console()
     for title, rows in (("The study of drawing", lines), ("The paper and what was found", found)):
         shown = rich.table.Table(*rows[0], title=title)

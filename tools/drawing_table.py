@@ -135,14 +135,14 @@ def plot(names: Mapping[str, str], results: Sequence[Result], true: Mapping[str,
                 if values:
                     x, x_spread = mean_and_spread([value / unit for value in of_arm(results, arm, cost)])
                     y, y_spread = mean_and_spread(values)
-                    bars = dict(fmt="o", color=color, capsize=3, markersize=6, linewidth=1.4)
+                    bars = dict(fmt="o", color=color, capsize=3, markersize=6, linewidth=1.4, clip_on=False)
                     axis.errorbar(x, y, xerr=x_spread, yerr=y_spread, label=label, **bars)
             if name in true:
                 axis.axhline(true[name], color=QUIET, linewidth=1, linestyle=":", label="true pictures")
             axis.set_title(FIGURES[name].head, fontsize=10, color=INK)
             axis.set_xlabel(words, fontsize=8, color=INK)
             axis.set_xlim(left=0)
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, max(axis.get_ylim()[1], 1))
             axis.tick_params(labelsize=8, colors=QUIET, labelcolor=INK)
             for side in ("top", "right"):
                 axis.spines[side].set_visible(False)

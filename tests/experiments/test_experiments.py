@@ -1,6 +1,5 @@
 """Every experiment file: each of its runs builds abstractly at full size, and says what the paper says."""
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -10,6 +9,7 @@ from pathlib import Path
 import subprocess
 import sys
 
+from experiment_runs import EXPERIMENTS, FILES, ROOT, runs
 from flax.traverse_util import flatten_dict
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-import xgenmm_jax
-from xgenmm_jax.cli.experiment_files import import_experiment, load_experiment, run_names
+from xgenmm_jax.cli.experiment_files import import_experiment, load_experiment
 from xgenmm_jax.cli.options import parse_overrides
 from xgenmm_jax.data.records import Conversation, Preference
 from xgenmm_jax.data.rows.config import DataConfig
@@ -28,26 +27,7 @@ from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.optimizer import learning_rate, trainable_mask
 from xgenmm_jax.training.runs.initialize import initialize_params
 
-ROOT = Path(xgenmm_jax.__file__).parent.parent
-EXPERIMENTS = ROOT / "experiments"
-FILES = sorted(
-    path.relative_to(EXPERIMENTS).as_posix()
-    for path in EXPERIMENTS.rglob("*.py")
-    # What starts from a run that is there has tests of its own: tests/cli/test_finetune.py.
-    if path.name not in ("mixtures.py", "recipes.py", "finetune.py", "__init__.py")
-)
 HEAD = ("Command:", "Hardware:", "Hours:", "Paper:", "Expected")
-
-
-@functools.cache
-def runs(file: str) -> dict[str, TrainConfig]:
-    """Every run of a file, by the name of its function; what `--at nano` makes of it as "nano_" and the name."""
-    module = import_experiment(EXPERIMENTS / file)
-    configs = {name: getattr(module, name)() for name in run_names(module)}
-    for name in list(configs):
-        with contextlib.suppress(ValueError):  # takes no stage, as those of vision_backbone
-            configs[f"nano_{name}"] = load_experiment(Path(f"{EXPERIMENTS / file}:{name}"), at="nano")
-    return configs
 
 
 SHAPES = {}
@@ -180,109 +160,6 @@ def test_budgets_are_those_published():
     assert runs("dpo.py")["config"].steps == 62_600 // 64
     assert max(max(grid) for grid in single.data.anyres.grids) * single.data.anyres.view_px == 1536
     assert single.data.anyres.max_crops == 13
-
-
-QUERIES = {"model.connector", "data.row.vision_tokens"}
-LATENTS = {
-    "model.drawing.head.channels", "model.drawing.head.patch", "model.drawing.target", "model.drawing.pixels",
-}  # fmt: skip
-CONNECTORS = ("resampler", "queries_half", "queries_as_mlp", "queries_double", "mlp")
-STAGES = ("before", "single", "multi", "nano_before", "nano_single", "nano_multi")
-ARMS = {
-    "data_scale": [
-        ("percent_2 percent_10 percent_20 percent_40 percent_60 percent_100", {"steps"}),
-        ("config percent_100", {"checkpoint"}),
-        (" ".join(f"nano_percent_{percent}" for percent in (2, 10, 20, 40, 60, 100)), {"steps"}),
-        ("nano_config nano_percent_100", {"checkpoint", "optimizer"}),
-    ],
-    "vision_backbone": [
-        ("config siglip dfn", {"model.vision", "model.connector", "data.anyres.view_px", "initialize.vision"}),
-        ("tower_sigmoid tower_softmax", {"objective.contrast"}),
-        ("sigmoid softmax", {"initialize.vision"}),
-    ],
-    "stage2_resolution": [
-        ("config stage2_fewer stage2_all", {"data.anyres.grids"}),
-        ("sft_none sft_fewer sft_all", {"initialize.run"}),
-        ("nano_stage2_fewer nano_stage2_all", {"data.anyres.grids"}),
-        ("nano_sft_none nano_sft_fewer nano_sft_all", {"initialize.run"}),
-    ],
-    "connector": [(" ".join(f"{size}{arm}" for arm in CONNECTORS), QUERIES) for size in ("", "nano_")]
-    + [
-        (
-            " ".join(f"{size}{arm}_sft" for arm in CONNECTORS),
-            {*QUERIES, "initialize.run"},
-        )
-        for size in ("", "nano_")
-    ]
-    + [("config resampler", set())],
-    "token_sampling": [
-        (
-            f"{prefix}crops {prefix}strips {prefix}fixed_sampling {prefix}fixed_resolution",
-            {"model.token_sampling", "data.row.vision_tokens_per", "data.anyres.grids", "data.anyres.global_view"},
-        )
-        for prefix in ("", "nano_")
-    ]
-    + [("config crops", set())],
-    "instruction_aware": [
-        ("config without with_instruction", {"model.connector", "initialize.fresh"}),
-        ("nano_without nano_with_instruction", {"model.connector", "initialize.fresh"}),
-    ],
-    "ocr_filler": [("config removed kept", {"data.mixture"}), ("nano_removed nano_kept", {"data.mixture"})],
-    "blip3o_objective": [
-        ("config flow regression", {"model.drawing.head", "objective"}),
-        ("nano_flow nano_regression", {"model.drawing.head", "objective"}),
-    ],
-    "blip3o_target": [
-        (f"{prefix}features {prefix}latents", LATENTS | {"initialize.run", "freeze"}) for prefix in ("", "nano_")
-    ]
-    + [
-        (f"{prefix}autoencoder {prefix}latents", {"objective", "initialize.run", "initialize.fresh", "freeze"})
-        for prefix in ("", "nano_")
-    ]
-    + [("config features", set())],
-    "blip3o_strategy": [
-        (f"{prefix}sequential {prefix}joint", {"data.mixture", "data.batch_rows", "objective.text_weight", "freeze"})
-        for prefix in ("", "nano_")
-    ]
-    + [("config sequential", set())],
-    "multi_image": [("config multi multi_alone", {"data.mixture"}), ("nano_multi nano_multi_alone", {"data.mixture"})],
-}
-"""The arms of each question, and the fields in which they may differ beside the name."""
-
-
-def differences(a, b, path: str = "") -> set[str]:
-    """Dotted names of the fields that differ; the first two levels below data, model and initialize."""
-    if type(a) is type(b) and dataclasses.is_dataclass(a) and path not in ("model.connector", "model.vision"):
-        fields = [f.name for f in dataclasses.fields(a)]
-        return set().union(*(differences(getattr(a, f), getattr(b, f), f"{path}.{f}".lstrip(".")) for f in fields))
-    return set() if a == b else {path}
-
-
-@pytest.mark.parametrize("question", ARMS)
-def test_arms_differ_in_one_thing(question):
-    """Whatever else differed would be the answer to the question as well."""
-    arms = runs(f"ablations/{question}.py")
-    asked = set()
-    for names, allowed in ARMS[question]:
-        first, *others = names.split()
-        asked |= {first, *others}
-        differing = set().union(*(differences(arms[first], arms[other]) for other in others))
-        differing = {"checkpoint" if field.startswith("checkpoint") else field for field in differing}
-        differing = {"optimizer" if field.startswith("optimizer") else field for field in differing}
-        assert differing - {"name"} == allowed, names
-    assert set(arms) - asked <= {"nano_config", *(STAGES if question == "multi_image" else ())}
-
-
-def test_every_question_of_the_paper_has_a_file():
-    assert {f"ablations/{question}.py" for question in ARMS} == {f for f in FILES if f.startswith("ablations/")}
-
-
-def test_ocr_filler_changes_captions_and_nothing_else():
-    arms = runs("ablations/ocr_filler.py")
-    without_filler, with_filler = (dict(arms[name].data.mixture) for name in ("nano_removed", "nano_kept"))
-    assert sorted(without_filler.values()) == sorted(with_filler.values())
-    assert [source.filler for source in without_filler] == [False] * len(without_filler)
-    assert [source.family for source in with_filler if source.filler] == ["ocr"]
 
 
 def test_files_load_from_any_folder(tmp_path):
