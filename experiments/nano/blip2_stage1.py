@@ -22,6 +22,7 @@ from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.caption_rows import CaptionData
 from xgenmm_jax.training.objectives.query_pretraining import OWN_IDS, QueryPretraining
 from xgenmm_jax.training.optimizer import OptimizerConfig
+from xgenmm_jax.training.part_rates import PartRate, PartRates
 
 PAIRS = 32
 TOKENS = 32
@@ -50,6 +51,8 @@ def config() -> TrainConfig:
             weight_decay=0.01,
             decay_vectors=False,
             betas=(0.9, 0.98),
+            # The temperature is learned as it is: at the rate of the others it would reach 0 from 0.07 in 25 steps.
+            parts=PartRates(further=(("heads/temperature", PartRate(peak_lr=1e-4)),)),
         ),
         initialize=Initialize(vision=VISION),
     )

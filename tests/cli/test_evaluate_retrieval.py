@@ -8,6 +8,7 @@ from xgenmm_jax.api.conversion import import_run
 from xgenmm_jax.cli import evaluate, evaluate_retrieval
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.data.text.tokenizer import train_tokenizer
+from xgenmm_jax.nano.retrieval import drawn_pairs
 
 
 def test_files_of_others_ask_for_a_run_of_ours(tmp_path):
@@ -31,3 +32,10 @@ def test_names_and_folders_that_are_not_there_are_told(tmp_path):
     with pytest.raises(ValueError, match="got mmstar beside retrieval"):
         evaluate_retrieval.chosen("coco_retrieval,mmstar", tmp_path)
     assert [one.name for one in evaluate_retrieval.chosen("flickr30k_retrieval", tmp_path)] == ["flickr30k_retrieval"]
+    assert evaluate_retrieval.chosen("drawn_retrieval", None) == []
+
+
+def test_drawn_captions_differ_and_are_held_out():
+    pairs = drawn_pairs(count=20)
+    assert len(set(pairs.texts)) == 20 == len(pairs.images) and pairs.image_of_text == tuple(range(20))
+    assert drawn_pairs(count=20, seed=1).texts != pairs.texts

@@ -1,5 +1,6 @@
 """Commands without a home, a terminal, a reader, a disk or the devices that were asked for."""
 
+import functools
 import io
 import os
 from pathlib import Path
@@ -9,43 +10,13 @@ import subprocess
 import sys
 import time
 
+from command_runs import EXPERIMENT, command, environment, one_line, xgenmm
 import pytest
 
 from xgenmm_jax.cli import errors, streams
 from xgenmm_jax.cli import main as cli
-from xgenmm_jax.training.hosts import distributed
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main())"
-EXPERIMENT = """
-import dataclasses
-import toy_run
-
-def config():
-    return dataclasses.replace(toy_run.config(), name="mine")
-"""
-
-
-def environment(**changes: str) -> dict[str, str]:
-    given = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "XLA_FLAGS")}
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "fixtures")])
-    return {**given, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": "", **changes}
-
-
-def command(*words: str, before: str = ":") -> list[str]:
-    """before: what the shell does first."""
-    return ["sh", "-c", f'{before}; exec "$@"', "sh", sys.executable, "-c", PROGRAM, *words]
-
-
-def xgenmm(*words: str, before: str = ":", **options) -> subprocess.CompletedProcess:
-    options = {"env": environment(), "capture_output": True, "text": True, "timeout": 120} | options
-    return subprocess.run(command(*words, before=before), **options)
-
-
-def one_line(told: str) -> str:
-    """What a run says beside the table of its parts, one sentence."""
-    (sentence,) = [line for line in told.splitlines() if not line.startswith(("part ", "vision ", "decoder "))]
-    return sentence
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture
@@ -186,10 +157,7 @@ def test_a_full_disk_behind_the_output_is_one_sentence(words, code):
         assert xgenmm(*words, capture_output=False, stdout=full, stderr=full).returncode == code
 
 
-@pytest.mark.parametrize(
-    "how",
-    ["reader", pytest.param("closed", marks=pytest.mark.slow), pytest.param("full", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("how", ["reader", slow("closed"), slow("full")])
 def test_a_run_goes_on_where_nobody_reads_it(experiment, how):
     """A progress line ended runs of hours: `| head`, a terminal that is gone, a log on a full disk."""
     options = {"cwd": experiment, "capture_output": False}
@@ -221,7 +189,7 @@ def started(experiment: Path, *, before: str = ":") -> subprocess.Popen:
     return process
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, slow(3)])
 def test_a_closed_terminal_saves_the_run(experiment, times):
     """SIGHUP ended it where it was; bash sends it more than once."""
     process = started(experiment)
@@ -281,7 +249,7 @@ def test_a_write_that_knows_no_path_is_told_with_the_folder(number, error):
     assert told.value.filename == (None if number == 13 else "runs/a")
 
 
-@pytest.mark.parametrize("blocks", [200, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("blocks", [200, slow(1)])
 def test_a_disk_that_is_full_ends_a_run_with_one_line(experiment, blocks):
     """It was a trace for each thread under checkpoints, and more as the process ended."""
     words = ["train", "mine.py", "--workdir", "w", "--model.width", "40000"]
@@ -289,68 +257,3 @@ def test_a_disk_that_is_full_ends_a_run_with_one_line(experiment, blocks):
     assert done.returncode == 1 and one_line(done.stderr), done.stderr
     assert one_line(done.stderr).startswith("xgenmm train: '") and "/w" in done.stderr.replace("'w", "'/w")
     assert "File too large; choose a folder on another disk" in done.stderr
-
-
-# ---------------------------------------------------------------- devices
-
-
-@pytest.mark.parametrize("platforms", ["cuda", "nonsense", "cpu,rocm"])
-def test_devices_that_are_not_there_are_one_sentence(experiment, platforms):
-    """It was a traceback through JAX, for CUDA one that ends in an assertion without a word."""
-    done = xgenmm("train", "mine.py", "--workdir", "w", cwd=experiment, env=environment(JAX_PLATFORMS=platforms))
-    assert done.returncode == 1 and one_line(done.stderr), done.stderr
-    assert f"devices: JAX_PLATFORMS={platforms} asks for what JAX does not find" in done.stderr
-    assert "leave JAX_PLATFORMS away, or set it to cpu" in done.stderr and not (experiment / "w").exists()
-
-
-@pytest.mark.parametrize(
-    "error, variables, seen, plugin, words",
-    [
-        (
-            "Unable to initialize backend 'cuda': FAILED_PRECONDITION: No visible GPU devices. (set JAX_PLATFORMS=",
-            {"JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": ""},
-            ("/dev/nvidia0",),
-            True,
-            ("(FAILED_PRECONDITION: No visible GPU devices)", "this machine has /dev/nvidia0", "hides all GPUs"),
-        ),
-        (
-            "Unable to initialize backend 'cuda': no driver\nat all (you may need to uninstall the failing plugin",
-            {},
-            (),
-            True,
-            ("JAX does not start (no driver at all)", "shows no GPU and no TPU", "JAX_PLATFORMS=cpu computes without"),
-        ),
-        (
-            "Unknown backend: 'gpu' requested, but no platforms that are instances of gpu are present. Platforms",
-            {"JAX_PLATFORMS": "cpu"},
-            ("/dev/nvidia0", "/dev/nvidia1", "/dev/nvidia2", "/dev/nvidia3"),
-            False,
-            ("'gpu' requested", "has /dev/nvidia0, /dev/nvidia1, /dev/nvidia2, and JAX is installed without CUDA"),
-        ),
-    ],
-)
-def test_devices_are_told_with_what_is_there(monkeypatch, error, variables, seen, plugin, words):
-    for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    sentence = errors.devices_sentence(RuntimeError(error), [Path(node) for node in seen], plugin)
-    assert sentence is not None and "\n" not in sentence and all(word in sentence for word in words), sentence
-
-
-def test_other_errors_are_shown_whole(monkeypatch):
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    for error in (RuntimeError("a bug"), AssertionError("ours"), TypeError("x"), KeyError("backend")):
-        assert cli.say(error) is None
-    monkeypatch.delenv("JAX_PLATFORMS")
-    assert cli.say(AssertionError()) is None
-
-
-def test_a_pod_that_is_asked_for_and_not_there_is_told(monkeypatch):
-    def initialize(*arguments, **options):
-        raise ValueError("coordinator_address should be defined.")
-
-    monkeypatch.setattr(distributed, "on_tpu_host", lambda: True)
-    monkeypatch.setattr("jax.distributed.initialize", initialize)
-    with pytest.raises(ValueError, match="asks for a TPU host, which .* does not look like .*--distributed.p"):
-        distributed.start(distributed.Distributed())

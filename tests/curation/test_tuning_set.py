@@ -46,7 +46,9 @@ def test_a_set_has_the_published_form_and_pre_trainings_reader_reads_it(tmp_path
         "text_2.tar": ["text_000003.jpg", "text_000003.txt"],
     }
     assert [(note.file, note.prompts, note.images, note.left_out) for note in notes][0] == ("text_1.tar", 3, 2, ("no",))
-    left_out = [json.loads(line) for line in (tmp_path / "set" / "left_out.jsonl").read_text().splitlines()]
+    left_out = [
+        json.loads(line) for line in (tmp_path / "set" / "left_out.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert left_out == [{"category": "text", "prompt": "no", "reason": "the teacher gave no picture"}]
     records = ShardedSource(Tars(f"{tmp_path}/set/*.tar"), ToDraw(caption_sets.BLIP3O)).open()
     read = [records.record(index, np.random.default_rng(0)) for index in range(len(records))]
@@ -138,17 +140,18 @@ def test_a_category_ends_where_its_templates_give_nothing_new():
 
 def test_command_keeps_a_tests_prompts_out_and_its_card_counts(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text(
-        "import PIL.Image\ndef paint(prompts):\n    return [PIL.Image.new('RGB', (16, 8)) for _ in prompts]\n"
+        "import PIL.Image\ndef paint(prompts):\n    return [PIL.Image.new('RGB', (16, 8)) for _ in prompts]\n",
+        encoding="utf-8",
     )
     prompts = from_templates("landmark", 5, 0).prompts
-    (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": prompts[0].upper()}) + "\n")
-    (tmp_path / "own.txt").write_text("a dog that reads\n\na dog that reads\na cat that sings\n")
+    (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": prompts[0].upper()}) + "\n", encoding="utf-8")
+    (tmp_path / "own.txt").write_text("a dog that reads\n\na dog that reads\na cat that sings\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     command = ["tuning-set", "set", "--teacher", "mine.py:paint", "--categories", "landmark", "--count", "5"]
     command += ["--captions", "own=own.txt", "--kept-out", "test.jsonl"]
     assert curate.main(command) == 0
     assert "landmark_1.tar: 5 pictures of 5 prompts" in capsys.readouterr().out
-    card = (tmp_path / "set" / "README.md").read_text()
+    card = (tmp_path / "set" / "README.md").read_text(encoding="utf-8")
     assert "| landmark | 1 | 5 | 5 | 0 | 1 |" in card and "| own | 1 | 2 | 2 | 0 | 0 |" in card
     assert "| teacher | mine.py:paint |" in card and "16 px 7" in card and "| all | 2 | 7 | 7 | 0 | 1 |" in card
     with pytest.raises(ValueError, match="--teacher: none is named"):

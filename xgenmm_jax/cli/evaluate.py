@@ -37,8 +37,8 @@ class Arguments(JudgeOptions):
     ORG/MODEL@REVISION, with --output or --json."""
     tasks: str | None = None
     """Benchmarks: table1, table2, a list as mmstar,pope,ocrbench, or FILE.py:NAME for your own. Of a run that draws
-    also geneval, dpg, wise_2025, wise_verified, mjhq: pictures for their scorers; of BLIP-2's first stage retrieval, or
-    coco_retrieval, flickr30k_retrieval."""
+    also geneval, dpg, wise_2025, wise_verified, mjhq: pictures for their scorers; of BLIP-2's first stage retrieval,
+    coco_retrieval, flickr30k_retrieval, or drawn_retrieval, which needs no files."""
     data: UserPath | None = None
     """The folder with the benchmarks' files."""
     profile: Profile | None = None

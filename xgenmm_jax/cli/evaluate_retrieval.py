@@ -12,6 +12,8 @@ from xgenmm_jax.paths import Path, local_path
 
 ALL = "retrieval"
 """Every set whose file is there."""
+DRAWN = "drawn_retrieval"
+"""Held-out images of nano's world, which need no files."""
 FILE = "evaluation/retrieval.json"
 
 
@@ -25,10 +27,14 @@ def main(run: Path, tasks: str, data: Path | None, output: Path | None) -> int:
     sets = chosen(tasks, data)
     from xgenmm_jax.api.retrieval import retrieve_pairs
     from xgenmm_jax.evaluation.tasks.retrieval_sets import read
+    from xgenmm_jax.nano import retrieval
 
-    assert data is not None
-    folder = local_path(data, "--data")
-    pairs = {one.name: read(one, folder) for one in sets}
+    pairs, titles = {}, {}
+    for one in sets:
+        assert data is not None
+        pairs[one.name], titles[one.name] = read(one, local_path(data, "--data")), one.title
+    if DRAWN in _names(tasks):
+        pairs[DRAWN], titles[DRAWN] = retrieval.drawn_pairs(), retrieval.TITLE
     results = retrieve_pairs(run, pairs)
     figures: dict[str, Any] = {}
     for name, (result, cut) in results.items():
@@ -40,23 +46,30 @@ def main(run: Path, tasks: str, data: Path | None, output: Path | None) -> int:
     files.write_whole(target, json.dumps(figures, indent=2) + "\n")
     columns = ("set", "ranked by", *(f"text R@{n}" for n in CUTOFFS), *(f"image R@{n}" for n in CUTOFFS))
     rows = [
-        (one.title, kind, *(f"{value:.1f}" for value in (*recalls.to_text, *recalls.to_image)))
-        for one in sets
-        for kind, recalls in zip(("contrast", "matching"), results[one.name][0], strict=True)
+        (titles[name], kind, *(f"{value:.1f}" for value in (*recalls.to_text, *recalls.to_image)))
+        for name, (result, _) in results.items()
+        for kind, recalls in zip(("contrast", "matching"), result, strict=True)
     ]
     print_table(columns, rows)
     return 0
 
 
+def _names(tasks: str) -> list[str]:
+    return [name.strip() for name in tasks.split(",")]
+
+
 def chosen(tasks: str, data: Path | None) -> list[RetrievalSet]:
-    """Raises ValueError for other names beside them, without --data, or where no file is there."""
+    """The sets of files. Raises ValueError for other names beside them, without --data, or where no file is there."""
     names = [one.name for one in SETS]
-    asked = [name.strip() for name in tasks.split(",")]
+    asked = _names(tasks)
     for name in asked:
-        if name not in (*names, ALL):
+        if name not in (*names, ALL, DRAWN):
+            known = (*names, ALL, DRAWN)
             raise ValueError(
-                f"--tasks: got {name} beside retrieval, which another model is asked; {nearest(name, (*names, ALL))}."
+                f"--tasks: got {name} beside retrieval, which another model is asked; {nearest(name, known)}."
             )
+    if asked == [DRAWN]:
+        return []
     if data is None or not data.is_dir():
         raise ValueError(f"--data: got {data or 'none'}; give the folder with coco/ and flickr30k/ (docs/data.md).")
     if ALL not in asked:

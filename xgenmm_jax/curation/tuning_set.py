@@ -165,7 +165,7 @@ def _make_tar(folder: Path, tar: _Tar, teacher: Teacher, batch: int) -> Note:
 
     def write(beside: Path) -> None:
         nonlocal images
-        with tarfile.open(beside, "w") as archive:
+        with tarfile.open(beside, "w:") as archive:
             for index, prompt in enumerate(tar.prompts):
                 picture, refused = _places(made, tar, index)
                 if refused.is_file():

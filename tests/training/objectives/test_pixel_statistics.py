@@ -32,12 +32,12 @@ def test_latents_are_measured_before_a_diffusion_decoder_trains(monkeypatch):
     params = unboxed(jax.jit(lambda key: blip3o.initialize(model, key))(jax.random.key(0)))
     objective, data = FlowPixelDecoding(), drawing_cases.data(segments=2, batch_rows=4)
     opened = objective.batches(model, data, 0, State(), 0, 1)
-    batches = [next(opened)[0] for _ in range(4)]
+    batches = [jax.tree.map(jnp.asarray, next(opened)[0]) for _ in range(4)]
     opened.close()
     prepared = objective.prepare(model, params, iter(batches))
     assert np.all(np.asarray(prepared["pixels"]["std"]) > 0) and np.any(np.asarray(prepared["target"]["std"]) > 0)
     # Each batch has all eight pictures: the first gave the features' statistics, the second those of the latents.
-    pixels = jnp.asarray(batches[1].target_pixels[batches[1].target_segment > 0])
+    pixels = batches[1].target_pixels[batches[1].target_segment > 0]
     latents = np.asarray(jax.jit(lambda x: drawing_features.pixel_latents(model, prepared, x))(pixels))
     np.testing.assert_allclose(latents.mean((0, 1, 2)), 0, atol=1e-3)
     np.testing.assert_allclose(latents.std((0, 1, 2)), 1, atol=1e-3)

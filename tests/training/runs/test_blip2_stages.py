@@ -80,6 +80,9 @@ def test_the_second_stage_begins_with_the_queries_of_the_first(stage1, tmp_path)
     assert evaluate.main([str(tmp_path / "stage1"), "--tasks", "retrieval", "--data", str(tmp_path)]) == 0
     told = json.loads((tmp_path / "stage1" / "evaluation" / "retrieval.json").read_text())["flickr30k_retrieval"]
     assert (told["images"], told["texts"]) == (3, 6) and 0 <= told["matched"]["r_mean"] <= 100
+    assert evaluate.main([str(tmp_path / "stage1"), "--tasks", "drawn_retrieval"]) == 0
+    told = json.loads((tmp_path / "stage1" / "evaluation" / "retrieval.json").read_text())["drawn_retrieval"]
+    assert told["images"] == told["texts"] == 200
     tiny = tiny_run.config(stage1.data.tokenizer, steps=1)
     model = dataclasses.replace(tiny.model, connector=dataclasses.replace(CONNECTOR, out_width=32))
     start = Initialize(

@@ -41,8 +41,9 @@ class DrawnPictures(DrawingSuite):
     """Held-out captions, `per_tag` of each tag, drawn once a seed.
 
     Metrics are fractions in [0, 1]: drawing/TAG (mean over seeds), drawing/TAG/spread (standard deviation over seeds),
-    drawing/overall (mean of the open tags, as GenEval's), drawing/nouns, colors and positions, drawing/valid, the same
-    against shuffled captions as drawing_shuffled/..., and of the true pictures as drawing_true/....
+    drawing/overall (mean of the open tags, as GenEval's), drawing/told/nouns, colors and positions (each thing told, by
+    itself), drawing/valid, the same against shuffled captions as drawing_shuffled/..., and of the true pictures as
+    drawing_true/....
     """
 
     per_tag: int = 50
@@ -73,7 +74,8 @@ class DrawnPictures(DrawingSuite):
 
 
 def _figures(one: Scores) -> dict[str, float]:
-    shares = {**one.tags, "valid": one.valid, "nouns": one.nouns, "colors": one.colors, "positions": one.positions}
+    told = {"nouns": one.nouns, "colors": one.colors, "positions": one.positions}
+    shares = {**one.tags, "valid": one.valid, **{f"told/{name}": share for name, share in told.items()}}
     return {name: share.percent / 100 for name, share in shares.items()} | {"overall": one.overall / 100}
 
 

@@ -108,13 +108,16 @@ Raw = Callable[[Params, UInt8[Array, "n h w 3"]], Float32[Array, "n g g C"]]
 
 def with_statistics(params: Params, part: str, raw: Raw, batches: Iterator[DrawingBatch]) -> Params:
     """The parameters with `mean` and `std` of a part by channel, over the next STATISTICS_IMAGES images."""
-    # The same numbers on every host: sums over all of them.
-    laid_out = jax.tree.leaves(params)[0].sharding
-    out = NamedSharding(laid_out.mesh, PartitionSpec()) if isinstance(laid_out, NamedSharding) else None
-    moments = jax.jit(lambda params, rows: _moments(raw, params, rows), out_shardings=out)
+    moments = None
     total, cells, images = np.zeros((2, *params[part]["mean"].shape), np.float64), 0, 0
     while images < STATISTICS_IMAGES:
-        sums, of_batch, cells_of_batch = jax.device_get(moments(params, next(batches)))
+        rows = next(batches)
+        if moments is None:
+            # The same numbers on every host: sums over all of them.
+            laid_out = jax.tree.leaves(rows)[0].sharding
+            out = NamedSharding(laid_out.mesh, PartitionSpec()) if isinstance(laid_out, NamedSharding) else None
+            moments = jax.jit(functools.partial(_moments, raw), out_shardings=out)
+        sums, of_batch, cells_of_batch = jax.device_get(moments(params, rows))
         total, images, cells = total + sums, images + int(of_batch), cells + int(cells_of_batch)
     mean = total[0] / cells
     std = np.sqrt(np.maximum(total[1] / cells - mean**2, 0))
