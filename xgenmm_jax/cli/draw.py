@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 import io
+import pathlib
 from typing import Annotated
 
 import tyro
@@ -23,7 +24,7 @@ class Arguments:
     run: tyro.conf.Positional[RunPath]
     """A folder that `xgenmm train` wrote, of a model with a drawing part."""
     caption: tyro.conf.Positional[str]
-    output: Annotated[UserPath, tyro.conf.arg(aliases=["-o"])]
+    output: Annotated[UserPath, tyro.conf.arg(aliases=["-o"])] = pathlib.Path("drawing.png")
     """The file, .png, .jpg or .webp. Of several images those behind the first have -2, -3, ... in their names."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
     """Images, each from other noise."""

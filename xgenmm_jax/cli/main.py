@@ -22,7 +22,7 @@ COMMANDS = {
     "score": ("rate predictions, of any model", "xgenmm score runs/sft_multi/evaluation/paper/mmstar.jsonl"),
     "table": ("the paper's tables with runs beside", "xgenmm table runs/sft_single runs/sft_multi"),
     "generate": ("ask a run about an image", 'xgenmm generate runs/demo/dpo --image my.png "What is this?"'),
-    "draw": ("draw what a caption says", 'xgenmm draw runs/draw "a red star at the top left" -o star.png'),
+    "draw": ("images of what a caption says", 'xgenmm draw runs/draw "a red star at the top left" -o star.png'),
     "convert": (
         "released weights in and out",
         "xgenmm convert DIR_OR_FILE runs/imported",
