@@ -160,8 +160,18 @@ def import_experiment(path: Path) -> ModuleType:
             sys.path.insert(0, str(folder))
     if path.suffix != ".py":
         raise ValueError(f"experiment: '{given}' is no Python file; give one whose name ends in .py.")
-    with naming_the_line(path):
-        return user_files.load(f"experiment_{path.stem.replace('.', '_')}", path)
+    # Once for a command, which asks for the function's own options before it calls it.
+    state = path.stat()
+    key = (path, state.st_mtime_ns, state.st_size)
+    if key not in _executed:
+        _executed.clear()
+        with naming_the_line(path):
+            _executed[key] = user_files.load(f"experiment_{path.stem.replace('.', '_')}", path)
+    return _executed[key]
+
+
+_executed: dict[tuple[Path, int, int], ModuleType] = {}
+"""The file that was executed last, as it was then."""
 
 
 @contextlib.contextmanager
