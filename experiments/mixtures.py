@@ -20,7 +20,6 @@ from xgenmm_jax.data.readers.multiple_choice import ProVision
 from xgenmm_jax.data.readers.ocr import Ocr
 from xgenmm_jax.data.readers.preferences import Preferences, VlFeedback
 from xgenmm_jax.data.readers.records import ProjectRecords
-from xgenmm_jax.data.readers.to_draw import ToDraw
 from xgenmm_jax.data.readers.visual_genome import VisualGenome
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.source import Source
@@ -29,6 +28,7 @@ from xgenmm_jax.data.storage.json_files import JsonFiles, JsonObject
 from xgenmm_jax.data.storage.parquet import Parquet
 from xgenmm_jax.data.storage.record_shards import ArrayRecords
 from xgenmm_jax.data.storage.tars import Tars
+from xgenmm_jax.data.to_draw import ToDraw
 
 Mixture = tuple[tuple[Source, float], ...]
 

@@ -2,7 +2,7 @@
 # How the code gets onto the workers, and what a run there needs.
 
 CHECKOUT=$(dirname "$LAUNCH")
-COMMANDS="train evaluate score table generate convert verify data curate plan demo" # of `xgenmm`
+COMMANDS="train evaluate score table generate draw convert verify data curate plan demo" # of `xgenmm`
 
 # require_code: refuses a TPU_CODE that is neither a git checkout nor URL@COMMIT.
 require_code() {

@@ -14,9 +14,9 @@ from xgenmm_jax.curation import tuning_prompts, tuning_set
 from xgenmm_jax.curation.tuning_prompts import CATEGORIES, chosen, from_templates, plain
 from xgenmm_jax.curation.tuning_set import Options
 from xgenmm_jax.data.readers import caption_sets
-from xgenmm_jax.data.readers.to_draw import INSTRUCTION, ToDraw
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.tars import Tars
+from xgenmm_jax.data.to_draw import INSTRUCTION, ToDraw
 
 PROMPTS = {"text": ["a sign", "a cup", "no", "a wall"], "object": ["a red star"]}
 

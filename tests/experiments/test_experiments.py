@@ -137,7 +137,7 @@ def test_initial_runs_exist():
     for file in FILES:
         for name, config in runs(file).items():
             start = config.initialize.run
-            if start and start.startswith(("runs/demo/", "runs/weights/", "runs/draw_")):
+            if start and start.startswith(("runs/demo/", "runs/weights/", "runs/draw")):
                 start = f"runs/nano/{Path(start).name}"
             is_released = start is not None and start.startswith("weights/")
             assert start is None or is_released or start in names, f"{file}:{name} starts at {start}"

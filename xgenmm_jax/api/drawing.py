@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from xgenmm_jax.api.processor import Processor
-from xgenmm_jax.data.readers.to_draw import DrawingPrompt
+from xgenmm_jax.data.to_draw import DrawingPrompt
 from xgenmm_jax.generation.images.drawer import Drawer
 from xgenmm_jax.models.blip3o import Blip3oConfig
 from xgenmm_jax.training.config import TrainConfig

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.batch import DrawingBatch
-from xgenmm_jax.data.readers.to_draw import DrawingPrompt
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.data.to_draw import DrawingPrompt
 from xgenmm_jax.models import drawing_features
 from xgenmm_jax.models.blip3o import Blip3oConfig, LinearHead
 from xgenmm_jax.training.objectives.feature_regression import FeatureRegression

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Float32, Key, UInt8
 import numpy as np
 
 from xgenmm_jax.batch import Batch, DrawingBatch
-from xgenmm_jax.data.readers.to_draw import DrawingPrompt
 from xgenmm_jax.data.text.chat import ChatStyle, drawing_ids
 from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.data.to_draw import DrawingPrompt
 from xgenmm_jax.generation.buckets import PROMPT_BUCKETS, bucket, row_bucket
 from xgenmm_jax.generation.images.sampling import Sampling, euler
 from xgenmm_jax.models import blip3o, drawing_features

@@ -10,10 +10,10 @@ from jaxtyping import Array, Bool, Float32, Key, UInt8
 import numpy as np
 
 from xgenmm_jax.batch import DrawingBatch
-from xgenmm_jax.data.readers.to_draw import DrawingPrompt, ToDraw
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.data.to_draw import DrawingPrompt, ToDraw
 from xgenmm_jax.models import blip3o, drawing_features
 from xgenmm_jax.models.blip3o import Blip3oConfig
 from xgenmm_jax.models.drawing_flops import drawing_flops, images_of
