@@ -20,7 +20,7 @@ from xgenmm_jax.models.drawing_flops import drawing_flops, images_of
 from xgenmm_jax.models.flops import Flops, Workload, workload_of
 from xgenmm_jax.models.layers import shard_batch
 from xgenmm_jax.models.lora import LoRA
-from xgenmm_jax.training.objectives.base import Counts, Params
+from xgenmm_jax.training.objectives.base import Counts, Items, Params, Sum
 from xgenmm_jax.training.objectives.packed_rows import PackedRows
 
 STATISTICS_IMAGES = 2048
@@ -61,6 +61,19 @@ class DrawingRows(PackedRows):
         if drawing_features.has_statistics(model, params):
             return params
         return with_statistics(params, "target", functools.partial(drawing_features.raw_features, model), batches)
+
+    def loss(
+        self,
+        model: Blip3oConfig,
+        params: Params,
+        reference: Params | None,
+        rows: DrawingBatch,
+        key: Array,
+        freeze: tuple[str, ...],
+    ) -> tuple[Sum, dict[str, Sum]]:
+        """Averaged over the images of the global batch. Random draws come from the rows, not from `key`."""
+        items = self.items(model, params, reference, rows, freeze)
+        return Sum(jnp.sum(items.values["loss"]), jnp.sum(items.weight)), {}
 
     def batches(
         self, model: Blip3oConfig, data: DataConfig, seed: int, state: State, host_index: int, host_count: int
@@ -143,6 +156,12 @@ def _moments(
 def targets_of(rows: DrawingBatch) -> Bool[Array, "B J"]:
     """Where there is an image to draw."""
     return rows.target_segment > 0
+
+
+def drawn_items(rows: DrawingBatch, losses: Float32[Array, "B J"]) -> Items:
+    """A loss of each image to draw."""
+    is_target = targets_of(rows)
+    return Items({"loss": jnp.where(is_target, losses, 0.0)}, is_target.astype(jnp.float32), rows.target_segment)
 
 
 def flat(x: Array) -> Array:

@@ -6,16 +6,14 @@ Source: docs/reference/blip3o.md#designs-compared (design a of the study).
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from xgenmm_jax.batch import DrawingBatch
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.models import blip3o, drawing_features
 from xgenmm_jax.models.blip3 import VLM
 from xgenmm_jax.models.blip3o import Blip3oConfig, DrawingHead, LinearHead
-from xgenmm_jax.training.objectives.base import Items, Params, Sum
-from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, flat
-from xgenmm_jax.training.objectives.flow_matching import drawn_items
+from xgenmm_jax.training.objectives.base import Items, Params
+from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, drawn_items, flat
 from xgenmm_jax.training.objectives.packed_rows import trains_vision
 
 
@@ -27,18 +25,6 @@ class FeatureRegression(DrawingRows):
         super().check(model, data)
         if not isinstance(model.drawing.head, LinearHead):
             raise ValueError("model.drawing.head: regression needs a LinearHead; give one, or FlowMatching.")
-
-    def loss(
-        self,
-        model: Blip3oConfig,
-        params: Params,
-        reference: Params | None,
-        rows: DrawingBatch,
-        key: Array,
-        freeze: tuple[str, ...],
-    ) -> tuple[Sum, dict[str, Sum]]:
-        items = self.items(model, params, reference, rows, freeze)
-        return Sum(jnp.sum(items.values["loss"]), jnp.sum(items.weight)), {}
 
     def items(
         self, model: Blip3oConfig, params: Params, reference: Params | None, rows: DrawingBatch, freeze: tuple[str, ...]

@@ -19,7 +19,7 @@ from xgenmm_jax.models.dit import DiTConfig
 from xgenmm_jax.models.drawing_flops import drawing_flops
 from xgenmm_jax.models.flops import Flops, Workload
 from xgenmm_jax.training.objectives.base import Items, Params, Sum
-from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, flat, target_keys, targets_of
+from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, drawn_items, flat, target_keys
 from xgenmm_jax.training.objectives.losses import token_log_probs
 from xgenmm_jax.training.objectives.packed_rows import check_chunk, trains_vision
 
@@ -143,12 +143,6 @@ class FlowMatching(DrawingRows):
         losses = flow_losses(model, params, draw(features, target_keys(rows, draws), self.drop), states)
         losses = jnp.mean(losses.reshape(*rows.target_segment.shape, draws), axis=-1)
         return drawn_items(rows, losses)
-
-
-def drawn_items(rows: DrawingBatch, losses: Float32[Array, "B J"]) -> Items:
-    """A loss of each image to draw."""
-    is_target = targets_of(rows)
-    return Items({"loss": jnp.where(is_target, losses, 0.0)}, is_target.astype(jnp.float32), rows.target_segment)
 
 
 def text_loss(

@@ -3,6 +3,7 @@
 Rows are those of the captions to draw, whose texts are not read.
 """
 
+import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -20,30 +21,17 @@ from xgenmm_jax.models.dit import DiT
 from xgenmm_jax.models.drawing_flops import encoder_flops, features_flops, pixel_decoder_flops, pixel_flops
 from xgenmm_jax.models.flops import Flops, Workload, dit_flops
 from xgenmm_jax.models.layers import normalize_pixels
-from xgenmm_jax.training.objectives.base import Items, Params, Sum
-from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, flat, target_keys, with_statistics
-from xgenmm_jax.training.objectives.flow_matching import draw, drawn_items
+from xgenmm_jax.training.objectives.base import Items, Params
+from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, drawn_items, flat, target_keys, with_statistics
+from xgenmm_jax.training.objectives.flow_matching import draw
 
 
 class PixelRows(DrawingRows):
     """An objective on the images to draw, whose captions are not read; subclasses have the loss of each image."""
 
+    @abc.abstractmethod
     def image_losses(self, model: Blip3oConfig, params: Params, rows: DrawingBatch) -> Float32[Array, " n"]:
         """Of every place for an image, row by row; those without one are left out later."""
-        raise NotImplementedError
-
-    def loss(
-        self,
-        model: Blip3oConfig,
-        params: Params,
-        reference: Params | None,
-        rows: DrawingBatch,
-        key: Array,
-        freeze: tuple[str, ...],
-    ) -> tuple[Sum, dict[str, Sum]]:
-        """Averaged over the images of the global batch; random draws come from the rows."""
-        items = self.items(model, params, reference, rows, freeze)
-        return Sum(jnp.sum(items.values["loss"]), jnp.sum(items.weight)), {}
 
     def items(
         self, model: Blip3oConfig, params: Params, reference: Params | None, rows: DrawingBatch, freeze: tuple[str, ...]
@@ -55,9 +43,9 @@ class PixelRows(DrawingRows):
         """Of the images alone."""
         return pixel_flops(images, *self.image_flops(model))
 
+    @abc.abstractmethod
     def image_flops(self, model: Blip3oConfig) -> tuple[int, int]:
         """FLOPs of one image through what trains, once forward, and through what makes its target."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
