@@ -1,5 +1,6 @@
 """Suites: which tasks a run is measured by, as frozen data of its config."""
 
+import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import time
@@ -51,9 +52,9 @@ class DrawingSuite(Suite):
     def tasks(self, model: InputFormat) -> Sequence[Task]:
         return ()
 
+    @abc.abstractmethod
     def metrics_of(self, drawer: Drawer) -> tuple[Metrics, str]:
         """Metrics of what it draws, and a page that shows it, as HTML."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
