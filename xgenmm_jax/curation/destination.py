@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xgenmm_jax import files
+from xgenmm_jax import files, user_files
 from xgenmm_jax.curation.duplicates import HASHES, hashes_file
 from xgenmm_jax.curation.makers import Maker
 from xgenmm_jax.curation.shards import (
@@ -108,6 +108,7 @@ def _described(index: SourceIndex, maker: Maker, options: Options) -> dict[str, 
         "version": VERSION,
         "command": maker.command,
         "maker": maker.described(),
+        "files": [[Path(file.path).name, file.sha256] for file in user_files.loaded_for((maker,))],
         "options": dataclasses.asdict(options),
         "storage": source.storage,
         "reader": source.reader,
