@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 import socket
+import sys
 
 import curated
 import numpy as np
@@ -199,6 +200,14 @@ def test_a_difference_hash_tells_where_a_picture_grows_brighter():
     ramp = np.broadcast_to(np.arange(0, 170, 10, dtype=np.uint8), (16, 17))
     assert difference_hash(PIL.Image.fromarray(ramp.copy())).tolist() == [255] * 32
     assert difference_hash(PIL.Image.fromarray(ramp[:, ::-1].copy())).tolist() == [0] * 32
+
+
+def test_a_cascade_without_its_library_is_told_before_anything_is_made(tmp_path, monkeypatch):
+    """Each shard was tried three times, and failed."""
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(ValueError, match="skimage is missing; `pip install scikit-image"):
+        curated.made(curated.images(tmp_path / "tars"), tmp_path / "made", faces="cascade")
+    assert not (tmp_path / "made").exists()
 
 
 def test_faces_are_the_sources_or_those_of_a_cascade(tmp_path):
