@@ -23,7 +23,7 @@ def test_the_card_counts_what_was_made_and_left_out(result):
     folder, made, _, maker = result
     text = card.write(folder, made, maker, Options(), "xgenmm curate ocr 'tars:*.tar' made").read_text(encoding="utf-8")
     front = yaml.safe_load(text.split("---\n")[1])
-    assert front["license"] == "cc0" and front["size_categories"] == ["n<1K"]
+    assert (front["license"], front["license_name"]) == ("other", "cc0") and front["size_categories"] == ["n<1K"]
     assert front["configs"] == [{"config_name": "default", "data_files": "data/*.parquet"}]
     for line in (
         "| rows | 9 |", "| images looked at | 12 |", "| `captions` | string |", "| least confidence | 0.5 |",
@@ -46,12 +46,32 @@ def test_the_card_of_the_same_rows_is_the_same(result):
     assert before == {path.name: path.read_bytes() for path in [folder / "README.md", *(folder / "card").iterdir()]}
 
 
-def test_a_card_of_several_licences_names_none_of_them(result):
-    folder, made, _, maker = result
-    figures = {"licences": {"cc0": 2, "cc-by-4.0": 1}}
-    note = made.notes[0]._replace(figures=figures)
-    text = card.markdown(made._replace(notes=(note,)), maker, Options(), "x", figures)
-    assert yaml.safe_load(text.split("---\n")[1])["license"] == "other"
+@pytest.mark.parametrize(
+    ("licences", "said"),
+    [
+        ({"cc0-1.0": 2}, {"license": "cc0-1.0"}),
+        ({"CC-BY-NC-SA-4.0": 2}, {"license": "cc-by-nc-sa-4.0"}),
+        ({"CC BY 4.0 (of the author)": 2}, {"license": "other", "license_name": "cc-by-4.0-of-the-author"}),
+        ({"©": 2}, {"license": "other", "license_name": "own"}),
+        ({"cc0-1.0": 2, "cc-by-4.0": 1}, {"license": "other", "license_name": "several"}),
+        ({"not said": 3}, {"license": "unknown"}),
+        ({}, {"license": "unknown"}),
+    ],
+)
+def test_a_licence_is_the_hubs_name_of_it_or_another(result, licences, said):
+    """The hub knows a licence by its own names alone; of several none is the data's."""
+    _, made, _, maker = result
+    text = card.markdown(made, maker, Options(), "x", {"licences": licences})
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert {name: value for name, value in front.items() if name.startswith("license")} == said
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"), [(0, "n<1K"), (1_000, "1K<n<10K"), (1_500_000, "1M<n<10M"), (200_000_000, "100M<n<1B")]
+)
+def test_a_size_is_the_hubs_name_of_it(rows, name):
+    """Sets of a million rows and more were "n>1M", which the hub has not."""
+    assert card.size_name(rows) == name
 
 
 @pytest.mark.parametrize("images", [True, False])
