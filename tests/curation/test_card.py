@@ -103,3 +103,18 @@ def test_of_many_names_the_largest_bars_stay():
     assert charts.ordered({"9": 1, "11": 5}) == [("9", 1), ("10", 0), ("11", 5)]
     bars = charts.ordered({f"tag {number:02}": number for number in range(30)})
     assert len(bars) == charts.MOST_BARS and bars[0] == ("tag 29", 29) and bars[-1] == ("7 others", 21)
+
+
+def test_names_below_bars_do_not_lie_over_each_other(monkeypatch):
+    """Turned ones were centred at their bars; places were cut to "at the bottom left c"."""
+    figure = pytest.importorskip("matplotlib.figure", reason="draws the charts")
+    drawn = []
+    save = figure.Figure.savefig
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *args, **kw: drawn.append(self) or save(self, *args, **kw))
+    charts.bar_chart("places", {"at the bottom left corner": 2, "at the bottom right corner": 1, "in the center": 9})
+    charts.bar_chart("licences", {"cc-by-4.0": 1, "cc0-1.0": 2})
+    (turned, plain) = ([one.axes[0].get_xticklabels(), one.axes[0].get_yticks()] for one in drawn)
+    assert [label.get_text() for label in turned[0]][1:] == ["at the bottom left corner", "at the bottom right corner"]
+    assert {(label.get_ha(), label.get_rotation()) for label in turned[0]} == {("right", 60.0)}
+    assert {(label.get_ha(), label.get_rotation()) for label in plain[0]} == {("center", 0.0)}
+    assert all(tick == int(tick) for tick in plain[1])
