@@ -110,7 +110,8 @@ def test_names_below_bars_do_not_lie_over_each_other(monkeypatch):
     figure = pytest.importorskip("matplotlib.figure", reason="draws the charts")
     drawn = []
     save = figure.Figure.savefig
-    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *args, **kw: drawn.append(self) or save(self, *args, **kw))
+    kept = lambda self, *args, **options: drawn.append(self) or save(self, *args, **options)  # noqa: E731
+    monkeypatch.setattr(figure.Figure, "savefig", kept)
     charts.bar_chart("places", {"at the bottom left corner": 2, "at the bottom right corner": 1, "in the center": 9})
     charts.bar_chart("licences", {"cc-by-4.0": 1, "cc0-1.0": 2})
     (turned, plain) = ([one.axes[0].get_xticklabels(), one.axes[0].get_yticks()] for one in drawn)
