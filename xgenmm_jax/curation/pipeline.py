@@ -80,7 +80,7 @@ def curate(
         destination.delete_leftovers(folder)
         left = destination.undone(folder, len(names))
         if options.deduplicate and left:
-            _find_duplicates(source, folder, len(names), run_tasks, progress)
+            _find_duplicates(source, maker, folder, len(names), run_tasks, progress)
         for number in left:
             note_file(folder, number).unlink(missing_ok=True)
             failed_file(folder, number).unlink(missing_ok=True)
@@ -108,12 +108,12 @@ def _run(run_tasks: RunTasks, work: Work, numbers: Sequence[int]) -> None:
 
 
 def _find_duplicates(
-    source: ShardedSource, folder: Path, shards: int, run_tasks: RunTasks, progress: Progress | None
+    source: ShardedSource, maker: Maker, folder: Path, shards: int, run_tasks: RunTasks, progress: Progress | None
 ) -> None:
     left = destination.unhashed(folder, shards)
     if left:
         with _watched(folder, hashes_file, shards, "shards hashed", progress):
-            _run(run_tasks, work_of(ShardHasher, (source, folder)), left)
+            _run(run_tasks, work_of(ShardHasher, (source, maker, folder)), left)
     # Of a shard that is done it changes nothing any more; at worst an image stays twice.
     note_duplicates(folder, shards)
 

@@ -177,6 +177,8 @@ class ShardMaker:
             got = read(one, number, ordinal) if isinstance(one, Unopened) else one
             if isinstance(got, Unread):
                 counted.leave_out(*got)
+            elif (refusal := self._maker.refusal(got.pixels.size)) is not None:
+                counted.leave_out(got.key, *refusal)
             else:
                 yield got
 
