@@ -6,6 +6,7 @@ from pathlib import Path
 import re
 import signal
 import sys
+import threading
 import time
 
 from curated import needs, started
@@ -152,3 +153,17 @@ def test_a_killed_run_is_gone_on_with_and_ends_with_the_same_bytes(tmp_path):
     assert files.tree(tmp_path / "made") == files.tree(tmp_path / "broken")
     lines = (tmp_path / "made" / "left_out.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [] and not list((tmp_path / "broken").rglob("*.partial"))
+
+
+def test_a_worker_that_was_killed_ends_the_pipeline(monkeypatch):
+    """Beam waited for it for ever; it tells of it in a thread of its own."""
+
+    def waits_for_a_worker():
+        raise RuntimeError("Worker subprocess exited with return code 137")
+
+    thread = threading.Thread(target=waits_for_a_worker, name=curate_options.pipeline.BEAM_WORKER_THREAD)
+    with pytest.raises(RuntimeError, match="return code 137"), curate_options.pipeline._ending_with_a_worker():
+        thread.start()
+        threading.Event().wait(30)
+    with pytest.raises(KeyboardInterrupt), curate_options.pipeline._ending_with_a_worker():
+        raise KeyboardInterrupt

@@ -9,6 +9,7 @@ import contextlib
 import logging
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+import signal
 import threading
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from xgenmm_jax.user_files import UserFile
 
 DIRECT = "DirectRunner"
 PROGRESS_S = 1.0
+BEAM_WORKER_THREAD = "run_worker"
+"""What Beam calls the thread that waits for a worker process of its direct runner."""
 
 Progress = Callable[[str, int, int], None]
 RunTasks = Callable[["Work", Sequence[int]], None]
@@ -163,6 +166,32 @@ def check_beam(runner: str, beam_options: Sequence[str]) -> None:
         raise ValueError(f"curate: Beam has no option '--{min(unknown)}' for {DIRECT}; its options stand behind --.")
 
 
+@contextlib.contextmanager
+def _ending_with_a_worker() -> Iterator[None]:
+    """Raises RuntimeError where a worker process is killed: Beam's direct runner waits for it for ever.
+
+    Beam tells of it by an exception in the thread that waits for the process.
+    """
+    before, ended = threading.excepthook, []
+
+    def told(what: threading.ExceptHookArgs) -> None:
+        if what.thread is None or what.thread.name != BEAM_WORKER_THREAD:
+            before(what)
+        elif not ended:
+            ended.append(str(what.exc_value))
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.excepthook = told
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not ended:
+            raise
+        raise RuntimeError(ended[0]) from None
+    finally:
+        threading.excepthook = before
+
+
 def with_beam(processes: int, runner: str, beam_options: Sequence[str]) -> RunTasks:
     """Runs tasks by Beam.
 
@@ -180,6 +209,7 @@ def with_beam(processes: int, runner: str, beam_options: Sequence[str]) -> RunTa
         pipeline = beam.Pipeline(options=options_of(flags))
         shards = pipeline | "shards" >> beam.Create(list(numbers)) | "spread" >> beam.Reshuffle()
         shards | "make" >> beam.Map(work.run)
-        pipeline.run().wait_until_finish()
+        with _ending_with_a_worker():
+            pipeline.run().wait_until_finish()
 
     return run_tasks
