@@ -76,8 +76,8 @@ class FlowMatching(DrawingRows):
     """Averaged over the images of the global batch.
 
     drop: share of the captions whose condition is taken away, for guidance when drawing. draws: noised versions of an
-    image for each of its conditions, since the decoder takes most of a step. text_weight: of the next-token loss on
-    the tokens that rows supervise, each weighted as images are in one batch; 0: nothing of it is computed, and rows may
+    image for each of its conditions, since the decoder takes most of a step. text_weight: of the next-token loss, the
+    mean over the tokens that rows supervise, beside the mean over images; 0: nothing of it is computed, and rows may
     hold captions to draw alone. With `accumulation` the two losses keep their proportion within each micro-batch.
     """
 
@@ -123,8 +123,10 @@ class FlowMatching(DrawingRows):
         if not self.text_weight:
             return flow, {}
         text = text_loss(model, params, rows, hidden, self.chunk)
-        share = self.text_weight * flow.weight / jnp.maximum(text.weight, 1)
-        return Sum(flow.total + share * text.total, flow.weight), {"flow": flow, "text": text}
+        # A batch without an image counts as one of a single image, so that its text is learned.
+        weight = jnp.maximum(flow.weight, 1)
+        share = self.text_weight * weight / jnp.maximum(text.weight, 1)
+        return Sum(flow.total + share * text.total, weight), {"flow": flow, "text": text}
 
     def items(
         self, model: Blip3oConfig, params: Params, reference: Params | None, rows: DrawingBatch, freeze: tuple[str, ...]
