@@ -61,6 +61,12 @@ def draw(features: Float32[Array, "n h w C"], keys: Key[Array, " n"], drop: floa
     return Noised(*noised(features, noise, u), is_dropped)
 
 
+def check_drop(drop: float) -> None:
+    """Raises ValueError for what is no share of conditions to take away."""
+    if not 0 <= drop < 1:
+        raise ValueError(f"objective.drop: got {drop}, wanted a share from 0 to below 1, 0.1.")
+
+
 def flow_losses(
     model: Blip3oConfig, params: Params, one: Noised, states: Float[Array, "n R D"]
 ) -> Float32[Array, " n"]:
@@ -88,8 +94,7 @@ class FlowMatching(DrawingRows):
 
     def __post_init__(self):
         check_chunk(self.chunk)
-        if not 0 <= self.drop < 1:
-            raise ValueError(f"objective.drop: got {self.drop}, wanted a share from 0 to below 1, 0.1.")
+        check_drop(self.drop)
         if self.draws < 1 or not 0 <= self.text_weight < float("inf"):
             raise ValueError(
                 f"objective: got draws {self.draws} and text_weight {self.text_weight}; wanted 1 or more, 0 or more."
