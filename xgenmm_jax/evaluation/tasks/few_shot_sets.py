@@ -39,18 +39,26 @@ PROFILES: tuple[Profile, ...] = ("paper", "official")
 
 def objects(path: Path, member: str) -> Iterator[dict[str, Any]]:
     """The objects of a list in a JSON file, read as a stream. Raises ValueError that names the file."""
+    return (value for _, value in keyed_objects(path, member))
+
+
+def keyed_objects(path: Path, member: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON file's member, or without one of the file itself, with their keys: "" in a list."""
     try:
         with path.open("rb") as file:
             for element in json_elements.of_object(file, str(path), member):
                 if element.reason:
-                    raise ValueError(f"benchmark: '{path}', entry {element.number} of {member}: {element.reason}.")
-                yield element.value
+                    where = f"entry {element.number}" + (f" of {member}" if member else "")
+                    raise ValueError(f"benchmark: '{path}', {where}: {element.reason}.")
+                yield element.key, element.value
     except SourceError as error:
         raise ValueError(f"benchmark: {error}") from error
 
 
-def _example(id_: str, image_id: str, folder: Path, name: str, question: str, answers: Sequence[str]) -> Example | None:
-    """None, which is counted as left out, where nobody answered."""
+def example_of(
+    id_: str, image_id: str, folder: Path, name: str, question: str, answers: Sequence[str]
+) -> Example | None:
+    """One about an image of a name below a folder; None, which is counted as left out, where nobody answered."""
     if not answers:
         return None
     images, unreadable = image_below(folder, name)
@@ -66,10 +74,10 @@ def _coco(split: str, folder: Path, keep: Keep = None) -> Iterator[Example | Non
             continue
         captions = [texts(sentence, ("raw",), path)[0] for sentence in row.get("sentences", ())]
         path_below = f"{row.get('filepath', 'val2014')}/{name}"
-        yield _example(id_, f"coco {id_}", folder / "coco", path_below, "", captions)
+        yield example_of(id_, f"coco {id_}", folder / "coco", path_below, "", captions)
 
 
-def _nocaps(folder: Path) -> Iterator[Example | None]:
+def nocaps(folder: Path) -> Iterator[Example | None]:
     path = folder / "nocaps/nocaps_val_4500_captions.json"
     captions: dict[str, list[str]] = {}
     for row in objects(path, "annotations"):
@@ -77,7 +85,7 @@ def _nocaps(folder: Path) -> Iterator[Example | None]:
         captions.setdefault(image_id, []).append(caption)
     for row in objects(path, "images"):
         id_, name = texts(row, ("id", "file_name"), path)
-        example = _example(id_, f"nocaps {id_}", folder / "nocaps/val", name, "", captions.get(id_, ()))
+        example = example_of(id_, f"nocaps {id_}", folder / "nocaps/val", name, "", captions.get(id_, ()))
         domain = {"domain": str(row.get("domain", ""))}
         yield None if example is None else replace(example, fields={**example.fields, **domain})
 
@@ -92,7 +100,7 @@ def _textcaps(split: str, folder: Path, keep: Keep = None) -> Iterator[Example |
             continue
         seen.add(id_)
         captions = text_list(row, "reference_strs", path) or texts(row, ("caption_str",), path)
-        yield _example(id_, f"openimages {id_}", folder / "textcaps/train_images", f"{id_}.jpg", "", captions)
+        yield example_of(id_, f"openimages {id_}", folder / "textcaps/train_images", f"{id_}.jpg", "", captions)
 
 
 def _vqa(questions: str, annotations: str, images: str, folder: Path, keep: Keep = None) -> Iterator[Example | None]:
@@ -108,7 +116,7 @@ def _vqa(questions: str, annotations: str, images: str, folder: Path, keep: Keep
         id_, image_id, question = texts(row, ("question_id", "image_id", "question"), path)
         if keep is None or keep(id_):
             name = images.format(int(image_id)) if image_id.isdigit() else image_id
-            yield _example(id_, f"coco {image_id}", folder, name, question, answers.get(id_, ()))
+            yield example_of(id_, f"coco {image_id}", folder, name, question, answers.get(id_, ()))
 
 
 def _textvqa(split: str, folder: Path, keep: Keep = None) -> Iterator[Example | None]:
@@ -118,7 +126,7 @@ def _textvqa(split: str, folder: Path, keep: Keep = None) -> Iterator[Example | 
         if keep is None or keep(id_):
             answers = text_list(row, "answers", path)
             name = f"{image_id}.jpg"
-            yield _example(id_, f"openimages {image_id}", folder / "textvqa/train_images", name, question, answers)
+            yield example_of(id_, f"openimages {image_id}", folder / "textvqa/train_images", name, question, answers)
 
 
 # ---------------------------------------------------------------- scores
@@ -201,7 +209,7 @@ FEW_SHOT: tuple[FewShot, ...] = (
     ),
     _captions(
         "nocaps", "NoCaps", "nocaps.org/download", ("nocaps/nocaps_val_4500_captions.json", "coco/dataset_coco.json"),
-        _nocaps, functools.partial(_coco, "train"),
+        nocaps, functools.partial(_coco, "train"),
     ),
     _captions(
         "textcaps", "TextCaps", "textvqa.org/textcaps/dataset",
