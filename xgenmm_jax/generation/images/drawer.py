@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Float32, Key, UInt8
 import numpy as np
 
 from xgenmm_jax.batch import Batch, DrawingBatch
+from xgenmm_jax.data.rows import build
 from xgenmm_jax.data.text.chat import ChatStyle, drawing_ids
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.data.to_draw import DrawingPrompt
@@ -135,9 +136,7 @@ class Drawer:
         out = DrawingBatch.around(batch, 1, 1)
         for number in range(count):
             ids, query = rows[min(number, len(rows) - 1)]
-            batch.token_ids[number, : len(ids)] = ids
-            batch.segment_ids[number, : len(ids)] = 1
-            batch.positions[number, : len(ids)] = np.arange(len(ids))
+            build.add_text(build.row_of(batch, number), 0, ids, -1, False, 1)
             out.query[number, : len(ids)] = query
             out.target_segment[number] = 1
         return out
@@ -191,5 +190,5 @@ def _pixels(
     context = features.reshape(len(features), -1, features.shape[-1])
     latents = euler(lambda *args: dit.apply({"params": part["dit"]}, *args), start, context, sampling)
     latents = drawing_features.unscaled(part, latents)
-    made = Autoencoder(coder, config.dtype).apply({"params": part["autoencoder"]}, latents, method="decode")
-    return drawing_features.as_bytes(made)
+    images = Autoencoder(coder, config.dtype).apply({"params": part["autoencoder"]}, latents, method="decode")
+    return drawing_features.as_bytes(images)

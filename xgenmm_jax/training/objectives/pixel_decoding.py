@@ -81,8 +81,8 @@ class PixelDecoding(PixelRows):
             return std * jax.random.normal(of_noise, features.shape[1:])
 
         features = features + jax.vmap(noise_of)(target_keys(rows, 1))
-        made = PixelDecoder(model.drawing.pixels, model.dtype).apply({"params": params["pixels"]}, features)
-        return pixel_errors(made, normalize_pixels(pixels))
+        decoded = PixelDecoder(model.drawing.pixels, model.dtype).apply({"params": params["pixels"]}, features)
+        return pixel_errors(decoded, normalize_pixels(pixels))
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ class Autoencoding(PixelRows):
         latents = coder.apply(variables, pixels.astype(model.dtype), method="encode")
         size = jax.lax.stop_gradient(jnp.sqrt(jnp.mean(jnp.square(latents), axis=(1, 2, 3), keepdims=True)))
         noise = jax.vmap(lambda key: jax.random.normal(key, latents.shape[1:]))(target_keys(rows, 1))
-        made = coder.apply(variables, latents + self.noise * size * noise, method="decode")
-        return pixel_errors(made, pixels) + self.size_weight * jnp.mean(jnp.square(latents), axis=(1, 2, 3))
+        decoded = coder.apply(variables, latents + self.noise * size * noise, method="decode")
+        return pixel_errors(decoded, pixels) + self.size_weight * jnp.mean(jnp.square(latents), axis=(1, 2, 3))
 
 
 @dataclass(frozen=True)
@@ -169,13 +169,13 @@ class FlowPixelDecoding(PixelRows):
         latents = drawing_features.pixel_latents(model, params, pixels)
         one = draw(latents, target_keys(rows, 1), self.drop)
         context = jnp.where(one.is_dropped[:, None, None], 0, features.reshape(len(features), -1, features.shape[-1]))
-        made = DiT(flow.dit, model.dtype).apply({"params": params["pixels"]["dit"]}, one.x, one.time, context)
-        return jnp.mean(jnp.square(made - one.velocity), axis=(1, 2, 3))
+        velocity = DiT(flow.dit, model.dtype).apply({"params": params["pixels"]["dit"]}, one.x, one.time, context)
+        return jnp.mean(jnp.square(velocity - one.velocity), axis=(1, 2, 3))
 
 
-def pixel_errors(made: Float[Array, "n h w 3"], true: Float[Array, "n h w 3"]) -> Float32[Array, " n"]:
+def pixel_errors(decoded: Float[Array, "n h w 3"], true: Float[Array, "n h w 3"]) -> Float32[Array, " n"]:
     """Mean absolute and mean squared error of each image, added."""
-    error = made - true
+    error = decoded - true
     return jnp.mean(jnp.abs(error) + jnp.square(error), axis=(1, 2, 3))
 
 
@@ -184,5 +184,6 @@ def autoencoder_of(model: Blip3oConfig, part: str) -> AutoencoderConfig:
     holder = model.drawing.target if part == "target" else model.drawing.pixels
     if isinstance(holder, LatentTarget | FlowPixels):
         return holder.autoencoder
-    wanted = "a LatentTarget" if part == "target" else "FlowPixels"
-    raise ValueError(f"model.drawing.{part}: got a {type(holder).__name__}, wanted {wanted}, which has an autoencoder.")
+    expected = "a LatentTarget" if part == "target" else "FlowPixels"
+    got = type(holder).__name__
+    raise ValueError(f"model.drawing.{part}: got a {got}, wanted {expected}, which has an autoencoder.")
