@@ -24,20 +24,20 @@ def begin_or_continue(folder: Path, made_by: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the folder has pictures of something else, or that nothing is known of.
     """
-    kept = folder.parent / f"{folder.name}.json"
+    path = folder.parent / f"{folder.name}.json"
     remedy = "give another folder (--output), or delete it"
-    if kept.is_file():
-        known = files.read_json(kept, remedy)
+    if path.is_file():
+        known = files.read_json(path, remedy)
         known = known if isinstance(known, dict) else {}
         differing = [f"{name} {known.get(name)!r}, now {value!r}" for name, value in made_by.items()
                      if known.get(name) != value]  # fmt: skip
         if differing:
-            raise ValueError(f"'{folder}' holds pictures of {'; '.join(differing)}; {remedy} and '{kept}'.")
+            raise ValueError(f"'{folder}' holds pictures of {'; '.join(differing)}; {remedy} and '{path}'.")
         return
     if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"'{folder}' is not empty, and no '{kept}' says what drew its pictures; {remedy}.")
+        raise ValueError(f"'{folder}' is not empty, and no '{path}' says what drew its pictures; {remedy}.")
     files.make_folder(folder.parent)
-    files.write_whole(kept, json.dumps(dict(made_by), indent=1) + "\n")
+    files.write_whole(path, json.dumps(dict(made_by), indent=1) + "\n")
 
 
 def write(benchmark: Benchmark, folder: Path, drawn: Drawn, images_per_prompt: int | None = None) -> int:
