@@ -32,6 +32,7 @@ from xgenmm_jax.paths import Path
 from xgenmm_jax.reporting import model_card
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
+from xgenmm_jax.training.runs.averages import average_reader
 from xgenmm_jax.training.runs.checkpoint_files import check_place
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
 from xgenmm_jax.training.runs.reading import open_parameters
@@ -131,7 +132,8 @@ def export_checkpoint(
 ) -> tuple[str, ...]:
     """Writes a run's newest parameters in a released layout into a new folder, a slice of a leaf at a time.
 
-    A model card stands beside them, README.md (`reporting/model_card.py`).
+    Of what a run keeps a moving average of (`TrainConfig.average_decay`) that one is written, as `load` takes it. A
+    model card stands beside them, README.md (`reporting/model_card.py`).
 
     layout: "xgenmm", "siglip", "phi3", "llama", "blip3o", "blip2" or "lavis". Gives sentences on what the
     layout cannot hold.
@@ -146,6 +148,8 @@ def export_checkpoint(
     anyres = config.data.anyres if isinstance(config.data, DataConfig) else AnyRes()
     refuse_existing(destination)
     reader = open_parameters(run)
+    if config.average_decay:
+        reader = average_reader(newest(run), reader)
     with whole_folder(destination) as folder:
         notes = exporting.export(
             reader,
