@@ -152,7 +152,8 @@ def unit_length(x: Float[Array, "*n F"]) -> Float[Array, "*n F"]:
 
 def similarity(images: Float[Array, "n Q F"], texts: Float[Array, "m F"]) -> Float[Array, "n m"]:
     """Cosine of each image with each text: that of its nearest query."""
-    return jnp.max(jnp.einsum("nQF,mF->nmQ", images, texts), axis=-1)
+    # Whole products: by default a TPU rounds vectors to bfloat16, which a temperature of 0.07 makes 14 times larger.
+    return jnp.max(jnp.einsum("nQF,mF->nmQ", images, texts, precision="highest"), axis=-1)
 
 
 def variables(params: Mapping[str, Any]) -> dict[str, Any]:
