@@ -30,6 +30,7 @@ from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.retrieval import retrieve_pairs
 from xgenmm_jax.cli.compilation_cache import keep_compilations
 from xgenmm_jax.cli.experiment_files import load_experiment
+from xgenmm_jax.cli.main import keep_memory
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.evaluation.tasks.suite import InputFormat, make_tasks, run_tasks
 from xgenmm_jax.nano.retrieval import drawn_pairs
@@ -89,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.samples, options.pairs, tuple(options.seeds), tuple(options.arms), tuple(options.budgets),
         options.items, options.retrieved,
     )  # fmt: skip
+    keep_memory()
     keep_compilations()
     run_study(options.folder.resolve(), settings)
 
