@@ -80,8 +80,6 @@ class QueryPretraining(Objective):
                 "model: its file held neither temperature nor language head (transformers' do not), so the first stage "
                 "cannot go on from it; evaluate it, or take LAVIS' file."
             )
-        if data.batch_rows < LEAST_PAIRS:
-            raise ValueError(_too_few(data.batch_rows))
         if data.image_size_px != model.vision.image_size_px:
             raise ValueError(
                 f"data.image_size_px: got {data.image_size_px}, the tower takes {model.vision.image_size_px}; make "
@@ -90,6 +88,14 @@ class QueryPretraining(Objective):
         if data.tokens > model.text.max_positions:
             raise ValueError(
                 f"data.tokens: got {data.tokens}, the model has {model.text.max_positions} positions; lower it."
+            )
+
+    def check_micro_batch(self, rows: int) -> None:
+        """Raises ValueError for one pair, which has no negative."""
+        if rows < LEAST_PAIRS:
+            raise ValueError(
+                f"data.batch_rows: got micro-batches of {rows} pair, which has no negative; make them at least "
+                f"{LEAST_PAIRS} pairs (data.batch_rows over accumulation)."
             )
 
     def init(self, model: Blip2Config, key: Array) -> Params:
@@ -105,8 +111,7 @@ class QueryPretraining(Objective):
         freeze: tuple[str, ...],
     ) -> tuple[Sum, dict[str, Sum]]:
         """Raises ValueError for rows of one pair, which has no negative."""
-        if rows.pixels.shape[0] < LEAST_PAIRS:
-            raise ValueError(_too_few(rows.pixels.shape[0]))
+        self.check_micro_batch(rows.pixels.shape[0])
         losses = self.losses(model, params, rows, freeze, lambda *of: query_losses.draw_negatives(key, *of))
         is_pair = rows.valid[:, 0]
         pairs = jnp.sum(is_pair).astype(jnp.float32)
@@ -195,9 +200,3 @@ def _sum(values: Float[Array, "*n"], weight: Bool[Array, "*n"]) -> Sum:
 def _mean(one: Sum) -> Float[Array, ""]:
     return one.total / jnp.maximum(one.weight, 1)
 
-
-def _too_few(pairs: int) -> str:
-    return (
-        f"data.batch_rows: got batches of {pairs} pair, which has no negative; make it at least {LEAST_PAIRS} pairs in "
-        "each micro-batch (data.batch_rows, accumulation)."
-    )
