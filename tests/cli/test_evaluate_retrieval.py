@@ -1,5 +1,7 @@
 """`xgenmm evaluate RUN --tasks retrieval` on files of the published form."""
 
+import shutil
+
 import blip2_goldens as goldens
 import pytest
 from retrieval_files import put_set
@@ -9,6 +11,7 @@ from xgenmm_jax.cli import evaluate, evaluate_retrieval
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.data.text.tokenizer import train_tokenizer
 from xgenmm_jax.nano.retrieval import drawn_pairs
+from xgenmm_jax.training.config import load_config
 
 
 def test_files_of_others_ask_for_a_run_of_ours(tmp_path):
@@ -22,6 +25,33 @@ def test_files_of_others_ask_for_a_run_of_ours(tmp_path):
     train_tokenizer(["a red circle and the blue square"] * 9, tmp_path / "run" / "tokenizer.model", pieces=400)
     with pytest.raises(ValueError, match="a tokenizer of .* ids for 62 rows"):
         evaluate.main(options)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("blip2_pretrained.pth", r"blip2_pretrained.pth' is a pickle.*weights_only=True.*safetensors"),
+        ("downloaded", r"downloaded/pytorch_model.bin' is a pickle"),
+        ("released", r"released' is no run; released files become one first: xgenmm convert .*released runs/released"),
+        ("nowhere", r"no folder '.*nowhere'; give a run of experiments/blip2/stage1.py"),
+    ],
+)
+def test_what_is_no_run_says_how_it_becomes_one(tmp_path, name, sentence):
+    put_set(tmp_path)
+    (tmp_path / "blip2_pretrained.pth").write_bytes(b"\x80\x02}")
+    (tmp_path / "downloaded").mkdir()
+    (tmp_path / "downloaded/pytorch_model.bin").write_bytes(b"\x80\x02}")
+    shutil.copytree(goldens.RETRIEVAL.parent, tmp_path / "released")
+    with pytest.raises(ValueError, match=sentence):
+        evaluate.main([str(tmp_path / name), "--tasks", "retrieval", "--data", str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", ["blip2_pretrained.pth", "."])
+def test_a_pickle_in_place_of_a_run_says_how_it_becomes_safetensors(tmp_path, name):
+    """It was called no JSON, and its folder one without a config.json."""
+    (tmp_path / "blip2_pretrained.pth").write_bytes(b"\x80\x02}")
+    with pytest.raises(ValueError, match="is a pickle.*weights_only=True.*safetensors"):
+        load_config(tmp_path / name)
 
 
 def test_names_and_folders_that_are_not_there_are_told(tmp_path):

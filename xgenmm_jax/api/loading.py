@@ -91,7 +91,7 @@ def load(
     final_dtype, dtype = dtype, dtype if adapter is None else None  # None: parameters in float32
     folder = None if adapter is None else hub.local_folder(adapter, "adapter")
     # A folder with tensors and no config of a run is a released one.
-    if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
+    if path.is_file() or (not is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
         loaded = _load_released(path, dtype, mesh, tokenizer, base, overrides)
     else:
         loaded = _load_run(path, dtype, mesh, average)
@@ -120,7 +120,8 @@ def _checked_dtype(dtype: Any) -> Dtype | None:
     return name
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether its config.json is that of a run of ours."""
     try:
         config = files.parse_json(files.read_text(folder / run_folder.CONFIG_FILE))
     except (OSError, ValueError):

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from xgenmm_jax.api.loading import is_run
+from xgenmm_jax.convert.tensor_files import refuse_pickles
 from xgenmm_jax.data.readers.blip_captions import BlipCaptions
 from xgenmm_jax.data.records import Caption, LazyImage
 from xgenmm_jax.data.source import Mapped
@@ -28,6 +30,13 @@ def retrieve_pairs(folder: Path, sets: dict[str, Pairs]) -> dict[str, tuple[Resu
 
     Raises ValueError where the run is no first stage of BLIP-2, or its tokens are not those of its tokenizer.
     """
+    if not is_run(folder):
+        if not folder.exists():
+            raise ValueError(f"run folder: no folder '{folder}'; give a run of experiments/blip2/stage1.py.")
+        refuse_pickles(folder)
+        raise ValueError(
+            f"retrieval: '{folder}' is no run; released files become one first: xgenmm convert {folder} runs/released."
+        )
     run = load_config(folder)
     if not isinstance(run.model, Blip2Config):
         raise ValueError(

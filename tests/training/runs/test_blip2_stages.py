@@ -69,6 +69,12 @@ def test_every_parameter_has_a_place_on_a_mesh(stage1):
     assert all(jax.tree.leaves({part: program.trainable[part] for part in ("connector", "text", "heads")}))
 
 
+def test_micro_batches_of_one_pair_are_refused_before_anything_is_written(stage1, tmp_path):
+    with pytest.raises(ValueError, match="micro-batches of 1 pair, which has no negative"):
+        train(dataclasses.replace(stage1, accumulation=16), tmp_path / "run", devices=jax.devices()[:1])
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_the_second_stage_begins_with_the_queries_of_the_first(stage1, tmp_path):
     first = train(stage1, tmp_path / "stage1", devices=jax.devices()[:1])
