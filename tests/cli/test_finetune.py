@@ -112,6 +112,7 @@ def test_updates_from_a_released_folder_to_answers(folder, monkeypatch, capsys):
     run("convert", "runs/base-my", "adapter", "--to", "peft")
     cards = [(folder / name / "README.md").read_text() for name in ("merged", "adapter")]
     assert all("| rank 2, alpha 32.0, dropout 0.0, of decoder/layers, over base (SHA-256 " in card for card in cards)
+    assert all("| all parts | base (imported/released) | checkpoint 0 | " in card for card in cards)
     capsys.readouterr()
     assert main(["verify", "adapter"]) == 1
     assert "holds an adapter and no model; give the released weights or the run" in capsys.readouterr().err

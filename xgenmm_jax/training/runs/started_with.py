@@ -18,12 +18,12 @@ from xgenmm_jax.training.config import Initialize, TrainConfig, read_object
 from xgenmm_jax.training.runs import checkpoint_files
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
 from xgenmm_jax.training.runs.initialize import PARTS, find_weights
-from xgenmm_jax.training.runs.run_folder import STARTED_WITH_FILE
+from xgenmm_jax.training.runs.run_folder import CONFIG_FILE, STARTED_WITH_FILE
 
 LOG = logging.getLogger(__name__)
 
 Print = Mapping[str, Any]
-"""Of a file: `fingerprint`. Of a run's newest checkpoint: {"checkpoint": its step, "of", "sha256"}."""
+"""Of a file: `fingerprint`. Of a run's newest checkpoint: {"checkpoint": its step, "of", "sha256", "name"}."""
 
 
 class Change(NamedTuple):
@@ -174,9 +174,19 @@ def _print_of(field: str, source: str) -> Print | None:
     """None where nothing is there."""
     try:
         path = user_path(source, f"initialize.{field}") if field == "run" else find_weights(source, field)
-        return fingerprint(path) if path.is_file() else _print_of_checkpoint(newest(path))
+        if path.is_file():
+            return fingerprint(path)
+        checkpoint = newest(path)
+        return {**_print_of_checkpoint(checkpoint), **_name_of(checkpoint.parent.parent)}
     except ValueError:
         return None
+
+
+def _name_of(run: Path) -> dict[str, str]:
+    """A run's own name, which tells a model card more than its folder's does; {} where it has none."""
+    file = run / CONFIG_FILE
+    name = read_object(file, {}, "copy it again").get("name") if file.is_file() else None
+    return {"name": name} if isinstance(name, str) else {}
 
 
 def _print_of_checkpoint(folder: Path) -> Print:
