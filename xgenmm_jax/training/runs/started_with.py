@@ -140,6 +140,18 @@ def base_of(config: TrainConfig, run: Path) -> Initialize:
     return weights_of(config, run)
 
 
+def run_before(run: Path) -> Print | None:
+    """Of the run that a run began with, where that gave all of its parameters; None where it did not, or none says."""
+    initialize = _read(run)["initialize"] if (run / STARTED_WITH_FILE).is_file() else {}
+    return initialize["run"] if initialize.keys() == {"run"} else None
+
+
+def difference_from(was: Print, run: Path) -> str | None:
+    """What of a run's newest checkpoint, or of a checkpoint, is another than it was; None where nothing is."""
+    now = _print_of("run", str(run))
+    return None if now is not None and _are_same(was, now) else _difference(was, now)
+
+
 def _found(source: str, run: Path) -> str:
     """A path of the config as it is from here; where nothing is there, of the first place that has it."""
     if source.startswith(hub.SCHEME):
