@@ -33,6 +33,7 @@ from xgenmm_jax.paths import Path
 from xgenmm_jax.reporting import model_card
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
+from xgenmm_jax.training.runs import adapters
 from xgenmm_jax.training.runs.averages import average_reader
 from xgenmm_jax.training.runs.checkpoint_files import check_place
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
@@ -170,7 +171,7 @@ def export_checkpoint(
 def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[str, ...]:
     """Writes the low-rank updates of a run, and what it trained whole beside them, in PEFT's layout into a new folder.
 
-    A model card stands beside them, as beside other exports.
+    A model card stands beside them, as beside other exports, and the checksum of what they change.
 
     layout: "peft", over the official xGen-MM code's model, or "peft_phi3", over transformers' Phi3ForCausalLM. Gives
     sentences on what the layout cannot hold.
@@ -185,6 +186,7 @@ def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[s
     reader = ParameterReader(newest(run) / "params")
     with whole_folder(destination) as folder:
         notes = peft.write(reader, _exported(config.model, run), config.lora, layout, folder)
+        adapters.write_base(run, folder)
         files.write_whole(folder / model_card.CARD_FILE, model_card.markdown(facts, layout, notes))
     return notes
 

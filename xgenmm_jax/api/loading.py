@@ -28,7 +28,7 @@ from xgenmm_jax.ops.partitioning import path_name
 from xgenmm_jax.paths import Path, run_path
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.runs import checkpoints, run_folder
-from xgenmm_jax.training.runs.adapters import merge_into
+from xgenmm_jax.training.runs.adapters import check_base, merge_into
 from xgenmm_jax.training.runs.averages import with_average
 from xgenmm_jax.training.runs.reading import restore_run
 from xgenmm_jax.training.sharding import AXES, MeshConfig, make_mesh, param_shardings
@@ -103,6 +103,8 @@ def load(
 
 def _with_adapter(loaded: LMM, folder: Path, dtype: Dtype | None) -> LMM:
     """A model whose parameters are float32, with an adapter merged, in the dtype that the caller asked for."""
+    if _is_run(loaded.folder):
+        check_base(folder, loaded.folder)
     params = merge_into(loaded.params, peft.read(folder, loaded.config))
     if dtype not in (None, "float32"):
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
