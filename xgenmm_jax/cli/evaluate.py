@@ -80,10 +80,10 @@ def main(argv: Sequence[str]) -> int:
     if arguments.seed < 0:
         raise ValueError(f"--seed: got {arguments.seed}; give 0 or more.")
     if isinstance(arguments.run, hub.HubName):
-        place = "--json FILE" if arguments.tasks is None else "--output FOLDER"
+        option = "--json FILE" if arguments.tasks is None else "--output FOLDER"
         if (arguments.json if arguments.tasks is None else arguments.output) is None:
             raise ValueError(
-                f"RUN: no folder '{arguments.run}' here; of a model of the hub give {place} too, for what is written."
+                f"RUN: no folder '{arguments.run}' here; of a model of the hub give {option} too, for what is written."
             )
         arguments = replace(arguments, run=hub.fetch(arguments.run, "RUN"))
     if arguments.tasks is not None:

@@ -53,10 +53,10 @@ def main(arguments: Asked, benchmarks: list[Benchmark], is_first: bool) -> int:
 
     if arguments.data is None:
         raise ValueError("--data: give the folder with the benchmarks' prompt files (docs/evaluation.md).")
-    wanted = {name: prompts(name, arguments.data)[: arguments.items] for name in benchmarks}
+    selected = {name: prompts(name, arguments.data)[: arguments.items] for name in benchmarks}
     run = api.load(arguments.run)
     run.drawer()  # a run that does not draw ends here
-    for name, every in wanted.items():
+    for name, every in selected.items():
         folder = (arguments.output or arguments.run / "evaluation" / "drawing") / name
         left = exports.remaining(name, folder, every)
         numbers = {prompt.id: number for number, prompt in enumerate(every)}

@@ -18,17 +18,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, UInt32
 
 from xgenmm_jax.models import dropout
-from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, shard_batch, torch_linear
+from xgenmm_jax.models.layers import Dtype, KeyValue, LayerNorm, Linear, MultiHeadAttention, shard_batch, torch_linear
 from xgenmm_jax.models.remat import Remat, scan_layers
-from xgenmm_jax.ops.attention import attend, attention_weights, sow_attention_weights
 from xgenmm_jax.ops.attention_choice import Implementation
-from xgenmm_jax.ops.masks import AttentionMask, dense_mask, key_padding_mask
+from xgenmm_jax.ops.masks import AttentionMask, key_padding_mask
 
 INIT = nn.initializers.normal(0.02)
 TEXT = "text_"
 """What the names of all parameters begin with that text rows alone read."""
 
-KeyValue = tuple[Float[Array, "n _ N H"], Float[Array, "n _ N H"]]
 Draws = UInt32[Array, " n"] | None
 """Of dropout, each row's (`dropout.drop`); None: nothing is dropped."""
 
@@ -91,53 +89,6 @@ class Rows(NamedTuple):
     text: Float[Array, "n T D"] | None = None
 
 
-class RowAttention(nn.Module):
-    """Attention with biases that gives its keys and values too, and reads earlier ones before its own.
-
-    No `MultiHeadAttention`: that one keeps its keys and values, and draws otherwise.
-    """
-
-    config: QFormerConfig
-    dtype: Dtype
-
-    @nn.compact
-    def __call__(
-        self,
-        rows: Float[Array, "n T D"],
-        mask: AttentionMask,
-        memory: Float[Array, "n S E"] | None = None,
-        earlier: KeyValue | None = None,
-        draws: Draws = None,
-    ) -> tuple[Float[Array, "n T D"], KeyValue]:
-        """memory: what keys and values come from; None: the rows. earlier: keys and values of rows before these."""
-        config = self.config
-        heads = config.heads, config.inner // config.heads
-        several = ("vision_embed", None, "heads", "kv")
-        if memory is None:
-            qkv = checkpoint_name(self._linear((3, *heads), several, "qkv")(rows), "qkv")
-            query, key, value = (qkv[..., part, :, :] for part in range(3))
-        else:
-            query = self._linear(heads, ("vision_embed", "heads", "kv"), "query")(rows)
-            key_value = self._linear((2, *heads), several, "key_value")(memory)
-            query, key_value = checkpoint_name((query, key_value), "qkv")
-            key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
-        key_value_rows = key, value
-        if earlier is not None:
-            key, value = (jnp.concatenate([a, b], axis=1) for a, b in zip(earlier, key_value_rows, strict=True))
-        if memory is not None:
-            sow_attention_weights(self, query, key, mask)
-        if draws is None:
-            context = attend(query, key, value, mask, implementation=config.attention)
-        else:
-            weights = dropout.drop(self, attention_weights(query, key, dense_mask(mask, None)), config.dropout, draws)
-            context = jnp.einsum("nNTS,nSNH->nTNH", weights.astype(value.dtype), value)
-        out = self._linear((config.inner,), ("heads", "kv", "vision_embed"), "out")(context)
-        return dropout.drop(self, checkpoint_name(out, "out_proj"), config.dropout, draws), key_value_rows
-
-    def _linear(self, outputs: tuple[int, ...], axes: tuple[str | None, ...], name: str) -> Linear:
-        return Linear(outputs, axes, INIT, nn.initializers.zeros, self.dtype, name=name)
-
-
 class FeedForward(nn.Module):
     """norm(fc2(gelu(fc1(x))) + x)."""
 
@@ -174,20 +125,27 @@ class QFormerLayer(nn.Module):
         config = self.config
         x = jnp.concatenate([one for one in rows if one is not None], axis=1)
         x = checkpoint_name(x, "layer_input")
-        added, key_value = RowAttention(config, self.dtype, name="attention")(x, masks.rows, None, earlier, draws)
+        attention = _attention(config, self.dtype, "attention")
+        added, key_value = attention.with_keys(x, None, masks.rows, earlier, draws)
         x = LayerNorm(config.inner, config.epsilon, name="attention_norm")(added + x)
         count = 0 if rows.queries is None else rows.queries.shape[1]
         queries, text = None, None
         if rows.queries is not None:
             queries = x[:, :count]
             if self.reads_features:
-                cross = RowAttention(config, self.dtype, name="cross")
-                added, _ = cross(queries, masks.features, features, None, draws)
+                cross = _attention(config, self.dtype, "cross")
+                added, _ = cross.with_keys(queries, features, masks.features, None, draws)
                 queries = LayerNorm(config.inner, config.epsilon, name="cross_norm")(added + queries)
             queries = shard_batch(FeedForward(config, self.dtype, name="mlp")(queries, draws))
         if rows.text is not None:
             text = shard_batch(FeedForward(config, self.dtype, name=f"{TEXT}mlp")(x[:, count:], draws))
         return Rows(queries, text), key_value
+
+
+def _attention(config: QFormerConfig, dtype: Dtype, name: str) -> MultiHeadAttention:
+    return MultiHeadAttention(
+        config.inner, config.heads, "vision_embed", dtype, config.attention, INIT, config.dropout, name=name
+    )
 
 
 class QFormerGroup(nn.Module):

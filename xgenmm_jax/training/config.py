@@ -166,6 +166,8 @@ class TrainConfig:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}.")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay: got {self.average_decay}, wanted 0 to below 1, 0.9999.")
+        if self.average_decay and self.lora is not None:
+            raise ValueError("average_decay: no moving average of low-rank updates is kept; make it 0, or train whole.")
         if self.initialize.adapter is not None and self.lora is None:
             raise ValueError("initialize.adapter: the run has no low-rank updates; give it lora, or leave it away.")
         if self.evaluate_every and not self.evaluate:

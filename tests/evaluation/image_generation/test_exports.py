@@ -61,6 +61,13 @@ def test_prompts_are_read_from_the_published_files(published: Path):
     assert prompts("geneval", published / "geneval") == prompts("geneval", published)
 
 
+def test_a_prompt_may_hold_what_ends_a_line_elsewhere(tmp_path: Path):
+    row = {**GENEVAL[0], "prompt": "a bench\u2028and a cat"}
+    text = json.dumps(row, ensure_ascii=False) + "\r\n"
+    (tmp_path / "evaluation_metadata.jsonl").write_text(text, encoding="utf-8", newline="")
+    assert [one.text for one in prompts("geneval", tmp_path)] == [row["prompt"]]
+
+
 @pytest.mark.parametrize("benchmark", list(IMAGES_PER_PROMPT))
 def test_every_layout_goes_on_where_it_stopped(benchmark, published: Path, tmp_path: Path):
     asked, folder = prompts(benchmark, published), tmp_path / "out"

@@ -81,9 +81,9 @@ def image_ranks(scores: Num[np.ndarray, "m n"], image_of_text: Integer[np.ndarra
     return np.array([_rank(row, int(image)) for row, image in zip(scores, image_of_text, strict=True)])
 
 
-def _rank(row: Num[np.ndarray, " n"], place: int) -> int:
-    score = row[place]
-    return int(np.count_nonzero(row > score) + np.count_nonzero(row[place + 1 :] == score))
+def _rank(row: Num[np.ndarray, " n"], index: int) -> int:
+    score = row[index]
+    return int(np.count_nonzero(row > score) + np.count_nonzero(row[index + 1 :] == score))
 
 
 def _check(scores: Num[np.ndarray, "n m"], image_of_text: Integer[np.ndarray, " _"]) -> None:
