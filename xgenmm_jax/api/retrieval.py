@@ -10,7 +10,7 @@ from xgenmm_jax.api.loading import is_run
 from xgenmm_jax.convert.tensor_files import refuse_pickles
 from xgenmm_jax.data.readers.blip_captions import BlipCaptions
 from xgenmm_jax.data.records import Caption, LazyImage
-from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.data.source import Mapped, Source
 from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.evaluation.retrieval import TEXT_TOKENS, Result, Retriever, Texts, retrieve, views
@@ -75,8 +75,13 @@ def _params(folder: Path, model: Blip2Config) -> Any:
 
 def _cleans(run: TrainConfig) -> bool:
     """Whether the run's captions were cleaned as BLIP's: then those that it is asked are too."""
-    sources = [source for source, _ in getattr(run.data, "mixture", ())]
-    return any(isinstance(source, Mapped) and isinstance(source.change, BlipCaptions) for source in sources)
+    return any(_is_cleaned(source) for source, _ in getattr(run.data, "mixture", ()))
+
+
+def _is_cleaned(source: Source) -> bool:
+    if not isinstance(source, Mapped):
+        return False
+    return isinstance(source.change, BlipCaptions) or _is_cleaned(source.source)
 
 
 def _cleaned(text: str) -> str:
