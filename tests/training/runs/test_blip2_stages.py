@@ -12,6 +12,7 @@ import tiny_run
 
 from xgenmm_jax.cli import evaluate
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.text.caption_tokens import OWN_IDS
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.models.qformer import QFormerConfig, QFormerText
@@ -20,7 +21,7 @@ from xgenmm_jax.training.config import CheckpointConfig, Initialize, TrainConfig
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.objectives.caption_rows import CaptionData
-from xgenmm_jax.training.objectives.query_pretraining import OWN_IDS, QueryPretraining
+from xgenmm_jax.training.objectives.query_pretraining import QueryPretraining
 from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.setup import assemble
 from xgenmm_jax.training.sharding import RULES, MeshConfig, make_mesh
