@@ -76,6 +76,17 @@ def test_micro_batches_of_one_pair_are_refused_before_anything_is_written(stage1
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("field", ["run", "vision"])
+@pytest.mark.parametrize("name", ["blip2_pretrained.pth", "."])
+def test_a_pickle_to_start_from_is_told_as_one(stage1, tmp_path, field, name):
+    """It was called no safetensors file that should be copied again, or a folder without a checkpoint."""
+    (tmp_path / "blip2_pretrained.pth").write_bytes(b"\x80\x02}")
+    config = dataclasses.replace(stage1, initialize=Initialize(**{field: str(tmp_path / name)}))
+    with pytest.raises(ValueError, match="is a pickle.*weights_only=True.*safetensors"):
+        train(config, tmp_path / "run", devices=jax.devices()[:1])
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_the_second_stage_begins_with_the_queries_of_the_first(stage1, tmp_path):
     first = train(stage1, tmp_path / "stage1", devices=jax.devices()[:1])
