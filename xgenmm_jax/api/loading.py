@@ -103,7 +103,7 @@ def load(
 
 def _with_adapter(loaded: LMM, folder: Path, dtype: Dtype | None) -> LMM:
     """A model whose parameters are float32, with an adapter merged, in the dtype that the caller asked for."""
-    if _is_run(loaded.folder):
+    if is_run(loaded.folder):
         check_base(folder, loaded.folder)
     params = merge_into(loaded.params, peft.read(folder, loaded.config))
     if dtype not in (None, "float32"):
