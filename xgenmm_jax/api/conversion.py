@@ -143,7 +143,7 @@ def export_checkpoint(
     facts = model_card.read(run, int(newest(run).name))
     file = tokenizer_files.beside(run)
     tokenizer = None if file is None else Tokenizer.load(file)
-    anyres = config.data.anyres if isinstance(config.data, DataConfig) else AnyRes()
+    anyres = config.data.asking.anyres if isinstance(config.data, DataConfig) else AnyRes()
     refuse_existing(destination)
     reader = open_parameters(run)
     with whole_folder(destination) as folder:
