@@ -35,6 +35,11 @@ def test_names_and_folders_that_are_not_there_are_told(tmp_path):
     assert evaluate_retrieval.chosen("drawn_retrieval", None) == []
 
 
+def test_a_users_own_benchmark_may_be_called_retrieval():
+    assert evaluate_retrieval.is_asked("coco_retrieval, ") and not evaluate_retrieval.is_asked("mmstar")
+    assert not evaluate_retrieval.is_asked("mine.py:retrieval")
+
+
 def test_drawn_captions_differ_and_are_held_out():
     pairs = drawn_pairs(count=20)
     assert len(set(pairs.texts)) == 20 == len(pairs.images) and pairs.image_of_text == tuple(range(20))

@@ -115,6 +115,9 @@ def test_updates_from_a_released_folder_to_answers(folder, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["verify", "adapter"]) == 1
     assert "holds an adapter and no model; give the released weights or the run" in capsys.readouterr().err
+    for command in ("convert", "adapter", "again"), ("generate", "adapter", "What is it?"):
+        assert main(list(command)) == 1
+        assert "holds an adapter and no model; give the model that it was trained over" in capsys.readouterr().err
     before, after = (load_file(folder / name / "model.safetensors") for name in ("released", "merged"))
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert {name.rsplit(".", 2)[1] for name in changed} == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}

@@ -87,6 +87,31 @@ def test_a_shard_that_fails_whole_is_tried_three_times_and_left_out(tmp_path, ca
     assert again.new == 1 and [failed.shard for failed in again.failed] == ["00001.tar"]
 
 
+@pytest.mark.parametrize("deduplicate", [False, True])
+def test_a_shard_that_was_put_right_is_made_and_the_others_stay(tmp_path, deduplicate):
+    """Its bytes are others than at first: a thousand shards had to be made again for the one that was cut off."""
+    source = curated.images(tmp_path / "tars")
+    cut = tmp_path / "tars" / "00001.tar"
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:3000])
+    assert len(curated.made(source, tmp_path / "made", deduplicate=deduplicate).failed) == 1
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "made" / "data").iterdir()}
+    cut.write_bytes(whole)
+    again = curated.made(source, tmp_path / "made", deduplicate=deduplicate)
+    assert (again.new, again.rows, again.failed) == (1, 9, ())
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    curated.made(source, tmp_path / "unbroken", deduplicate=deduplicate)
+    assert contents(tmp_path / "made") == contents(tmp_path / "unbroken")
+
+
+def test_a_done_shard_that_became_another_file_is_told(tmp_path):
+    source = curated.images(tmp_path / "tars")
+    curated.made(source, tmp_path / "made")
+    (tmp_path / "tars" / "00002.tar").write_bytes((tmp_path / "tars" / "00002.tar").read_bytes() + bytes(512))
+    with pytest.raises(ValueError, match=r"something else: '00002.tar' had [\d,]+ bytes and has [\d,]+; give"):
+        curated.made(source, tmp_path / "made")
+
+
 def test_an_engine_that_fails_at_a_picture_costs_the_picture_and_at_all_the_shard(tmp_path):
     reds = [int(np.asarray(PIL.Image.open(io.BytesIO(jpeg((64, 48), n))))[0, 0, 0]) for n in (0, 2)]
     source = curated.images(tmp_path / "tars")
@@ -130,8 +155,8 @@ def test_a_folder_of_another_version_source_or_of_anything_else_is_refused(tmp_p
     (tmp_path / "other" / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds 'mine.txt', which no `xgenmm curate` wrote"):
         curated.made(source, tmp_path / "other")
-    monkeypatch.setattr(destination, "VERSION", 2)
-    with pytest.raises(ValueError, match="version was 1 and is 2"):
+    monkeypatch.setattr(destination, "VERSION", destination.VERSION + 1)
+    with pytest.raises(ValueError, match="version was 2 and is 3"):
         curated.made(curated.images(tmp_path / "tars"), tmp_path / "made")
 
 

@@ -18,6 +18,7 @@ from xgenmm_jax.convert.parameter_store import ParameterReader
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES
 from xgenmm_jax.convert.tensor_shapes import NO_OVERRIDES, Overrides
 from xgenmm_jax.data.anyres import GRIDS_RELEASED, AnyRes
+from xgenmm_jax.data.errors import shown
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text import tokenizer_files
@@ -223,15 +224,37 @@ def released_grids(source: Source, model: VLMConfig, base: bool | None) -> tuple
 
     Tensors and config.json of base and instruct models are the same. The base model's preprocessor_config.json has
     `"grids": null`.
+
+    Raises ValueError for grids that are no pairs of multiples of a view's side.
     """
     processor = source.processor
     if base or base is None and processor.get("grids", ()) is None:
         return ()
-    grids = source.settings.get("vision_encoder_config", {}).get("anyres_grids") or processor.get("grids")
+    grids = next((grids for grids in grids_in_files(source).values() if grids), None)
     if not grids:
         return GRIDS_RELEASED
-    size = model.vision.image_size_px
-    return tuple((int(width) // size, int(height) // size) for width, height in grids)
+    side = model.vision.image_size_px
+    odd = [grid for grid in grids if not _is_grid(grid, side)] if isinstance(grids, list) else [grids]
+    if odd:
+        raise ValueError(
+            f"'{source.path}' has the grid {shown(odd[0])}, wanted [width, height] in multiples of views "
+            f"of {side} px; copy the model's own config.json and preprocessor_config.json again."
+        )
+    return tuple((width // side, height // side) for width, height in grids)
+
+
+def grids_in_files(source: Source) -> dict[str, Any]:
+    """What each of a checkpoint's files says of grids, in pixels, by the file's name; the first that does counts."""
+    encoder = source.settings.get("vision_encoder_config")
+    return {
+        importing.CONFIG_FILES[0]: encoder.get("anyres_grids") if isinstance(encoder, dict) else None,
+        importing.PROCESSOR_FILE: source.processor.get("grids"),
+    }
+
+
+def _is_grid(grid: Any, side: int) -> bool:
+    is_pair = isinstance(grid, list) and len(grid) == 2
+    return is_pair and all(type(px) is int and px >= side and px % side == 0 for px in grid)
 
 
 def load_params(

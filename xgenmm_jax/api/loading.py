@@ -23,6 +23,7 @@ from xgenmm_jax.models import blip3, blip3o
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.blip3o import Blip3oConfig
 from xgenmm_jax.models.layers import Dtype
+from xgenmm_jax.models.qformer import QFormerConfig
 from xgenmm_jax.ops.partitioning import path_name
 from xgenmm_jax.paths import Path, run_path
 from xgenmm_jax.training.config import TrainConfig, load_config
@@ -188,8 +189,9 @@ def _abstract(model: VLMConfig, dtype: Dtype, mesh: jax.sharding.Mesh) -> Any:
     boxed = jax.eval_shape(functools.partial(initialize, model), jax.random.key(0))
 
     def one(path: tuple, leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-        # Statistics of what is drawn keep their digits.
-        is_statistic = path_name(path).split("/")[-1] in ("mean", "std")
-        return jax.ShapeDtypeStruct(leaf.shape, jax.numpy.float32 if is_statistic else dtype, sharding=sharding)
+        # Statistics of what is drawn keep their digits, and a Q-Former computes in float32.
+        first, *_, last = path_name(path).split("/")
+        is_exact = last in ("mean", "std") or (first == "connector" and isinstance(model.connector, QFormerConfig))
+        return jax.ShapeDtypeStruct(leaf.shape, jax.numpy.float32 if is_exact else dtype, sharding=sharding)
 
     return jax.tree_util.tree_map_with_path(one, nn.unbox(boxed), param_shardings(mesh, boxed))

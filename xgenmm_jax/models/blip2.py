@@ -78,7 +78,8 @@ class Blip2(nn.Module):
         config = self.config
         inner, shared = config.connector.inner, ("vision_embed", None)
         self.vision = ViT(config.vision, config.dtype)
-        self.connector = QFormer(config.connector, config.dtype, config.text)
+        # Float32 whatever `dtype` is: docs/reference/blip2.md#known-problems.
+        self.connector = QFormer(config.connector, "float32", config.text)
         self.image_projection = torch_linear(inner, config.projection, shared, config.dtype)
         self.text_projection = torch_linear(inner, config.projection, shared, config.dtype)
         self.matching = torch_linear(inner, 2, shared, config.dtype)

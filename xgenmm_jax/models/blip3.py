@@ -108,7 +108,8 @@ class VLM(nn.Module):
         if isinstance(config.connector, MLPConnectorConfig):
             self.connector = MLPConnector(config.connector, config.dtype)
         elif isinstance(config.connector, QFormerConfig):
-            self.connector = QFormer(config.connector, config.dtype)
+            # Float32 whatever `dtype` is: docs/reference/blip2.md#known-problems.
+            self.connector = QFormer(config.connector, "float32")
         else:
             self.connector = Resampler(config.connector, config.dtype)
         self.decoder = Phi3(config.decoder, config.dtype)
@@ -161,7 +162,7 @@ class VLM(nn.Module):
             first = ((0, 0), (0, 0), (int(config.vision.bare), 0))
             mask = jnp.pad(image_patches(batch, grid), first, constant_values=True)
             groups = shard_batch(features.reshape(-1, *features.shape[2:]))
-            tokens = self.connector(groups, mask.reshape(len(groups), -1))
+            tokens = self.connector(groups, mask.reshape(len(groups), -1)).astype(config.dtype)
             return tokens.reshape(rows, -1, tokens.shape[-1])
         if config.token_sampling is TokenSampling.STRIPS:
             groups, mask = group_strips(features, batch, grid)

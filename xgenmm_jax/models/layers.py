@@ -25,6 +25,8 @@ Logits in bfloat16 differ from float32's by 3e-3 to 4e-3 of the largest one (roo
 thousand by 2e-2 as a rule and by 4e-2 at most: docs/design.md, Precision."""
 
 Initializer = jax.nn.initializers.Initializer
+KeyValue = tuple[Float[Array, "n _ N H"], Float[Array, "n _ N H"]]
+"""Keys and values of an attention."""
 
 
 def torch_linear_init(in_axis: int | tuple[int, ...] = 0, out_axis: int | tuple[int, ...] = -1) -> Initializer:
@@ -147,7 +149,8 @@ class MultiHeadAttention(nn.Module):
     """Attention with biases, of a sequence to itself or to a memory.
 
     Without memory, queries, keys and values come from one kernel `qkv` [D 3 N H]; with it, queries come from `query`
-    [D N H], keys and values from `key_value` [E 2 N H]. axis: logical name of the widths D and E.
+    [D N H], keys and values from `key_value` [E 2 N H]. axis: logical name of the widths D and E. init: of every
+    kernel; None: Xavier's uniform, as torch.nn.MultiheadAttention draws them.
     """
 
     width: int
@@ -155,28 +158,42 @@ class MultiHeadAttention(nn.Module):
     axis: str
     dtype: Dtype = "float32"
     implementation: Implementation = "auto"
+    init: Initializer | None = None
 
-    @nn.compact
     def __call__(
         self,
         query: Float[Array, "n T D"],
         memory: Float[Array, "n S E"] | None = None,
         mask: AttentionMask = AttentionMask(),  # noqa: B008
     ) -> Float[Array, "n T D"]:
+        return self.with_keys(query, memory, mask)[0]
+
+    @nn.compact
+    def with_keys(
+        self,
+        query: Float[Array, "n T D"],
+        memory: Float[Array, "n S E"] | None,
+        mask: AttentionMask,
+        earlier: KeyValue | None = None,
+    ) -> tuple[Float[Array, "n T D"], KeyValue]:
+        """Gives the keys and values too. earlier: those of rows before these, read beside them."""
         if memory is None:
             qkv = checkpoint_name(self._several(3, "qkv")(query), "qkv")
             query, key, value = (qkv[..., part, :, :] for part in range(3))
         else:
-            query_init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2))
-            query = self._linear(self._heads, (self.axis, "heads", "kv"), query_init, "query")(query)
+            init = self.init or nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2))
+            query = self._linear(self._heads, (self.axis, "heads", "kv"), init, "query")(query)
             key_value = self._several(2, "key_value")(memory)
             query, key_value = checkpoint_name((query, key_value), "qkv")
             key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
+        of_rows = key, value
+        if earlier is not None:
+            key, value = (jnp.concatenate(pair, axis=1) for pair in zip(earlier, of_rows, strict=True))
         sow_attention_weights(self, query, key, mask)
         context = attend(query, key, value, mask, implementation=self.implementation)
-        out_init = nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2)
-        out = self._linear((self.width,), ("heads", "kv", self.axis), out_init, "out")(context)
-        return checkpoint_name(out, "out_proj")
+        init = self.init or nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2)
+        out = self._linear((self.width,), ("heads", "kv", self.axis), init, "out")(context)
+        return checkpoint_name(out, "out_proj"), of_rows
 
     @property
     def _heads(self) -> tuple[int, int]:
@@ -184,7 +201,7 @@ class MultiHeadAttention(nn.Module):
 
     def _several(self, count: int, name: str) -> Linear:
         """`count` maps to all heads in one kernel, each drawn as if it stood alone."""
-        init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,))
+        init = self.init or nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,))
         return self._linear((count, *self._heads), (self.axis, None, "heads", "kv"), init, name)
 
     def _linear(self, outputs: tuple[int, ...], axes: tuple[str | None, ...], init: Initializer, name: str) -> Linear:

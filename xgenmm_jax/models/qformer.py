@@ -17,17 +17,14 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from xgenmm_jax.models.layers import Dtype, LayerNorm, Linear, shard_batch, torch_linear
+from xgenmm_jax.models.layers import Dtype, KeyValue, LayerNorm, Linear, MultiHeadAttention, shard_batch, torch_linear
 from xgenmm_jax.models.remat import Remat, scan_layers
-from xgenmm_jax.ops.attention import attend, sow_attention_weights
 from xgenmm_jax.ops.attention_choice import Implementation
 from xgenmm_jax.ops.masks import AttentionMask, key_padding_mask
 
 INIT = nn.initializers.normal(0.02)
 TEXT = "text_"
 """What the names of all parameters begin with that text rows alone read."""
-
-KeyValue = tuple[Float[Array, "n _ N H"], Float[Array, "n _ N H"]]
 
 
 @dataclass(frozen=True)
@@ -83,48 +80,6 @@ class Rows(NamedTuple):
     text: Float[Array, "n T D"] | None = None
 
 
-class RowAttention(nn.Module):
-    """Attention with biases that gives its keys and values too, and reads earlier ones before its own.
-
-    No `MultiHeadAttention`: that one keeps its keys and values, and draws otherwise.
-    """
-
-    config: QFormerConfig
-    dtype: Dtype
-
-    @nn.compact
-    def __call__(
-        self,
-        rows: Float[Array, "n T D"],
-        mask: AttentionMask,
-        memory: Float[Array, "n S E"] | None = None,
-        earlier: KeyValue | None = None,
-    ) -> tuple[Float[Array, "n T D"], KeyValue]:
-        """memory: what keys and values come from; None: the rows. earlier: keys and values of rows before these."""
-        config = self.config
-        heads = config.heads, config.inner // config.heads
-        several = ("vision_embed", None, "heads", "kv")
-        if memory is None:
-            qkv = checkpoint_name(self._linear((3, *heads), several, "qkv")(rows), "qkv")
-            query, key, value = (qkv[..., part, :, :] for part in range(3))
-        else:
-            query = self._linear(heads, ("vision_embed", "heads", "kv"), "query")(rows)
-            key_value = self._linear((2, *heads), several, "key_value")(memory)
-            query, key_value = checkpoint_name((query, key_value), "qkv")
-            key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
-        key_value_rows = key, value
-        if earlier is not None:
-            key, value = (jnp.concatenate([a, b], axis=1) for a, b in zip(earlier, key_value_rows, strict=True))
-        if memory is not None:
-            sow_attention_weights(self, query, key, mask)
-        context = attend(query, key, value, mask, implementation=config.attention)
-        out = self._linear((config.inner,), ("heads", "kv", "vision_embed"), "out")(context)
-        return checkpoint_name(out, "out_proj"), key_value_rows
-
-    def _linear(self, outputs: tuple[int, ...], axes: tuple[str | None, ...], name: str) -> Linear:
-        return Linear(outputs, axes, INIT, nn.initializers.zeros, self.dtype, name=name)
-
-
 class FeedForward(nn.Module):
     """norm(fc2(gelu(fc1(x))) + x)."""
 
@@ -155,20 +110,23 @@ class QFormerLayer(nn.Module):
         config = self.config
         x = jnp.concatenate([one for one in rows if one is not None], axis=1)
         x = checkpoint_name(x, "layer_input")
-        added, key_value = RowAttention(config, self.dtype, name="attention")(x, masks.rows, earlier=earlier)
+        added, key_value = _attention(config, self.dtype, "attention").with_keys(x, None, masks.rows, earlier)
         x = LayerNorm(config.inner, config.epsilon, name="attention_norm")(added + x)
         count = 0 if rows.queries is None else rows.queries.shape[1]
         queries, text = None, None
         if rows.queries is not None:
             queries = x[:, :count]
             if self.reads_features:
-                cross = RowAttention(config, self.dtype, name="cross")
-                added, _ = cross(queries, masks.features, memory=features)
+                added = _attention(config, self.dtype, "cross")(queries, features, masks.features)
                 queries = LayerNorm(config.inner, config.epsilon, name="cross_norm")(added + queries)
             queries = shard_batch(FeedForward(config, self.dtype, name="mlp")(queries))
         if rows.text is not None:
             text = shard_batch(FeedForward(config, self.dtype, name=f"{TEXT}mlp")(x[:, count:]))
         return Rows(queries, text), key_value
+
+
+def _attention(config: QFormerConfig, dtype: Dtype, name: str) -> MultiHeadAttention:
+    return MultiHeadAttention(config.inner, config.heads, "vision_embed", dtype, config.attention, INIT, name=name)
 
 
 class QFormerGroup(nn.Module):

@@ -165,6 +165,8 @@ class TrainConfig:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}.")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay: got {self.average_decay}, wanted 0 to below 1, 0.9999.")
+        if self.average_decay and self.lora is not None:
+            raise ValueError("average_decay: no moving average of low-rank updates is kept; make it 0, or train whole.")
         if self.initialize.adapter is not None and self.lora is None:
             raise ValueError("initialize.adapter: the run has no low-rank updates; give it lora, or leave it away.")
         if self.evaluate_every and not self.evaluate:
@@ -188,8 +190,16 @@ def load_config(path: Path) -> TrainConfig:
     """The config of a run folder, or of its config.json. Raises ValueError where it is missing or no config."""
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"run folder: '{path}' has no config.json; give a folder that `xgenmm train` wrote.")
+        raise ValueError(
+            f"run folder: '{path}' has no config.json; give a folder that `xgenmm train` wrote, or that `xgenmm "
+            "convert RELEASED RUN` made of released weights."
+        )
     settings = read_settings(file, "copy it again")
+    if "class" not in settings and "model_type" in settings:
+        raise ValueError(
+            f"run folder: '{file.parent}' holds released weights and is no run; make one of them: xgenmm convert "
+            f"{file.parent} RUN."
+        )
     try:
         config = from_json(settings, Any)
     except ValueError as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xgenmm_jax import hub
-from xgenmm_jax.api.conversion import load_params, run_config
+from xgenmm_jax.api.conversion import grids_in_files, load_params, run_config
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.loading import load_run_params
 from xgenmm_jax.api.processor import IdsOnly, Processor
@@ -118,11 +118,7 @@ def _released(source: Path, base: bool | None) -> tuple[TrainConfig, dict[str, A
     """What it would be imported as, and the grids that its files have, in pixels."""
     with open_source(source) as opened:
         run = run_config(opened, base, tokenizer_files.MODEL_FILE)
-        said = {
-            "config.json": opened.settings.get("vision_encoder_config", {}).get("anyres_grids"),
-            "preprocessor_config.json": opened.processor.get("grids"),
-        }
-    return run, {name: grids for name, grids in said.items() if grids}
+        return run, {name: grids for name, grids in grids_in_files(opened).items() if grids}
 
 
 def _tokenizer(

@@ -31,7 +31,7 @@ class Drawn(NamedTuple):
 
     prompts: list[Prompt]
     true: Pictures
-    pictures: dict[int, Pictures]
+    images: dict[int, Pictures]
     """By seed."""
     metrics: Metrics
 
@@ -59,13 +59,13 @@ class DrawnPictures(DrawingSuite):
         prompts = [prompt for prompt, _ in pairs]
         true = np.stack([np.asarray(draw.draw(scene)) for _, scene in pairs])
         captions = [prompt.caption for prompt in prompts]
-        pictures: dict[int, Pictures] = {}
+        images: dict[int, Pictures] = {}
         for seed in self.seeds:
             drawn = [one.images for one in drawer.draw(captions, 1, seed, self.sampling)]
             if drawn[0] is None:
                 raise ValueError("drawing: the run makes features and no pixels of them; train its pixel decoder.")
-            pictures[seed] = np.concatenate(drawn)
-        return Drawn(prompts, true, pictures, _metrics(prompts, true, list(pictures.values())))
+            images[seed] = np.concatenate(drawn)
+        return Drawn(prompts, true, images, _metrics(prompts, true, list(images.values())))
 
     def metrics_of(self, drawer: Drawer) -> tuple[Metrics, str]:
         """The metrics, and the page of drawings."""
@@ -74,16 +74,16 @@ class DrawnPictures(DrawingSuite):
 
 
 def _figures(one: Scores) -> dict[str, float]:
-    told = {"nouns": one.nouns, "colors": one.colors, "positions": one.positions}
-    shares = {**one.tags, "valid": one.valid, **{f"told/{name}": share for name, share in told.items()}}
+    per_property = {"nouns": one.nouns, "colors": one.colors, "positions": one.positions}
+    shares = {**one.tags, "valid": one.valid, **{f"told/{name}": share for name, share in per_property.items()}}
     return {name: share.percent / 100 for name, share in shares.items()} | {"overall": one.overall / 100}
 
 
-def _metrics(prompts: Sequence[Prompt], true: Pictures, pictures: Sequence[Pictures]) -> Metrics:
+def _metrics(prompts: Sequence[Prompt], true: Pictures, images: Sequence[Pictures]) -> Metrics:
     metrics: dict[str, float] = {}
     wrong = shuffled(prompts)
     for group, judged in (("drawing", prompts), ("drawing_shuffled", wrong)):
-        each = [_figures(scores(judged, one)) for one in pictures]
+        each = [_figures(scores(judged, one)) for one in images]
         for name in each[0]:
             values = [figures[name] for figures in each]
             metrics[f"{group}/{name}"] = statistics.fmean(values)
@@ -114,7 +114,7 @@ def page(drawn: Drawn, sampling: Sampling, name: str = "the held-out captions") 
     ]
     return render_template(
         "xgenmm_jax.nano.drawing", "drawings.html", name=name, steps=sampling.steps, guidance=sampling.guidance,
-        rows=rows, groups=groups, seeds=list(drawn.pictures), refresh_s=0,
+        rows=rows, groups=groups, seeds=list(drawn.images), refresh_s=0,
     )  # fmt: skip
 
 
@@ -124,11 +124,11 @@ def _example(drawn: Drawn, number: int) -> dict[str, Any]:
         "caption": prompt.caption,
         "true": _uri(drawn.true[number]),
         "drawings": [
-            {"image": _uri(pictures[number]), "is_right": judge(prompt, pictures[number]).is_correct}
-            for pictures in drawn.pictures.values()
+            {"image": _uri(images[number]), "is_right": judge(prompt, images[number]).is_correct}
+            for images in drawn.images.values()
         ],
     }
 
 
-def _uri(picture: UInt8[np.ndarray, "64 64 3"]) -> str:
-    return png_uri(PIL.Image.fromarray(picture))
+def _uri(image: UInt8[np.ndarray, "64 64 3"]) -> str:
+    return png_uri(PIL.Image.fromarray(image))
