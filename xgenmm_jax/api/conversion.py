@@ -159,7 +159,7 @@ def export_checkpoint(
     facts = model_card.read(run, int(newest(run).name))
     file = tokenizer_files.beside(run)
     tokenizer = None if file is None or is_wordpiece(file) else Tokenizer.load(file)
-    anyres = config.data.anyres if isinstance(config.data, DataConfig) else AnyRes()
+    anyres = config.data.asking.anyres if isinstance(config.data, DataConfig) else AnyRes()
     refuse_existing(destination)
     reader = open_parameters(run)
     if config.average_decay:

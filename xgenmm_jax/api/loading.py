@@ -181,8 +181,8 @@ def _loaded(
 ) -> LMM:
     if dtype is not None:
         run = replace(run, model=replace(run.model, dtype=dtype))
-    vision = run.model.vision
-    processor = Processor(tokenizer, run.data.anyres, run.data.chat, vision.pixel_mean, vision.pixel_std)
+    vision, asking = run.model.vision, run.data.asking
+    processor = Processor(tokenizer, asking.anyres, asking.chat, vision.pixel_mean, vision.pixel_std)
     return LMM(folder, run, params, processor, mesh)
 
 
