@@ -71,6 +71,16 @@ def test_without_beam_the_extra_is_named(capsys, monkeypatch, tmp_path):
     assert "apache_beam is missing; `pip install -e .[curation]" in capsys.readouterr().err
 
 
+def test_without_what_draws_charts_nothing_is_made(capsys, monkeypatch, tmp_path):
+    """It was told after the last shard, hours later."""
+    monkeypatch.setattr(curate_options.pipeline, "check_beam", lambda: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (tmp_path / "a.png").write_bytes(b"")
+    assert cli.main(["curate", "ocr", f"folder:{tmp_path}/*.png", str(tmp_path / "made")]) == 1
+    assert "matplotlib is missing; `pip install matplotlib`" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+
+
 def test_a_card_keeps_no_folder_of_the_command():
     argv = ["tars:/home/me/tars/{0..9}.tar", "../made/ocr", "--engine=tesseract", "--index=/home/me/i", "--", "--x=1"]
     assert curate_options.typed("ocr", argv) == (

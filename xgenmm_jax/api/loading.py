@@ -28,7 +28,7 @@ from xgenmm_jax.ops.partitioning import path_name
 from xgenmm_jax.paths import Path, run_path
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.runs import checkpoints, run_folder
-from xgenmm_jax.training.runs.adapters import merge_into
+from xgenmm_jax.training.runs.adapters import check_base, merge_into
 from xgenmm_jax.training.runs.averages import with_average
 from xgenmm_jax.training.runs.reading import restore_run
 from xgenmm_jax.training.sharding import AXES, MeshConfig, make_mesh, param_shardings
@@ -103,6 +103,8 @@ def load(
 
 def _with_adapter(loaded: LMM, folder: Path, dtype: Dtype | None) -> LMM:
     """A model whose parameters are float32, with an adapter merged, in the dtype that the caller asked for."""
+    if is_run(loaded.folder):
+        check_base(folder, loaded.folder)
     params = merge_into(loaded.params, peft.read(folder, loaded.config))
     if dtype not in (None, "float32"):
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
@@ -179,8 +181,8 @@ def _loaded(
 ) -> LMM:
     if dtype is not None:
         run = replace(run, model=replace(run.model, dtype=dtype))
-    vision = run.model.vision
-    processor = Processor(tokenizer, run.data.anyres, run.data.chat, vision.pixel_mean, vision.pixel_std)
+    vision, asking = run.model.vision, run.data.asking
+    processor = Processor(tokenizer, asking.anyres, asking.chat, vision.pixel_mean, vision.pixel_std)
     return LMM(folder, run, params, processor, mesh)
 
 

@@ -42,6 +42,7 @@ SMALL_IMAGES = (
     "This run keeps images no larger than a view in one view (anyres.single_view_up_to_px), the official code lays "
     "each on a grid: answers about small images can differ."
 )
+NOT_DRAWN = "The layout has no part that draws: it is left out, and --to blip3o writes it."
 OFFICIAL_CODE = (
     "config.json names the official code, which is not written: copy modeling_xgenmm.py, image_processing_blip_3.py "
     "and what they import from a released folder."
@@ -88,7 +89,8 @@ def plan(config: Config, layout: Layout) -> Export:
         raise ValueError("export: the run has a part of a model; choose --to siglip, phi3 or llama.")
     _refuse_clip(config.vision)
     _refuse_other_decoder(config.decoder, layout)
-    return Export(xgenmm.rules(config), config, (*_differences(config), OFFICIAL_CODE))
+    left_out = (NOT_DRAWN,) if isinstance(config, Blip3oConfig) else ()
+    return Export(xgenmm.rules(config), config, (*_differences(config), *left_out, OFFICIAL_CODE))
 
 
 def _drawing(config: Config) -> Export:

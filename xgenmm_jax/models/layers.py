@@ -180,7 +180,8 @@ class MultiHeadAttention(nn.Module):
         earlier: KeyValue | None = None,
         draws: Draws = None,
     ) -> tuple[Float[Array, "n T D"], KeyValue]:
-        """Gives the keys and values too. earlier: those of rows before these, read beside them."""
+        """Gives the keys and values too. earlier: those of rows before these, read beside them. draws: of each row
+        (`dropout.drop`); None: nothing is dropped."""
         if memory is None:
             qkv = checkpoint_name(self._several(3, "qkv")(query), "qkv")
             query, key, value = (qkv[..., part, :, :] for part in range(3))

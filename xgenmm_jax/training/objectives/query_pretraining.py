@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 import numpy as np
 
 from xgenmm_jax.data.rows.order import State
-from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.data.text import caption_tokens
 from xgenmm_jax.models import blip2, dropout
 from xgenmm_jax.models.blip2 import Blip2, Blip2Config
 from xgenmm_jax.models.blip2_flops import stage1_flops
@@ -24,8 +24,6 @@ from xgenmm_jax.training.objectives.base import Counts, Objective, Params, Sum
 from xgenmm_jax.training.objectives.caption_rows import CaptionBatch, CaptionData, caption_batches
 from xgenmm_jax.training.objectives.query_losses import Contrast, Negatives
 
-OWN_IDS = 2
-"""`[CLS]` and `[DEC]`, behind the tokenizer's ids in the Q-Former's own table."""
 LEAST_PAIRS = 2
 DROPOUT = 1
 """Folded into a step's key for dropout; negatives are drawn from the key itself."""
@@ -195,13 +193,13 @@ class QueryPretraining(Objective):
         self, model: Blip2Config, data: CaptionData, seed: int, state: State, host_index: int, host_count: int
     ) -> Iterator[tuple[CaptionBatch, list[str], State]]:
         """Raises ValueError where the Q-Former's table is not the tokenizer's with `[CLS]` and `[DEC]` behind it."""
-        ids, rows = len(Tokenizer.load(data.tokenizer)), model.text.vocab_size
-        if rows != ids + OWN_IDS:
+        words, rows = caption_tokens.for_queries(data.tokenizer), model.text.vocab_size
+        if rows != words.rows:
             raise ValueError(
-                f"model.text.vocab_size: got {rows} for a tokenizer of {ids} ids, wanted {ids + OWN_IDS}: its ids, "
+                f"model.text.vocab_size: got {rows} for a tokenizer of {words.ids} ids, wanted {words.rows}, with "
                 "[CLS] and [DEC]."
             )
-        return caption_batches(data, seed, state, host_index, host_count, opening=ids)
+        return caption_batches(data, words, seed, state, host_index, host_count)
 
     def count(self, rows: CaptionBatch) -> Counts:
         valid = np.asarray(rows.valid)
