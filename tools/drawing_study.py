@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
-import sys
 
 import jax
 from jaxtyping import Float32, UInt8
 import numpy as np
 import rich.console
-import rich.table
 
-from tools import drawing_table
-from tools.drawing_table import Result
+from tools import drawing_table, study, study_table
+from tools.study_table import Result, markdown
 from tools.toolkit_environments import ROOT
 from xgenmm_jax import api, files
 from xgenmm_jax.api.lmm import LMM
@@ -39,12 +37,9 @@ from xgenmm_jax.nano.tasks import DrawnWorld
 from xgenmm_jax.nano.world import draw
 from xgenmm_jax.nano.world.splits import Split
 from xgenmm_jax.reporting.machine import describe_machine, machine_sentence
-from xgenmm_jax.training import loop
 from xgenmm_jax.training.config import Initialize, TrainConfig
-from xgenmm_jax.training.goodput import GOODPUT
-from xgenmm_jax.training.metrics import METRICS_FILE, is_row_of_any_kind, read_metrics
-from xgenmm_jax.training.runs.side_files import read_rows
 
+SUBJECT = "drawing study"
 Pictures = UInt8[np.ndarray, "n 64 64 3"]
 NAMES = {
     "regression": "features, squared error",
@@ -97,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         questions=options.questions,
     )  # fmt: skip
     keep_compilations()
-    study(options.folder.resolve(), settings)
+    run_study(options.folder.resolve(), settings)
 
 
-def study(folder: Path, settings: Settings) -> None:
+def run_study(folder: Path, settings: Settings) -> None:
     begin(folder, settings)
     results = []
     for seed in settings.seeds:
@@ -114,17 +109,7 @@ def begin(folder: Path, settings: Settings) -> None:
     """Writes the settings, to which seeds and arms may be added later. Raises ValueError where there are others."""
     fixed = {name: value for name, value in vars(settings).items() if name not in ("seeds", "arms", "sampling")}
     fixed["sampling"] = vars(settings.sampling)
-    file = folder / "settings.json"
-    if not file.is_file():
-        files.make_folder(folder)
-        files.write_whole(file, json.dumps(fixed, indent=1))
-        return
-    there = files.read_json(file)
-    for name, value in fixed.items():
-        if there.get(name) != value:
-            raise ValueError(
-                f"drawing study: '{folder}' is of {name} {there.get(name)}, asked for {value}; give another folder."
-            )
+    study.keep_settings(folder, fixed, SUBJECT)
 
 
 def config_of(arm: str, seed: int, folder: Path, settings: Settings) -> TrainConfig:
@@ -143,40 +128,14 @@ def run_arm(folder: Path, arm: str, seed: int, settings: Settings) -> Result:
     file = folder / f"{arm}_{seed}.json"
     if not file.is_file():
         if arm == "latents":
-            train(config_of("autoencoder", 0, folder, settings), folder / "autoencoder")
+            study.train(config_of("autoencoder", 0, folder, settings), folder / "autoencoder", SUBJECT)
         run = folder / f"{arm}_{seed}"
-        train(config_of(arm, seed, folder, settings), run)
+        study.train(config_of(arm, seed, folder, settings), run, SUBJECT)
         figures = judged(api.load(run), settings)
-        result = Result(arm, seed, figures, flops_of(run), seconds_of(run))
+        result = Result(arm, seed, figures, study.flops_of(run), study.seconds_of(run))
         files.write_whole(file, json.dumps(vars(result), indent=1))
         jax.clear_caches()  # the next run compiles its own programs, or reads them from the disk
     return Result(**files.read_json(file))
-
-
-def train(config: TrainConfig, run: Path) -> None:
-    """Trains a run to its end, from where it is. Raises SystemExit where a signal ends it."""
-    rows = read_metrics(run) if (run / METRICS_FILE).is_file() else []
-    if rows and rows[-1]["step"] == config.steps:
-        return
-    print(f"{config.name}, seed {config.seed}, into {run}", flush=True)
-    result = loop.train(config, run)
-    if result.signal is not None:
-        sys.exit(f"drawing study: interrupted at step {result.step} of {run}; the same command goes on.")
-
-
-def flops_of(run: Path) -> float:
-    """Model FLOPs of a run's steps, by `Objective.flops` of their rows: those of a logged interval by its tokens."""
-    total, tokens = 0.0, 0
-    for row in read_metrics(run):
-        per_token = row.get("model_flops_per_second", 0.0) / row["tokens_per_second"]
-        total, tokens = total + per_token * (row["tokens"] - tokens), row["tokens"]
-    return total
-
-
-def seconds_of(run: Path) -> float:
-    """What a run's steps took: without opening, compiling and saving."""
-    rows = [row for row in read_rows(run / METRICS_FILE, is_row_of_any_kind) if GOODPUT in row]
-    return float(rows[-1][f"{GOODPUT}/stepping/seconds"] + rows[-1][f"{GOODPUT}/reading/seconds"])
 
 
 def judged(lmm: LMM, settings: Settings) -> dict[str, float]:
@@ -253,7 +212,7 @@ def write(folder: Path, results: Sequence[Result], settings: Settings) -> None:
         "random. FLOPs and time of autoencoder and pixel decoder, trained before, are not counted. "
         f"{machine_sentence(machine)}."
     )
-    text = f"{note}\n\n{drawing_table.markdown(lines)}\n\n{drawing_table.markdown(found)}\n\n![](plot.png)\n"
+    text = f"{note}\n\n{markdown(lines)}\n\n{markdown(found)}\n\n![](plot.png)\n"
     files.write_whole(folder / "table.md", text)
     facts = {
         "settings": {**vars(settings), "sampling": vars(settings.sampling)},
@@ -272,10 +231,7 @@ def show(folder: Path, results: Sequence[Result]) -> None:
     lines, found = drawing_table.table(NAMES, results, true), drawing_table.findings(NAMES, results)
     console = rich.console.Console()
     for title, rows in (("The study of drawing", lines), ("The paper and what was found", found)):
-        shown = rich.table.Table(*rows[0], title=title)
-        for row in rows[1:]:
-            shown.add_row(*row)
-        console.print(shown)
+        study_table.show(title, rows, console)
     console.print(f"also in {folder / 'table.md'}, table.json and plot.png", soft_wrap=True)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tools import drawing_study, drawing_table
+from tools import drawing_study, drawing_table, study, study_table
 from tools.drawing_study import Settings
-from tools.drawing_table import Result
+from tools.study_table import Result
 from xgenmm_jax.generation.images.sampling import Sampling
 from xgenmm_jax.training import loop
 from xgenmm_jax.training.config import Initialize, TrainConfig
@@ -58,8 +58,8 @@ def test_what_was_found_stands_beside_the_paper():
 
 
 def test_less_is_better_where_it_is():
-    assert drawing_table.verdict([1.0, 1.2], [3.0, 3.1], sign=-1) == "as the paper"
-    assert drawing_table.verdict([1.0, 1.2], [3.0, 3.1], sign=1) == "the other way"
+    assert study_table.verdict([1.0, 1.2], [3.0, 3.1], sign=-1) == "as the paper"
+    assert study_table.verdict([1.0, 1.2], [3.0, 3.1], sign=1) == "the other way"
 
 
 def test_a_plot_shows_every_arm(tmp_path):
@@ -76,7 +76,7 @@ def test_flops_are_summed_over_intervals(tmp_path):
         {"step": 2, "loss": 1.0, "tokens": 300, "tokens_per_second": 100.0, "model_flops_per_second": 400.0},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert drawing_study.flops_of(tmp_path) == 100 * 5 + 200 * 4
+    assert study.flops_of(tmp_path) == 100 * 5 + 200 * 4
 
 
 def test_arms_are_the_experiments_at_nano(tmp_path):
@@ -110,7 +110,7 @@ def test_an_arm_is_trained_and_judged_and_not_again(tmp_path, monkeypatch):
         average_decay=0.9,
     )
     monkeypatch.setattr(drawing_study, "config_of", lambda *_: config)
-    drawing_study.study(tmp_path, SMALL)
+    drawing_study.run_study(tmp_path, SMALL)
     (run,) = json.loads((tmp_path / "table.json").read_text())["runs"]
     assert run["flops"] > 0 and run["seconds"] > 0
     assert all(0 <= run["figures"][name] <= 100 for name in ("alignment", "held_out", "valid", "understanding"))
@@ -125,8 +125,8 @@ def test_an_arm_is_trained_and_judged_and_not_again(tmp_path, monkeypatch):
     assert run["flops"] == pytest.approx(per_step, rel=1e-6)
     # What a kill left is judged, and nothing is trained again.
     (tmp_path / "flow_0.json").unlink()
-    monkeypatch.setattr(drawing_study.loop, "train", None)
-    drawing_study.study(tmp_path, SMALL)
+    monkeypatch.setattr(study.loop, "train", None)
+    drawing_study.run_study(tmp_path, SMALL)
     (again,) = json.loads((tmp_path / "table.json").read_text())["runs"]
     assert again["figures"] == run["figures"] and again["flops"] == run["flops"]
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from xgenmm_jax import files, hub
+from xgenmm_jax.convert.tensor_files import refuse_pickles
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.evaluation.tasks.suite import Suite
 from xgenmm_jax.models.lora import LoRA
@@ -165,6 +166,8 @@ class TrainConfig:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}.")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay: got {self.average_decay}, wanted 0 to below 1, 0.9999.")
+        if self.average_decay and self.lora is not None:
+            raise ValueError("average_decay: no moving average of low-rank updates is kept; make it 0, or train whole.")
         if self.initialize.adapter is not None and self.lora is None:
             raise ValueError("initialize.adapter: the run has no low-rank updates; give it lora, or leave it away.")
         if self.evaluate_every and not self.evaluate:
@@ -187,6 +190,8 @@ def write_settings(settings: dict[str, Any], path: Path) -> None:
 def load_config(path: Path) -> TrainConfig:
     """The config of a run folder, or of its config.json. Raises ValueError where it is missing or no config."""
     file = path / "config.json" if path.is_dir() else path
+    if file == path or not file.is_file():
+        refuse_pickles(path)
     if not file.is_file():
         raise ValueError(
             f"run folder: '{path}' has no config.json; give a folder that `xgenmm train` wrote, or that `xgenmm "

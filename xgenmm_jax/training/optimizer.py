@@ -133,8 +133,8 @@ def _decayed(config: OptimizerConfig, boxed: Params) -> Callable[[Params], Any]:
         return jax.tree.map(lambda _: True, params)
 
     def linear_maps(params: Params) -> Any:
-        is_dimensions = lambda leaf: leaf is None or isinstance(leaf, optax.contrib.MuonDimensionNumbers)  # noqa: E731
-        return jax.tree.map(lambda leaf: leaf is not None, _linear_maps(boxed, params), is_leaf=is_dimensions)
+        # None at a frozen parameter, which is no leaf here: `params` gives the tree.
+        return jax.tree.map(lambda _, dimensions: dimensions is not None, params, _linear_maps(boxed, params))
 
     if config.decay_vectors:
         return everywhere

@@ -151,7 +151,8 @@ def _loaded(source: Path, is_run: bool, run: TrainConfig, tokenizer: Tokenizer |
     words = tokenizer or IdsOnly(model.decoder.num_text_tokens)
     if options.adapter is not None:
         params = merge_into(params, peft.read(options.adapter, model))
-    processor = Processor(words, run.data.anyres, run.data.chat, model.vision.pixel_mean, model.vision.pixel_std)
+    asking = run.data.asking
+    processor = Processor(words, asking.anyres, asking.chat, model.vision.pixel_mean, model.vision.pixel_std)
     return LMM(source, replace(run, model=model), params, processor, mesh)
 
 
