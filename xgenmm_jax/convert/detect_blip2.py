@@ -105,7 +105,7 @@ def _connector(
     if readers != list(range(0, layers, every)) or layers % every:
         raise ValueError(
             f"checkpoint: layers {readers} of {layers} have crossattention; wanted the first and every so many behind "
-            "it: copy the file again."
+            "it, in whole groups of layers: another form is not built."
         )
     return QFormerConfig(
         width=vision.width,

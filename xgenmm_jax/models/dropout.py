@@ -43,10 +43,10 @@ def drop(
         return x
     key = module.make_rng(STREAM)
 
-    def kept(row: UInt32[Array, ""]) -> Array:
+    def mask(row: UInt32[Array, ""]) -> Array:
         return jax.random.bernoulli(jax.random.fold_in(key, row), 1 - share, x.shape[1:])
 
-    return jnp.where(jax.vmap(kept)(rows), x / (1 - share), 0).astype(x.dtype)
+    return jnp.where(jax.vmap(mask)(rows), x / (1 - share), 0).astype(x.dtype)
 
 
 def _mixed(x: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:
