@@ -7,7 +7,7 @@ arm (`experiments/ablations/blip2.py --at nano`) once a seed on equally many sam
 as many as BLIP-2's two stages take, so that an arm without the first stage trains for more steps. How many follows
 from the FLOPs and samples a step that the objectives count of the first batches. Asks held-out drawn items; prints
 tables, also in FOLDER as table.md, table.json and plot.png. What is finished stays: the same command goes on after a
-kill. Some two hours a seed on 2 idle CPU cores.
+kill. Some eighty minutes a seed on 2 idle CPU cores.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.retrieval import retrieve_pairs
 from xgenmm_jax.cli.compilation_cache import keep_compilations
 from xgenmm_jax.cli.experiment_files import load_experiment
+from xgenmm_jax.cli.main import keep_memory
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.evaluation.tasks.suite import InputFormat, make_tasks, run_tasks
 from xgenmm_jax.nano.retrieval import drawn_pairs
@@ -89,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.samples, options.pairs, tuple(options.seeds), tuple(options.arms), tuple(options.budgets),
         options.items, options.retrieved,
     )  # fmt: skip
+    keep_memory()
     keep_compilations()
     run_study(options.folder.resolve(), settings)
 

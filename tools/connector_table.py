@@ -106,6 +106,7 @@ def plot(results: Results, path: Path) -> None:
             }
             study_table.points(axis, arms, results.get(budget, ()), name, "flops", MARKERS[budget])
         study_table.finish_axis(axis, FIGURES[name], "flops")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside lower center", ncols=len(NAMES), fontsize=9, frameon=False)
+    # A column an arm: both its budgets, one below the other.
+    of_label = dict(sorted(zip(*reversed(axes[0][0].get_legend_handles_labels()), strict=True)))
+    drawn.legend(of_label.values(), of_label, loc="outside lower center", ncols=len(NAMES), fontsize=9, frameon=False)
     to_image(drawn).save(path, optimize=True)

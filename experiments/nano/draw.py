@@ -13,7 +13,7 @@ from dataclasses import replace
 from experiments.nano import recipes
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.readers import caption_sets
-from xgenmm_jax.data.rows.config import DataConfig
+from xgenmm_jax.data.rows.config import Asking, DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.source import Mapped
@@ -59,6 +59,7 @@ def data(detail: str = "both", batch_rows: int = 16) -> DataConfig:
         window=1024,
         chat=ChatStyle(system=None),
         target_px=64,
+        asked=Asking(recipes.ANY_RES, ChatStyle(system=None)),
     )
 
 

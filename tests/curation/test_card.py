@@ -27,7 +27,7 @@ def test_the_card_counts_what_was_made_and_left_out(result):
     assert front["configs"] == [{"config_name": "default", "data_files": "data/*.parquet"}]
     for line in (
         "| rows | 9 |", "| images looked at | 12 |", "| `captions` | string |", "| least confidence | 0.5 |",
-        "| unreadable image | 3 | 00000.tar[1]: image:", "    xgenmm curate ocr 'tars:*.tar' made",
+        "| unreadable image | 3 | 00000.tar/000000001: image:", "    xgenmm curate ocr 'tars:*.tar' made",
         "| duplicates left out | no |", "Confidences, in bins of 0.05: 0.90 9.",
     ):  # fmt: skip
         assert line in text, line

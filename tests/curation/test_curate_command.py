@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 import re
 import signal
-import subprocess
 import sys
 import time
 
+from curated import needs, started
 import numpy as np
 import pytest
 
@@ -18,25 +18,6 @@ from xgenmm_jax.cli import main as cli
 from xgenmm_jax.data.readers.ocr import Ocr
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.parquet import Parquet
-
-ROOT = Path(__file__).parents[2]
-PROGRAM = "import sys; from xgenmm_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
-
-
-def needs(*names: str):
-    missing = [name for name in names if __import__("importlib").util.find_spec(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)}: pip install -e .[curation]")
-
-
-def started(*words: object, **options) -> subprocess.Popen:
-    """The command in a process group of its own."""
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'fixtures'}", "JAX_PLATFORMS": "cpu"}
-    environment["XLA_FLAGS"] = ""
-    command = [sys.executable, "-c", PROGRAM, "curate", *map(str, words)]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, start_new_session=True, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
 
 
 def pages(folder: Path, shards: int, each: int = 2) -> str:
@@ -88,6 +69,16 @@ def test_without_beam_the_extra_is_named(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     assert cli.main(["curate", "ocr", f"tars:{tmp_path}/*.tar", str(tmp_path / "made")]) == 1
     assert "apache_beam is missing; `pip install -e .[curation]" in capsys.readouterr().err
+
+
+def test_without_what_draws_charts_nothing_is_made(capsys, monkeypatch, tmp_path):
+    """It was told after the last shard, hours later."""
+    monkeypatch.setattr(curate_options.pipeline, "check_beam", lambda: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (tmp_path / "a.png").write_bytes(b"")
+    assert cli.main(["curate", "ocr", f"folder:{tmp_path}/*.png", str(tmp_path / "made")]) == 1
+    assert "matplotlib is missing; `pip install matplotlib`" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_card_keeps_no_folder_of_the_command():

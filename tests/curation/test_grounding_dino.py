@@ -4,6 +4,8 @@ import curated
 import numpy as np
 import PIL.Image
 import pytest
+import tiny_dino
+from tiny_dino import TAGS, WORDS
 
 from xgenmm_jax.curation.annotators import FixedTags, GroundingDino
 from xgenmm_jax.curation.grounding import GroundingRows
@@ -21,33 +23,11 @@ pytestmark = [
     pytest.mark.parity,
     pytest.mark.filterwarnings("ignore"),  # transformers' own
 ]
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "cat", "dog", "traffic", "light")
-TAGS = ("cat", "traffic light", "dog")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:
-    """Config, weights and processor of a model with few channels, as the hub has those of a large one."""
-    path = tmp_path_factory.mktemp("dino")
-    (path / "vocab.txt").write_text("\n".join(WORDS))
-    torch.manual_seed(0)
-    backbone = transformers.SwinConfig(
-        image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4,
-        out_features=["stage2", "stage3", "stage4"],
-    )  # fmt: skip
-    text = {
-        "model_type": "bert", "vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 64,
-    }  # fmt: skip
-    config = transformers.GroundingDinoConfig(
-        backbone_config=backbone, text_config=text, d_model=32, encoder_layers=1, decoder_layers=2, num_queries=12,
-        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_text_len=16,
-    )  # fmt: skip
-    transformers.GroundingDinoForObjectDetection(config).save_pretrained(path)
-    tokenizer = transformers.BertTokenizerFast(str(path / "vocab.txt"))
-    images = transformers.GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
-    transformers.GroundingDinoProcessor(images, tokenizer).save_pretrained(path)
-    return str(path)
+    return tiny_dino.write(tmp_path_factory.mktemp("dino"))
 
 
 def image_of(size: tuple[int, int]) -> SourceImage:

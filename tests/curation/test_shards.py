@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 import socket
+import sys
 
 import curated
 import numpy as np
@@ -15,6 +16,9 @@ from tar_files import jpeg, write_tar
 from xgenmm_jax import files
 from xgenmm_jax.curation import destination, shards
 from xgenmm_jax.curation.duplicates import difference_hash
+from xgenmm_jax.curation.images import Images
+from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.storage.folder import Folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -25,9 +29,22 @@ def test_pictures_that_cannot_be_read_are_counted_and_listed(tmp_path):
     result = curated.made(curated.images(tmp_path / "tars"), tmp_path / "made")
     assert (result.shards, result.new, result.rows, result.failed) == (3, 3, 9, ())
     count, first = result.left_out()["unreadable image"]
-    assert count == 3 and first.startswith("00000.tar[1]: image: ")
+    assert count == 3 and first.startswith("00000.tar/000000001: image: ")
     lines = [json.loads(line) for line in (tmp_path / "made" / "left_out.jsonl").read_text().splitlines()]
     assert [line["shard"] for line in lines] == ["00000.tar", "00001.tar", "00002.tar"]
+
+
+def test_what_the_storage_refuses_is_counted_too(tmp_path):
+    """The card said that fewer images were looked at than had a row or were left out."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(jpeg((64, 48), 3))
+    (tmp_path / "images" / "b.svg").write_text("<svg/>")
+    (tmp_path / "images" / "c.png").write_bytes(b"")
+    (tmp_path / "images" / "d.png").symlink_to("nowhere")
+    result = curated.made(ShardedSource(Folder(f"{tmp_path}/images/*"), Images()), tmp_path / "made")
+    (note,) = result.notes
+    assert (note.images, note.rows) == (4, 1)
+    assert [image for image, _, _ in note.left_out] == ["b.svg", "d.png", "c.png"]
 
 
 def test_a_broken_run_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_path):
@@ -87,6 +104,31 @@ def test_a_shard_that_fails_whole_is_tried_three_times_and_left_out(tmp_path, ca
     assert again.new == 1 and [failed.shard for failed in again.failed] == ["00001.tar"]
 
 
+@pytest.mark.parametrize("deduplicate", [False, True])
+def test_a_shard_that_was_put_right_is_made_and_the_others_stay(tmp_path, deduplicate):
+    """Its bytes are others than at first: a thousand shards had to be made again for the one that was cut off."""
+    source = curated.images(tmp_path / "tars")
+    cut = tmp_path / "tars" / "00001.tar"
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:3000])
+    assert len(curated.made(source, tmp_path / "made", deduplicate=deduplicate).failed) == 1
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "made" / "data").iterdir()}
+    cut.write_bytes(whole)
+    again = curated.made(source, tmp_path / "made", deduplicate=deduplicate)
+    assert (again.new, again.rows, again.failed) == (1, 9, ())
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    curated.made(source, tmp_path / "unbroken", deduplicate=deduplicate)
+    assert contents(tmp_path / "made") == contents(tmp_path / "unbroken")
+
+
+def test_a_done_shard_that_became_another_file_is_told(tmp_path):
+    source = curated.images(tmp_path / "tars")
+    curated.made(source, tmp_path / "made")
+    (tmp_path / "tars" / "00002.tar").write_bytes((tmp_path / "tars" / "00002.tar").read_bytes() + bytes(512))
+    with pytest.raises(ValueError, match=r"something else: '00002.tar' had [\d,]+ bytes and has [\d,]+; give"):
+        curated.made(source, tmp_path / "made")
+
+
 def test_an_engine_that_fails_at_a_picture_costs_the_picture_and_at_all_the_shard(tmp_path):
     reds = [int(np.asarray(PIL.Image.open(io.BytesIO(jpeg((64, 48), n))))[0, 0, 0]) for n in (0, 2)]
     source = curated.images(tmp_path / "tars")
@@ -130,8 +172,8 @@ def test_a_folder_of_another_version_source_or_of_anything_else_is_refused(tmp_p
     (tmp_path / "other" / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds 'mine.txt', which no `xgenmm curate` wrote"):
         curated.made(source, tmp_path / "other")
-    monkeypatch.setattr(destination, "VERSION", 2)
-    with pytest.raises(ValueError, match="version was 1 and is 2"):
+    monkeypatch.setattr(destination, "VERSION", destination.VERSION + 1)
+    with pytest.raises(ValueError, match="version was 2 and is 3"):
         curated.made(curated.images(tmp_path / "tars"), tmp_path / "made")
 
 
@@ -158,6 +200,14 @@ def test_a_difference_hash_tells_where_a_picture_grows_brighter():
     ramp = np.broadcast_to(np.arange(0, 170, 10, dtype=np.uint8), (16, 17))
     assert difference_hash(PIL.Image.fromarray(ramp.copy())).tolist() == [255] * 32
     assert difference_hash(PIL.Image.fromarray(ramp[:, ::-1].copy())).tolist() == [0] * 32
+
+
+def test_a_cascade_without_its_library_is_told_before_anything_is_made(tmp_path, monkeypatch):
+    """Each shard was tried three times, and failed."""
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(ValueError, match="skimage is missing; `pip install scikit-image"):
+        curated.made(curated.images(tmp_path / "tars"), tmp_path / "made", faces="cascade")
+    assert not (tmp_path / "made").exists()
 
 
 def test_faces_are_the_sources_or_those_of_a_cascade(tmp_path):

@@ -8,7 +8,7 @@ import PIL.ImageFont
 import pytest
 
 from xgenmm_jax.curation import text_engines
-from xgenmm_jax.curation.text_engines import RapidOcr, Tesseract, lines_of_tsv
+from xgenmm_jax.curation.text_engines import RapidOcr, Tesseract, lines_of_tsv, with_margin
 
 HEAD = "level\tpage_num\tblock_num\tpar_num\tline_num\tword_num\tleft\ttop\twidth\theight\tconf\ttext"
 TSV = f"""{HEAD}
@@ -67,6 +67,36 @@ def test_rapidocr_reads_a_page(page):
     RapidOcr().check()
     check_read(RapidOcr().open()(page))
     assert RapidOcr().open()(PIL.Image.new("RGB", (64, 64), "white")) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        ((3, 900), (150, 900)),
+        ((100, 1600), (267, 1600)),
+        ((900, 3), (900, 22)),
+        ((2000, 1), (2000, 48)),
+        ((5000, 30), (5000, 120)),
+        ((1, 1), (1, 1)),
+        ((100, 20), (100, 20)),
+        ((100, 600), (100, 600)),
+        ((1600, 100), (1600, 100)),
+    ],
+)
+def test_thin_images_get_a_margin_and_others_stay(size, shown):
+    """One of 3 x 900 px was enlarged to 736 x 220,800 px: its worker was killed for memory, each time again."""
+    image = PIL.Image.new("RGB", size, "white")
+    margin = with_margin(image, 2000)
+    assert margin.size == shown and margin.crop((0, 0, *size)).tobytes() == image.tobytes()
+
+
+def test_rapidocr_reads_a_tall_strip_and_its_boxes_end_at_its_edge(page):
+    pytest.importorskip("rapidocr", reason="pip install -e .[curation]")
+    strip = PIL.Image.new("RGB", (120, 1100), "white")
+    strip.paste(page.crop((20, 20, 112, 60)), (0, 500))
+    (line,) = RapidOcr().open()(strip)
+    xs, ys = zip(*line.quad, strict=True)
+    assert line.text == "Orange" and max(xs) <= 120 and 490 < min(ys) < max(ys) < 560
 
 
 @pytest.mark.skipif(text_engines.shutil.which("tesseract") is None, reason="no program tesseract is installed")

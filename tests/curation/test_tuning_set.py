@@ -156,7 +156,7 @@ def test_command_keeps_a_tests_prompts_out_and_its_card_counts(tmp_path, monkeyp
     assert "| teacher | mine.py:paint |" in card and "16 px 7" in card and "| all | 2 | 7 | 7 | 0 | 1 |" in card
     with pytest.raises(ValueError, match="--teacher: none is named"):
         curate.main(["tuning-set", "other"])
-    with pytest.raises(ValueError, match="'nothing' of '.*mine.py' is a NoneType"):
+    with pytest.raises(ValueError, match="'mine.py' has no 'nothing'; wanted one of PIL, paint"):
         curate.main(["tuning-set", "other", "--teacher", "mine.py:nothing"])
     assert not (tmp_path / "other").exists()
 

@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     from xgenmm_jax.api.conversion import refuse_existing
 
     refuse_existing(arguments.destination)
-    repository = None if arguments.push is None else _repository(arguments)
+    repository = _repository(arguments)
     with errors.writing(arguments.destination), interrupts.raising():  # what is half-written goes away
         if arguments.to is None:
             import_checkpoint(arguments)
@@ -78,8 +78,13 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _repository(arguments: Arguments) -> hub_upload.Repository:
-    """Where --push uploads to. Raises ValueError for what would fail after an export of hours."""
+def _repository(arguments: Arguments) -> hub_upload.Repository | None:
+    """Where --push uploads to, None without it. Raises ValueError for what would fail after an export of hours."""
+    if arguments.push is None:
+        if arguments.public or arguments.yes:
+            option = "--public" if arguments.public else "--yes"
+            raise ValueError(f"{option}: nothing is uploaded; give --push ORG/MODEL, or leave {option} away.")
+        return None
     if arguments.to is None:
         raise ValueError("--push: what is imported is a run folder, which the hub's programs do not know; give --to.")
     if is_in_bucket(arguments.destination):

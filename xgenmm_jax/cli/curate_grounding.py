@@ -1,16 +1,21 @@
 """`xgenmm curate grounding SRC DST`: objects of images, with boxes."""
 
 from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
 import tyro
 
-from xgenmm_jax.cli.curate_options import CurateOptions, run, source_of, split_beam_options
+from xgenmm_jax.cli.curate_options import CurateOptions, of_file, run, source_of, split_beam_options
 from xgenmm_jax.cli.data_sources import parse_with_reader
 from xgenmm_jax.cli.options import LocalPath
-from xgenmm_jax.curation.annotators import FixedTags, GroundingDino, Ram, Tagger
+from xgenmm_jax.curation.annotators import Annotator, FixedTags, GroundingDino, Ram, Tagger
 from xgenmm_jax.curation.grounding import GroundingRows
+
+GROUNDING_DINO = "groundingdino"
+OF_GROUNDING_DINO = ("model", "tagger", "ram_checkpoint", "tags", "box_threshold", "text_threshold", "overlap")
+"""Options that another annotator has not."""
 
 
 @dataclass(frozen=True)
@@ -18,15 +23,15 @@ class Arguments(CurateOptions):
     """Finds the objects of images and writes them in the schema of BLIP3-GROUNDING-50M: captions with places.
 
     SOURCE as for `xgenmm curate ocr`. A tagger names what is in an image, an annotator finds the boxes. Both are models
-    that you download; neither is part of the extra `curation`.
+    that you download, neither is part of the extra `curation`; or an annotator of your own does both.
     """
 
     source: tyro.conf.Positional[str]
     """Such as 'tars:data/{0000..0999}.tar' or 'folder:images/**/*.jpg'."""
     folder: tyro.conf.Positional[str]
     """DST, a new folder, on a disk that all workers share."""
-    annotator: Literal["groundingdino"] = field(default="groundingdino", kw_only=True)
-    """What finds boxes: GroundingDINO through transformers."""
+    annotator: str = field(default=GROUNDING_DINO, kw_only=True)
+    """What finds boxes: groundingdino, through transformers, or FILE.py:NAME, an annotator of your own."""
     model: str = field(default=GroundingDino.model, kw_only=True)
     """Its weights: a folder, or the hub's name."""
     tagger: Literal["ram", "ram_plus", "list"] = field(default="ram", kw_only=True)
@@ -52,16 +57,35 @@ class Arguments(CurateOptions):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints what was made; gives the exit code."""
+    """Prints what was annotator; gives the exit code."""
     rest, beam_options = split_beam_options(argv)
     arguments, reader = parse_with_reader(Arguments, rest, "xgenmm curate grounding")
-    annotator = GroundingDino(
-        _tagger(arguments), arguments.model, arguments.box_threshold, arguments.text_threshold, arguments.overlap
-    )
     maker = GroundingRows(
-        annotator, arguments.caption_field, 0.0, arguments.most_area, arguments.boxes, arguments.template
+        _annotator(arguments), arguments.caption_field, 0.0, arguments.most_area, arguments.boxes, arguments.template
     )
     return run(maker, source_of(arguments.source, arguments, reader), arguments.folder, arguments, beam_options, argv)
+
+
+def _annotator(arguments: Arguments) -> Annotator:
+    """Raises ValueError where options do not fit each other, or the user's file has no annotator."""
+    if arguments.annotator == GROUNDING_DINO:
+        return GroundingDino(
+            _tagger(arguments), arguments.model, arguments.box_threshold, arguments.text_threshold, arguments.overlap
+        )
+    if ".py" not in arguments.annotator:
+        raise ValueError(f"--annotator: got '{arguments.annotator}', wanted {GROUNDING_DINO} or FILE.py:NAME.")
+    defaults = {field.name: field.default for field in dataclasses.fields(Arguments)}
+    for name in OF_GROUNDING_DINO:
+        if getattr(arguments, name) != defaults[name]:
+            raise ValueError(f"--{name.replace('_', '-')}: of --annotator {GROUNDING_DINO} alone; leave it away.")
+    annotator = of_file(arguments.annotator, "--annotator")
+    annotator = annotator() if callable(annotator) else annotator
+    if not dataclasses.is_dataclass(annotator) or not isinstance(annotator, Annotator):
+        got = f"'{arguments.annotator}' is a {type(annotator).__name__}"
+        raise ValueError(
+            f"--annotator: {got}, wanted a frozen dataclass with check, described and open, or a function of one."
+        )
+    return annotator
 
 
 def _tagger(arguments: Arguments) -> Tagger:

@@ -10,7 +10,8 @@ import tyro
 from xgenmm_jax.cli import data_tables, errors
 from xgenmm_jax.cli.data_index import PROCESSES
 from xgenmm_jax.cli.data_sources import SourceOptions, is_python, read_source
-from xgenmm_jax.curation import card, pipeline, samples
+from xgenmm_jax.cli.errors import nearest
+from xgenmm_jax.curation import card, charts, pipeline, samples
 from xgenmm_jax.curation.destination import LEFT_OUT_FILE
 from xgenmm_jax.curation.faces import Faces
 from xgenmm_jax.curation.images import Images
@@ -19,7 +20,7 @@ from xgenmm_jax.curation.shards import TRIES, Options
 from xgenmm_jax.data.readers.base import Reader
 from xgenmm_jax.data.readers.records import ProjectRecords
 from xgenmm_jax.data.sharded import ShardedSource
-from xgenmm_jax.paths import user_path
+from xgenmm_jax.paths import local_path, user_path
 
 SHARDS_FAILED = 3
 """Exit code where shards of the source failed whole and were left out."""
@@ -65,6 +66,21 @@ def source_of(text: str, options: SourceOptions, reader: Reader | None) -> Shard
     return source
 
 
+def of_file(text: str, option: str) -> Any:
+    """What FILE.py:NAME is. option: what errors call it. Raises ValueError where there is no such thing."""
+    from xgenmm_jax.cli.experiment_files import import_experiment
+
+    file, colon, name = text.rpartition(":")
+    path = local_path(file if colon else name, option)
+    if not colon or path.suffix != ".py":
+        raise ValueError(f"{option}: got '{text}', wanted FILE.py:NAME.")
+    module = import_experiment(path)
+    if not hasattr(module, name):
+        names = [one for one in vars(module) if not one.startswith("_")]
+        raise ValueError(f"{option}: '{path}' has no '{name}'; {nearest(name, names)}.")
+    return getattr(module, name)
+
+
 def typed(command: str, argv: Sequence[str]) -> str:
     """The command as it was typed; of paths their last part, since a card is published."""
     words = []
@@ -95,6 +111,7 @@ def run(
     folder = user_path(destination, "DST")
     of_rows = Options(not options.no_images, options.license_field, options.faces, options.deduplicate)
     pipeline.check_beam()
+    charts.check()
     run_tasks = pipeline.with_beam(options.processes, options.runner, beam_options)
     with errors.writing(folder), data_tables.progress_bar() as show:
         curated = pipeline.curate(source, maker, folder, of_rows, run_tasks, show)

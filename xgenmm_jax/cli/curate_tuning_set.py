@@ -9,7 +9,7 @@ import tyro
 
 from xgenmm_jax import files
 from xgenmm_jax.cli import data_tables, errors
-from xgenmm_jax.cli.curate_options import typed
+from xgenmm_jax.cli.curate_options import of_file, typed
 from xgenmm_jax.cli.options import LocalPath, parse
 from xgenmm_jax.curation import tuning_card, tuning_prompts, tuning_set
 from xgenmm_jax.curation.tuning_prompts import Excluded, chosen, plain
@@ -92,16 +92,11 @@ def _teacher(arguments: Arguments) -> tuple[Teacher, str]:
         from xgenmm_jax.nano.drawing import tuning
 
         return tuning.teacher, "the program that draws the world of make demo, lit from the top left"
-    from xgenmm_jax.cli.experiment_files import import_experiment
-
-    text, colon, name = arguments.teacher.rpartition(":")
-    path = local_path(text if colon else name, "--teacher")
-    if not colon or path.suffix != ".py":
-        raise ValueError(f"--teacher: got '{arguments.teacher}', wanted FILE.py:NAME.")
-    function = getattr(import_experiment(path), name, None)
+    function = of_file(arguments.teacher, "--teacher")
+    path, _, name = arguments.teacher.rpartition(":")
     if not callable(function):
         raise ValueError(f"--teacher: '{name}' of '{path}' is a {type(function).__name__}, wanted a function.")
-    return function, f"{path.name}:{name}"
+    return function, f"{Path(path).name}:{name}"
 
 
 def _prompts(arguments: Arguments) -> dict[str, Excluded]:

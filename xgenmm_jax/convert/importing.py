@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
 from xgenmm_jax import files
-from xgenmm_jax.convert import trees
+from xgenmm_jax.convert import peft_settings, trees
 from xgenmm_jax.convert.detect import Detected, detect_format
 from xgenmm_jax.convert.parameter_store import ParameterWriter
 from xgenmm_jax.convert.rules import Rule, Shape, their_shapes
@@ -84,6 +84,11 @@ def open_source(path: Path, overrides: Overrides = NO_OVERRIDES, vision: Path | 
 
     Raises ValueError that names every missing, spare and misshapen tensor.
     """
+    if peft_settings.is_adapter(path):
+        raise ValueError(
+            f"checkpoint: '{path}' holds an adapter and no model; give the model that it was trained over, and the "
+            f"adapter beside: xgenmm_jax.load(MODEL, adapter='{path}'), or --initialize.adapter of a training."
+        )
     # The tower first: the model's size follows from its config.
     tower = open_source(vision, overrides) if vision is not None else None
     if tower is not None and not isinstance(tower.config, ViTConfig):

@@ -7,6 +7,7 @@ from xgenmm_jax.curation.extra import import_extra
 from xgenmm_jax.curation.makers import CONFIDENCE_BINS
 
 MOST_BARS = 24
+MATPLOTLIB = "`pip install matplotlib` installs it"
 INK, BAR = "#333333", "#2a6fbb"
 
 
@@ -27,9 +28,14 @@ def ordered(bars: Mapping[str, int]) -> list[tuple[str, int]]:
     return [*by_count[: MOST_BARS - 1], (f"{len(rest)} others", sum(count for _, count in rest))]
 
 
+def check() -> None:
+    """Raises ValueError where matplotlib is missing."""
+    import_extra("matplotlib", MATPLOTLIB)
+
+
 def bar_chart(title: str, bars: Mapping[str, int]) -> bytes:
     """A PNG: the same bytes for the same bars. Raises ValueError where matplotlib is missing."""
-    figure_of = import_extra("matplotlib.figure", "`pip install matplotlib` installs it").Figure
+    figure_of = import_extra("matplotlib.figure", MATPLOTLIB).Figure
     shown = ordered(bars)
     # Not by pyplot, which keeps figures for the process.
     figure = figure_of(figsize=(6.4, 2.8), layout="constrained")

@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xgenmm_jax import files
+from xgenmm_jax import files, user_files
 from xgenmm_jax.curation.duplicates import HASHES, hashes_file
 from xgenmm_jax.curation.makers import Maker
 from xgenmm_jax.curation.shards import (
@@ -32,7 +32,7 @@ from xgenmm_jax.data.index.source_index import SourceIndex
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.files import is_remote
 
-VERSION = 1
+VERSION = 2
 """Of the output; rows of another one are not added to."""
 FROM_FILE, LOCK_FILE, LEFT_OUT_FILE = "from.json", "lock", "left_out.jsonl"
 
@@ -73,6 +73,8 @@ class Curated(NamedTuple):
 def opened(source: ShardedSource, maker: Maker, options: Options, folder: Path) -> Iterator[None]:
     """A folder in which this source is made by this maker, new or gone on with; no other process writes to it then.
 
+    A shard of the source that is not done may have become another file, mended or put there whole at last.
+
     Raises ValueError where the folder holds anything else, or the source, or another process writes to it.
     """
     index = source.source_index()
@@ -82,14 +84,18 @@ def opened(source: ShardedSource, maker: Maker, options: Options, folder: Path) 
         raise ValueError(f"curate: '{folder}' holds the source; give another folder.")
     described = _described(index, maker, options)
     from_file = folder / NOTES / FROM_FILE
+    was, changed = None, []
     if from_file.is_file():
-        _check_same(files.read_json(from_file, "delete the folder and start again"), described, folder)
+        was = files.read_json(from_file, "delete the folder and start again")
+        changed = _check_same(was, described, folder)
     elif folder.is_dir() and (strays := sorted({path.name for path in folder.iterdir()} - {NOTES})):
         raise ValueError(f"curate: '{folder}' holds '{strays[0]}', which no `xgenmm curate` wrote; give a new folder.")
     for part in (DATA, NOTES, f"{NOTES}/{HASHES}", f"{NOTES}/{DUPLICATES}"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     with alone(folder):
-        if not from_file.is_file():
+        for number in changed:
+            hashes_file(folder, number).unlink(missing_ok=True)
+        if was != described:
             files.write_whole(from_file, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
         yield
         delete_leftovers(folder)
@@ -102,6 +108,7 @@ def _described(index: SourceIndex, maker: Maker, options: Options) -> dict[str, 
         "version": VERSION,
         "command": maker.command,
         "maker": maker.described(),
+        "files": [[Path(file.path).name, file.sha256] for file in user_files.loaded_for((maker,))],
         "options": dataclasses.asdict(options),
         "storage": source.storage,
         "reader": source.reader,
@@ -110,11 +117,15 @@ def _described(index: SourceIndex, maker: Maker, options: Options) -> dict[str, 
     return json.loads(json.dumps(value))
 
 
-def _check_same(was: Any, now: dict[str, Any], folder: Path) -> None:
-    """Raises ValueError where the folder was made of something else, with the first difference."""
+def _check_same(was: Any, now: dict[str, Any], folder: Path) -> list[int]:
+    """The shards that have other bytes than they had and are not done yet.
+
+    Raises ValueError where the folder was made of something else, with the first difference.
+    """
     was = was if isinstance(was, dict) else {}
+    changed = _changed_shards(was.get("shards"), now["shards"], folder)
     for name, value in now.items():
-        if was.get(name) == value:
+        if was.get(name) == value or name == "shards" and changed is not None:
             continue
         before, after = was.get(name), value
         if isinstance(before, dict) and isinstance(value, dict):
@@ -122,6 +133,28 @@ def _check_same(was: Any, now: dict[str, Any], folder: Path) -> None:
             name, before, after = f"{name} {key}", before.get(key), value.get(key)
         said = "other shards" if name == "shards" else f"{name} was {_brief(before)} and is {_brief(after)}"
         raise ValueError(f"curate: '{folder}' was made from something else: {said}; give a new folder.")
+    return changed or []
+
+
+def _changed_shards(before: Any, after: list[list[Any]], folder: Path) -> list[int] | None:
+    """Numbers of shards with other bytes; None where there are other shards. before: as read from a file.
+
+    Raises ValueError where one of them is done.
+    """
+    pairs = before if isinstance(before, list) else []
+    if any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
+        return None
+    if [name for name, _ in pairs] != [name for name, _ in after]:
+        return None
+    changed = [number for number, pair in enumerate(after) if pair != pairs[number]]
+    for number in changed:
+        if noted(folder, number) is not None:
+            name, size = after[number]
+            raise ValueError(
+                f"curate: '{folder}' was made from something else: '{name}' had {pairs[number][1]:,} bytes and has "
+                f"{size:,}; give a new folder."
+            )
+    return changed
 
 
 def _brief(value: Any) -> str:

@@ -153,8 +153,10 @@ def unopened(source: ShardedSource, shard: Shard, name: str) -> Iterator[Unopene
     Raises SourceError where the shard cannot be read.
     """
     for number in range(len(shard)):
+        key = f"{name}[{number}]"
         try:
             raw = shard.read(number)
+            key = raw.key
             with reading(source.reader, raw):
                 record = source.reader.read(raw, 0)
             row = row_of(raw)
@@ -163,7 +165,7 @@ def unopened(source: ShardedSource, shard: Shard, name: str) -> Iterator[Unopene
                 raise
             # A reader wraps what is wrong with a record, and lets pass what is wrong with its image's header.
             otherwise = UNREADABLE if isinstance(error, RecordError) else BAD_IMAGE
-            yield Unread(f"{name}[{number}]", reason_of(error, otherwise), in_words(error, 300))
+            yield Unread(key, reason_of(error, otherwise), in_words(error, 300))
             continue
         images = images_of(record)
         if not images:

@@ -13,7 +13,7 @@ import threading
 from typing import Any, NamedTuple
 
 from xgenmm_jax import user_files
-from xgenmm_jax.curation import destination
+from xgenmm_jax.curation import destination, faces
 from xgenmm_jax.curation.destination import Curated
 from xgenmm_jax.curation.duplicates import ShardHasher, hashes_file, note_duplicates
 from xgenmm_jax.curation.extra import import_extra
@@ -71,10 +71,11 @@ def curate(
 ) -> Curated:
     """Makes what is not there yet; of shards that fail whole it says which.
 
-    Raises ValueError where the folder holds something else, or the maker lacks a library.
+    Raises ValueError where the folder holds something else, or a library is missing.
     """
     names = source.source_index().names
     maker.check()
+    faces.check(options.faces)
     with destination.opened(source, maker, options, folder):
         destination.delete_leftovers(folder)
         left = destination.undone(folder, len(names))

@@ -52,7 +52,10 @@ class Options:
 
 
 class ShardNote(NamedTuple):
-    """What became of an input shard. left_out: image, reason, detail. figures: chart -> bar -> count."""
+    """What became of an input shard.
+
+    images: those with a row and those left out. left_out: image, reason, detail. figures: chart -> bar -> count.
+    """
 
     shard: str
     file: str
@@ -145,6 +148,7 @@ class ShardMaker:
         shard, refused = opened_shard(self._source, self._paths[number], extra)
         try:
             for one in refused:
+                counted.images += 1
                 counted.leave_out(*one)
             images = self._images(number, unopened(self._source, shard, name), known, counted)
             while batch := list(itertools.islice(images, self._maker.batch)):

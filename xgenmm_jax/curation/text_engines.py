@@ -12,6 +12,11 @@ import PIL.Image
 
 from xgenmm_jax.curation.extra import import_extra, version_of
 
+TALL = 6
+"""Height in widths beyond which an image is thin. At it RapidOCR looks at 736 x 4,416 px."""
+LEAST_SIDE_PX = 48
+"""Of the shorter side of a wide image as it is read; RapidOCR enlarges sides below 30 px, and rounds to 32."""
+
 Point = tuple[float, float]
 
 
@@ -47,7 +52,8 @@ class RapidOcr:
     """PaddleOCR's models in ONNX, by the package rapidocr.
 
     longest_px: a larger image is scaled down to it before text is looked for; recognition takes its lines from there
-        too. threads: of onnxruntime; one a process, so that processes do not take each other's cores.
+        too. threads: of onnxruntime; one a process, so that processes do not take each other's cores. Thin images get
+        a margin (`with_margin`), of which no box tells.
     """
 
     longest_px: int = 2000
@@ -80,13 +86,31 @@ class RapidOcr:
 
         def lines(pixels: PIL.Image.Image) -> list[Line]:
             # The package reads arrays as OpenCV has them: blue first.
-            result = read(np.ascontiguousarray(np.asarray(pixels)[:, :, ::-1]))
+            shown = np.asarray(with_margin(pixels, self.longest_px))
+            result = read(np.ascontiguousarray(shown[:, :, ::-1]))
             if result.boxes is None or result.txts is None:
                 return []
-            entries = zip(np.asarray(result.boxes).tolist(), result.txts, result.scores, strict=True)
+            # A box ends where the margin begins.
+            boxes = np.clip(np.asarray(result.boxes, np.float64), 0, pixels.size).tolist()
+            entries = zip(boxes, result.txts, result.scores, strict=True)
             return [_line(str(text), quad, float(score)) for quad, text, score in entries]
 
         return lines
+
+
+def with_margin(pixels: PIL.Image.Image, longest_px: int) -> PIL.Image.Image:
+    """A thin image with its right or lower edge repeated beyond it; others as they are.
+
+    RapidOCR enlarges the shorter side to 736 px, and before that to 30 px: an image of 3 x 900 px became one of
+    736 x 220,800 px and took 17 GB. It gives wide images a margin of its own, so that their shorter side need only be
+    long enough to stay one when the longer one is scaled to `longest_px`; tall ones become a sixth of their height.
+    """
+    width, height = pixels.size
+    right = max(0, -(-height // TALL) - width)
+    below = max(0, -(-width * LEAST_SIDE_PX // longest_px) - height)
+    if not right and not below:
+        return pixels
+    return PIL.Image.fromarray(np.pad(np.asarray(pixels), ((0, below), (0, right), (0, 0)), mode="edge"))
 
 
 def _line(text: str, quad: list[list[float]], confidence: float) -> Line:

@@ -114,7 +114,8 @@ class VLM(nn.Module):
         if isinstance(config.connector, MLPConnectorConfig):
             self.connector = MLPConnector(config.connector, config.dtype)
         elif isinstance(config.connector, QFormerConfig):
-            self.connector = QFormer(config.connector, config.dtype)
+            # Float32 whatever `dtype` is: docs/reference/blip2.md#known-problems.
+            self.connector = QFormer(config.connector, "float32")
         else:
             self.connector = Resampler(config.connector, config.dtype)
         self.decoder = Phi3(config.decoder, config.dtype)
@@ -169,7 +170,7 @@ class VLM(nn.Module):
             groups = shard_batch(features.reshape(-1, *features.shape[2:]))
             is_on = config.connector_drops and self.has_rng(dropout.STREAM)
             crop_ids = dropout.checksums(batch.pixels.reshape(len(groups), -1)) if is_on else None
-            tokens = self.connector(groups, mask.reshape(len(groups), -1), crop_ids)
+            tokens = self.connector(groups, mask.reshape(len(groups), -1), crop_ids).astype(config.dtype)
             return tokens.reshape(rows, -1, tokens.shape[-1])
         if config.token_sampling is TokenSampling.STRIPS:
             groups, mask = group_strips(features, batch, grid)

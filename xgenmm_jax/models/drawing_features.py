@@ -21,14 +21,16 @@ def raw_features(config: Blip3oConfig, params: Params, pixels: UInt8[Array, "n h
     target = config.drawing.target
     if isinstance(target, LatentTarget):
         return raw_latents(config, params["target"], pixels)
-    vision = target.tower if isinstance(target, EVATarget) else config.vision
+    vision = config.target_tower
     inputs = shard_batch(normalize_pixels(pixels, config.dtype, vision.pixel_mean, vision.pixel_std))
     if isinstance(target, EVATarget):
         tokens = EVA(target.tower, config.dtype).apply({"params": params["target"]["eva"]}, inputs)
     elif target.layer == "penultimate":
         tokens = penultimate(config.vision, config.dtype, params["vision"], inputs)
     else:
-        tokens = ViT(config.vision, config.dtype).apply({"params": params["vision"]}, inputs)
+        # Without the class token of a tower whose features hold it, which has no norm behind its layers.
+        method = "before_norm" if config.vision.bare else "__call__"
+        tokens = ViT(config.vision, config.dtype).apply({"params": params["vision"]}, inputs, method=method)
     grid = vision.grid
     tokens = tokens.astype(jnp.float32).reshape(len(pixels), grid, grid, -1)
     return jax.lax.stop_gradient(pool_grid(tokens, target.grid))

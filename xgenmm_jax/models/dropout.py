@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer, UInt32
 
 STREAM = "dropout"
+Draws = UInt32[Array, " n"] | None
+"""Each row's number, which its draws follow from; None: nothing is dropped."""
 _FACTOR, _STEP = 0x9E3779B1, 0x85EBCA77
 """Odd, so that multiplying by them loses nothing of 32 bits."""
 
@@ -32,9 +34,7 @@ def joined(first: UInt32[Array, "*n"], second: UInt32[Array, "*n"] | int) -> UIn
     return _mixed(_mixed(first) * jnp.uint32(_STEP) + second)
 
 
-def drop(
-    module: nn.Module, x: Float[Array, "n ..."], share: float, rows: UInt32[Array, " n"] | None
-) -> Float[Array, "n ..."]:
+def drop(module: nn.Module, x: Float[Array, "n ..."], share: float, rows: Draws) -> Float[Array, "n ..."]:
     """`x` with a share of its values set to 0 and the others as much larger; unchanged where rows is None.
 
     rows: whose draws each row takes. module: which layer's.
@@ -43,10 +43,10 @@ def drop(
         return x
     key = module.make_rng(STREAM)
 
-    def mask(row: UInt32[Array, ""]) -> Array:
+    def is_kept(row: UInt32[Array, ""]) -> Array:
         return jax.random.bernoulli(jax.random.fold_in(key, row), 1 - share, x.shape[1:])
 
-    return jnp.where(jax.vmap(mask)(rows), x / (1 - share), 0).astype(x.dtype)
+    return jnp.where(jax.vmap(is_kept)(rows), x / (1 - share), 0).astype(x.dtype)
 
 
 def _mixed(x: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:

@@ -9,9 +9,10 @@ from flax import linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8, UInt32
+from jaxtyping import Array, Float, UInt8
 
 from xgenmm_jax.models import dropout, lora
+from xgenmm_jax.models.dropout import Draws
 from xgenmm_jax.ops.attention import attend, attention_weights, sow_attention_weights
 from xgenmm_jax.ops.attention_choice import Implementation
 from xgenmm_jax.ops.masks import AttentionMask, dense_mask
@@ -150,8 +151,8 @@ class MultiHeadAttention(nn.Module):
 
     Without memory, queries, keys and values come from one kernel `qkv` [D 3 N H]; with it, queries come from `query`
     [D N H], keys and values from `key_value` [E 2 N H]. axis: logical name of the widths D and E. init: of every
-    kernel; None: Xavier's uniform, as torch.nn.MultiheadAttention draws them. dropout: the share that `draws` drop of
-    weights, and of what attention gives.
+    kernel; None: Xavier's uniform, as torch.nn.MultiheadAttention draws them. dropout: share of attention weights and
+    of outputs that is dropped where a call has `draws`.
     """
 
     width: int
@@ -177,7 +178,7 @@ class MultiHeadAttention(nn.Module):
         memory: Float[Array, "n S E"] | None,
         mask: AttentionMask,
         earlier: KeyValue | None = None,
-        draws: UInt32[Array, " n"] | None = None,
+        draws: Draws = None,
     ) -> tuple[Float[Array, "n T D"], KeyValue]:
         """Gives the keys and values too. earlier: those of rows before these, read beside them. draws: of each row
         (`dropout.drop`); None: nothing is dropped."""

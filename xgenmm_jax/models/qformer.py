@@ -15,9 +15,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, UInt32
+from jaxtyping import Array, Bool, Float, Int32
 
 from xgenmm_jax.models import dropout
+from xgenmm_jax.models.dropout import Draws
 from xgenmm_jax.models.layers import Dtype, KeyValue, LayerNorm, Linear, MultiHeadAttention, shard_batch, torch_linear
 from xgenmm_jax.models.remat import Remat, scan_layers
 from xgenmm_jax.ops.attention_choice import Implementation
@@ -26,9 +27,6 @@ from xgenmm_jax.ops.masks import AttentionMask, key_padding_mask
 INIT = nn.initializers.normal(0.02)
 TEXT = "text_"
 """What the names of all parameters begin with that text rows alone read."""
-
-Draws = UInt32[Array, " n"] | None
-"""Of dropout, each row's (`dropout.drop`); None: nothing is dropped."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +123,7 @@ class QFormerLayer(nn.Module):
         config = self.config
         x = jnp.concatenate([one for one in rows if one is not None], axis=1)
         x = checkpoint_name(x, "layer_input")
-        attention = _attention(config, self.dtype, "attention")
-        added, key_value = attention.with_keys(x, None, masks.rows, earlier, draws)
+        added, key_value = _attention(config, self.dtype, "attention").with_keys(x, None, masks.rows, earlier, draws)
         x = LayerNorm(config.inner, config.epsilon, name="attention_norm")(added + x)
         count = 0 if rows.queries is None else rows.queries.shape[1]
         queries, text = None, None

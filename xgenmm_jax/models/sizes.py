@@ -109,17 +109,6 @@ BLIP3O_8B = replace(BLIP3O_4B, context_width=3584)
 """That of the 8B, behind Qwen2.5-VL-7B."""
 EVA_E = EVAConfig(remat="full")
 """EVA-CLIP-E/14+ at 448 px, whose features both draw."""
-NANO_DIT = DiTConfig(
-    channels=96,
-    width=128,
-    layers=4,
-    heads=4,
-    kv_heads=4,
-    context_width=128,
-    multiple_of=128,
-    remat="minimal_with_context",
-)
-"""About 1.4 million parameters: features of nano's tower from states of its decoder."""
 
 EVA_G = ViTConfig(
     image_size_px=224,

@@ -193,8 +193,16 @@ def load_config(path: Path) -> TrainConfig:
     if file == path or not file.is_file():
         refuse_pickles(path)
     if not file.is_file():
-        raise ValueError(f"run folder: '{path}' has no config.json; give a folder that `xgenmm train` wrote.")
+        raise ValueError(
+            f"run folder: '{path}' has no config.json; give a folder that `xgenmm train` wrote, or that `xgenmm "
+            "convert RELEASED RUN` made of released weights."
+        )
     settings = read_settings(file, "copy it again")
+    if "class" not in settings and "model_type" in settings:
+        raise ValueError(
+            f"run folder: '{file.parent}' holds released weights and is no run; make one of them: xgenmm convert "
+            f"{file.parent} RUN."
+        )
     try:
         config = from_json(settings, Any)
     except ValueError as error:

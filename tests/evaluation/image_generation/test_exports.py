@@ -88,6 +88,19 @@ def test_every_layout_goes_on_where_it_stopped(benchmark, published: Path, tmp_p
     }[benchmark]  # fmt: skip
 
 
+def test_pictures_of_two_models_are_never_mixed(tmp_path: Path):
+    folder = tmp_path / "wise_2025"
+    exports.begin_or_continue(folder, {"model": "a step 1", "seed": 0})
+    exports.write("wise_2025", folder, [(BenchmarkPrompt("1", "a man"), [_image(0)])])
+    exports.begin_or_continue(folder, {"model": "a step 1", "seed": 0})
+    assert [path.name for path in folder.iterdir()] == ["1.png"], "a scorer may take every file for a picture"
+    with pytest.raises(ValueError, match="holds pictures of seed 0, now 1; give another folder"):
+        exports.begin_or_continue(folder, {"model": "a step 1", "seed": 1})
+    (tmp_path / "wise_2025.json").unlink()
+    with pytest.raises(ValueError, match="is not empty, and no '.*wise_2025.json' says what drew its pictures"):
+        exports.begin_or_continue(folder, {"model": "a step 1", "seed": 0})
+
+
 def test_geneval_folders_hold_their_metadata_and_refuse_another_prompts(published: Path, tmp_path: Path):
     asked = prompts("geneval", published)
     exports.write("geneval", tmp_path, [(asked[1], [_image(k) for k in range(4)])])

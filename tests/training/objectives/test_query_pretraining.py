@@ -161,6 +161,13 @@ def test_what_cannot_be_trained_is_refused():
         OFFICIAL.loss(goldens.CONFIG, goldens.stage1(), None, one, jax.random.key(0), FREEZE)
 
 
+@pytest.mark.parametrize("wrong", [{"batch_rows": 0}, {"tokens": 2}, {"threads": 0}, {"ahead": -1}])
+def test_numbers_of_data_out_of_range_are_refused(wrong):
+    """A row of two tokens has an opening and an end, and one of one token had both all the same."""
+    with pytest.raises(ValueError, match=rf"data\.{next(iter(wrong))}: got"):
+        CaptionData((), "none", **{"image_size_px": 28, "batch_rows": 2, "tokens": 9, **wrong})
+
+
 @pytest.mark.slow
 def test_gradients_are_the_official_ones(official):
     tensors = in_their_names(official)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from xgenmm_jax.convert.formats import eva
 from xgenmm_jax.convert.rules import Piece, Rule, linear_rules, norm_rules, rule
 from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.models.qformer import QFormerConfig
@@ -117,52 +118,18 @@ def tower_rules(config: ViTConfig, names: Names) -> tuple[Rule, ...]:
     """EVA-CLIP-g. Raises ValueError for a tower of another form."""
     if not config.bare:
         raise ValueError("export: the layout's tower is EVA-CLIP-g's form (vision.bare), the model has another.")
-    count, heads, fused = config.layers, {"n": config.heads}, {"three": 3, "n": config.heads}
-    ours, prefix, is_lavis = "vision/layers", TOWER[names], names == "lavis"
-    block = f"{prefix}blocks.{{i}}" if is_lavis else f"{prefix}encoder.layers.{{i}}"
-    attention, out = (f"{block}.attn", "proj") if is_lavis else (f"{block}.self_attn", "projection")
-    norm = "norm" if is_lavis else "layer_norm"
-    first, positions, patch = (
-        ("cls_token", "pos_embed", "patch_embed.proj")
-        if is_lavis
-        else ("embeddings.class_embedding", "embeddings.position_embedding", "embeddings.patch_embedding")
-    )
-    bias = rule(
-        f"{ours}/attention/qkv/bias",
-        f"{attention}.qkv.bias",
-        pattern="(three n h) -> three n h",
-        sizes=fused,
-        layers=count,
-    )
-    if is_lavis:
-        pieces = Piece(f"{attention}.q_bias"), Piece(f"{attention}.v_bias")
-        bias = Rule(bias.ours, pieces, NoKeyBias(config.heads), count)
-    return (
-        # Patches and positions, then the layers.
-        rule("vision/class_embedding", f"{prefix}{first}", pattern="1 1 e -> e"),
-        rule("vision/position_embedding", f"{prefix}{positions}", pattern="1 p e -> p e"),
-        rule("vision/patch_embedding/kernel", f"{prefix}{patch}.weight", pattern="e c h w -> h w c e"),
-        rule("vision/patch_embedding/bias", f"{prefix}{patch}.bias"),
-        *norm_rules(f"{ours}/norm1", f"{block}.{norm}1", count),
-        rule(
-            f"{ours}/attention/qkv/kernel",
-            f"{attention}.qkv.weight",
-            pattern="(three n h) e -> e three n h",
-            sizes=fused,
-            layers=count,
-        ),
-        bias,
-        rule(
-            f"{ours}/attention/out/kernel",
-            f"{attention}.{out}.weight",
-            pattern="e (n h) -> n h e",
-            sizes=heads,
-            layers=count,
-        ),
-        rule(f"{ours}/attention/out/bias", f"{attention}.{out}.bias", layers=count),
-        *norm_rules(f"{ours}/norm2", f"{block}.{norm}2", count),
-        *linear_rules(f"{ours}/mlp/fc1", f"{block}.mlp.fc1", count),
-        *linear_rules(f"{ours}/mlp/fc2", f"{block}.mlp.fc2", count),
+    if names == "transformers":
+        return eva.tower_rules(config, TOWER[names], names, "vision")
+    rules = eva.tower_rules(config, TOWER[names], "timm", "vision")
+    return tuple(_without_key_bias(one, config.heads) if one.ours.endswith("/qkv/bias") else one for one in rules)
+
+
+def _without_key_bias(one: Rule, heads: int) -> Rule:
+    (piece,) = one.theirs
+    return replace(
+        one,
+        theirs=tuple(Piece(piece.name.replace("qkv.bias", f"{part}_bias")) for part in "qv"),
+        transform=NoKeyBias(heads),
     )
 
 

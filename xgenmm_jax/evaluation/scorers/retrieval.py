@@ -3,7 +3,7 @@
 Source: docs/reference/blip2.md#recipe; LAVIS' `RetrievalTask._report_metrics` computes the same figures.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxtyping import Float, Integer, Num
@@ -35,11 +35,6 @@ class Recalls(NamedTuple):
     def mean(self) -> float:
         """Of both directions."""
         return (self.to_text_mean + self.to_image_mean) / 2
-
-
-def owners(texts_per_image: Sequence[int] | Integer[np.ndarray, " n"]) -> Integer[np.ndarray, " m"]:
-    """The image of each text, where texts are numbered image by image: 2, 1 gives 0 0 1."""
-    return np.repeat(np.arange(len(texts_per_image)), texts_per_image)
 
 
 def recalls(

@@ -102,8 +102,8 @@ class Drawer:
             return np.concatenate(parts, axis=1)[:, :count]
 
         features = of_prompts([features for features, _ in batches])
-        made = [images for _, images in batches if images is not None]
-        images = of_prompts(made) if made else [None] * len(prompts)
+        pixels = [images for _, images in batches if images is not None]
+        images = of_prompts(pixels) if pixels else [None] * len(prompts)
         return [Drawing(*one) for one in zip(prompts, images, features, strict=False)]
 
     def _of_batch(

@@ -39,7 +39,10 @@ class CaptionBatch(NamedTuple):
 class CaptionData:
     """Batches of captions.
 
-    mixture: (source, weight); every source must give captions. tokens: T; longer captions are cut.
+    mixture: (source, weight); every source must give captions. tokens: T; longer captions are cut. threads: of each
+    host. ahead: batches that are made before they are asked for.
+
+    Raises ValueError for numbers out of range.
     """
 
     mixture: tuple[tuple[Source, float], ...]
@@ -49,6 +52,12 @@ class CaptionData:
     tokens: int
     threads: int = 2
     ahead: int = 4
+
+    def __post_init__(self):
+        # From an opening to an end there is room for a word.
+        for name, least in (("image_size_px", 1), ("batch_rows", 1), ("tokens", 3), ("threads", 1), ("ahead", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"data.{name}: got {getattr(self, name)}, wanted {least} or more.")
 
 
 def caption_batches(
