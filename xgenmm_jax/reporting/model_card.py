@@ -156,8 +156,8 @@ def _base(facts: RunFacts) -> str:
     for field, path in parts.items():
         one = prints.get(field, {})
         which = f"checkpoint {one['checkpoint']}" if "checkpoint" in one else NOT_KNOWN if not one else "file"
-        folder, own = PurePosixPath(str(path)).name, one.get("name")
-        name = f"{folder} ({own})" if isinstance(own, str) and own != folder else folder
+        folder, base = PurePosixPath(str(path)).name, one.get("name")
+        name = f"{folder} ({base})" if isinstance(base, str) and base != folder else folder
         rows.append((STARTS[field], name, which, one.get("sha256", NOT_KNOWN)))
     return table(("part", "initialised from", "of it", "SHA-256"), rows)
 
