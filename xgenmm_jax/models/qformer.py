@@ -38,7 +38,8 @@ class QFormerConfig:
     share that training drops where BERT does: of embeddings behind their norm, of attention weights, and of what each
     attention and feed-forward adds. 0.1 in BLIP-2.
 
-    Raises ValueError where heads do not divide the inner width, or cross_every the layers, or dropout is no share.
+    Raises ValueError where heads do not divide the inner width, there are fewer layers than cross_every, or dropout is
+    no share.
     """
 
     width: int = 1408
@@ -58,11 +59,21 @@ class QFormerConfig:
     def __post_init__(self):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"connector.dropout: got {self.dropout}, wanted a share from 0 to below 1.")
-        if self.inner % self.heads or self.layers % self.cross_every:
+        if self.inner % self.heads or not 0 < self.cross_every <= self.layers:
             raise ValueError(
                 f"connector: got an inner width of {self.inner} for {self.heads} heads and {self.layers} layers for "
-                f"cross_every {self.cross_every}; wanted whole heads and whole groups of layers."
+                f"cross_every {self.cross_every}; wanted whole heads, and cross_every from 1 to the layers."
             )
+
+    @property
+    def groups(self) -> int:
+        """Whole groups of cross_every layers, the first of which reads; what is left makes a last, shorter one."""
+        return self.layers // self.cross_every
+
+    @property
+    def readers(self) -> int:
+        """Layers that read the features."""
+        return len(range(0, self.layers, self.cross_every))
 
 
 @dataclass(frozen=True)
@@ -146,10 +157,11 @@ def _attention(config: QFormerConfig, dtype: Dtype, name: str) -> MultiHeadAtten
 
 
 class QFormerGroup(nn.Module):
-    """`cross_every` layers, the first of which reads the features: what the scan repeats."""
+    """`count` layers, the first of which reads the features: what the scan repeats."""
 
     config: QFormerConfig
     dtype: Dtype
+    count: int
 
     @nn.compact
     def __call__(
@@ -161,7 +173,7 @@ class QFormerGroup(nn.Module):
         draws: Draws,
     ) -> tuple[Rows, tuple[KeyValue, ...]]:
         caches = []
-        for number in range(self.config.cross_every):
+        for number in range(self.count):
             layer = QFormerLayer(self.config, self.dtype, number == 0, name=f"layer{number}")
             rows, key_value = layer(rows, None if earlier is None else earlier[number], features, masks, draws)
             caches.append(key_value)
@@ -182,9 +194,9 @@ class QFormer(nn.Module):
         )
         self.feature_norm = LayerNorm(config.width, config.feature_epsilon)
         self.norm = LayerNorm(inner, config.epsilon)
-        self.layers = scan_layers(
-            QFormerGroup, config.layers // config.cross_every, config.remat, scanned_inputs=1, broadcast_inputs=3
-        )(config, self.dtype)
+        self.layers = self._stack(config.groups, config.cross_every)
+        left = config.layers % config.cross_every
+        self.last_layers = self._stack(1, left) if left else None
         if config.out_width:
             self.projection = torch_linear(inner, config.out_width, ("vision_embed", "embed"), self.dtype)
         if self.text is not None:
@@ -195,6 +207,22 @@ class QFormer(nn.Module):
             self.text_position_embedding = self.param(
                 "text_position_embedding", nn.with_logical_partitioning(INIT, positions), shape
             )
+
+    def _stack(self, groups: int, layers: int) -> nn.Module:
+        remat = self.config.remat
+        stack = scan_layers(QFormerGroup, groups, remat, scanned_inputs=1, broadcast_inputs=3)
+        return stack(self.config, self.dtype, layers)
+
+    def _run(
+        self, rows: Rows, earlier: Any, features: Float[Array, "n S E"] | None, masks: Masks, draws: Draws
+    ) -> tuple[Rows, Any]:
+        """All layers. earlier: keys and values as another call gave them, of queries that are not among the rows."""
+        of_groups, of_last = (None, None) if earlier is None else earlier
+        rows, cache = self.layers(rows, of_groups, features, masks, draws)
+        if self.last_layers is None:
+            return rows, (cache, None)
+        rows, last_cache = self.last_layers(rows, of_last, features, masks, draws)
+        return rows, (cache, last_cache)
 
     def __call__(
         self,
@@ -226,7 +254,7 @@ class QFormer(nn.Module):
             mask = key_padding_mask(features_mask, self.config.queries, self.config.attention)
         draws = self._draws(row_ids, 0)
         queries = dropout.drop(self, self._embed(features.shape[0]), self.config.dropout, draws)
-        rows, cache = self.layers(Rows(queries), None, features, Masks(features=mask), draws)
+        rows, cache = self._run(Rows(queries), None, features, Masks(features=mask), draws)
         return rows.queries, cache
 
     def text_alone(
@@ -236,7 +264,7 @@ class QFormer(nn.Module):
         masks = Masks(AttentionMask(dense=valid[:, None]))
         draws = self._draws(row_ids, 1)
         text = dropout.drop(self, self._embed_text(token_ids), self.config.dropout, draws)
-        rows, _ = self.layers(Rows(text=text), None, None, masks, draws)
+        rows, _ = self._run(Rows(text=text), None, None, masks, draws)
         return rows.text
 
     def together(
@@ -250,7 +278,7 @@ class QFormer(nn.Module):
         seen = jnp.pad(valid, ((0, 0), (self.config.queries, 0)), constant_values=True)
         draws, embedded = self._draws(row_ids, 2), (self._embed(features.shape[0]), self._embed_text(token_ids))
         rows = Rows(*(dropout.drop(self, one, self.config.dropout, draws) for one in embedded))
-        return self.layers(rows, None, features, Masks(AttentionMask(dense=seen[:, None])), draws)[0]
+        return self._run(rows, None, features, Masks(AttentionMask(dense=seen[:, None])), draws)[0]
 
     def text_after(
         self, cache: Any, token_ids: Int32[Array, "n T"], valid: Bool[Array, "n T"], row_ids: Draws = None
@@ -261,7 +289,7 @@ class QFormer(nn.Module):
         mask = jnp.pad(causal, ((0, 0), (0, 0), (self.config.queries, 0)), constant_values=True)
         draws = self._draws(row_ids, 3)
         text = dropout.drop(self, self._embed_text(token_ids), self.config.dropout, draws)
-        rows, _ = self.layers(Rows(text=text), cache, None, Masks(AttentionMask(dense=mask)), draws)
+        rows, _ = self._run(Rows(text=text), cache, None, Masks(AttentionMask(dense=mask)), draws)
         return rows.text
 
     def _draws(self, row_ids: Draws, mode: int) -> Draws:

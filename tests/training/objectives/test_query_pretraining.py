@@ -169,6 +169,21 @@ def test_numbers_of_data_out_of_range_are_refused(wrong):
 
 
 @pytest.mark.slow
+def test_dropout_follows_from_the_key_and_lets_every_part_learn():
+    config = replace(goldens.CONFIG, connector=replace(goldens.CONFIG.connector, dropout=0.1))
+    negatives = drawn()
+
+    def total(params, key):
+        return sum(means(OFFICIAL.losses(config, params, rows(), FREEZE, lambda *_: negatives, key)).values())
+
+    value = jax.jit(jax.value_and_grad(total))
+    (one, grads), (other, _), (again, _) = (value(goldens.stage1(), jax.random.key(n)) for n in (0, 1, 0))
+    assert float(one) == float(again) != float(other)
+    moved = {part: max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(of)) for part, of in grads.items()}
+    assert all(moved[part] > 0 for part in ("connector", "text", "heads")) and np.isfinite(list(moved.values())).all()
+
+
+@pytest.mark.slow
 def test_gradients_are_the_official_ones(official):
     tensors = in_their_names(official)
     check_norms(official, "grad")
