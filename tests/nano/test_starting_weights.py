@@ -3,10 +3,22 @@
 import hashlib
 import json
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from safetensors import safe_open
 
-from xgenmm_jax.nano.starting_weights import WEIGHTS
+from experiments.nano import draw as drawing
+from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.models import blip3o, drawing_features
+from xgenmm_jax.nano.drawing.prompts import benchmark
+from xgenmm_jax.nano.drawing.scores import scores
+from xgenmm_jax.nano.starting_weights import PIXELS, VISION, WEIGHTS
+from xgenmm_jax.nano.world import draw
+from xgenmm_jax.ops.partitioning import unboxed
+from xgenmm_jax.training.config import Initialize
+from xgenmm_jax.training.runs.initialize import initialize_params
 
 INDEX = json.loads((WEIGHTS / "weights.json").read_text())
 
@@ -24,3 +36,44 @@ def test_all_files_are_listed_and_small():
     files = sorted(path.name for pattern in ("*.safetensors", "*.model") for path in WEIGHTS.glob(pattern))
     assert files == sorted(INDEX)
     assert sum(line["bytes"] for line in INDEX.values()) <= 10_000_000
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """The model that draws, with the shipped tower and pixel decoder; of the parameters these parts alone."""
+    model = drawing.model()
+    boxed = jax.eval_shape(lambda key: blip3o.initialize(model, key), jax.random.key(0))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), unboxed(boxed))
+    parts = {part: abstract[part] for part in ("vision", "target", "pixels")}
+    shipped = Initialize(vision=VISION, pixels=PIXELS)
+    return model, initialize_params(shipped, lambda key: blip3o.initialize(model, key), 0, parts)
+
+
+def test_the_pixel_decoder_fits_the_model_and_brings_the_scale_of_its_features(pixels):
+    _, params = pixels
+    assert params["pixels"]["positions"].dtype == np.float32
+    assert (np.asarray(params["target"]["std"]) > 0.1).all()
+
+
+@pytest.mark.slow
+def test_the_pixel_decoder_draws_true_features(pixels):
+    model, params = pixels
+    pairs = benchmark("held_out", 20)
+    true = jnp.asarray(np.stack([np.asarray(draw.draw(scene)) for _, scene in pairs]))
+    features = drawing_features.normalised(model, params, drawing_features.raw_features(model, params, true))
+    read = scores([prompt for prompt, _ in pairs], np.asarray(drawing_features.to_pixels(model, params, features)))
+    assert read.colors.percent > 90 and read.positions.percent > 95 and read.nouns.percent > 50
+
+
+@pytest.mark.slow
+def test_the_shipped_scale_is_what_a_run_would_measure(pixels):
+    model, params = pixels
+    config = drawing.config()
+    unknown = {**params, "target": jax.tree.map(jnp.zeros_like, params["target"])}
+    opened = config.objective.batches(model, config.data, config.seed, State(), 0, 1)
+    measured = config.objective.prepare(model, unknown, (jax.device_put(rows) for rows, _, _ in opened))
+    opened.close()
+    for name, value in params["target"].items():
+        np.testing.assert_allclose(measured["target"][name], value, rtol=1e-4, atol=1e-5)
+
