@@ -1,5 +1,6 @@
 """The shipped starting weights, and the tokenizer whose ids they know, are the files that weights.json names."""
 
+from dataclasses import replace
 import hashlib
 import json
 
@@ -38,22 +39,40 @@ def test_all_files_are_listed_and_small():
     assert sum(line["bytes"] for line in INDEX.values()) <= 10_000_000
 
 
-@pytest.fixture(scope="module")
-def pixels():
-    """The model that draws, with the shipped tower and pixel decoder; of the parameters these parts alone."""
-    model = drawing.model()
-    boxed = jax.eval_shape(lambda key: blip3o.initialize(model, key), jax.random.key(0))
+def shipped(model: blip3o.Blip3oConfig) -> dict:
+    """Of the model's parameters tower, pixel decoder and the features' scale, as they ship."""
+
+    def init(key):
+        return blip3o.initialize(model, key)
+
+    boxed = jax.eval_shape(init, jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), unboxed(boxed))
-    parts = {part: abstract[part] for part in ("vision", "target", "pixels")}
-    shipped = Initialize(vision=VISION, pixels=PIXELS)
-    return model, initialize_params(shipped, lambda key: blip3o.initialize(model, key), 0, parts)
+    parts = {part: abstract[part] for part in ("vision", "target", "pixels") if part in abstract}
+    return initialize_params(Initialize(vision=VISION, pixels=PIXELS), init, 0, parts)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    model = drawing.model()
+    return model, shipped(model)
 
 
 def test_the_pixel_decoder_fits_the_model_and_brings_the_scale_of_its_features(pixels):
     _, params = pixels
     assert params["pixels"]["positions"].dtype == np.float32
     assert (np.asarray(params["target"]["std"]) > 0.1).all()
+
+
+def test_a_pixel_decoder_of_another_grid_is_told():
+    model = drawing.model()
+    others = replace(model.drawing.pixels, grid=2)
+    coarse = replace(model, drawing=replace(model.drawing, target=blip3o.TowerTarget(grid=2), pixels=others))
+    with pytest.raises(ValueError, match="initialize.pixels: .* does not fit the model: pixels/cells/bias has 2 x 2"):
+        shipped(coarse)
+    none = replace(model, drawing=replace(model.drawing, pixels=None))
+    with pytest.raises(ValueError, match="initialize.pixels: the model has no such part, only target, vision"):
+        shipped(none)
 
 
 @pytest.mark.slow
