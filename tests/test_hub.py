@@ -16,6 +16,7 @@ import xgenmm_jax
 from xgenmm_jax import hub
 from xgenmm_jax.cli.main import main
 from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.paths import user_path
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.runs import initialize
 
@@ -83,6 +84,20 @@ def test_verify_by_name(server, tmp_path, capsys):
 def test_convert_by_name(server, tmp_path, capsys):
     assert main(["convert", NAME, "run"]) == 0
     assert f"{NAME}: " in capsys.readouterr().out and (tmp_path / "run" / "checkpoints" / "0").is_dir()
+
+
+def test_an_adapter_is_verified_by_its_name(server, capsys):
+    """--adapter took a folder alone."""
+    server.repos["org/lora"] = hub_server.Repo()
+    server.repos["org/lora"].commit({"adapter_config.json": b'{"peft_type": "LOHA"}', "adapter_model.safetensors": b""})
+    assert main(["verify", str(TINY28), "--adapter", "org/lora"]) == 1
+    assert "adapter_config.json' has peft_type LOHA; wanted LORA" in capsys.readouterr().err
+
+
+def test_a_name_where_a_run_is_wanted_is_told_how_it_becomes_one():
+    said = error_of(user_path, f"hf://{NAME}", "--initialize.run")
+    assert said.startswith("--initialize.run: got 'hf://org/tiny', a model of the hub, wanted a path; ")
+    assert "xgenmm convert hf://org/tiny RUN" in said and said.endswith("hf download org/tiny.")
 
 
 def test_revision_is_a_branch_a_tag_or_a_commit(server):

@@ -1,11 +1,11 @@
 """The study of BLIP3-o's designs at nano: what is drawn, by which objective, in which order, over several seeds.
 
-    python -m tools.drawing_study FOLDER [--start runs/draw_pixels] [--steps 1500] [--seeds 0 1 2]
+    python -m tools.drawing_study FOLDER [--steps 1500] [--seeds 0 1 2] [--start RUN]
 
-Trains every arm (`experiments/ablations/blip3o_*.py --at nano`) once a seed, from the run that `make draw` leaves with
-a trained pixel decoder, draws open captions with it and judges them by program. Prints a table and what the paper
-found, also in FOLDER as table.md, table.json and plot.png. What is finished stays: the same command goes on after a
-kill. Some ten minutes an arm and seed on 2 idle CPU cores, less than three hours in all.
+Trains every arm (`experiments/ablations/blip3o_*.py --at nano`) once a seed, from the model of `make demo` and the
+pixel decoder that ships, or those of RUN; draws open captions with it and judges them by program. Prints a table and
+what the paper found, also in FOLDER as table.md, table.json and plot.png. What is finished stays: the same command
+goes on after a kill. Some ten minutes an arm and seed on 2 idle CPU cores, less than three hours in all.
 """
 
 import argparse
@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
-import sys
 
 import jax
 from jaxtyping import Float32, UInt8
 import numpy as np
 import rich.console
-import rich.table
 
-from tools import drawing_table
-from tools.drawing_table import Result
+from tools import drawing_table, study, study_table
+from tools.study_table import Result, markdown
 from tools.toolkit_environments import ROOT
 from xgenmm_jax import api, files
 from xgenmm_jax.api.lmm import LMM
@@ -39,12 +37,9 @@ from xgenmm_jax.nano.tasks import DrawnWorld
 from xgenmm_jax.nano.world import draw
 from xgenmm_jax.nano.world.splits import Split
 from xgenmm_jax.reporting.machine import describe_machine, machine_sentence
-from xgenmm_jax.training import loop
 from xgenmm_jax.training.config import Initialize, TrainConfig
-from xgenmm_jax.training.goodput import GOODPUT
-from xgenmm_jax.training.metrics import METRICS_FILE, is_row_of_any_kind, read_metrics
-from xgenmm_jax.training.runs.side_files import read_rows
 
+SUBJECT = "drawing study"
 Pictures = UInt8[np.ndarray, "n 64 64 3"]
 NAMES = {
     "regression": "features, squared error",
@@ -64,13 +59,14 @@ FEATURES_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """What a study is of. steps: None for the experiments' own. captions: of each open tag, one picture each.
+    """What a study is of. start: a run with a trained pixel decoder; None: what the experiments begin with. steps:
+    None for the experiments' own. captions: of each open tag, one picture each.
 
     repeated: captions such as "a red star", of which `images` pictures each are drawn, to count the places of what is
     right in them. questions: of each kind, about pictures.
     """
 
-    start: str = "runs/draw_pixels"
+    start: str | None = None
     steps: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     arms: tuple[str, ...] = tuple(NAMES)
@@ -85,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Trains and judges what is not there yet; writes and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--start", type=Path, default=Path(Settings.start), help="a run with a trained pixel decoder")
+    parser.add_argument("--start", type=Path, help="a run with a trained pixel decoder, in place of demo's and ours")
     parser.add_argument("--steps", type=int, help="of every run; the experiments' own without")
     parser.add_argument("--seeds", type=int, nargs="+", default=Settings.seeds)
     parser.add_argument("--arms", nargs="+", default=Settings.arms, choices=NAMES)
@@ -93,14 +89,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--questions", type=int, default=Settings.questions, help="of each kind")
     options = parser.parse_args(argv)
     settings = Settings(
-        str(options.start.resolve()), options.steps, tuple(options.seeds), tuple(options.arms), options.captions,
-        questions=options.questions,
+        None if options.start is None else str(options.start.resolve()), options.steps, tuple(options.seeds),
+        tuple(options.arms), options.captions, questions=options.questions,
     )  # fmt: skip
     keep_compilations()
-    study(options.folder.resolve(), settings)
+    run_study(options.folder.resolve(), settings)
 
 
-def study(folder: Path, settings: Settings) -> None:
+def run_study(folder: Path, settings: Settings) -> None:
     begin(folder, settings)
     results = []
     for seed in settings.seeds:
@@ -114,24 +110,14 @@ def begin(folder: Path, settings: Settings) -> None:
     """Writes the settings, to which seeds and arms may be added later. Raises ValueError where there are others."""
     fixed = {name: value for name, value in vars(settings).items() if name not in ("seeds", "arms", "sampling")}
     fixed["sampling"] = vars(settings.sampling)
-    file = folder / "settings.json"
-    if not file.is_file():
-        files.make_folder(folder)
-        files.write_whole(file, json.dumps(fixed, indent=1))
-        return
-    there = files.read_json(file)
-    for name, value in fixed.items():
-        if there.get(name) != value:
-            raise ValueError(
-                f"drawing study: '{folder}' is of {name} {there.get(name)}, asked for {value}; give another folder."
-            )
+    study.keep_settings(folder, fixed, SUBJECT)
 
 
 def config_of(arm: str, seed: int, folder: Path, settings: Settings) -> TrainConfig:
     """The experiment of an arm at nano. An autoencoder is one for all seeds, as the pixel decoder of `start` is."""
     config = load_experiment(ROOT / "experiments" / "ablations" / EXPERIMENTS[arm], at="nano")
-    start = folder / "autoencoder" if arm == "latents" else settings.start
-    initialize = Initialize(run=str(start), fresh=config.initialize.fresh)
+    start = str(folder / "autoencoder") if arm == "latents" else settings.start
+    initialize = config.initialize if start is None else Initialize(run=start, fresh=config.initialize.fresh)
     steps = settings.steps or config.steps
     # Warm-up is a part of a shortened run, too.
     optimizer = replace(config.optimizer, warmup_steps=min(config.optimizer.warmup_steps, steps // 4))
@@ -143,40 +129,14 @@ def run_arm(folder: Path, arm: str, seed: int, settings: Settings) -> Result:
     file = folder / f"{arm}_{seed}.json"
     if not file.is_file():
         if arm == "latents":
-            train(config_of("autoencoder", 0, folder, settings), folder / "autoencoder")
+            study.train(config_of("autoencoder", 0, folder, settings), folder / "autoencoder", SUBJECT)
         run = folder / f"{arm}_{seed}"
-        train(config_of(arm, seed, folder, settings), run)
+        study.train(config_of(arm, seed, folder, settings), run, SUBJECT)
         figures = judged(api.load(run), settings)
-        result = Result(arm, seed, figures, flops_of(run), seconds_of(run))
+        result = Result(arm, seed, figures, study.flops_of(run), study.seconds_of(run))
         files.write_whole(file, json.dumps(vars(result), indent=1))
         jax.clear_caches()  # the next run compiles its own programs, or reads them from the disk
     return Result(**files.read_json(file))
-
-
-def train(config: TrainConfig, run: Path) -> None:
-    """Trains a run to its end, from where it is. Raises SystemExit where a signal ends it."""
-    rows = read_metrics(run) if (run / METRICS_FILE).is_file() else []
-    if rows and rows[-1]["step"] == config.steps:
-        return
-    print(f"{config.name}, seed {config.seed}, into {run}", flush=True)
-    result = loop.train(config, run)
-    if result.signal is not None:
-        sys.exit(f"drawing study: interrupted at step {result.step} of {run}; the same command goes on.")
-
-
-def flops_of(run: Path) -> float:
-    """Model FLOPs of a run's steps, by `Objective.flops` of their rows: those of a logged interval by its tokens."""
-    total, tokens = 0.0, 0
-    for row in read_metrics(run):
-        per_token = row.get("model_flops_per_second", 0.0) / row["tokens_per_second"]
-        total, tokens = total + per_token * (row["tokens"] - tokens), row["tokens"]
-    return total
-
-
-def seconds_of(run: Path) -> float:
-    """What a run's steps took: without opening, compiling and saving."""
-    rows = [row for row in read_rows(run / METRICS_FILE, is_row_of_any_kind) if GOODPUT in row]
-    return float(rows[-1][f"{GOODPUT}/stepping/seconds"] + rows[-1][f"{GOODPUT}/reading/seconds"])
 
 
 def judged(lmm: LMM, settings: Settings) -> dict[str, float]:
@@ -253,7 +213,7 @@ def write(folder: Path, results: Sequence[Result], settings: Settings) -> None:
         "random. FLOPs and time of autoencoder and pixel decoder, trained before, are not counted. "
         f"{machine_sentence(machine)}."
     )
-    text = f"{note}\n\n{drawing_table.markdown(lines)}\n\n{drawing_table.markdown(found)}\n\n![](plot.png)\n"
+    text = f"{note}\n\n{markdown(lines)}\n\n{markdown(found)}\n\n![](plot.png)\n"
     files.write_whole(folder / "table.md", text)
     facts = {
         "settings": {**vars(settings), "sampling": vars(settings.sampling)},
@@ -272,10 +232,7 @@ def show(folder: Path, results: Sequence[Result]) -> None:
     lines, found = drawing_table.table(NAMES, results, true), drawing_table.findings(NAMES, results)
     console = rich.console.Console()
     for title, rows in (("The study of drawing", lines), ("The paper and what was found", found)):
-        shown = rich.table.Table(*rows[0], title=title)
-        for row in rows[1:]:
-            shown.add_row(*row)
-        console.print(shown)
+        study_table.show(title, rows, console)
     console.print(f"also in {folder / 'table.md'}, table.json and plot.png", soft_wrap=True)
 
 

@@ -32,6 +32,10 @@ WORDS = {
 
 _OF_DATA = (f"{PACKAGE}/data/", f"{PACKAGE}/reporting/window_rows.py")
 KEPT_WORDS = {
+    "Sampling": (
+        tuple(f"{PACKAGE}/{name}" for name in ("api/", "cli/", "generation/images/", "nano/drawing/")),
+        "of images from a diffusion transformer; the resampler has TokenSampling",
+    ),
     "Size": (_OF_DATA, "what a sample takes of a row: positions, crops, images, segments"),
     "Window": (_OF_DATA, "the samples that are packed together; attention has SlidingWindow"),
     "product": ((*_OF_DATA, f"{PACKAGE}/planning/"), "itertools.product; a matrix product of a step"),
@@ -42,8 +46,11 @@ KEPT_WORDS = {
 
 
 def _fills_batch(name: str, tree: ast.Module) -> list[str]:
-    """Modules that make a `Batch` of arrays, or write into its arrays."""
+    """Modules that make a `Batch` of arrays, or write into its arrays. A class of the module's own is none."""
     fields = {"token_ids", "segment_ids", "loss_mask", "slot", "positions"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and name != f"{PACKAGE}/batch.py":
+            fields -= {getattr(item.target, "id", "") for item in node.body if isinstance(item, ast.AnnAssign)}
     for node in ast.walk(tree):
         keywords = node.keywords if isinstance(node, ast.Call) and _called(node) == "Batch" else []
         targets = node.targets if isinstance(node, ast.Assign) else []

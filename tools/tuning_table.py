@@ -18,8 +18,8 @@ import statistics
 import subprocess
 
 import rich.console
-import rich.table
 
+from tools import study, study_table
 from tools.toolkit_environments import ROOT
 from tools.try_toolkits import XGENMM
 from xgenmm_jax import files
@@ -89,29 +89,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = table(before, runs)
     write(folder, settings, before, runs, lines)
     console = rich.console.Console()
-    shown = rich.table.Table(*lines[0], title=f"{settings.rows} rows, {settings.steps} steps, seeds {seeds(settings)}")
-    for line in lines[1:]:
-        shown.add_row(*line)
-    console.print(shown)
+    title = f"{settings.rows} rows, {settings.steps} steps, seeds {seeds(settings)}"
+    study_table.show(title, lines, console)
     console.print(f"also in {folder / 'table.md'} and table.json", soft_wrap=True)
 
 
 def begin(folder: Path, settings: Settings) -> None:
     """Writes rows and settings, to which seeds may be added later. Raises ValueError where the folder has others."""
-    fixed = json.loads(json.dumps({name: value for name, value in vars(settings).items() if name != "seeds"}))
-    file = folder / "settings.json"
-    if file.is_file():
-        there = files.read_json(file)
-        differing = [name for name in fixed if there.get(name) != fixed[name]]
-        if differing:
-            name = differing[0]
-            raise ValueError(
-                f"tuning table: '{folder}' is of {name} {there.get(name)}, asked for {fixed[name]}; "
-                "give another folder."
-            )
-    else:
+    fixed = {name: value for name, value in vars(settings).items() if name != "seeds"}
+    if not (folder / study.SETTINGS_FILE).is_file():
         tuning_rows.write(folder, settings.rows, settings.rows_seed)
-        files.write_whole(file, json.dumps(fixed))
+    study.keep_settings(folder, fixed, "tuning table")
     print(f"{settings.rows} rows of seed {settings.rows_seed} in {folder}; runs of the seeds {seeds(settings)}")
 
 
@@ -195,9 +183,7 @@ def write(
         f"kind, mean [least, most] of the seeds; "
         f"{machine_sentence(machine)}."
     )
-    cells = [lines[0], ("---",) * len(lines[0]), *lines[1:]]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in cells)
-    files.write_whole(folder / "table.md", f"{head}\n\n{body}\n")
+    files.write_whole(folder / "table.md", f"{head}\n\n{study_table.markdown(lines)}\n")
 
 
 if __name__ == "__main__":

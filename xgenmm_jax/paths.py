@@ -136,6 +136,11 @@ def user_path(value: str | os.PathLike | object, what: str, is_opened: bool = Tr
 def _bucket_path(text: str, what: str, is_opened: bool) -> BucketPath:
     protocol, rest = _URL.match(text)[1], text.partition("://")[2]
     forms = " or ".join(f"{name}://BUCKET/..." for name in BUCKETS)
+    if protocol == "hf":
+        raise ValueError(
+            f"{what}: got '{text}', a model of the hub, wanted a path; make it a folder first: xgenmm convert {text} "
+            f"RUN, or hf download {rest}."
+        )
     if protocol not in BUCKETS:
         raise ValueError(f"{what}: got '{text}', wanted {forms}, or a path of a file system.")
     bucket, *names = rest.split("/")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from experiments import recipes
 from experiments.mixtures import Mixture
 from experiments.recipes import Size
-from xgenmm_jax.data.rows.config import DataConfig
+from xgenmm_jax.data.rows.config import Asking, DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text.chat import ChatStyle
 from xgenmm_jax.models import sizes
@@ -73,6 +73,7 @@ def rows(mixture: Mixture, batch_rows: int) -> DataConfig:
         loader=recipes.LOADER,
         held_out_one_in=recipes.HELD_OUT_ONE_IN,
         target_px=384,
+        asked=Asking(recipes.HIGH_RESOLUTION),
     )
 
 

@@ -52,6 +52,19 @@ def test_released_settings_are_the_run_folders(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, expected)
 
 
+@pytest.mark.parametrize("grids", ["28x56", [28, 56], [[28, 57]], [[14, 28]], [["28", "56"]], [[28, 56, 84]]])
+def test_grids_that_are_no_multiples_of_a_view_are_refused(tmp_path, grids):
+    """28 x 57 was taken for 1 x 2 views, and a text for an error of unpacking."""
+    settings = json.loads((TINY28 / "config.json").read_text())
+    settings["vision_encoder_config"]["anyres_grids"] = grids
+    (tmp_path / "model.safetensors").symlink_to(TINY28 / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with open_source(tmp_path) as source:
+        with pytest.raises(ValueError, match="has the grid .*, wanted .width, height. in multiples of views of 28 px"):
+            run_config(source, None, "")
+        assert run_config(source, True, "").data.anyres.grids == ()
+
+
 @pytest.mark.parametrize(
     ("processor", "base", "grids"),
     [

@@ -65,6 +65,7 @@ def test_tables_of_vlmevalkit_are_asked_and_scored(run, data, tmp_path, capsys):
     [
         ("mme,pope,hallusionbench,ocrbench,textvqa,docvqa,chartqa,vlguard,mathvista,mmvet,qbench2", None),
         ("fewshot", "paper"),
+        ("blip2", None),
         ("realworldqa,ai2d,blink,muirbench,mantis,qbench1", "lmms"),
     ],
 )
@@ -77,7 +78,7 @@ def test_the_authors_files_and_the_hubs_are_asked_and_scored(run, tmp_path, name
         if name in ("mathvista_json", "mmvet_json", "qbench2_json") or name.endswith("parquet"):
             write(folder)
     few_shot_files.write(folder / "few")
-    where = folder / "few" if names == "fewshot" else folder
+    where = folder / "few" if names in ("fewshot", "blip2") else folder
     words = ["--data", str(where), "--output", str(tmp_path / "out"), "--shots", "0", "2"]
     words += [] if profile is None else ["--profile", profile]
     assert main.main(["evaluate", str(run), "--tasks", names, *words]) == 0

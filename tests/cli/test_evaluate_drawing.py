@@ -44,6 +44,8 @@ def pixels(path) -> np.ndarray:
 
 def test_a_benchmark_is_drawn_and_gone_on_with(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("xgenmm_jax.api.load", lambda _: run)
+    steps = iter(["run step 4", "run step 4", "run step 8"])
+    monkeypatch.setattr("xgenmm_jax.training.runs.fingerprints.of_model", lambda _: next(steps))
     lines = [{"tag": "colors", "include": [], "prompt": f"a {color} star"} for color in ("red", "blue", "green")]
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "evaluation_metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -59,6 +61,11 @@ def test_a_benchmark_is_drawn_and_gone_on_with(run, tmp_path, monkeypatch, capsy
     run.drawn.clear()
     assert evaluate.main(words) == 0 and run.drawn == ["a blue star"]
     assert np.abs(pixels(pictures[4]) - first).max() <= 1
+    # A run that trained on would have left its pictures beside those of the earlier step.
+    pictures[4].unlink()
+    with pytest.raises(ValueError, match="holds pictures of model 'run step 4', now 'run step 8'; give another folder"):
+        evaluate.main(words)
+    assert not pictures[4].is_file()
 
 
 def test_what_is_asked_and_what_is_drawn_are_two_commands():

@@ -116,6 +116,8 @@ def test_refused_upload_leaves_the_export(server, capsys, tmp_path):
         (["convert", "run", "out", "--push", "org/mine", "--yes"], "give --to"),
         (["convert", "run", "out", "--to", "xgenmm", "--push", "org/mine@v1", "--yes"], "wanted ORG/MODEL alone"),
         (["convert", "run", "out", "--to", "xgenmm", "--push", "mine", "--yes"], "wanted hf://ORG/MODEL"),
+        (["convert", "run", "out", "--to", "xgenmm", "--public"], "--public: nothing is uploaded; give --push"),
+        (["convert", "run", "out", "--to", "xgenmm", "--yes"], "--yes: nothing is uploaded; give --push"),
         (["convert", "org/mine", "out", "--to", "xgenmm"], "exports a run, no model of the hub"),
     ],
 )

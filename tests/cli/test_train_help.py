@@ -8,9 +8,11 @@ import pytest
 
 from xgenmm_jax.cli import main as cli
 from xgenmm_jax.cli import train_help
+from xgenmm_jax.cli.experiment_files import load_experiment
 from xgenmm_jax.data.readers.llava import Llava
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.json_files import JsonFiles
+from xgenmm_jax.models.lora import LoRA
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -49,6 +51,15 @@ def test_help_is_one_page_in_the_order_of_use(printed, file):
     assert 20 <= len(listed) <= 40 and len(set(listed)) == len(listed)
     assert [option for option in listed if option in ORDER] == list(ORDER)
     assert max(map(len, page.splitlines())) <= 100 and len(page.splitlines()) <= 80
+
+
+def test_help_has_the_options_of_low_rank_updates_where_a_run_has_them(monkeypatch):
+    """finetune.py:lora listed 35 options and none of those that it is for."""
+    monkeypatch.setenv("COLUMNS", "100")
+    config = load_experiment(EXPERIMENTS / "nano/sft_multi.py")
+    listed = options(train_help.text(dataclasses.replace(config, lora=LoRA()), "x.py"))
+    more = ["--lora.rank", "--lora.alpha", "--lora.dropout", "--lora.targets", "--lora.whole", "--initialize.adapter"]
+    assert [one for one in listed if one not in options(train_help.text(config, "x.py"))] == more
 
 
 def test_help_names_the_sources_of_the_mixture_and_their_weights(printed):

@@ -16,6 +16,7 @@ from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.convert.rules import their_shapes
 from xgenmm_jax.convert.tensor_shapes import Overrides
 from xgenmm_jax.models import blip3o, sizes
+from xgenmm_jax.models.dit import DiTConfig
 from xgenmm_jax.ops.partitioning import unboxed
 
 HEADS = Overrides(vision_heads=goldens.TOWER_HEADS)
@@ -109,7 +110,8 @@ def test_what_the_file_does_not_tell_is_asked_for(tmp_path):
 def test_a_run_that_draws_is_exported_by_its_own_leaves():
     """What it has more is named: the opening, the statistics, the pixels."""
     nano = sizes.nano()
-    drawing = blip3o.DrawingConfig(head=sizes.NANO_DIT, target=blip3o.TowerTarget(4), queries=16)
+    dit = DiTConfig(channels=96, width=128, layers=4, heads=4, kv_heads=4, context_width=128)
+    drawing = blip3o.DrawingConfig(head=dit, target=blip3o.TowerTarget(4), queries=16)
     config = blip3o.Blip3oConfig(nano.vision, nano.connector, nano.decoder, drawing=drawing)
     tree = unboxed(jax.eval_shape(lambda key: blip3o.initialize(config, key), jax.random.key(0)))
     leaves = {name: leaf.shape for name, leaf in goldens.flat(tree["drawing"], "drawing").items()}
@@ -118,6 +120,11 @@ def test_a_run_that_draws_is_exported_by_its_own_leaves():
     shapes = their_shapes(plan.rules, leaves)
     assert shapes["model.latent_queries"] == (1, 16, 128) and shapes["model.dit.model.layers.3.gate"] == (4,)
     assert len(plan.notes) == 2
+    # The tower whose features are drawn was left out, unsaid.
+    tower = goldens.eva()[0]
+    head = replace(dit, channels=tower.width)
+    of_eva = replace(config, drawing=replace(drawing, head=head, target=blip3o.EVATarget(tower, 4)))
+    assert any(rule.ours.startswith("target/eva/") for rule in exporting.plan(of_eva, "blip3o").rules)
     linear = replace(config, drawing=replace(drawing, head=blip3o.LinearHead()))
     for other in (linear, nano):
         with pytest.raises(ValueError, match="no diffusion transformer"):

@@ -9,6 +9,10 @@ QUERIES = {"model.connector", "data.row.vision_tokens"}
 LATENTS = {
     "model.drawing.head.channels", "model.drawing.head.patch", "model.drawing.target", "model.drawing.pixels",
 }  # fmt: skip
+DOCUMENTS = {
+    "": {"data.mixture", "data.anyres.grids", "data.row.length", "data.row.crops", "data.row.segments"},
+    "nano_": {"data.mixture", "data.anyres.grids", "data.anyres.single_view_up_to_px"},
+}
 CONNECTORS = ("resampler", "queries_half", "queries_as_mlp", "queries_double", "mlp")
 STAGES = ("before", "single", "multi", "nano_before", "nano_single", "nano_multi")
 ARMS = {
@@ -56,7 +60,8 @@ ARMS = {
         ("nano_flow nano_regression", {"model.drawing.head", "objective"}),
     ],
     "blip3o_target": [
-        (f"{prefix}features {prefix}latents", LATENTS | {"initialize.run", "freeze"}) for prefix in ("", "nano_")
+        ("features latents", LATENTS | {"initialize.run", "freeze"}),
+        ("nano_features nano_latents", LATENTS | {"initialize.run", "initialize.pixels", "freeze"}),
     ]
     + [
         (f"{prefix}autoencoder {prefix}latents", {"objective", "initialize.run", "initialize.fresh", "freeze"})
@@ -68,6 +73,19 @@ ARMS = {
         for prefix in ("", "nano_")
     ]
     + [("config sequential", set())],
+    "blip2": [
+        (" ".join(f"{size}{arm}" for arm in arms.split()), allowed)
+        for size in ("", "nano_")
+        for arms, allowed in {
+            "queries": set(),
+            "blip2 qformer": {"initialize.connector", "initialize.fresh"},
+            "qformer resampler": {"model.connector"},
+            "resampler blip3": {"freeze"},
+            "blip2 qformer_trained": {"freeze"},
+            "blip3 blip3_documents": DOCUMENTS[size],
+        }.items()
+    ]
+    + [("config blip3", set())],
     "multi_image": [("config multi multi_alone", {"data.mixture"}), ("nano_multi nano_multi_alone", {"data.mixture"})],
 }
 """The arms of each question, and the fields in which they may differ beside the name."""

@@ -25,8 +25,9 @@ FOLDER = Path(stage1.__file__).parent
 ABLATIONS = [
     (path.stem, name)
     for path in sorted((FOLDER / "ablations").glob("*.py"))
-    # What draws has other parts to make narrow: tests/tools/test_drawing_study.py.
-    if not path.stem.startswith("blip3o_")
+    # What draws, and BLIP-2's first stage, have other parts to make narrow: tests/tools/test_drawing_study.py and
+    # test_connector_study.py.
+    if not path.stem.startswith(("blip3o_", "blip2"))
     for name in run_names(import_experiment(path))
     # Of a question's two towers, nano's own pair reads no file.
     if name not in ("tower_sigmoid", "tower_softmax", "sigmoid", "softmax")

@@ -146,6 +146,18 @@ def test_probes_name_its_parts():
     assert {"qformer", "qformer/attention", "qformer/layers", "qformer/layers/layer0/cross"} <= set(names)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_q_former_is_float32_whatever_the_dtype(params, dtype):
+    """In bfloat16 its maps were rounded, and answers were others than those of transformers."""
+    config, rows = replace(CONFIG, dtype=dtype), batch()
+    shape = (*rows.crop_image.shape, goldens.VISION.features, goldens.VISION.width)
+    features = jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)
+    tokens = VLM(config).apply({"params": params}, features, rows, method="connect")
+    exact = QFormer(CONNECTOR).apply({"params": params["connector"]}, features[:, 0])
+    assert tokens.dtype == dtype
+    np.testing.assert_array_equal(tokens, exact.astype(dtype))
+
+
 def test_models_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="strips with a Q-Former, which reads one crop"):
         replace(CONFIG, token_sampling=TokenSampling.STRIPS)
@@ -155,8 +167,8 @@ def test_models_that_do_not_fit_are_refused():
         replace(CONFIG, connector=goldens.CONNECTOR)
     with pytest.raises(ValueError, match="a bare tower with class_token False"):
         ViTConfig(bare=True)
-    with pytest.raises(ValueError, match="heads and 12 layers for cross_every 5"):
-        replace(CONNECTOR, layers=12, cross_every=5)
+    with pytest.raises(ValueError, match="heads and 12 layers for cross_every 13"):
+        replace(CONNECTOR, layers=12, cross_every=13)
 
 
 def test_a_tower_without_class_token_is_read_too():

@@ -77,4 +77,5 @@ def test_sizes_that_fit_no_tower_are_refused():
     with pytest.raises(ValueError, match="448 px for patches of 15"):
         EVAConfig(patch_px=15)
     with pytest.raises(ValueError, match="60 x 64 px, the tower wants 64"):
-        EVA(goldens.eva()[0]).apply({"params": {}}, jnp.zeros((1, 60, 64, 3)))
+        config, params = goldens.eva()
+        EVA(config).apply({"params": params}, jnp.zeros((1, 60, 64, 3)))

@@ -8,10 +8,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tools import drawing_study, drawing_table
+from tools import drawing_study, drawing_table, study, study_table
 from tools.drawing_study import Settings
-from tools.drawing_table import Result
+from tools.study_table import Result
 from xgenmm_jax.generation.images.sampling import Sampling
+from xgenmm_jax.nano.starting_weights import PIXELS
 from xgenmm_jax.training import loop
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.flow_matching import FlowMatching
@@ -58,8 +59,8 @@ def test_what_was_found_stands_beside_the_paper():
 
 
 def test_less_is_better_where_it_is():
-    assert drawing_table.verdict([1.0, 1.2], [3.0, 3.1], sign=-1) == "as the paper"
-    assert drawing_table.verdict([1.0, 1.2], [3.0, 3.1], sign=1) == "the other way"
+    assert study_table.verdict([1.0, 1.2], [3.0, 3.1], sign=-1) == "as the paper"
+    assert study_table.verdict([1.0, 1.2], [3.0, 3.1], sign=1) == "the other way"
 
 
 def test_a_plot_shows_every_arm(tmp_path):
@@ -76,7 +77,7 @@ def test_flops_are_summed_over_intervals(tmp_path):
         {"step": 2, "loss": 1.0, "tokens": 300, "tokens_per_second": 100.0, "model_flops_per_second": 400.0},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert drawing_study.flops_of(tmp_path) == 100 * 5 + 200 * 4
+    assert study.flops_of(tmp_path) == 100 * 5 + 200 * 4
 
 
 def test_arms_are_the_experiments_at_nano(tmp_path):
@@ -85,8 +86,16 @@ def test_arms_are_the_experiments_at_nano(tmp_path):
     assert {(one.steps, one.seed) for one in configs.values()} == {(7, 2)}
     assert configs["latents"].initialize.run == str(tmp_path / "autoencoder")
     assert configs["joint"].initialize.run == "some/run" and configs["joint"].objective.text_weight == 1
+    assert all(one.initialize.pixels is None for one in configs.values()), "the run has one"
     captions = [source for config in configs.values() for source, _ in config.data.mixture[:1]]
     assert all(one == captions[0] and one.source.detail == "open" for one in captions)
+
+
+def test_arms_begin_with_the_model_of_the_demo_and_the_shipped_pixel_decoder(tmp_path):
+    arms = {arm: drawing_study.config_of(arm, 0, tmp_path, Settings()).initialize for arm in drawing_study.EXPERIMENTS}
+    assert {arms[arm].pixels for arm in ("flow", "regression", "joint")} == {PIXELS}
+    assert {arms[arm].run for arm in ("flow", "regression", "joint", "autoencoder")} == {"runs/demo/sft_multi"}
+    assert arms["latents"].pixels is arms["autoencoder"].pixels is None
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):
@@ -110,7 +119,7 @@ def test_an_arm_is_trained_and_judged_and_not_again(tmp_path, monkeypatch):
         average_decay=0.9,
     )
     monkeypatch.setattr(drawing_study, "config_of", lambda *_: config)
-    drawing_study.study(tmp_path, SMALL)
+    drawing_study.run_study(tmp_path, SMALL)
     (run,) = json.loads((tmp_path / "table.json").read_text())["runs"]
     assert run["flops"] > 0 and run["seconds"] > 0
     assert all(0 <= run["figures"][name] <= 100 for name in ("alignment", "held_out", "valid", "understanding"))
@@ -125,8 +134,8 @@ def test_an_arm_is_trained_and_judged_and_not_again(tmp_path, monkeypatch):
     assert run["flops"] == pytest.approx(per_step, rel=1e-6)
     # What a kill left is judged, and nothing is trained again.
     (tmp_path / "flow_0.json").unlink()
-    monkeypatch.setattr(drawing_study.loop, "train", None)
-    drawing_study.study(tmp_path, SMALL)
+    monkeypatch.setattr(study.loop, "train", None)
+    drawing_study.run_study(tmp_path, SMALL)
     (again,) = json.loads((tmp_path / "table.json").read_text())["runs"]
     assert again["figures"] == run["figures"] and again["flops"] == run["flops"]
 

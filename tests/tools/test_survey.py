@@ -22,6 +22,24 @@ def test_an_experiment_leads_to_its_loss_in_five_jumps():
     assert jumps <= 5
 
 
+@pytest.mark.parametrize("title", sorted(survey.ONE_OF_EACH.keys() - {"classes with an attention of their own"}))
+def test_this_checkout_has_one_of_each(title: str, figures: dict[str, tuple[str, list[str]]]):
+    figure, modules = figures[title]
+    assert figure == "1", modules
+
+
+def test_this_checkout_has_no_words_of_its_own_and_only_known_attentions(figures: dict[str, tuple[str, list[str]]]):
+    assert figures["identifiers of our own"] == ("0", [])
+    attentions = {name.split(":")[1] for name in figures["classes with an attention of their own"][1]}
+    # docs/design.md says why each of the other three is no MultiHeadAttention.
+    assert attentions == {"MultiHeadAttention", "DecoderBlock", "ResamplerBlock", "DiTBlock"}
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict[str, tuple[str, list[str]]]:
+    return {title: (figure, details) for title, figure, details in survey.rows(ROOT)}
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """Three definitions in two files; `first` names `Second`, whose method names `third`."""

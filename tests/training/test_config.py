@@ -40,8 +40,11 @@ def test_foreign_classes_are_not_imported():
 
 
 def test_what_is_no_config_is_one_sentence(config, tmp_path):
-    with pytest.raises(ValueError, match="has no config.json"):
+    with pytest.raises(ValueError, match="has no config.json; .*that `xgenmm convert RELEASED RUN` made"):
         load_config(tmp_path / "nothing")
+    (tmp_path / "config.json").write_text('{"architectures": ["XGenMMModel"], "model_type": "xgenmm"}')
+    with pytest.raises(ValueError, match="holds released weights and is no run; make one of them: xgenmm convert"):
+        load_config(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         load_config(tmp_path)

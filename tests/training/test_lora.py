@@ -190,6 +190,20 @@ def test_updates_of_a_frozen_part_are_refused(config):
         assemble(replace(config, freeze=("vision",)), make_mesh(config.mesh))
 
 
+@pytest.mark.parametrize(
+    ("whole", "freeze", "message"),
+    [
+        ("decoder/layers", (), "'decoder/layers' holds 'decoder/layers/down_proj', which lora.targets updates"),
+        ("vision/position_embedding", ("vision",), "freezes all of 'vision/position_embedding', which lora.whole"),
+    ],
+)
+def test_what_is_to_train_whole_and_cannot_is_refused(config, whole, freeze, message):
+    """A frozen part that --lora.whole named stayed as it was without a word; a map of both had two updates."""
+    config = replace(config, freeze=freeze, lora=LoRA(rank=2, whole=(whole,)))
+    with pytest.raises(ValueError, match=message):
+        assemble(config, make_mesh(config.mesh))
+
+
 @pytest.mark.parametrize("change", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}, {"targets": ()}])
 def test_settings_without_sense_are_refused(change):
     with pytest.raises(ValueError, match="lora."):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 import io
 
+from flax import linen as nn
 from flax.traverse_util import flatten_dict
 import jax
 import jax.numpy as jnp
@@ -108,6 +109,24 @@ def test_parts_have_rates_and_decays_of_their_own(decay_vectors):
     for name, own in alone.items():
         wanted = moved(replace(own, clip_norm=0.0, decay_vectors=decay_vectors), own.peak_lr)[name]
         np.testing.assert_allclose(got[name], wanted, rtol=1e-6, err_msg=name)
+
+
+def test_muon_with_rates_of_parts_passes_over_what_is_frozen():
+    """BLIP-2's first stage at nano, Muon with a rate of the temperature's own, ended at its first step."""
+    params = parts_tree()
+    params["vision"] = {"kernel": None, "bias": None}
+    kernel = nn.LogicallyPartitioned(params["connector"]["kernel"], ("vision_embed", "embed"))
+    boxed = {**parts_tree(), "connector": {**params["connector"], "kernel": kernel}}
+    parts = PartRates(connector=PartRate(peak_lr=0.2))
+    config = OptimizerConfig(algorithm="muon", peak_lr=0.1, weight_decay=0.3, clip_norm=0.0, decay_vectors=False)
+    whole, by_part = (make_optimizer(replace(config, parts=rates), boxed) for rates in (PartRates(), parts))
+    grads = jax.tree.map(jnp.sin, params)
+    wanted, _ = whole.update(grads, whole.init(params), params)
+    got, _ = by_part.update(grads, by_part.init(params), params)
+    assert got["vision"] == {"kernel": None, "bias": None}
+    for name in ("kernel", "bias"):
+        np.testing.assert_allclose(got["connector"][name], 2 * wanted["connector"][name], rtol=1e-6)
+    np.testing.assert_allclose(got["decoder"]["scale"], wanted["decoder"]["scale"], rtol=1e-6)
 
 
 def test_rates_of_parts_that_are_none_are_refused():

@@ -56,6 +56,19 @@ def test_layer_out_of_its_neighbours(tmp_path):
     assert [note.split(":")[0] for note in section.notes] == ["m.layers.3.w.weight"]
 
 
+def test_biases_of_zeros_among_others(tmp_path):
+    """One of two layers was passed over, and one outside of the layers."""
+    random = np.random.default_rng(0)
+    arrays = {f"m.layers.{n}.w.bias": random.standard_normal(16, np.float32) for n in range(2)}
+    arrays |= {f"m.norm{n}.bias": random.standard_normal(16, np.float32) for n in range(2)}
+    good = tensors.check(measured(tmp_path / "good", arrays))
+    assert good.faults == good.notes == ()
+    arrays["m.layers.1.w.bias"][:] = arrays["m.norm0.bias"][:] = 0
+    section = tensors.check(measured(tmp_path / "zeroed", arrays))
+    assert [fault.split(":")[0] for fault in section.faults] == ["m.layers.1.w.bias"]
+    assert [note.split(":")[0] for note in section.notes] == ["m.norm0.bias"]
+
+
 def test_weights_as_they_begin_are_right(tmp_path):
     """Norms of ones, biases of zeros, in every layer: a model before its training."""
     arrays = {f"m.layers.{n}.norm.weight": np.ones(16, np.float32) for n in range(4)}

@@ -27,5 +27,5 @@ def drawer_of(run: TrainConfig, params: Any, processor: Processor, mesh: jax.sha
     asked = [prompt for source, _ in run.data.mixture if (prompt := prompt_of(source)) is not None]
     prompt = asked[0] if asked else DrawingPrompt(model.drawing.queries)
     return Drawer(
-        model, params, processor.tokenizer, prompt, processor.chat, run.data.row.length, sharding_context(mesh)
+        model, params, processor.tokenizer, prompt, run.data.chat, run.data.row.length, sharding_context(mesh)
     )

@@ -23,11 +23,12 @@ from xgenmm_jax.models import blip3, blip3o
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.blip3o import Blip3oConfig
 from xgenmm_jax.models.layers import Dtype
+from xgenmm_jax.models.qformer import QFormerConfig
 from xgenmm_jax.ops.partitioning import path_name
 from xgenmm_jax.paths import Path, run_path
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.runs import checkpoints, run_folder
-from xgenmm_jax.training.runs.adapters import merge_into
+from xgenmm_jax.training.runs.adapters import check_base, merge_into
 from xgenmm_jax.training.runs.averages import with_average
 from xgenmm_jax.training.runs.reading import restore_run
 from xgenmm_jax.training.sharding import AXES, MeshConfig, make_mesh, param_shardings
@@ -90,7 +91,7 @@ def load(
     final_dtype, dtype = dtype, dtype if adapter is None else None  # None: parameters in float32
     folder = None if adapter is None else hub.local_folder(adapter, "adapter")
     # A folder with tensors and no config of a run is a released one.
-    if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
+    if path.is_file() or (not is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
         loaded = _load_released(path, dtype, mesh, tokenizer, base, overrides)
     else:
         loaded = _load_run(path, dtype, mesh, average)
@@ -102,6 +103,8 @@ def load(
 
 def _with_adapter(loaded: LMM, folder: Path, dtype: Dtype | None) -> LMM:
     """A model whose parameters are float32, with an adapter merged, in the dtype that the caller asked for."""
+    if is_run(loaded.folder):
+        check_base(folder, loaded.folder)
     params = merge_into(loaded.params, peft.read(folder, loaded.config))
     if dtype not in (None, "float32"):
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
@@ -119,7 +122,8 @@ def _checked_dtype(dtype: Any) -> Dtype | None:
     return name
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether its config.json is that of a run of ours."""
     try:
         config = files.parse_json(files.read_text(folder / run_folder.CONFIG_FILE))
     except (OSError, ValueError):
@@ -177,8 +181,8 @@ def _loaded(
 ) -> LMM:
     if dtype is not None:
         run = replace(run, model=replace(run.model, dtype=dtype))
-    vision = run.model.vision
-    processor = Processor(tokenizer, run.data.anyres, run.data.chat, vision.pixel_mean, vision.pixel_std)
+    vision, asking = run.model.vision, run.data.asking
+    processor = Processor(tokenizer, asking.anyres, asking.chat, vision.pixel_mean, vision.pixel_std)
     return LMM(folder, run, params, processor, mesh)
 
 
@@ -188,8 +192,9 @@ def _abstract(model: VLMConfig, dtype: Dtype, mesh: jax.sharding.Mesh) -> Any:
     boxed = jax.eval_shape(functools.partial(initialize, model), jax.random.key(0))
 
     def one(path: tuple, leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-        # Statistics of what is drawn keep their digits.
-        is_statistic = path_name(path).split("/")[-1] in ("mean", "std")
-        return jax.ShapeDtypeStruct(leaf.shape, jax.numpy.float32 if is_statistic else dtype, sharding=sharding)
+        # Statistics of what is drawn keep their digits, and a Q-Former computes in float32.
+        first, *_, last = path_name(path).split("/")
+        is_exact = last in ("mean", "std") or (first == "connector" and isinstance(model.connector, QFormerConfig))
+        return jax.ShapeDtypeStruct(leaf.shape, jax.numpy.float32 if is_exact else dtype, sharding=sharding)
 
     return jax.tree_util.tree_map_with_path(one, nn.unbox(boxed), param_shardings(mesh, boxed))

@@ -48,7 +48,8 @@ class Arguments:
     vision: Source | None = None
     """A tower, of a path or of the hub, for a training checkpoint of xGen-MM, which lacks its own."""
     tokenizer: Source | None = None
-    """A tokenizer.model or tokenizer.json, or a model of the hub with one; by default the one beside the tensors."""
+    """A tokenizer.model or tokenizer.json, or a model of the hub with one; of BLIP-2's first stage BERT's vocab.txt; by
+    default the one beside the tensors."""
     vision_heads: int | None = None
     """Heads of the tower, where neither config.json nor a released size tells."""
     decoder_heads: int | None = None
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     from xgenmm_jax.api.conversion import refuse_existing
 
     refuse_existing(arguments.destination)
-    repository = None if arguments.push is None else _repository(arguments)
+    repository = _repository(arguments)
     with errors.writing(arguments.destination), interrupts.raising():  # what is half-written goes away
         if arguments.to is None:
             import_checkpoint(arguments)
@@ -77,8 +78,13 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _repository(arguments: Arguments) -> hub_upload.Repository:
-    """Where --push uploads to. Raises ValueError for what would fail after an export of hours."""
+def _repository(arguments: Arguments) -> hub_upload.Repository | None:
+    """Where --push uploads to, None without it. Raises ValueError for what would fail after an export of hours."""
+    if arguments.push is None:
+        if arguments.public or arguments.yes:
+            option = "--public" if arguments.public else "--yes"
+            raise ValueError(f"{option}: nothing is uploaded; give --push ORG/MODEL, or leave {option} away.")
+        return None
     if arguments.to is None:
         raise ValueError("--push: what is imported is a run folder, which the hub's programs do not know; give --to.")
     if is_in_bucket(arguments.destination):
@@ -134,6 +140,8 @@ def import_checkpoint(arguments: Arguments) -> None:
     if tokenizer is None and arguments.tokenizer is None and needs_tokenizer(source.config):
         is_llama = source.family in LLAMA_FAMILIES
         name, whose = ("tokenizer.json", "the model's") if is_llama else ("tokenizer.model", "Phi-3's")
+        if not hasattr(source.config, "decoder"):
+            name, whose = "vocab.txt", "BERT's (bert-base-uncased)"
         print(f"no {name} beside the tensors: copy {whose} to {arguments.destination}/{name}")
 
 
@@ -157,7 +165,8 @@ def export_run(arguments: Arguments) -> None:
 
 
 def needs_tokenizer(config: "Config") -> bool:
-    return hasattr(config, "decoder")
+    """Whether a run of it is asked in words: a model with a language model, or BLIP-2's first stage."""
+    return hasattr(config, "decoder") or hasattr(config, "text")
 
 
 def describe(config: "Config") -> str:

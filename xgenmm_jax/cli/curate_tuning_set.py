@@ -57,19 +57,20 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"--{name}: got {getattr(arguments, name)}; give 1 or more.")
     teacher, teacher_name = _teacher(arguments)
     prompts = _prompts(arguments)
-    made = {
+    options_used = {
         "command": typed("tuning-set", argv), "teacher": teacher_name, "prompts": arguments.prompts,
         "seed": str(arguments.seed),
         "kept out": ", ".join(path.name for path in arguments.kept_out) or "no test's prompts",
     }  # fmt: skip
     if arguments.prompts == DRAWN:
-        made["kept out"] = "what the drawn world's tests hold out, by the splits of its captions"
+        options_used["kept out"] = "what the drawn world's tests hold out, by the splits of its captions"
     with errors.writing(arguments.folder):
         notes = tuning_set.make(
             arguments.folder, {name: one.prompts for name, one in prompts.items()}, teacher,
             {"teacher": teacher_name}, Options(arguments.batch, arguments.samples), print,
         )  # fmt: skip
-        card = tuning_card.write(arguments.folder, notes, made, {name: one.kept_out for name, one in prompts.items()})
+        kept_out = {name: one.kept_out for name, one in prompts.items()}
+        card = tuning_card.write(arguments.folder, notes, options_used, kept_out)
     rows = [
         ("files", f"{len(notes):,}"),
         ("prompts", f"{sum(note.prompts for note in notes):,}"),

@@ -36,9 +36,9 @@ class Arguments(JudgeOptions):
     """A folder that `xgenmm train` wrote, or a released xGen-MM v1.5 folder; or a model of the hub, ORG/MODEL or
     ORG/MODEL@REVISION, with --output or --json."""
     tasks: str | None = None
-    """Benchmarks: table1, table2, a list as mmstar,pope,ocrbench, or FILE.py:NAME for your own. Of a run that draws
-    also geneval, dpg, wise_2025, wise_verified, mjhq: pictures for their scorers; of BLIP-2's first stage retrieval,
-    coco_retrieval, flickr30k_retrieval, or drawn_retrieval, which needs no files."""
+    """Benchmarks: table1, table2, fewshot, blip2 (its zero-shot tasks), a list as mmstar,pope,ocrbench, or FILE.py:NAME
+    for your own. Of a run that draws also geneval, dpg, wise_2025, wise_verified, mjhq: pictures for their scorers; of
+    BLIP-2's first stage retrieval, coco_retrieval, flickr30k_retrieval, or drawn_retrieval, which needs no files."""
     data: UserPath | None = None
     """The folder with the benchmarks' files."""
     profile: Profile | None = None
@@ -80,10 +80,10 @@ def main(argv: Sequence[str]) -> int:
     if arguments.seed < 0:
         raise ValueError(f"--seed: got {arguments.seed}; give 0 or more.")
     if isinstance(arguments.run, hub.HubName):
-        place = "--json FILE" if arguments.tasks is None else "--output FOLDER"
+        option = "--json FILE" if arguments.tasks is None else "--output FOLDER"
         if (arguments.json if arguments.tasks is None else arguments.output) is None:
             raise ValueError(
-                f"RUN: no folder '{arguments.run}' here; of a model of the hub give {place} too, for what is written."
+                f"RUN: no folder '{arguments.run}' here; of a model of the hub give {option} too, for what is written."
             )
         arguments = replace(arguments, run=hub.fetch(arguments.run, "RUN"))
     if arguments.tasks is not None:

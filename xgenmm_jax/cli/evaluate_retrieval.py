@@ -18,8 +18,8 @@ FILE = "evaluation/retrieval.json"
 
 
 def is_asked(tasks: str) -> bool:
-    """Whether some of these names are of retrieval."""
-    return any(ALL in name for name in tasks.split(","))
+    """Whether some of these names are of retrieval. FILE.py:NAME is the user's own, whatever it is called."""
+    return ".py:" not in tasks and any(ALL in name for name in _names(tasks))
 
 
 def main(run: Path, tasks: str, data: Path | None, output: Path | None) -> int:
@@ -51,11 +51,14 @@ def main(run: Path, tasks: str, data: Path | None, output: Path | None) -> int:
         for kind, recalls in zip(("contrast", "matching"), result, strict=True)
     ]
     print_table(columns, rows)
+    for name, (_, cut) in results.items():
+        if cut:
+            print(f"{titles[name]}: {cut:,} of {len(pairs[name].texts):,} texts are longer than the model reads; cut.")
     return 0
 
 
 def _names(tasks: str) -> list[str]:
-    return [name.strip() for name in tasks.split(",")]
+    return [name.strip() for name in tasks.split(",") if name.strip()]
 
 
 def chosen(tasks: str, data: Path | None) -> list[RetrievalSet]:

@@ -17,7 +17,7 @@ from xgenmm_jax.cli.options import take_option
 from xgenmm_jax.training.config import TrainConfig
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
-NAMES_AT = MappingProxyType({("nano", "pretrain"): "draw"})
+NAMES_AT = MappingProxyType({("nano", "blip3o.pretrain"): "draw", ("nano", "blip2.stage1"): "blip2_stage1"})
 """Files of stages that have another name at a size: experiments/blip3o/pretrain.py is experiments/nano/draw.py."""
 
 
@@ -113,7 +113,7 @@ def _stages_at(function: Callable[..., TrainConfig], at: str) -> dict[str, Calla
         raise ValueError(f"--at: {function.__name__}() takes no stage that '{at}' could replace; leave --at away.")
     replaced = {}
     for name, default in stages.items():
-        stage = default.__module__.rpartition(".")[2]
+        stage = default.__module__.partition(".")[2]
         stage = NAMES_AT.get((at, stage), stage)
         try:
             size = importlib.import_module(f"experiments.{at}")

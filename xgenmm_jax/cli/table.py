@@ -35,8 +35,9 @@ class Arguments:
 
     runs: tyro.conf.Positional[tuple[RunPath, ...]]
     """Folders of runs; none shows the paper's rows alone."""
-    table: Literal["all", "table1", "table2", "fewshot", "ablation"] = "all"
-    """Which table; all: those of which a run has a score but ablation, and one of what is in none of the paper's."""
+    table: Literal["all", "table1", "table2", "fewshot", "ablation", "blip2"] = "all"
+    """Which table; all: those of which a run has a score but ablation, and one of what is in none of them. blip2:
+    BLIP-2's zero-shot scores."""
     profile: Profile | None = None
     """Whose rules the scores follow; by default the paper's, of benchmarks without these the authors' or others'."""
     judged: bool = False
@@ -75,7 +76,7 @@ def tables(which: str, runs: Mapping[str, Sequence[Result]]) -> list[Filled]:
     others = {r.task: r.title for listed in runs.values() for r in listed if not _is_in_the_paper(r.task)}
     asked = [
         table
-        for name in ("table1", "table2", "fewshot")
+        for name in ("table1", "table2", "fewshot", "blip2")
         for table in named[name]
         if any(column.task in tasks for column in table.columns)
     ]

@@ -21,6 +21,9 @@ OPTION_COLUMNS = 30
 LEAST_TEXT_COLUMNS = 30
 """In narrower terminals the text stands below its option."""
 
+UPDATES = "Low-rank updates"
+"""Title of the options of a run that has them."""
+
 SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "Run",
@@ -82,6 +85,17 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ),
     ),
     (
+        UPDATES,
+        (
+            ("lora.rank", "Of every update."),
+            ("lora.alpha", "An update counts alpha / rank times."),
+            ("lora.dropout", "Share of an update's inputs that training sets to 0."),
+            ("lora.targets", "Linear maps by a prefix of their path; decoder/layers connector vision/layers are all."),
+            ("lora.whole", "Path prefixes that train whole beside the updates."),
+            ("initialize.adapter", "Folder in PEFT's layout, with whose updates they begin."),
+        ),
+    ),
+    (
         "Checkpoints",
         (
             ("checkpoint.every_steps", "Steps between checkpoints; 0: by time alone."),
@@ -115,7 +129,7 @@ def text(config: TrainConfig, file: str) -> str:
         body = [line for field, words in options for line in _option(config, field, words, columns)]
         if title == "Data" and isinstance(getattr(config.data, "mixture", None), tuple):
             body += _wrapped("--data.mixture.N.1 WEIGHT", f"Weight of source N: {mixture(config)}", columns)
-        if body:
+        if body and (title != UPDATES or getattr(config, "lora", None) is not None):
             lines += ["", f"{title}:", *body]
     return "\n".join(lines)
 

@@ -21,8 +21,8 @@ class Arguments:
 
     source: tyro.conf.Positional[RunSource]
     """A folder or file of released weights, or a run folder; or a model of the hub, ORG/MODEL or ORG/MODEL@REVISION."""
-    adapter: LocalPath | None = None
-    """Low-rank updates in PEFT's layout, which were trained over SOURCE: the model with them is looked at."""
+    adapter: Source | None = None
+    """Low-rank updates in PEFT's layout, by path or name, trained over SOURCE: the model with them is looked at."""
     reference: LocalPath | None = None
     """What a good model gave, by --write-reference; by default verify_reference.npz in the folder, if it is there."""
     write_reference: LocalPath | None = None
@@ -56,9 +56,10 @@ def main(argv: Sequence[str]) -> int:
 
     source = hub.fetch(arguments.source, "SOURCE")
     tokenizer = None if arguments.tokenizer is None else hub.fetch(arguments.tokenizer, "--tokenizer", "tokenizer")
+    adapter = None if arguments.adapter is None else hub.fetch(arguments.adapter, "--adapter")
     options = checking.Options(
         arguments.dtype, arguments.base, tokenizer, arguments.reference, arguments.write_reference,
-        arguments.steps, arguments.adapter,
+        arguments.steps, adapter,
     )  # fmt: skip
     progress = rich.console.Console(stderr=True)
     sections = checking.check(source, options, lambda what: progress.print(f"looking at {what}", style="dim"))

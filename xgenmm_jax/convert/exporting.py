@@ -21,7 +21,7 @@ from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.models.blip3o import Blip3oConfig
+from xgenmm_jax.models.blip3o import Blip3oConfig, EVATarget
 from xgenmm_jax.models.dit import DiTConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.qformer import QFormerConfig
@@ -42,6 +42,7 @@ SMALL_IMAGES = (
     "This run keeps images no larger than a view in one view (anyres.single_view_up_to_px), the official code lays "
     "each on a grid: answers about small images can differ."
 )
+NOT_DRAWN = "The layout has no part that draws: it is left out, and --to blip3o writes it."
 OFFICIAL_CODE = (
     "config.json names the official code, which is not written: copy modeling_xgenmm.py, image_processing_blip_3.py "
     "and what they import from a released folder."
@@ -88,17 +89,20 @@ def plan(config: Config, layout: Layout) -> Export:
         raise ValueError("export: the run has a part of a model; choose --to siglip, phi3 or llama.")
     _refuse_clip(config.vision)
     _refuse_other_decoder(config.decoder, layout)
-    return Export(xgenmm.rules(config), config, (*_differences(config), OFFICIAL_CODE))
+    left_out = (NOT_DRAWN,) if isinstance(config, Blip3oConfig) else ()
+    return Export(xgenmm.rules(config), config, (*_differences(config), *left_out, OFFICIAL_CODE))
 
 
 def _drawing(config: Config) -> Export:
-    """The diffusion transformer and the queries, and a tower that came with them."""
+    """The diffusion transformer and the queries, and EVA-CLIP-E where its features are drawn."""
     if isinstance(config, blip3o.Blip3oParts):
         return Export(blip3o.rules(config), config, ())
     head = config.drawing.head if isinstance(config, Blip3oConfig) else None
     if not isinstance(head, DiTConfig):
         raise ValueError("export: the run has no diffusion transformer; choose another --to.")
-    parts = blip3o.Blip3oParts(head, config.drawing.queries)
+    target = config.drawing.target
+    tower = target.tower if isinstance(target, EVATarget) else None
+    parts = blip3o.Blip3oParts(head, config.drawing.queries, tower)
     notes = [
         "The layout's [IMG] is a row of the language model's embedding: the vector that opens an image is left out, "
         "and so is what makes pixels of features."

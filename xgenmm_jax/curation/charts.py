@@ -46,8 +46,8 @@ def bar_chart(title: str, bars: Mapping[str, int]) -> bytes:
     axes.bar(range(len(shown)), [count for _, count in shown], color=BAR)
     names = [name[:MOST_NAME] for name, _ in shown]
     # Turned names end at their bars: centred ones lie over each other.
-    turned = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, names)) > MOST_LETTERS else {}
-    axes.set_xticks(range(len(shown)), names, **turned)
+    tilted = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, names)) > MOST_LETTERS else {}
+    axes.set_xticks(range(len(shown)), names, **tilted)
     axes.set_xlim(-0.6, max(len(shown), LEAST_WIDTH) - 0.4)
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_title(title, fontsize=11, color=INK, loc="left")

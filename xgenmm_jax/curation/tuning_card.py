@@ -11,8 +11,11 @@ from xgenmm_jax.curation.tuning_set import REFUSED, Note
 from xgenmm_jax.reporting.markdown import table, yaml_lines
 
 
-def write(folder: Path, notes: Sequence[Note], made: Mapping[str, str], kept_out: Mapping[str, int]) -> Path:
-    """Writes the card. made: how, by word. kept_out: prompts of tests that templates gave, by category."""
+def write(folder: Path, notes: Sequence[Note], options: Mapping[str, str], kept_out: Mapping[str, int]) -> Path:
+    """Writes the card.
+
+    options: those that the set was made with, by name. kept_out: prompts of tests that templates gave, by category.
+    """
     images = sum(note.images for note in notes)
     front = {
         "license": "unknown",
@@ -31,7 +34,7 @@ def write(folder: Path, notes: Sequence[Note], made: Mapping[str, str], kept_out
     left_out = sum(len(note.left_out) for note in notes)
     sections = (
         ("Contents", f"{table(head, rows)}\n\nLonger sides: {shown or 'none'}{', ...' if len(sides) > 20 else ''}."),
-        ("How it was made", table(("option", "value"), list(made.items()))),
+        ("How it was made", table(("option", "value"), list(options.items()))),
         ("What was left out", f"{left_out:,} prompts: {REFUSED}. Each is a line of `{LEFT_OUT_FILE}`."),
         ("Reading it", 'With xgenmm_jax: `ShardedSource(Tars("*.tar"), ToDraw(ImageCaptions()))`.'),
         (

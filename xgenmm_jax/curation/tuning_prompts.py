@@ -139,20 +139,20 @@ def from_templates(category: str, count: int, seed: int, kept_out: Collection[st
 
 def chosen(prompts: Iterable[str], count: int, kept_out: Collection[str]) -> Excluded:
     """The first `count` different prompts that are not kept for tests."""
-    found: dict[str, str] = {}
+    selected: dict[str, str] = {}
     excluded: set[str] = set()
     in_vain = 0
     for prompt in prompts:
-        if len(found) >= count or in_vain >= TRIES:
+        if len(selected) >= count or in_vain >= TRIES:
             break
         name = plain(prompt)
         in_vain += 1
         if name in kept_out:
             excluded.add(name)
-        elif name and name not in found:
-            found[name] = " ".join(prompt.split())
+        elif name and name not in selected:
+            selected[name] = " ".join(prompt.split())
             in_vain = 0
-    return Excluded(list(found.values()), len(excluded))
+    return Excluded(list(selected.values()), len(excluded))
 
 
 def plain(prompt: str) -> str:

@@ -148,17 +148,19 @@ def _noted(folder: Path, tar: _Tar) -> Note | None:
 
 def _make_tar(folder: Path, tar: _Tar, teacher: Teacher, batch: int) -> Note:
     """Asks for what is not there yet, then puts all into one file; its note is written last."""
-    made = folder / NOTES / tar.name
-    made.mkdir(exist_ok=True)
-    files.delete_unfinished(made)
+    unpacked = folder / NOTES / tar.name
+    unpacked.mkdir(exist_ok=True)
+    files.delete_unfinished(unpacked)
     missing = [
-        index for index in range(len(tar.prompts)) if not any(path.is_file() for path in _places(made, tar, index))
+        index
+        for index in range(len(tar.prompts))
+        if not any(path.is_file() for path in _image_files(unpacked, tar, index))
     ]
     for start in range(0, len(missing), batch):
         asked = missing[start : start + batch]
         for index, image in zip(asked, _asked(teacher, [tar.prompts[index] for index in asked]), strict=True):
-            picture, refused = _places(made, tar, index)
-            files.write_whole(*((refused, b"") if image is None else (picture, _jpeg(image))))
+            image_file, refused = _image_files(unpacked, tar, index)
+            files.write_whole(*((refused, b"") if image is None else (image_file, _jpeg(image))))
     # In the prompts' order, without a date: the same pictures are the same bytes.
     images, left_out, sides = 0, [], {}
     path = folder / f"{tar.name}.tar"
@@ -167,11 +169,11 @@ def _make_tar(folder: Path, tar: _Tar, teacher: Teacher, batch: int) -> Note:
         nonlocal images
         with tarfile.open(beside, "w:") as archive:
             for index, prompt in enumerate(tar.prompts):
-                picture, refused = _places(made, tar, index)
+                image_file, refused = _image_files(unpacked, tar, index)
                 if refused.is_file():
                     left_out.append(prompt)
                     continue
-                data = picture.read_bytes()
+                data = image_file.read_bytes()
                 with PIL.Image.open(io.BytesIO(data)) as image:
                     side = str(max(image.size))
                 sides[side] = sides.get(side, 0) + 1
@@ -182,13 +184,13 @@ def _make_tar(folder: Path, tar: _Tar, teacher: Teacher, batch: int) -> Note:
     files.write_whole(path, write)
     note = Note(tar.category, path.name, len(tar.prompts), images, path.stat().st_size, tuple(left_out), sides)
     files.write_whole(folder / NOTES / f"{tar.name}.json", json.dumps(note._asdict(), ensure_ascii=False) + "\n")
-    files.delete_tree(made)
+    files.delete_tree(unpacked)
     return note
 
 
-def _places(made: Path, tar: _Tar, index: int) -> tuple[Path, Path]:
+def _image_files(unpacked: Path, tar: _Tar, index: int) -> tuple[Path, Path]:
     """Where a prompt's picture lies until its tar is whole, and what lies there where it has none."""
-    return made / f"{tar.key(index)}.jpg", made / f"{tar.key(index)}.refused"
+    return unpacked / f"{tar.key(index)}.jpg", unpacked / f"{tar.key(index)}.refused"
 
 
 def _asked(teacher: Teacher, prompts: list[str]) -> list[PIL.Image.Image | None]:

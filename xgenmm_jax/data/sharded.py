@@ -22,6 +22,7 @@ from xgenmm_jax.data.index.source_index import SourceIndex
 from xgenmm_jax.data.readers.base import Reader, reading
 from xgenmm_jax.data.records import Record
 from xgenmm_jax.data.rows.order import Shards
+from xgenmm_jax.data.storage import images
 from xgenmm_jax.data.storage.base import Shard, Storage
 
 MEASURE_BEFORE = "of several hosts none measures, so run `xgenmm data index EXPERIMENT` on one machine first"
@@ -76,9 +77,12 @@ class ShardedSource:
 
         may_measure: whether the index may be written. False with several hosts, which would all do the same work.
 
-        Raises SourceError where the manifest is of other data, a shard cannot be read, or the index lacks something
-        that may not be written.
+        Raises SourceError where the manifest is of other data, a shard cannot be read, the folder of its images is not
+        there, or the index lacks something that may not be written.
         """
+        # An index of an earlier run has all sizes: the folder would be missed at each record alone.
+        if (folder := getattr(self.storage, "images", None)) is not None:
+            images.check_folder(folder)
         index = self.source_index()
         manifest = index.manifest()
         if manifest is None and not may_measure:

@@ -2,13 +2,14 @@
 
 Sources: Table 1 of "xGen-MM (BLIP-3)" (arXiv 2408.08872) for the rows named PAPER; the model card of
 xgen-mm-phi3-mini-instruct-interleave-r-v1.5 for MM1-3B-Chat; the model card of xgen-mm-phi3-mini-base-r-v1 for few-shot
-rows; Tables 2 and 3 as far as they are known here. A cell that is not known is empty, never guessed.
+rows; Tables 2 and 3 as far as they are known here; of BLIP-2 (arXiv 2301.12597) its zero-shot table. A cell that is not
+known is empty, never guessed.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-PAPER, MODEL_CARD = "paper", "model card"
+PAPER, MODEL_CARD, BLIP2_PAPER = "paper", "model card", "BLIP-2's paper"
 
 
 @dataclass(frozen=True)
@@ -183,5 +184,38 @@ ABLATIONS = PaperTable(
     notes=("The paper's ablations are tuned on fewer samples than Table 1's models and not comparable with it.",),
 )  # fmt: skip
 
-TABLES = {"table1": TABLE1, "table2": TABLE2, "ablation": ABLATIONS}
+_BLIP2 = tuple(
+    Column(f"{name}_blip2", title)
+    for name, title in (
+        ("vqav2", "VQAv2(val)"), ("okvqa", "OK-VQA"), ("gqa", "GQA"), ("nocaps", "NoCaps"), ("coco", "COCO"),
+    )
+)  # fmt: skip
+
+
+def _blip2(model: str, *scores: float) -> Published:
+    """scores: in the columns' order; those behind the last are not known."""
+    by_task = {column.task: score for column, score in zip(_BLIP2, scores, strict=False)}
+    return Published(f"BLIP-2, {model}", by_task, BLIP2_PAPER)
+
+
+BLIP2 = PaperTable(
+    "blip2",
+    "BLIP-2: zero-shot questions and captions",
+    _BLIP2,
+    (
+        _blip2("ViT-L, OPT-2.7B", 50.1, 30.2, 33.9),
+        _blip2("ViT-g, OPT-2.7B", 53.5, 31.7, 34.6, 119.7, 145.8),
+        _blip2("ViT-g, OPT-6.7B", 54.3, 36.4, 36.4, 121.0, 145.2),
+        _blip2("ViT-L, T5-XL", 62.6, 39.4, 44.4),
+        _blip2("ViT-g, T5-XL", 63.1, 40.7, 44.2, 121.6, 144.5),
+        _blip2("ViT-g, T5-XXL", 65.2, 45.9, 44.7),
+    ),
+    notes=(
+        "Captions: CIDEr. The published ones are of models that were tuned on COCO's captions.",
+        "The published rows of T5 are asked with 'Short answer:' in place of 'Answer:'.",
+    ),
+)
+"""Source: docs/reference/blip2.md#results."""
+
+TABLES = {"table1": TABLE1, "table2": TABLE2, "ablation": ABLATIONS, "blip2": BLIP2}
 """By name; "fewshot" is `few_shot_table` of each number of shots."""

@@ -21,14 +21,16 @@ def raw_features(config: Blip3oConfig, params: Params, pixels: UInt8[Array, "n h
     target = config.drawing.target
     if isinstance(target, LatentTarget):
         return raw_latents(config, params["target"], pixels)
-    vision = target.tower if isinstance(target, EVATarget) else config.vision
+    vision = config.target_tower
     inputs = shard_batch(normalize_pixels(pixels, config.dtype, vision.pixel_mean, vision.pixel_std))
     if isinstance(target, EVATarget):
         tokens = EVA(target.tower, config.dtype).apply({"params": params["target"]["eva"]}, inputs)
     elif target.layer == "penultimate":
         tokens = penultimate(config.vision, config.dtype, params["vision"], inputs)
     else:
-        tokens = ViT(config.vision, config.dtype).apply({"params": params["vision"]}, inputs)
+        # Without the class token of a tower whose features hold it, which has no norm behind its layers.
+        method = "before_norm" if config.vision.bare else "__call__"
+        tokens = ViT(config.vision, config.dtype).apply({"params": params["vision"]}, inputs, method=method)
     grid = vision.grid
     tokens = tokens.astype(jnp.float32).reshape(len(pixels), grid, grid, -1)
     return jax.lax.stop_gradient(pool_grid(tokens, target.grid))
@@ -57,7 +59,8 @@ def unscaled(part: Params, x: Float32[Array, "n g g C"]) -> Float32[Array, "n g 
 
 
 def _of_channels(part: Params) -> tuple[Float32[Array, "1 1 1 C"], Float32[Array, "1 1 1 C"]]:
-    mean, std = (part[name][None, None, None] for name in ("mean", "std"))
+    # Measured and never learned, whatever a run freezes: a larger std would make every loss on features smaller.
+    mean, std = (jax.lax.stop_gradient(part[name])[None, None, None] for name in ("mean", "std"))
     return mean, jnp.where(std > 0, std, 1.0)
 
 
@@ -83,12 +86,12 @@ def to_pixels(config: Blip3oConfig, params: Params, features: Float32[Array, "n 
     drawing = config.drawing
     if isinstance(drawing.target, LatentTarget):
         decoder, part = Autoencoder(drawing.target.autoencoder, config.dtype), params["target"]["autoencoder"]
-        made = decoder.apply({"params": part}, denormalised(config, params, features), method="decode")
+        images = decoder.apply({"params": part}, denormalised(config, params, features), method="decode")
     elif isinstance(drawing.pixels, PixelDecoderConfig):
-        made = PixelDecoder(drawing.pixels, config.dtype).apply({"params": params["pixels"]}, features)
+        images = PixelDecoder(drawing.pixels, config.dtype).apply({"params": params["pixels"]}, features)
     else:
         raise ValueError("draw: the model makes features and no pixels of them; give model.drawing.pixels a decoder.")
-    return as_bytes(made)
+    return as_bytes(images)
 
 
 def as_bytes(pixels: Float32[Array, "*n"]) -> UInt8[Array, "*n"]:

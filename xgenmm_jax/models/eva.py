@@ -8,12 +8,11 @@ from typing import ClassVar
 
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from xgenmm_jax.models.layers import Channels, Dtype, LayerNorm, Linear, MultiHeadAttention, shard_batch
-from xgenmm_jax.models.remat import Remat, scan_layers
-from xgenmm_jax.models.vit import CLIP_MEAN, CLIP_STD, FeedForward
+from xgenmm_jax.models.layers import Channels, Dtype, LayerNorm, MultiHeadAttention, shard_batch
+from xgenmm_jax.models.remat import Remat
+from xgenmm_jax.models.vit import CLIP_MEAN, CLIP_STD, FeedForward, ViT
 from xgenmm_jax.ops.attention_choice import Implementation
 
 
@@ -38,6 +37,7 @@ class EVAConfig:
     pixel_mean: Channels = CLIP_MEAN
     pixel_std: Channels = CLIP_STD
     class_token: ClassVar[bool] = True
+    bare: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.image_size_px % self.patch_px or self.width % self.heads:
@@ -75,44 +75,16 @@ class EVABlock(nn.Module):
         return shard_batch(x), None
 
 
-class EVA(nn.Module):
-    """The tower: raw states of the last layer, with neither a last norm nor a projection."""
+class EVA(ViT):
+    """The tower: a bare ViT with layers of its own, whose features are those of the patches alone."""
 
     config: EVAConfig
-    dtype: Dtype = "float32"
 
-    @nn.compact
+    block: ClassVar[type[nn.Module]] = EVABlock
+
     def __call__(self, pixels: Float[Array, "n h w 3"]) -> Float[Array, "n P E"]:
-        """Features of the patches in raster order, without the class token's. pixels: normalised, image_size_px square.
+        """The last layer's states of the patches in raster order. pixels: normalised, image_size_px square.
 
         Raises ValueError for pixels of another size.
         """
-        config, (count, height, width) = self.config, pixels.shape[:3]
-        if (height, width) != (config.image_size_px, config.image_size_px):
-            raise ValueError(
-                f"pixels: got {height} x {width} px, the tower wants {config.image_size_px} square; crop the image or "
-                "change image_size_px."
-            )
-        grid, patch, normal = config.grid, config.patch_px, nn.initializers.normal(0.02)
-        patches = pixels.reshape(count, grid, patch, grid, patch, 3).swapaxes(2, 3)
-        x = Linear(
-            outputs=(config.width,),
-            axes=(None, None, None, "vision_embed"),
-            kernel_init=nn.initializers.lecun_normal(in_axis=(0, 1, 2)),
-            bias_init=nn.initializers.zeros,
-            dtype=self.dtype,
-            name="patch_embedding",
-        )(patches.reshape(count, config.patches, patch, patch, 3))
-        # The class token goes first and has a position of its own.
-        first = self.param("class_embedding", nn.with_logical_partitioning(normal, ("vision_embed",)), (config.width,))
-        positions = self.param(
-            "position_embedding",
-            nn.with_logical_partitioning(normal, (None, "vision_embed")),
-            (config.patches + config.class_token, config.width),
-        )
-        first = jnp.broadcast_to(first.astype(self.dtype)[None, None], (count, 1, config.width))
-        x = jnp.concatenate([first, x], axis=1) + positions.astype(self.dtype)[None]
-        x, _ = scan_layers(EVABlock, config.layers, config.remat, broadcast_inputs=0)(
-            config, self.dtype, name="layers"
-        )(shard_batch(x))
-        return x[:, 1:]
+        return self.before_norm(pixels)

@@ -11,10 +11,11 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from xgenmm_jax.models import lora
-from xgenmm_jax.ops.attention import attend, sow_attention_weights
+from xgenmm_jax.models import dropout, lora
+from xgenmm_jax.models.dropout import Draws
+from xgenmm_jax.ops.attention import attend, attention_weights, sow_attention_weights
 from xgenmm_jax.ops.attention_choice import Implementation
-from xgenmm_jax.ops.masks import AttentionMask
+from xgenmm_jax.ops.masks import AttentionMask, dense_mask
 from xgenmm_jax.ops.matmul import Affine, matmul, norm_matmul
 from xgenmm_jax.ops.partitioning import as_matrix, constrain
 
@@ -25,6 +26,8 @@ Logits in bfloat16 differ from float32's by 3e-3 to 4e-3 of the largest one (roo
 thousand by 2e-2 as a rule and by 4e-2 at most: docs/design.md, Precision."""
 
 Initializer = jax.nn.initializers.Initializer
+KeyValue = tuple[Float[Array, "n _ N H"], Float[Array, "n _ N H"]]
+"""Keys and values of an attention."""
 
 
 def torch_linear_init(in_axis: int | tuple[int, ...] = 0, out_axis: int | tuple[int, ...] = -1) -> Initializer:
@@ -147,7 +150,9 @@ class MultiHeadAttention(nn.Module):
     """Attention with biases, of a sequence to itself or to a memory.
 
     Without memory, queries, keys and values come from one kernel `qkv` [D 3 N H]; with it, queries come from `query`
-    [D N H], keys and values from `key_value` [E 2 N H]. axis: logical name of the widths D and E.
+    [D N H], keys and values from `key_value` [E 2 N H]. axis: logical name of the widths D and E. init: of every
+    kernel; None: Xavier's uniform, as torch.nn.MultiheadAttention draws them. dropout: share of attention weights and
+    of outputs that is dropped where a call has `draws`.
     """
 
     width: int
@@ -155,28 +160,49 @@ class MultiHeadAttention(nn.Module):
     axis: str
     dtype: Dtype = "float32"
     implementation: Implementation = "auto"
+    init: Initializer | None = None
+    dropout: float = 0.0
 
-    @nn.compact
     def __call__(
         self,
         query: Float[Array, "n T D"],
         memory: Float[Array, "n S E"] | None = None,
         mask: AttentionMask = AttentionMask(),  # noqa: B008
     ) -> Float[Array, "n T D"]:
+        return self.with_keys(query, memory, mask)[0]
+
+    @nn.compact
+    def with_keys(
+        self,
+        query: Float[Array, "n T D"],
+        memory: Float[Array, "n S E"] | None,
+        mask: AttentionMask,
+        earlier: KeyValue | None = None,
+        draws: Draws = None,
+    ) -> tuple[Float[Array, "n T D"], KeyValue]:
+        """Gives the keys and values too. earlier: those of rows before these, read beside them. draws: of each row
+        (`dropout.drop`); None: nothing is dropped."""
         if memory is None:
             qkv = checkpoint_name(self._several(3, "qkv")(query), "qkv")
             query, key, value = (qkv[..., part, :, :] for part in range(3))
         else:
-            query_init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2))
-            query = self._linear(self._heads, (self.axis, "heads", "kv"), query_init, "query")(query)
+            init = self.init or nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2))
+            query = self._linear(self._heads, (self.axis, "heads", "kv"), init, "query")(query)
             key_value = self._several(2, "key_value")(memory)
             query, key_value = checkpoint_name((query, key_value), "qkv")
             key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
+        of_rows = key, value
+        if earlier is not None:
+            key, value = (jnp.concatenate(pair, axis=1) for pair in zip(earlier, of_rows, strict=True))
         sow_attention_weights(self, query, key, mask)
-        context = attend(query, key, value, mask, implementation=self.implementation)
-        out_init = nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2)
-        out = self._linear((self.width,), ("heads", "kv", self.axis), out_init, "out")(context)
-        return checkpoint_name(out, "out_proj")
+        if draws is None:
+            context = attend(query, key, value, mask, implementation=self.implementation)
+        else:
+            weights = dropout.drop(self, attention_weights(query, key, dense_mask(mask, None)), self.dropout, draws)
+            context = jnp.einsum("nNTS,nSNH->nTNH", weights.astype(value.dtype), value)
+        init = self.init or nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2)
+        out = self._linear((self.width,), ("heads", "kv", self.axis), init, "out")(context)
+        return dropout.drop(self, checkpoint_name(out, "out_proj"), self.dropout, draws), of_rows
 
     @property
     def _heads(self) -> tuple[int, int]:
@@ -184,7 +210,7 @@ class MultiHeadAttention(nn.Module):
 
     def _several(self, count: int, name: str) -> Linear:
         """`count` maps to all heads in one kernel, each drawn as if it stood alone."""
-        init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,))
+        init = self.init or nn.initializers.xavier_uniform(in_axis=0, out_axis=(2, 3), batch_axis=(1,))
         return self._linear((count, *self._heads), (self.axis, None, "heads", "kv"), init, name)
 
     def _linear(self, outputs: tuple[int, ...], axes: tuple[str | None, ...], init: Initializer, name: str) -> Linear:

@@ -109,17 +109,6 @@ BLIP3O_8B = replace(BLIP3O_4B, context_width=3584)
 """That of the 8B, behind Qwen2.5-VL-7B."""
 EVA_E = EVAConfig(remat="full")
 """EVA-CLIP-E/14+ at 448 px, whose features both draw."""
-NANO_DIT = DiTConfig(
-    channels=96,
-    width=128,
-    layers=4,
-    heads=4,
-    kv_heads=4,
-    context_width=128,
-    multiple_of=128,
-    remat="minimal_with_context",
-)
-"""About 1.4 million parameters: features of nano's tower from states of its decoder."""
 
 EVA_G = ViTConfig(
     image_size_px=224,
@@ -137,13 +126,15 @@ EVA_G = ViTConfig(
 """EVA-CLIP-g/14 without its last block: BLIP-2's tower."""
 QFORMER_IDS = 2
 """`[CLS]` and `[DEC]`, behind the tokenizer's ids."""
-BLIP2_STAGE1 = Blip2Config(EVA_G, QFormerConfig(remat="minimal"), QFormerText(PHI3_MINI.logits + QFORMER_IDS))
+BLIP2_STAGE1 = Blip2Config(
+    EVA_G, QFormerConfig(remat="minimal", dropout=0.1), QFormerText(PHI3_MINI.logits + QFORMER_IDS)
+)
 """BLIP-2's first stage, on captions in Phi-3's tokens."""
 NANO_QFORMER = QFormerConfig(width=96, inner=96, hidden=384, layers=4, heads=4, queries=16, out_width=128)
 """About 0.9 million parameters, as many queries as nano's resampler has."""
 BLIP2 = VLMConfig(
     EVA_G,
-    QFormerConfig(out_width=PHI3_MINI.width, remat="minimal"),
+    QFormerConfig(out_width=PHI3_MINI.width, remat="minimal", dropout=0.1),
     PHI3_MINI,
     token_sampling=TokenSampling.FIXED_RESOLUTION,
     dtype="bfloat16",

@@ -8,7 +8,7 @@ which BLIP-2 reads (docs/reference/blip2.md#image-encoder).
 from collections.abc import Mapping
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from flax import linen as nn
 import jax
@@ -151,10 +151,15 @@ class PoolingHead(nn.Module):
 
 
 class ViT(nn.Module):
-    """The tower. Initialise it with `features_and_pooled`, which makes the parameters of tower and head."""
+    """The tower. Initialise it with `features_and_pooled`, which makes the parameters of tower and head.
+
+    Subclasses may have other layers (`eva.py`).
+    """
 
     config: ViTConfig
     dtype: Dtype = "float32"
+
+    block: ClassVar[type[nn.Module]] = EncoderBlock
 
     def setup(self):
         config = self.config
@@ -171,7 +176,7 @@ class ViT(nn.Module):
             nn.with_logical_partitioning(nn.initializers.normal(config.width**-0.5), (None, "vision_embed")),
             (config.patches + config.class_token, config.width),
         )
-        self.layers = scan_layers(EncoderBlock, config.layers, config.remat, broadcast_inputs=0)(config, self.dtype)
+        self.layers = scan_layers(self.block, config.layers, config.remat, broadcast_inputs=0)(config, self.dtype)
         if config.class_token:
             self.class_embedding = self.param(
                 "class_embedding",

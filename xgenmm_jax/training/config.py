@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from xgenmm_jax import files, hub
+from xgenmm_jax.convert.tensor_files import refuse_pickles
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.evaluation.tasks.suite import Suite
 from xgenmm_jax.models.lora import LoRA
@@ -38,7 +39,8 @@ class Initialize:
 
     Paths may begin with `~`, the home folder; all but `run` may be "hf://org/model@revision", a model of the hub.
     run: a run folder (its newest checkpoint) or one checkpoint, for every parameter.
-    vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`.
+    vision, connector, decoder, pixels: a safetensors file or a run folder for one part, taken after `run`. `pixels`,
+    what makes pixels of features, brings the scale of these features with it.
     adapter: a folder in PEFT's layout, whose updates those of `lora` begin with; they stand beside all of the above.
     fresh: path prefixes that stay random because `run` lacks them, or the one of the part: "connector/projection".
     connector_start: changes how a random connector begins: (parameters of all parts, model, seed) -> the connector's.
@@ -49,13 +51,14 @@ class Initialize:
     vision: str | None = None
     connector: str | None = None
     decoder: str | None = None
+    pixels: str | None = None
     adapter: str | None = None
     fresh: tuple[str, ...] = ()
     connector_start: Annotated[Callable[[Any, Any, int], Any] | None, tyro.conf.Suppress] = None
 
     def __post_init__(self):
         read = functools.partial(user_path, is_opened=False)
-        for name in ("run", "vision", "connector", "decoder", "adapter"):
+        for name in ("run", "vision", "connector", "decoder", "pixels", "adapter"):
             value = getattr(self, name)
             path = None if value is None else hub.path_or_name(value, f"initialize.{name}", read, is_kept=True)
             if name == "run" and isinstance(path, hub.HubName):
@@ -165,6 +168,8 @@ class TrainConfig:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}.")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay: got {self.average_decay}, wanted 0 to below 1, 0.9999.")
+        if self.average_decay and self.lora is not None:
+            raise ValueError("average_decay: no moving average of low-rank updates is kept; make it 0, or train whole.")
         if self.initialize.adapter is not None and self.lora is None:
             raise ValueError("initialize.adapter: the run has no low-rank updates; give it lora, or leave it away.")
         if self.evaluate_every and not self.evaluate:
@@ -187,9 +192,19 @@ def write_settings(settings: dict[str, Any], path: Path) -> None:
 def load_config(path: Path) -> TrainConfig:
     """The config of a run folder, or of its config.json. Raises ValueError where it is missing or no config."""
     file = path / "config.json" if path.is_dir() else path
+    if file == path or not file.is_file():
+        refuse_pickles(path)
     if not file.is_file():
-        raise ValueError(f"run folder: '{path}' has no config.json; give a folder that `xgenmm train` wrote.")
+        raise ValueError(
+            f"run folder: '{path}' has no config.json; give a folder that `xgenmm train` wrote, or that `xgenmm "
+            "convert RELEASED RUN` made of released weights."
+        )
     settings = read_settings(file, "copy it again")
+    if "class" not in settings and "model_type" in settings:
+        raise ValueError(
+            f"run folder: '{file.parent}' holds released weights and is no run; make one of them: xgenmm convert "
+            f"{file.parent} RUN."
+        )
     try:
         config = from_json(settings, Any)
     except ValueError as error:

@@ -84,12 +84,12 @@ class PeriodicEvaluation:
                 f"evaluate_every: got {config.evaluate_every} for a {type(config.model).__name__}; wanted a "
                 "vision-language model on rows of records. Give 0."
             )
-        data = config.data
+        data, asking = config.data, config.data.asking
         self._every, self._suites = config.evaluate_every, config.evaluate
-        self._model, self._anyres = config.model, data.anyres
+        self._model, self._anyres = config.model, asking.anyres
         self._tokenizer = Tokenizer.load(hub.local_folder(data.tokenizer, "data.tokenizer", "tokenizer", is_kept=True))
         self._sharding = sharding_context(mesh)
-        self._tasks = make_tasks(self._suites, InputFormat(data.chat, config.prompt, data.anyres))
+        self._tasks = make_tasks(self._suites, InputFormat(asking.chat, config.prompt, asking.anyres))
 
     def is_due(self, step: int) -> bool:
         return step % self._every == 0

@@ -133,8 +133,8 @@ def _decayed(config: OptimizerConfig, boxed: Params) -> Callable[[Params], Any]:
         return jax.tree.map(lambda _: True, params)
 
     def linear_maps(params: Params) -> Any:
-        is_dimensions = lambda leaf: leaf is None or isinstance(leaf, optax.contrib.MuonDimensionNumbers)  # noqa: E731
-        return jax.tree.map(lambda leaf: leaf is not None, _linear_maps(boxed, params), is_leaf=is_dimensions)
+        # None at a frozen parameter, which is no leaf here: `params` gives the tree.
+        return jax.tree.map(lambda _, dimensions: dimensions is not None, params, _linear_maps(boxed, params))
 
     if config.decay_vectors:
         return everywhere
@@ -178,8 +178,8 @@ def trainable_mask(params: Params, freeze: tuple[str, ...], lora: LoRA | None = 
 
     lora: of parameters with low-rank updates: only these train, and what it names to train whole.
 
-    Raises ValueError for a prefix that names nothing: a typing error would train what should be frozen; and for a
-    frozen one that has updates.
+    Raises ValueError for a prefix that names nothing: a typing error would train what should be frozen; for a frozen
+    one that has updates; and for one of `lora.whole` of which nothing trains, or that has updates of its own.
     """
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for option, prefixes in (("freeze", freeze), ("lora.whole", () if lora is None else lora.whole)):
@@ -195,9 +195,23 @@ def trainable_mask(params: Params, freeze: tuple[str, ...], lora: LoRA | None = 
             return name.rsplit("/", 1)[-1] in UPDATES
         return lora is None or any(is_below(name, prefix) for prefix in lora.whole)
 
-    for name in names:
-        if name.rsplit("/", 1)[-1] in UPDATES and not trains(name):
+    updates = [name for name in names if name.rsplit("/", 1)[-1] in UPDATES]
+    for name in updates:
+        if not trains(name):
             raise ValueError(f"freeze: '{name}' is an update of lora.targets and frozen; leave it out of one of them.")
+    for prefix in () if lora is None else lora.whole:
+        # An adapter's modules_to_save are other modules than its updates'.
+        both = next((name for name in updates if is_below(name, prefix)), None)
+        if both is not None:
+            raise ValueError(
+                f"lora.whole: '{prefix}' holds '{both.rpartition('/')[0]}', which lora.targets updates; name maps in "
+                "one of them alone."
+            )
+        if not any(trains(name) for name in names if is_below(name, prefix)):
+            raise ValueError(
+                f"freeze: {', '.join(freeze)} freezes all of '{prefix}', which lora.whole is to train; leave it out of "
+                "one of them."
+            )
     mask = jax.tree_util.tree_map_with_path(lambda path, _: trains(path_name(path)), params)
     if not any(jax.tree.leaves(mask)):
         raise ValueError(f"freeze: {', '.join(freeze)} leaves nothing to train; freeze less.")

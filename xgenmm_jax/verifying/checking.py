@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xgenmm_jax import hub
-from xgenmm_jax.api.conversion import load_params, run_config
+from xgenmm_jax.api.conversion import grids_in_files, load_params, run_config
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.loading import load_run_params
 from xgenmm_jax.api.processor import IdsOnly, Processor
@@ -18,7 +18,7 @@ from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import TrainConfig, load_config
-from xgenmm_jax.training.runs.adapters import merge_into
+from xgenmm_jax.training.runs.adapters import check_base, merge_into
 from xgenmm_jax.training.runs.checkpoints import newest
 from xgenmm_jax.training.runs.run_folder import CONFIG_FILE
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
@@ -62,13 +62,15 @@ def check(source: Path, options: Options, say: Callable[[str], None] = lambda _:
             f"verify: '{source}' holds an adapter and no model; give the released weights or the run that it was "
             f"trained over, and --adapter {source}."
         )
+    is_run = _is_run(source)
     if options.adapter is not None:
         peft_settings.read_settings(options.adapter)
+        if is_run:
+            check_base(options.adapter, source)
     folder = source if source.is_dir() else source.parent
     beside = folder / outputs.REFERENCE_FILE
     file = options.reference or (beside if beside.is_file() else None)
     reference = None if file is None else outputs.read_reference(file)
-    is_run = _is_run(source)
     # Tensors first, from the files alone: they say most where a model does not open.
     say("tensors")
     try:
@@ -118,11 +120,7 @@ def _released(source: Path, base: bool | None) -> tuple[TrainConfig, dict[str, A
     """What it would be imported as, and the grids that its files have, in pixels."""
     with open_source(source) as opened:
         run = run_config(opened, base, tokenizer_files.MODEL_FILE)
-        said = {
-            "config.json": opened.settings.get("vision_encoder_config", {}).get("anyres_grids"),
-            "preprocessor_config.json": opened.processor.get("grids"),
-        }
-    return run, {name: grids for name, grids in said.items() if grids}
+        return run, {name: grids for name, grids in grids_in_files(opened).items() if grids}
 
 
 def _tokenizer(
@@ -153,7 +151,8 @@ def _loaded(source: Path, is_run: bool, run: TrainConfig, tokenizer: Tokenizer |
     words = tokenizer or IdsOnly(model.decoder.num_text_tokens)
     if options.adapter is not None:
         params = merge_into(params, peft.read(options.adapter, model))
-    processor = Processor(words, run.data.anyres, run.data.chat, model.vision.pixel_mean, model.vision.pixel_std)
+    asking = run.data.asking
+    processor = Processor(words, asking.anyres, asking.chat, model.vision.pixel_mean, model.vision.pixel_std)
     return LMM(source, replace(run, model=model), params, processor, mesh)
 
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import replace
-import functools
 import re
 import time
 
@@ -11,14 +10,13 @@ import numpy as np
 
 from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import IdsOnly
-from xgenmm_jax.models import blip3
 from xgenmm_jax.ops.attention_choice import implementation_for
-from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.reporting.machine import memory_mib
 from xgenmm_jax.training.objectives.next_token import NextToken
-from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, trainable_mask
+from xgenmm_jax.training.optimizer import OptimizerConfig
+from xgenmm_jax.training.setup import assemble
 from xgenmm_jax.training.sharding import put_rows, row_sharding
-from xgenmm_jax.training.step import abstract_state, init_state, make_step, shardings_of
+from xgenmm_jax.training.step import init_state, shardings_of
 from xgenmm_jax.verifying import images
 from xgenmm_jax.verifying.section import Section
 
@@ -48,23 +46,19 @@ def check(model: LMM, steps: int) -> Section:
     config = replace(
         model.run, objective=NextToken(), freeze=FROZEN, accumulation=1, steps=steps, optimizer=optimizer_config
     )
-    boxed = jax.eval_shape(functools.partial(blip3.initialize, model.config), jax.random.key(0))
-    optimizer = make_optimizer(config.optimizer, boxed)
-    trainable = trainable_mask(unboxed(boxed), config.freeze)
-    abstract = abstract_state(boxed, trainable, optimizer, model.mesh)
-    step = make_step(config, trainable, optimizer, model.mesh, abstract)
+    program = assemble(config, model.mesh)
     losses, seconds = [], []
     with jax.set_mesh(model.mesh):
         make_state = jax.jit(
-            lambda params: init_state(params, trainable, optimizer),
-            out_shardings=shardings_of(abstract),
+            lambda params: init_state(params, program.trainable, program.optimizer),
+            out_shardings=shardings_of(program.abstract),
             donate_argnums=0,
         )
         params = jax.tree.map(lambda leaf: leaf.astype(np.float32), model.params)
         state = make_state(params)
         rows = put_rows(batch, row_sharding(model.mesh))
         began = time.perf_counter()
-        compiled = step.lower(state, None, rows, np.float32(RATE)).compile()
+        compiled = program.step.lower(state, None, rows, np.float32(RATE)).compile()
         compiling_s = time.perf_counter() - began
         for _ in range(steps):
             began = time.perf_counter()

@@ -1,6 +1,6 @@
 """Figures of every tensor, read slice by slice, and what in them is none of a trained model's."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 import math
 import re
@@ -164,7 +164,9 @@ def check(measured: Sequence[Stats]) -> Section:
         elif one.is_matrix and one.zeros > HOLES and not one.is_constant:
             faults.append(f"{one.name}: {one.zeros:.0%} are zeros, as in a file with a hole; {again}.")
     faults += _misread(measured)
-    for group in layers_of(measured):
+    groups = layers_of(measured)
+    notes += _constant_biases(measured, {one.name for group in groups for one in group})
+    for group in groups:
         more_faults, more_notes = _among_layers(group, again)
         faults, notes = faults + more_faults, notes + more_notes
     head = ("tensor", "shape", "dtype", "mean", "std", "min", "max", "zeros", "NaN")
@@ -183,6 +185,20 @@ def _must_vary(one: Stats) -> bool:
     """Of matrices all do; scales of norms may be all one, as they began, and biases all zero."""
     is_scale = one.name.partition("[")[0].endswith(("weight", "scale"))
     return one.is_matrix or is_scale and one.low == 0
+
+
+def _constant_biases(measured: Sequence[Stats], of_layers: Collection[str]) -> list[str]:
+    """A note of biases of one value outside of the layers, where most biases vary: nothing beside tells more."""
+    biases = [one for one in measured if len(one.shape) == 1 and one.name.endswith("bias")]
+    constant = [one for one in biases if one.is_constant]
+    if len(constant) * 2 > len(biases):
+        return []
+    return [
+        f"{one.name}: every number is {one.low:g}, and most biases vary: untrained, or lost in a copy; a reference "
+        "alone tells."
+        for one in constant
+        if one.name not in of_layers
+    ]
 
 
 def _misread(measured: Sequence[Stats]) -> list[str]:
@@ -206,7 +222,7 @@ def _among_layers(group: list[Stats], again: str) -> tuple[list[str], list[str]]
     """Faults and notes of the same tensor in layer after layer."""
     faults, notes = [], []
     constant = [one for one in group if one.is_constant and not _must_vary(one)]
-    if constant and len(constant) * 2 < len(group):
+    if constant and len(constant) * 2 <= len(group):
         names = some([one.name for one in constant])
         faults.append(f"{names}: every number is {constant[0].low:g}, and other layers' vary; {again}.")
     for number, one in enumerate(group):

@@ -61,6 +61,13 @@ def test_prompts_are_read_from_the_published_files(published: Path):
     assert prompts("geneval", published / "geneval") == prompts("geneval", published)
 
 
+def test_a_prompt_may_hold_what_ends_a_line_elsewhere(tmp_path: Path):
+    row = {**GENEVAL[0], "prompt": "a bench\u2028and a cat"}
+    text = json.dumps(row, ensure_ascii=False) + "\r\n"
+    (tmp_path / "evaluation_metadata.jsonl").write_text(text, encoding="utf-8", newline="")
+    assert [one.text for one in prompts("geneval", tmp_path)] == [row["prompt"]]
+
+
 @pytest.mark.parametrize("benchmark", list(IMAGES_PER_PROMPT))
 def test_every_layout_goes_on_where_it_stopped(benchmark, published: Path, tmp_path: Path):
     asked, folder = prompts(benchmark, published), tmp_path / "out"
@@ -79,6 +86,19 @@ def test_every_layout_goes_on_where_it_stopped(benchmark, published: Path, tmp_p
         "wise_verified": ["1.png", "401.png", "701.png"],
         "mjhq": ["logo/77b2.png", "people/8f1a.png"],
     }[benchmark]  # fmt: skip
+
+
+def test_pictures_of_two_models_are_never_mixed(tmp_path: Path):
+    folder = tmp_path / "wise_2025"
+    exports.begin_or_continue(folder, {"model": "a step 1", "seed": 0})
+    exports.write("wise_2025", folder, [(BenchmarkPrompt("1", "a man"), [_image(0)])])
+    exports.begin_or_continue(folder, {"model": "a step 1", "seed": 0})
+    assert [path.name for path in folder.iterdir()] == ["1.png"], "a scorer may take every file for a picture"
+    with pytest.raises(ValueError, match="holds pictures of seed 0, now 1; give another folder"):
+        exports.begin_or_continue(folder, {"model": "a step 1", "seed": 1})
+    (tmp_path / "wise_2025.json").unlink()
+    with pytest.raises(ValueError, match="is not empty, and no '.*wise_2025.json' says what drew its pictures"):
+        exports.begin_or_continue(folder, {"model": "a step 1", "seed": 0})
 
 
 def test_geneval_folders_hold_their_metadata_and_refuse_another_prompts(published: Path, tmp_path: Path):

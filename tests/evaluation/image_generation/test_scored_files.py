@@ -76,6 +76,23 @@ def test_judges_texts_are_scored(tmp_path: Path):
         scored_files.score("wise_verified", _write(tmp_path / "part.jsonl", rows[1:]))
 
 
+def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path):
+    """A judge's U+2028 or form feed cut the line in two, and both halves were no JSON."""
+    rows = [{"prompt_id": n, "evaluation": "fine \u2028\x0c\x85 Score: 1"} for n in range(1, 1001)]
+    path = tmp_path / "full.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    scores = scored_files.score("wise_verified", path)
+    assert scores.rows[-1] == ("overall", pytest.approx(1.0), 1000) and scores.notes == ()
+
+
+def test_answers_of_no_crop_are_told_with_their_line(tmp_path: Path):
+    """They were a division by zero."""
+    (tmp_path / "dpg_bench.csv").write_text(_golden("dpg")["cases"][1]["csv"], encoding="utf-8")
+    path = _write(tmp_path / "answers.jsonl", [{"file": "a.png", "answers": []}])
+    with pytest.raises(ValueError, match="line 1 cannot be scored .answers of no crop; of what is no picture"):
+        scored_files.score("dpg", path, data=tmp_path)
+
+
 def test_features_are_compared_by_category(tmp_path: Path, capsys):
     with np.load(GOLDENS / "fid.npz") as arrays:
         for side, name in (("a", "drawn"), ("b", "real")):

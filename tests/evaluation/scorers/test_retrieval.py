@@ -20,7 +20,8 @@ def arrays() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "coco_5k" else n for n in CASES])
 def test_recall_is_the_official_one(arrays, name):
-    image_of_text = retrieval.owners(arrays[f"{name}/texts_per_image"])
+    texts_per_image = arrays[f"{name}/texts_per_image"]
+    image_of_text = np.repeat(np.arange(len(texts_per_image)), texts_per_image)
     if f"{name}/i2t" in arrays:
         to_text, to_image = arrays[f"{name}/i2t"], arrays[f"{name}/t2i"]
     else:

@@ -42,6 +42,19 @@ def test_a_seed_draws_the_same_and_another_one_something_else(drawer):
     assert np.abs(first.features - other.features).max() > 0.1
 
 
+def test_more_images_than_a_batch_are_those_of_smaller_calls(drawer, monkeypatch):
+    """A thousand images of one caption were sampled at once, in as much memory."""
+    (expected,) = drawer.draw(CAPTIONS[:1], 5, 1, TWO_STEPS)
+    monkeypatch.setattr("xgenmm_jax.generation.images.drawer.LARGEST_BATCH", 2)
+    sampled = []
+    monkeypatch.setattr(drawer, "_sample", lambda *args, inner=drawer._sample, **options: sampled.append(
+        inner(*args, **options)) or sampled[-1])  # fmt: skip
+    (drawn,) = drawer.draw(CAPTIONS[:1], 5, 1, TWO_STEPS)
+    assert [len(features) for features in sampled] == [2, 2, 2]
+    assert drawn.images.shape == expected.images.shape == (5, 64, 64, 3)
+    np.testing.assert_allclose(drawn.features, expected.features, rtol=0, atol=2e-4)
+
+
 def test_the_caption_is_heard(drawer):
     """The same noise under two captions becomes two things."""
     (one,) = drawer.draw(CAPTIONS[:1], 1, 1, TWO_STEPS)

@@ -62,12 +62,14 @@ class Hypotheses:
         return len(self.beams) >= self.number and self.worst >= best / length**self.penalty
 
 
-def by_the_book(prompt: list[int], number: int, penalty: float, stops: tuple[int, ...], limit: int):
-    """One prompt's best answer, its stop id with it, and its score before."""
+def by_the_book(prompt: list[int], number: int, penalty: float, stops: tuple[int, ...], limit: int, least: int = 0):
+    """One prompt's best answer, its stop id with it, and its score before. least: tokens before which none stops."""
     hypotheses = Hypotheses(number, penalty)
     beams = [(0.0 if index == 0 else -1e9, []) for index in range(number)]
     for step in range(1, limit + 1):
         scores = next_scores([prompt + ids for _, ids in beams])
+        if step <= least:
+            scores[:, list(stops)] = -np.inf
         totals = (np.array([total for total, _ in beams])[:, None] + scores).reshape(-1)
         order = np.argsort(-totals, kind="stable")[: max(2, 1 + len(stops)) * number]
         going_on = []
@@ -90,11 +92,12 @@ def by_the_book(prompt: list[int], number: int, penalty: float, stops: tuple[int
 
 
 @pytest.mark.parametrize(
-    "number, penalty, stops",
-    [(1, 1.0, (3,)), (2, 0.0, (3,)), (4, 1.0, (3,)), (3, 2.0, (3, 4)), (3, -1.0, (3, 4))],
-)
-def test_answers_and_scores_are_those_of_transformers(number, penalty, stops):
-    """Rows that end early and at the limit; several stop ids; penalties for and against length."""
+    "number, penalty, stops, least",
+    [(1, 1.0, (3,), 0), (2, 0.0, (3,), 0), (4, 1.0, (3,), 0), (3, 2.0, (3, 4), 0), (3, -1.0, (3, 4), 0),
+     (3, -1.0, (3, 4), 5)],
+)  # fmt: skip
+def test_answers_and_scores_are_those_of_transformers(number, penalty, stops, least):
+    """Rows that end early and at the limit; several stop ids; penalties for and against length; a least length."""
     rng = np.random.default_rng(0)
     prompts = [rng.integers(5, 10, rng.integers(1, 8)).astype(np.int32) for _ in range(ROWS)]
     nothing = [(ids, np.full(len(ids), -1, np.int32)) for ids in prompts]
@@ -108,12 +111,30 @@ def test_answers_and_scores_are_those_of_transformers(number, penalty, stops):
         None,
         jnp.int32(limit),
         capacity=16,
-        settings=decode.Settings(stops, PAD, Decoding(num_beams=number, length_penalty=penalty)),
+        settings=decode.Settings(
+            stops, PAD, Decoding(num_beams=number, length_penalty=penalty, min_new_tokens=least).static()
+        ),
     )
     assert answers.shape == (ROWS + 1, 16)
     for prompt, answer, score in zip(prompts, np.asarray(answers), np.asarray(scores), strict=False):
-        expected_score, expected = by_the_book(prompt.tolist(), number, penalty, stops, limit)
+        expected_score, expected = by_the_book(prompt.tolist(), number, penalty, stops, limit, least)
         assert answer.tolist() == expected + [PAD] * (16 - len(expected))
         np.testing.assert_allclose(score, expected_score, rtol=0, atol=1e-4)
         stopped += expected[-1] in stops
+        assert len(expected) > least
     assert stopped
+
+
+def test_a_greedy_answer_goes_on_to_its_least_length():
+    prompt, stops = np.array([6, 8, 5], np.int32), (3, 4)
+    rows = decode.left_pad([(prompt, np.full(3, -1, np.int32))], 1, 8, [0], PAD, [0])
+    settings = decode.Settings(stops, PAD, Decoding(min_new_tokens=4).static())
+    inputs = (DECODER, parameters(), rows, jnp.zeros((1, 1, 16)), None, jnp.int32(10), jax.random.key(0))
+    (answer,) = np.asarray(decode.generate_rows(*inputs, capacity=16, settings=settings))
+    expected: list[int] = []
+    while len(expected) < 10 and not (expected and expected[-1] in stops):
+        (scores,) = next_scores([[*prompt.tolist(), *expected]])
+        if len(expected) < 4:
+            scores[list(stops)] = -np.inf
+        expected.append(int(scores.argmax()))
+    assert answer.tolist() == expected + [PAD] * (16 - len(expected)) and len(expected) > 4

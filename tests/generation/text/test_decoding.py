@@ -15,9 +15,16 @@ pytestmark = pytest.mark.usefixtures("unchecked_signatures")
 def test_numbers_of_every_kind_are_pythons():
     decoding = Decoding(np.int64(5), np.uint8(1), np.float32(0.5), jnp.float32(0.7), np.int8(3), 1, jnp.int32(9))
     assert decoding == Decoding(5, 1, 0.5, float(np.float32(0.7)), 3, 1.0, 9)
-    assert [type(value) for value in astuple(decoding)] == [int, int, float, float, int, float, int]
+    assert [type(value) for value in astuple(decoding)] == [int, int, float, float, int, float, int, int]
     assert Decoding(np.array(7)) == Decoding(max_new_tokens=7)
     assert Decoding(seed=-(2**90)).seed == -(2**90)
+
+
+def test_files_of_answers_from_before_a_least_length_are_still_of_the_same_decoding():
+    """Their heads hold this text."""
+    before = "Decoding(max_new_tokens=9, num_beams=3, length_penalty=0.0, temperature=0.0, top_k=0, top_p=1.0, seed=0)"
+    assert repr(Decoding(9, 3, 0.0)) == before
+    assert repr(Decoding(9, 3, 0.0, min_new_tokens=8)) == f"{before[:-1]}, min_new_tokens=8)"
 
 
 @pytest.mark.parametrize("value", [0, -1, -(10**30), np.int32(0)])
@@ -51,6 +58,8 @@ def test_what_is_no_finite_number_is_refused(name, value):
         ({"num_beams": 0}, "num_beams 0; give 1 or more"),
         ({"num_beams": -2}, "num_beams -2; give 1 or more"),
         ({"num_beams": 3, "temperature": 0.5}, "num_beams 3 and temperature 0.5"),
+        ({"min_new_tokens": -1}, "min_new_tokens -1; give 0 or more"),
+        ({"min_new_tokens": 8, "max_new_tokens": 5}, "min_new_tokens 8 above max_new_tokens 5; give at most as many"),
         ({"top_k": -1}, "top_k -1; give 0 or more"),
         ({"top_k": 4}, "top_k 4 and top_p 1.0 at temperature 0"),
         ({"top_p": 0.5}, "top_k 0 and top_p 0.5 at temperature 0"),

@@ -79,6 +79,30 @@ def test_a_stage_trains_its_part_alone(make, objective, trained, rows):
     assert np.isfinite(value) and value > 0 and norm > 0
 
 
+@pytest.mark.parametrize("part", ["target", "pixels"])
+def test_an_autoencoder_that_is_trained_on_forgets_its_statistics(part):
+    """Those of latents as they were before stayed, and the next stage measured nothing."""
+    learned = {name: jnp.ones(8) for name in ("mean", "std")} | {"autoencoder": {}}
+    params = {"target": learned, "pixels": learned, "drawing": {}}
+    prepared = Autoencoding(part=part).prepare(latents(), params, iter(()))
+    assert not prepared[part]["mean"].any() and not prepared[part]["std"].any()
+    other = {"target": "pixels", "pixels": "target"}[part]
+    assert prepared[other] is learned and prepared[part]["autoencoder"] == {}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Autoencoding(noise=-0.1), lambda: Autoencoding(size_weight=float("nan")),
+        lambda: FlowPixelDecoding(drop=1.0), lambda: FlowPixelDecoding(drop=-0.1),
+        lambda: PixelDecoding(noise=(0.3, 0.1)), lambda: PixelDecoding(noise=(0.0, float("inf"))),
+    ],
+)  # fmt: skip
+def test_options_out_of_range_are_refused(make):
+    with pytest.raises(ValueError, match="objective.*: got"):
+        make()
+
+
 def test_latents_are_drawn_to_pixels():
     one = latents()
     drawer = Drawer(one, cases.params(one), Tokenizer.load(TOKENIZER), cases.PROMPT, ChatStyle(system=None), 96)

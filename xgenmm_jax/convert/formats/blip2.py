@@ -5,10 +5,11 @@ Source: docs/reference/blip2.md#checkpoint-names.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from xgenmm_jax.convert.formats import eva
 from xgenmm_jax.convert.rules import Piece, Rule, linear_rules, norm_rules, rule
 from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.models.qformer import QFormerConfig
@@ -117,52 +118,18 @@ def tower_rules(config: ViTConfig, names: Names) -> tuple[Rule, ...]:
     """EVA-CLIP-g. Raises ValueError for a tower of another form."""
     if not config.bare:
         raise ValueError("export: the layout's tower is EVA-CLIP-g's form (vision.bare), the model has another.")
-    count, heads, fused = config.layers, {"n": config.heads}, {"three": 3, "n": config.heads}
-    ours, prefix, is_lavis = "vision/layers", TOWER[names], names == "lavis"
-    block = f"{prefix}blocks.{{i}}" if is_lavis else f"{prefix}encoder.layers.{{i}}"
-    attention, out = (f"{block}.attn", "proj") if is_lavis else (f"{block}.self_attn", "projection")
-    norm = "norm" if is_lavis else "layer_norm"
-    first, positions, patch = (
-        ("cls_token", "pos_embed", "patch_embed.proj")
-        if is_lavis
-        else ("embeddings.class_embedding", "embeddings.position_embedding", "embeddings.patch_embedding")
-    )
-    bias = rule(
-        f"{ours}/attention/qkv/bias",
-        f"{attention}.qkv.bias",
-        pattern="(three n h) -> three n h",
-        sizes=fused,
-        layers=count,
-    )
-    if is_lavis:
-        pieces = Piece(f"{attention}.q_bias"), Piece(f"{attention}.v_bias")
-        bias = Rule(bias.ours, pieces, NoKeyBias(config.heads), count)
-    return (
-        # Patches and positions, then the layers.
-        rule("vision/class_embedding", f"{prefix}{first}", pattern="1 1 e -> e"),
-        rule("vision/position_embedding", f"{prefix}{positions}", pattern="1 p e -> p e"),
-        rule("vision/patch_embedding/kernel", f"{prefix}{patch}.weight", pattern="e c h w -> h w c e"),
-        rule("vision/patch_embedding/bias", f"{prefix}{patch}.bias"),
-        *norm_rules(f"{ours}/norm1", f"{block}.{norm}1", count),
-        rule(
-            f"{ours}/attention/qkv/kernel",
-            f"{attention}.qkv.weight",
-            pattern="(three n h) e -> e three n h",
-            sizes=fused,
-            layers=count,
-        ),
-        bias,
-        rule(
-            f"{ours}/attention/out/kernel",
-            f"{attention}.{out}.weight",
-            pattern="e (n h) -> n h e",
-            sizes=heads,
-            layers=count,
-        ),
-        rule(f"{ours}/attention/out/bias", f"{attention}.{out}.bias", layers=count),
-        *norm_rules(f"{ours}/norm2", f"{block}.{norm}2", count),
-        *linear_rules(f"{ours}/mlp/fc1", f"{block}.mlp.fc1", count),
-        *linear_rules(f"{ours}/mlp/fc2", f"{block}.mlp.fc2", count),
+    if names == "transformers":
+        return eva.tower_rules(config, TOWER[names], names, "vision")
+    rules = eva.tower_rules(config, TOWER[names], "timm", "vision")
+    return tuple(_without_key_bias(one, config.heads) if one.ours.endswith("/qkv/bias") else one for one in rules)
+
+
+def _without_key_bias(one: Rule, heads: int) -> Rule:
+    (piece,) = one.theirs
+    return replace(
+        one,
+        theirs=tuple(Piece(piece.name.replace("qkv.bias", f"{part}_bias")) for part in "qv"),
+        transform=NoKeyBias(heads),
     )
 
 
@@ -174,15 +141,32 @@ def connector_rules(config: QFormerConfig, names: Names) -> tuple[Rule, ...]:
         *norm_rules("connector/feature_norm", FEATURE_NORM[names]),
         *norm_rules("connector/norm", norm),
     ]
-    for number in range(config.cross_every):
-        rules += _layer_rules(config, names, number)
+    for stack in _stacks(config):
+        rules += _layer_rules(config, names, stack)
     return tuple(rules)
 
 
-def _layer_rules(config: QFormerConfig, names: Names, number: int) -> list[Rule]:
-    """Of layers `number`, `number` + cross_every, ...; the first kind reads features."""
-    count, heads = config.layers // config.cross_every, {"n": config.heads}
-    ours, layer = f"connector/layers/layer{number}", f"{LAYER[names]}{{i}}"
+class _Stack(NamedTuple):
+    """The layers of one place in their groups: which of a group, in which of our stacks, which of theirs."""
+
+    number: int
+    name: str
+    count: int
+    first: int
+    every: int
+
+
+def _stacks(config: QFormerConfig) -> list[_Stack]:
+    every, groups = config.cross_every, config.groups
+    whole = [_Stack(number, "layers", groups, number, every) for number in range(every)]
+    left = range(config.layers % every)
+    return whole + [_Stack(number, "last_layers", 1, groups * every + number, 1) for number in left]
+
+
+def _layer_rules(config: QFormerConfig, names: Names, stack: _Stack) -> list[Rule]:
+    """Of one place in a group; the first reads features."""
+    number, count, heads = stack.number, stack.count, {"n": config.heads}
+    ours, layer = f"connector/{stack.name}/layer{number}", f"{LAYER[names]}{{i}}"
     attention, cross = (f"{layer}.{kind}.{MAPS[names]}" for kind in ("attention", "crossattention"))
 
     def fused(path: str, theirs: str, parts: tuple[str, ...]) -> list[Rule]:
@@ -212,16 +196,16 @@ def _layer_rules(config: QFormerConfig, names: Names, number: int) -> list[Rule]
         rules += fused(f"{ours}/cross/key_value", cross, ("key", "value"))
         rules += out(f"{ours}/cross", f"{layer}.crossattention.output")
     rules += _forward_rules(f"{ours}/mlp", layer, "_query", count)
-    return [replace(one, first=number, every=config.cross_every) for one in rules]
+    return [replace(one, first=stack.first, every=stack.every) for one in rules]
 
 
 def _text_rules(config: QFormerConfig, names: Names) -> list[Rule]:
     """The feed-forwards of text rows."""
     rules = []
-    for number in range(config.cross_every):
-        ours, count = f"text/layers/layer{number}/text_mlp", config.layers // config.cross_every
-        forward = _forward_rules(ours, f"{LAYER[names]}{{i}}", "", count)
-        rules += [replace(one, first=number, every=config.cross_every) for one in forward]
+    for stack in _stacks(config):
+        ours = f"text/{stack.name}/layer{stack.number}/text_mlp"
+        forward = _forward_rules(ours, f"{LAYER[names]}{{i}}", "", stack.count)
+        rules += [replace(one, first=stack.first, every=stack.every) for one in forward]
     return rules
 
 

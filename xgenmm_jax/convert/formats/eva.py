@@ -1,52 +1,74 @@
-"""EVA-CLIP-E's tower in the names of BLIP3-o's file.
+"""Towers of EVA-CLIP's form in the names of their files: EVA-CLIP-E of BLIP3-o, EVA-CLIP-g of BLIP-2.
 
-Source: docs/reference/blip3o.md#released-names.
+Source: docs/reference/blip3o.md#released-names, docs/reference/blip2.md#checkpoint-names.
 """
+
+from typing import Literal
 
 from xgenmm_jax.convert.rules import Rule, linear_rules, norm_rules, rule
 from xgenmm_jax.convert.tensor_shapes import TensorShapes, head_count, square_grid
 from xgenmm_jax.models.eva import EVAConfig
+from xgenmm_jax.models.vit import ViTConfig
 
 PREFIX = "gen_vision_tower.vision_tower.model."
 WIDTH_TO_HEADS = {1792: 16}
 """Of the released tower; tensors do not tell."""
+EMBEDDINGS = {
+    "timm": ("cls_token", "pos_embed", "patch_embed.proj"),
+    "transformers": ("embeddings.class_embedding", "embeddings.position_embedding", "embeddings.patch_embedding"),
+}
+"""Class token, positions, map of the patches."""
+LAYER = {
+    "timm": ("blocks.{i}", "attn", "proj", "norm"),
+    "transformers": ("encoder.layers.{i}", "self_attn", "projection", "layer_norm"),
+}
+"""A layer, in it the attention, in that the map behind it; the norms, which have numbers."""
 
 
-def tower_rules(config: EVAConfig, prefix: str) -> tuple[Rule, ...]:
-    """The tower."""
-    count, heads = config.layers, {"n": config.heads}
-    ours, block, fused = "target/eva/layers", f"{prefix}blocks.{{i}}", {"three": 3, **heads}
+def tower_rules(
+    config: EVAConfig | ViTConfig,
+    prefix: str,
+    names: Literal["timm", "transformers"] = "timm",
+    ours: str = "target/eva",
+) -> tuple[Rule, ...]:
+    """A bare tower. prefix: what stands before its names. ours: where its parameters are."""
+    count, heads, fused = config.layers, {"n": config.heads}, {"three": 3, "n": config.heads}
+    first, positions, patches = (f"{prefix}{name}" for name in EMBEDDINGS[names])
+    layer, attention, out, norm = LAYER[names]
+    layers, block = f"{ours}/layers", f"{prefix}{layer}"
+    attention = f"{block}.{attention}"
     return (
-        rule("target/eva/class_embedding", f"{prefix}cls_token", pattern="1 1 e -> e"),
-        rule("target/eva/position_embedding", f"{prefix}pos_embed", pattern="1 p e -> p e"),
-        rule("target/eva/patch_embedding/kernel", f"{prefix}patch_embed.proj.weight", pattern="e c h w -> h w c e"),
-        rule("target/eva/patch_embedding/bias", f"{prefix}patch_embed.proj.bias"),
+        # Patches and positions, then the layers.
+        rule(f"{ours}/class_embedding", first, pattern="1 1 e -> e"),
+        rule(f"{ours}/position_embedding", positions, pattern="1 p e -> p e"),
+        rule(f"{ours}/patch_embedding/kernel", f"{patches}.weight", pattern="e c h w -> h w c e"),
+        rule(f"{ours}/patch_embedding/bias", f"{patches}.bias"),
+        *norm_rules(f"{layers}/norm1", f"{block}.{norm}1", count),
         rule(
-            f"{ours}/attention/qkv/kernel",
-            f"{block}.attn.qkv.weight",
+            f"{layers}/attention/qkv/kernel",
+            f"{attention}.qkv.weight",
             pattern="(three n h) e -> e three n h",
             sizes=fused,
             layers=count,
         ),
         rule(
-            f"{ours}/attention/qkv/bias",
-            f"{block}.attn.qkv.bias",
+            f"{layers}/attention/qkv/bias",
+            f"{attention}.qkv.bias",
             pattern="(three n h) -> three n h",
             sizes=fused,
             layers=count,
         ),
         rule(
-            f"{ours}/attention/out/kernel",
-            f"{block}.attn.proj.weight",
+            f"{layers}/attention/out/kernel",
+            f"{attention}.{out}.weight",
             pattern="e (n h) -> n h e",
             sizes=heads,
             layers=count,
         ),
-        rule(f"{ours}/attention/out/bias", f"{block}.attn.proj.bias", layers=count),
-        *norm_rules(f"{ours}/norm1", f"{block}.norm1", count),
-        *linear_rules(f"{ours}/mlp/fc1", f"{block}.mlp.fc1", count),
-        *linear_rules(f"{ours}/mlp/fc2", f"{block}.mlp.fc2", count),
-        *norm_rules(f"{ours}/norm2", f"{block}.norm2", count),
+        rule(f"{layers}/attention/out/bias", f"{attention}.{out}.bias", layers=count),
+        *norm_rules(f"{layers}/norm2", f"{block}.{norm}2", count),
+        *linear_rules(f"{layers}/mlp/fc1", f"{block}.mlp.fc1", count),
+        *linear_rules(f"{layers}/mlp/fc2", f"{block}.mlp.fc2", count),
     )
 
 

@@ -1,4 +1,4 @@
-"""Captions as BLIP and BLIP-2 write them before they are trained on.
+"""Captions as BLIP and BLIP-2 write them before they are trained on, and questions before they are asked.
 
 Source: docs/reference/blip2.md#recipe
 """
@@ -36,3 +36,11 @@ class BlipCaptions:
             raise RecordError(record.id, f"it is a {type(record).__name__}, wanted a Caption")
         text = re.sub(r"\s{2,}", " ", MARKS.sub(" ", record.text.lower())).rstrip("\n").strip(" ")
         return dataclasses.replace(record, text=" ".join(text.split(" ")[: self.words]))
+
+
+def question_of(text: str) -> str:
+    """A question as BLIP-2 asks it: lower case, without marks but the question mark, at most so many words.
+
+    Example: 'What (if any) is "it"?' becomes "what if any is it?".
+    """
+    return " ".join(MARKS.sub("", text.lower()).rstrip(" ").split(" ")[:MOST_WORDS])

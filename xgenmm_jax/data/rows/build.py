@@ -68,21 +68,21 @@ def write_target(
     sample: Sample,
     pixels: UInt8[np.ndarray, "h w 3"],
     start: int,
-    place: int,
+    index: int,
     draw: Draw,
     seed: int,
 ) -> None:
     """Writes what a sample is to become beside its row's text, which `write` writes.
 
-    number: of the row. start: the sample's first position. place: of the row's images to draw, from 0; it is also the
+    number: of the row. start: the sample's first position. index: of the row's images to draw, from 0; it is also the
     segments before it, so a row has room. draw, seed: what the random draws about the image follow from.
     """
     assert sample.query is not None
     out.query[number, start : start + len(sample.query)] = sample.query
-    out.target_pixels[number, place] = pixels
-    out.target_segment[number, place] = place + 1
+    out.target_pixels[number, index] = pixels
+    out.target_segment[number, index] = index + 1
     words = np.random.SeedSequence((seed, *draw, TARGET_SEED)).generate_state(2)
-    out.target_seed[number, place] = words
+    out.target_seed[number, index] = words
 
 
 TARGET_SEED = 0xD2A3

@@ -23,6 +23,14 @@ class LoaderConfig:
 
 
 @dataclass(frozen=True)
+class Asking:
+    """How a trained model is asked: the views of an image, and how a conversation is written."""
+
+    anyres: AnyRes
+    chat: ChatStyle = ChatStyle()
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """What a run trains on.
 
@@ -36,6 +44,8 @@ class DataConfig:
     the held-out loss: 100 is one in a hundred; 0: none.
     target_px: side of the images that captions are to become (`records.TextToImage`), of which a row has room for as
     many as for segments; 0: nothing is drawn, and rows are a `Batch` alone.
+    asked: how the trained model is asked where rows say nothing of it, as those of captions to draw; None: by `anyres`
+    and `chat`, as it is trained.
     """
 
     mixture: tuple[tuple[Source, float], ...]
@@ -50,6 +60,7 @@ class DataConfig:
     phases: tuple[tuple[int, tuple[float, ...]], ...] = ()
     held_out_one_in: int = 0
     target_px: int = 0
+    asked: Asking | None = None
 
     def __post_init__(self):
         crops, row = self.anyres.max_crops, self.row
@@ -81,6 +92,10 @@ class DataConfig:
                     f"data.phases: got the weights {last} from window {self.phases[-1][0]} on, wanted the mixture's "
                     f"{weights}; make them equal, or leave phases out (a run that goes on keeps its own)."
                 )
+
+    @property
+    def asking(self) -> Asking:
+        return self.asked or Asking(self.anyres, self.chat)
 
     @property
     def order_phases(self) -> tuple[Phase, ...]:

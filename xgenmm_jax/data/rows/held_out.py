@@ -4,7 +4,7 @@ They are packed as training's rows are, and depend on mixture, sources and numbe
 seed, its hosts or workers, or where it was resumed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from jaxtyping import Int32, Int64
 import numpy as np
 
 from xgenmm_jax.batch import Batch, DrawingBatch
-from xgenmm_jax.data.errors import SourceError
+from xgenmm_jax.data.errors import Skip, SourceError
 from xgenmm_jax.data.rows import order, quarantine
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.loading import BuiltRows, RowBuilder
@@ -101,10 +101,7 @@ class HeldOutRows:
         self._skips = quarantine.SkipLogger()
         self._skips.log(window.skipped)
         if not window.rows:
-            raise SourceError(
-                f"held_out: none of {samples} held-out samples can be used: {quarantine.in_words(window.skipped)}; "
-                "mend the data."
-            )
+            raise SourceError(self._none(samples, window.skipped))
         self._rows = window.rows + [[] for _ in range(-len(window.rows) % batch_rows)]
         self._batch_rows = batch_rows
         names = [source.name for source in sources]
@@ -121,17 +118,32 @@ class HeldOutRows:
         return len(self._rows) // self._batch_rows
 
     def batches(self, host_index: int = 0, host_count: int = 1) -> Iterator[HeldOutBatch]:
-        """Every batch once; of each, this host's rows. The next one is built while one is used."""
+        """Every batch once; of each, this host's rows. The next one is built while one is used.
+
+        Raises SourceError, in place of the last batch, where none of its samples can be read.
+        """
         share = self._batch_rows // host_count
         starts = range(host_index * share, len(self._rows), self._batch_rows)
         parts = [self._rows[start : start + share] for start in starts]
         following = self._pool.submit(self._builder.build, parts[0])
+        left_out: list[Skip] = []
+        is_any = False
         for number, part in enumerate(parts):
             built = following.result()
             if number + 1 < len(parts):
                 following = self._pool.submit(self._builder.build, parts[number + 1])
             self._skips.log(built.skipped)
+            left_out += built.skipped
+            is_any = is_any or any(built.ids)
+            if number + 1 == len(parts) and left_out and not is_any:
+                raise SourceError(self._none(len(left_out), left_out))
             yield self._batch(part, built)
+
+    def _none(self, samples: int, skipped: Iterable[Skip]) -> str:
+        return (
+            f"held_out: none of {samples} held-out samples can be used: {quarantine.in_words(skipped)}; mend the data, "
+            "or set other records aside (--data.held-out-one-in, 0 for none)."
+        )
 
     def _batch(self, rows: list[list[Planned]], built: BuiltRows) -> HeldOutBatch:
         source_of = np.full((len(rows), self._segments), -1, np.int32)

@@ -15,9 +15,10 @@ from xgenmm_jax.data.rows import quarantine
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.loading import BuiltRows, RowBuilder, Seen
 from xgenmm_jax.data.rows.order import State
-from xgenmm_jax.data.rows.planner import Planner, Rows
+from xgenmm_jax.data.rows.planner import LEAST_TRIED, Planner, Rows
 from xgenmm_jax.data.rows.quarantine import SampleIds
 from xgenmm_jax.data.rows.window import Planned, SizedRecords, open_sources
+from xgenmm_jax.data.source import Records
 
 LOG = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ def batches(
     workers, threads, where the run was resumed. What is left out is logged and stands in `HostBatch.skipped`.
 
     Raises ValueError, at the batch that it concerns, for what no single record is to blame for; also where nothing at
-    all can be decoded of as many samples as a window has, and where too many records of a source are bad.
+    all can be decoded of LEAST_TRIED samples, or of as many as there are, and where too many records of a source are
+    bad.
     """
     if config.batch_rows % host_count or not 0 <= host_index < host_count:
         raise ValueError(
@@ -79,7 +81,7 @@ def batches(
             LOG.warning("data: '%s' changes records of an index, so each is read to plan its window too", source.name)
     planner = Planner(config, seed, State(*map(int, state)), sources)
     builders = _Builders(config, seed, sources)
-    skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(config.window)
+    skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(_enough(sources))
     rates = quarantine.BadRates(config.max_bad_rate)
     opened = quarantine.at_opening(sources) if host_index == 0 else []
     pending: deque[tuple[Rows, Future[BuiltRows]]] = deque()
@@ -110,6 +112,12 @@ def batches(
     finally:
         planner.close()
         builders.close()
+
+
+def _enough(sources: Sequence[Records]) -> int:
+    """Samples one after the other none of which can be decoded that say that none can: a short run of few records goes
+    through all of them, and would end as if it had trained."""
+    return min(LEAST_TRIED, sum(map(len, sources)))
 
 
 class _Builders:

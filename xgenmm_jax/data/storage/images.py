@@ -31,11 +31,14 @@ def opener(folder: str | None) -> Callable[[str], LazyImage]:
     """
     if folder is None:
         return no_images
-    if joined.is_joined(folder):
-        return joined.JoinedImages(folder).open
+    check_folder(folder)
+    return (joined.JoinedImages(folder) if joined.is_joined(folder) else ImageFolder(folder)).open
+
+
+def check_folder(folder: str) -> None:
+    """Raises SourceError where there is no such folder on a disk; a bucket is not asked."""
     if not files.is_remote(folder) and not source_paths.at_home(folder).is_dir():
         raise SourceError(f"data: no folder '{folder}', which was to hold the images of records; check the path.")
-    return ImageFolder(folder).open
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Drawn pictures in the folders that the benchmarks' own scorers read (docs/reference/blip3o.md#folders-of-pictures).
 
-A prompt that is there whole is skipped, so a broken run goes on: draw what `remaining` gives and write it.
+A prompt that is there whole is skipped, so a broken run goes on: draw what `remaining` gives and write it. FOLDER.json
+beside a folder says what drew its pictures; in it, it would be a picture to some scorers.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import io
 import json
+from typing import Any
 
 import PIL.Image
 
@@ -14,6 +16,28 @@ from xgenmm_jax.evaluation.image_generation.prompts import IMAGES_PER_PROMPT, Be
 from xgenmm_jax.paths import Path
 
 Drawn = Iterable[tuple[BenchmarkPrompt, Sequence[PIL.Image.Image]]]
+
+
+def begin_or_continue(folder: Path, made_by: Mapping[str, Any]) -> None:
+    """Keeps what draws a folder's pictures; nothing where it is kept already. made_by: plain values by name.
+
+    Raises:
+        ValueError: the folder has pictures of something else, or that nothing is known of.
+    """
+    path = folder.parent / f"{folder.name}.json"
+    remedy = "give another folder (--output), or delete it"
+    if path.is_file():
+        known = files.read_json(path, remedy)
+        known = known if isinstance(known, dict) else {}
+        differing = [f"{name} {known.get(name)!r}, now {value!r}" for name, value in made_by.items()
+                     if known.get(name) != value]  # fmt: skip
+        if differing:
+            raise ValueError(f"'{folder}' holds pictures of {'; '.join(differing)}; {remedy} and '{path}'.")
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"'{folder}' is not empty, and no '{path}' says what drew its pictures; {remedy}.")
+    files.make_folder(folder.parent)
+    files.write_whole(path, json.dumps(dict(made_by), indent=1) + "\n")
 
 
 def write(benchmark: Benchmark, folder: Path, drawn: Drawn, images_per_prompt: int | None = None) -> int:

@@ -79,7 +79,7 @@ def published_file(folder: Path, benchmark: str, name: str) -> Path:
 
 
 def _geneval(text: str) -> list[BenchmarkPrompt]:
-    rows = [files.parse_json(line) for line in text.splitlines() if line.strip()]
+    rows = [files.parse_json(line) for line in text.split("\n") if line.strip()]
     return [BenchmarkPrompt(f"{number:05d}", row["prompt"], metadata=row) for number, row in enumerate(rows)]
 
 

@@ -69,7 +69,7 @@ def score(
 
 def _rows(path: Path, what: str) -> Iterator[tuple[dict[str, Any], str]]:
     """Each line's object, and where it stands."""
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
         where = f"'{path}': line {number}"
@@ -124,6 +124,8 @@ def _dpg(path: Path, data: Path, reading: Reading) -> GenerationScores:
             crops = row["answers"]
             if row["file"] in answers:
                 raise ValueError(f"'{row['file']}' a second time")
+            if crops == []:
+                raise ValueError("answers of no crop; of what is no picture give null")
             answers[row["file"]] = crops and [
                 {int(question): str(answer) for question, answer in crop.items()} for crop in crops
             ]
@@ -141,7 +143,8 @@ def _dpg(path: Path, data: Path, reading: Reading) -> GenerationScores:
 
 def _wise(benchmark: Benchmark, path: Path, reading: Reading) -> GenerationScores:
     version: wise.Version = "2025" if benchmark == "wise_2025" else "verified"
-    lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
+    # Not splitlines(): what a judge wrote may hold U+2028 or a form feed, which JSON leaves as they are.
+    lines = path.read_bytes().decode("utf-8", errors="replace").removesuffix("\n").split("\n")
     scores = wise.score([[_with_scores(line, version) for line in lines]], version, "all", reading)
     if scores.missing:
         raise ValueError(

@@ -3,7 +3,7 @@
 Source: docs/reference/blip2.md#recipe; LAVIS' `RetrievalTask._report_metrics` computes the same figures.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxtyping import Float, Integer, Num
@@ -35,11 +35,6 @@ class Recalls(NamedTuple):
     def mean(self) -> float:
         """Of both directions."""
         return (self.to_text_mean + self.to_image_mean) / 2
-
-
-def owners(texts_per_image: Sequence[int] | Integer[np.ndarray, " n"]) -> Integer[np.ndarray, " m"]:
-    """The image of each text, where texts are numbered image by image: 2, 1 gives 0 0 1."""
-    return np.repeat(np.arange(len(texts_per_image)), texts_per_image)
 
 
 def recalls(
@@ -81,9 +76,9 @@ def image_ranks(scores: Num[np.ndarray, "m n"], image_of_text: Integer[np.ndarra
     return np.array([_rank(row, int(image)) for row, image in zip(scores, image_of_text, strict=True)])
 
 
-def _rank(row: Num[np.ndarray, " n"], place: int) -> int:
-    score = row[place]
-    return int(np.count_nonzero(row > score) + np.count_nonzero(row[place + 1 :] == score))
+def _rank(row: Num[np.ndarray, " n"], index: int) -> int:
+    score = row[index]
+    return int(np.count_nonzero(row > score) + np.count_nonzero(row[index + 1 :] == score))
 
 
 def _check(scores: Num[np.ndarray, "n m"], image_of_text: Integer[np.ndarray, " _"]) -> None:

@@ -69,7 +69,7 @@ def vqa_accuracy(
 
     Of ten people, 0, 1, 2, 3, 4 or more who agree give 0, 0.3, 0.6, 0.9, 1.
     All profiles normalise both sides, but `official` only where the people disagree: there "Yes" is wrong where all
-    said "yes". OpenFlamingo's script is `paper`. None stems words, as OpenFlamingo does for OK-VQA with WordNet.
+    said "yes". OpenFlamingo's script is `paper`. None stems words: `answer_stems` does for OK-VQA.
     answers_have_ids: False as where a file's answers lack `answer_id`. The scripts then take equal answers for one
     person's, so that the others who agree with a person who is right are none.
 

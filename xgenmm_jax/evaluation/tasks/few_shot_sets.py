@@ -7,6 +7,7 @@ Files and folders are those of the sets' own distributions; COCO's pictures lie 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import Profile
 from xgenmm_jax.evaluation.published.files import Original
 from xgenmm_jax.evaluation.published.originals import image_below, text_list, texts
-from xgenmm_jax.evaluation.scorers import caption_tokens, cider, estimates, vqa
+from xgenmm_jax.evaluation.scorers import answer_stems, caption_tokens, cider, estimates, vqa
 from xgenmm_jax.evaluation.scorers.estimates import Term
 from xgenmm_jax.evaluation.tasks import multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Estimates, Message
@@ -39,18 +40,26 @@ PROFILES: tuple[Profile, ...] = ("paper", "official")
 
 def objects(path: Path, member: str) -> Iterator[dict[str, Any]]:
     """The objects of a list in a JSON file, read as a stream. Raises ValueError that names the file."""
+    return (value for _, value in keyed_objects(path, member))
+
+
+def keyed_objects(path: Path, member: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON file's member, or without one of the file itself, with their keys: "" in a list."""
     try:
         with path.open("rb") as file:
             for element in json_elements.of_object(file, str(path), member):
                 if element.reason:
-                    raise ValueError(f"benchmark: '{path}', entry {element.number} of {member}: {element.reason}.")
-                yield element.value
+                    where = f"entry {element.number}" + (f" of {member}" if member else "")
+                    raise ValueError(f"benchmark: '{path}', {where}: {element.reason}.")
+                yield element.key, element.value
     except SourceError as error:
         raise ValueError(f"benchmark: {error}") from error
 
 
-def _example(id_: str, image_id: str, folder: Path, name: str, question: str, answers: Sequence[str]) -> Example | None:
-    """None, which is counted as left out, where nobody answered."""
+def example_of(
+    id_: str, image_id: str, folder: Path, name: str, question: str, answers: Sequence[str]
+) -> Example | None:
+    """One about an image of a name below a folder; None, which is counted as left out, where nobody answered."""
     if not answers:
         return None
     images, unreadable = image_below(folder, name)
@@ -66,10 +75,10 @@ def _coco(split: str, folder: Path, keep: Keep = None) -> Iterator[Example | Non
             continue
         captions = [texts(sentence, ("raw",), path)[0] for sentence in row.get("sentences", ())]
         path_below = f"{row.get('filepath', 'val2014')}/{name}"
-        yield _example(id_, f"coco {id_}", folder / "coco", path_below, "", captions)
+        yield example_of(id_, f"coco {id_}", folder / "coco", path_below, "", captions)
 
 
-def _nocaps(folder: Path) -> Iterator[Example | None]:
+def nocaps(folder: Path) -> Iterator[Example | None]:
     path = folder / "nocaps/nocaps_val_4500_captions.json"
     captions: dict[str, list[str]] = {}
     for row in objects(path, "annotations"):
@@ -77,7 +86,7 @@ def _nocaps(folder: Path) -> Iterator[Example | None]:
         captions.setdefault(image_id, []).append(caption)
     for row in objects(path, "images"):
         id_, name = texts(row, ("id", "file_name"), path)
-        example = _example(id_, f"nocaps {id_}", folder / "nocaps/val", name, "", captions.get(id_, ()))
+        example = example_of(id_, f"nocaps {id_}", folder / "nocaps/val", name, "", captions.get(id_, ()))
         domain = {"domain": str(row.get("domain", ""))}
         yield None if example is None else replace(example, fields={**example.fields, **domain})
 
@@ -92,23 +101,34 @@ def _textcaps(split: str, folder: Path, keep: Keep = None) -> Iterator[Example |
             continue
         seen.add(id_)
         captions = text_list(row, "reference_strs", path) or texts(row, ("caption_str",), path)
-        yield _example(id_, f"openimages {id_}", folder / "textcaps/train_images", f"{id_}.jpg", "", captions)
+        yield example_of(id_, f"openimages {id_}", folder / "textcaps/train_images", f"{id_}.jpg", "", captions)
 
 
 def _vqa(questions: str, annotations: str, images: str, folder: Path, keep: Keep = None) -> Iterator[Example | None]:
-    """VQA's two files. images: the picture's path, with the image's id for "{}"."""
+    """VQA's two files. images: the picture's path, with the image's id for "{}".
+
+    OK-VQA's answers are stems, beside which their file has what was written: a field says how words are stemmed.
+    """
     path = folder / annotations
     answers: dict[str, list[str]] = {}
+    pairs: list[tuple[str, str]] = []
     for row in objects(path, "annotations"):
         (id_,) = texts(row, ("question_id",), path)
         if keep is None or keep(id_):
             answers[id_] = [texts(answer, ("answer",), path)[0] for answer in row.get("answers", ())]
+            pairs += [(str(answer["raw_answer"]), str(answer["answer"])) for answer in row.get("answers", ())
+                      if "raw_answer" in answer]  # fmt: skip
+    stems = answer_stems.stems_of(pairs)
     path = folder / questions
     for row in objects(path, "questions"):
         id_, image_id, question = texts(row, ("question_id", "image_id", "question"), path)
         if keep is None or keep(id_):
             name = images.format(int(image_id)) if image_id.isdigit() else image_id
-            yield _example(id_, f"coco {image_id}", folder, name, question, answers.get(id_, ()))
+            example = example_of(id_, f"coco {image_id}", folder, name, question, answers.get(id_, ()))
+            if example is not None and stems:
+                of_answers = answer_stems.relevant(stems, example.answers)
+                example = replace(example, fields={**example.fields, "stems": json.dumps(of_answers)})
+            yield example
 
 
 def _textvqa(split: str, folder: Path, keep: Keep = None) -> Iterator[Example | None]:
@@ -118,7 +138,7 @@ def _textvqa(split: str, folder: Path, keep: Keep = None) -> Iterator[Example | 
         if keep is None or keep(id_):
             answers = text_list(row, "answers", path)
             name = f"{image_id}.jpg"
-            yield _example(id_, f"openimages {image_id}", folder / "textvqa/train_images", name, question, answers)
+            yield example_of(id_, f"openimages {image_id}", folder / "textvqa/train_images", name, question, answers)
 
 
 # ---------------------------------------------------------------- scores
@@ -137,7 +157,8 @@ def _score_caption(answer: str, example: Example, profile: Profile) -> Scored:
 
 def _score_answer(answer: str, example: Example, profile: Profile) -> Scored:
     text = fewshot.cut_answer(answer, "question").strip()
-    return Scored(vqa.vqa_accuracy(text, example.answers, profile), text or None)
+    compared = answer_stems.stemmed(text, json.loads(example.fields.get("stems", "{}"))) if profile == "paper" else text
+    return Scored(vqa.vqa_accuracy(compared, example.answers, profile), text or None)
 
 
 def _cider(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
@@ -160,9 +181,12 @@ def _accuracy(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
     return {"accuracy": multiple_choice.accuracy(predictions, lambda p: p.example.fields["image_id"])}
 
 
-def _unstemmed(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
+def _stemmed(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
     """Of OK-VQA, whose file has stems of answers ("ride" for "riding"). docs/reference/evaluation.md#vqa-accuracy."""
-    note = "answers are not stemmed, as the references are: not comparable with OpenFlamingo's scores"
+    if profile == "paper" and all("stems" in prediction.example.fields for prediction in predictions):
+        note = "answers are stemmed as their file stems its own; OpenFlamingo's script asks WordNet"
+    else:
+        note = "answers are not stemmed, as the references are: not comparable with OpenFlamingo's scores"
     return {name: replace(one, note=note) for name, one in _accuracy(predictions, profile).items()}
 
 
@@ -201,7 +225,7 @@ FEW_SHOT: tuple[FewShot, ...] = (
     ),
     _captions(
         "nocaps", "NoCaps", "nocaps.org/download", ("nocaps/nocaps_val_4500_captions.json", "coco/dataset_coco.json"),
-        _nocaps, functools.partial(_coco, "train"),
+        nocaps, functools.partial(_coco, "train"),
     ),
     _captions(
         "textcaps", "TextCaps", "textvqa.org/textcaps/dataset",
@@ -209,7 +233,10 @@ FEW_SHOT: tuple[FewShot, ...] = (
         functools.partial(_textcaps, "val"), functools.partial(_textcaps, "train"),
     ),
     _questions("vqav2", "VQAv2", _COCO_QUESTIONS),
-    _questions("okvqa", "OK-VQA", "okvqa.allenai.org/download.html, with COCO's pictures", _unstemmed),
+    # Version 1 compared answers as they were.
+    replace(
+        _questions("okvqa", "OK-VQA", "okvqa.allenai.org/download.html, with COCO's pictures", _stemmed), version=2,
+    ),
     FewShot(
         name="textvqa", title="TextVQA", source="textvqa.org/dataset",
         published=(

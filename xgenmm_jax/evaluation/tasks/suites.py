@@ -26,11 +26,12 @@ from xgenmm_jax.evaluation.tasks.realworldqa import REALWORLDQA
 from xgenmm_jax.evaluation.tasks.seed_image import SEED_IMAGE
 from xgenmm_jax.evaluation.tasks.textvqa import TEXTVQA
 from xgenmm_jax.evaluation.tasks.vlguard import VLGUARD
+from xgenmm_jax.evaluation.tasks.zero_shot import ZERO_SHOT
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     SEED_IMAGE, MMBENCH, MMSTAR, MME, REALWORLDQA, MMVET, MMMU, MATHVISTA, TEXTVQA, OCRBENCH, POPE, HALLUSIONBENCH,
     BLINK, QBENCH2, MUIRBENCH, MANTIS,
-    AI2D, CHARTQA, DOCVQA, QBENCH1, VLGUARD,
+    AI2D, CHARTQA, DOCVQA, QBENCH1, VLGUARD, *ZERO_SHOT,
 )  # fmt: skip
 """Those of the paper's tables in the order of their columns, then others."""
 
@@ -40,8 +41,9 @@ TABLES: dict[str, tuple[str, ...]] = {
         "pope", "hallusionbench",
     ),
     "table2": ("blink", "qbench2", "muirbench", "mantis"),
+    "blip2": tuple(benchmark.name for benchmark in ZERO_SHOT),
 }  # fmt: skip
-"""Names that stand for several benchmarks: the paper's tables, in the order of their columns."""
+"""Names that stand for several benchmarks: the papers' tables, in the order of their columns."""
 
 
 FEW_SHOT_TABLE = "fewshot"

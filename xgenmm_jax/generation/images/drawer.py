@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Float32, Key, UInt8
 import numpy as np
 
 from xgenmm_jax.batch import Batch, DrawingBatch
+from xgenmm_jax.data.rows import build
 from xgenmm_jax.data.text.chat import ChatStyle, drawing_ids
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.data.to_draw import DrawingPrompt
@@ -19,9 +20,9 @@ from xgenmm_jax.generation.images.sampling import Sampling, euler
 from xgenmm_jax.models import blip3o, drawing_features
 from xgenmm_jax.models.autoencoder import Autoencoder
 from xgenmm_jax.models.blip3 import VLM
-from xgenmm_jax.models.blip3o import Blip3oConfig, DrawingHead, FlowPixels, LinearHead
+from xgenmm_jax.models.blip3o import Blip3oConfig, DrawingHead, FlowPixels, LatentTarget, LinearHead
 from xgenmm_jax.models.dit import DiT
-from xgenmm_jax.ops.partitioning import ShardingContext
+from xgenmm_jax.ops.partitioning import ShardingContext, on_host
 from xgenmm_jax.seeds import random_key
 
 Params = Any
@@ -87,20 +88,34 @@ class Drawer:
     def _of_chunk(
         self, prompts: list[str], states: Float[Array, "p R D"], count: int, seed: int, sampling: Sampling, number: int
     ) -> list[Drawing]:
-        size = row_bucket(len(prompts), len(states)) * count
-        keys = _keys(seed, number, size // count, count)
-        each = jnp.repeat(states[: size // count], count, axis=0)
-        features = self._sample(self._params, each, keys, sampling=sampling)
-        has_pixels = self._config.drawing.pixels is not None or isinstance(
-            self._config.drawing.target, blip3o.LatentTarget
-        )
-        pixels = np.asarray(self._pixels(self._params, features, keys, sampling=sampling)) if has_pixels else None
-        raw = np.asarray(drawing_features.denormalised(self._config, self._params, features))
-        spans = [slice(index * count, (index + 1) * count) for index in range(len(prompts))]
-        return [
-            Drawing(prompt, None if pixels is None else pixels[span], raw[span])
-            for prompt, span in zip(prompts, spans, strict=True)
+        """Of prompts and the states of as many or more, which fill the batch. number: of the first prompt."""
+        together = min(count, LARGEST_BATCH)
+        each = jnp.repeat(states, together, axis=0)
+        # Of more images than a batch there is one prompt, in several batches of one shape; the last may make too many.
+        batches = [
+            self._of_batch(each, _keys(seed, number, len(states), first, together), sampling)
+            for first in range(0, count, together)
         ]
+
+        def of_prompts(arrays: list[np.ndarray]) -> np.ndarray:
+            parts = [one.reshape(len(states), together, *one.shape[1:]) for one in arrays]
+            return np.concatenate(parts, axis=1)[:, :count]
+
+        features = of_prompts([features for features, _ in batches])
+        pixels = [images for _, images in batches if images is not None]
+        images = of_prompts(pixels) if pixels else [None] * len(prompts)
+        return [Drawing(*one) for one in zip(prompts, images, features, strict=False)]
+
+    def _of_batch(
+        self, states: Float[Array, "n R D"], keys: Key[Array, " n"], sampling: Sampling
+    ) -> tuple[Float32[np.ndarray, "n g g C"], UInt8[np.ndarray, "n h w 3"] | None]:
+        """Features as they come from tower or autoencoder, and images where the model makes some."""
+        features = self._sample(self._params, states, keys, sampling=sampling)
+        raw = on_host(drawing_features.denormalised(self._config, self._params, features))
+        drawing = self._config.drawing
+        if drawing.pixels is None and not isinstance(drawing.target, LatentTarget):
+            return raw, None
+        return raw, on_host(self._pixels(self._params, features, keys, sampling=sampling))
 
     def _ids(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         if not isinstance(prompt, str) or not prompt.strip():
@@ -121,20 +136,19 @@ class Drawer:
         out = DrawingBatch.around(batch, 1, 1)
         for number in range(count):
             ids, query = rows[min(number, len(rows) - 1)]
-            batch.token_ids[number, : len(ids)] = ids
-            batch.segment_ids[number, : len(ids)] = 1
-            batch.positions[number, : len(ids)] = np.arange(len(ids))
+            build.add_text(build.row_of(batch, number), 0, ids, -1, False, 1)
             out.query[number, : len(ids)] = query
             out.target_segment[number] = 1
         return out
 
 
-def _keys(seed: int, first: int, prompts: int, count: int) -> Key[Array, " n"]:
+def _keys(seed: int, first: int, prompts: int, first_image: int, count: int) -> Key[Array, " n"]:
+    """Of so many prompts from one on, and of so many images of each from one on; prompt by prompt."""
     key = random_key(seed)
 
     def of_prompt(number: Array) -> Array:
         of_it = jax.random.fold_in(key, number)
-        return jax.vmap(lambda index: jax.random.fold_in(of_it, index))(jnp.arange(count))
+        return jax.vmap(lambda index: jax.random.fold_in(of_it, index))(first_image + jnp.arange(count))
 
     return jax.vmap(of_prompt)(first + jnp.arange(prompts)).reshape(-1)
 
@@ -176,5 +190,5 @@ def _pixels(
     context = features.reshape(len(features), -1, features.shape[-1])
     latents = euler(lambda *args: dit.apply({"params": part["dit"]}, *args), start, context, sampling)
     latents = drawing_features.unscaled(part, latents)
-    made = Autoencoder(coder, config.dtype).apply({"params": part["autoencoder"]}, latents, method="decode")
-    return drawing_features.as_bytes(made)
+    images = Autoencoder(coder, config.dtype).apply({"params": part["autoencoder"]}, latents, method="decode")
+    return drawing_features.as_bytes(images)

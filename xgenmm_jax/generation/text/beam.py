@@ -72,6 +72,7 @@ def beam_rows(
     def select(state: _State, hidden: Float[Array, "n D"]) -> _State:
         logits = decoder.apply({"params": params}, hidden, method="logits")
         log_probabilities = jax.nn.log_softmax(logits, axis=-1).reshape(batch, number, -1)
+        log_probabilities = decode.held_open(log_probabilities, state.step, settings)
         return _select(state, log_probabilities, start, settings, penalty)
 
     def unfinished(state: _State) -> Bool[Array, ""]:

@@ -170,6 +170,14 @@ def is_stop(ids: Int32[Array, "*n"], settings: Settings) -> Bool[Array, "*n"]:
     return jnp.isin(ids, jnp.array(settings.stop_ids, jnp.int32))
 
 
+def held_open(scores: Float[Array, "*n V"], step: Int32[Array, ""], settings: Settings) -> Float[Array, "*n V"]:
+    """Scores of the next token, -inf for stop ids where the answer has fewer than `min_new_tokens` tokens yet."""
+    if not settings.decoding.min_new_tokens:
+        return scores
+    stops = is_stop(jnp.arange(scores.shape[-1]), settings)
+    return jnp.where(stops & (step < settings.decoding.min_new_tokens), -jnp.inf, scores)
+
+
 class State(NamedTuple):
     """Answers that are being written."""
 
@@ -200,7 +208,7 @@ def _begin(
     keys = sampling.row_keys(key, rows.numbers)
     zero = jnp.zeros((), jnp.int32)
     logits = decoder.apply({"params": params}, last, method="logits")
-    first = sampling.choose(logits, sampling.step_keys(keys, zero), settings.decoding)
+    first = sampling.choose(held_open(logits, zero, settings), sampling.step_keys(keys, zero), settings.decoding)
     answers = jnp.full((len(first), capacity), settings.pad_id, jnp.int32).at[:, 0].set(first)
     done = is_stop(first, settings) | ~rows.exists
     layers, cache = kv_cache.unstack_layers(params, cache)
@@ -227,6 +235,7 @@ def _advance(
         positions = state.positions + before
         hidden, cache = extend_by_one(decoder, params, layers, ids, positions, state.cache, start + before)
         logits = decoder.apply({"params": params}, hidden, method="logits")
+        logits = held_open(logits, state.step, settings)
         chosen = sampling.choose(logits, sampling.step_keys(state.keys, state.step), settings.decoding)
         ids = jnp.where(state.done, settings.pad_id, chosen)
         answers = jax.lax.dynamic_update_slice(state.answers, ids[:, None], (zero, state.step))

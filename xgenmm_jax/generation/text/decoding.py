@@ -1,6 +1,6 @@
 """How answers are written: their length, beam search, sampling."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from xgenmm_jax.generation.arguments import real, whole
 
@@ -36,6 +36,8 @@ class Decoding:
     """Samples from the fewest tokens whose probabilities add up to this: above 0, at most 1."""
     seed: int = 0
     """Of the samples: another seed, any whole number, gives another answer."""
+    min_new_tokens: int = 0
+    """The shortest answer in tokens: before so many none ends, which may not be more than max_new_tokens."""
 
     def __post_init__(self):
         numbers = {
@@ -46,9 +48,15 @@ class Decoding:
             "top_k": whole("top_k", self.top_k, 0),
             "top_p": real("top_p", self.top_p),
             "seed": whole("seed", self.seed),
+            "min_new_tokens": whole("min_new_tokens", self.min_new_tokens, 0),
         }
         for name, number in numbers.items():
             object.__setattr__(self, name, number)
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"generation: got min_new_tokens {self.min_new_tokens} above max_new_tokens {self.max_new_tokens}; "
+                "give at most as many."
+            )
         if self.num_beams > 1 and self.temperature:
             raise ValueError(
                 f"generation: got num_beams {self.num_beams} and temperature {self.temperature}; give 1 beam, or for "
@@ -73,6 +81,11 @@ class Decoding:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"sampling: got top_p {self.top_p}; give more than 0 and at most 1.")
 
+    def __repr__(self) -> str:
+        """As a dataclass's, `min_new_tokens` only where it is given: files of answers, also old ones, keep it."""
+        shown = [one.name for one in fields(self) if one.name != "min_new_tokens" or self.min_new_tokens]
+        return f"Decoding({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+
     def static(self) -> "Decoding":
         """What programs are compiled for: the same at every limit and seed, which they take as arguments."""
-        return replace(self, max_new_tokens=1, seed=0)
+        return replace(self, max_new_tokens=max(self.min_new_tokens, 1), seed=0)

@@ -32,8 +32,9 @@ def captions(category: str, count: int, seed: int) -> Excluded:
     if category not in CATEGORIES:
         raise ValueError(f"tuning-set: got the category '{category}', wanted one of {', '.join(CATEGORIES)}.")
     tags, first = CATEGORIES[category], FIRST_NUMBER + (seed << 24)
-    made = (prompts.described(first + number, "train", tags[number % len(tags)])[0] for number in itertools.count())
-    return chosen((prompt.caption for prompt in made), count, ())
+    numbers = itertools.count()
+    described = (prompts.described(first + number, "train", tags[number % len(tags)])[0] for number in numbers)
+    return chosen((prompt.caption for prompt in described), count, ())
 
 
 def teacher(texts: Sequence[str]) -> list[PIL.Image.Image | None]:
@@ -59,8 +60,8 @@ def clauses_of(caption: str) -> tuple[Clause, ...] | None:
         noun = next((one for one in _nouns() if match["noun"] == (language.plural(one) if count > 1 else one)), None)
         if noun is None or match["color"] and noun not in SHAPES:
             return None
-        place = next((one for one in POSITIONS if match["place"] == language.at(one)), "")
-        clauses.append(Clause(noun, count, match["color"] or "", place))
+        position = next((one for one in POSITIONS if match["place"] == language.at(one)), "")
+        clauses.append(Clause(noun, count, match["color"] or "", position))
     return tuple(clauses)
 
 
@@ -73,9 +74,9 @@ def _nouns() -> tuple[str, ...]:
 def _part() -> re.Pattern[str]:
     counts = "|".join(("an", "a", *(language.NUMBERS[count] for count in prompts.COUNTS)))
     nouns = "|".join(word for noun in _nouns() for word in (language.plural(noun), noun))
-    places = "|".join(sorted(map(language.at, POSITIONS), key=len, reverse=True))
+    where = "|".join(sorted(map(language.at, POSITIONS), key=len, reverse=True))
     return re.compile(
-        f"(?P<count>{counts}) (?:(?P<color>{'|'.join(COLORS)}) )?(?P<noun>{nouns})(?: (?P<place>{places}))?"
+        f"(?P<count>{counts}) (?:(?P<color>{'|'.join(COLORS)}) )?(?P<noun>{nouns})(?: (?P<place>{where}))?"
     )
 
 
@@ -101,20 +102,20 @@ def _things(rng: KeyedRandom, clauses: Sequence[Clause]) -> list[Thing]:
         colors = [one for one in COLORS if is_shape and splits.combination_split(one, clause.noun) == "train"]
         color = clause.color or (rng.pick(colors) if colors else "")
         free = [one for one in POSITIONS if is_shape or splits.object_position_split(clause.noun, one) == "train"]
-        places = [clause.position] if clause.position else rng.sample(free, min(clause.count, len(free)))
-        if len(places) < clause.count:
+        positions = [clause.position] if clause.position else rng.sample(free, min(clause.count, len(free)))
+        if len(positions) < clause.count:
             return []
-        for place in places:
+        for position in positions:
             if is_shape:
-                things.append(world.shape(rng, color, clause.noun, place))
+                things.append(world.shape(rng, color, clause.noun, position))
             else:
-                things.append(prompts.object_at(rng, clause.noun, place, is_alone))
+                things.append(prompts.object_at(rng, clause.noun, position, is_alone))
     return things
 
 
-def lit(picture: PIL.Image.Image) -> PIL.Image.Image:
+def lit(image: PIL.Image.Image) -> PIL.Image.Image:
     """A picture as under light from the top left: darker along the diagonal, by SHADE in the far corner."""
-    pixels = np.asarray(picture, np.float32)
+    pixels = np.asarray(image, np.float32)
     down, right = (np.linspace(0, 0.5, side, dtype=np.float32) for side in pixels.shape[:2])
     light = 1 - SHADE * (down[:, None] + right[None])
     return PIL.Image.fromarray(np.round(pixels * light[..., None]).astype(np.uint8))

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float32, Key, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Key, UInt8
 import numpy as np
 
-from xgenmm_jax.batch import DrawingBatch
+from xgenmm_jax.batch import ArrayLike, DrawingBatch
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.source import Mapped
@@ -25,6 +26,8 @@ from xgenmm_jax.training.objectives.packed_rows import PackedRows
 
 STATISTICS_IMAGES = 2048
 """Images that a run measures the features' mean and variance on, the first of its data."""
+WITHOUT_IMAGES = 100
+"""Batches in a row without an image to draw, after which a run does not wait for one."""
 
 
 class DrawingRows(PackedRows):
@@ -32,7 +35,7 @@ class DrawingRows(PackedRows):
 
     @property
     def reads_images(self) -> bool:
-        """Whether rows may hold samples with images to understand."""
+        """Whether rows may hold samples to understand, which may have images."""
         return False
 
     def check(self, model: Blip3oConfig, data: DataConfig) -> None:
@@ -78,15 +81,15 @@ class DrawingRows(PackedRows):
     def batches(
         self, model: Blip3oConfig, data: DataConfig, seed: int, state: State, host_index: int, host_count: int
     ) -> Iterator[tuple[DrawingBatch, list[str], State]]:
-        """Raises ValueError, as of `PackedRows`, and at rows with images to understand where the loss reads none."""
+        """Raises ValueError, as of `PackedRows`, and at rows with samples to understand where the loss reads none."""
         opened = super().batches(model, data, seed, state, host_index, host_count)
         try:
             for rows, ids, after in opened:
-                if not self.reads_images and (rows.batch.slot >= 0).any():
+                # Captions to draw supervise no token; all else that is trained on does.
+                if not self.reads_images and rows.batch.loss_mask.any():
                     raise ValueError(
-                        f"data: samples with images to understand are in the mixture ({ids[0][:80]}), and "
-                        f"{type(self).__name__} reads captions to draw alone; leave them out, or give FlowMatching a "
-                        "text_weight."
+                        f"data: samples to understand are in the mixture ({ids[0][:80]}), and {type(self).__name__} "
+                        "reads captions to draw alone; leave them out, or give FlowMatching a text_weight."
                     )
                 yield rows, ids, after
         finally:
@@ -119,38 +122,70 @@ Raw = Callable[[Params, UInt8[Array, "n h w 3"]], Float32[Array, "n g g C"]]
 """Parameters and images to what is scaled: a tower's features, or latents."""
 
 
+class Moments(NamedTuple):
+    """Of features by channel, over the cells of so many images."""
+
+    mean: Float[ArrayLike, " C"]
+    spread: Float[ArrayLike, " C"]
+    """The sum of squared differences from the mean."""
+    cells: Float[ArrayLike, ""]
+    images: Float[ArrayLike, ""]
+
+
 def with_statistics(params: Params, part: str, raw: Raw, batches: Iterator[DrawingBatch]) -> Params:
-    """The parameters with `mean` and `std` of a part by channel, over the next STATISTICS_IMAGES images."""
-    moments = None
-    total, cells, images = np.zeros((2, *params[part]["mean"].shape), np.float64), 0, 0
-    while images < STATISTICS_IMAGES:
+    """The parameters with `mean` and `std` of a part by channel, over the next STATISTICS_IMAGES images.
+
+    Raises ValueError where WITHOUT_IMAGES batches in a row have no image to draw.
+    """
+    measure, waited = None, 0
+    zeros = np.zeros(params[part]["mean"].shape, np.float64)
+    known = Moments(zeros, zeros, np.float64(0), np.float64(0))
+    while known.images < STATISTICS_IMAGES:
         rows = next(batches)
-        if moments is None:
+        if measure is None:
             # The same numbers on every host: sums over all of them.
             laid_out = jax.tree.leaves(rows)[0].sharding
             out = NamedSharding(laid_out.mesh, PartitionSpec()) if isinstance(laid_out, NamedSharding) else None
-            moments = jax.jit(functools.partial(_moments, raw), out_shardings=out)
-        sums, of_batch, cells_of_batch = jax.device_get(moments(params, rows))
-        total, images, cells = total + sums, images + int(of_batch), cells + int(cells_of_batch)
-    mean = total[0] / cells
-    std = np.sqrt(np.maximum(total[1] / cells - mean**2, 0))
+            measure = jax.jit(functools.partial(moments_of, raw), out_shardings=out)
+        of_batch = Moments(*(np.asarray(value, np.float64) for value in jax.device_get(measure(params, rows))))
+        waited = 0 if of_batch.images else waited + 1
+        if waited == WITHOUT_IMAGES:
+            raise ValueError(
+                f"data: {waited} batches in a row have no image to draw, so that features cannot be measured; give the "
+                "mixture captions to draw (Mapped(source, DrawingPrompt(...)), or a reader ToDraw(...))."
+            )
+        known = joined(known, of_batch)
+    std = np.sqrt(known.spread / known.cells)
     # A channel that never changes carries nothing: it is left as it is.
-    std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1), std, 1.0)
+    std = np.where(std > 1e-6 * np.maximum(np.abs(known.mean), 1), std, 1.0)
     measured = dict(params[part])
-    for name, value in (("mean", mean), ("std", std)):
+    for name, value in (("mean", known.mean), ("std", std)):
         measured[name] = jax.device_put(value.astype(np.float32), measured[name].sharding)
     return {**params, part: measured}
 
 
-def _moments(
-    raw: Raw, params: Params, rows: DrawingBatch
-) -> tuple[Float32[Array, "2 C"], Float32[Array, ""], Float32[Array, ""]]:
-    """Sums of features and of their squares over the cells of all images; how many images and cells there are."""
-    is_target = targets_of(rows)
-    features = jnp.where(is_target.reshape(-1, 1, 1, 1), raw(params, flat(rows.target_pixels)), 0.0)
-    sums = jnp.stack([jnp.sum(features, axis=(0, 1, 2)), jnp.sum(features**2, axis=(0, 1, 2))])
+def moments_of(raw: Raw, params: Params, rows: DrawingBatch) -> Moments:
+    """Of the images of a batch, float32. Around their own mean: the mean of squares less the square of the mean has no
+    digits left where a channel is large and changes little."""
+    is_target = targets_of(rows).reshape(-1, 1, 1, 1)
+    features = jnp.where(is_target, raw(params, flat(rows.target_pixels)), 0.0)
     images = jnp.sum(is_target, dtype=jnp.float32)
-    return sums, images, images * features.shape[1] * features.shape[2]
+    cells = images * features.shape[1] * features.shape[2]
+    mean = jnp.sum(features, axis=(0, 1, 2)) / jnp.maximum(cells, 1)
+    away = jnp.where(is_target, features - mean[None, None, None], 0.0)
+    # What rounding left of the mean: without it a constant channel seems to change.
+    rest = jnp.sum(away, axis=(0, 1, 2)) / jnp.maximum(cells, 1)
+    spread = jnp.sum(jnp.square(jnp.where(is_target, away - rest[None, None, None], 0.0)), axis=(0, 1, 2))
+    return Moments(mean + rest, spread, cells, images)
+
+
+def joined(first: Moments, second: Moments) -> Moments:
+    """Of both sets of images."""
+    cells = first.cells + second.cells
+    share = second.cells / max(cells, 1)
+    offset = second.mean - first.mean
+    spread = first.spread + second.spread + offset**2 * first.cells * share
+    return Moments(first.mean + share * offset, spread, cells, first.images + second.images)
 
 
 def targets_of(rows: DrawingBatch) -> Bool[Array, "B J"]:

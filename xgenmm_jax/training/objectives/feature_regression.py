@@ -32,7 +32,7 @@ class FeatureRegression(DrawingRows):
         """The images to draw."""
         hidden = blip3o.states(VLM(model, trains_vision(freeze)), params, rows, has_images=False)
         states = flat(blip3o.at_queries(hidden, rows, model.drawing.queries))
-        made = DrawingHead(model).apply({"params": params["drawing"]}, states, method="features")
+        predicted = DrawingHead(model).apply({"params": params["drawing"]}, states, method="features")
         raw = drawing_features.raw_features(model, params, flat(rows.target_pixels))
-        losses = jnp.mean(jnp.square(made - drawing_features.normalised(model, params, raw)), axis=(1, 2, 3))
+        losses = jnp.mean(jnp.square(predicted - drawing_features.normalised(model, params, raw)), axis=(1, 2, 3))
         return drawn_items(rows, losses.reshape(rows.target_segment.shape))

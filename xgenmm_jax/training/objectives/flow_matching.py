@@ -61,6 +61,12 @@ def draw(features: Float32[Array, "n h w C"], keys: Key[Array, " n"], drop: floa
     return Noised(*noised(features, noise, u), is_dropped)
 
 
+def check_drop(drop: float) -> None:
+    """Raises ValueError for what is no share of conditions to take away."""
+    if not 0 <= drop < 1:
+        raise ValueError(f"objective.drop: got {drop}, wanted a share from 0 to below 1, 0.1.")
+
+
 def flow_losses(
     model: Blip3oConfig, params: Params, one: Noised, states: Float[Array, "n R D"]
 ) -> Float32[Array, " n"]:
@@ -76,8 +82,8 @@ class FlowMatching(DrawingRows):
     """Averaged over the images of the global batch.
 
     drop: share of the captions whose condition is taken away, for guidance when drawing. draws: noised versions of an
-    image for each of its conditions, since the decoder takes most of a step. text_weight: of the next-token loss on
-    the tokens that rows supervise, each weighted as images are in one batch; 0: nothing of it is computed, and rows may
+    image for each of its conditions, since the decoder takes most of a step. text_weight: of the next-token loss, the
+    mean over the tokens that rows supervise, beside the mean over images; 0: nothing of it is computed, and rows may
     hold captions to draw alone. With `accumulation` the two losses keep their proportion within each micro-batch.
     """
 
@@ -88,8 +94,7 @@ class FlowMatching(DrawingRows):
 
     def __post_init__(self):
         check_chunk(self.chunk)
-        if not 0 <= self.drop < 1:
-            raise ValueError(f"objective.drop: got {self.drop}, wanted a share from 0 to below 1, 0.1.")
+        check_drop(self.drop)
         if self.draws < 1 or not 0 <= self.text_weight < float("inf"):
             raise ValueError(
                 f"objective: got draws {self.draws} and text_weight {self.text_weight}; wanted 1 or more, 0 or more."
@@ -123,8 +128,10 @@ class FlowMatching(DrawingRows):
         if not self.text_weight:
             return flow, {}
         text = text_loss(model, params, rows, hidden, self.chunk)
-        share = self.text_weight * flow.weight / jnp.maximum(text.weight, 1)
-        return Sum(flow.total + share * text.total, flow.weight), {"flow": flow, "text": text}
+        # A batch without an image counts as one of a single image, so that its text is learned.
+        weight = jnp.maximum(flow.weight, 1)
+        share = self.text_weight * weight / jnp.maximum(text.weight, 1)
+        return Sum(flow.total + share * text.total, weight), {"flow": flow, "text": text}
 
     def items(
         self, model: Blip3oConfig, params: Params, reference: Params | None, rows: DrawingBatch, freeze: tuple[str, ...]

@@ -35,6 +35,8 @@ class PackedRows(Objective):
                 f"'{model.token_sampling.value}' the resampler's tokens are those of one {per}; make it '{per}'."
             )
         model.check_crops(data.anyres.max_crops, "data.anyres cuts an image into up to")
+        if data.asked is not None:
+            model.check_crops(data.asked.anyres.max_crops, "data.asked.anyres cuts an image into up to")
 
     def init(self, model: VLMConfig, key: Array) -> Params:
         return initialize(model, key)

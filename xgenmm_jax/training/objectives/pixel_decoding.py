@@ -6,6 +6,7 @@ Rows are those of the captions to draw, whose texts are not read.
 import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
+import math
 from typing import Literal
 
 import jax
@@ -18,12 +19,12 @@ from xgenmm_jax.models import drawing_features
 from xgenmm_jax.models.autoencoder import Autoencoder, AutoencoderConfig, PixelDecoder, PixelDecoderConfig
 from xgenmm_jax.models.blip3o import Blip3oConfig, FlowPixels, LatentTarget
 from xgenmm_jax.models.dit import DiT
-from xgenmm_jax.models.drawing_flops import encoder_flops, features_flops, pixel_decoder_flops, pixel_flops
+from xgenmm_jax.models.drawing_flops import encoder_flops, pixel_decoder_flops, pixel_flops, target_flops
 from xgenmm_jax.models.flops import Flops, Workload, dit_flops
 from xgenmm_jax.models.layers import normalize_pixels
 from xgenmm_jax.training.objectives.base import Items, Params
 from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, drawn_items, flat, target_keys, with_statistics
-from xgenmm_jax.training.objectives.flow_matching import draw
+from xgenmm_jax.training.objectives.flow_matching import check_drop, draw
 
 
 class PixelRows(DrawingRows):
@@ -58,7 +59,7 @@ class PixelDecoding(PixelRows):
     noise: tuple[float, float] = (0.0, 0.3)
 
     def __post_init__(self):
-        if not 0 <= self.noise[0] <= self.noise[1]:
+        if not 0 <= self.noise[0] <= self.noise[1] < math.inf:
             raise ValueError(f"objective.noise: got {self.noise}, wanted least and largest, 0 or more.")
 
     def check(self, model: Blip3oConfig, data: DataConfig) -> None:
@@ -68,7 +69,7 @@ class PixelDecoding(PixelRows):
 
     def image_flops(self, model: Blip3oConfig) -> tuple[int, int]:
         assert isinstance(model.drawing.pixels, PixelDecoderConfig)
-        return pixel_decoder_flops(model.drawing.pixels), features_flops(model)
+        return pixel_decoder_flops(model.drawing.pixels), target_flops(model)
 
     def image_losses(self, model: Blip3oConfig, params: Params, rows: DrawingBatch) -> Float32[Array, " n"]:
         pixels = flat(rows.target_pixels)
@@ -80,8 +81,8 @@ class PixelDecoding(PixelRows):
             return std * jax.random.normal(of_noise, features.shape[1:])
 
         features = features + jax.vmap(noise_of)(target_keys(rows, 1))
-        made = PixelDecoder(model.drawing.pixels, model.dtype).apply({"params": params["pixels"]}, features)
-        return pixel_errors(made, normalize_pixels(pixels))
+        decoded = PixelDecoder(model.drawing.pixels, model.dtype).apply({"params": params["pixels"]}, features)
+        return pixel_errors(decoded, normalize_pixels(pixels))
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,19 @@ class Autoencoding(PixelRows):
     """An autoencoder of latents, with noise on them so that close ones decode alike.
 
     part: "target", the one whose latents are drawn; "pixels", that of a `FlowPixels`. noise: its standard deviation, as
-    a part of the latents' own over the batch's images. size_weight: of the latents' mean square, which keeps them
+    a part of the root mean square of an image's latents. size_weight: of the latents' mean square, which keeps them
     small.
     """
 
     part: Literal["target", "pixels"] = "target"
     noise: float = 0.1
     size_weight: float = 1e-3
+
+    def __post_init__(self):
+        if not (0 <= self.noise < math.inf and 0 <= self.size_weight < math.inf):
+            raise ValueError(
+                f"objective: got noise {self.noise} and size_weight {self.size_weight}, wanted 0 or more of each."
+            )
 
     def check(self, model: Blip3oConfig, data: DataConfig) -> None:
         super().check(model, data)
@@ -105,19 +112,20 @@ class Autoencoding(PixelRows):
         coder = autoencoder_of(model, self.part)
         return encoder_flops(coder) + pixel_decoder_flops(coder.decoder), 0
 
-    def prepare(self, model, params, batches):
-        """As they are: the latents' statistics are measured when the latents no longer change."""
-        return params
+    def prepare(self, model: Blip3oConfig, params: Params, batches: Iterator[DrawingBatch]) -> Params:
+        """The latents' statistics unknown: they are measured when the latents no longer change, by the next stage."""
+        unknown = {name: jnp.zeros_like(params[self.part][name]) for name in ("mean", "std")}
+        return {**params, self.part: params[self.part] | unknown}
 
     def image_losses(self, model: Blip3oConfig, params: Params, rows: DrawingBatch) -> Float32[Array, " n"]:
         coder = Autoencoder(autoencoder_of(model, self.part), model.dtype)
         variables = {"params": params[self.part]["autoencoder"]}
         pixels = normalize_pixels(flat(rows.target_pixels))
         latents = coder.apply(variables, pixels.astype(model.dtype), method="encode")
-        std = jax.lax.stop_gradient(jnp.sqrt(jnp.mean(jnp.square(latents), axis=(1, 2, 3), keepdims=True)))
+        size = jax.lax.stop_gradient(jnp.sqrt(jnp.mean(jnp.square(latents), axis=(1, 2, 3), keepdims=True)))
         noise = jax.vmap(lambda key: jax.random.normal(key, latents.shape[1:]))(target_keys(rows, 1))
-        made = coder.apply(variables, latents + self.noise * std * noise, method="decode")
-        return pixel_errors(made, pixels) + self.size_weight * jnp.mean(jnp.square(latents), axis=(1, 2, 3))
+        decoded = coder.apply(variables, latents + self.noise * size * noise, method="decode")
+        return pixel_errors(decoded, pixels) + self.size_weight * jnp.mean(jnp.square(latents), axis=(1, 2, 3))
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,9 @@ class FlowPixelDecoding(PixelRows):
     """
 
     drop: float = 0.1
+
+    def __post_init__(self):
+        check_drop(self.drop)
 
     def check(self, model: Blip3oConfig, data: DataConfig) -> None:
         super().check(model, data)
@@ -150,7 +161,7 @@ class FlowPixelDecoding(PixelRows):
         assert isinstance(pixels, FlowPixels)
         side = pixels.autoencoder.side
         trained = dit_flops(pixels.dit, side, side, model.target_side**2)
-        return trained, features_flops(model) + encoder_flops(pixels.autoencoder)
+        return trained, target_flops(model) + encoder_flops(pixels.autoencoder)
 
     def image_losses(self, model: Blip3oConfig, params: Params, rows: DrawingBatch) -> Float32[Array, " n"]:
         pixels, flow = flat(rows.target_pixels), model.drawing.pixels
@@ -158,13 +169,13 @@ class FlowPixelDecoding(PixelRows):
         latents = drawing_features.pixel_latents(model, params, pixels)
         one = draw(latents, target_keys(rows, 1), self.drop)
         context = jnp.where(one.is_dropped[:, None, None], 0, features.reshape(len(features), -1, features.shape[-1]))
-        made = DiT(flow.dit, model.dtype).apply({"params": params["pixels"]["dit"]}, one.x, one.time, context)
-        return jnp.mean(jnp.square(made - one.velocity), axis=(1, 2, 3))
+        velocity = DiT(flow.dit, model.dtype).apply({"params": params["pixels"]["dit"]}, one.x, one.time, context)
+        return jnp.mean(jnp.square(velocity - one.velocity), axis=(1, 2, 3))
 
 
-def pixel_errors(made: Float[Array, "n h w 3"], true: Float[Array, "n h w 3"]) -> Float32[Array, " n"]:
+def pixel_errors(decoded: Float[Array, "n h w 3"], true: Float[Array, "n h w 3"]) -> Float32[Array, " n"]:
     """Mean absolute and mean squared error of each image, added."""
-    error = made - true
+    error = decoded - true
     return jnp.mean(jnp.abs(error) + jnp.square(error), axis=(1, 2, 3))
 
 
@@ -173,5 +184,6 @@ def autoencoder_of(model: Blip3oConfig, part: str) -> AutoencoderConfig:
     holder = model.drawing.target if part == "target" else model.drawing.pixels
     if isinstance(holder, LatentTarget | FlowPixels):
         return holder.autoencoder
-    wanted = "a LatentTarget" if part == "target" else "FlowPixels"
-    raise ValueError(f"model.drawing.{part}: got a {type(holder).__name__}, wanted {wanted}, which has an autoencoder.")
+    expected = "a LatentTarget" if part == "target" else "FlowPixels"
+    got = type(holder).__name__
+    raise ValueError(f"model.drawing.{part}: got a {got}, wanted {expected}, which has an autoencoder.")

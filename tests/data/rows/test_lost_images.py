@@ -1,0 +1,59 @@
+"""Images that went away behind the index of an earlier run: no run goes on without any, however short it is."""
+
+import contextlib
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+import sharded_data
+
+from xgenmm_jax.data.errors import SourceError
+from xgenmm_jax.data.readers.llava import Llava
+from xgenmm_jax.data.rows.held_out import HeldOutRows
+from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.storage.json_files import JsonFiles
+
+RECORDS = 20
+"""Fewer than a window has samples."""
+
+
+@pytest.fixture
+def config(tmp_path):
+    """An indexed source, its images in `pictures`."""
+    (tmp_path / "pictures").mkdir()
+    rows = []
+    for number in range(RECORDS):
+        name = f"{number}.png"
+        PIL.Image.fromarray(np.full((40, 48, 3), number, np.uint8)).save(tmp_path / "pictures" / name)
+        turns = [{"from": "human", "value": "<image>\nred?"}, {"from": "gpt", "value": f"the circle {number}"}]
+        rows.append({"id": str(number), "image": name, "conversations": turns})
+    (tmp_path / "my.json").write_text(json.dumps(rows))
+    storage = JsonFiles(str(tmp_path / "my.json"), str(tmp_path / "pictures"))
+    config = sharded_data.data(
+        sharded_data.small_tokenizer(tmp_path), ShardedSource(storage, Llava()), window=32, held_out_one_in=5
+    )
+    sharded_data.take(config, 1)
+    return config
+
+
+def test_a_folder_that_is_not_there_is_refused_at_opening(config, tmp_path):
+    """A mistyped --data.images gave a run without a token, a loss of 0 and an exit code of 0."""
+    (tmp_path / "pictures").rename(tmp_path / "elsewhere")
+    with pytest.raises(SourceError, match="no folder '.*pictures', which was to hold the images"):
+        sharded_data.take(config, 1)
+
+
+def test_training_on_nothing_ends_when_each_record_was_tried(config, tmp_path):
+    for file in (tmp_path / "pictures").iterdir():
+        file.unlink()
+    with pytest.raises(SourceError, match="not one of 2[0-9] samples can be used: .*no file .*png.; check the path"):
+        sharded_data.take(config, 6)
+
+
+def test_a_held_out_loss_of_nothing_is_an_error_with_its_remedies(config, tmp_path):
+    for number in (4, 9, 14, 19):
+        (tmp_path / "pictures" / f"{number}.png").unlink()
+    with contextlib.closing(HeldOutRows(config, (), 4, 2)) as rows:
+        with pytest.raises(SourceError, match="none of 4 held-out samples .*or set other records aside"):
+            list(rows.batches())

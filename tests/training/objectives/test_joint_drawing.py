@@ -1,0 +1,89 @@
+"""Drawing and understanding in the same rows: one loss of both."""
+
+import contextlib
+import dataclasses
+
+import drawing_cases as cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xgenmm_jax.batch import DrawingBatch
+from xgenmm_jax.data.records import Conversation, Turn
+from xgenmm_jax.data.rows import loader
+from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.source import Mapped, records_of
+from xgenmm_jax.training.objectives.flow_matching import FlowMatching
+from xgenmm_jax.training.objectives.next_token import NextToken
+from xgenmm_jax.training.objectives.pixel_decoding import PixelDecoding
+
+JOINT = FlowMatching(text_weight=0.5)
+
+
+@pytest.fixture(scope="module")
+def rows() -> DrawingBatch:
+    """Captions to draw beside captions of images to understand."""
+    base = cases.data(segments=4, batch_rows=4)
+    data = dataclasses.replace(
+        base,
+        mixture=((Mapped(cases.Pictures(), cases.PROMPT), 1.0), (cases.Pictures(), 1.0)),
+        row=dataclasses.replace(base.row, crops=4, images=4),
+    )
+    batches = loader.batches(data, seed=3)
+    try:
+        return jax.tree.map(jnp.asarray, next(batches).batch)
+    finally:
+        batches.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Chat:
+    """One conversation without an image."""
+
+    def open(self):
+        turns = (Turn("user", "what is red?"), Turn("assistant", "a star"))
+        return records_of([Conversation("chat", (), turns)], "chat")
+
+    def files(self):
+        return []
+
+
+@pytest.mark.parametrize("source", [Chat(), cases.Pictures()])
+def test_samples_that_no_loss_reads_are_refused(source):
+    """Of those without an image nothing was said, and nothing of them was learned."""
+    base = cases.data(segments=4, batch_rows=2)
+    data = dataclasses.replace(base, mixture=(*base.mixture, (source, 1.0)))
+    for objective in (FlowMatching(), PixelDecoding()):
+        opened = objective.batches(cases.model(), data, 3, State(), 0, 1)
+        with contextlib.closing(opened), pytest.raises(ValueError, match=f"{type(objective).__name__} reads captions"):
+            for _ in range(8):
+                next(opened)
+
+
+@pytest.mark.slow  # compiles two programs
+def test_the_loss_is_the_mean_over_images_and_that_over_tokens(rows):
+    model = cases.model()
+    params = cases.params(model)
+
+    @jax.jit
+    def joint(rows):
+        total, parts = JOINT.loss(model, params, None, rows, jax.random.key(0), ())
+        return total.total / jnp.maximum(total.weight, 1), total.weight, parts
+
+    @jax.jit
+    def text(batch):
+        total, _ = NextToken().loss(model, params, None, batch, jax.random.key(0), ())
+        return total.total / total.weight
+
+    images = int(np.sum(rows.target_segment > 0))
+    assert images and rows.batch.loss_mask.any() and (rows.batch.slot >= 0).any()
+    loss, weight, parts = joint(rows)
+    expected = text(rows.batch)
+    np.testing.assert_allclose(parts["text"].total / parts["text"].weight, expected, rtol=1e-4)
+    np.testing.assert_allclose(loss, parts["flow"].total / images + 0.5 * expected, rtol=1e-4)
+    assert weight == images
+    # What a batch without an image to draw has of text was thrown away.
+    loss, weight, _ = joint(rows._replace(target_segment=jnp.zeros_like(rows.target_segment)))
+    np.testing.assert_allclose(loss, 0.5 * expected, rtol=1e-4)
+    assert weight == 1
