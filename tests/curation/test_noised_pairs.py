@@ -134,7 +134,7 @@ def test_captions_ask_nothing(tmp_path):
 )
 def test_what_means_nothing_is_one_sentence(words, sentence, questions, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(cli, "keep_compilations", lambda: None)
-    monkeypatch.setattr("xgenmm_jax.curation.pipeline.check_beam", lambda: None)
+    monkeypatch.setattr("xgenmm_jax.curation.pipeline.check_beam", lambda *_: None)
     words = [word.format(tmp_path / "llava.json") if word.startswith("json:") else word for word in words]
     made = str(tmp_path / "made")
     assert cli.main(["curate", "noised", *(made if word == "made" else word for word in words)]) == 1
