@@ -15,14 +15,13 @@ ifneq ($(words $(filter cpu cuda tpu,$(ACCELERATOR))),1)
 $(error ACCELERATOR=$(ACCELERATOR): wanted cpu, cuda or tpu)
 endif
 
-.PHONY: demo draw micro test lint setup starting-weights clean
+.PHONY: demo draw micro test lint setup starting-weights pixel-decoder clean
 
 demo: $(STAMP)
 	$(BIN)/xgenmm demo experiments/nano --workdir runs/demo
 
 # After demo: a part that draws, over its frozen model; then pictures of held-out captions and their scores.
 draw: $(STAMP)
-	$(BIN)/xgenmm train experiments/nano/draw.py:pixels --workdir runs/draw_pixels
 	$(BIN)/xgenmm train experiments/nano/draw.py --workdir runs/draw
 	$(BIN)/xgenmm evaluate runs/draw
 
@@ -55,6 +54,12 @@ starting-weights: $(STAMP)
 	$(BIN)/xgenmm train experiments/nano/starting_weights/language_model_finding.py --workdir runs/weights/language_model_finding
 	$(BIN)/xgenmm train experiments/nano/starting_weights/language_model_naming.py --workdir runs/weights/language_model_naming
 	$(BIN)/python tools/export_starting_weights.py runs/weights/language_model_naming decoder
+	$(MAKE) pixel-decoder
+
+# What makes pixels of the tower's features: anew for another tower. About ten minutes.
+pixel-decoder: $(STAMP)
+	$(BIN)/xgenmm train experiments/nano/draw.py:pixels --workdir runs/weights/pixels
+	$(BIN)/python tools/export_starting_weights.py runs/weights/pixels pixels
 
 $(STAMP): setup.cfg pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,11 +1,11 @@
 """The study of BLIP3-o's designs at nano: what is drawn, by which objective, in which order, over several seeds.
 
-    python -m tools.drawing_study FOLDER [--start runs/draw_pixels] [--steps 1500] [--seeds 0 1 2]
+    python -m tools.drawing_study FOLDER [--steps 1500] [--seeds 0 1 2] [--start RUN]
 
-Trains every arm (`experiments/ablations/blip3o_*.py --at nano`) once a seed, from the run that `make draw` leaves with
-a trained pixel decoder, draws open captions with it and judges them by program. Prints a table and what the paper
-found, also in FOLDER as table.md, table.json and plot.png. What is finished stays: the same command goes on after a
-kill. Some ten minutes an arm and seed on 2 idle CPU cores, less than three hours in all.
+Trains every arm (`experiments/ablations/blip3o_*.py --at nano`) once a seed, from the model of `make demo` and the
+pixel decoder that ships, or those of RUN; draws open captions with it and judges them by program. Prints a table and
+what the paper found, also in FOLDER as table.md, table.json and plot.png. What is finished stays: the same command
+goes on after a kill. Some ten minutes an arm and seed on 2 idle CPU cores, less than three hours in all.
 """
 
 import argparse
@@ -59,13 +59,14 @@ FEATURES_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """What a study is of. steps: None for the experiments' own. captions: of each open tag, one picture each.
+    """What a study is of. start: a run with a trained pixel decoder; None: what the experiments begin with. steps:
+    None for the experiments' own. captions: of each open tag, one picture each.
 
     repeated: captions such as "a red star", of which `images` pictures each are drawn, to count the places of what is
     right in them. questions: of each kind, about pictures.
     """
 
-    start: str = "runs/draw_pixels"
+    start: str | None = None
     steps: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     arms: tuple[str, ...] = tuple(NAMES)
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Trains and judges what is not there yet; writes and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--start", type=Path, default=Path(Settings.start), help="a run with a trained pixel decoder")
+    parser.add_argument("--start", type=Path, help="a run with a trained pixel decoder, in place of demo's and ours")
     parser.add_argument("--steps", type=int, help="of every run; the experiments' own without")
     parser.add_argument("--seeds", type=int, nargs="+", default=Settings.seeds)
     parser.add_argument("--arms", nargs="+", default=Settings.arms, choices=NAMES)
@@ -88,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--questions", type=int, default=Settings.questions, help="of each kind")
     options = parser.parse_args(argv)
     settings = Settings(
-        str(options.start.resolve()), options.steps, tuple(options.seeds), tuple(options.arms), options.captions,
-        questions=options.questions,
+        None if options.start is None else str(options.start.resolve()), options.steps, tuple(options.seeds),
+        tuple(options.arms), options.captions, questions=options.questions,
     )  # fmt: skip
     keep_compilations()
     run_study(options.folder.resolve(), settings)
@@ -115,8 +116,8 @@ def begin(folder: Path, settings: Settings) -> None:
 def config_of(arm: str, seed: int, folder: Path, settings: Settings) -> TrainConfig:
     """The experiment of an arm at nano. An autoencoder is one for all seeds, as the pixel decoder of `start` is."""
     config = load_experiment(ROOT / "experiments" / "ablations" / EXPERIMENTS[arm], at="nano")
-    start = folder / "autoencoder" if arm == "latents" else settings.start
-    initialize = Initialize(run=str(start), fresh=config.initialize.fresh)
+    start = str(folder / "autoencoder") if arm == "latents" else settings.start
+    initialize = config.initialize if start is None else Initialize(run=start, fresh=config.initialize.fresh)
     steps = settings.steps or config.steps
     # Warm-up is a part of a shortened run, too.
     optimizer = replace(config.optimizer, warmup_steps=min(config.optimizer.warmup_steps, steps // 4))

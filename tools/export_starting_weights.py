@@ -2,8 +2,9 @@
 
     python tools/export_starting_weights.py runs/weights/vision_tower vision
     python tools/export_starting_weights.py runs/weights/language_model_naming decoder
+    python tools/export_starting_weights.py runs/weights/pixels pixels
 
-Writes xgenmm_jax/nano/weights/nano_<vision|language>.safetensors and its line in weights.json.
+Writes xgenmm_jax/nano/weights/nano_<vision|language|pixels>.safetensors and its line in weights.json.
 """
 
 import argparse
@@ -11,9 +12,12 @@ import functools
 import hashlib
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from flax import linen as nn
 import jax
+import numpy as np
+from numpy.typing import DTypeLike
 
 from xgenmm_jax import files
 from xgenmm_jax.nano.starting_weights import WEIGHTS
@@ -24,11 +28,25 @@ from xgenmm_jax.training.runs.reading import restore_run
 from xgenmm_jax.training.runs.run_folder import COMMIT_FILE
 from xgenmm_jax.training.sharding import make_mesh, param_shardings
 
-FILES = {"vision": "nano_vision.safetensors", "decoder": "nano_language.safetensors"}
+
+class Part(NamedTuple):
+    """What a field of `Initialize` takes. dtypes: of the parts of the parameters that it brings."""
+
+    file: str
+    experiment: str
+    dtypes: dict[str, DTypeLike]
 
 
-def export(run: Path, part: str) -> dict[str, str | int]:
-    """Writes the part of a run's newest checkpoint; gives its line of weights.json."""
+PARTS = {
+    "vision": Part("nano_vision.safetensors", "starting_weights/vision_tower_small_text.py", {"vision": np.float32}),
+    "decoder": Part("nano_language.safetensors", "starting_weights/language_model_naming.py", {"decoder": np.float32}),
+    "pixels": Part("nano_pixels.safetensors", "draw.py:pixels", {"target": np.float32, "pixels": np.float16}),
+}
+
+
+def export(run: Path, name: str) -> dict[str, str | int]:
+    """Writes a part of a run's newest checkpoint; gives its line of weights.json."""
+    part = PARTS[name]
     config = load_config(run)
     boxed = jax.eval_shape(functools.partial(config.objective.init, config.model), jax.random.key(0))
     shardings = param_shardings(make_mesh(config.mesh), boxed)
@@ -37,25 +55,29 @@ def export(run: Path, part: str) -> dict[str, str | int]:
         nn.unbox(boxed),
         shardings,
     )
-    params = restore_run(run, {part: abstract[part]})[part]
+    params = restore_run(run, {one: abstract[one] for one in part.dtypes})
+    tensors = {
+        one: jax.tree.map(lambda leaf, dtype=dtype: np.asarray(leaf, dtype), params[one])
+        for one, dtype in part.dtypes.items()
+    }
     metadata = {
-        "command": f"xgenmm train experiments/{config.name}.py",
+        "command": f"xgenmm train experiments/nano/{part.experiment}",
         "seed": str(config.seed),
         "steps": str(int(checkpoints.newest(run).name)),
         "commit": files.read_text(run / COMMIT_FILE).strip(),
     }
-    path = WEIGHTS / FILES[part]
-    save_weights(path, part, params, metadata)
+    path = WEIGHTS / part.file
+    save_weights(path, tensors, metadata)
     return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size, **metadata}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("part", choices=FILES)
+    parser.add_argument("part", choices=PARTS)
     arguments = parser.parse_args()
     line = export(arguments.run, arguments.part)
     index = WEIGHTS / "weights.json"
     lines = files.read_json(index) if index.is_file() else {}
-    files.write_whole(index, json.dumps(lines | {FILES[arguments.part]: line}, indent=1) + "\n")
+    files.write_whole(index, json.dumps(lines | {PARTS[arguments.part].file: line}, indent=1) + "\n")
     print(json.dumps(line, indent=1))

@@ -21,7 +21,7 @@ from experiments.recipes import Base
 from xgenmm_jax.data.source import Mapped, Source
 from xgenmm_jax.models.blip3o import DrawingConfig, LinearHead
 from xgenmm_jax.nano.drawing.source import CaptionsToDraw
-from xgenmm_jax.training.config import Initialize, TrainConfig
+from xgenmm_jax.training.config import TrainConfig
 from xgenmm_jax.training.objectives.feature_regression import FeatureRegression
 
 
@@ -45,7 +45,7 @@ def study_arm(base: TrainConfig, name: str) -> TrainConfig:
     return replace(
         recipes.arm(base, f"blip3o_{name}"),
         data=replace(base.data, mixture=mixture),
-        initialize=Initialize(run=base.initialize.run, fresh=fresh),
+        initialize=replace(base.initialize, fresh=fresh),
     )
 
 

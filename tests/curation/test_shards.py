@@ -196,6 +196,22 @@ def test_of_pictures_that_look_alike_the_first_stays(tmp_path):
     assert curated.made(source, tmp_path / "all").rows == 4
 
 
+def test_a_large_copy_of_an_image_that_is_too_small_is_no_duplicate(tmp_path):
+    """ocr-hd left out both: the first for its size, the second since it looks like the first."""
+    image, copies = PIL.Image.open(io.BytesIO(jpeg((64, 48), 5))).convert("RGB").resize((8, 6)), []
+    for size in ((320, 240), (640, 480), (800, 600)):
+        file = io.BytesIO()
+        image.resize(size, PIL.Image.Resampling.BICUBIC).save(file, "PNG")
+        copies.append(file.getvalue())
+    write_tar(tmp_path / "tars" / "0.tar", [(name, {"png": data}) for name, data in zip("abc", copies, strict=True)])
+    maker = curated.rows_of(command="ocr-hd", above_px=400)
+    result = curated.made(curated.images(tmp_path / "tars", shards=0), tmp_path / "made", maker, deduplicate=True)
+    assert result.rows == 1 and {reason: first for reason, (_, first) in result.left_out().items()} == {
+        "sides too short": "0.tar/a: 320 x 240 px, wanted more than 400 each",
+        "a duplicate": "0.tar/c: it looks like 0.tar/b",
+    }
+
+
 def test_a_difference_hash_tells_where_a_picture_grows_brighter():
     ramp = np.broadcast_to(np.arange(0, 170, 10, dtype=np.uint8), (16, 17))
     assert difference_hash(PIL.Image.fromarray(ramp.copy())).tolist() == [255] * 32

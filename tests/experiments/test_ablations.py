@@ -60,7 +60,8 @@ ARMS = {
         ("nano_flow nano_regression", {"model.drawing.head", "objective"}),
     ],
     "blip3o_target": [
-        (f"{prefix}features {prefix}latents", LATENTS | {"initialize.run", "freeze"}) for prefix in ("", "nano_")
+        ("features latents", LATENTS | {"initialize.run", "freeze"}),
+        ("nano_features nano_latents", LATENTS | {"initialize.run", "initialize.pixels", "freeze"}),
     ]
     + [
         (f"{prefix}autoencoder {prefix}latents", {"objective", "initialize.run", "initialize.fresh", "freeze"})

@@ -29,7 +29,7 @@ def started():
     abstract = unboxed(jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)
-    vision = load_weights(WEIGHTS / "nano_vision.safetensors", "vision", abstract["params"])
+    vision = load_weights(WEIGHTS / "nano_vision.safetensors", "vision", {"vision": abstract["params"]})["vision"]
     images = [families.record("caption", i, seed=3).image.load() for i in range(32)]
     pixels = jnp.asarray(np.stack([np.asarray(p.convert("RGB")) for p in images]))
     features = jax.jit(tower.apply)({"params": vision}, normalize_pixels(pixels))

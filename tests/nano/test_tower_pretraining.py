@@ -66,7 +66,7 @@ def test_trains_and_its_weights_start_a_vlm(config, tmp_path):
     assert {"retrieval", "tokens_per_second"} <= set(rows[0])
 
     file = tmp_path / "vision.safetensors"
-    save_weights(file, "vision", result.params["vision"], {"seed": "0"})
+    save_weights(file, {"vision": result.params["vision"]}, {"seed": "0"})
     with safe_open(file, "numpy") as opened:
         assert opened.metadata() == {"seed": "0"}
     vlm_config = dataclasses.replace(tiny_run.config(Path(config.data.tokenizer)), mesh=MeshConfig(fsdp=4, tensor=2))

@@ -12,6 +12,7 @@ from tools import drawing_study, drawing_table, study, study_table
 from tools.drawing_study import Settings
 from tools.study_table import Result
 from xgenmm_jax.generation.images.sampling import Sampling
+from xgenmm_jax.nano.starting_weights import PIXELS
 from xgenmm_jax.training import loop
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.flow_matching import FlowMatching
@@ -85,8 +86,16 @@ def test_arms_are_the_experiments_at_nano(tmp_path):
     assert {(one.steps, one.seed) for one in configs.values()} == {(7, 2)}
     assert configs["latents"].initialize.run == str(tmp_path / "autoencoder")
     assert configs["joint"].initialize.run == "some/run" and configs["joint"].objective.text_weight == 1
+    assert all(one.initialize.pixels is None for one in configs.values()), "the run has one"
     captions = [source for config in configs.values() for source, _ in config.data.mixture[:1]]
     assert all(one == captions[0] and one.source.detail == "open" for one in captions)
+
+
+def test_arms_begin_with_the_model_of_the_demo_and_the_shipped_pixel_decoder(tmp_path):
+    arms = {arm: drawing_study.config_of(arm, 0, tmp_path, Settings()).initialize for arm in drawing_study.EXPERIMENTS}
+    assert {arms[arm].pixels for arm in ("flow", "regression", "joint")} == {PIXELS}
+    assert {arms[arm].run for arm in ("flow", "regression", "joint", "autoencoder")} == {"runs/demo/sft_multi"}
+    assert arms["latents"].pixels is arms["autoencoder"].pixels is None
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):

@@ -110,7 +110,7 @@ def run(
         raise ValueError(f"curate: '{destination}' is a URL; give a folder that all workers share, and copy it then.")
     folder = user_path(destination, "DST")
     of_rows = Options(not options.no_images, options.license_field, options.faces, options.deduplicate)
-    pipeline.check_beam()
+    pipeline.check_beam(options.runner, beam_options)
     charts.check()
     run_tasks = pipeline.with_beam(options.processes, options.runner, beam_options)
     with errors.writing(folder), data_tables.progress_bar() as show:

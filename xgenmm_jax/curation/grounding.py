@@ -103,6 +103,9 @@ class GroundingRows:
     def source_columns(self) -> tuple[str, ...]:
         return (self.caption_field,)
 
+    def refusal(self, size_px: tuple[int, int]) -> LeftOutImage | None:
+        return None
+
     def check(self) -> None:
         for name in ("least_confidence", "most_area"):
             value = getattr(self, name)

@@ -17,6 +17,8 @@ from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.base import Raw, Shard
 
 NO_IMAGE = "a record without an image"
+FILE_ENDS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2")
+"""Of the files of images in a tar."""
 TEXTS = ("txt", "caption", "text")
 COLUMNS = ("json", "uid", "url", "key", "face_bboxes")
 """Fields beside an image that are passed on as they are; "json" holds those of a tar's sample."""
@@ -31,7 +33,7 @@ class Images(AllNeeded):
     text: fields of which the first that is there and not empty is the alt text.
     """
 
-    image: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "data", "image")
+    image: tuple[str, ...] = (*FILE_ENDS, "data", "image")
     text: tuple[str, ...] = TEXTS
 
     label: ClassVar[str] = "images"

@@ -80,7 +80,7 @@ def curate(
         destination.delete_leftovers(folder)
         left = destination.undone(folder, len(names))
         if options.deduplicate and left:
-            _find_duplicates(source, folder, len(names), run_tasks, progress)
+            _find_duplicates(source, maker, folder, len(names), run_tasks, progress)
         for number in left:
             note_file(folder, number).unlink(missing_ok=True)
             failed_file(folder, number).unlink(missing_ok=True)
@@ -108,12 +108,12 @@ def _run(run_tasks: RunTasks, work: Work, numbers: Sequence[int]) -> None:
 
 
 def _find_duplicates(
-    source: ShardedSource, folder: Path, shards: int, run_tasks: RunTasks, progress: Progress | None
+    source: ShardedSource, maker: Maker, folder: Path, shards: int, run_tasks: RunTasks, progress: Progress | None
 ) -> None:
     left = destination.unhashed(folder, shards)
     if left:
         with _watched(folder, hashes_file, shards, "shards hashed", progress):
-            _run(run_tasks, work_of(ShardHasher, (source, folder)), left)
+            _run(run_tasks, work_of(ShardHasher, (source, maker, folder)), left)
     # Of a shard that is done it changes nothing any more; at worst an image stays twice.
     note_duplicates(folder, shards)
 
@@ -141,13 +141,26 @@ def _watched(
         watcher.join()
 
 
-def check_beam() -> None:
-    """Raises ValueError where Beam is missing."""
+def check_beam(runner: str, beam_options: Sequence[str]) -> None:
+    """Raises ValueError where Beam is missing, has no such runner, or its direct runner has no such option.
+
+    Other runners take options that their own server knows.
+    """
     logging.disable(logging.WARNING)  # it warns of libraries of Google's cloud that are not there
     try:
         import_extra("apache_beam")
+        pipeline_options = import_extra("apache_beam.options.pipeline_options")
+        if runner != DIRECT:
+            import_extra("apache_beam.runners.runner").create_runner(runner)
+            return
+        options = pipeline_options.PipelineOptions(list(beam_options))
+        unknown = options.get_all_options(retain_unknown_options=True).keys() - options.get_all_options().keys()
+    except ImportError as error:
+        raise ValueError(f"--runner: '{runner}' cannot be loaded ({error}).") from error
     finally:
         logging.disable(logging.NOTSET)
+    if unknown:
+        raise ValueError(f"curate: Beam has no option '--{min(unknown)}' for {DIRECT}; its options stand behind --.")
 
 
 def with_beam(processes: int, runner: str, beam_options: Sequence[str]) -> RunTasks:

@@ -39,7 +39,8 @@ class Initialize:
 
     Paths may begin with `~`, the home folder; all but `run` may be "hf://org/model@revision", a model of the hub.
     run: a run folder (its newest checkpoint) or one checkpoint, for every parameter.
-    vision, connector, decoder: a safetensors file or a run folder for one part, taken after `run`.
+    vision, connector, decoder, pixels: a safetensors file or a run folder for one part, taken after `run`. `pixels`,
+    what makes pixels of features, brings the scale of these features with it.
     adapter: a folder in PEFT's layout, whose updates those of `lora` begin with; they stand beside all of the above.
     fresh: path prefixes that stay random because `run` lacks them, or the one of the part: "connector/projection".
     connector_start: changes how a random connector begins: (parameters of all parts, model, seed) -> the connector's.
@@ -50,13 +51,14 @@ class Initialize:
     vision: str | None = None
     connector: str | None = None
     decoder: str | None = None
+    pixels: str | None = None
     adapter: str | None = None
     fresh: tuple[str, ...] = ()
     connector_start: Annotated[Callable[[Any, Any, int], Any] | None, tyro.conf.Suppress] = None
 
     def __post_init__(self):
         read = functools.partial(user_path, is_opened=False)
-        for name in ("run", "vision", "connector", "decoder", "adapter"):
+        for name in ("run", "vision", "connector", "decoder", "pixels", "adapter"):
             value = getattr(self, name)
             path = None if value is None else hub.path_or_name(value, f"initialize.{name}", read, is_kept=True)
             if name == "run" and isinstance(path, hub.HubName):

@@ -52,7 +52,7 @@ def shard(path, count, answer="Yes."):
 
 def weights(path, seed):
     kernel = np.random.default_rng(seed).normal(size=(4, 8))
-    save_weights(path, "vision", {"kernel": kernel}, {})
+    save_weights(path, {"vision": {"kernel": kernel}}, {})
     return Initialize(vision=str(path))
 
 

@@ -23,8 +23,10 @@ from xgenmm_jax.training.runs import checkpoints
 from xgenmm_jax.training.runs.checkpoints import FOLDER
 from xgenmm_jax.training.step import shardings_of
 
-PARTS = ("vision", "connector", "decoder")
+PARTS = ("vision", "connector", "decoder", "pixels")
 """Fields of `Initialize` that name weights of one part."""
+_BRINGS = {"pixels": ("target", "pixels")}
+"""What such a field brings beside its part: a pixel decoder the scale of the features that it was trained on."""
 
 
 def initialize_params(
@@ -43,7 +45,9 @@ def initialize_params(
             raise ValueError(f"initialize.{part}: the model has no such part, only {', '.join(sorted(abstract))}.")
     draw = functools.partial(random_params, init, seed)
     fresh = _fresh(config.fresh, abstract)
-    loaded = {part: _load_but(source, part, fresh, draw, abstract[part]) for part, source in sources.items()}
+    loaded: Params = {}
+    for field, source in sources.items():
+        loaded |= _load_but(source, field, fresh, draw, {part: abstract[part] for part in _parts_of(field)})
     others = {part: leaves for part, leaves in abstract.items() if part not in loaded}  # a run may lack what is loaded
     if config.run is None:
         params = draw(others)
@@ -79,15 +83,15 @@ def _restore_but(run: Path, fresh: frozenset[str], draw: Callable[[Params], Para
     return _but(functools.partial(_restore_run, run), fresh, draw, abstract)
 
 
+def _parts_of(field: str) -> tuple[str, ...]:
+    return _BRINGS.get(field, (field,))
+
+
 def _load_but(
-    source: str, part: str, fresh: frozenset[str], draw: Callable[[Params], Params], abstract: Params
+    source: str, field: str, fresh: frozenset[str], draw: Callable[[Params], Params], abstract: Params
 ) -> Params:
-    """A part's parameters; those of `fresh` as `draw` gives them."""
-
-    def load(leaves: Params) -> Params:
-        return {part: _load_part(source, part, leaves[part])}
-
-    return _but(load, fresh, draw, {part: abstract})[part]
+    """The parts that a field of `Initialize` brings; those of `fresh` as `draw` gives them."""
+    return _but(functools.partial(_load_parts, source, field), fresh, draw, abstract)
 
 
 def _but(
@@ -118,11 +122,9 @@ def random_params(init: Callable[[Array], Params], seed: int, abstract: Params) 
     return unflatten_dict(jax.jit(draw, out_shardings=shardings)(random_key(seed)), sep="/")
 
 
-def _load_part(source: str, part: str, abstract: Params) -> Params:
-    path = find_weights(source, f"initialize.{part}")
-    if path.is_dir():
-        return _restore_run(path, {part: abstract})[part]
-    return load_weights(path, part, abstract)
+def _load_parts(source: str, field: str, abstract: Params) -> Params:
+    path = find_weights(source, f"initialize.{field}")
+    return _restore_run(path, abstract) if path.is_dir() else load_weights(path, field, abstract)
 
 
 def _restore_run(run: Path, abstract: Params) -> Params:
@@ -154,32 +156,32 @@ def find_weights(source: str, name: str) -> Path:
     return weights[0]
 
 
-def save_weights(path: Path, part: str, params: Params, metadata: dict[str, str]) -> None:
-    """Writes a part as float32 safetensors, names as "vision/layers/norm1/scale"; atomically.
+def save_weights(path: Path, params: Params, metadata: dict[str, str]) -> None:
+    """Writes parts, {"vision": ...}, as safetensors in their dtype, names as "vision/layers/norm1/scale"; atomically.
 
     metadata: strings kept in the file's head: command, seed, score.
     """
     tensors = {
-        f"{part}/{path_name(key)}": np.ascontiguousarray(leaf, np.float32)
+        path_name(key): np.ascontiguousarray(leaf)
         for key, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(params))
     }
     files.make_folder(path.parent)
     files.write_whole(path, lambda beside: save_file(tensors, beside, metadata))
 
 
-def load_weights(path: Path, part: str, abstract: Params) -> Params:
-    """A part from a safetensors file, each tensor placed as `abstract` says.
+def load_weights(path: Path, field: str, abstract: Params) -> Params:
+    """The parts of a safetensors file, each tensor placed as `abstract`, {"vision": ...}, says.
 
-    Raises ValueError that names every missing, spare and misshapen tensor.
+    field: of `Initialize`, for errors. Raises ValueError that names every missing, spare and misshapen tensor.
     """
-    expected = {f"{part}/{path_name(key)}": leaf for key, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+    expected = {path_name(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
     try:
         with files.on_disk(path) as local, safe_open(local, "numpy") as file:
             have = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             problems = checkpoints.differences(have, {name: leaf.shape for name, leaf in expected.items()})
             if problems:
                 raise ValueError(
-                    f"initialize.{part}: '{path}' does not fit the model: {', '.join(problems)}. "
+                    f"initialize.{field}: '{path}' does not fit the model: {', '.join(problems)}. "
                     "Choose the model that it was trained with, or other weights."
                 )
             leaves = {
@@ -187,5 +189,5 @@ def load_weights(path: Path, part: str, abstract: Params) -> Params:
                 for name, leaf in expected.items()
             }
     except SafetensorError as error:
-        raise ValueError(f"initialize.{part}: '{path}' is no safetensors file ({error}); copy it again.") from error
-    return jax.tree_util.tree_map_with_path(lambda key, _: leaves[f"{part}/{path_name(key)}"], abstract)
+        raise ValueError(f"initialize.{field}: '{path}' is no safetensors file ({error}); copy it again.") from error
+    return jax.tree_util.tree_map_with_path(lambda key, _: leaves[path_name(key)], abstract)
