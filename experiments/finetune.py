@@ -42,8 +42,8 @@ FEW_ROWS = 500
 def config(initialize_run: str, data_json: str, data_images: str | None = None) -> TrainConfig:
     """Connector and language model train whole.
 
-    --initialize.run: a run folder. --data.json: a file, or a pattern of files. --data.images: the folder of pictures,
-    if the rows name any.
+    --initialize.run: a run folder, of released weights what `xgenmm convert` makes of them. --data.json: a file, or a
+    pattern of files. --data.images: the folder of pictures, if the rows name any.
     """
     return _fine_tuning(initialize_run, data_json, data_images, 1e-5)
 
@@ -51,8 +51,8 @@ def config(initialize_run: str, data_json: str, data_images: str | None = None) 
 def lora(initialize_run: str, data_json: str, data_images: str | None = None) -> TrainConfig:
     """Updates of rank 16 of the language model's linear maps train, the rest stays.
 
-    --initialize.run: a run folder. --data.json: a file, or a pattern of files. --data.images: the folder of pictures,
-    if the rows name any.
+    --initialize.run: a run folder, of released weights what `xgenmm convert` makes of them. --data.json: a file, or a
+    pattern of files. --data.images: the folder of pictures, if the rows name any.
     """
     return replace(_fine_tuning(initialize_run, data_json, data_images, 2e-4), lora=LoRA(rank=16, alpha=32.0))
 

@@ -139,7 +139,8 @@ BLIP2 = {
     "cc12m": 10_000_000.0,
     "laion_115m": 115_000_000.0,
 }
-"""Images of BLIP-2's mixture, 129M (docs/reference/blip2.md#recipe); how many of each set is BLIP's count."""
+"""Images of BLIP-2's mixture, 129M, as BLIP counted those of each set: docs/reference/blip2.md#recipe says by what
+each count is known."""
 
 MOST_OF_A_SOURCE = 350_000
 """Cambrian-1's cap, which curates as the paper says it does (docs/reference/training.md#fine-tuning-data)."""

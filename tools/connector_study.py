@@ -7,7 +7,7 @@ arm (`experiments/ablations/blip2.py --at nano`) once a seed on equally many sam
 as many as BLIP-2's two stages take, so that an arm without the first stage trains for more steps. How many follows
 from the FLOPs and samples a step that the objectives count of the first batches. Asks held-out drawn items; prints
 tables, also in FOLDER as table.md, table.json and plot.png. What is finished stays: the same command goes on after a
-kill. Some two hours a seed on 2 idle CPU cores.
+kill. Some eighty minutes a seed on 2 idle CPU cores.
 """
 
 import argparse

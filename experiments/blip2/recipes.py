@@ -7,6 +7,7 @@ beta2 0.999, a warm-up of 5,000 steps from 1e-6, and a rate that falls by epoch 
 from experiments import mixtures
 from experiments.mixtures import Mixture
 from xgenmm_jax.data.readers.blip_captions import BlipCaptions
+from xgenmm_jax.data.readers.random_crops import RandomCrops
 from xgenmm_jax.data.source import Mapped
 from xgenmm_jax.training.optimizer import OptimizerConfig
 
@@ -19,8 +20,9 @@ LEAST_LR_STAGE2 = 5e-5
 
 
 def mixture() -> Mixture:
-    """129M images by their numbers, captions cleaned as BLIP's."""
-    return tuple((Mapped(source, BlipCaptions()), weight) for source, weight in mixtures.mixture(mixtures.BLIP2))
+    """129M images by their numbers, captions cleaned as BLIP's, images cropped and turned at random."""
+    published = mixtures.mixture(mixtures.BLIP2)
+    return tuple((Mapped(Mapped(source, BlipCaptions()), RandomCrops()), weight) for source, weight in published)
 
 
 def optimizer(least_lr: float) -> OptimizerConfig:

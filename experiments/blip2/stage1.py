@@ -7,9 +7,9 @@ Hours: less than 6 days there.
 Expected, Flickr30k zero-shot of the paper's ViT-g: recall at 1 of 97.6 to texts and 89.7 to images, after re-ranking.
 
 The paper's: 250k steps of 1,680 pairs at 224 px, ITC, ITM and ITG at weight 1, AdamW, the mixture of 129M images.
-Ours: images are squashed, where the paper takes random crops and flips; captions have Phi-3's tokens and not BERT's,
-and so the Q-Former starts from random numbers, where the paper's starts from BERT-base; no dropout, which the paper has
-at 0.1; the captions of CapFilt are one an image, as BLIP published them, where the paper draws one of two.
+Ours: captions have Phi-3's tokens and not BERT's, and so the Q-Former starts from random numbers, where the paper's
+starts from BERT-base; the captions of CapFilt are one an image, as BLIP published them, where the paper draws one of
+two; Visual Genome's images have no RandAugment, which the public code gives them.
 """
 
 from experiments import recipes as shared

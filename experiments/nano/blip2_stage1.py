@@ -13,6 +13,7 @@ negative is a positive. The optimizer is that of nano's other stages.
 from dataclasses import replace
 
 from experiments.nano import recipes
+from xgenmm_jax.data.text.caption_tokens import OWN_IDS
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import sizes
 from xgenmm_jax.models.blip2 import Blip2Config
@@ -20,7 +21,7 @@ from xgenmm_jax.models.qformer import QFormerText
 from xgenmm_jax.nano.starting_weights import VISION
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.caption_rows import CaptionData
-from xgenmm_jax.training.objectives.query_pretraining import OWN_IDS, QueryPretraining
+from xgenmm_jax.training.objectives.query_pretraining import QueryPretraining
 from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.part_rates import PartRate, PartRates
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 import json
 from pathlib import Path
+import shutil
 
 import jax
 import numpy as np
@@ -112,6 +113,7 @@ def test_updates_from_a_released_folder_to_answers(folder, monkeypatch, capsys):
     run("convert", "runs/base-my", "adapter", "--to", "peft")
     cards = [(folder / name / "README.md").read_text() for name in ("merged", "adapter")]
     assert all("| rank 2, alpha 32.0, dropout 0.0, of decoder/layers, over base (SHA-256 " in card for card in cards)
+    assert all("| all parts | base (imported/released) | checkpoint 0 | " in card for card in cards)
     capsys.readouterr()
     assert main(["verify", "adapter"]) == 1
     assert "holds an adapter and no model; give the released weights or the run" in capsys.readouterr().err
@@ -123,6 +125,15 @@ def test_updates_from_a_released_folder_to_answers(folder, monkeypatch, capsys):
     assert {name.rsplit(".", 2)[1] for name in changed} == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
     adapted, trained = (load(*one).params for one in ((folder / "base", "adapter"), (folder / "runs/base-my", None)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), adapted, trained)
+    # An adapter of another base was merged without a word, where the sizes were the same.
+    shutil.copytree(folder / "adapter", folder / "other")
+    base = json.loads((folder / "other/xgenmm_base.json").read_text())
+    assert base["name"] == "imported/released" and base["checkpoint"] == "0"
+    (folder / "other/xgenmm_base.json").write_text(json.dumps(base | {"sha256": "0" * 64}))
+    with pytest.raises(ValueError, match="trained over another base .'imported/released'. than .*base': sha256 0000"):
+        load(folder / "base", "other")
+    assert main(["verify", "base", "--adapter", "other"]) == 1
+    assert "trained over another base" in capsys.readouterr().err
     # The run, and what it was merged into, answer alike.
     answers = []
     for source in ("runs/base-my", "merged"):
@@ -144,6 +155,8 @@ def test_whole_fine_tuning_and_an_adapter_that_goes_on(folder, monkeypatch):
     first, last = (read_metrics(folder / f"runs/{name}") for name in ("second", "third"))
     losses = [[row["loss"] for row in rows if "loss" in row] for rows in (first, last)]
     assert losses[1][0] < losses[0][0]  # it begins where the other ended
+    assert main(["train", f"{EXPERIMENT}:lora", *map(str, (*own(), *STEPS, *adapter)), "--workdir", "runs/no"]) == 1
+    assert not (folder / "runs/no/config.json").exists()
 
 
 @pytest.mark.slow

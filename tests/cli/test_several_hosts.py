@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 import shutil
 
+import drawing_cases
 import jax
 import nano_runs
+import numpy as np
 import PIL.Image
 import pytest
 import several_hosts
@@ -75,6 +77,28 @@ def test_a_benchmark_of_two_hosts_is_written_by_the_first_and_gone_on_with(tmp_p
         assert "MMStar" in first.stdout and not said(second)
         for name in ("mmstar.jsonl", "mmstar.scores.json"):
             assert (tmp_path / "both" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_two_hosts_draw_what_one_does_and_go_on_together(tmp_path):
+    """Each would have drawn what it finds missing, and only the first one sees what it writes."""
+    drawing_cases.saved(tmp_path / "run")
+    lines = [{"tag": "colors", "include": [], "prompt": f"a {color} star"} for color in ("red", "blue")]
+    (tmp_path / "evaluation_metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    words = ["evaluate", "run", "--tasks", "geneval", "--data", ".", "--output"]
+    (alone,) = several_hosts.run_hosts(tmp_path, 1, [*words, "alone"])
+    assert alone.returncode == 0, alone.stderr
+    for drawn in (2, 1):
+        first, second = several_hosts.run_hosts(tmp_path, 2, [*words, "both"])
+        assert (first.returncode, second.returncode) == (0, 0), (first.stderr, second.stderr)
+        assert f"geneval: {drawn} prompts drawn, 2 in both" in first.stdout and not said(second)
+        names = sorted(path.relative_to(tmp_path / "both") for path in (tmp_path / "both").rglob("*.png"))
+        assert len(names) == 8
+        for name in names:
+            ours, expected = (
+                np.asarray(PIL.Image.open(tmp_path / one / name)).astype(int) for one in ("both", "alone")
+            )
+            assert np.abs(ours - expected).max() <= 1
+        (tmp_path / "both" / "geneval" / "00001" / "samples" / "0002.png").unlink()
 
 
 def test_an_error_ends_both(folder):

@@ -82,6 +82,31 @@ def test_a_file_of_transformers_retrieves_as_it_does_there():
         np.testing.assert_allclose(value, goldens.golden("retrieval")[name], rtol=0, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
+def test_a_file_with_a_layer_less_gives_the_states_before_it_and_comes_back(tmp_path):
+    """Three layers, of which the last reads features in a group of its own."""
+    tensors = {name: x for name, x in load_file(goldens.LAVIS).items() if ".encoder.layer.3." not in name}
+    save_file(tensors, tmp_path / "three.safetensors")
+    with open_source(tmp_path / "three.safetensors", HEADS) as source:
+        assert (source.config.connector.layers, source.config.connector.readers) == (3, 2)
+        config, params = source.config, jax.tree.map(jax.numpy.asarray, read_tree(source))
+        import_run(source, tmp_path / "run")
+
+    def states(module: Blip2):
+        (ids, valid), features = goldens.text(), module.connector.normalize(module.encode(goldens.pixels()))
+        queries, cache = module.connector.read(features)
+        return queries, module.connector.text_after(cache, ids, valid), module.connector.text_alone(ids, valid)
+
+    with jax.default_matmul_precision("highest"):
+        queries, *texts = jax.jit(lambda params: Blip2(config).apply(model.variables(params), method=states))(params)
+    np.testing.assert_allclose(queries, goldens.golden("lavis/stage1")["queries_only_3"], rtol=0, atol=2e-5)
+    assert all(np.isfinite(text).all() for text in texts)
+    export_checkpoint(tmp_path / "run", tmp_path / "back", "lavis")
+    ours = load_file(tmp_path / "back" / "model.safetensors")
+    theirs = {name: x for name, x in tensors.items() if blip2.BUFFER not in name}
+    assert ours.keys() == theirs.keys() and all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)
+
+
 def test_the_released_sizes_need_no_config_file():
     config = Blip2Config(
         replace(goldens.VISION, image_size_px=224, patch_px=14, width=1408, hidden=6144, layers=39, heads=16),
@@ -95,6 +120,17 @@ def test_the_released_sizes_need_no_config_file():
     parts = Blip2Parts(config.vision, replace(config.connector, out_width=2560))
     sizes = [np.prod(shape) for path, shape in trees.shapes(parts).items() if path.startswith("connector/")]
     assert round(sum(sizes) / 1e6) == 107  # as published of the second stage with OPT-2.7B
+
+
+@pytest.mark.parametrize(("layers", "every"), [(3, 2), (5, 2), (7, 3), (3, 1), (2, 2)])
+def test_any_number_of_layers_is_told_from_a_file(layers, every):
+    """The official layers read features where their number divides by the frequency, however many there are."""
+    config = replace(goldens.CONFIG, connector=replace(goldens.CONNECTOR, layers=layers, cross_every=every))
+    shapes = their_shapes(blip2.stage1_rules(config, "lavis"), trees.shapes(config))
+    readers = {int(name.split(".")[4]) for name in shapes if ".crossattention." in name}
+    assert readers == set(range(0, layers, every)) and len(readers) == config.connector.readers
+    assert {int(name.split(".")[4]) for name in shapes if ".intermediate.dense." in name} == set(range(layers))
+    assert detect_format(shapes, {}, HEADS).config == config
 
 
 def test_what_is_no_such_file_says_why(tmp_path):

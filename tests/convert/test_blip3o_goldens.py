@@ -120,6 +120,11 @@ def test_a_run_that_draws_is_exported_by_its_own_leaves():
     shapes = their_shapes(plan.rules, leaves)
     assert shapes["model.latent_queries"] == (1, 16, 128) and shapes["model.dit.model.layers.3.gate"] == (4,)
     assert len(plan.notes) == 2
+    # The tower whose features are drawn was left out, unsaid.
+    tower = goldens.eva()[0]
+    head = replace(dit, channels=tower.width)
+    of_eva = replace(config, drawing=replace(drawing, head=head, target=blip3o.EVATarget(tower, 4)))
+    assert any(rule.ours.startswith("target/eva/") for rule in exporting.plan(of_eva, "blip3o").rules)
     linear = replace(config, drawing=replace(drawing, head=blip3o.LinearHead()))
     for other in (linear, nano):
         with pytest.raises(ValueError, match="no diffusion transformer"):

@@ -23,11 +23,11 @@ def test_the_card_counts_what_was_made_and_left_out(result):
     folder, made, _, maker = result
     text = card.write(folder, made, maker, Options(), "xgenmm curate ocr 'tars:*.tar' made").read_text(encoding="utf-8")
     front = yaml.safe_load(text.split("---\n")[1])
-    assert front["license"] == "cc0" and front["size_categories"] == ["n<1K"]
+    assert (front["license"], front["license_name"]) == ("other", "cc0") and front["size_categories"] == ["n<1K"]
     assert front["configs"] == [{"config_name": "default", "data_files": "data/*.parquet"}]
     for line in (
         "| rows | 9 |", "| images looked at | 12 |", "| `captions` | string |", "| least confidence | 0.5 |",
-        "| unreadable image | 3 | 00000.tar[1]: image:", "    xgenmm curate ocr 'tars:*.tar' made",
+        "| unreadable image | 3 | 00000.tar/000000001: image:", "    xgenmm curate ocr 'tars:*.tar' made",
         "| duplicates left out | no |", "Confidences, in bins of 0.05: 0.90 9.",
     ):  # fmt: skip
         assert line in text, line
@@ -46,12 +46,32 @@ def test_the_card_of_the_same_rows_is_the_same(result):
     assert before == {path.name: path.read_bytes() for path in [folder / "README.md", *(folder / "card").iterdir()]}
 
 
-def test_a_card_of_several_licences_names_none_of_them(result):
-    folder, made, _, maker = result
-    figures = {"licences": {"cc0": 2, "cc-by-4.0": 1}}
-    note = made.notes[0]._replace(figures=figures)
-    text = card.markdown(made._replace(notes=(note,)), maker, Options(), "x", figures)
-    assert yaml.safe_load(text.split("---\n")[1])["license"] == "other"
+@pytest.mark.parametrize(
+    ("licences", "said"),
+    [
+        ({"cc0-1.0": 2}, {"license": "cc0-1.0"}),
+        ({"CC-BY-NC-SA-4.0": 2}, {"license": "cc-by-nc-sa-4.0"}),
+        ({"CC BY 4.0 (of the author)": 2}, {"license": "other", "license_name": "cc-by-4.0-of-the-author"}),
+        ({"©": 2}, {"license": "other", "license_name": "own"}),
+        ({"cc0-1.0": 2, "cc-by-4.0": 1}, {"license": "other", "license_name": "several"}),
+        ({"not said": 3}, {"license": "unknown"}),
+        ({}, {"license": "unknown"}),
+    ],
+)
+def test_a_licence_is_the_hubs_name_of_it_or_another(result, licences, said):
+    """The hub knows a licence by its own names alone; of several none is the data's."""
+    _, made, _, maker = result
+    text = card.markdown(made, maker, Options(), "x", {"licences": licences})
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert {name: value for name, value in front.items() if name.startswith("license")} == said
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"), [(0, "n<1K"), (1_000, "1K<n<10K"), (1_500_000, "1M<n<10M"), (200_000_000, "100M<n<1B")]
+)
+def test_a_size_is_the_hubs_name_of_it(rows, name):
+    """Sets of a million rows and more were "n>1M", which the hub has not."""
+    assert card.size_name(rows) == name
 
 
 @pytest.mark.parametrize("images", [True, False])
@@ -83,3 +103,19 @@ def test_of_many_names_the_largest_bars_stay():
     assert charts.ordered({"9": 1, "11": 5}) == [("9", 1), ("10", 0), ("11", 5)]
     bars = charts.ordered({f"tag {number:02}": number for number in range(30)})
     assert len(bars) == charts.MOST_BARS and bars[0] == ("tag 29", 29) and bars[-1] == ("7 others", 21)
+
+
+def test_names_below_bars_do_not_lie_over_each_other(monkeypatch):
+    """Turned ones were centred at their bars; places were cut to "at the bottom left c"."""
+    figure = pytest.importorskip("matplotlib.figure", reason="draws the charts")
+    drawn = []
+    save = figure.Figure.savefig
+    kept = lambda self, *args, **options: drawn.append(self) or save(self, *args, **options)  # noqa: E731
+    monkeypatch.setattr(figure.Figure, "savefig", kept)
+    charts.bar_chart("places", {"at the bottom left corner": 2, "at the bottom right corner": 1, "in the center": 9})
+    charts.bar_chart("licences", {"cc-by-4.0": 1, "cc0-1.0": 2})
+    (turned, plain) = ([one.axes[0].get_xticklabels(), one.axes[0].get_yticks()] for one in drawn)
+    assert [label.get_text() for label in turned[0]][1:] == ["at the bottom left corner", "at the bottom right corner"]
+    assert {(label.get_ha(), label.get_rotation()) for label in turned[0]} == {("right", 60.0)}
+    assert {(label.get_ha(), label.get_rotation()) for label in plain[0]} == {("center", 0.0)}
+    assert all(tick == int(tick) for tick in plain[1])

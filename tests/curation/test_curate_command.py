@@ -54,7 +54,7 @@ def pages(folder: Path, shards: int, each: int = 2) -> str:
 )
 def test_what_means_nothing_is_one_sentence(words, sentence, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(cli, "keep_compilations", lambda: None)
-    monkeypatch.setattr(curate_options.pipeline, "check_beam", lambda: None)
+    monkeypatch.setattr(curate_options.pipeline, "check_beam", lambda *_: None)
     assert cli.main(["curate", *(str(tmp_path / "made") if word == "made" else word for word in words)]) == 1
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and sentence in told and not (tmp_path / "made").exists()
@@ -69,6 +69,32 @@ def test_without_beam_the_extra_is_named(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     assert cli.main(["curate", "ocr", f"tars:{tmp_path}/*.tar", str(tmp_path / "made")]) == 1
     assert "apache_beam is missing; `pip install -e .[curation]" in capsys.readouterr().err
+
+
+@needs("apache_beam", "rapidocr", "py3langid")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--", "--direct_num_worker_s=3"], "Beam has no option '--direct_num_worker_s' for DirectRunner"),
+        (["--runner", "NoRunner"], "Unexpected pipeline runner: NoRunner"),
+        (["--runner", "no.such.Runner"], "--runner: 'no.such.Runner' cannot be loaded (No module named 'no')"),
+    ],
+)
+def test_what_beam_does_not_know_is_told_before_anything_is_made(words, sentence, capsys, tmp_path):
+    """Beam passes over options that it does not know: a mistyped one had no effect, unseen."""
+    (tmp_path / "a.png").write_bytes(b"")
+    assert cli.main(["curate", "ocr", f"folder:{tmp_path}/*.png", str(tmp_path / "made"), *words]) == 1
+    assert sentence in capsys.readouterr().err and not (tmp_path / "made").exists()
+
+
+def test_without_what_draws_charts_nothing_is_made(capsys, monkeypatch, tmp_path):
+    """It was told after the last shard, hours later."""
+    monkeypatch.setattr(curate_options.pipeline, "check_beam", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (tmp_path / "a.png").write_bytes(b"")
+    assert cli.main(["curate", "ocr", f"folder:{tmp_path}/*.png", str(tmp_path / "made")]) == 1
+    assert "matplotlib is missing; `pip install matplotlib`" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_card_keeps_no_folder_of_the_command():

@@ -80,7 +80,7 @@ def digest(data: bytes) -> str:
 
 def without_beam(monkeypatch) -> None:
     monkeypatch.setattr(cli, "keep_compilations", lambda: None)
-    monkeypatch.setattr(curate_options.pipeline, "check_beam", lambda: None)
+    monkeypatch.setattr(curate_options.pipeline, "check_beam", lambda *_: None)
     monkeypatch.setattr(curate_options.pipeline, "with_beam", lambda *_: in_turn)
 
 

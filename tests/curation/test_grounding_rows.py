@@ -156,6 +156,10 @@ def test_boxes_are_clipped_or_kept_and_thresholds_leave_out():
     assert GroundingRows(DrawnWorld(), least_confidence=0.8)._taken(outside) is None
     assert maker._taken(outside._replace(box=(1.1, 0.1, 1.3, 0.9))) is None
     assert maker._taken(outside._replace(tag="<object>[a]")).tag == "objecta"
+    for nothing in (outside._replace(tag="<>"), outside._replace(confidence=float("nan"))):
+        assert maker._taken(nothing) is None
+    for nan in ((float("nan"), 0.1, 0.5, 0.9), (0.1, 0.1, float("inf"), 0.9)):
+        assert GroundingRows(DrawnWorld(), boxes="keep")._taken(outside._replace(box=nan)) is None
 
 
 @pytest.mark.parametrize(
@@ -174,7 +178,7 @@ def test_options_that_mean_nothing_are_told(maker, sentence):
 def test_missing_packages_and_files_are_named(monkeypatch, tmp_path):
     for name in ("torch", "transformers", "ram"):
         monkeypatch.setitem(__import__("sys").modules, name, None)
-    with pytest.raises(ValueError, match="torch is missing; `pip install torch transformers` installs what runs"):
+    with pytest.raises(ValueError, match="torch is missing; `pip install torch transformers -c req"):
         GroundingDino(FixedTags(("cat",))).check()
     with pytest.raises(ValueError, match="torch is missing; `pip install git.https://github.com/xinyu1205/recognize"):
         Ram("ram.pth").check()
@@ -190,8 +194,10 @@ def test_recorded_answers_of_ram_become_tags():
 
 
 def test_tags_are_grouped_by_tokens_and_overlapping_boxes_go():
-    groups = annotators.groups_of(["a b", "c", "d e f g", "h"], lambda tags: sum(len(t.split()) for t in tags), 3)
-    assert groups == [["a b", "c"], ["h"]]
+    words = lambda tags: sum(len(tag.split()) for tag in tags)  # noqa: E731
+    assert annotators.groups_of(["a b", "c", "h"], words, 3) == [["a b", "c"], ["h"]]
+    with pytest.raises(ValueError, match="the tag 'd e f g...' has 4 tokens, more than 3"):
+        annotators.groups_of(["a b", "d e f g"], words, 3)
     near = HORSE._replace(box=(0.1, 0.2, 0.5, 0.85), confidence=0.7)
     assert annotators.without_overlaps([near, HORSE, LAMP], 0.5) == [HORSE, LAMP]
     assert annotators.intersection_over_union(HORSE.box, HORSE.box) == pytest.approx(1)

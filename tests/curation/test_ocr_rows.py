@@ -1,13 +1,15 @@
 """Rows of OCR: the released captions, and what is written is read back by the reader of the published set."""
 
+import io
 import json
 from pathlib import Path
 
 import curated
 import numpy as np
+import PIL.Image
 import pyarrow.parquet as pq
 import pytest
-from tar_files import jpeg
+from tar_files import jpeg, write_tar
 
 from xgenmm_jax.curation.images import Images
 from xgenmm_jax.curation.ocr import captions_of
@@ -119,3 +121,13 @@ def test_packed_records_and_what_was_made_are_sources_too(tmp_path):
     assert again.rows == 9 and again.left_out() == {}
     one, other = (pq.read_table(tmp_path / name / "data" / "000001.parquet") for name in ("made", "again"))
     assert one.column("uid") == other.column("uid")
+
+
+@pytest.mark.parametrize(("end", "form"), [("JPG", "JPEG"), ("gif", "GIF"), ("tif", "TIFF"), ("bmp", "BMP")])
+def test_a_tars_image_is_taken_whatever_its_form(tmp_path, end, form):
+    """Pages stored as TIFF were left out of tars, though the same file was read from a folder."""
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (64, 48), (200, 10, 10)).save(file, form)
+    write_tar(tmp_path / "tars" / "0.tar", [("page", {end: file.getvalue(), "txt": b"A page"})])
+    result = curated.made(curated.images(tmp_path / "tars", shards=0), tmp_path / "made")
+    assert (result.rows, result.left_out()) == (1, {})

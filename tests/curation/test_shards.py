@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 import socket
+import sys
 
 import curated
 import numpy as np
@@ -15,6 +16,9 @@ from tar_files import jpeg, write_tar
 from xgenmm_jax import files
 from xgenmm_jax.curation import destination, shards
 from xgenmm_jax.curation.duplicates import difference_hash
+from xgenmm_jax.curation.images import Images
+from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.storage.folder import Folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -25,9 +29,22 @@ def test_pictures_that_cannot_be_read_are_counted_and_listed(tmp_path):
     result = curated.made(curated.images(tmp_path / "tars"), tmp_path / "made")
     assert (result.shards, result.new, result.rows, result.failed) == (3, 3, 9, ())
     count, first = result.left_out()["unreadable image"]
-    assert count == 3 and first.startswith("00000.tar[1]: image: ")
+    assert count == 3 and first.startswith("00000.tar/000000001: image: ")
     lines = [json.loads(line) for line in (tmp_path / "made" / "left_out.jsonl").read_text().splitlines()]
     assert [line["shard"] for line in lines] == ["00000.tar", "00001.tar", "00002.tar"]
+
+
+def test_what_the_storage_refuses_is_counted_too(tmp_path):
+    """The card said that fewer images were looked at than had a row or were left out."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(jpeg((64, 48), 3))
+    (tmp_path / "images" / "b.svg").write_text("<svg/>")
+    (tmp_path / "images" / "c.png").write_bytes(b"")
+    (tmp_path / "images" / "d.png").symlink_to("nowhere")
+    result = curated.made(ShardedSource(Folder(f"{tmp_path}/images/*"), Images()), tmp_path / "made")
+    (note,) = result.notes
+    assert (note.images, note.rows) == (4, 1)
+    assert [image for image, _, _ in note.left_out] == ["b.svg", "d.png", "c.png"]
 
 
 def test_a_broken_run_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_path):
@@ -179,10 +196,34 @@ def test_of_pictures_that_look_alike_the_first_stays(tmp_path):
     assert curated.made(source, tmp_path / "all").rows == 4
 
 
+def test_a_large_copy_of_an_image_that_is_too_small_is_no_duplicate(tmp_path):
+    """ocr-hd left out both: the first for its size, the second since it looks like the first."""
+    image, copies = PIL.Image.open(io.BytesIO(jpeg((64, 48), 5))).convert("RGB").resize((8, 6)), []
+    for size in ((320, 240), (640, 480), (800, 600)):
+        file = io.BytesIO()
+        image.resize(size, PIL.Image.Resampling.BICUBIC).save(file, "PNG")
+        copies.append(file.getvalue())
+    write_tar(tmp_path / "tars" / "0.tar", [(name, {"png": data}) for name, data in zip("abc", copies, strict=True)])
+    maker = curated.rows_of(command="ocr-hd", above_px=400)
+    result = curated.made(curated.images(tmp_path / "tars", shards=0), tmp_path / "made", maker, deduplicate=True)
+    assert result.rows == 1 and {reason: first for reason, (_, first) in result.left_out().items()} == {
+        "sides too short": "0.tar/a: 320 x 240 px, wanted more than 400 each",
+        "a duplicate": "0.tar/c: it looks like 0.tar/b",
+    }
+
+
 def test_a_difference_hash_tells_where_a_picture_grows_brighter():
     ramp = np.broadcast_to(np.arange(0, 170, 10, dtype=np.uint8), (16, 17))
     assert difference_hash(PIL.Image.fromarray(ramp.copy())).tolist() == [255] * 32
     assert difference_hash(PIL.Image.fromarray(ramp[:, ::-1].copy())).tolist() == [0] * 32
+
+
+def test_a_cascade_without_its_library_is_told_before_anything_is_made(tmp_path, monkeypatch):
+    """Each shard was tried three times, and failed."""
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(ValueError, match="skimage is missing; `pip install scikit-image"):
+        curated.made(curated.images(tmp_path / "tars"), tmp_path / "made", faces="cascade")
+    assert not (tmp_path / "made").exists()
 
 
 def test_faces_are_the_sources_or_those_of_a_cascade(tmp_path):

@@ -167,8 +167,8 @@ def test_models_that_do_not_fit_are_refused():
         replace(CONFIG, connector=goldens.CONNECTOR)
     with pytest.raises(ValueError, match="a bare tower with class_token False"):
         ViTConfig(bare=True)
-    with pytest.raises(ValueError, match="heads and 12 layers for cross_every 5"):
-        replace(CONNECTOR, layers=12, cross_every=5)
+    with pytest.raises(ValueError, match="heads and 12 layers for cross_every 13"):
+        replace(CONNECTOR, layers=12, cross_every=13)
 
 
 def test_a_tower_without_class_token_is_read_too():

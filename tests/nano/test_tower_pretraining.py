@@ -19,6 +19,7 @@ from xgenmm_jax.data.errors import BAD_IMAGE, UNREADABLE, SourceError
 from xgenmm_jax.data.readers.records import RecordFiles, write_records
 from xgenmm_jax.data.records import Caption, LazyImage
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.text import caption_tokens
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.nano.captioner import CaptionerConfig
 from xgenmm_jax.nano.sources import Synthetic
@@ -33,6 +34,10 @@ from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, train
 from xgenmm_jax.training.runs.initialize import initialize_params, save_weights
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
 from xgenmm_jax.training.step import abstract_state
+
+
+def words_of(data: CaptionData) -> caption_tokens.CaptionTokens:
+    return caption_tokens.plain(Tokenizer.load(data.tokenizer))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +104,7 @@ def test_softmax_contrast_is_one_field_away(config):
 
 def test_batches_resume_and_split_over_hosts(config):
     def take(count, state=(0, 0), host=0, hosts=1):
-        batches = caption_batches(config.data, 3, State(*state), host, hosts)
+        batches = caption_batches(config.data, words_of(config.data), 3, State(*state), host, hosts)
         taken = list(itertools.islice(batches, count))
         batches.close()
         return taken
@@ -143,7 +148,7 @@ def test_captions_that_cannot_be_read_leave_their_place_empty(config, tmp_path, 
     """An image that is cut ended the tower's run; what is left out must not change what the others are."""
 
     def take(data, count, state=(0, 0), host=0, hosts=1):
-        with contextlib.closing(caption_batches(data, 3, State(*state), host, hosts)) as batches:
+        with contextlib.closing(caption_batches(data, words_of(data), 3, State(*state), host, hosts)) as batches:
             return list(itertools.islice(batches, count))
 
     bad = {5, 11, 30, 31}
@@ -169,7 +174,7 @@ def test_captions_that_cannot_be_read_leave_their_place_empty(config, tmp_path, 
 
 def test_a_tower_without_a_caption_that_can_be_read_ends(config, tmp_path):
     data = caption_data(config, captions(tmp_path, set(range(40))))
-    with contextlib.closing(caption_batches(data, 3, State())) as batches:
+    with contextlib.closing(caption_batches(data, words_of(data), 3, State())) as batches:
         with pytest.raises(SourceError, match="not one of 64 samples can be used: .*unreadable image"):
             list(itertools.islice(batches, 9))
 

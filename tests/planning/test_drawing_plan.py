@@ -9,6 +9,7 @@ from experiments.blip3o import autoencoder, pixel_decoder, pretrain, tune
 from experiments.nano import draw as nano_draw
 from xgenmm_jax.batch import Batch, DrawingBatch
 from xgenmm_jax.data.rows import build
+from xgenmm_jax.models.blip3o import TowerTarget
 from xgenmm_jax.models.remat import Remat
 from xgenmm_jax.ops.partitioning import spec
 from xgenmm_jax.planning import bounds, estimates, program
@@ -55,6 +56,16 @@ def test_full_rows_count_as_the_objective_counts_them():
         rows.target_segment[:, segment] = segment + 1
     counted = config.objective.flops(config.model, rows, config.freeze)
     assert counted == pytest.approx(bounds.work(config).model.total, rel=0.02)  # 128 positions are not three times 42
+
+
+def test_the_last_layer_of_a_tower_does_not_run_for_the_penultimates_features():
+    config = nano_draw.config()
+    drawing = dataclasses.replace(config.model.drawing, target=TowerTarget(config.model.target_side, "penultimate"))
+    early = dataclasses.replace(config, model=dataclasses.replace(config.model, drawing=drawing))
+    layers = config.model.vision.layers
+    for last, penultimate in zip(bounds.work(config), bounds.work(early), strict=True):
+        assert penultimate.target < last.target
+        assert penultimate.target == pytest.approx(last.target * (layers - 1) / layers, rel=0.1)
 
 
 def test_joint_training_plans_understanding_too():

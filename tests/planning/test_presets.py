@@ -156,6 +156,8 @@ def test_where_nothing_fits_it_is_one_sentence():
         ("v5e:16x16", "v5e:16x16", 256),
         ("1xv5e:16x16", "v5e:16x16", 256),
         ("2xv5e:16x16", "2xv5e:16x16", 512),
+        ("v5e:8", "v5e:2x4", 8),
+        ("2xv6e:256", "2xv6e:16x16", 512),
         ("tpu7x:4x4x4", "tpu7x:4x4x4", 128),
         ("h200", "h200", 1),
         ("h200:1", "h200", 1),
@@ -169,7 +171,9 @@ def test_names_of_chips(name, label, devices):
     assert named_topology(topology.label) == topology
 
 
-@pytest.mark.parametrize("name", ["h200:9", "h200:0", "h100:2x4", "b200:8", "0xv5e:4x4", "v5e:0x4", "v5e:4x4x2"])
+@pytest.mark.parametrize(
+    "name", ["h200:9", "h200:0", "h100:2x4", "b200:8", "0xv5e:4x4", "v5e:0x4", "v5e:4x4x2", "v5e:3", "v4:8"]
+)
 def test_names_that_are_none(name):
     with pytest.raises(ValueError, match="^--(for|slices): got "):
         named_topology(name, option="--for")

@@ -100,6 +100,14 @@ def test_card_says_what_the_files_say_until_the_exported_step(run):
     assert "- Phi-3 has no bias." in body and "drawn by code" in body
 
 
+def test_base_has_its_own_name_beside_its_folders(run):
+    """Of released weights in runs/released the card said "released"."""
+    started = json.loads((run / "started_with.json").read_text())
+    started["initialize"]["run"]["name"] = "imported/instruct"
+    (run / "started_with.json").write_text(json.dumps(started))
+    assert f"| all parts | stage2 (imported/instruct) | checkpoint 130 | {SHA} |" in card(run, 30)[1]
+
+
 def with_updates(folder, updates, **initialize):
     """The run's files as those of one with low-rank updates."""
     config = load_config(folder)

@@ -7,8 +7,10 @@ import drawing_cases as cases
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import xgenmm_jax
+from xgenmm_jax.api.conversion import export_checkpoint
 from xgenmm_jax.generation.images.sampling import Sampling
 from xgenmm_jax.models import blip3
 from xgenmm_jax.training import loop
@@ -79,6 +81,17 @@ def test_the_average_is_drawn_with_and_is_not_the_last_step(folder):
     np.testing.assert_allclose(average["drawing"]["queries"], last["drawing"]["queries"], atol=1e-2)
     np.testing.assert_array_equal(average["target"]["std"], last["target"]["std"])
     assert (np.asarray(last["target"]["std"]) > 0).all(), "measured at the start"
+
+
+def test_the_average_is_exported_as_it_is_loaded(folder, tmp_path):
+    """Files of the last step's parameters were written, with which nothing had been drawn."""
+    export_checkpoint(folder, tmp_path / "released", "blip3o")
+    exported = load_file(tmp_path / "released" / "model.safetensors")
+    expected = xgenmm_jax.load(folder).params["drawing"]
+    np.testing.assert_array_equal(exported["model.latent_queries"][0], expected["queries"])
+    gates = exported["model.dit.model.layers.0.gate"]
+    np.testing.assert_array_equal(gates, expected["dit"]["layers"]["gate"][0])
+    assert gates.any()
 
 
 def test_pixels_are_learned_beside_a_frozen_rest(tmp_path):

@@ -22,7 +22,9 @@ from xgenmm_jax.data.errors import shown
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text import tokenizer_files
+from xgenmm_jax.data.text.caption_tokens import for_queries
 from xgenmm_jax.data.text.tokenizer import DECOUPLED, Tokenizer
+from xgenmm_jax.data.text.wordpiece import is_wordpiece
 from xgenmm_jax.files import partial_folder, whole_folder
 from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.models.blip3 import VLMConfig
@@ -33,6 +35,8 @@ from xgenmm_jax.paths import Path
 from xgenmm_jax.reporting import model_card
 from xgenmm_jax.training.config import TrainConfig, load_config, save_config
 from xgenmm_jax.training.objectives.next_token import NextToken
+from xgenmm_jax.training.runs import adapters
+from xgenmm_jax.training.runs.averages import average_reader
 from xgenmm_jax.training.runs.checkpoint_files import check_place
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
 from xgenmm_jax.training.runs.reading import open_parameters
@@ -59,17 +63,19 @@ def import_run(
     model alone gives a folder for `Initialize(vision=...)` or `Initialize(decoder=...)`.
 
     dtype: of the stored parameters. base: the base model, which saw every image as one view, by default where
-    preprocessor_config.json says so. tokenizer: a tokenizer.model or tokenizer.json; by default
-    the one beside the tensors. With Llama's form, ids that have no row of the embedding become extra tokens.
+    preprocessor_config.json says so. tokenizer: a tokenizer.model or tokenizer.json, of BLIP-2's first stage BERT's
+    vocab.txt too; by default the one beside the tensors. With Llama's form, ids that have no row of the embedding
+    become extra tokens.
 
     Raises ValueError where the destination exists, or the tokenizer is another model's. Nothing half-written stays.
     """
     # Phi-3's folders hold both forms of its tokenizer, other models' tokenizer.model has other rules than Phi-3's.
     is_llama = source.family in LLAMA_FAMILIES
-    first = tokenizer_files.JSON_FILE if is_llama else tokenizer_files.MODEL_FILE
+    is_blip2 = isinstance(source.config, Blip2Config)
+    first = tokenizer_files.JSON_FILE if is_llama or is_blip2 else tokenizer_files.MODEL_FILE
     file = tokenizer_files.beside(source.folder, first) if tokenizer is None else tokenizer_files.chosen(tokenizer)
     if file is not None and not is_llama and tokenizer is None and file.name != tokenizer_files.MODEL_FILE:
-        file = None
+        file = file if is_blip2 and is_wordpiece(file) else None
     if file is not None:
         source = _with_tokenizer(file, source) if is_llama else source
         _check_tokenizer(file, source)
@@ -102,8 +108,16 @@ def _with_tokenizer(path: Path, source: Source) -> Source:
 
 
 def _check_tokenizer(path: Path, source: Source) -> None:
-    tokenizer = Tokenizer.load(path)
     config = source.config
+    if isinstance(config, Blip2Config):
+        rows = for_queries(path).rows
+        if rows != config.text.vocab_size:
+            raise ValueError(
+                f"tokenizer: '{path}' makes {rows} rows of text with [CLS] and [DEC], the checkpoint has "
+                f"{config.text.vocab_size}; give its own with --tokenizer."
+            )
+        return
+    tokenizer = Tokenizer.load(path)
     decoder = config.decoder if isinstance(config, VLMConfig) else config
     if isinstance(decoder, Phi3Config) and len(tokenizer) != decoder.logits:
         raise ValueError(
@@ -132,7 +146,8 @@ def export_checkpoint(
 ) -> tuple[str, ...]:
     """Writes a run's newest parameters in a released layout into a new folder, a slice of a leaf at a time.
 
-    A model card stands beside them, README.md (`reporting/model_card.py`).
+    Of what a run keeps a moving average of (`TrainConfig.average_decay`) that one is written, as `load` takes it. A
+    model card stands beside them, README.md (`reporting/model_card.py`).
 
     layout: "xgenmm", "siglip", "phi3", "llama", "blip3o", "blip2" or "lavis". Gives sentences on what the
     layout cannot hold.
@@ -143,10 +158,12 @@ def export_checkpoint(
     model = _exported(config.model, run)
     facts = model_card.read(run, int(newest(run).name))
     file = tokenizer_files.beside(run)
-    tokenizer = None if file is None else Tokenizer.load(file)
+    tokenizer = None if file is None or is_wordpiece(file) else Tokenizer.load(file)
     anyres = config.data.asking.anyres if isinstance(config.data, DataConfig) else AnyRes()
     refuse_existing(destination)
     reader = open_parameters(run)
+    if config.average_decay:
+        reader = average_reader(newest(run), reader)
     with whole_folder(destination) as folder:
         notes = exporting.export(
             reader,
@@ -166,7 +183,7 @@ def export_checkpoint(
 def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[str, ...]:
     """Writes the low-rank updates of a run, and what it trained whole beside them, in PEFT's layout into a new folder.
 
-    A model card stands beside them, as beside other exports.
+    A model card stands beside them, as beside other exports, and the checksum of what they change.
 
     layout: "peft", over the official xGen-MM code's model, or "peft_phi3", over transformers' Phi3ForCausalLM. Gives
     sentences on what the layout cannot hold.
@@ -181,6 +198,7 @@ def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[s
     reader = ParameterReader(newest(run) / "params")
     with whole_folder(destination) as folder:
         notes = peft.write(reader, _exported(config.model, run), config.lora, layout, folder)
+        adapters.write_base(run, folder)
         files.write_whole(folder / model_card.CARD_FILE, model_card.markdown(facts, layout, notes))
     return notes
 

@@ -28,7 +28,7 @@ from xgenmm_jax.ops.partitioning import path_name
 from xgenmm_jax.paths import Path, run_path
 from xgenmm_jax.training.config import TrainConfig, load_config
 from xgenmm_jax.training.runs import checkpoints, run_folder
-from xgenmm_jax.training.runs.adapters import merge_into
+from xgenmm_jax.training.runs.adapters import check_base, merge_into
 from xgenmm_jax.training.runs.averages import with_average
 from xgenmm_jax.training.runs.reading import restore_run
 from xgenmm_jax.training.sharding import AXES, MeshConfig, make_mesh, param_shardings
@@ -91,7 +91,7 @@ def load(
     final_dtype, dtype = dtype, dtype if adapter is None else None  # None: parameters in float32
     folder = None if adapter is None else hub.local_folder(adapter, "adapter")
     # A folder with tensors and no config of a run is a released one.
-    if path.is_file() or (not _is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
+    if path.is_file() or (not is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
         loaded = _load_released(path, dtype, mesh, tokenizer, base, overrides)
     else:
         loaded = _load_run(path, dtype, mesh, average)
@@ -103,6 +103,8 @@ def load(
 
 def _with_adapter(loaded: LMM, folder: Path, dtype: Dtype | None) -> LMM:
     """A model whose parameters are float32, with an adapter merged, in the dtype that the caller asked for."""
+    if is_run(loaded.folder):
+        check_base(folder, loaded.folder)
     params = merge_into(loaded.params, peft.read(folder, loaded.config))
     if dtype not in (None, "float32"):
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
@@ -120,7 +122,8 @@ def _checked_dtype(dtype: Any) -> Dtype | None:
     return name
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether its config.json is that of a run of ours."""
     try:
         config = files.parse_json(files.read_text(folder / run_folder.CONFIG_FILE))
     except (OSError, ValueError):

@@ -6,11 +6,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from xgenmm_jax.api.loading import is_run
+from xgenmm_jax.convert.tensor_files import refuse_pickles
 from xgenmm_jax.data.readers.blip_captions import BlipCaptions
 from xgenmm_jax.data.records import Caption, LazyImage
-from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.data.source import Mapped, Source
 from xgenmm_jax.data.text import tokenizer_files
-from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.data.text.caption_tokens import for_queries
+from xgenmm_jax.data.text.wordpiece import is_wordpiece
 from xgenmm_jax.evaluation.retrieval import TEXT_TOKENS, Result, Retriever, Texts, retrieve, views
 from xgenmm_jax.evaluation.tasks.retrieval_sets import Pairs
 from xgenmm_jax.models import blip2
@@ -18,7 +21,6 @@ from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import TrainConfig, load_config
-from xgenmm_jax.training.objectives.query_pretraining import OWN_IDS
 from xgenmm_jax.training.runs.reading import restore_run
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh, param_shardings
 
@@ -28,6 +30,13 @@ def retrieve_pairs(folder: Path, sets: dict[str, Pairs]) -> dict[str, tuple[Resu
 
     Raises ValueError where the run is no first stage of BLIP-2, or its tokens are not those of its tokenizer.
     """
+    if not is_run(folder):
+        if not folder.exists():
+            raise ValueError(f"run folder: no folder '{folder}'; give a run of experiments/blip2/stage1.py.")
+        refuse_pickles(folder)
+        raise ValueError(
+            f"retrieval: '{folder}' is no run; released files become one first: xgenmm convert {folder} runs/released."
+        )
     run = load_config(folder)
     if not isinstance(run.model, Blip2Config):
         raise ValueError(
@@ -35,19 +44,20 @@ def retrieve_pairs(folder: Path, sets: dict[str, Pairs]) -> dict[str, tuple[Resu
             "BLIP-2's first stage; give a run of experiments/blip2/stage1.py."
         )
     file = tokenizer_files.beside(folder)
-    ids = None if file is None else len(Tokenizer.load(file))
-    if ids is None or ids + OWN_IDS != run.model.text.vocab_size:
-        got = "no tokenizer" if ids is None else f"a tokenizer of {ids} ids"
+    words = None if file is None else for_queries(file)
+    if file is None or words is None or words.rows != run.model.text.vocab_size:
+        got = "no tokenizer" if words is None else f"a tokenizer of {words.ids} ids"
         raise ValueError(
-            f"retrieval: '{folder}' has {got} for {run.model.text.vocab_size} rows of text; files of LAVIS and "
-            "transformers have BERT's, whose tokenizer is not built: give a run that was trained here."
+            f"retrieval: '{folder}' has {got} for {run.model.text.vocab_size} rows of text; where its weights are of "
+            f"LAVIS or transformers, copy BERT's vocab.txt (bert-base-uncased) to {folder}/vocab.txt."
         )
     retriever = Retriever(run.model, _params(folder, run.model))
-    tokenizer, cleans = Tokenizer.load(file), _cleans(run)
+    # The official code cleans captions that it asks, too.
+    cleans = is_wordpiece(file) or _cleans(run)
     results = {}
     for name, pairs in sets.items():
         captions = [_cleaned(text) for text in pairs.texts] if cleans else pairs.texts
-        texts = Texts.of(captions, tokenizer, min(TEXT_TOKENS, run.model.text.max_positions))
+        texts = Texts.of(captions, words, min(TEXT_TOKENS, run.model.text.max_positions))
         pixels = views(pairs.images, run.model.vision.image_size_px, retriever.batch)
         results[name] = retrieve(retriever, pixels, texts, np.array(pairs.image_of_text)), texts.cut
     return results
@@ -66,8 +76,13 @@ def _params(folder: Path, model: Blip2Config) -> Any:
 
 def _cleans(run: TrainConfig) -> bool:
     """Whether the run's captions were cleaned as BLIP's: then those that it is asked are too."""
-    sources = [source for source, _ in getattr(run.data, "mixture", ())]
-    return any(isinstance(source, Mapped) and isinstance(source.change, BlipCaptions) for source in sources)
+    return any(_is_cleaned(source) for source, _ in getattr(run.data, "mixture", ()))
+
+
+def _is_cleaned(source: Source) -> bool:
+    if not isinstance(source, Mapped):
+        return False
+    return isinstance(source.change, BlipCaptions) or _is_cleaned(source.source)
 
 
 def _cleaned(text: str) -> str:

@@ -48,7 +48,8 @@ class Arguments:
     vision: Source | None = None
     """A tower, of a path or of the hub, for a training checkpoint of xGen-MM, which lacks its own."""
     tokenizer: Source | None = None
-    """A tokenizer.model or tokenizer.json, or a model of the hub with one; by default the one beside the tensors."""
+    """A tokenizer.model or tokenizer.json, or a model of the hub with one; of BLIP-2's first stage BERT's vocab.txt; by
+    default the one beside the tensors."""
     vision_heads: int | None = None
     """Heads of the tower, where neither config.json nor a released size tells."""
     decoder_heads: int | None = None
@@ -139,6 +140,8 @@ def import_checkpoint(arguments: Arguments) -> None:
     if tokenizer is None and arguments.tokenizer is None and needs_tokenizer(source.config):
         is_llama = source.family in LLAMA_FAMILIES
         name, whose = ("tokenizer.json", "the model's") if is_llama else ("tokenizer.model", "Phi-3's")
+        if not hasattr(source.config, "decoder"):
+            name, whose = "vocab.txt", "BERT's (bert-base-uncased)"
         print(f"no {name} beside the tensors: copy {whose} to {arguments.destination}/{name}")
 
 
@@ -162,7 +165,8 @@ def export_run(arguments: Arguments) -> None:
 
 
 def needs_tokenizer(config: "Config") -> bool:
-    return hasattr(config, "decoder")
+    """Whether a run of it is asked in words: a model with a language model, or BLIP-2's first stage."""
+    return hasattr(config, "decoder") or hasattr(config, "text")
 
 
 def describe(config: "Config") -> str:

@@ -57,7 +57,7 @@ class Arguments(CurateOptions):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints what was made; gives the exit code."""
+    """Prints what was annotator; gives the exit code."""
     rest, beam_options = split_beam_options(argv)
     arguments, reader = parse_with_reader(Arguments, rest, "xgenmm curate grounding")
     maker = GroundingRows(
@@ -78,14 +78,14 @@ def _annotator(arguments: Arguments) -> Annotator:
     for name in OF_GROUNDING_DINO:
         if getattr(arguments, name) != defaults[name]:
             raise ValueError(f"--{name.replace('_', '-')}: of --annotator {GROUNDING_DINO} alone; leave it away.")
-    made = of_file(arguments.annotator, "--annotator")
-    made = made() if callable(made) else made
-    if not dataclasses.is_dataclass(made) or not isinstance(made, Annotator):
+    annotator = of_file(arguments.annotator, "--annotator")
+    annotator = annotator() if callable(annotator) else annotator
+    if not dataclasses.is_dataclass(annotator) or not isinstance(annotator, Annotator):
+        got = f"'{arguments.annotator}' is a {type(annotator).__name__}"
         raise ValueError(
-            f"--annotator: '{arguments.annotator}' is a {type(made).__name__}, wanted a frozen dataclass with check, "
-            "described and open, or a function that gives one."
+            f"--annotator: {got}, wanted a frozen dataclass with check, described and open, or a function of one."
         )
-    return made
+    return annotator
 
 
 def _tagger(arguments: Arguments) -> Tagger:

@@ -11,7 +11,7 @@ from xgenmm_jax.cli import data_tables, errors
 from xgenmm_jax.cli.data_index import PROCESSES
 from xgenmm_jax.cli.data_sources import SourceOptions, is_python, read_source
 from xgenmm_jax.cli.errors import nearest
-from xgenmm_jax.curation import card, pipeline, samples
+from xgenmm_jax.curation import card, charts, pipeline, samples
 from xgenmm_jax.curation.destination import LEFT_OUT_FILE
 from xgenmm_jax.curation.faces import Faces
 from xgenmm_jax.curation.images import Images
@@ -110,7 +110,8 @@ def run(
         raise ValueError(f"curate: '{destination}' is a URL; give a folder that all workers share, and copy it then.")
     folder = user_path(destination, "DST")
     of_rows = Options(not options.no_images, options.license_field, options.faces, options.deduplicate)
-    pipeline.check_beam()
+    pipeline.check_beam(options.runner, beam_options)
+    charts.check()
     run_tasks = pipeline.with_beam(options.processes, options.runner, beam_options)
     with errors.writing(folder), data_tables.progress_bar() as show:
         curated = pipeline.curate(source, maker, folder, of_rows, run_tasks, show)

@@ -51,6 +51,9 @@ def main(run: Path, tasks: str, data: Path | None, output: Path | None) -> int:
         for kind, recalls in zip(("contrast", "matching"), result, strict=True)
     ]
     print_table(columns, rows)
+    for name, (_, cut) in results.items():
+        if cut:
+            print(f"{titles[name]}: {cut:,} of {len(pairs[name].texts):,} texts are longer than the model reads; cut.")
     return 0
 
 

@@ -101,8 +101,8 @@ def _connector(
     layers = names.layers(stem, default.layers)
     pattern = re.compile(re.escape(stem) + r"(\d+)\.crossattention\.")
     readers = sorted({int(match[1]) for name in names.shapes if (match := pattern.match(name))})
-    every = layers // max(len(readers), 1)
-    if readers != list(range(0, layers, every)) or layers % every:
+    every = readers[1] - readers[0] if len(readers) > 1 else layers
+    if readers != list(range(0, layers, every)):
         raise ValueError(
             f"checkpoint: layers {readers} of {layers} have crossattention; wanted the first and every so many behind "
             "it: copy the file again."

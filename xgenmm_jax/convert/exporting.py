@@ -21,7 +21,7 @@ from xgenmm_jax.data.text import tokenizer_files
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.models.blip3o import Blip3oConfig
+from xgenmm_jax.models.blip3o import Blip3oConfig, EVATarget
 from xgenmm_jax.models.dit import DiTConfig
 from xgenmm_jax.models.phi3 import Phi3Config
 from xgenmm_jax.models.qformer import QFormerConfig
@@ -94,13 +94,15 @@ def plan(config: Config, layout: Layout) -> Export:
 
 
 def _drawing(config: Config) -> Export:
-    """The diffusion transformer and the queries, and a tower that came with them."""
+    """The diffusion transformer and the queries, and EVA-CLIP-E where its features are drawn."""
     if isinstance(config, blip3o.Blip3oParts):
         return Export(blip3o.rules(config), config, ())
     head = config.drawing.head if isinstance(config, Blip3oConfig) else None
     if not isinstance(head, DiTConfig):
         raise ValueError("export: the run has no diffusion transformer; choose another --to.")
-    parts = blip3o.Blip3oParts(head, config.drawing.queries)
+    target = config.drawing.target
+    tower = target.tower if isinstance(target, EVATarget) else None
+    parts = blip3o.Blip3oParts(head, config.drawing.queries, tower)
     notes = [
         "The layout's [IMG] is a row of the language model's embedding: the vector that opens an image is left out, "
         "and so is what makes pixels of features."

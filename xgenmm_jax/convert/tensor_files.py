@@ -86,9 +86,16 @@ def open_tensors(path: Path) -> Tensors:
         return SafetensorsFiles(path, {path: None})
     if path.suffix == NPZ:
         return NpzFile(path)
-    if path.suffix in PICKLES:
-        raise ValueError(_pickle_sentence(path))
+    refuse_pickles(path)
     raise ValueError(f"checkpoint: '{path}' is neither .safetensors nor .npz; give one of these, or their folder.")
+
+
+def refuse_pickles(path: Path) -> None:
+    """Raises ValueError for a file that is a pickle, or a folder with one: with the way to safetensors."""
+    beside = sorted(path.iterdir()) if path.is_dir() else [path]
+    for file in beside:
+        if file.suffix in PICKLES and file.is_file():
+            raise ValueError(_pickle_sentence(file))
 
 
 def _open_folder(folder: Path) -> Tensors:
@@ -106,9 +113,7 @@ def _open_folder(folder: Path) -> Tensors:
                 f"checkpoint: '{folder}' holds {len(matches)} files {matches[0].name}, {matches[1].name} ... and no "
                 "index; add their model.safetensors.index.json, or give one file."
             )
-    pickles = [path for path in present if path.suffix in PICKLES]
-    if pickles:
-        raise ValueError(_pickle_sentence(pickles[0]))
+    refuse_pickles(folder)
     is_local = not is_in_bucket(folder)
     gone = [path.name for path in folder.iterdir() if is_local and path.is_symlink() and not path.exists()]
     because = f" (links whose files are gone: {_some(set(gone))})" if gone else ""

@@ -15,7 +15,7 @@ from xgenmm_jax.curation.extra import import_extra, version_of
 from xgenmm_jax.curation.images import SourceImage
 from xgenmm_jax.data.captions.cells import FractionBox
 
-TRANSFORMERS = "`pip install torch transformers` installs what runs GroundingDINO"
+TRANSFORMERS = "`pip install torch transformers -c requirements-curation.txt` installs what runs GroundingDINO"
 RAM_PACKAGE = "`pip install git+https://github.com/xinyu1205/recognize-anything.git` installs RAM, with torch"
 
 
@@ -138,9 +138,9 @@ class GroundingDino:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"--{name.replace('_', '-')}: got {value:g}; give 0 to 1.")
+        self.tagger.check()
         import_extra("torch", TRANSFORMERS)
         transformers = import_extra("transformers", TRANSFORMERS)
-        self.tagger.check()
         with self._loading():
             transformers.AutoConfig.from_pretrained(self.model)
 
@@ -198,11 +198,11 @@ def phrase_of(label: str, special: frozenset[str]) -> str:
 
 
 def groups_of(tags: Sequence[str], length: Callable[[Sequence[str]], int], most: int) -> list[list[str]]:
-    """The tags in groups whose text has at most so many tokens; a tag that is longer alone is left out."""
+    """The tags in groups whose text has at most so many tokens. Raises ValueError where a tag alone has more."""
     groups: list[list[str]] = []
     for tag in tags:
         if length([tag]) > most:
-            continue
+            raise ValueError(f"the tag '{tag[:40]}...' has {length([tag])} tokens, more than {most}; shorten it.")
         if groups and length([*groups[-1], tag]) <= most:
             groups[-1].append(tag)
         else:

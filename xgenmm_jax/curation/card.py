@@ -6,6 +6,7 @@ Nothing in it depends on when or how often the command ran: the same rows have t
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 import platform
+import re
 from typing import Any
 
 from xgenmm_jax import files
@@ -15,7 +16,7 @@ from xgenmm_jax.curation.duplicates import DISTANCE
 from xgenmm_jax.curation.extra import version_of
 from xgenmm_jax.curation.makers import Maker
 from xgenmm_jax.curation.samples import SAMPLES_FILE
-from xgenmm_jax.curation.shards import DATA, Options, schema_of
+from xgenmm_jax.curation.shards import DATA, NOT_SAID, Options, schema_of
 from xgenmm_jax.reporting.markdown import one_line, table, yaml_lines
 
 CARD_FILE, CHARTS = "README.md", "card"
@@ -64,8 +65,14 @@ CHART_TITLES = {
     "answer_words": "Words of the worse answers (40: and more)",
     "places": "Where the objects are",
 }
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-"""The hub's names of sizes."""
+SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
+"""The hub's names of sizes, each ten times the one before."""
+LICENCES = frozenset(
+    "apache-2.0 mit bsd cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 "
+    "cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 "
+    "cc-by-nc-sa-4.0 gfdl gpl-2.0 gpl-3.0 odc-by odbl pddl unlicense".split()
+)
+"""The hub's names of licences that images have; another one is "other" there, with a name of its own."""
 
 
 def write(folder: Path, curated: Curated, maker: Maker, options: Options, command: str) -> Path:
@@ -102,14 +109,32 @@ def markdown(
 
 
 def _front_matter(curated: Curated, charts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    licences = list(charts.get("licences", {}))
-    said = licences[0] if len(licences) == 1 and licences[0] != "not said" else "other" if licences[1:] else "unknown"
     languages = [name for name, _ in ordered(charts.get("languages", {})) if len(name) == 2]
-    size = next((name for most, name in SIZES if curated.rows < most), "n>1M")
-    front: dict[str, Any] = {"license": said, "size_categories": [size], "tags": ["xgenmm_jax", "image-text"]}
+    front: dict[str, Any] = {
+        **_licence(list(charts.get("licences", {}))),
+        "size_categories": [size_name(curated.rows)],
+        "tags": ["xgenmm_jax", "image-text"],
+    }
     front |= {"language": languages} if languages else {}
     # The hub's viewer takes nothing else for data.
     return front | {"configs": [{"config_name": "default", "data_files": f"{DATA}/*.parquet"}]}
+
+
+def _licence(said: Sequence[str]) -> dict[str, str]:
+    """The front matter's licence. said: as the rows say them."""
+    if len(said) != 1:
+        return {"license": "other", "license_name": "several"} if said else {"license": "unknown"}
+    name = said[0].strip().lower()
+    if name == NOT_SAID:
+        return {"license": "unknown"}
+    if name in LICENCES:
+        return {"license": name}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", name).strip("-")[:80] or "own"}
+
+
+def size_name(rows: int) -> str:
+    """The hub's name of so many rows: 0 to 999 "n<1K", 1,000 "1K<n<10K"."""
+    return next((name for power, name in enumerate(SIZES, 3) if rows < 10**power), SIZES[-1])
 
 
 def _contents(curated: Curated) -> str:

@@ -6,7 +6,11 @@ import io
 from xgenmm_jax.curation.extra import import_extra
 from xgenmm_jax.curation.makers import CONFIDENCE_BINS
 
-MOST_BARS = 24
+MOST_BARS, LEAST_WIDTH = 24, 4
+"""Bars of a chart at most, and the bars that fill its width at least."""
+MOST_NAME, MOST_LETTERS = 26, 60
+"""Letters of a name, and of all names that stand beside each other."""
+MATPLOTLIB = "`pip install matplotlib` installs it"
 INK, BAR = "#333333", "#2a6fbb"
 
 
@@ -27,15 +31,25 @@ def ordered(bars: Mapping[str, int]) -> list[tuple[str, int]]:
     return [*by_count[: MOST_BARS - 1], (f"{len(rest)} others", sum(count for _, count in rest))]
 
 
+def check() -> None:
+    """Raises ValueError where matplotlib is missing."""
+    import_extra("matplotlib", MATPLOTLIB)
+
+
 def bar_chart(title: str, bars: Mapping[str, int]) -> bytes:
     """A PNG: the same bytes for the same bars. Raises ValueError where matplotlib is missing."""
-    figure_of = import_extra("matplotlib.figure", "`pip install matplotlib` installs it").Figure
+    figure_of = import_extra("matplotlib.figure", MATPLOTLIB).Figure
     shown = ordered(bars)
     # Not by pyplot, which keeps figures for the process.
     figure = figure_of(figsize=(6.4, 2.8), layout="constrained")
     axes = figure.subplots()
     axes.bar(range(len(shown)), [count for _, count in shown], color=BAR)
-    axes.set_xticks(range(len(shown)), [name[:20] for name, _ in shown], rotation=60 if len(shown) > 8 else 0)
+    names = [name[:MOST_NAME] for name, _ in shown]
+    # Turned names end at their bars: centred ones lie over each other.
+    tilted = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, names)) > MOST_LETTERS else {}
+    axes.set_xticks(range(len(shown)), names, **tilted)
+    axes.set_xlim(-0.6, max(len(shown), LEAST_WIDTH) - 0.4)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_title(title, fontsize=11, color=INK, loc="left")
     axes.tick_params(labelsize=8, colors=INK)
     for side in ("top", "right"):

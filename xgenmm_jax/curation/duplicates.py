@@ -16,6 +16,7 @@ import PIL.Image
 
 from xgenmm_jax import files
 from xgenmm_jax.curation.images import Unread, opened_shard, read, unopened
+from xgenmm_jax.curation.makers import Maker
 from xgenmm_jax.curation.shards import NOTES, duplicates_file
 from xgenmm_jax.data.sharded import ShardedSource
 
@@ -38,10 +39,13 @@ def hashes_file(folder: Path, number: int) -> Path:
 
 
 class ShardHasher:
-    """What one process does: the hashes of a shard's images, written whole."""
+    """What one process does: the hashes of a shard's images, written whole.
 
-    def __init__(self, source: ShardedSource, folder: Path):
-        self._source, self._folder = source, folder
+    Of those that may get a row: the larger copy of an image that is too small for one is no duplicate.
+    """
+
+    def __init__(self, source: ShardedSource, maker: Maker, folder: Path):
+        self._source, self._maker, self._folder = source, maker, folder
         index = source.source_index()
         self._paths, self._names = index.paths, index.names
 
@@ -53,7 +57,7 @@ class ShardHasher:
             try:
                 for ordinal, one in enumerate(unopened(self._source, shard, self._names[number])):
                     got = read(one, number, ordinal) if not isinstance(one, Unread) else one
-                    if not isinstance(got, Unread):
+                    if not isinstance(got, Unread) and self._maker.refusal(got.pixels.size) is None:
                         ordinals.append(ordinal)
                         keys.append(got.key)
                         hashes.append(difference_hash(got.pixels))

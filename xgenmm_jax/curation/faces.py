@@ -17,8 +17,15 @@ patterns, which sees upright frontal faces and misses most others. none: the col
 CASCADE_PX = 640
 """Longest side at which an image is searched; the smallest face is CASCADE_LEAST_PX there."""
 CASCADE_LEAST_PX = 32
+SCIKIT_IMAGE = "`pip install scikit-image -c requirements-curation.txt` installs it"
 
 Box = list[float]
+
+
+def check(faces: Faces) -> None:
+    """Raises ValueError where scikit-image is missing and wanted."""
+    if faces == "cascade":
+        import_extra("skimage", SCIKIT_IMAGE)
 
 
 def finder(faces: Faces) -> Callable[[SourceImage], list[Box]]:
@@ -28,8 +35,8 @@ def finder(faces: Faces) -> Callable[[SourceImage], list[Box]]:
     """
     if faces != "cascade":
         return lambda image: source_boxes(image.columns.get("face_bboxes"))
-    data = import_extra("skimage.data", "`pip install scikit-image` installs it")
-    feature = import_extra("skimage.feature", "`pip install scikit-image` installs it")
+    data = import_extra("skimage.data", SCIKIT_IMAGE)
+    feature = import_extra("skimage.feature", SCIKIT_IMAGE)
     cascade = feature.Cascade(data.lbp_frontal_face_cascade_filename())
     return lambda image: _found(cascade, image.pixels)
 

@@ -6,6 +6,7 @@ Source: docs/reference/data.md#blip3-grounding-50m, docs/reference/data.md#groun
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import json
+import math
 import re
 from typing import Any, Literal, get_args
 
@@ -102,6 +103,9 @@ class GroundingRows:
     def source_columns(self) -> tuple[str, ...]:
         return (self.caption_field,)
 
+    def refusal(self, size_px: tuple[int, int]) -> LeftOutImage | None:
+        return None
+
     def check(self) -> None:
         for name in ("least_confidence", "most_area"):
             value = getattr(self, name)
@@ -141,12 +145,15 @@ class GroundingRows:
         return lambda images: [row_of(image) for image in images]
 
     def _taken(self, one: Detection) -> Detection | None:
+        """The object as a row has it; None where it has no name or no place, or a threshold leaves it out."""
+        # A tag may not look like the tags of level 2.
+        tag = re.sub(r"[<>\[\]]", "", " ".join(one.tag.split())).strip()
+        if not tag or not all(map(math.isfinite, (*one.box, one.confidence))):
+            return None
         x1, y1, x2, y2 = (min(1.0, max(0.0, side)) for side in one.box)
         area = max(0.0, x2 - x1) * max(0.0, y2 - y1)
-        if one.confidence < self.least_confidence or area > self.most_area or not area or not one.tag.strip():
+        if one.confidence < self.least_confidence or area > self.most_area or not area:
             return None
-        # A tag may not look like the tags of level 2.
-        tag = re.sub(r"[<>\[\]]", "", " ".join(one.tag.split()))
         return Detection(tag, (x1, y1, x2, y2) if self.boxes == "clip" else one.box, one.confidence)
 
     def _texts(self, image: SourceImage) -> tuple[str, str]:

@@ -17,6 +17,8 @@ from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.base import Raw, Shard
 
 NO_IMAGE = "a record without an image"
+FILE_ENDS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2")
+"""Of the files of images in a tar."""
 TEXTS = ("txt", "caption", "text")
 COLUMNS = ("json", "uid", "url", "key", "face_bboxes")
 """Fields beside an image that are passed on as they are; "json" holds those of a tar's sample."""
@@ -31,7 +33,7 @@ class Images(AllNeeded):
     text: fields of which the first that is there and not empty is the alt text.
     """
 
-    image: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "data", "image")
+    image: tuple[str, ...] = (*FILE_ENDS, "data", "image")
     text: tuple[str, ...] = TEXTS
 
     label: ClassVar[str] = "images"
@@ -153,8 +155,10 @@ def unopened(source: ShardedSource, shard: Shard, name: str) -> Iterator[Unopene
     Raises SourceError where the shard cannot be read.
     """
     for number in range(len(shard)):
+        key = f"{name}[{number}]"
         try:
             raw = shard.read(number)
+            key = raw.key
             with reading(source.reader, raw):
                 record = source.reader.read(raw, 0)
             row = row_of(raw)
@@ -163,7 +167,7 @@ def unopened(source: ShardedSource, shard: Shard, name: str) -> Iterator[Unopene
                 raise
             # A reader wraps what is wrong with a record, and lets pass what is wrong with its image's header.
             otherwise = UNREADABLE if isinstance(error, RecordError) else BAD_IMAGE
-            yield Unread(f"{name}[{number}]", reason_of(error, otherwise), in_words(error, 300))
+            yield Unread(key, reason_of(error, otherwise), in_words(error, 300))
             continue
         images = images_of(record)
         if not images:

@@ -64,6 +64,10 @@ class Maker(Protocol):
         """Columns of the source that it reads beside an image, where they are there."""
         ...
 
+    def refusal(self, size_px: tuple[int, int]) -> LeftOutImage | None:
+        """Why an image of this width and height gets no row, whatever is in it; None where it may get one."""
+        ...
+
     def check(self) -> None:
         """Raises ValueError where a library or a program is missing, or an option means nothing."""
         ...

@@ -129,6 +129,9 @@ class NoisedPairs:
     def source_columns(self) -> tuple[str, ...]:
         return ()
 
+    def refusal(self, size_px: tuple[int, int]) -> LeftOutImage | None:
+        return None
+
     def check(self) -> None:
         if not 0 <= self.step < STEPS:
             raise ValueError(f"--noise-step: got {self.step}; give 0 to {STEPS - 1}.")

@@ -86,6 +86,14 @@ class OcrRows:
     def source_columns(self) -> tuple[str, ...]:
         return ()
 
+    def refusal(self, size_px: tuple[int, int]) -> LeftOutImage | None:
+        width, height = size_px
+        if min(size_px) <= self.above_px:
+            return LeftOutImage(TOO_SMALL, f"{width} x {height} px, wanted more than {self.above_px} each")
+        if self.most_px and max(size_px) > self.most_px:
+            return LeftOutImage(TOO_LARGE, f"{width} x {height} px, wanted at most {self.most_px} each")
+        return None
+
     def check(self) -> None:
         if not 0 <= self.least_confidence <= 1:
             raise ValueError(f"--least-confidence: got {self.least_confidence:g}; give 0 to 1.")
@@ -106,10 +114,6 @@ class OcrRows:
 
         def row_of(image: SourceImage) -> RowOrReason:
             width, height = image.pixels.size
-            if min(width, height) <= self.above_px:
-                return LeftOutImage(TOO_SMALL, f"{width} x {height} px, wanted more than {self.above_px} each")
-            if self.most_px and max(width, height) > self.most_px:
-                return LeftOutImage(TOO_LARGE, f"{width} x {height} px, wanted at most {self.most_px} each")
             all_lines = [line for line in read(image.pixels) if line.text.strip()]
             lines = [line for line in all_lines if line.confidence >= self.least_confidence]
             if len(lines) < self.least_lines:

@@ -13,7 +13,7 @@ import threading
 from typing import Any, NamedTuple
 
 from xgenmm_jax import user_files
-from xgenmm_jax.curation import destination
+from xgenmm_jax.curation import destination, faces
 from xgenmm_jax.curation.destination import Curated
 from xgenmm_jax.curation.duplicates import ShardHasher, hashes_file, note_duplicates
 from xgenmm_jax.curation.extra import import_extra
@@ -71,15 +71,16 @@ def curate(
 ) -> Curated:
     """Makes what is not there yet; of shards that fail whole it says which.
 
-    Raises ValueError where the folder holds something else, or the maker lacks a library.
+    Raises ValueError where the folder holds something else, or a library is missing.
     """
     names = source.source_index().names
     maker.check()
+    faces.check(options.faces)
     with destination.opened(source, maker, options, folder):
         destination.delete_leftovers(folder)
         left = destination.undone(folder, len(names))
         if options.deduplicate and left:
-            _find_duplicates(source, folder, len(names), run_tasks, progress)
+            _find_duplicates(source, maker, folder, len(names), run_tasks, progress)
         for number in left:
             note_file(folder, number).unlink(missing_ok=True)
             failed_file(folder, number).unlink(missing_ok=True)
@@ -107,12 +108,12 @@ def _run(run_tasks: RunTasks, work: Work, numbers: Sequence[int]) -> None:
 
 
 def _find_duplicates(
-    source: ShardedSource, folder: Path, shards: int, run_tasks: RunTasks, progress: Progress | None
+    source: ShardedSource, maker: Maker, folder: Path, shards: int, run_tasks: RunTasks, progress: Progress | None
 ) -> None:
     left = destination.unhashed(folder, shards)
     if left:
         with _watched(folder, hashes_file, shards, "shards hashed", progress):
-            _run(run_tasks, work_of(ShardHasher, (source, folder)), left)
+            _run(run_tasks, work_of(ShardHasher, (source, maker, folder)), left)
     # Of a shard that is done it changes nothing any more; at worst an image stays twice.
     note_duplicates(folder, shards)
 
@@ -140,13 +141,26 @@ def _watched(
         watcher.join()
 
 
-def check_beam() -> None:
-    """Raises ValueError where Beam is missing."""
+def check_beam(runner: str, beam_options: Sequence[str]) -> None:
+    """Raises ValueError where Beam is missing, has no such runner, or its direct runner has no such option.
+
+    Other runners take options that their own server knows.
+    """
     logging.disable(logging.WARNING)  # it warns of libraries of Google's cloud that are not there
     try:
         import_extra("apache_beam")
+        pipeline_options = import_extra("apache_beam.options.pipeline_options")
+        if runner != DIRECT:
+            import_extra("apache_beam.runners.runner").create_runner(runner)
+            return
+        options = pipeline_options.PipelineOptions(list(beam_options))
+        unknown = options.get_all_options(retain_unknown_options=True).keys() - options.get_all_options().keys()
+    except ImportError as error:
+        raise ValueError(f"--runner: '{runner}' cannot be loaded ({error}).") from error
     finally:
         logging.disable(logging.NOTSET)
+    if unknown:
+        raise ValueError(f"curate: Beam has no option '--{min(unknown)}' for {DIRECT}; its options stand behind --.")
 
 
 def with_beam(processes: int, runner: str, beam_options: Sequence[str]) -> RunTasks:

@@ -26,7 +26,7 @@ from xgenmm_jax.data.sharded import ShardedSource
 LOG = logging.getLogger(__name__)
 
 DATA, NOTES, DUPLICATES = "data", ".curation", "duplicates"
-DUPLICATE = "a duplicate"
+DUPLICATE, NOT_SAID = "a duplicate", "not said"
 ENGINE_FAILED = "the engine failed"
 GROUP_ROWS, GROUP_BYTES = 1_000, 32 << 20
 """A row group ends with the row that reaches one of these."""
@@ -52,7 +52,10 @@ class Options:
 
 
 class ShardNote(NamedTuple):
-    """What became of an input shard. left_out: image, reason, detail. figures: chart -> bar -> count."""
+    """What became of an input shard.
+
+    images: those with a row and those left out. left_out: image, reason, detail. figures: chart -> bar -> count.
+    """
 
     shard: str
     file: str
@@ -145,6 +148,7 @@ class ShardMaker:
         shard, refused = opened_shard(self._source, self._paths[number], extra)
         try:
             for one in refused:
+                counted.images += 1
                 counted.leave_out(*one)
             images = self._images(number, unopened(self._source, shard, name), known, counted)
             while batch := list(itertools.islice(images, self._maker.batch)):
@@ -173,6 +177,8 @@ class ShardMaker:
             got = read(one, number, ordinal) if isinstance(one, Unopened) else one
             if isinstance(got, Unread):
                 counted.leave_out(*got)
+            elif (refusal := self._maker.refusal(got.pixels.size)) is not None:
+                counted.leave_out(got.key, *refusal)
             else:
                 yield got
 
@@ -229,7 +235,7 @@ class _Counted:
 
     def count(self, row: dict[str, Any], maker: Maker) -> None:
         self.rows += 1
-        figures = {"licences": (row["license"] or "not said",), **maker.figures(row)}
+        figures = {"licences": (row["license"] or NOT_SAID,), **maker.figures(row)}
         for name, bars in figures.items():
             self.figures.setdefault(name, Counter()).update(bars)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xgenmm_jax import files
-from xgenmm_jax.curation.card import CARD_FILE, SIZES
+from xgenmm_jax.curation.card import CARD_FILE, size_name
 from xgenmm_jax.curation.destination import LEFT_OUT_FILE
 from xgenmm_jax.curation.tuning_set import REFUSED, Note
 from xgenmm_jax.reporting.markdown import table, yaml_lines
@@ -20,7 +20,7 @@ def write(folder: Path, notes: Sequence[Note], options: Mapping[str, str], kept_
     front = {
         "license": "unknown",
         "task_categories": ["text-to-image"],
-        "size_categories": [next((name for most, name in SIZES if images < most), "n>1M")],
+        "size_categories": [size_name(images)],
         "tags": ["xgenmm_jax", "webdataset"],
     }
     categories = dict.fromkeys(note.category for note in notes)

@@ -48,14 +48,15 @@ class Source(Protocol):
 class Mapped:
     """The records of another source, each changed: Mapped(Synthetic("questions"), Squash(64)).
 
-    change: a frozen dataclass that takes a record and gives one; its `label` ends the name of the records.
+    change: a frozen dataclass that takes a record and gives one; its `label` ends the name of the records. Where its
+    `draws` is True it is given the draw's generator too, so what it draws follows from (seed, source, record, epoch).
 
     Of a source with an index the order of records and the held-out shards stay, and so does the identity by which a run
     knows its data again. What the change does to a record's size no index says, so each is read to plan its window.
     """
 
     source: Source
-    change: Callable[[Record], Record]
+    change: Callable[..., Record]
 
     def open(self) -> Records:
         return _MappedRecords(self.source.open(), self.change)
@@ -72,7 +73,7 @@ def without_changes(source: Source) -> Source:
 
 
 class _MappedRecords:
-    def __init__(self, records: Records, change: Callable[[Record], Record]):
+    def __init__(self, records: Records, change: Callable[..., Record]):
         self.name = f"{records.name}/{getattr(change, 'label', type(change).__name__)}"
         self.left_out = getattr(records, "left_out", ())
         self._records, self._change = records, change
@@ -84,7 +85,8 @@ class _MappedRecords:
         return len(self._records)
 
     def record(self, index: int, rng: np.random.Generator) -> Record:
-        return self._change(self._records.record(index, rng))
+        record = self._records.record(index, rng)
+        return self._change(record, rng) if getattr(self._change, "draws", False) else self._change(record)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ import numpy as np
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import LazyImage
-from xgenmm_jax.data.text.caption_tokens import caption_tokens
-from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.data.text.caption_tokens import CaptionTokens
 from xgenmm_jax.evaluation.scorers import retrieval
 from xgenmm_jax.evaluation.scorers.retrieval import CANDIDATES, Recalls
 from xgenmm_jax.models import blip2
@@ -38,12 +37,12 @@ class Texts(NamedTuple):
     """How many were longer."""
 
     @classmethod
-    def of(cls, captions: Sequence[str], tokenizer: Tokenizer, length: int = TEXT_TOKENS) -> "Texts":
-        """In a run's own tokens: `[CLS]` is the first id behind the tokenizer's."""
-        token_ids = np.full((len(captions), length), tokenizer.pad_id, np.int32)
+    def of(cls, captions: Sequence[str], words: CaptionTokens, length: int = TEXT_TOKENS) -> "Texts":
+        """In a run's own tokens."""
+        token_ids = np.full((len(captions), length), words.pad, np.int32)
         valid, cut = np.zeros((len(captions), length), bool), 0
         for row, caption in enumerate(captions):
-            ids, is_cut = caption_tokens(caption, tokenizer, len(tokenizer), length)
+            ids, is_cut = words.row(caption, length)
             token_ids[row, : len(ids)], valid[row, : len(ids)] = ids, True
             cut += is_cut
         return cls(token_ids, valid, cut)

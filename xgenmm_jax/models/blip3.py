@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from xgenmm_jax.batch import Batch
+from xgenmm_jax.models import dropout
 from xgenmm_jax.models.layers import Dtype, normalize_pixels, shard_batch
 from xgenmm_jax.models.mlp_connector import MLPConnector, MLPConnectorConfig, pooled_side
 from xgenmm_jax.models.phi3 import Phi3, Phi3Config
@@ -88,6 +89,11 @@ class VLMConfig:
             )
 
     @property
+    def connector_drops(self) -> bool:
+        """Whether the connector has dropout in training."""
+        return isinstance(self.connector, QFormerConfig) and self.connector.dropout > 0
+
+    @property
     def tokens_per_group(self) -> int:
         """Q: vision tokens of one crop or strip, or of one image with FIXED_SAMPLING."""
         if isinstance(self.connector, MLPConnectorConfig):
@@ -162,7 +168,9 @@ class VLM(nn.Module):
             first = ((0, 0), (0, 0), (int(config.vision.bare), 0))
             mask = jnp.pad(image_patches(batch, grid), first, constant_values=True)
             groups = shard_batch(features.reshape(-1, *features.shape[2:]))
-            tokens = self.connector(groups, mask.reshape(len(groups), -1)).astype(config.dtype)
+            is_on = config.connector_drops and self.has_rng(dropout.STREAM)
+            crop_ids = dropout.checksums(batch.pixels.reshape(len(groups), -1)) if is_on else None
+            tokens = self.connector(groups, mask.reshape(len(groups), -1), crop_ids).astype(config.dtype)
             return tokens.reshape(rows, -1, tokens.shape[-1])
         if config.token_sampling is TokenSampling.STRIPS:
             groups, mask = group_strips(features, batch, grid)

@@ -5,7 +5,7 @@ normalised with, and an autoencoder where its latents are drawn) and `pixels` (f
 stage of its own. Source: docs/reference/blip3o.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from flax import linen as nn
@@ -122,10 +122,10 @@ class Blip3oConfig(VLMConfig):
             )
         self._check_pixels()
         target = self.drawing.target
-        if not isinstance(target, LatentTarget) and not 1 <= target.grid <= self._target_tower.grid:
+        if not isinstance(target, LatentTarget) and not 1 <= target.grid <= self.target_tower.grid:
             raise ValueError(
-                f"drawing.target.grid: got {target.grid}, the tower has {self._target_tower.grid} patches a side; "
-                f"choose 1 to {self._target_tower.grid}."
+                f"drawing.target.grid: got {target.grid}, the tower has {self.target_tower.grid} patches a side; "
+                f"choose 1 to {self.target_tower.grid}."
             )
 
     def _check_pixels(self) -> None:
@@ -156,18 +156,22 @@ class Blip3oConfig(VLMConfig):
     @property
     def target_channels(self) -> int:
         target = self.drawing.target
-        return target.autoencoder.channels if isinstance(target, LatentTarget) else self._target_tower.width
+        return target.autoencoder.channels if isinstance(target, LatentTarget) else self.target_tower.width
 
     @property
     def target_px(self) -> int:
         """Side of the images that features are of."""
         target = self.drawing.target
-        return (target.autoencoder if isinstance(target, LatentTarget) else self._target_tower).image_size_px
+        return (target.autoencoder if isinstance(target, LatentTarget) else self.target_tower).image_size_px
 
     @property
-    def _target_tower(self) -> ViTConfig | EVAConfig:
+    def target_tower(self) -> ViTConfig | EVAConfig:
+        """What makes the features of a target that is no `LatentTarget`, with the layers that run for it."""
         target = self.drawing.target
-        return target.tower if isinstance(target, EVATarget) else self.vision
+        if isinstance(target, EVATarget):
+            return target.tower
+        is_last = isinstance(target, TowerTarget) and target.layer == "last"
+        return self.vision if is_last else replace(self.vision, layers=self.vision.layers - 1)
 
 
 class DrawingHead(nn.Module):

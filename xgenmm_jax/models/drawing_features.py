@@ -21,7 +21,7 @@ def raw_features(config: Blip3oConfig, params: Params, pixels: UInt8[Array, "n h
     target = config.drawing.target
     if isinstance(target, LatentTarget):
         return raw_latents(config, params["target"], pixels)
-    vision = target.tower if isinstance(target, EVATarget) else config.vision
+    vision = config.target_tower
     inputs = shard_batch(normalize_pixels(pixels, config.dtype, vision.pixel_mean, vision.pixel_std))
     if isinstance(target, EVATarget):
         tokens = EVA(target.tower, config.dtype).apply({"params": params["target"]["eva"]}, inputs)

@@ -5,7 +5,7 @@ import numpy as np
 from xgenmm_jax.batch import DrawingBatch
 from xgenmm_jax.models import flops
 from xgenmm_jax.models.autoencoder import AutoencoderConfig, PixelDecoderConfig, layers_of
-from xgenmm_jax.models.blip3o import Blip3oConfig, EVATarget, LatentTarget
+from xgenmm_jax.models.blip3o import Blip3oConfig, LatentTarget
 from xgenmm_jax.models.dit import DiTConfig
 from xgenmm_jax.models.flops import Flops, Workload
 
@@ -31,7 +31,7 @@ def drawing_flops(model: Blip3oConfig, load: Workload, images: int, freeze: tupl
         head = draws * flops.dit_flops(drawing.head, side, side, drawing.queries)
     else:
         head = drawing.queries * flops.linear(model.decoder.width, model.target_channels)
-    return understanding._replace(drawing=float(3 * head * images), target=float(images * features_flops(model)))
+    return understanding._replace(drawing=float(3 * head * images), target=float(images * target_flops(model)))
 
 
 def pixel_flops(images: int, trained: int, frozen: int) -> Flops:
@@ -39,12 +39,12 @@ def pixel_flops(images: int, trained: int, frozen: int) -> Flops:
     return Flops(0.0, 0.0, 0.0, 0.0, 0.0, drawing=float(3 * images * trained), target=float(images * frozen))
 
 
-def features_flops(model: Blip3oConfig) -> int:
+def target_flops(model: Blip3oConfig) -> int:
     """FLOPs of what is drawn of one image: a tower's features, or latents."""
     target = model.drawing.target
     if isinstance(target, LatentTarget):
         return encoder_flops(target.autoencoder)
-    return flops.vision_flops(target.tower if isinstance(target, EVATarget) else model.vision)
+    return flops.vision_flops(model.target_tower)
 
 
 def encoder_flops(config: AutoencoderConfig) -> int:

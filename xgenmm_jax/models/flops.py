@@ -163,7 +163,7 @@ def rows_flops(config: QFormerConfig, rows: int, pairs: int) -> int:
 
 def cross_flops(config: QFormerConfig, images: int, features: int) -> int:
     """FLOPs of what reads features in one pass. features: of each image."""
-    inner, readers = config.inner, config.layers // config.cross_every
+    inner, readers = config.inner, config.readers
     queries = images * config.queries
     layer = images * features * linear(config.width, 2 * inner)
     return readers * (layer + 2 * queries * linear(inner, inner) + attention(queries * features, inner))

@@ -11,10 +11,11 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from xgenmm_jax.models import lora
-from xgenmm_jax.ops.attention import attend, sow_attention_weights
+from xgenmm_jax.models import dropout, lora
+from xgenmm_jax.models.dropout import Draws
+from xgenmm_jax.ops.attention import attend, attention_weights, sow_attention_weights
 from xgenmm_jax.ops.attention_choice import Implementation
-from xgenmm_jax.ops.masks import AttentionMask
+from xgenmm_jax.ops.masks import AttentionMask, dense_mask
 from xgenmm_jax.ops.matmul import Affine, matmul, norm_matmul
 from xgenmm_jax.ops.partitioning import as_matrix, constrain
 
@@ -150,7 +151,8 @@ class MultiHeadAttention(nn.Module):
 
     Without memory, queries, keys and values come from one kernel `qkv` [D 3 N H]; with it, queries come from `query`
     [D N H], keys and values from `key_value` [E 2 N H]. axis: logical name of the widths D and E. init: of every
-    kernel; None: Xavier's uniform, as torch.nn.MultiheadAttention draws them.
+    kernel; None: Xavier's uniform, as torch.nn.MultiheadAttention draws them. dropout: share of attention weights and
+    of outputs that is dropped where a call has `draws`.
     """
 
     width: int
@@ -159,6 +161,7 @@ class MultiHeadAttention(nn.Module):
     dtype: Dtype = "float32"
     implementation: Implementation = "auto"
     init: Initializer | None = None
+    dropout: float = 0.0
 
     def __call__(
         self,
@@ -175,8 +178,10 @@ class MultiHeadAttention(nn.Module):
         memory: Float[Array, "n S E"] | None,
         mask: AttentionMask,
         earlier: KeyValue | None = None,
+        draws: Draws = None,
     ) -> tuple[Float[Array, "n T D"], KeyValue]:
-        """Gives the keys and values too. earlier: those of rows before these, read beside them."""
+        """Gives the keys and values too. earlier: those of rows before these, read beside them. draws: of each row
+        (`dropout.drop`); None: nothing is dropped."""
         if memory is None:
             qkv = checkpoint_name(self._several(3, "qkv")(query), "qkv")
             query, key, value = (qkv[..., part, :, :] for part in range(3))
@@ -190,10 +195,14 @@ class MultiHeadAttention(nn.Module):
         if earlier is not None:
             key, value = (jnp.concatenate(pair, axis=1) for pair in zip(earlier, of_rows, strict=True))
         sow_attention_weights(self, query, key, mask)
-        context = attend(query, key, value, mask, implementation=self.implementation)
+        if draws is None:
+            context = attend(query, key, value, mask, implementation=self.implementation)
+        else:
+            weights = dropout.drop(self, attention_weights(query, key, dense_mask(mask, None)), self.dropout, draws)
+            context = jnp.einsum("nNTS,nSNH->nTNH", weights.astype(value.dtype), value)
         init = self.init or nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2)
         out = self._linear((self.width,), ("heads", "kv", self.axis), init, "out")(context)
-        return checkpoint_name(out, "out_proj"), of_rows
+        return dropout.drop(self, checkpoint_name(out, "out_proj"), self.dropout, draws), of_rows
 
     @property
     def _heads(self) -> tuple[int, int]:

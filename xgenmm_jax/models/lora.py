@@ -178,7 +178,7 @@ def merged(params: Params) -> Params:
     return unflatten_dict(whole, sep="/")
 
 
-def dropout_streams(params: Params, key: Array) -> dict[str, Array]:
-    """The random streams that a training step gives the model: none where no update has dropout."""
+def dropout_streams(params: Params, key: Array, connector_drops: bool = False) -> dict[str, Array]:
+    """The random streams that a training step gives the model: none where neither an update nor the connector drops."""
     has_dropout = any(name.endswith(f"/{DROPOUT}") for name in flatten_dict(params, sep="/"))
-    return {"dropout": key} if has_dropout else {}
+    return {"dropout": key} if has_dropout or connector_drops else {}

@@ -126,13 +126,15 @@ EVA_G = ViTConfig(
 """EVA-CLIP-g/14 without its last block: BLIP-2's tower."""
 QFORMER_IDS = 2
 """`[CLS]` and `[DEC]`, behind the tokenizer's ids."""
-BLIP2_STAGE1 = Blip2Config(EVA_G, QFormerConfig(remat="minimal"), QFormerText(PHI3_MINI.logits + QFORMER_IDS))
+BLIP2_STAGE1 = Blip2Config(
+    EVA_G, QFormerConfig(remat="minimal", dropout=0.1), QFormerText(PHI3_MINI.logits + QFORMER_IDS)
+)
 """BLIP-2's first stage, on captions in Phi-3's tokens."""
 NANO_QFORMER = QFormerConfig(width=96, inner=96, hidden=384, layers=4, heads=4, queries=16, out_width=128)
 """About 0.9 million parameters, as many queries as nano's resampler has."""
 BLIP2 = VLMConfig(
     EVA_G,
-    QFormerConfig(out_width=PHI3_MINI.width, remat="minimal"),
+    QFormerConfig(out_width=PHI3_MINI.width, remat="minimal", dropout=0.1),
     PHI3_MINI,
     token_sampling=TokenSampling.FIXED_RESOLUTION,
     dtype="bfloat16",

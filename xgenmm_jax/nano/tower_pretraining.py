@@ -13,6 +13,7 @@ from jaxtyping import Array
 import numpy as np
 
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.text import caption_tokens
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.flops import attention, linear, vision_flops
 from xgenmm_jax.models.layers import Dtype, normalize_pixels
@@ -105,7 +106,8 @@ class ContrastCaption(Objective):
         self, model: TowerConfig, data: CaptionData, seed: int, state: State, host_index: int, host_count: int
     ) -> Iterator[tuple[CaptionBatch, list[str], State]]:
         _check(data, model)
-        return caption_batches(data, seed, state, host_index, host_count)
+        words = caption_tokens.plain(Tokenizer.load(data.tokenizer))
+        return caption_batches(data, words, seed, state, host_index, host_count)
 
     def count(self, rows: CaptionBatch) -> Counts:
         valid = np.asarray(rows.valid)

@@ -99,8 +99,7 @@ def _targets(model: Blip3oConfig, part: str, images: int, tensor: int) -> Iterat
     if part == "pixels" or isinstance(target, LatentTarget):
         yield from _encoder("target", autoencoder_of(model, part), images, FORWARD, tensor)
     else:
-        config = target.tower if isinstance(target, EVATarget) else model.vision
-        yield from tower("target", config, images, FORWARD, tensor)
+        yield from tower("target", model.target_tower, images, FORWARD, tensor)
 
 
 def _encoder(part: str, config: AutoencoderConfig, images: int, passes: Passes, tensor: int) -> Iterator[Product]:
@@ -189,7 +188,7 @@ def working_bytes(model: Blip3oConfig, drawn: Drawn, images: float | int, tensor
     target = model.drawing.target
     stacks: list[ViTConfig | EVAConfig | PixelDecoderConfig | AutoencoderConfig] = []
     if "target" in drawn.frozen and not isinstance(target, LatentTarget):
-        stacks.append(target.tower if isinstance(target, EVATarget) else model.vision)
+        stacks.append(model.target_tower)
     most = 0.0
     for config in drawn.trained:
         if isinstance(config, DiTConfig):

@@ -118,7 +118,7 @@ def _qformer(connector: QFormerConfig, crops: int, features: int, passes: Passes
     heads, hidden, readers = (
         cut(connector.heads, tensor),
         cut(connector.hidden, tensor),
-        layers // connector.cross_every,
+        connector.readers,
     )
     head_width, m = width // connector.heads, crops * queries
     inner, qkv, kernel = heads * head_width, passes.again("qkv"), connector.attention

@@ -13,10 +13,12 @@ from xgenmm_jax.hardware import CHIPS, Chip, chip_of
 
 SHAPES = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2, "tpu7x": 3}
 """How many sides a slice of each TPU has."""
+FLAT = {1: (1, 1), 4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16), 256: (16, 16)}
+"""Sides of the slices of v5e and v6e by their number of chips, which alone says the slice: v5e:8 is v5e:2x4."""
 GPUS = ("h100", "h200")
 NODE = 8
 """GPUs that NVLink joins; several nodes are slices of the name."""
-EXAMPLES = "v5e:16x16, v6e:4x4, v4:4x4x4, v5p:4x4x8, tpu7x:4x4x4, h100:8 or h200, 2xv5e:16x16 for two slices"
+EXAMPLES = "v5e:16x16, v5e:8, v6e:4x4, v4:4x4x4, v5p:4x4x8, tpu7x:4x4x4, h100:8 or h200, 2xv5e:16x16 for two slices"
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,13 @@ def _parsed(name: str, slices: int | None, option: str) -> tuple[int, str, list[
             )
         return slices, kind, sides
     sides = [int(side) for side in (match[3] or "").split("x") if side]
+    if SHAPES[kind] == 2 and len(sides) == 1:
+        if sides[0] not in FLAT:
+            raise ValueError(
+                f"{option}: got '{name}', and a slice of {kind} has {', '.join(map(str, FLAT))} chips; wanted one of "
+                f"these, or its sides: {EXAMPLES}."
+            )
+        sides = list(FLAT[sides[0]])
     if len(sides) != SHAPES[kind] or 0 in sides:
         raise ValueError(f"{option}: got '{name}', wanted {SHAPES[kind]} sides for {kind}: {EXAMPLES}.")
     return slices, kind, sides

@@ -156,7 +156,9 @@ def _base(facts: RunFacts) -> str:
     for field, path in parts.items():
         one = prints.get(field, {})
         which = f"checkpoint {one['checkpoint']}" if "checkpoint" in one else NOT_KNOWN if not one else "file"
-        rows.append((STARTS[field], PurePosixPath(str(path)).name, which, one.get("sha256", NOT_KNOWN)))
+        folder, base = PurePosixPath(str(path)).name, one.get("name")
+        name = f"{folder} ({base})" if isinstance(base, str) and base != folder else folder
+        rows.append((STARTS[field], name, which, one.get("sha256", NOT_KNOWN)))
     return table(("part", "initialised from", "of it", "SHA-256"), rows)
 
 

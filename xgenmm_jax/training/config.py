@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from xgenmm_jax import files, hub
+from xgenmm_jax.convert.tensor_files import refuse_pickles
 from xgenmm_jax.data.source import Source
 from xgenmm_jax.evaluation.tasks.suite import Suite
 from xgenmm_jax.models.lora import LoRA
@@ -191,6 +192,8 @@ def write_settings(settings: dict[str, Any], path: Path) -> None:
 def load_config(path: Path) -> TrainConfig:
     """The config of a run folder, or of its config.json. Raises ValueError where it is missing or no config."""
     file = path / "config.json" if path.is_dir() else path
+    if file == path or not file.is_file():
+        refuse_pickles(path)
     if not file.is_file():
         raise ValueError(
             f"run folder: '{path}' has no config.json; give a folder that `xgenmm train` wrote, or that `xgenmm "

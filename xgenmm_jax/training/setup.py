@@ -41,6 +41,8 @@ def assemble(config: TrainConfig, mesh: Mesh) -> Program:
     Raises ValueError where model, data and objective do not fit each other, or `freeze` names nothing.
     """
     config.objective.check(config.model, config.data)
+    if (rows := getattr(config.data, "batch_rows", None)) is not None:
+        config.objective.check_micro_batch(rows // config.accumulation)
     init = jax.jit(functools.partial(boxed_params, config.objective, config.model, config.lora))
     boxed = jax.eval_shape(init, jax.random.key(0))
     optimizer = make_optimizer(config.optimizer, boxed)

@@ -18,7 +18,7 @@ from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.layers import Dtype
 from xgenmm_jax.paths import Path
 from xgenmm_jax.training.config import TrainConfig, load_config
-from xgenmm_jax.training.runs.adapters import merge_into
+from xgenmm_jax.training.runs.adapters import check_base, merge_into
 from xgenmm_jax.training.runs.checkpoints import newest
 from xgenmm_jax.training.runs.run_folder import CONFIG_FILE
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
@@ -62,13 +62,15 @@ def check(source: Path, options: Options, say: Callable[[str], None] = lambda _:
             f"verify: '{source}' holds an adapter and no model; give the released weights or the run that it was "
             f"trained over, and --adapter {source}."
         )
+    is_run = _is_run(source)
     if options.adapter is not None:
         peft_settings.read_settings(options.adapter)
+        if is_run:
+            check_base(options.adapter, source)
     folder = source if source.is_dir() else source.parent
     beside = folder / outputs.REFERENCE_FILE
     file = options.reference or (beside if beside.is_file() else None)
     reference = None if file is None else outputs.read_reference(file)
-    is_run = _is_run(source)
     # Tensors first, from the files alone: they say most where a model does not open.
     say("tensors")
     try:

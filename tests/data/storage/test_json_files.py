@@ -261,6 +261,12 @@ def test_a_file_that_changed_behind_the_index_costs_its_records(tmp_path):
         shard.read(0)
 
 
+def test_a_name_of_no_file_is_told_the_first_ends_alone(tmp_path):
+    """It listed 24, of which those of packed files are refused."""
+    with pytest.raises(SourceError, match=r"ends in .json or .jsonl or .ndjson or .json.gz \.\.\.\. Check"):
+        JsonFiles(str(tmp_path / "mine.txt")).shards()
+
+
 def test_lone_surrogates_become_replacement_characters(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(r'[{"a": "\ud800x \ud83d\ude00"}]')

@@ -36,7 +36,7 @@ def asked(data, words, name, folder, answer):
     ("name", "answer", "value"),
     [
         ("vqav2_blip2", "dog\nQuestion: what", 100.0),
-        ("okvqa_blip2", "dogs", 0.0),
+        ("okvqa_blip2", "Dogs.\n", 100.0),
         ("coco_blip2", "a red dog 7\nAnswer", None),
         ("nocaps_blip2", "a thing 1", None),
     ],
@@ -50,7 +50,7 @@ def test_every_set_is_asked_behind_the_image_alone_and_scored(data, words, tmp_p
         assert texts == {"<image>"} and 0 < result.value.value < 1000
     else:
         assert "<image>Question: what is 8? Answer:" in texts and result.value.value == pytest.approx(value)
-    assert ("lemmas" in result.value.note) == (name == "okvqa_blip2")
+    assert ("stem" in result.value.note) == (name == "okvqa_blip2")
     assert results.read(tmp_path)[0].value.value == result.value.value and not ready.loaded.demonstrations
 
 

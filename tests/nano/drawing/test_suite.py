@@ -55,6 +55,15 @@ def test_the_page_tells_what_was_read_in_each_drawing(drawn):
     assert "50.0 ± 70.7" in page
 
 
+@pytest.mark.parametrize("split", ["held_out", "train"])
+def test_the_page_says_which_captions_it_is_of(split):
+    suite = DrawnPictures(per_tag=1, seeds=(0,), split=split)
+    metrics, page = suite.metrics_of(TrueDrawer(suite))
+    held_out = split == "held_out"
+    assert ("that training has not named" in page) == ("the held-out captions" in page) == held_out
+    assert metrics["drawing/overall"] == 1 and not any(name.endswith("/spread") for name in metrics), "one seed"
+
+
 def test_a_run_without_pixels_is_told():
     class Features(Drawer):
         def __init__(self):

@@ -1,5 +1,6 @@
 """Drawing and understanding in the same rows: one loss of both."""
 
+import contextlib
 import dataclasses
 
 import drawing_cases as cases
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.batch import DrawingBatch
+from xgenmm_jax.data.records import Conversation, Turn
 from xgenmm_jax.data.rows import loader
-from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.source import Mapped, records_of
 from xgenmm_jax.training.objectives.flow_matching import FlowMatching
 from xgenmm_jax.training.objectives.next_token import NextToken
+from xgenmm_jax.training.objectives.pixel_decoding import PixelDecoding
 
 JOINT = FlowMatching(text_weight=0.5)
 
@@ -31,6 +35,30 @@ def rows() -> DrawingBatch:
         return jax.tree.map(jnp.asarray, next(batches).batch)
     finally:
         batches.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Chat:
+    """One conversation without an image."""
+
+    def open(self):
+        turns = (Turn("user", "what is red?"), Turn("assistant", "a star"))
+        return records_of([Conversation("chat", (), turns)], "chat")
+
+    def files(self):
+        return []
+
+
+@pytest.mark.parametrize("source", [Chat(), cases.Pictures()])
+def test_samples_that_no_loss_reads_are_refused(source):
+    """Of those without an image nothing was said, and nothing of them was learned."""
+    base = cases.data(segments=4, batch_rows=2)
+    data = dataclasses.replace(base, mixture=(*base.mixture, (source, 1.0)))
+    for objective in (FlowMatching(), PixelDecoding()):
+        opened = objective.batches(cases.model(), data, 3, State(), 0, 1)
+        with contextlib.closing(opened), pytest.raises(ValueError, match=f"{type(objective).__name__} reads captions"):
+            for _ in range(8):
+                next(opened)
 
 
 @pytest.mark.slow  # compiles two programs

@@ -151,14 +151,36 @@ def test_rows_without_any_negative_are_not_asked():
 
 
 def test_what_cannot_be_trained_is_refused():
-    data = CaptionData((), "none", 28, batch_rows=1, tokens=9)
-    with pytest.raises(ValueError, match="batches of 1 pair, which has no negative; make it at least 2"):
-        OFFICIAL.check(goldens.CONFIG, data)
+    data = CaptionData((), "none", 28, batch_rows=2, tokens=9)
+    with pytest.raises(ValueError, match="micro-batches of 1 pair, which has no negative; make them at least 2"):
+        OFFICIAL.check_micro_batch(1)
     with pytest.raises(ValueError, match="neither temperature nor language head.*cannot go on"):
-        OFFICIAL.check(replace(goldens.CONFIG, language_head=False), replace(data, batch_rows=2))
+        OFFICIAL.check(replace(goldens.CONFIG, language_head=False), data)
     one = jax.tree.map(lambda leaf: leaf[:1], rows())
     with pytest.raises(ValueError, match="no negative"):
         OFFICIAL.loss(goldens.CONFIG, goldens.stage1(), None, one, jax.random.key(0), FREEZE)
+
+
+@pytest.mark.parametrize("wrong", [{"batch_rows": 0}, {"tokens": 2}, {"threads": 0}, {"ahead": -1}])
+def test_numbers_of_data_out_of_range_are_refused(wrong):
+    """A row of two tokens has an opening and an end, and one of one token had both all the same."""
+    with pytest.raises(ValueError, match=rf"data\.{next(iter(wrong))}: got"):
+        CaptionData((), "none", **{"image_size_px": 28, "batch_rows": 2, "tokens": 9, **wrong})
+
+
+@pytest.mark.slow
+def test_dropout_follows_from_the_key_and_lets_every_part_learn():
+    config = replace(goldens.CONFIG, connector=replace(goldens.CONFIG.connector, dropout=0.1))
+    negatives = drawn()
+
+    def total(params, key):
+        return sum(means(OFFICIAL.losses(config, params, rows(), FREEZE, lambda *_: negatives, key)).values())
+
+    value = jax.jit(jax.value_and_grad(total))
+    (one, grads), (other, _), (again, _) = (value(goldens.stage1(), jax.random.key(n)) for n in (0, 1, 0))
+    assert float(one) == float(again) != float(other)
+    moved = {part: max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(of)) for part, of in grads.items()}
+    assert all(moved[part] > 0 for part in ("connector", "text", "heads")) and np.isfinite(list(moved.values())).all()
 
 
 @pytest.mark.slow

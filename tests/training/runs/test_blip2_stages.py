@@ -12,6 +12,7 @@ import tiny_run
 
 from xgenmm_jax.cli import evaluate
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.text.caption_tokens import OWN_IDS
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip2 import Blip2Config
 from xgenmm_jax.models.qformer import QFormerConfig, QFormerText
@@ -20,7 +21,7 @@ from xgenmm_jax.training.config import CheckpointConfig, Initialize, TrainConfig
 from xgenmm_jax.training.loop import train
 from xgenmm_jax.training.metrics import read_metrics
 from xgenmm_jax.training.objectives.caption_rows import CaptionData
-from xgenmm_jax.training.objectives.query_pretraining import OWN_IDS, QueryPretraining
+from xgenmm_jax.training.objectives.query_pretraining import QueryPretraining
 from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.setup import assemble
 from xgenmm_jax.training.sharding import RULES, MeshConfig, make_mesh
@@ -67,6 +68,23 @@ def test_every_parameter_has_a_place_on_a_mesh(stage1):
     assert {"embed", "vision_embed"} <= set(RULES)
     assert not any(jax.tree.leaves(program.trainable["vision"]))
     assert all(jax.tree.leaves({part: program.trainable[part] for part in ("connector", "text", "heads")}))
+
+
+def test_micro_batches_of_one_pair_are_refused_before_anything_is_written(stage1, tmp_path):
+    with pytest.raises(ValueError, match="micro-batches of 1 pair, which has no negative"):
+        train(dataclasses.replace(stage1, accumulation=16), tmp_path / "run", devices=jax.devices()[:1])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("field", ["run", "vision"])
+@pytest.mark.parametrize("name", ["blip2_pretrained.pth", "."])
+def test_a_pickle_to_start_from_is_told_as_one(stage1, tmp_path, field, name):
+    """It was called no safetensors file that should be copied again, or a folder without a checkpoint."""
+    (tmp_path / "blip2_pretrained.pth").write_bytes(b"\x80\x02}")
+    config = dataclasses.replace(stage1, initialize=Initialize(**{field: str(tmp_path / name)}))
+    with pytest.raises(ValueError, match="is a pickle.*weights_only=True.*safetensors"):
+        train(config, tmp_path / "run", devices=jax.devices()[:1])
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ Source: docs/reference/blip2.md#checkpoint-names.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -141,15 +141,32 @@ def connector_rules(config: QFormerConfig, names: Names) -> tuple[Rule, ...]:
         *norm_rules("connector/feature_norm", FEATURE_NORM[names]),
         *norm_rules("connector/norm", norm),
     ]
-    for number in range(config.cross_every):
-        rules += _layer_rules(config, names, number)
+    for stack in _stacks(config):
+        rules += _layer_rules(config, names, stack)
     return tuple(rules)
 
 
-def _layer_rules(config: QFormerConfig, names: Names, number: int) -> list[Rule]:
-    """Of layers `number`, `number` + cross_every, ...; the first kind reads features."""
-    count, heads = config.layers // config.cross_every, {"n": config.heads}
-    ours, layer = f"connector/layers/layer{number}", f"{LAYER[names]}{{i}}"
+class _Stack(NamedTuple):
+    """The layers of one place in their groups: which of a group, in which of our stacks, which of theirs."""
+
+    number: int
+    name: str
+    count: int
+    first: int
+    every: int
+
+
+def _stacks(config: QFormerConfig) -> list[_Stack]:
+    every, groups = config.cross_every, config.groups
+    whole = [_Stack(number, "layers", groups, number, every) for number in range(every)]
+    left = range(config.layers % every)
+    return whole + [_Stack(number, "last_layers", 1, groups * every + number, 1) for number in left]
+
+
+def _layer_rules(config: QFormerConfig, names: Names, stack: _Stack) -> list[Rule]:
+    """Of one place in a group; the first reads features."""
+    number, count, heads = stack.number, stack.count, {"n": config.heads}
+    ours, layer = f"connector/{stack.name}/layer{number}", f"{LAYER[names]}{{i}}"
     attention, cross = (f"{layer}.{kind}.{MAPS[names]}" for kind in ("attention", "crossattention"))
 
     def fused(path: str, theirs: str, parts: tuple[str, ...]) -> list[Rule]:
@@ -179,16 +196,16 @@ def _layer_rules(config: QFormerConfig, names: Names, number: int) -> list[Rule]
         rules += fused(f"{ours}/cross/key_value", cross, ("key", "value"))
         rules += out(f"{ours}/cross", f"{layer}.crossattention.output")
     rules += _forward_rules(f"{ours}/mlp", layer, "_query", count)
-    return [replace(one, first=number, every=config.cross_every) for one in rules]
+    return [replace(one, first=stack.first, every=stack.every) for one in rules]
 
 
 def _text_rules(config: QFormerConfig, names: Names) -> list[Rule]:
     """The feed-forwards of text rows."""
     rules = []
-    for number in range(config.cross_every):
-        ours, count = f"text/layers/layer{number}/text_mlp", config.layers // config.cross_every
-        forward = _forward_rules(ours, f"{LAYER[names]}{{i}}", "", count)
-        rules += [replace(one, first=number, every=config.cross_every) for one in forward]
+    for stack in _stacks(config):
+        ours = f"text/{stack.name}/layer{stack.number}/text_mlp"
+        forward = _forward_rules(ours, f"{LAYER[names]}{{i}}", "", stack.count)
+        rules += [replace(one, first=stack.first, every=stack.every) for one in forward]
     return rules
 
 

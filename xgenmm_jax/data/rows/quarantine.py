@@ -112,9 +112,9 @@ class BadRates:
             if count > self._most * LAST:
                 of_source = [skip for skip in skipped if skip.source == source and skip.reason not in NOT_BAD]
                 raise SourceError(
-                    f"data: {count} of the last {total:,} samples of {source} cannot be used, more than "
-                    f"{self._most:.1%} of {LAST:,}; in this batch {in_words(of_source)}. The run folder lists all in "
-                    "skipped.jsonl; mend the data, or raise data.max_bad_rate."
+                    f"data: {count:,} samples of {source} cannot be used, more than {self._most:.1%} of {LAST:,} one "
+                    f"after the other; lately {in_words(of_source)}. A run that had begun lists all in its "
+                    "skipped.jsonl; mend the data, or raise data.max_bad_rate (--data.max-bad-rate)."
                 )
 
 

@@ -17,6 +17,9 @@ from xgenmm_jax.data.storage import remote
 UNFINISHED = (".part", ".partial")
 """Ends of names of files that are being written, or that a kill left half-written."""
 
+MOST_ENDS = 4
+"""Ends of names that an error lists, those that are read first."""
+
 MOST_RANGE = 100_000
 """The most names that the ranges in braces of one pattern may give."""
 
@@ -50,7 +53,8 @@ def matching(pattern: str, ends: tuple[str, ...] = ()) -> tuple[str, ...]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise SourceError(f"data: '{missing[0]}'{more} of '{pattern}' is not there; copy it, or name what is there.")
     if not matches:
-        ending = f" that ends in {' or '.join(ends)}" if ends else ""
+        more = " ..." if len(ends) > MOST_ENDS else ""
+        ending = f" that ends in {' or '.join(ends[:MOST_ENDS])}{more}" if ends else ""
         raise SourceError(f"data: no file matches '{pattern}'; wanted one{ending}. Check the path.")
     return tuple(sorted(matches))
 

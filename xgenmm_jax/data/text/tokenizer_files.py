@@ -1,4 +1,7 @@
-"""Which files a tokenizer is of: SentencePiece's model, or tokenizer.json with tokenizer_config.json beside it."""
+"""Which files a tokenizer is of: SentencePiece's model, or tokenizer.json with tokenizer_config.json beside it.
+
+Or BERT's vocab.txt, which only the text rows of a Q-Former are read with (`wordpiece.py`).
+"""
 
 from xgenmm_jax import hub
 from xgenmm_jax.paths import Path
@@ -6,6 +9,7 @@ from xgenmm_jax.paths import Path
 MODEL_FILE = "tokenizer.model"
 JSON_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+VOCABULARY_FILE = "vocab.txt"
 
 
 def chosen(path: Path) -> Path:
@@ -26,13 +30,14 @@ def chosen(path: Path) -> Path:
 
 def beside(folder: Path, first: str = JSON_FILE) -> Path | None:
     """The tokenizer's file in a folder of weights or of a run, None where it has none. first: of two."""
-    names = (first, MODEL_FILE if first == JSON_FILE else JSON_FILE)
+    names = (first, MODEL_FILE if first == JSON_FILE else JSON_FILE, VOCABULARY_FILE)
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def copies(file: Path) -> dict[str, Path]:
     """Names in a run folder of the files that a tokenizer is read from."""
-    if file.suffix != ".json":
+    name = {".json": JSON_FILE, ".txt": VOCABULARY_FILE}.get(file.suffix)
+    if name is None:
         return {MODEL_FILE: file}
     config = file.with_name(CONFIG_FILE)
-    return {JSON_FILE: file} | ({CONFIG_FILE: config} if config.is_file() else {})
+    return {name: file} | ({CONFIG_FILE: config} if config.is_file() else {})

@@ -8,6 +8,7 @@ Source: docs/reference/blip2.md#zero-shot-tasks.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+import json
 from pathlib import Path
 
 from xgenmm_jax.data.readers.blip_captions import question_of
@@ -18,7 +19,7 @@ from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import Profile
 from xgenmm_jax.evaluation.published.files import Original
 from xgenmm_jax.evaluation.published.originals import texts
-from xgenmm_jax.evaluation.scorers import vqa
+from xgenmm_jax.evaluation.scorers import answer_stems, vqa
 from xgenmm_jax.evaluation.tasks import multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Answering, Benchmark, Choice, Estimates, Message
 from xgenmm_jax.evaluation.tasks.example import Example
@@ -97,9 +98,18 @@ def _score_caption(answer: str, example: Example, profile: Profile) -> Scored:
     return Scored(float(bool(text)), text or None)
 
 
-def _unlemmatized(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
-    """Of OK-VQA, whose answers BLIP-2 reduces to lemmas by spaCy's English model first."""
-    note = "answers are not reduced to lemmas: lower than BLIP-2 counts"
+def _score_stemmed(answer: str, example: Example, profile: Profile) -> Scored:
+    """OK-VQA's references are stems; BLIP-2 reduces answers to lemmas by spaCy's English model."""
+    text = answer.strip()
+    stemmed = answer_stems.stemmed(text, json.loads(example.fields.get("stems", "{}")))
+    return Scored(vqa.vqa_accuracy(stemmed, example.answers, profile), text or None)
+
+
+def _stemmed(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
+    if all("stems" in prediction.example.fields for prediction in predictions):
+        note = "answers are stemmed as their file stems its own; BLIP-2 takes spaCy's lemmas"
+    else:
+        note = "answers are not stemmed, as the references are: lower than BLIP-2 counts"
     return {name: replace(one, note=note) for name, one in _SETS["vqav2"].summarize(predictions, profile).items()}
 
 
@@ -138,7 +148,7 @@ def _questions(name: str) -> ZeroShot:
 
 
 VQAV2_BLIP2 = _questions("vqav2")
-OKVQA_BLIP2 = replace(_questions("okvqa"), summarize=_unlemmatized)
+OKVQA_BLIP2 = replace(_questions("okvqa"), score=_score_stemmed, summarize=_stemmed)
 GQA_BLIP2 = replace(
     VQAV2_BLIP2, name="gqa_blip2", title="GQA, zero-shot as BLIP-2", source="cs.stanford.edu/people/dorarad/gqa",
     published=(Original((GQA_FILE,), _gqa),), score=_score_exactly, summarize=_gqa_table,

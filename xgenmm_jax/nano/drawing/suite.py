@@ -81,7 +81,7 @@ class DrawnPictures(DrawingSuite):
     def metrics_of(self, drawer: Drawer) -> tuple[Metrics, str]:
         """The metrics, and the page of drawings."""
         drawn = self.draw(drawer)
-        return drawn.metrics, page(drawn, self.sampling)
+        return drawn.metrics, page(drawn, self.sampling, self.split)
 
 
 def _figures(one: Scores) -> dict[str, float]:
@@ -103,7 +103,7 @@ def _metrics(prompts: Sequence[Prompt], true: Pictures, images: Sequence[Picture
     return metrics | {f"drawing_true/{name}": value for name, value in _figures(scores(prompts, true)).items()}
 
 
-def page(drawn: Drawn, sampling: Sampling, name: str = "the held-out captions") -> str:
+def page(drawn: Drawn, sampling: Sampling, split: Split) -> str:
     """Drawings beside the truth, with the judge's word on each, as one HTML page."""
     metrics, by_tag = drawn.metrics, {}
     for number, prompt in enumerate(drawn.prompts):
@@ -121,8 +121,8 @@ def page(drawn: Drawn, sampling: Sampling, name: str = "the held-out captions") 
         for tag, numbers in by_tag.items()
     ]
     return render_template(
-        "xgenmm_jax.nano.drawing", "drawings.html", name=name, steps=sampling.steps, guidance=sampling.guidance,
-        tables=tables, groups=groups, seeds=list(drawn.images), refresh_s=0,
+        "xgenmm_jax.nano.drawing", "drawings.html", is_held_out=split == "held_out", steps=sampling.steps,
+        guidance=sampling.guidance, tables=tables, groups=groups, seeds=list(drawn.images), refresh_s=0,
     )  # fmt: skip
 
 

@@ -55,6 +55,10 @@ class Objective(abc.ABC):
         """Raises ValueError where model and data do not fit each other or this objective; nothing is opened."""
         return None
 
+    def check_micro_batch(self, rows: int) -> None:
+        """Raises ValueError where so few rows have no loss; of a batch they are those that run together."""
+        return None
+
     @abc.abstractmethod
     def init(self, model: Any, key: Array) -> Params:
         """Parameters boxed with logical axis names; also under `jax.eval_shape`."""

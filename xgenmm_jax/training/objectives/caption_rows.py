@@ -19,8 +19,7 @@ from xgenmm_jax.data.rows import order, quarantine
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.quarantine import SampleIds
 from xgenmm_jax.data.source import Records, Source
-from xgenmm_jax.data.text.caption_tokens import caption_tokens
-from xgenmm_jax.data.text.tokenizer import Tokenizer
+from xgenmm_jax.data.text.caption_tokens import CaptionTokens
 
 
 class CaptionBatch(NamedTuple):
@@ -40,7 +39,10 @@ class CaptionBatch(NamedTuple):
 class CaptionData:
     """Batches of captions.
 
-    mixture: (source, weight); every source must give captions. tokens: T; longer captions are cut.
+    mixture: (source, weight); every source must give captions. tokens: T; longer captions are cut. threads: of each
+    host. ahead: batches that are made before they are asked for.
+
+    Raises ValueError for numbers out of range.
     """
 
     mixture: tuple[tuple[Source, float], ...]
@@ -51,25 +53,29 @@ class CaptionData:
     threads: int = 2
     ahead: int = 4
 
+    def __post_init__(self):
+        # From an opening to an end there is room for a word.
+        for name, least in (("image_size_px", 1), ("batch_rows", 1), ("tokens", 3), ("threads", 1), ("ahead", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"data.{name}: got {getattr(self, name)}, wanted {least} or more.")
+
 
 def caption_batches(
     config: CaptionData,
+    words: CaptionTokens,
     seed: int,
     state: State,
     host_index: int = 0,
     host_count: int = 1,
-    opening: int | None = None,
 ) -> Iterator[tuple[CaptionBatch, list[str], State]]:
     """Endless batches; State.row counts samples, State.window stays 0. Close the iterator to end its threads.
 
-    opening: an id that stands before every caption; then the end token stays where a caption is cut. The row of a
-    caption that cannot be read is empty; it is logged, and listed in `skipped` of the ids. Raises ValueError where not
-    one of many can be read.
+    words: how captions become rows. The row of a caption that cannot be read is empty; it is logged, and listed in
+    `skipped` of the ids. Raises ValueError where not one of many can be read.
     """
     if config.batch_rows % host_count:
         raise ValueError(f"data: {host_count} hosts cannot share {config.batch_rows} rows; make batch_rows a multiple.")
     sources = [source.open() for source, _ in config.mixture]
-    tokenizer = Tokenizer.load(config.tokenizer)
     # Rows are made ahead by threads; each host makes its own share of every batch.
     share = config.batch_rows // host_count
     pool = ThreadPoolExecutor(config.threads, "captions")
@@ -83,7 +89,7 @@ def caption_batches(
         while True:
             while len(waiting) <= config.ahead:
                 first = start + host_index * share
-                waiting.append(pool.submit(_make, config, sources, tokenizer, seed, first, share, opening))
+                waiting.append(pool.submit(_make, config, sources, words, seed, first, share))
                 start += config.batch_rows
             rows, ids, skipped = waiting.popleft().result()
             ids, opened = SampleIds.of(ids, [*opened, *skipped]), []
@@ -97,11 +103,10 @@ def caption_batches(
 def _make(
     config: CaptionData,
     sources: list[Records],
-    tokenizer: Tokenizer,
+    words: CaptionTokens,
     seed: int,
     start: int,
     count: int,
-    opening: int | None,
 ) -> tuple[CaptionBatch, list[str], list[Skip]]:
     phases = [order.Phase(0, tuple(weight for _, weight in config.mixture))]
     shards = [order.Shards.one(len(source)) for source in sources]
@@ -110,7 +115,7 @@ def _make(
     view = AnyRes(grids=(), view_px=side, view_cells=1)
     rows = CaptionBatch(
         np.zeros((count, side, side, 3), np.uint8),
-        np.full((count, config.tokens), tokenizer.pad_id, np.int32),
+        np.full((count, config.tokens), words.pad, np.int32),
         np.zeros((count, config.tokens), bool),
         np.zeros(count, np.uint32),
         np.zeros(count, bool),
@@ -126,7 +131,7 @@ def _make(
                 kind = type(record).__name__
                 raise SourceError(f"data: {record.id} is a {kind}; this run trains on captions alone.")
             reason = UNUSABLE
-            tokens, is_cut = caption_tokens(record.text, tokenizer, opening, config.tokens)
+            tokens, is_cut = words.row(record.text, config.tokens)
             reason = BAD_IMAGE
             rows.pixels[number] = anyres.crops(record.image.load(), view)[0]
         except Exception as error:

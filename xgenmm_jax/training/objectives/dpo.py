@@ -61,7 +61,7 @@ class DPO(PackedRows):
         freeze: tuple[str, ...],
     ) -> tuple[Sum, dict[str, Sum]]:
         """Average over the pairs of the global batch."""
-        items = self.items(model, params, reference, rows, freeze, dropout_streams(params, key))
+        items = self.items(model, params, reference, rows, freeze, dropout_streams(params, key, model.connector_drops))
         pairs = jnp.sum(items.weight)
         sums = {name: Sum(jnp.sum(values), pairs) for name, values in items.values.items()}
         return sums.pop("loss"), sums

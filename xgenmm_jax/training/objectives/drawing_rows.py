@@ -35,7 +35,7 @@ class DrawingRows(PackedRows):
 
     @property
     def reads_images(self) -> bool:
-        """Whether rows may hold samples with images to understand."""
+        """Whether rows may hold samples to understand, which may have images."""
         return False
 
     def check(self, model: Blip3oConfig, data: DataConfig) -> None:
@@ -81,15 +81,15 @@ class DrawingRows(PackedRows):
     def batches(
         self, model: Blip3oConfig, data: DataConfig, seed: int, state: State, host_index: int, host_count: int
     ) -> Iterator[tuple[DrawingBatch, list[str], State]]:
-        """Raises ValueError, as of `PackedRows`, and at rows with images to understand where the loss reads none."""
+        """Raises ValueError, as of `PackedRows`, and at rows with samples to understand where the loss reads none."""
         opened = super().batches(model, data, seed, state, host_index, host_count)
         try:
             for rows, ids, after in opened:
-                if not self.reads_images and (rows.batch.slot >= 0).any():
+                # Captions to draw supervise no token; all else that is trained on does.
+                if not self.reads_images and rows.batch.loss_mask.any():
                     raise ValueError(
-                        f"data: samples with images to understand are in the mixture ({ids[0][:80]}), and "
-                        f"{type(self).__name__} reads captions to draw alone; leave them out, or give FlowMatching a "
-                        "text_weight."
+                        f"data: samples to understand are in the mixture ({ids[0][:80]}), and {type(self).__name__} "
+                        "reads captions to draw alone; leave them out, or give FlowMatching a text_weight."
                     )
                 yield rows, ids, after
         finally:

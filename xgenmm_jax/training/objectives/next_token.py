@@ -36,7 +36,7 @@ class NextToken(PackedRows):
         key: Array,
         freeze: tuple[str, ...],
     ) -> tuple[Sum, dict[str, Sum]]:
-        vlm, streams = VLM(model, trains_vision(freeze)), dropout_streams(params, key)
+        vlm, streams = VLM(model, trains_vision(freeze)), dropout_streams(params, key, model.connector_drops)
         return cross_entropy(batch_log_probs(vlm, params, rows, self.chunk, streams=streams), rows), {}
 
     def items(

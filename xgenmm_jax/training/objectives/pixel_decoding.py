@@ -19,7 +19,7 @@ from xgenmm_jax.models import drawing_features
 from xgenmm_jax.models.autoencoder import Autoencoder, AutoencoderConfig, PixelDecoder, PixelDecoderConfig
 from xgenmm_jax.models.blip3o import Blip3oConfig, FlowPixels, LatentTarget
 from xgenmm_jax.models.dit import DiT
-from xgenmm_jax.models.drawing_flops import encoder_flops, features_flops, pixel_decoder_flops, pixel_flops
+from xgenmm_jax.models.drawing_flops import encoder_flops, pixel_decoder_flops, pixel_flops, target_flops
 from xgenmm_jax.models.flops import Flops, Workload, dit_flops
 from xgenmm_jax.models.layers import normalize_pixels
 from xgenmm_jax.training.objectives.base import Items, Params
@@ -69,7 +69,7 @@ class PixelDecoding(PixelRows):
 
     def image_flops(self, model: Blip3oConfig) -> tuple[int, int]:
         assert isinstance(model.drawing.pixels, PixelDecoderConfig)
-        return pixel_decoder_flops(model.drawing.pixels), features_flops(model)
+        return pixel_decoder_flops(model.drawing.pixels), target_flops(model)
 
     def image_losses(self, model: Blip3oConfig, params: Params, rows: DrawingBatch) -> Float32[Array, " n"]:
         pixels = flat(rows.target_pixels)
@@ -161,7 +161,7 @@ class FlowPixelDecoding(PixelRows):
         assert isinstance(pixels, FlowPixels)
         side = pixels.autoencoder.side
         trained = dit_flops(pixels.dit, side, side, model.target_side**2)
-        return trained, features_flops(model) + encoder_flops(pixels.autoencoder)
+        return trained, target_flops(model) + encoder_flops(pixels.autoencoder)
 
     def image_losses(self, model: Blip3oConfig, params: Params, rows: DrawingBatch) -> Float32[Array, " n"]:
         pixels, flow = flat(rows.target_pixels), model.drawing.pixels

@@ -5,6 +5,7 @@ Source: docs/reference/blip2.md#losses.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+import functools
 from typing import NamedTuple
 
 import jax
@@ -13,8 +14,8 @@ from jaxtyping import Array, Bool, Float
 import numpy as np
 
 from xgenmm_jax.data.rows.order import State
-from xgenmm_jax.data.text.tokenizer import Tokenizer
-from xgenmm_jax.models import blip2
+from xgenmm_jax.data.text import caption_tokens
+from xgenmm_jax.models import blip2, dropout
 from xgenmm_jax.models.blip2 import Blip2, Blip2Config
 from xgenmm_jax.models.blip2_flops import stage1_flops
 from xgenmm_jax.models.lora import LoRA
@@ -23,9 +24,9 @@ from xgenmm_jax.training.objectives.base import Counts, Objective, Params, Sum
 from xgenmm_jax.training.objectives.caption_rows import CaptionBatch, CaptionData, caption_batches
 from xgenmm_jax.training.objectives.query_losses import Contrast, Negatives
 
-OWN_IDS = 2
-"""`[CLS]` and `[DEC]`, behind the tokenizer's ids in the Q-Former's own table."""
 LEAST_PAIRS = 2
+DROPOUT = 1
+"""Folded into a step's key for dropout; negatives are drawn from the key itself."""
 
 
 class Losses(NamedTuple):
@@ -80,8 +81,6 @@ class QueryPretraining(Objective):
                 "model: its file held neither temperature nor language head (transformers' do not), so the first stage "
                 "cannot go on from it; evaluate it, or take LAVIS' file."
             )
-        if data.batch_rows < LEAST_PAIRS:
-            raise ValueError(_too_few(data.batch_rows))
         if data.image_size_px != model.vision.image_size_px:
             raise ValueError(
                 f"data.image_size_px: got {data.image_size_px}, the tower takes {model.vision.image_size_px}; make "
@@ -90,6 +89,14 @@ class QueryPretraining(Objective):
         if data.tokens > model.text.max_positions:
             raise ValueError(
                 f"data.tokens: got {data.tokens}, the model has {model.text.max_positions} positions; lower it."
+            )
+
+    def check_micro_batch(self, rows: int) -> None:
+        """Raises ValueError for one pair, which has no negative."""
+        if rows < LEAST_PAIRS:
+            raise ValueError(
+                f"data.batch_rows: got micro-batches of {rows} pair, which has no negative; make them at least "
+                f"{LEAST_PAIRS} pairs (data.batch_rows over accumulation)."
             )
 
     def init(self, model: Blip2Config, key: Array) -> Params:
@@ -105,9 +112,9 @@ class QueryPretraining(Objective):
         freeze: tuple[str, ...],
     ) -> tuple[Sum, dict[str, Sum]]:
         """Raises ValueError for rows of one pair, which has no negative."""
-        if rows.pixels.shape[0] < LEAST_PAIRS:
-            raise ValueError(_too_few(rows.pixels.shape[0]))
-        losses = self.losses(model, params, rows, freeze, lambda *of: query_losses.draw_negatives(key, *of))
+        self.check_micro_batch(rows.pixels.shape[0])
+        draw = functools.partial(query_losses.draw_negatives, key)
+        losses = self.losses(model, params, rows, freeze, draw, jax.random.fold_in(key, DROPOUT))
         is_pair = rows.valid[:, 0]
         pairs = jnp.sum(is_pair).astype(jnp.float32)
         contrast = Sum(jnp.sum(losses.contrast), pairs)
@@ -130,9 +137,18 @@ class QueryPretraining(Objective):
         }
 
     def losses(
-        self, model: Blip2Config, params: Params, rows: CaptionBatch, freeze: tuple[str, ...], draw: Draw
+        self,
+        model: Blip2Config,
+        params: Params,
+        rows: CaptionBatch,
+        freeze: tuple[str, ...],
+        draw: Draw,
+        dropout_key: Array | None = None,
     ) -> Losses:
-        """All losses item by item. draw: the negatives, from logits, `same` and which rows are pairs."""
+        """All losses item by item. draw: the negatives, from logits, `same` and which rows are pairs.
+
+        dropout_key: None: without; each image with its text has draws of its own (`models/dropout.py`).
+        """
         is_pair = rows.valid[:, 0]
         same = jnp.eye(len(is_pair), dtype=bool)
         if self.finds_same:
@@ -142,8 +158,10 @@ class QueryPretraining(Objective):
             features = module.encode(rows.pixels)
             if "vision" in freeze:
                 features = jax.lax.stop_gradient(features)
-            seen = module.see(features)
-            texts = module.text_vectors(rows.token_ids, rows.valid)
+            image_ids, text_ids = rows.image_ids, dropout.checksums(rows.token_ids)
+            pair_ids = dropout.joined(image_ids, text_ids)
+            seen = module.see(features, pair_ids)
+            texts = module.text_vectors(rows.token_ids, rows.valid, pair_ids)
             logits = query_losses.contrast_logits(seen.vectors, texts, module.temperature, self.cuts_gradients)
             negatives = draw(logits, same, is_pair)
             # Pairs; each text with a negative image; each image with a negative text.
@@ -151,11 +169,13 @@ class QueryPretraining(Objective):
             token_ids, valid = (
                 jnp.concatenate([of, of, of[negatives.text_of_image]]) for of in (rows.token_ids, rows.valid)
             )
-            matched = module.match(images, token_ids, valid)
+            of_images = jnp.concatenate([image_ids, image_ids[negatives.image_of_text], image_ids])
+            of_texts = jnp.concatenate([text_ids, text_ids, text_ids[negatives.text_of_image]])
+            matched = module.match(images, token_ids, valid, dropout.joined(of_images, of_texts))
             is_match = jnp.arange(3 * len(is_pair)) < len(is_pair)
             has = query_losses.has_negative
             weight = jnp.concatenate([is_pair, has(same.T, is_pair), has(same, is_pair)])
-            words = module.caption_logits(seen.cache, rows.token_ids, rows.valid)
+            words = module.caption_logits(seen.cache, rows.token_ids, rows.valid, pair_ids)
             return Losses(
                 query_losses.contrast_losses(logits, same, is_pair, self.smoothing),
                 query_losses.matching_losses(matched, is_match),
@@ -166,19 +186,20 @@ class QueryPretraining(Objective):
                 logits,
             )
 
-        return Blip2(model).apply(blip2.variables(params), method=run)
+        streams = {} if dropout_key is None else {dropout.STREAM: dropout_key}
+        return Blip2(model).apply(blip2.variables(params), method=run, rngs=streams)
 
     def batches(
         self, model: Blip2Config, data: CaptionData, seed: int, state: State, host_index: int, host_count: int
     ) -> Iterator[tuple[CaptionBatch, list[str], State]]:
         """Raises ValueError where the Q-Former's table is not the tokenizer's with `[CLS]` and `[DEC]` behind it."""
-        ids, rows = len(Tokenizer.load(data.tokenizer)), model.text.vocab_size
-        if rows != ids + OWN_IDS:
+        words, rows = caption_tokens.for_queries(data.tokenizer), model.text.vocab_size
+        if rows != words.rows:
             raise ValueError(
-                f"model.text.vocab_size: got {rows} for a tokenizer of {ids} ids, wanted {ids + OWN_IDS}: its ids, "
+                f"model.text.vocab_size: got {rows} for a tokenizer of {words.ids} ids, wanted {words.rows}, with "
                 "[CLS] and [DEC]."
             )
-        return caption_batches(data, seed, state, host_index, host_count, opening=ids)
+        return caption_batches(data, words, seed, state, host_index, host_count)
 
     def count(self, rows: CaptionBatch) -> Counts:
         valid = np.asarray(rows.valid)
@@ -195,9 +216,3 @@ def _sum(values: Float[Array, "*n"], weight: Bool[Array, "*n"]) -> Sum:
 def _mean(one: Sum) -> Float[Array, ""]:
     return one.total / jnp.maximum(one.weight, 1)
 
-
-def _too_few(pairs: int) -> str:
-    return (
-        f"data.batch_rows: got batches of {pairs} pair, which has no negative; make it at least {LEAST_PAIRS} pairs in "
-        "each micro-batch (data.batch_rows, accumulation)."
-    )

@@ -2,19 +2,48 @@
 
 from collections.abc import Mapping
 import functools
+import json
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xgenmm_jax import files
 from xgenmm_jax.convert import peft
 from xgenmm_jax.convert.peft import Adapter
+from xgenmm_jax.data.errors import shown
 from xgenmm_jax.models import lora
 from xgenmm_jax.paths import Path
-from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.config import TrainConfig, read_object
 from xgenmm_jax.training.objectives.base import Params
+from xgenmm_jax.training.runs import started_with
 from xgenmm_jax.training.runs.reading import merge_kernel
+
+BASE_FILE = "xgenmm_base.json"
+"""Beside an adapter in PEFT's layout, which has no place for it: the `Print` of the run that its updates change."""
+
+
+def write_base(run: Path, folder: Path) -> None:
+    """Writes BASE_FILE into the folder of an adapter, where the run began with all of another run."""
+    base = started_with.run_before(run)
+    if base is not None:
+        files.write_whole(folder / BASE_FILE, json.dumps(base, indent=1) + "\n")
+
+
+def check_base(folder: Path, run: Path) -> None:
+    """Raises ValueError where an adapter says that its updates change other parameters than a run's or checkpoint's."""
+    file = folder / BASE_FILE
+    if not file.is_file():
+        return
+    base = read_object(file, {"sha256": str, "of": str}, "copy it again")
+    difference = started_with.difference_from(base, run)
+    if difference is not None:
+        name = f" ('{shown(base['name'])}')" if "name" in base else ""
+        raise ValueError(
+            f"adapter: '{folder}' was trained over another base{name} than '{run}': {difference}; give that one, or "
+            f"delete {BASE_FILE} to take it over this one."
+        )
 
 
 def begin_with(params: Params, config: TrainConfig, folder: Path) -> Params:

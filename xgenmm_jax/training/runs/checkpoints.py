@@ -272,9 +272,10 @@ def check_params(folder: Path, abstract: Params) -> None:
     problems = differences(have, expected)
     if problems:
         more = f" and {len(problems) - 2} more" if len(problems) > 2 else ""
+        lacks = ", or draw what it lacks (initialize.fresh)" if expected.keys() - have.keys() else ""
         raise SizeError(
             f"checkpoint: '{folder.parent}' is of another size than the model: {', '.join(problems[:2])}{more}; use "
-            "the model of the config.json beside it, or another checkpoint."
+            f"the model of the config.json beside it, or another checkpoint{lacks}."
         )
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from xgenmm_jax import files, hub
+from xgenmm_jax.convert.tensor_files import refuse_pickles
 from xgenmm_jax.models.lora import updates_of, without_updates
 from xgenmm_jax.ops.partitioning import path_name, unboxed
 from xgenmm_jax.paths import Path, user_path
@@ -19,6 +20,7 @@ from xgenmm_jax.seeds import random_key
 from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.runs import checkpoints
+from xgenmm_jax.training.runs.checkpoints import FOLDER
 from xgenmm_jax.training.step import shardings_of
 
 PARTS = ("vision", "connector", "decoder", "pixels")
@@ -52,6 +54,8 @@ def initialize_params(
     else:
         run = user_path(config.run, "initialize.run")
         files.check_bucket(run, "initialize.run")
+        if not (run / FOLDER).is_dir():
+            refuse_pickles(run)
         params = _restore_but(run, fresh, draw, others)
     params = {**params, **loaded}
     if config.connector_start is not None:
@@ -139,6 +143,8 @@ def find_weights(source: str, name: str) -> Path:
     files.check_bucket(path, name)
     if not path.exists():
         raise ValueError(f"{name}: no file or folder '{source}'; check the path{hub.hint(source)}.")
+    if not (path / FOLDER).is_dir():
+        refuse_pickles(path)
     if not source.startswith(hub.SCHEME):
         return path
     weights = sorted(path.glob("*.safetensors"))

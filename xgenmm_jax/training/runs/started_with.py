@@ -18,12 +18,12 @@ from xgenmm_jax.training.config import Initialize, TrainConfig, read_object
 from xgenmm_jax.training.runs import checkpoint_files
 from xgenmm_jax.training.runs.checkpoints import FOLDER, newest
 from xgenmm_jax.training.runs.initialize import PARTS, find_weights
-from xgenmm_jax.training.runs.run_folder import STARTED_WITH_FILE
+from xgenmm_jax.training.runs.run_folder import CONFIG_FILE, STARTED_WITH_FILE
 
 LOG = logging.getLogger(__name__)
 
 Print = Mapping[str, Any]
-"""Of a file: `fingerprint`. Of a run's newest checkpoint: {"checkpoint": its step, "of", "sha256"}."""
+"""Of a file: `fingerprint`. Of a run's newest checkpoint: {"checkpoint": its step, "of", "sha256", "name"}."""
 
 
 class Change(NamedTuple):
@@ -140,6 +140,18 @@ def base_of(config: TrainConfig, run: Path) -> Initialize:
     return weights_of(config, run)
 
 
+def run_before(run: Path) -> Print | None:
+    """Of the run that a run began with, where that gave all of its parameters; None where it did not, or none says."""
+    initialize = _read(run)["initialize"] if (run / STARTED_WITH_FILE).is_file() else {}
+    return initialize["run"] if initialize.keys() == {"run"} else None
+
+
+def difference_from(was: Print, run: Path) -> str | None:
+    """What of a run's newest checkpoint, or of a checkpoint, is another than it was; None where nothing is."""
+    now = _print_of("run", str(run))
+    return None if now is not None and _are_same(was, now) else _difference(was, now)
+
+
 def _found(source: str, run: Path) -> str:
     """A path of the config as it is from here; where nothing is there, of the first place that has it."""
     if source.startswith(hub.SCHEME):
@@ -174,9 +186,19 @@ def _print_of(field: str, source: str) -> Print | None:
     """None where nothing is there."""
     try:
         path = user_path(source, f"initialize.{field}") if field == "run" else find_weights(source, field)
-        return fingerprint(path) if path.is_file() else _print_of_checkpoint(newest(path))
+        if path.is_file():
+            return fingerprint(path)
+        checkpoint = newest(path)
+        return {**_print_of_checkpoint(checkpoint), **_name_of(checkpoint.parent.parent)}
     except ValueError:
         return None
+
+
+def _name_of(run: Path) -> dict[str, str]:
+    """A run's own name, which tells a model card more than its folder's does; {} where it has none."""
+    file = run / CONFIG_FILE
+    name = read_object(file, {}, "copy it again").get("name") if file.is_file() else None
+    return {"name": name} if isinstance(name, str) else {}
 
 
 def _print_of_checkpoint(folder: Path) -> Print:

@@ -11,8 +11,8 @@ from xgenmm_jax import hub
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.phases import Phase
 from xgenmm_jax.models.lora import completed
-from xgenmm_jax.paths import Path
-from xgenmm_jax.training.config import TrainConfig, check_rows
+from xgenmm_jax.paths import Path, user_path
+from xgenmm_jax.training.config import Initialize, TrainConfig, check_rows
 from xgenmm_jax.training.hosts.distributed import on_first_host
 from xgenmm_jax.training.objectives.base import Params
 from xgenmm_jax.training.optimizer import reference_of
@@ -111,6 +111,8 @@ def initial_params(
     if config.initialize.adapter is None or existing.has_saved and not config.keeps_reference:
         return params
     adapter = hub.local_folder(config.initialize.adapter, "initialize.adapter", is_kept=True)
+    if start.run is not None and start == Initialize(run=start.run, adapter=start.adapter):
+        adapters.check_base(adapter, user_path(start.run, "initialize.run"))
     return adapters.begin_with(params, config, adapter)
 
 
