@@ -55,6 +55,20 @@ def test_wrong_dtype(tmp_path):
         open_source(write(tmp_path / "bad", tensors, tiny28_settings()))
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"vision_encoder_config": "so400m"}, "'so400m' as vision_encoder_config"),
+        ({"vision_encoder_config": {"siglip_vision_config": [1]}}, r"\[1\] as siglip_vision_config"),
+        ({"text_config": None}, "None as text_config"),
+    ],
+)
+def test_parts_of_the_settings_that_are_no_objects_are_told(tmp_path, settings, told):
+    """They ended as an AttributeError."""
+    with pytest.raises(ValueError, match=f"config.json' has {told}, wanted an object"):
+        open_source(write(tmp_path / "bad", tiny28(), json.dumps({**json.loads(tiny28_settings()), **settings})))
+
+
 def test_truncated_file(tmp_path):
     folder = write(tmp_path / "bad", tiny28(), tiny28_settings())
     file = folder / "model.safetensors"

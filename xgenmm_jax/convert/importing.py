@@ -28,6 +28,12 @@ from xgenmm_jax.paths import Path
 READABLE = ("F32", "BF16", "F16", "float32", "bfloat16", "float16")
 CONFIG_FILES = ("config.json", "open_clip_config.json")
 PROCESSOR_FILE = "preprocessor_config.json"
+ROPE = ("rope_scaling", "rope_parameters")
+SETTINGS_OF_PARTS = (
+    "vision_encoder_config", "siglip_vision_config", "vision_tokenizer_config", "text_config", "vision_config",
+    "qformer_config", "model_cfg", "vision_cfg", *ROPE,
+)  # fmt: skip
+"""Members of config.json that are objects where they are there; those of ROPE may be null."""
 THREADS = 2
 """One reads while the other rearranges. Each holds a slice and its copy: at most a gigabyte at 4B."""
 
@@ -122,9 +128,11 @@ def _dtype(tensors: Tensors, rule: Rule) -> str:
 
 
 def read_settings(path: Path, names: Sequence[str] = CONFIG_FILES) -> Settings:
-    """The config.json of a checkpoint's folder, {} where there is none. Raises ValueError where it is no object.
+    """The config.json of a checkpoint's folder, {} where there is none.
 
     names: of the file, in the order of preference.
+
+    Raises ValueError where it is no object, or one of its parts (SETTINGS_OF_PARTS) is none.
     """
     folder = path if path.is_dir() else path.parent
     for name in names:
@@ -135,10 +143,21 @@ def read_settings(path: Path, names: Sequence[str] = CONFIG_FILES) -> Settings:
             settings = files.parse_json(files.read_text(file))
         except ValueError as error:
             raise ValueError(f"checkpoint: '{file}' is not JSON ({error}); copy it again.") from error
-        if isinstance(settings, dict):
-            return settings
-        raise ValueError(f"checkpoint: '{file}' holds no JSON object; copy it again.")
+        if not isinstance(settings, dict):
+            raise ValueError(f"checkpoint: '{file}' holds no JSON object; copy it again.")
+        _check_parts(settings, file)
+        return settings
     return {}
+
+
+def _check_parts(settings: Settings, file: Path) -> None:
+    for name, value in settings.items():
+        if name not in SETTINGS_OF_PARTS:
+            continue
+        if not isinstance(value, dict) and not (value is None and name in ROPE):
+            raise ValueError(f"checkpoint: '{file}' has {value!r:.40} as {name}, wanted an object; copy it again.")
+        if isinstance(value, dict):
+            _check_parts(value, file)
 
 
 def _check(path: Path, detected: Detected, tensors: Tensors, shapes: Mapping[str, Shape]) -> None:
