@@ -32,7 +32,7 @@ FIGURES = {
     "samples": Figure("samples", form=",.0f"),
 }
 JUDGED = tuple(name for name in FIGURES if name != "samples")
-PLOTTED = ("questions", "captions", "small_text", "several")
+PLOTTED = ("questions", "captions", "boxes", "several")
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,18 @@ def plot(results: Results, path: Path) -> None:
     """PLOTTED against training FLOPs: circles at equal samples, squares at equal FLOPs; bars as in `study_table`."""
     drawn, axes = figure(13.0, 4.2, columns=len(PLOTTED))
     for axis, name in zip(axes[0], PLOTTED, strict=True):
-        for budget, words in BUDGETS.items():
-            arms = {
-                arm: (f"{label.split()[0]}, {words}", color)
-                for (arm, label), color in zip(NAMES.items(), COLORS, strict=True)
-            }
+        for budget in BUDGETS:
+            arms = {arm: (_label(arm, budget), color) for arm, color in zip(NAMES, COLORS, strict=True)}
             study_table.points(axis, arms, results.get(budget, ()), name, "flops", MARKERS[budget])
         study_table.finish_axis(axis, FIGURES[name], "flops")
     # A column an arm: both its budgets, one below the other.
-    of_label = dict(sorted(zip(*reversed(axes[0][0].get_legend_handles_labels()), strict=True)))
-    drawn.legend(of_label.values(), of_label, loc="outside lower center", ncols=len(NAMES), fontsize=9, frameon=False)
+    handle_of = {label: handle for handle, label in zip(*axes[0][0].get_legend_handles_labels(), strict=True)}
+    labels = [_label(arm, budget) for arm in NAMES for budget in BUDGETS if _label(arm, budget) in handle_of]
+    handles = [handle_of[label] for label in labels]
+    drawn.legend(handles, labels, loc="outside lower center", ncols=len(NAMES), fontsize=9, frameon=False)
     to_image(drawn).save(path, optimize=True)
+
+
+def _label(arm: str, budget: Budget) -> str:
+    """`A, equal samples`."""
+    return f"{NAMES[arm].split()[0]}, {BUDGETS[budget]}"

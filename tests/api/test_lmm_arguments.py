@@ -251,3 +251,9 @@ def test_numbers_of_the_wrong_kind_are_refused_for_users(tmp_path):
     for number, sentence in enumerate(errors):
         name = next(iter(settings[number // 2]))
         assert "give" in sentence and "\n" not in sentence and (name in sentence or name == "images"), sentence
+
+
+@pytest.mark.parametrize("sampling", [{"steps": 3}, None])
+def test_what_does_not_say_how_to_draw_is_told(lmm, unchecked_signatures, sampling):
+    with pytest.raises(ValueError, match=r"draw: got sampling .*; give a Sampling"):
+        lmm.draw(["a star"], sampling=sampling)

@@ -205,6 +205,8 @@ class LMM:
             raise ValueError(f"draw: got the text {prompts[:30]!r}; give a list of prompts, [{prompts[:30]!r}].")
         prompts = listed_rows(prompts, "draw", "a list of prompts")
         count = arguments.whole("count", count, least=1)
+        if not isinstance(sampling, Sampling):
+            raise ValueError(f"draw: got sampling {arguments.shown(sampling)}; give a Sampling, Sampling(steps=30).")
         return list(self.drawer().draw(prompts, count, arguments.whole("seed", seed, least=0), sampling))
 
     def drawer(self) -> Drawer:

@@ -174,14 +174,14 @@ def _ending_with_a_worker() -> Iterator[None]:
     """
     before, ended = threading.excepthook, []
 
-    def hook(what: threading.ExceptHookArgs) -> None:
+    def on_thread_error(what: threading.ExceptHookArgs) -> None:
         if what.thread is None or what.thread.name != BEAM_WORKER_THREAD:
             before(what)
         elif not ended:
             ended.append(str(what.exc_value))
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    threading.excepthook = hook
+    threading.excepthook = on_thread_error
     try:
         yield
     except KeyboardInterrupt:

@@ -168,8 +168,9 @@ class MultiHeadAttention(nn.Module):
         query: Float[Array, "n T D"],
         memory: Float[Array, "n S E"] | None = None,
         mask: AttentionMask = AttentionMask(),  # noqa: B008
+        draws: Draws = None,
     ) -> Float[Array, "n T D"]:
-        return self.with_keys(query, memory, mask)[0]
+        return self.with_keys(query, memory, mask, None, draws)[0]
 
     @nn.compact
     def with_keys(

@@ -141,8 +141,7 @@ class QFormerLayer(nn.Module):
         if rows.queries is not None:
             queries = x[:, :count]
             if self.reads_features:
-                cross = _attention(config, self.dtype, "cross")
-                added, _ = cross.with_keys(queries, features, masks.features, None, draws)
+                added = _attention(config, self.dtype, "cross")(queries, features, masks.features, draws)
                 queries = LayerNorm(config.inner, config.epsilon, name="cross_norm")(added + queries)
             queries = shard_batch(FeedForward(config, self.dtype, name="mlp")(queries, draws))
         if rows.text is not None:

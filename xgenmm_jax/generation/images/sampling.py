@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 import numpy as np
 
+from xgenmm_jax.generation import arguments
+
 MOST_STEPS = 1000
 MOST_GUIDANCE = 100.0
 Velocity = Callable[[Float32[Array, "m h w C"], Float32[Array, " m"], Float[Array, "m R D"]], Float32[Array, "m h w C"]]
@@ -29,6 +31,9 @@ class Sampling:
     integer_time: bool = True
 
     def __post_init__(self):
+        object.__setattr__(self, "steps", arguments.whole("steps", self.steps))
+        if not isinstance(self.guidance, int | float | np.number):
+            raise ValueError(f"draw: got guidance {arguments.shown(self.guidance)}; give a number, 3 is usual.")
         if not 1 <= self.steps <= MOST_STEPS:
             raise ValueError(f"draw: got steps {self.steps}, wanted 1 to {MOST_STEPS}; 30 is usual.")
         if not 0 <= self.guidance <= MOST_GUIDANCE:
