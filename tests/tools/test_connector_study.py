@@ -111,7 +111,7 @@ def test_every_arm_takes_two_steps(tmp_path, monkeypatch):
 
     def small(arm):
         config = made(arm)
-        rows = {"batch_rows": 4} if arm == "queries" else {"batch_rows": 1, "window": 64}
+        rows = {"batch_rows": 8} if arm == "queries" else {"batch_rows": 8, "window": 64}
         return replace(config, data=replace(config.data, **rows), log_every=1)
 
     whole = connector_study.judged
