@@ -237,7 +237,7 @@ def test_a_run_of_another_model_is_no_plan(config):
         bounds.work(replace(config, model=sizes.PHI3_MINI))
 
 
-@pytest.mark.parametrize("name", ["v5litepod-8", "v5e", "v5e:16", "v9:2x2", "v4:4x4", "v6e:2x2x2", "V5E:2x2", ""])
+@pytest.mark.parametrize("name", ["v5litepod-8", "v5e", "v5p:16", "v9:2x2", "v4:4x4", "v6e:2x2x2", "V5E:2x2", ""])
 def test_topologies_that_do_not_exist(name):
     with pytest.raises(ValueError, match=f"--topology: got '{name}', wanted .*v5e:16x16"):
         topology.find_topology(name)
