@@ -12,6 +12,7 @@ from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.api.processor import IdsOnly
 from xgenmm_jax.ops.attention_choice import implementation_for
 from xgenmm_jax.reporting.machine import memory_mib
+from xgenmm_jax.training.config import Initialize
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import OptimizerConfig
 from xgenmm_jax.training.setup import assemble
@@ -43,9 +44,11 @@ def check(model: LMM, steps: int) -> Section:
     """Takes the steps of `xgenmm train` on one batch. The model's parameters are given away: use it no more."""
     batch = model.batch(rows_of(model), [[image] for image in images.images()])
     optimizer_config = OptimizerConfig(peak_lr=RATE, warmup_steps=0, schedule="constant")
+    # Updates of a run are in the parameters by now.
     config = replace(
-        model.run, objective=NextToken(), freeze=FROZEN, accumulation=1, steps=steps, optimizer=optimizer_config
-    )
+        model.run, objective=NextToken(), freeze=FROZEN, accumulation=1, steps=steps, optimizer=optimizer_config,
+        lora=None, initialize=Initialize(), average_decay=0.0,
+    )  # fmt: skip
     program = assemble(config, model.mesh)
     losses, seconds = [], []
     with jax.set_mesh(model.mesh):
