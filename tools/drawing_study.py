@@ -32,7 +32,7 @@ from xgenmm_jax.generation.images.sampling import Sampling
 from xgenmm_jax.models import drawing_features
 from xgenmm_jax.models.blip3o import DrawingConfig, LinearHead, TowerTarget
 from xgenmm_jax.nano.drawing.prompts import Prompt, benchmark
-from xgenmm_jax.nano.drawing.scores import diversity, scores
+from xgenmm_jax.nano.drawing.scores import Scores, diversity, scores
 from xgenmm_jax.nano.tasks import DrawnWorld
 from xgenmm_jax.nano.world import draw
 from xgenmm_jax.nano.world.splits import Split
@@ -148,8 +148,8 @@ def judged(lmm: LMM, settings: Settings) -> dict[str, float]:
     return {
         "alignment": of_split["train"].overall,
         "held_out": of_split["held_out"].overall,
-        "valid": of_split["train"].valid.percent,
-        "places": places(lmm, settings),
+        **properties(of_split["train"]),
+        **places(lmm, settings),
         "distance": distance(lmm, np.concatenate(list(drawn.values())), true),
         "understanding": understanding(lmm, settings),
     }
@@ -167,13 +167,21 @@ def drawn_once(lmm: LMM, prompts: Sequence[Prompt], settings: Settings) -> Pictu
     return np.concatenate([one.images for one in drawings])
 
 
-def places(lmm: LMM, settings: Settings) -> float:
-    """Of captions that leave the place open: in how many of nine the right ones of several pictures have it, mean."""
+def properties(of_split: Scores) -> dict[str, float]:
+    """Percent of what is told that is there, also in pictures that are not right as a whole; of valid pictures."""
+    return {name: getattr(of_split, name).percent for name in ("colors", "positions", "nouns", "valid")}
+
+
+def places(lmm: LMM, settings: Settings) -> dict[str, float]:
+    """Of captions that leave the place open: in how many of nine several pictures have their things, mean.
+
+    places: of the right pictures; all_places: of all, where also what was not asked for counts.
+    """
     prompts = [prompt for prompt, _ in benchmark("train", settings.repeated) if prompt.tag == "colors"]
     drawings = lmm.draw([prompt.caption for prompt in prompts], settings.images, seed=1, sampling=settings.sampling)
-    return float(
-        np.mean([diversity(prompt, one.images).positions for prompt, one in zip(prompts, drawings, strict=True)])
-    )
+    found = [diversity(prompt, one.images) for prompt, one in zip(prompts, drawings, strict=True)]
+    counts = {"places": [one.positions for one in found], "all_places": [one.all_positions for one in found]}
+    return {name: float(np.mean(of_captions)) for name, of_captions in counts.items()}
 
 
 def distance(lmm: LMM, first: Pictures, second: Pictures) -> float:
@@ -247,7 +255,7 @@ def figures_of_true(folder: Path, results: Sequence[Result], settings: Settings)
         figures = {
             "alignment": of_split[0].overall,
             "held_out": of_split[1].overall,
-            "valid": of_split[0].valid.percent,
+            **properties(of_split[0]),
             "distance": distance(lmm, *pictures),
         }
         files.write_whole(file, json.dumps(figures))

@@ -11,12 +11,16 @@ from xgenmm_jax.probing.figures import LINES, QUIET, figure, to_image
 FIGURES = {
     "alignment": Figure("alignment, %"),
     "held_out": Figure("alignment, held-out pairs, %"),
+    "colors": Figure("colors told, %"),
+    "positions": Figure("places told, %"),
+    "nouns": Figure("nouns told, %"),
     "valid": Figure("valid single samples, %"),
     "places": Figure("places of 9 over seeds", form=".2f"),
+    "all_places": Figure("the same, right or not", form=".2f"),
     "distance": Figure("feature distance", -1, ".3f"),
     "understanding": Figure("questions answered, %"),
 }
-PLOTTED = ("alignment", "valid", "places", "distance")
+PLOTTED = ("alignment", "colors", "valid", "all_places", "distance")
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,16 @@ class Finding:
 
 FINDINGS = (
     Finding("flow matching or squared error?", "flow matching aligns better", "flow", "regression", "alignment"),
+    Finding("flow matching or squared error?", "flow matching aligns better", "flow", "regression", "colors"),
     Finding("flow matching or squared error?", "flow matching draws different images", "flow", "regression", "places"),
+    Finding(
+        "flow matching or squared error?", "flow matching draws different images", "flow", "regression", "all_places"
+    ),
     Finding("features or latents?", "features align better", "flow", "latents", "alignment"),
+    Finding("features or latents?", "features align better", "flow", "latents", "colors"),
     Finding("features or latents?", "latents have the lowest distance", "latents", "flow", "distance"),
     Finding("sequential or joint?", "sequential is chosen, without a number", "flow", "joint", "alignment"),
+    Finding("sequential or joint?", "sequential is chosen, without a number", "flow", "joint", "colors"),
     Finding("sequential or joint?", "sequential keeps understanding", "flow", "joint", "understanding"),
 )
 
@@ -65,7 +75,7 @@ def findings(names: Mapping[str, str], results: Sequence[Result]) -> list[tuple[
 
 def plot(names: Mapping[str, str], results: Sequence[Result], true: Mapping[str, float], path: Path) -> None:
     """PLOTTED against training FLOPs and against seconds of steps; bars are the standard deviation over seeds."""
-    drawn, axes = figure(13.0, 6.4, rows=len(COSTS), columns=len(PLOTTED))
+    drawn, axes = figure(16.0, 6.4, rows=len(COSTS), columns=len(PLOTTED))
     arms = {arm: (label, color) for (arm, label), color in zip(names.items(), LINES, strict=True)}
     for row, cost in enumerate(COSTS):
         for axis, name in zip(axes[row], PLOTTED, strict=True):

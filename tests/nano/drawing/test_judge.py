@@ -113,7 +113,7 @@ def test_diversity_counts_places_of_correct_pictures():
     images = [_picture(_shape("red", "star", position)) for position in positions]
     images += [_picture(_shape("red", "ring", "right")), _picture()]
     result = scores.diversity(prompt, np.stack(images))
-    assert result.positions == 3
+    assert (result.positions, result.all_positions) == (3, 4)
     assert (result.correct, result.valid) == (pytest.approx(100 * 4 / 6), pytest.approx(100 * 5 / 6))
 
 

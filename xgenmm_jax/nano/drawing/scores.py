@@ -39,11 +39,12 @@ class Scores:
 
 class Diversity(NamedTuple):
     """Of several pictures of one caption. valid, correct: percent. positions: different ones, of nine, of its things in
-    correct pictures."""
+    correct pictures. all_positions: of all things in all pictures, told or not."""
 
     valid: float
     correct: float
     positions: int
+    all_positions: int
 
 
 def scores(prompts: Sequence[Prompt], images: Images) -> Scores:
@@ -93,9 +94,10 @@ def diversity(prompt: Prompt, images: Images) -> Diversity:
         raise ValueError(f"drawing: got no pictures of '{prompt.caption}', wanted some.")
     verdicts = [judge(prompt, image) for image in images]
     correct = [image for image, one in zip(images, verdicts, strict=True) if one.is_correct]
-    positions = {seen.position for image in correct for seen in things(image)}
+    positions, all_positions = ({seen.position for one in some for seen in things(one)} for some in (correct, images))
     valid = sum(one.is_valid for one in verdicts)
-    return Diversity(100 * valid / len(verdicts), 100 * len(correct) / len(verdicts), len(positions))
+    shares = (100 * count / len(verdicts) for count in (valid, len(correct)))
+    return Diversity(*shares, len(positions), len(all_positions))
 
 
 def _property(verdicts: Sequence[Verdict], name: str) -> Share:
