@@ -7,8 +7,8 @@ Hours: less than 6 days there.
 Expected, Flickr30k zero-shot of the paper's ViT-g: recall at 1 of 97.6 to texts and 89.7 to images, after re-ranking.
 
 The paper's: 250k steps of 1,680 pairs at 224 px, ITC, ITM and ITG at weight 1, AdamW, the mixture of 129M images.
-Ours: captions have Phi-3's tokens and not BERT's (`stage1.py:bert` has these), and the Q-Former starts from random
-numbers, where the paper's starts from BERT-base; the captions of CapFilt are one an image, as BLIP published them,
+Ours: captions have Phi-3's tokens and the Q-Former starts from random numbers, where the paper has BERT's tokens and
+starts from BERT-base (`stage1.py:bert` has both); the captions of CapFilt are one an image, as BLIP published them,
 where the paper draws one of two; Visual Genome's images have no RandAugment, which the public code gives them.
 """
 
@@ -24,6 +24,14 @@ from xgenmm_jax.training.objectives.query_pretraining import QueryPretraining
 
 PAIRS = 1680
 BERT = "weights/bert-base-uncased/vocab.txt"
+BERT_START = "weights/bert_qformer"
+"""`xgenmm convert weights/bert-base-uncased weights/bert_qformer`."""
+WITHOUT_BERT = (
+    "connector/query_embedding", "connector/feature_norm", "connector/layers/layer0/cross",
+    "connector/layers/layer0/cross_norm", "heads/image_projection", "heads/text_projection", "heads/matching",
+    "heads/temperature",
+)  # fmt: skip
+"""What BERT has not: drawn from the run's seed."""
 
 
 def config() -> TrainConfig:
@@ -52,7 +60,15 @@ def config() -> TrainConfig:
 
 
 def bert() -> TrainConfig:
-    """Captions in BERT's tokens, as the paper's; `--initialize.run` goes on from LAVIS' first stage, once converted."""
+    """Captions in BERT's tokens and a Q-Former from BERT-base, as the paper's."""
     base = config()
     model = replace(base.model, text=QFormerText())
-    return replace(base, name="blip2/stage1_bert", model=model, data=replace(base.data, tokenizer=BERT))
+    initialize = replace(base.initialize, connector=BERT_START, fresh=WITHOUT_BERT)
+    data = replace(base.data, tokenizer=BERT)
+    return replace(base, name="blip2/stage1_bert", model=model, data=data, initialize=initialize)
+
+
+def lavis() -> TrainConfig:
+    """The same, going on from the first stage that LAVIS released, once `xgenmm convert` has read it."""
+    base = bert()
+    return replace(base, name="blip2/stage1_lavis", initialize=Initialize(run=recipes.TOWER))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import re
 
 from xgenmm_jax.convert import detect_towers
-from xgenmm_jax.convert.detect_blip2 import detect_blip2
+from xgenmm_jax.convert.detect_blip2 import detect_bert, detect_blip2
 from xgenmm_jax.convert.detect_towers import Detected
 from xgenmm_jax.convert.formats import blip3o, eva, llama_hf, open_clip, phi3_hf, siglip_big_vision, siglip_hf, xgenmm
 from xgenmm_jax.convert.rules import Shape
@@ -23,7 +23,7 @@ from xgenmm_jax.ops.masks import WindowConvention
 
 FAMILIES = (
     "xGen-MM v1.5, SigLIP (Hugging Face, big_vision), a CLIP tower of open_clip, BLIP3-o, BLIP-2 (LAVIS, "
-    "transformers), Phi-3, Llama and Qwen2 with their config.json"
+    "transformers), BERT, Phi-3, Llama and Qwen2 with their config.json"
 )
 
 
@@ -46,6 +46,8 @@ def detect_format(
         return _blip3o(names, prefix, overrides)
     # BLIP-2's tower has names of SigLIP's, and its file may hold a Phi-3.
     if (detected := detect_blip2(names, settings, overrides)) is not None:
+        return detected
+    if (detected := detect_bert(names, settings, overrides)) is not None:
         return detected
     tower_name = re.escape(siglip_hf.PATCH)
     # A whole SigLIP has a text part with the same names beside its tower.

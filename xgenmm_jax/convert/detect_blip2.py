@@ -1,6 +1,6 @@
-"""BLIP-2's files: which config the shapes of their tensors stand for.
+"""BLIP-2's files, and BERT's for its Q-Former: which config the shapes of their tensors stand for.
 
-Source: docs/reference/blip2.md#checkpoint-names.
+Source: docs/reference/blip2.md#checkpoint-names and docs/reference/blip2.md#berts-names.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,8 @@ import re
 from typing import Any
 
 from xgenmm_jax.convert.detect_towers import Detected
-from xgenmm_jax.convert.formats import blip2
+from xgenmm_jax.convert.formats import bert, blip2
+from xgenmm_jax.convert.formats.bert import BertStart
 from xgenmm_jax.convert.formats.blip2 import Blip2Parts, Names
 from xgenmm_jax.convert.tensor_shapes import Overrides, Settings, TensorShapes, head_count, square_grid
 from xgenmm_jax.models.blip2 import Blip2Config
@@ -54,6 +55,39 @@ def detect_blip2(names: TensorShapes, settings: Settings, overrides: Overrides) 
         language_head=kind == "lavis",
     )
     return Detected(f"{title}, first stage)", config, blip2.stage1_rules(config, kind), ignored)
+
+
+def detect_bert(names: TensorShapes, settings: Settings, overrides: Overrides) -> Detected | None:
+    """None where the tensors are not BERT's.
+
+    Raises ValueError for another model in such names, and where sizes cannot be told.
+    """
+    root = names.prefix(re.escape(f"{bert.LAYER}0.") + r"attention\.self\.query\.weight")
+    if root is None:
+        return None
+    kind = settings.get("model_type", "bert" if root in (bert.ROOT, "") else root.strip("."))
+    positions = settings.get("position_embedding_type", "absolute")
+    if kind != "bert" or positions != "absolute":
+        raise ValueError(f"checkpoint: this is {kind} with {positions} positions; a Q-Former begins with BERT alone.")
+    _check_activation(settings)
+    layer, words = f"{root}{bert.LAYER}", f"{root}{bert.WORDS}"
+    inner, default = names.size(768, (words, 1)), QFormerConfig()
+    connector = QFormerConfig(
+        inner=inner,
+        hidden=names.size(default.hidden, (f"{layer}0.intermediate.dense.bias", 0)),
+        layers=names.layers(layer, default.layers),
+        heads=head_count(inner, overrides.connector_heads, settings, blip2.WIDTH_TO_HEADS, "--connector-heads"),
+        epsilon=settings.get("layer_norm_eps", default.epsilon),
+    )
+    text = QFormerText(names.size(30522, (words, 0)) + 1, names.size(512, (f"{root}{bert.POSITIONS}", 0)))
+    start = BertStart(connector, text, f"{bert.HEAD}bias" in names.shapes)
+    read, spare = (f"{root}{bert.LAYER}", bert.HEAD), (f"{bert.HEAD}decoder.", blip2.BUFFER)
+
+    def ignored(name: str) -> bool:
+        return not name.startswith(read) or any(one in name for one in spare)
+
+    has_old = any(name.endswith("LayerNorm.gamma") for name in names.shapes)
+    return Detected("BERT, the start of a Q-Former", start, bert.rules(start, root, has_old), ignored)
 
 
 def _tower(names: TensorShapes, kind: Names, settings: Mapping[str, Any], overrides: Overrides) -> ViTConfig:

@@ -9,7 +9,7 @@ import numpy as np
 
 from xgenmm_jax import files
 from xgenmm_jax.convert import file_formats, trees
-from xgenmm_jax.convert.formats import blip2, blip3o, llama_hf, phi3_hf, siglip_hf, xgenmm
+from xgenmm_jax.convert.formats import bert, blip2, blip3o, llama_hf, phi3_hf, siglip_hf, xgenmm
 from xgenmm_jax.convert.importing import Progress, in_threads
 from xgenmm_jax.convert.parameter_store import Reader
 from xgenmm_jax.convert.rules import Rule, Shape, grouped, their_shapes
@@ -60,6 +60,8 @@ class Export:
 
 def plan(config: Config, layout: Layout) -> Export:
     """The rules of a layout for a run's model. Raises ValueError where the layout has no room for it."""
+    if isinstance(config, bert.BertStart):
+        raise ValueError("export: the run has BERT's tensors alone, the start of a Q-Former; train it first.")
     if layout == "blip3o":
         return _drawing(config)
     if layout in ("blip2", "lavis"):

@@ -5,9 +5,12 @@ import functools
 from typing import Any
 
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
 import jax.numpy as jnp
 
+from xgenmm_jax.convert.formats import bert
+from xgenmm_jax.convert.formats.bert import BertStart
 from xgenmm_jax.convert.formats.blip2 import Blip2Parts
 from xgenmm_jax.convert.formats.blip3o import Blip3oParts
 from xgenmm_jax.convert.rules import Shape
@@ -21,8 +24,9 @@ from xgenmm_jax.models.qformer import QFormer
 from xgenmm_jax.models.vit import ViT, ViTConfig
 from xgenmm_jax.ops.partitioning import unboxed
 
-Config = VLMConfig | ViTConfig | Phi3Config | Blip3oParts | Blip2Config | Blip2Parts
-"""The whole model, a tower or a language model alone; what draws images, or BLIP-2, without its language model."""
+Config = VLMConfig | ViTConfig | Phi3Config | Blip3oParts | Blip2Config | Blip2Parts | BertStart
+"""The whole model, a tower or a language model alone; what draws images, or BLIP-2, without its language model; what
+a Q-Former begins with."""
 
 
 def abstract(config: Config) -> dict[str, Any]:
@@ -36,6 +40,8 @@ def abstract(config: Config) -> dict[str, Any]:
         features = jnp.zeros((1, config.vision.features, config.vision.width))
         connector = jax.eval_shape(QFormer(config.connector).init, key, features)["params"]
         return {**abstract(config.vision), "connector": connector}
+    if isinstance(config, BertStart):
+        return _bert(config)
     if isinstance(config, ViTConfig):
         pixels = jnp.zeros((1, config.image_size_px, config.image_size_px, 3))
         init = functools.partial(ViT(config).init, method="features_and_pooled")
@@ -57,6 +63,13 @@ def _drawing(config: Blip3oParts, key: jax.Array) -> dict[str, Any]:
         return {"drawing": drawing}
     pixels = jnp.zeros((1, tower.image_size_px, tower.image_size_px, 3))
     return {"drawing": drawing, "target": {"eva": jax.eval_shape(EVA(tower).init, key, pixels)["params"]}}
+
+
+def _bert(config: BertStart) -> dict[str, Any]:
+    """Of a first stage's leaves those that BERT has; a tower of the width that the connector names stands for any."""
+    vision = ViTConfig(image_size_px=1, patch_px=1, width=config.connector.width, heads=1, layers=1)
+    whole = flatten_dict(abstract(Blip2Config(vision, config.connector, config.text)), sep="/")
+    return unflatten_dict({one.ours: whole[one.ours] for one in bert.rules(config)}, sep="/")
 
 
 @functools.lru_cache(maxsize=8)

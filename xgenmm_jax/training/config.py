@@ -40,7 +40,8 @@ class Initialize:
     Paths may begin with `~`, the home folder; all but `run` may be "hf://org/model@revision", a model of the hub.
     run: a run folder (its newest checkpoint) or one checkpoint, for every parameter.
     vision, connector, decoder, pixels: a safetensors file or a run folder for one part, taken after `run`. `pixels`,
-    what makes pixels of features, brings the scale of these features with it.
+    what makes pixels of features, brings the scale of these features with it; `connector`, in BLIP-2's first stage, its
+    text and heads.
     adapter: a folder in PEFT's layout, whose updates those of `lora` begin with; they stand beside all of the above.
     fresh: path prefixes that stay random because `run` lacks them, or the one of the part: "connector/projection".
     connector_start: changes how a random connector begins: (parameters of all parts, model, seed) -> the connector's.

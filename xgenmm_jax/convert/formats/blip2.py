@@ -85,7 +85,7 @@ def stage1_rules(config: Blip2Config, names: Names) -> tuple[Rule, ...]:
     rules = [
         *tower_rules(config.vision, names),
         *connector_rules(config.connector, names),
-        *_text_rules(config.connector, names),
+        *text_rules(config.connector, names),
         rule("text/text_position_embedding", POSITIONS[names]),
     ]
     images, texts = PROJECTIONS[names]
@@ -199,7 +199,7 @@ def _layer_rules(config: QFormerConfig, names: Names, stack: _Stack) -> list[Rul
     return [replace(one, first=stack.first, every=stack.every) for one in rules]
 
 
-def _text_rules(config: QFormerConfig, names: Names) -> list[Rule]:
+def text_rules(config: QFormerConfig, names: Names) -> list[Rule]:
     """The feed-forwards of text rows."""
     rules = []
     for stack in _stacks(config):

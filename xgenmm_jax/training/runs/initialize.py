@@ -25,8 +25,9 @@ from xgenmm_jax.training.step import shardings_of
 
 PARTS = ("vision", "connector", "decoder", "pixels")
 """Fields of `Initialize` that name weights of one part."""
-_BRINGS = {"pixels": ("target", "pixels")}
-"""What such a field brings beside its part: a pixel decoder the scale of the features that it was trained on."""
+_BRINGS = {"pixels": ("target", "pixels"), "connector": ("connector", "text", "heads")}
+"""The parts that such a field brings as far as the model has them: a pixel decoder the scale of the features that it
+was trained on; a Q-Former, in a first stage, its text and heads."""
 
 
 def initialize_params(
@@ -47,7 +48,7 @@ def initialize_params(
     fresh = _fresh(config.fresh, abstract)
     loaded: Params = {}
     for field, source in sources.items():
-        loaded |= _load_but(source, field, fresh, draw, {part: abstract[part] for part in _parts_of(field)})
+        loaded |= _load_but(source, field, fresh, draw, _parts_of(field, abstract))
     others = {part: leaves for part, leaves in abstract.items() if part not in loaded}  # a run may lack what is loaded
     if config.run is None:
         params = draw(others)
@@ -83,8 +84,8 @@ def _restore_but(run: Path, fresh: frozenset[str], draw: Callable[[Params], Para
     return _but(functools.partial(_restore_run, run), fresh, draw, abstract)
 
 
-def _parts_of(field: str) -> tuple[str, ...]:
-    return _BRINGS.get(field, (field,))
+def _parts_of(field: str, abstract: Params) -> Params:
+    return {part: abstract[part] for part in _BRINGS.get(field, (field,)) if part in abstract}
 
 
 def _load_but(
