@@ -166,7 +166,7 @@ def export_run(arguments: Arguments) -> None:
 
 def needs_tokenizer(config: "Config") -> bool:
     """Whether a run of it is asked in words: a model with a language model, or BLIP-2's first stage."""
-    return hasattr(config, "decoder") or hasattr(config, "text")
+    return hasattr(config, "decoder") or hasattr(config, "vision") and hasattr(config, "text")
 
 
 def describe(config: "Config") -> str:

@@ -61,17 +61,17 @@ def rules(start: BertStart, root: str = ROOT, old_norms: bool = True) -> tuple[R
     root: before the names of all but the language head. old_norms: whether norms have gamma and beta.
     """
     ours = (*blip2.connector_rules(start.connector, "lavis"), *blip2.text_rules(start.connector, "lavis"))
-    found = [one for one in ours if not set(one.ours.split("/")) & set(LACKED)]
-    found.append(rule("text/text_position_embedding", f"{_LAVIS_ROOT}{ROOT}{POSITIONS}"))
+    start_rules = [one for one in ours if not set(one.ours.split("/")) & set(LACKED)]
+    start_rules.append(rule("text/text_position_embedding", f"{_LAVIS_ROOT}{ROOT}{POSITIONS}"))
     words = f"{_LAVIS_ROOT}{ROOT}{WORDS}"
     # As LAVIS draws the row; the head's bias of it begins at 0.
-    found.append(Rule("text/text_embedding", (Piece(words),), WithDecodingRow(words, 0.02)))
+    start_rules.append(Rule("text/text_embedding", (Piece(words),), WithDecodingRow(words, 0.02)))
     if start.language_head:
         bias = f"{_LAVIS_ROOT}{HEAD}bias"
-        found += linear_rules("heads/word_dense", f"{_LAVIS_ROOT}{HEAD}transform.dense")
-        found += norm_rules("heads/word_norm", f"{_LAVIS_ROOT}{HEAD}transform.LayerNorm")
-        found.append(Rule("heads/word_bias", (Piece(bias),), WithDecodingRow(bias, 0.0)))
-    return tuple(_renamed(one, root, old_norms) for one in found)
+        start_rules += linear_rules("heads/word_dense", f"{_LAVIS_ROOT}{HEAD}transform.dense")
+        start_rules += norm_rules("heads/word_norm", f"{_LAVIS_ROOT}{HEAD}transform.LayerNorm")
+        start_rules.append(Rule("heads/word_bias", (Piece(bias),), WithDecodingRow(bias, 0.0)))
+    return tuple(_renamed(one, root, old_norms) for one in start_rules)
 
 
 def _renamed(one: Rule, root: str, old_norms: bool) -> Rule:
