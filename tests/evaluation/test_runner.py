@@ -55,6 +55,17 @@ def test_a_killed_evaluation_asks_only_what_is_left_and_leaves_the_same_file(tmp
         assert [len(prompts) for prompts in again.calls] == [2, 2, 1][max(lines - 1, 0) // 2 + (lines == 6) :]
 
 
+def test_predictions_of_a_run_that_was_renamed_are_gone_on_with(tmp_path):
+    """The name of its folder was compared as if it were of the parameters."""
+    file, head = tmp_path / "a.jsonl", dataclasses.replace(HEAD, model="run step 400 1f3a90c2")
+    predict_into(AnsweringModel(number), counting("a", 5), file, head)
+    again = AnsweringModel(number)
+    predict_into(again, counting("a", 5), file, dataclasses.replace(head, model="old_run step 400 1f3a90c2"))
+    assert not again.calls
+    with pytest.raises(ValueError, match="holds predictions of model 'run step 400 1f3a90c2', now 'run step 400 ffff"):
+        predict_into(again, counting("a", 5), file, dataclasses.replace(head, model="run step 400 ffffffff"))
+
+
 @pytest.mark.parametrize(
     "field", ["task", "version", "profile", "reading", "reencode", "model", "examples", "decoding"]
 )
