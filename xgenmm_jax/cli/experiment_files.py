@@ -19,6 +19,8 @@ from xgenmm_jax.training.config import TrainConfig
 EXPERIMENT = "experiment"
 """What errors call a file whose option says nothing else."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
+SIZES = ("nano", "micro")
+"""Of `--at`."""
 NAMES_AT = MappingProxyType({("nano", "blip3o.pretrain"): "draw", ("nano", "blip2.stage1"): "blip2_stage1"})
 """Files of stages that have another name at a size: experiments/blip3o/pretrain.py is experiments/nano/draw.py."""
 
@@ -113,19 +115,33 @@ def _stages_at(function: Callable[..., TrainConfig], at: str) -> dict[str, Calla
     stages = {name: default for name, default in defaults.items() if inspect.isfunction(default)}
     if not stages:
         raise ValueError(f"--at: {function.__name__}() takes no stage that '{at}' could replace; leave --at away.")
-    replaced = {}
-    for name, default in stages.items():
-        stage = default.__module__.partition(".")[2]
-        stage = NAMES_AT.get((at, stage), stage)
-        try:
-            size = importlib.import_module(f"experiments.{at}")
-            is_package = hasattr(size, "__path__")
-            replaced[name] = (
-                importlib.import_module(f"experiments.{at}.{stage}").config if is_package else getattr(size, stage)
-            )
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"--at: got '{at}', which has no {stage}; wanted one of nano, micro.") from error
+    replaced = {name: _stage_at(default, at) for name, default in stages.items()}
+    missing = next((name for name, stage in replaced.items() if stage is None), None)
+    if missing is not None:
+        sizes = [size for size in SIZES if all(_stage_at(default, size) for default in stages.values())]
+        which = f"{'one of ' if len(sizes) > 1 else ''}{', '.join(sizes)}"
+        remedy = f"wanted {which}" if sizes else "no other size has it either, leave --at away"
+        raise ValueError(f"--at: got '{at}', which has no {_name_at(stages[missing], at)}; {remedy}.")
     return replaced
+
+
+def _stage_at(default: Callable[[], TrainConfig], at: str) -> Callable[[], TrainConfig] | None:
+    """A stage of the paper's size at another; None where there is none."""
+    stage = _name_at(default, at)
+    try:
+        size = importlib.import_module(f"experiments.{at}")
+        if not hasattr(size, "__path__"):
+            return getattr(size, stage, None)
+        return getattr(importlib.import_module(f"experiments.{at}.{stage}"), "config", None)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("experiments"):
+            raise
+        return None
+
+
+def _name_at(default: Callable[[], TrainConfig], at: str) -> str:
+    stage = default.__module__.partition(".")[2]
+    return NAMES_AT.get((at, stage), stage)
 
 
 def run_names(module: ModuleType) -> list[str]:
