@@ -6,10 +6,12 @@ from answering import AnsweringModel, counting, image
 import pytest
 
 from xgenmm_jax.data.records import LazyImage
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.evaluation import runner
 from xgenmm_jax.evaluation.prediction_files import Head
 from xgenmm_jax.evaluation.runner import evaluate, predict, predict_into
 from xgenmm_jax.evaluation.tasks.task import Scored
+from xgenmm_jax.nano.starting_weights import TOKENIZER
 
 
 def number(prompt):
@@ -33,6 +35,16 @@ def test_a_task_summarizes_its_scores():
     model = AnsweringModel(lambda prompt: "1")
     assert evaluate(model, [task]).metrics == {"a": 0.25}
     assert evaluate(model, [halves]).metrics == {"a/right": 1.0}
+
+
+def test_tasks_whose_answers_end_otherwise_are_asked_apart():
+    model = AnsweringModel(lambda prompt: "1\n2")
+    model.tokenizer = Tokenizer.load(TOKENIZER)
+    line = dataclasses.replace(counting("b", 2), until=("\n",), stops=("\n", "no single token"))
+    result = evaluate(model, [counting("a", 2), line, counting("c", 3)])
+    assert [len(prompts) for prompts in model.calls] == [5, 2]
+    assert model.stops == [(), (model.tokenizer.id_of("\n"),)]
+    assert [one.text for one in result.predictions if one.task == "b"] == ["1", "1"]
 
 
 HEAD = Head("a", 1, "paper", "careful", "none", "a model", "examples", 5, "greedy")

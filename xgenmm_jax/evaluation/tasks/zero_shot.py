@@ -38,6 +38,8 @@ GQA_FILE = "gqa/testdev_balanced_questions.json"
 NOCAPS_FILE = "nocaps/nocaps_val_4500_captions.json"
 QUESTION = "Question: {} Answer:"
 BEAMS = 5
+END = ("\n",)
+"""An end token of the language model to BLIP-2."""
 
 _SETS = {one.name: one for one in FEW_SHOT}
 
@@ -77,15 +79,15 @@ def _message(example: Example, profile: Profile) -> Message:
 
 def _short_answer(profile: Profile) -> Answering:
     """At most 10 tokens, short ones preferred, as the paper says; the public code prefers none with OPT (penalty 0)."""
-    return Answering(Decoding(10, BEAMS, length_penalty=-1.0), until=("\n",))
+    return Answering(Decoding(10, BEAMS, length_penalty=-1.0), until=END, stops=END)
 
 
 def _caption_of_coco(profile: Profile) -> Answering:
-    return Answering(Decoding(30, BEAMS, min_new_tokens=8), until=("\n",))
+    return Answering(Decoding(30, BEAMS, min_new_tokens=8), until=END, stops=END)
 
 
 def _caption_of_nocaps(profile: Profile) -> Answering:
-    return Answering(Decoding(80, BEAMS, min_new_tokens=10), until=("\n",))
+    return Answering(Decoding(80, BEAMS, min_new_tokens=10), until=END, stops=END)
 
 
 def _score_answer(answer: str, example: Example, profile: Profile) -> Scored:
