@@ -56,7 +56,8 @@ starting-weights: $(STAMP)
 	$(BIN)/python tools/export_starting_weights.py runs/weights/language_model_naming decoder
 	$(MAKE) pixel-decoder
 
-# What makes pixels of the tower's features: anew for another tower. About ten minutes.
+# What makes pixels of the tower's features. About ten minutes. A finished runs/weights/pixels stays: delete it first to
+# train anew, as for another tower.
 pixel-decoder: $(STAMP)
 	$(BIN)/xgenmm train experiments/nano/draw.py:pixels --workdir runs/weights/pixels
 	$(BIN)/python tools/export_starting_weights.py runs/weights/pixels pixels

@@ -98,6 +98,12 @@ def test_a_name_where_a_run_is_wanted_is_told_how_it_becomes_one():
     said = error_of(user_path, f"hf://{NAME}", "--initialize.run")
     assert said.startswith("--initialize.run: got 'hf://org/tiny', a model of the hub, wanted a path; ")
     assert "xgenmm convert hf://org/tiny RUN" in said and said.endswith("hf download org/tiny.")
+    said = error_of(user_path, f"hf://{NAME}@v1", "--data")
+    assert "xgenmm convert hf://org/tiny@v1 RUN" in said and said.endswith("hf download org/tiny --revision v1.")
+    # Commands that would fail are not given.
+    for url in ("hf://datasets/org/set/train.json", "hf://datasets/squad"):
+        said = error_of(user_path, url, "--data")
+        assert said == f"--data: got '{url}', wanted gs://BUCKET/... or s3://BUCKET/..., or a path of a file system."
 
 
 def test_revision_is_a_branch_a_tag_or_a_commit(server):

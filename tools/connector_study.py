@@ -97,12 +97,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_study(folder: Path, settings: Settings) -> None:
     fixed = {name: value for name, value in vars(settings).items() if name not in ("seeds", "arms", "budgets")}
+    fixed["figures"] = sorted(connector_table.FIGURES)
     study.keep_settings(folder, fixed, SUBJECT)
     costs = costs_of(folder)
+    pairs = itertools.product(settings.budgets, settings.arms)
+    steps = {(budget, arm): steps_of(arm, budget, costs, settings) for budget, arm in pairs}
     results: dict[Budget, list[Result]] = {budget: [] for budget in settings.budgets}
     for seed, budget, arm in itertools.product(settings.seeds, settings.budgets, settings.arms):
-        steps = steps_of(arm, budget, costs, settings)
-        results[budget].append(run_arm(folder, arm, seed, steps, costs, settings))
+        results[budget].append(run_arm(folder, arm, seed, steps[budget, arm], costs, settings))
         write(folder, results, settings)
     console = rich.console.Console()
     for title, lines in connector_table.sections(results):
@@ -135,17 +137,26 @@ def cost_of(config: TrainConfig, count: int = COUNTED_BATCHES) -> Cost:
 
 
 def steps_of(arm: str, budget: Budget, costs: dict[str, Cost], settings: Settings) -> int:
-    """Steps of a run for a budget. Raises ValueError where the first stage alone takes all FLOPs."""
+    """Steps of a run for a budget. Raises ValueError where they are none, of it or of the first stage."""
     first = round(settings.pairs / costs[FIRST].samples)
+    if not first:
+        raise ValueError(
+            f"{SUBJECT}: --pairs: {settings.pairs} are no step, which takes {costs[FIRST].samples:.0f}; give more."
+        )
     if arm == FIRST:
         return first
     of_first = first * costs[FIRST].flops
-    equal = round(settings.samples / costs[arm].samples)
-    if budget == "samples" or arm == "blip2":
-        return equal
-    whole = of_first + round(settings.samples / costs["blip2"].samples) * costs["blip2"].flops
-    left = whole - (of_first if arm in AFTER_FIRST else 0.0)
-    return round(left / costs[arm].flops)
+    steps = round(settings.samples / costs[arm].samples)
+    if budget == "flops" and arm != "blip2":
+        whole = of_first + round(settings.samples / costs["blip2"].samples) * costs["blip2"].flops
+        left = whole - (of_first if arm in AFTER_FIRST else 0.0)
+        steps = round(left / costs[arm].flops)
+    if not steps:
+        raise ValueError(
+            f"{SUBJECT}: --samples: {settings.samples} are no step of {arm}, which takes {costs[arm].samples:.0f}; "
+            "give more."
+        )
+    return steps
 
 
 def config_of(arm: str, seed: int, steps: int, folder: Path) -> TrainConfig:

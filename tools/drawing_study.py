@@ -109,7 +109,7 @@ def run_study(folder: Path, settings: Settings) -> None:
 def begin(folder: Path, settings: Settings) -> None:
     """Writes the settings, to which seeds and arms may be added later. Raises ValueError where there are others."""
     fixed = {name: value for name, value in vars(settings).items() if name not in ("seeds", "arms", "sampling")}
-    fixed["sampling"] = vars(settings.sampling)
+    fixed |= {"sampling": vars(settings.sampling), "figures": sorted(drawing_table.FIGURES)}
     study.keep_settings(folder, fixed, SUBJECT)
 
 

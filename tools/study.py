@@ -19,8 +19,10 @@ SETTINGS_FILE = "settings.json"
 def keep_settings(folder: Path, fixed: Mapping[str, Any], subject: str) -> None:
     """Writes what a folder's figures are of, where nothing is there.
 
-    fixed: without what may be added later. Raises ValueError, which begins with the subject, where the folder has
-    others.
+    fixed: without what may be added later; with the names of the figures, as runs that an older version judged lack
+    some, and a mean would be of fewer runs than its line says.
+
+    Raises ValueError, which begins with the subject, where the folder has others.
     """
     # As JSON has them: tuples are lists there.
     asked = json.loads(json.dumps(fixed))

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import fnmatch
 import os
 import pathlib
-import re
 import sys
 from typing import Any, Literal
 
-from xgenmm_jax.paths import Path, user_path
+from xgenmm_jax.paths import Path, hub_name, user_path
 
 SCHEME = "hf://"
 """Before a name that is one whatever lies here."""
@@ -28,7 +27,6 @@ WEIGHTS = ("*.safetensors", "*.json", *TOKENIZER)
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
-_NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(\w[\w./-]*))?", re.ASCII)
 _FILES = (".safetensors", ".npz", ".json", ".model", ".pt", ".bin")
 """Ends of paths of files, which no model's name has."""
 _LIBRARIES = ("huggingface_hub", "httpx2", "httpcore2", "hf_xet")
@@ -73,14 +71,12 @@ def _named(value: str | os.PathLike | object, what: str, is_kept: bool) -> HubNa
     if not isinstance(value, str) or is_kept and not value.startswith(SCHEME):
         return None
     text = value.removeprefix(SCHEME)
-    match = _NAME.fullmatch(text)
-    # ".." in a revision would be one in a path of the cache; the hub itself has no such name.
-    is_name = match is not None and ".." not in text and "--" not in match[1]
-    if text != value and not is_name:
+    named = hub_name(text)
+    if text != value and named is None:
         raise ValueError(f"{what}: got '{value}', wanted {SCHEME}ORG/MODEL or {SCHEME}ORG/MODEL@REVISION.")
-    if not is_name or text == value and (text.endswith(_FILES) or os.path.lexists(text.partition("/")[0])):
+    if named is None or text == value and (text.endswith(_FILES) or os.path.lexists(text.partition("/")[0])):
         return None
-    return HubName(match[1], match[2])
+    return HubName(*named)
 
 
 def local_folder(
@@ -150,7 +146,7 @@ def model_of(path: Path) -> str | None:
 
 def hint(path: Path | str) -> str:
     """For the error of a path that is not there: how the hub's model of that name is had; "" where it cannot be one."""
-    if not _NAME.fullmatch(str(path)) or str(path).endswith(_FILES):
+    if hub_name(str(path)) is None or str(path).endswith(_FILES):
         return ""
     parent = os.path.dirname(path)
     because = f" ('{parent}' is a folder here)" if os.path.isdir(parent) else ""

@@ -80,9 +80,13 @@ class BucketPath(PosixGPath):
 Path = pathlib.Path | BucketPath
 """A path on a disk or in a bucket, for annotations."""
 
+_OTHER_REPOSITORIES = ("datasets", "spaces")
+"""What a URL of the hub begins with that names no model."""
+
 BUCKETS = {"gs": "gcsfs", "s3": "s3fs"}
 """Protocols of buckets, and the packages of the extra `buckets` that speak them."""
 
+_HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(\w[\w./-]*))?", re.ASCII)
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -133,13 +137,23 @@ def user_path(value: str | os.PathLike | object, what: str, is_opened: bool = Tr
     return pathlib.Path(text)
 
 
+def hub_name(text: str) -> tuple[str, str | None] | None:
+    """Repository and revision of `org/model` or `org/model@revision` (`hub.py`); None where a text is no such name."""
+    match = _HUB_NAME.fullmatch(text)
+    # ".." in a revision would be one in a path of the cache; the hub itself has no such name.
+    return None if match is None or ".." in text or "--" in match[1] else (match[1], match[2])
+
+
 def _bucket_path(text: str, what: str, is_opened: bool) -> BucketPath:
     protocol, rest = _URL.match(text)[1], text.partition("://")[2]
     forms = " or ".join(f"{name}://BUCKET/..." for name in BUCKETS)
-    if protocol == "hf":
+    named = hub_name(rest) if protocol == "hf" else None
+    if named is not None and named[0].partition("/")[0] not in _OTHER_REPOSITORIES:
+        repo, revision = named
+        at = "" if revision is None else f" --revision {revision}"
         raise ValueError(
             f"{what}: got '{text}', a model of the hub, wanted a path; make it a folder first: xgenmm convert {text} "
-            f"RUN, or hf download {rest}."
+            f"RUN, or hf download {repo}{at}."
         )
     if protocol not in BUCKETS:
         raise ValueError(f"{what}: got '{text}', wanted {forms}, or a path of a file system.")

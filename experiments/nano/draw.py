@@ -6,7 +6,8 @@ Hardware: 2 CPU cores.
 Hours: about ten minutes.
 Expected: no number of the paper's; the page of `make draw` shows its own.
 
-What makes pixels of features ships, as the tower does whose features they are (make pixel-decoder trains it again).
+What makes pixels of features ships, as the tower does whose features they are. make pixel-decoder trains it again;
+delete runs/weights/pixels first, where it has been.
 """
 
 from dataclasses import replace

@@ -80,7 +80,7 @@ def test_a_pickle_in_place_of_a_run_says_how_it_becomes_safetensors(tmp_path, na
 
 
 def test_names_and_folders_that_are_not_there_are_told(tmp_path):
-    with pytest.raises(ValueError, match="--data: got none"):
+    with pytest.raises(ValueError, match="--data: got none; .* and flickr30k/ .docs/evaluation.md, Retrieval.\\."):
         evaluate_retrieval.chosen("retrieval", None)
     with pytest.raises(ValueError, match="has none of coco/dataset_coco.json"):
         evaluate_retrieval.chosen("retrieval", tmp_path)

@@ -46,6 +46,30 @@ class Recorded:
 
 recorded = Recorded()
 what = 3
+
+
+def local():
+    @dataclass(frozen=True)
+    class Local(Recorded):
+        pass
+
+    return Local()
+'''
+
+SOURCE = '''
+from dataclasses import dataclass
+
+from xgenmm_jax.curation.images import Images
+from xgenmm_jax.data.sharded import ShardedSource
+from xgenmm_jax.data.storage.tars import Tars
+
+
+@dataclass(frozen=True)
+class Own(Images):
+    pass
+
+
+src = ShardedSource(Tars("tars/*.tar"), Own())
 '''
 
 
@@ -116,6 +140,8 @@ def test_an_annotator_of_a_users_file_makes_rows(world, monkeypatch, capsys):
         (["mine.py"], "--annotator: got 'mine.py', wanted FILE.py:NAME."),
         (["mine.py:recoded"], "--annotator: 'mine.py' has no 'recoded'; did you mean recorded"),
         (["mine.py:what"], "--annotator: 'mine.py:what' is a int, wanted a frozen dataclass with check, described"),
+        (["mine.py:Detection"], "--annotator: 'mine.py': TypeError: Detection.__new__() missing 3 required positional"),
+        (["my.py:recorded"], "--annotator: no file 'my.py'; did you mean mine.py"),
         (["mine.py:recorded", "--tagger", "list"], "--tagger: of --annotator groundingdino alone; leave it away."),
     ],
 )
@@ -124,6 +150,32 @@ def test_what_is_no_annotator_is_one_sentence(world, words, sentence, monkeypatc
     assert cli.main(["curate", "grounding", "tars:tars/*.tar", "made", "--annotator", *words]) == 1
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and sentence in told and not Path("made").exists()
+
+
+def test_what_no_worker_can_be_sent_is_told_from_a_source(world, monkeypatch, capsys):
+    without_beam(monkeypatch)
+    Path("a.py").write_text(SOURCE.replace("src =", "Own.__qualname__ = 'Other'\nsrc ="), encoding="utf-8")
+    for source, annotator, what in (
+        ("tars:tars/*.tar", "mine.py:local", "annotator or engine"),
+        ("a.py:src", "mine.py:recorded", "source"),
+    ):
+        assert cli.main(["curate", "grounding", source, what, "--annotator", annotator]) == 1
+        assert f"curate: the {what} cannot be sent to a worker (Can't" in capsys.readouterr().err
+
+
+def test_a_source_and_an_annotator_stand_in_two_files_of_one_name(world, monkeypatch, capsys):
+    """The second of them took the place of the first one's module, whose classes then were sent to no worker."""
+    without_beam(monkeypatch)
+    Path("a").mkdir()
+    Path("a/mine.py").write_text(SOURCE, encoding="utf-8")
+    words = ["curate", "grounding", "a/mine.py:src", "made", "--annotator", "mine.py:recorded"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    check_boxes(Path("made"), world)
+    # One file may hold both.
+    Path("both.py").write_text(SOURCE + ANNOTATOR, encoding="utf-8")
+    words = ["curate", "grounding", "both.py:src", "both", "--annotator", "both.py:recorded"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    check_boxes(Path("both"), world)
 
 
 @needs("apache_beam")

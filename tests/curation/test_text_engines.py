@@ -1,7 +1,9 @@
 """Engines that read text: what they give, and the sentence where one is missing."""
 
 import sys
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
@@ -88,6 +90,30 @@ def test_thin_images_get_a_margin_and_others_stay(size, shown):
     image = PIL.Image.new("RGB", size, "white")
     margin = with_margin(image, 2000)
     assert margin.size == shown and margin.crop((0, 0, *size)).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("size", "read_at", "quad"),
+    [
+        ((10, 12_000), (334, 2000), ((0, 600), (10, 600), (10, 1200), (0, 1200))),
+        ((12_000, 30), (2000, 48), ((0, 30), (1200, 30), (1200, 30), (0, 30))),
+        ((3000, 2000), (3000, 2000), ((0, 100), (200, 100), (200, 200), (0, 200))),
+    ],
+)
+def test_the_margin_is_of_the_scaled_image(monkeypatch, size, read_at, quad):
+    """One of 10 x 50,000 px was read as 8,334 x 50,000 px; boxes are those of the image as it was given."""
+    shapes = []
+
+    def read(pixels):
+        shapes.append(pixels.shape)
+        box = ((0, 100), (200, 100), (200, 200), (0, 200))
+        return SimpleNamespace(boxes=np.array([box], np.float32), txts=("text",), scores=(0.9,))
+
+    module = ModuleType("rapidocr")
+    module.RapidOCR = lambda params: read
+    monkeypatch.setitem(sys.modules, "rapidocr", module)
+    (line,) = RapidOcr().open()(PIL.Image.new("RGB", size, "white"))
+    assert shapes == [(*read_at[::-1], 3)] and np.allclose(line.quad, quad)
 
 
 def test_rapidocr_reads_a_tall_strip_and_its_boxes_end_at_its_edge(page):

@@ -6,10 +6,12 @@ from answering import AnsweringModel, counting, image
 import pytest
 
 from xgenmm_jax.data.records import LazyImage
+from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.evaluation import runner
 from xgenmm_jax.evaluation.prediction_files import Head
 from xgenmm_jax.evaluation.runner import evaluate, predict, predict_into
 from xgenmm_jax.evaluation.tasks.task import Scored
+from xgenmm_jax.nano.starting_weights import TOKENIZER
 
 
 def number(prompt):
@@ -35,6 +37,16 @@ def test_a_task_summarizes_its_scores():
     assert evaluate(model, [halves]).metrics == {"a/right": 1.0}
 
 
+def test_tasks_whose_answers_end_otherwise_are_asked_apart():
+    model = AnsweringModel(lambda prompt: "1\n2")
+    model.tokenizer = Tokenizer.load(TOKENIZER)
+    line = dataclasses.replace(counting("b", 2), until=("\n",), stops=("\n", "no single token"))
+    result = evaluate(model, [counting("a", 2), line, counting("c", 3)])
+    assert [len(prompts) for prompts in model.calls] == [5, 2]
+    assert model.stops == [(), (model.tokenizer.id_of("\n"),)]
+    assert [one.text for one in result.predictions if one.task == "b"] == ["1", "1"]
+
+
 HEAD = Head("a", 1, "paper", "careful", "none", "a model", "examples", 5, "greedy")
 
 
@@ -53,6 +65,17 @@ def test_a_killed_evaluation_asks_only_what_is_left_and_leaves_the_same_file(tmp
         assert predict_into(again, task, file, HEAD) == once
         assert file.read_bytes() == whole
         assert [len(prompts) for prompts in again.calls] == [2, 2, 1][max(lines - 1, 0) // 2 + (lines == 6) :]
+
+
+def test_predictions_of_a_run_that_was_renamed_are_gone_on_with(tmp_path):
+    """The name of its folder was compared as if it were of the parameters."""
+    file, head = tmp_path / "a.jsonl", dataclasses.replace(HEAD, model="run step 400 1f3a90c2")
+    predict_into(AnsweringModel(number), counting("a", 5), file, head)
+    again = AnsweringModel(number)
+    predict_into(again, counting("a", 5), file, dataclasses.replace(head, model="old_run step 400 1f3a90c2"))
+    assert not again.calls
+    with pytest.raises(ValueError, match="holds predictions of model 'run step 400 1f3a90c2', now 'run step 400 ffff"):
+        predict_into(again, counting("a", 5), file, dataclasses.replace(head, model="run step 400 ffffffff"))
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,9 @@ def test_arms_take_the_stages_of_another_size():
         load_experiment(EXPERIMENTS / "ablations" / "vision_backbone.py:dfn", "nano")
     with pytest.raises(ValueError, match="--at: got 'huge', which has no stage1; wanted one of nano, micro"):
         load_experiment(EXPERIMENTS / "ablations" / "data_scale.py", "huge")
+    # The sizes that are offered have every stage that the arm takes.
+    with pytest.raises(ValueError, match="--at: got 'micro', which has no blip2.stage1; wanted nano\\."):
+        load_experiment(EXPERIMENTS / "ablations" / "blip2.py:queries", "micro")
 
 
 def test_instruction_aware_adds_what_it_calls_fresh():

@@ -3,6 +3,8 @@
 from dataclasses import replace
 import hashlib
 import json
+from pathlib import Path
+import shlex
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ import pytest
 from safetensors import safe_open
 
 from experiments.nano import draw as drawing
+from xgenmm_jax.cli.experiment_files import load_experiment
+from xgenmm_jax.cli.options import parse_overrides
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.models import blip3o, drawing_features
 from xgenmm_jax.nano.drawing.prompts import benchmark
@@ -18,9 +22,10 @@ from xgenmm_jax.nano.drawing.scores import scores
 from xgenmm_jax.nano.starting_weights import PIXELS, VISION, WEIGHTS
 from xgenmm_jax.nano.world import draw
 from xgenmm_jax.ops.partitioning import unboxed
-from xgenmm_jax.training.config import Initialize
+from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.runs.initialize import initialize_params
 
+ROOT = Path(__file__).parents[2]
 INDEX = json.loads((WEIGHTS / "weights.json").read_text())
 
 
@@ -30,7 +35,22 @@ def test_checksum_and_origin_are_those_of_the_index(name):
     assert hashlib.sha256(path.read_bytes()).hexdigest() == line["sha256"]
     if path.suffix == ".safetensors":
         with safe_open(path, "numpy") as file:
-            assert file.metadata() == {key: line[key] for key in ("command", "seed", "steps", "commit")}
+            in_file = {"command": line.get("command_in_file", line["command"])}
+            facts = {key: line[key] for key in ("seed", "steps", "parameters", "commit") if key in line}
+            assert file.metadata() == in_file | facts
+
+
+@pytest.mark.parametrize("name", INDEX)
+def test_the_command_is_one_that_can_be_given(name):
+    """Two named experiments that had moved, one left away the options without which it was not made."""
+    program, word, *rest = shlex.split(INDEX[name]["command"])
+    if program == "python":
+        assert (ROOT / word).is_file()
+        return
+    path, options = ROOT / rest[0], rest[1:]
+    assert (program, word) == ("xgenmm", "train") and Path(str(path).partition(":")[0]).is_file()
+    config = parse_overrides(TrainConfig, load_experiment(path), options, "xgenmm train")
+    assert str(config.steps) == INDEX[name]["steps"] and str(config.seed) == INDEX[name]["seed"]
 
 
 def test_all_files_are_listed_and_small():
@@ -95,4 +115,3 @@ def test_the_shipped_scale_is_what_a_run_would_measure(pixels):
     opened.close()
     for name, value in params["target"].items():
         np.testing.assert_allclose(measured["target"][name], value, rtol=1e-4, atol=1e-5)
-

@@ -72,7 +72,7 @@ class Oracle(Generator):
     def evaluate(self, suite: list[Task]) -> Evaluation:
         return evaluate(self, [self.watch(task) for task in suite])
 
-    def generate(self, prompts, decoding, *, anyres=None):
+    def generate(self, prompts, decoding, *, anyres=None, more_stops=()):
         self.calls.append(len(prompts))
         return [self.answer(self.requests[id(prompt.token_ids)][1]) for prompt in prompts]
 

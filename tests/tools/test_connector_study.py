@@ -42,6 +42,14 @@ def test_equal_flops_are_those_of_both_stages_of_blip2():
     assert set(equal.values()) == {50, 100, 160} and equal["blip3_documents"] == 160
 
 
+def test_a_study_of_no_step_is_refused():
+    """A run of 0 steps was begun."""
+    with pytest.raises(ValueError, match="connector study: --samples: 10 are no step of blip2, which takes 40; give"):
+        connector_study.steps_of("blip2", "samples", COSTS, replace(SETTINGS, samples=10))
+    with pytest.raises(ValueError, match="connector study: --pairs: 10 are no step, which takes 32; give more"):
+        connector_study.steps_of("blip3", "flops", COSTS, replace(SETTINGS, pairs=10))
+
+
 def test_arms_are_the_experiments_at_nano_and_begin_with_their_seeds_first_stage(tmp_path):
     configs = {arm: connector_study.config_of(arm, 2, 7, tmp_path) for arm in COSTS}
     assert {(one.steps, one.seed, one.optimizer.warmup_steps) for one in configs.values()} == {(7, 2, 1)}
@@ -100,6 +108,8 @@ def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch):
     assert "| D BLIP-3: resampler, decoder trained | 50.0 ± 0.0 |" in text and "4,000 ± 0" in text
     (first, *_) = json.loads((tmp_path / "table.json").read_text())["runs"]["samples"]
     assert first["arm"] == "blip2" and first["flops"] == 4e12, "its first stage's are counted"
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["figures"] == sorted(connector_table.FIGURES)
     with pytest.raises(ValueError, match="connector study: .* is of pairs 1600, asked for 5; give another folder"):
         connector_study.run_study(tmp_path, replace(SETTINGS, pairs=5))
 

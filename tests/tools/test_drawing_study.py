@@ -108,6 +108,15 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
         drawing_study.begin(tmp_path, Settings("some/run", captions=50))
 
 
+def test_a_folder_of_other_figures_is_refused(tmp_path, monkeypatch):
+    """Runs that an older version judged lack some: the mean of one stood beside "runs 3"."""
+    monkeypatch.setattr(drawing_table, "FIGURES", {"alignment": drawing_table.FIGURES["alignment"]})
+    drawing_study.begin(tmp_path, Settings())
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="is of figures \\['alignment'\\], asked for .*'colors'.*; give another"):
+        drawing_study.begin(tmp_path, Settings())
+
+
 @pytest.mark.slow
 def test_an_arm_is_trained_and_judged_and_not_again(tmp_path, monkeypatch):
     config = TrainConfig(

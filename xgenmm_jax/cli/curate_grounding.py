@@ -9,6 +9,7 @@ import tyro
 
 from xgenmm_jax.cli.curate_options import CurateOptions, of_file, run, source_of, split_beam_options
 from xgenmm_jax.cli.data_sources import parse_with_reader
+from xgenmm_jax.cli.experiment_files import naming_the_line
 from xgenmm_jax.cli.options import LocalPath
 from xgenmm_jax.curation.annotators import Annotator, FixedTags, GroundingDino, Ram, Tagger
 from xgenmm_jax.curation.grounding import GroundingRows
@@ -57,7 +58,7 @@ class Arguments(CurateOptions):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints what was annotator; gives the exit code."""
+    """Prints what was made; gives the exit code."""
     rest, beam_options = split_beam_options(argv)
     arguments, reader = parse_with_reader(Arguments, rest, "xgenmm curate grounding")
     maker = GroundingRows(
@@ -78,8 +79,10 @@ def _annotator(arguments: Arguments) -> Annotator:
     for name in OF_GROUNDING_DINO:
         if getattr(arguments, name) != defaults[name]:
             raise ValueError(f"--{name.replace('_', '-')}: of --annotator {GROUNDING_DINO} alone; leave it away.")
-    annotator = of_file(arguments.annotator, "--annotator")
-    annotator = annotator() if callable(annotator) else annotator
+    annotator, path = of_file(arguments.annotator, "--annotator")
+    if callable(annotator):
+        with naming_the_line(path, "--annotator"):
+            annotator = annotator()
     if not dataclasses.is_dataclass(annotator) or not isinstance(annotator, Annotator):
         got = f"'{arguments.annotator}' is a {type(annotator).__name__}"
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 import shlex
 from typing import Any
 
@@ -66,19 +67,22 @@ def source_of(text: str, options: SourceOptions, reader: Reader | None) -> Shard
     return source
 
 
-def of_file(text: str, option: str) -> Any:
-    """What FILE.py:NAME is. option: what errors call it. Raises ValueError where there is no such thing."""
+def of_file(text: str, option: str) -> tuple[Any, Path]:
+    """What FILE.py:NAME is, and the file. option: what errors call it.
+
+    Raises ValueError where there is no such thing.
+    """
     from xgenmm_jax.cli.experiment_files import import_experiment
 
     file, colon, name = text.rpartition(":")
     path = local_path(file if colon else name, option)
     if not colon or path.suffix != ".py":
         raise ValueError(f"{option}: got '{text}', wanted FILE.py:NAME.")
-    module = import_experiment(path)
+    module = import_experiment(path, option)
     if not hasattr(module, name):
         names = [one for one in vars(module) if not one.startswith("_")]
         raise ValueError(f"{option}: '{path}' has no '{name}'; {nearest(name, names)}.")
-    return getattr(module, name)
+    return getattr(module, name), path
 
 
 def typed(command: str, argv: Sequence[str]) -> str:

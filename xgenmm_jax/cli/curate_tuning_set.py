@@ -92,11 +92,11 @@ def _teacher(arguments: Arguments) -> tuple[Teacher, str]:
         from xgenmm_jax.nano.drawing import tuning
 
         return tuning.teacher, "the program that draws the world of make demo, lit from the top left"
-    function = of_file(arguments.teacher, "--teacher")
-    path, _, name = arguments.teacher.rpartition(":")
+    function, path = of_file(arguments.teacher, "--teacher")
+    name = arguments.teacher.rpartition(":")[2]
     if not callable(function):
         raise ValueError(f"--teacher: '{name}' of '{path}' is a {type(function).__name__}, wanted a function.")
-    return function, f"{Path(path).name}:{name}"
+    return function, f"{path.name}:{name}"
 
 
 def _prompts(arguments: Arguments) -> dict[str, Excluded]:

@@ -10,6 +10,8 @@ from xgenmm_jax.evaluation.profiles import Profile, Reading, Reencode
 from xgenmm_jax.paths import Path, local_path
 
 if TYPE_CHECKING:
+    from xgenmm_jax.data.text.tokenizer import Tokenizer
+    from xgenmm_jax.evaluation.benchmark_runs import Ready
     from xgenmm_jax.generation.text.schedule import Limits
 
 SMALL_WIDTH = 512
@@ -61,6 +63,9 @@ def main(arguments: Arguments, judge_options: JudgeOptions, is_first: bool = Tru
     model, tokens = fingerprints.of_model(arguments.run), fingerprints.tokens_of(arguments.run)
     results = []
     generator = run.generator(limits_of(run.config.decoder.width))
+    if is_first:
+        for sentence in without_stops(ready, generator.tokenizer):
+            print(sentence)
     with progress_bar() if is_first else contextlib.nullcontext(lambda *_: None) as show:
         for one in ready:
             folder = folder_of(arguments, one.choice.profile)
@@ -85,6 +90,19 @@ def main(arguments: Arguments, judge_options: JudgeOptions, is_first: bool = Tru
         ]
     _print(results_table(with_judge, str(arguments.run)))
     return 0
+
+
+def without_stops(ready: "Sequence[Ready]", tokenizer: "Tokenizer") -> list[str]:
+    """A sentence for each benchmark one of whose ends is no single token, so that answers are written beyond it."""
+    sentences = []
+    for one in ready:
+        stops = one.benchmark.answering(one.choice.profile).stops
+        for text in (text for text in stops if tokenizer.id_of(text) is None):
+            sentences.append(
+                f"{one.benchmark.title}: {text!r} is no token of this model; answers are cut at it and do not end "
+                "there, so that beams and least lengths count what stands behind."
+            )
+    return sentences
 
 
 def folder_of(arguments: Arguments, profile: Profile) -> Path:

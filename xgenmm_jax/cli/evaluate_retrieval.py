@@ -74,7 +74,8 @@ def chosen(tasks: str, data: Path | None) -> list[RetrievalSet]:
     if asked == [DRAWN]:
         return []
     if data is None or not data.is_dir():
-        raise ValueError(f"--data: got {data or 'none'}; give the folder with coco/ and flickr30k/ (docs/data.md).")
+        where = "(docs/evaluation.md, Retrieval)"
+        raise ValueError(f"--data: got {data or 'none'}; give the folder with coco/ and flickr30k/ {where}.")
     if ALL not in asked:
         return [one for one in SETS if one.name in asked]
     there = [one for one in SETS if (data / one.file).is_file()]

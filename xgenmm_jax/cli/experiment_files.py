@@ -16,7 +16,11 @@ from xgenmm_jax.cli.errors import MOST, nearest
 from xgenmm_jax.cli.options import take_option
 from xgenmm_jax.training.config import TrainConfig
 
+EXPERIMENT = "experiment"
+"""What errors call a file whose option says nothing else."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
+SIZES = ("nano", "micro")
+"""Of `--at`."""
 NAMES_AT = MappingProxyType({("nano", "blip3o.pretrain"): "draw", ("nano", "blip2.stage1"): "blip2_stage1"})
 """Files of stages that have another name at a size: experiments/blip3o/pretrain.py is experiments/nano/draw.py."""
 
@@ -111,19 +115,33 @@ def _stages_at(function: Callable[..., TrainConfig], at: str) -> dict[str, Calla
     stages = {name: default for name, default in defaults.items() if inspect.isfunction(default)}
     if not stages:
         raise ValueError(f"--at: {function.__name__}() takes no stage that '{at}' could replace; leave --at away.")
-    replaced = {}
-    for name, default in stages.items():
-        stage = default.__module__.partition(".")[2]
-        stage = NAMES_AT.get((at, stage), stage)
-        try:
-            size = importlib.import_module(f"experiments.{at}")
-            is_package = hasattr(size, "__path__")
-            replaced[name] = (
-                importlib.import_module(f"experiments.{at}.{stage}").config if is_package else getattr(size, stage)
-            )
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"--at: got '{at}', which has no {stage}; wanted one of nano, micro.") from error
+    replaced = {name: _stage_at(default, at) for name, default in stages.items()}
+    missing = next((name for name, stage in replaced.items() if stage is None), None)
+    if missing is not None:
+        sizes = [size for size in SIZES if all(_stage_at(default, size) for default in stages.values())]
+        which = f"{'one of ' if len(sizes) > 1 else ''}{', '.join(sizes)}"
+        remedy = f"wanted {which}" if sizes else "no other size has it either, leave --at away"
+        raise ValueError(f"--at: got '{at}', which has no {_name_at(stages[missing], at)}; {remedy}.")
     return replaced
+
+
+def _stage_at(default: Callable[[], TrainConfig], at: str) -> Callable[[], TrainConfig] | None:
+    """A stage of the paper's size at another; None where there is none."""
+    stage = _name_at(default, at)
+    try:
+        size = importlib.import_module(f"experiments.{at}")
+        if not hasattr(size, "__path__"):
+            return getattr(size, stage, None)
+        return getattr(importlib.import_module(f"experiments.{at}.{stage}"), "config", None)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("experiments"):
+            raise
+        return None
+
+
+def _name_at(default: Callable[[], TrainConfig], at: str) -> str:
+    stage = default.__module__.partition(".")[2]
+    return NAMES_AT.get((at, stage), stage)
 
 
 def run_names(module: ModuleType) -> list[str]:
@@ -139,19 +157,25 @@ def run_names(module: ModuleType) -> list[str]:
     ]
 
 
-def import_experiment(path: Path) -> ModuleType:
-    """The module of an experiment file. Raises ValueError where it is missing or fails."""
+def import_experiment(path: Path, what: str = EXPERIMENT) -> ModuleType:
+    """The module of an experiment file.
+
+    what: what errors call it, as "--annotator". The module has its name, `annotator_mine` of mine.py, so that a source
+    and an annotator may stand in two files of one name. Runs keep names of modules: `experiment_mine` stays that.
+
+    Raises ValueError where it is missing or fails.
+    """
     if path.is_dir():
         files = sorted(file.name for file in path.glob("*.py"))
         inside = f": {', '.join(files[:MOST])}{' ...' if len(files) > MOST else ''}" if files else ""
-        raise ValueError(f"experiment: '{path}' is a folder; give a Python file in it{inside}.")
+        raise ValueError(f"{what}: '{path}' is a folder; give a Python file in it{inside}.")
     if not path.is_file():
         files = sorted(file.name for file in path.parent.glob("*.py"))
         moved = renamed.file(path)
         near = f"it is {moved} now" if moved else nearest(path.name, files) if files else ""
-        raise ValueError(f"experiment: no file '{path}'{'; ' + near if near else ''}.")
+        raise ValueError(f"{what}: no file '{path}'{'; ' + near if near else ''}.")
     if not os.access(path, os.R_OK):
-        raise ValueError(f"experiment: '{path}' may not be read by you; change its rights (chmod).")
+        raise ValueError(f"{what}: '{path}' may not be read by you; change its rights (chmod).")
     given, path = path, path.resolve()
     # Wherever the user stands, `import common` finds a neighbour and `import experiments.nano.recipes` the tree.
     tree = _tree(path)
@@ -159,14 +183,14 @@ def import_experiment(path: Path) -> ModuleType:
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
     if path.suffix != ".py":
-        raise ValueError(f"experiment: '{given}' is no Python file; give one whose name ends in .py.")
+        raise ValueError(f"{what}: '{given}' is no Python file; give one whose name ends in .py.")
     # Once for a command, which asks for the function's own options before it calls it.
     state = path.stat()
     key = (path, state.st_mtime_ns, state.st_size)
     if key not in _executed:
         _executed.clear()
-        with naming_the_line(path):
-            _executed[key] = user_files.load(f"experiment_{path.stem.replace('.', '_')}", path)
+        with naming_the_line(path, what):
+            _executed[key] = user_files.load(f"{what.lstrip('-')}_{path.stem.replace('.', '_')}", path)
     return _executed[key]
 
 
@@ -175,8 +199,11 @@ _executed: dict[tuple[Path, int, int], ModuleType] = {}
 
 
 @contextlib.contextmanager
-def naming_the_line(path: Path) -> Iterator[None]:
-    """What an experiment, or a neighbour that it imports, raises becomes a ValueError with its file and line."""
+def naming_the_line(path: Path, what: str = EXPERIMENT) -> Iterator[None]:
+    """What an experiment, or a neighbour that it imports, raises becomes a ValueError with its file and line.
+
+    what: what errors call it.
+    """
     try:
         yield
     except Exception as error:
@@ -189,7 +216,7 @@ def naming_the_line(path: Path) -> Iterator[None]:
         elif isinstance(error, ValueError):
             sentence = str(error).rstrip(".")
         at = "" if line is None else f" line {line}"
-        raise ValueError(f"experiment: '{os.path.relpath(file)}'{at}: {sentence}.") from error
+        raise ValueError(f"{what}: '{os.path.relpath(file)}'{at}: {sentence}.") from error
 
 
 def _tree(path: Path) -> Path:

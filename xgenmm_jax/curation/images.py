@@ -15,10 +15,9 @@ from xgenmm_jax.data.readers.images import image_in, row_of
 from xgenmm_jax.data.records import Caption, LazyImage, Record, images_of
 from xgenmm_jax.data.sharded import ShardedSource
 from xgenmm_jax.data.storage.base import Raw, Shard
+from xgenmm_jax.data.storage.tars import IMAGE_SUFFIXES
 
 NO_IMAGE = "a record without an image"
-FILE_ENDS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2")
-"""Of the files of images in a tar."""
 TEXTS = ("txt", "caption", "text")
 COLUMNS = ("json", "uid", "url", "key", "face_bboxes")
 """Fields beside an image that are passed on as they are; "json" holds those of a tar's sample."""
@@ -33,7 +32,7 @@ class Images(AllNeeded):
     text: fields of which the first that is there and not empty is the alt text.
     """
 
-    image: tuple[str, ...] = (*FILE_ENDS, "data", "image")
+    image: tuple[str, ...] = (*IMAGE_SUFFIXES, "data", "image")
     text: tuple[str, ...] = TEXTS
 
     label: ClassVar[str] = "images"

@@ -53,15 +53,28 @@ _MADE: dict[Work, Any] = {}
 
 
 def work_of(kind: Callable[..., Any], arguments: tuple[Any, ...]) -> Work:
-    """Raises ValueError where the source or its reader cannot be sent to another process."""
+    """arguments: the source, then the maker of rows.
+
+    Raises ValueError where the source, its reader or what makes the rows cannot be sent to another process."""
     try:
         pickled = bytes(ForkingPickler.dumps((kind, arguments)))
     except Exception as error:
-        raise ValueError(f"curate: the source cannot be sent to a worker ({error}); write it into a file.") from error
+        what = "the annotator or engine" if _is_pickled(arguments[0]) else "the source"
+        raise ValueError(
+            f"curate: {what} cannot be sent to a worker ({error}); define what it has at the top of a file."
+        ) from error
     work = Work(user_files.loaded_for(arguments), pickled)
     # Where the work stays in this process, the user's file is not executed a second time.
     _MADE[work] = kind(*arguments)
     return work
+
+
+def _is_pickled(value: Any) -> bool:
+    try:
+        ForkingPickler.dumps(value)
+    except Exception:
+        return False
+    return True
 
 
 def curate(

@@ -52,8 +52,8 @@ class RapidOcr:
     """PaddleOCR's models in ONNX, by the package rapidocr.
 
     longest_px: a larger image is scaled down to it before text is looked for; recognition takes its lines from there
-        too. threads: of onnxruntime; one a process, so that processes do not take each other's cores. Thin images get
-        a margin (`with_margin`), of which no box tells.
+        too. threads: of onnxruntime; one a process, so that processes do not take each other's cores. Thin images are
+        scaled before they get a margin (`with_margin`), of which no box tells.
     """
 
     longest_px: int = 2000
@@ -85,13 +85,15 @@ class RapidOcr:
         )
 
         def lines(pixels: PIL.Image.Image) -> list[Line]:
+            scaled = scaled_thin(pixels, self.longest_px)
             # The package reads arrays as OpenCV has them: blue first.
-            shown = np.asarray(with_margin(pixels, self.longest_px))
+            shown = np.asarray(with_margin(scaled, self.longest_px))
             result = read(np.ascontiguousarray(shown[:, :, ::-1]))
             if result.boxes is None or result.txts is None:
                 return []
             # A box ends where the margin begins.
-            boxes = np.clip(np.asarray(result.boxes, np.float64), 0, pixels.size).tolist()
+            boxes = np.clip(np.asarray(result.boxes, np.float64), 0, scaled.size)
+            boxes = (boxes * (np.asarray(pixels.size) / scaled.size)).tolist()
             entries = zip(boxes, result.txts, result.scores, strict=True)
             return [_line(str(text), quad, float(score)) for quad, text, score in entries]
 
@@ -105,12 +107,28 @@ def with_margin(pixels: PIL.Image.Image, longest_px: int) -> PIL.Image.Image:
     736 x 220,800 px and took 17 GB. It gives wide images a margin of its own, so that their shorter side need only be
     long enough to stay one when the longer one is scaled to `longest_px`; tall ones become a sixth of their height.
     """
-    width, height = pixels.size
-    right = max(0, -(-height // TALL) - width)
-    below = max(0, -(-width * LEAST_SIDE_PX // longest_px) - height)
+    right, below = _margin(pixels.size, longest_px)
     if not right and not below:
         return pixels
     return PIL.Image.fromarray(np.pad(np.asarray(pixels), ((0, below), (0, right), (0, 0)), mode="edge"))
+
+
+def scaled_thin(pixels: PIL.Image.Image, longest_px: int) -> PIL.Image.Image:
+    """A thin image scaled down to `longest_px`; others as they are, which RapidOCR scales itself.
+
+    The margin is wide where the image is long: of 800 x 60,000 px it would make 10,000 x 60,000 px, 1.8 GB a copy.
+    """
+    longest = max(pixels.size)
+    if longest <= longest_px or not any(_margin(pixels.size, longest_px)):
+        return pixels
+    width, height = (max(1, round(side * longest_px / longest)) for side in pixels.size)
+    return pixels.resize((width, height), PIL.Image.Resampling.BILINEAR)
+
+
+def _margin(size: tuple[int, int], longest_px: int) -> tuple[int, int]:
+    """What an image of this width and height lacks at its right and below it, in pixels; (0, 0): it is not thin."""
+    width, height = size
+    return max(0, -(-height // TALL) - width), max(0, -(-width * LEAST_SIDE_PX // longest_px) - height)
 
 
 def _line(text: str, quad: list[list[float]], confidence: float) -> Line:

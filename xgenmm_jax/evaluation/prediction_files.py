@@ -13,6 +13,7 @@ import os
 from typing import Any
 
 from xgenmm_jax import files
+from xgenmm_jax.evaluation.model_names import without_folder
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.tasks.example import Example
 from xgenmm_jax.paths import Path, is_in_bucket
@@ -26,8 +27,8 @@ class Head:
     """What a file of predictions is of; two files of unlike heads are never mixed.
 
     task, version: the task's name and version. profile, reading, reencode: of `evaluation.profiles`, "" for a task that
-    has none. model: names the parameters, as "sft_multi step 400 1f3a". examples: fingerprint of the examples. items:
-    their number. decoding: how answers were written.
+    has none. model: names the parameters, as "sft_multi step 400 1f3a90c2", of which the folder's name may change.
+    examples: fingerprint of the examples. items: their number. decoding: how answers were written.
     """
 
     task: str
@@ -63,10 +64,11 @@ def begin_or_continue(path: Path, head: Head, chunks: Sequence[int]) -> int:
     stored = read(path, cut=True).head
     if stored is None:
         raise ValueError(f"'{path}': line 1 is no head of predictions; give another folder, or delete the file.")
+    before, now = (dataclasses.replace(one, model=without_folder(one.model)) for one in (stored, head))
     differing = [
         f"{field.name} {getattr(stored, field.name)!r}, now {getattr(head, field.name)!r}"
         for field in dataclasses.fields(Head)
-        if getattr(stored, field.name) != getattr(head, field.name)
+        if getattr(before, field.name) != getattr(now, field.name)
     ]
     if differing:
         raise ValueError(

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from xgenmm_jax import files
+from xgenmm_jax.evaluation.model_names import without_folder
 from xgenmm_jax.evaluation.prediction_files import Head
 from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.scorers.estimates import Estimate
@@ -152,7 +153,8 @@ def read(folder: Path, judged: bool = False) -> list[Result]:
 
 
 def _of_same_predictions(a: Result, b: Result) -> bool:
-    return (a.model, a.choice, a.answers, a.value.items) == (b.model, b.choice, b.answers, b.value.items)
+    of_a, of_b = ((without_folder(one.model), one.choice, one.answers, one.value.items) for one in (a, b))
+    return of_a == of_b
 
 
 def _estimate(value: Mapping[str, Any]) -> Estimate:

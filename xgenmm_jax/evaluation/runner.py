@@ -76,13 +76,14 @@ def evaluate(generator: Generator, tasks: Sequence[Task]) -> Evaluation:
 def predict(generator: Generator, tasks: Sequence[Task]) -> tuple[Prediction, ...]:
     """A prediction for every example, in the order of tasks and examples.
 
-    Tasks that share decoding and a way to cut images are asked together: a call for each would leave batches half
-    empty. An example whose images cannot be read is not asked; its score is 0.
+    Tasks that share decoding, its stops and a way to cut images are asked together: a call for each would leave batches
+    half empty. An example whose images cannot be read is not asked; its score is 0.
     """
     requests = list(_requests(generator, tasks))
-    groups: dict[tuple[Decoding, AnyRes | None], list[_Request]] = {}
+    groups: dict[tuple[Decoding, tuple[str, ...], AnyRes | None], list[_Request]] = {}
     for request in requests:
-        groups.setdefault((request.task.decoding, request.task.anyres), []).append(request)
+        task = request.task
+        groups.setdefault((task.decoding, task.stops, task.anyres), []).append(request)
     predictions: dict[int, Prediction] = {}
     for group in groups.values():
         predictions |= _ask(generator, group)
@@ -129,7 +130,7 @@ def predict_into(
 
 
 def _ask(generator: Generator, requests: Sequence[_Request]) -> dict[int, Prediction]:
-    """Predictions by the request's index. All share decoding and a way to cut images.
+    """Predictions by the request's index. All share decoding, its stops and a way to cut images.
 
     The batches are those in which all images can be read, so that one which cannot changes no other answer.
     """
@@ -142,7 +143,8 @@ def _ask(generator: Generator, requests: Sequence[_Request]) -> dict[int, Predic
     asked = [(request, request.prompt) for request in requests if request.prompt is not None]
     prompts = [Prompt(prompt.token_ids, tuple(map(or_black, prompt.images))) for _, prompt in asked]
     task = requests[0].task
-    texts = generator.generate(prompts, task.decoding, anyres=task.anyres) if prompts else []
+    stops = task.stop_ids(generator.tokenizer) if task.stops else ()
+    texts = generator.generate(prompts, task.decoding, anyres=task.anyres, more_stops=stops) if prompts else []
     for (request, prompt), text in zip(asked, texts, strict=True):
         damage = next((shown[image].reason for image in prompt.images if image in shown and shown[image].reason), "")
         predictions[request.index] = request.predict("" if damage else cut(text, request.task.until), damage)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
-"""Its weights.json says of each file which command, seed and commit made it, with its checksum."""
+"""Its weights.json says of each file which command, seed and commit made it, with its checksum. Commands have the names
+that experiments have now; where a file itself says another one, that is "command_in_file"."""
 VISION = str(WEIGHTS / "nano_vision.safetensors")
 DECODER = str(WEIGHTS / "nano_language.safetensors")
 PIXELS = str(WEIGHTS / "nano_pixels.safetensors")

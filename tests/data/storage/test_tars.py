@@ -50,6 +50,8 @@ def test_long_names_and_long_members_are_read(tmp_path):
         ("arXiv/astro-ph.0405083.json", ("arXiv/astro-ph.0405083", "json")),
         ("1003.0459.tiff", ("1003.0459", "tiff")),
         ("1003.0459v2.tiff", ("1003.0459v2", "tiff")),
+        ("page.2.avif", ("page.2", "avif")),
+        ("page.2.jp2", ("page.2", "jp2")),
     ],
 )
 def test_names_are_split_where_their_writers_meant(name, parts):

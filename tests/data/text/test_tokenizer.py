@@ -79,6 +79,13 @@ def test_text_survives_there_and_back(request, name, text):
     assert tokenizer.encode(tokenizer.decode(ids)) == ids
 
 
+def test_a_text_has_an_id_where_it_is_one_token_within_another(phi3, small):
+    """A text by itself begins with a space."""
+    assert phi3.id_of("\n") == 13 and phi3.encode("\n") != [13]
+    assert small.decode([small.id_of("\n")]) == "\n"
+    assert phi3.id_of("\n\n") is phi3.id_of("<|end|>") is phi3.id_of("") is None
+
+
 def test_role_tokens_swallow_whitespace_behind_them(phi3):
     assert phi3.decode(phi3.encode("<|user|>\n Hi<|end|>\n")) == "<|user|>Hi<|end|>"
     assert phi3.decode(phi3.encode("<|user|>\nHi<|end|>"), keep_special=False) == "Hi"

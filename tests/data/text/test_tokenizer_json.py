@@ -137,6 +137,13 @@ def test_text_survives_there_and_back(request, name, text):
     assert tokenizer.decode(tokenizer.encode(text), keep_special=False) == text
 
 
+@pytest.mark.parametrize("name", ["phi3", "llama3", "qwen2"])
+def test_a_text_has_an_id_where_it_is_one_token_within_another(request, name):
+    tokenizer = request.getfixturevalue(name)
+    assert tokenizer.encode_parts(("a\nb",), starts=False)[-2] == tokenizer.id_of("\n")
+    assert tokenizer.id_of("a\nb") is tokenizer.id_of("") is None
+
+
 def test_decoding_leaves_special_strings_away_and_refuses_other_ids(llama3):
     ids = llama3.encode("<|start_header_id|>user<|end_header_id|>\n\nthe red<|eot_id|>")
     assert llama3.decode(np.array(ids), keep_special=False) == "user\n\nthe red"

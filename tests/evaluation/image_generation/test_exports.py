@@ -101,6 +101,17 @@ def test_pictures_of_two_models_are_never_mixed(tmp_path: Path):
         exports.begin_or_continue(folder, {"model": "a step 1", "seed": 0})
 
 
+def test_a_renamed_run_goes_on_with_its_pictures(tmp_path: Path):
+    """The name of its folder was compared as if it were of the parameters."""
+    folder = tmp_path / "wise_2025"
+    exports.begin_or_continue(folder, {"model": "draw step 800 1f3a90c2", "seed": 0})
+    exports.begin_or_continue(folder, {"model": "my old draw step 800 1f3a90c2", "seed": 0})
+    assert json.loads((tmp_path / "wise_2025.json").read_text())["model"] == "draw step 800 1f3a90c2"
+    for other in ("draw step 801 1f3a90c2", "draw step 800 00000000", "draw 1f3a90c2"):
+        with pytest.raises(ValueError, match=f"pictures of model 'draw step 800 1f3a90c2', now '{other}'; give"):
+            exports.begin_or_continue(folder, {"model": other, "seed": 0})
+
+
 def test_geneval_folders_hold_their_metadata_and_refuse_another_prompts(published: Path, tmp_path: Path):
     asked = prompts("geneval", published)
     exports.write("geneval", tmp_path, [(asked[1], [_image(k) for k in range(4)])])

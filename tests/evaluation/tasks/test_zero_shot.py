@@ -4,11 +4,13 @@ from answering import AnsweringModel
 import few_shot_files
 import pytest
 
+from xgenmm_jax.cli import evaluate_benchmarks
 from xgenmm_jax.data.readers.blip_captions import question_of
 from xgenmm_jax.data.text import tokenizer
 from xgenmm_jax.evaluation import benchmark_runs, results
 from xgenmm_jax.evaluation.paper_tables import BLIP2
 from xgenmm_jax.evaluation.tasks import suites
+from xgenmm_jax.evaluation.tasks.benchmark import Answering
 from xgenmm_jax.evaluation.tasks.zero_shot import ZERO_SHOT
 from xgenmm_jax.generation.text.decoding import Decoding
 
@@ -51,6 +53,7 @@ def test_every_set_is_asked_behind_the_image_alone_and_scored(data, words, tmp_p
     else:
         assert "<image>Question: what is 8? Answer:" in texts and result.value.value == pytest.approx(value)
     assert ("stem" in result.value.note) == (name == "okvqa_blip2")
+    assert model.stops == [(words.id_of("\n"),)], "an end token of the language model"
     assert results.read(tmp_path)[0].value.value == result.value.value and not ready.loaded.demonstrations
 
 
@@ -94,6 +97,22 @@ def test_answers_are_written_as_the_paper_says():
         "vqav2_blip2": short, "okvqa_blip2": short, "gqa_blip2": short,
         "nocaps_blip2": Decoding(80, 5, min_new_tokens=10), "coco_blip2": Decoding(30, 5, min_new_tokens=8),
     }  # fmt: skip
+    # No other benchmark's answers end otherwise than before, and what their files say of it is what it was.
+    for one in suites.BENCHMARKS:
+        answering = one.answering(one.profiles[0])
+        assert answering.stops == (("\n",) if one in ZERO_SHOT else ()) and answering.stops in ((), answering.until)
+        assert ("stops=" in repr(answering)) == (one in ZERO_SHOT)
+    assert repr(Answering(Decoding(4), ("\n",))) == f"Answering(decoding={Decoding(4)!r}, until=('\\n',))"
+
+
+def test_a_tokenizer_without_a_line_break_cuts_answers_and_says_so(data, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(words, "id_of", lambda text: None)
+    result, model, ready = asked(data, words, "vqav2_blip2", tmp_path, lambda prompt: "dog\nQuestion: what")
+    assert model.stops == [()] and result.value.value == pytest.approx(100)
+    (sentence,) = evaluate_benchmarks.without_stops([ready], words)
+    assert sentence.startswith("VQAv2, zero-shot as BLIP-2: '\\n' is no token of this model; answers are cut at it")
+    monkeypatch.undo()
+    assert not evaluate_benchmarks.without_stops([ready], words)
 
 
 def test_the_papers_table_has_a_column_of_each():

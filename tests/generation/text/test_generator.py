@@ -123,6 +123,27 @@ def test_a_limit_is_kept_and_a_stop_id_ends_an_answer(words, config):
     assert stopping.generate([Prompt(tuple(words.encode("the")), ())], GREEDY) == [""]
 
 
+@pytest.mark.parametrize(
+    "decoding", [Decoding(8), Decoding(8, 3, length_penalty=-1.0), Decoding(8, 3, min_new_tokens=4)]
+)
+def test_further_stops_end_the_answers_of_a_call(words, config, decoding):
+    """A line break was cut off what was written: beams ran on behind it and were ranked by what was thrown away."""
+    params, line_break = parameters(config), words.id_of("\n")
+    bias = params["decoder"]["head_bias"].at[line_break].add(3.0)
+    params = params | {"decoder": dict(params["decoder"], head_bias=bias)}
+    asked = prompts(words)
+    ends = (words.end_id, words.end_of_chunk_id, words.eos_id)
+    expected = Generator(config, params, words, GRIDS, stop_ids=(*ends, line_break)).generate_ids(asked, decoding)
+    generator = Generator(config, params, words, GRIDS)
+    answers = generator.generate_ids(asked, decoding, more_stops=(line_break,))
+    assert answers == expected and any(len(ids) < 8 for ids in answers)
+    assert all(line_break not in ids and len(ids) >= decoding.min_new_tokens for ids in answers)
+    # They are those of the call alone.
+    without = generator.generate_ids(asked, decoding)
+    cut = [ids[: ids.index(line_break)] if line_break in ids else ids for ids in without]
+    assert without != expected and (decoding.num_beams == 1) == (cut == expected)
+
+
 def test_images_and_marks_must_agree_in_number(words, config):
     generator = Generator(config, parameters(config), words, BASE)
     with pytest.raises(ValueError, match="prompt 0 has 1 <image> and 0 images"):

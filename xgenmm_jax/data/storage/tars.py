@@ -17,9 +17,10 @@ from xgenmm_jax.data.storage import files, tar_tables
 from xgenmm_jax.data.storage.base import Located, Raw, Refused
 from xgenmm_jax.files import without_surrogates
 
-SUFFIXES = (
-    "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "txt", "json", "cls", "pdf", "ocr", "npy",
-)  # fmt: skip
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2")
+"""Of the formats that are read (`image_files.FORMATS`). `curation.images.Images` looks for them in this order, which
+is an option that indexes are known by."""
+SUFFIXES = (*IMAGE_SUFFIXES, "txt", "json", "cls", "pdf", "ocr", "npy")
 """Where a key has dots, a name is split at the last of these suffixes; else at its first dot, as webdataset does.
 "arXiv_src_1003_wds/astro-ph.0405083.json" is the json of "astro-ph.0405083"."""
 

@@ -190,6 +190,14 @@ class Tokenizer:
             self._markers[template] = tuple(ids[first:])
         return self._markers[template]
 
+    def id_of(self, text: str) -> int | None:
+        """The id that a text is by itself within another: of "\\n" 13 with Phi-3's; None where it is none or several.
+
+        Data, as in `encode_parts`: no special string.
+        """
+        ids = self._encode_plain(text)
+        return ids[0] if len(ids) == 1 and self._decode_plain(ids) == text else None
+
     def _encode_plain(self, text: str) -> list[int]:
         if not text.startswith((SPACE, " ")):
             return self._pieces.encode(text)

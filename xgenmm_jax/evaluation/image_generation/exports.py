@@ -13,13 +13,16 @@ import PIL.Image
 
 from xgenmm_jax import files
 from xgenmm_jax.evaluation.image_generation.prompts import IMAGES_PER_PROMPT, Benchmark, BenchmarkPrompt
+from xgenmm_jax.evaluation.model_names import without_folder
 from xgenmm_jax.paths import Path
 
 Drawn = Iterable[tuple[BenchmarkPrompt, Sequence[PIL.Image.Image]]]
 
 
 def begin_or_continue(folder: Path, made_by: Mapping[str, Any]) -> None:
-    """Keeps what draws a folder's pictures; nothing where it is kept already. made_by: plain values by name.
+    """Keeps what draws a folder's pictures; nothing where it is kept already.
+
+    made_by: plain values by name; "model" with the run folder's name, which is not compared.
 
     Raises:
         ValueError: the folder has pictures of something else, or that nothing is known of.
@@ -30,7 +33,7 @@ def begin_or_continue(folder: Path, made_by: Mapping[str, Any]) -> None:
         known = files.read_json(path, remedy)
         known = known if isinstance(known, dict) else {}
         differing = [f"{name} {known.get(name)!r}, now {value!r}" for name, value in made_by.items()
-                     if known.get(name) != value]  # fmt: skip
+                     if _compared(name, known.get(name)) != _compared(name, value)]  # fmt: skip
         if differing:
             raise ValueError(f"'{folder}' holds pictures of {'; '.join(differing)}; {remedy} and '{path}'.")
         return
@@ -38,6 +41,10 @@ def begin_or_continue(folder: Path, made_by: Mapping[str, Any]) -> None:
         raise ValueError(f"'{folder}' is not empty, and no '{path}' says what drew its pictures; {remedy}.")
     files.make_folder(folder.parent)
     files.write_whole(path, json.dumps(dict(made_by), indent=1) + "\n")
+
+
+def _compared(name: str, value: Any) -> Any:
+    return without_folder(value) if name == "model" and isinstance(value, str) else value
 
 
 def write(benchmark: Benchmark, folder: Path, drawn: Drawn, images_per_prompt: int | None = None) -> int:

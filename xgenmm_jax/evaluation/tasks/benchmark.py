@@ -26,10 +26,20 @@ Estimates = dict[str, Estimate]
 
 @dataclass(frozen=True)
 class Answering:
-    """How a profile lets a model answer. until: texts that end an answer, cut off behind generation."""
+    """How a profile lets a model answer. until: texts that end an answer, cut off behind generation.
+
+    stops: those of them that are an end token to the benchmark's own code. Where the tokenizer has one token for such a
+    text, beams end there and none does before the least length; else it is cut off alone.
+    """
 
     decoding: Decoding
     until: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """As a dataclass's, `stops` only where there are some: files of answers, also old ones, keep it."""
+        stops = f", stops={self.stops!r}" if self.stops else ""
+        return f"Answering(decoding={self.decoding!r}, until={self.until!r}{stops})"
 
 
 VLMEVALKIT_ANSWERING = Answering(Decoding(max_new_tokens=1024))
@@ -134,6 +144,7 @@ class Benchmark:
             functools.partial(_score, self.score, profile),
             answering.decoding,
             until=answering.until,
+            stops=answering.stops,
             read_answer=functools.partial(read_answer, profile=profile, reading=choice.reading),
         )
 

@@ -157,7 +157,7 @@ def _score_caption(answer: str, example: Example, profile: Profile) -> Scored:
 
 def _score_answer(answer: str, example: Example, profile: Profile) -> Scored:
     text = fewshot.cut_answer(answer, "question").strip()
-    compared = answer_stems.stemmed(text, json.loads(example.fields.get("stems", "{}"))) if profile == "paper" else text
+    compared = stemmed_answer(text, example) if profile == "paper" else text
     return Scored(vqa.vqa_accuracy(compared, example.answers, profile), text or None)
 
 
@@ -176,18 +176,34 @@ def _cider(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
     return table
 
 
-def _accuracy(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
+def accuracy(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
     """Over questions; the error is over images."""
     return {"accuracy": multiple_choice.accuracy(predictions, lambda p: p.example.fields["image_id"])}
 
 
-def _stemmed(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
-    """Of OK-VQA, whose file has stems of answers ("ride" for "riding"). docs/reference/evaluation.md#vqa-accuracy."""
-    if profile == "paper" and all("stems" in prediction.example.fields for prediction in predictions):
-        note = "answers are stemmed as their file stems its own; OpenFlamingo's script asks WordNet"
+def stemmed_answer(answer: str, example: Example) -> str:
+    """An answer as OK-VQA's file stems its own ("ride" for "riding"). docs/reference/evaluation.md#vqa-accuracy."""
+    return answer_stems.stemmed(answer, json.loads(example.fields.get("stems", "{}")))
+
+
+def stemmed_accuracy(
+    predictions: Sequence[Prediction], profile: Profile, beside: str, without: str, is_stemmed: bool = True
+) -> Estimates:
+    """Accuracy of OK-VQA, with a note that says whether answers were stemmed, as its references are.
+
+    beside: of the note where they were, how the original stems. without: where they were not, what that means.
+    is_stemmed: whether answers are compared as stems where the file has some.
+    """
+    if is_stemmed and all("stems" in prediction.example.fields for prediction in predictions):
+        note = f"answers are stemmed as their file stems its own; {beside}"
     else:
-        note = "answers are not stemmed, as the references are: not comparable with OpenFlamingo's scores"
-    return {name: replace(one, note=note) for name, one in _accuracy(predictions, profile).items()}
+        note = f"answers are not stemmed, as the references are: {without}"
+    return {name: replace(one, note=note) for name, one in accuracy(predictions, profile).items()}
+
+
+def _stemmed(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
+    words = ("OpenFlamingo's script asks WordNet", "not comparable with OpenFlamingo's scores")
+    return stemmed_accuracy(predictions, profile, *words, is_stemmed=profile == "paper")
 
 
 _COCO_QUESTIONS = "COCO's annotations at visualqa.org/download.html"
@@ -202,7 +218,7 @@ def _of_coco(name: str, split: str) -> Callable[..., Iterator[Example | None]]:
     return functools.partial(_vqa, *(file.format(split) for file in _FILES[name]), images)
 
 
-def _questions(name: str, title: str, source: str, summarize: Summarize = _accuracy) -> FewShot:
+def _questions(name: str, title: str, source: str, summarize: Summarize = accuracy) -> FewShot:
     return FewShot(
         name=name, title=title, source=source,
         published=(Original(tuple(file.format("val") for file in _FILES[name]), _of_coco(name, "val")),),
@@ -245,7 +261,7 @@ FEW_SHOT: tuple[FewShot, ...] = (
                 functools.partial(_textvqa, "val"),
             ),
         ),
-        message=_message, score=_score_answer, summarize=_accuracy, headline="accuracy", profiles=PROFILES,
+        message=_message, score=_score_answer, summarize=accuracy, headline="accuracy", profiles=PROFILES,
         train=functools.partial(_textvqa, "train"),
     ),
 )  # fmt: skip

@@ -43,8 +43,9 @@ class Task:
 
     examples: each use goes through them from the start. anyres: how images are cut, None: as in training. summarize: by
     default the mean score is the only metric. constant_answers: of the baselines, None: the commonest answer.
-    until: texts that end an answer and are no part of it, cut off what a model wrote. read_answer: what of an answer is
-    scored.
+    until: texts that end an answer and are no part of it, cut off what a model wrote. stops: those of them whose token
+    ends an answer while it is written, if the tokenizer has one (`benchmark.Answering`). read_answer: what of an answer
+    is scored.
     """
 
     name: str
@@ -57,6 +58,12 @@ class Task:
     constant_answers: ConstantAnswers | None = None
     until: tuple[str, ...] = ()
     read_answer: Callable[[str], str] = str
+    stops: tuple[str, ...] = ()
+
+    def stop_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
+        """Of `stops` the ids, without those of texts that are several tokens."""
+        ids = (tokenizer.id_of(text) for text in self.stops)
+        return tuple(id_ for id_ in ids if id_ is not None)
 
     def scored(self, answer: str, example: Example) -> Scored:
         """The score of an answer; 0 where the example's images cannot be read."""

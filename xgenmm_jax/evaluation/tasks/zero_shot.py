@@ -8,7 +8,6 @@ Source: docs/reference/blip2.md#zero-shot-tasks.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-import json
 from pathlib import Path
 
 from xgenmm_jax.data.readers.blip_captions import question_of
@@ -19,11 +18,19 @@ from xgenmm_jax.evaluation.predictions import Prediction
 from xgenmm_jax.evaluation.profiles import Profile
 from xgenmm_jax.evaluation.published.files import Original
 from xgenmm_jax.evaluation.published.originals import texts
-from xgenmm_jax.evaluation.scorers import answer_stems, vqa
+from xgenmm_jax.evaluation.scorers import vqa
 from xgenmm_jax.evaluation.tasks import multiple_choice
 from xgenmm_jax.evaluation.tasks.benchmark import Answering, Benchmark, Choice, Estimates, Message
 from xgenmm_jax.evaluation.tasks.example import Example
-from xgenmm_jax.evaluation.tasks.few_shot_sets import FEW_SHOT, example_of, keyed_objects, nocaps
+from xgenmm_jax.evaluation.tasks.few_shot_sets import (
+    FEW_SHOT,
+    accuracy,
+    example_of,
+    keyed_objects,
+    nocaps,
+    stemmed_accuracy,
+    stemmed_answer,
+)
 from xgenmm_jax.evaluation.tasks.task import Scored, Task
 from xgenmm_jax.generation.text.decoding import Decoding
 
@@ -31,6 +38,8 @@ GQA_FILE = "gqa/testdev_balanced_questions.json"
 NOCAPS_FILE = "nocaps/nocaps_val_4500_captions.json"
 QUESTION = "Question: {} Answer:"
 BEAMS = 5
+END = ("\n",)
+"""An end token of the language model to BLIP-2."""
 
 _SETS = {one.name: one for one in FEW_SHOT}
 
@@ -70,15 +79,15 @@ def _message(example: Example, profile: Profile) -> Message:
 
 def _short_answer(profile: Profile) -> Answering:
     """At most 10 tokens, short ones preferred, as the paper says; the public code prefers none with OPT (penalty 0)."""
-    return Answering(Decoding(10, BEAMS, length_penalty=-1.0), until=("\n",))
+    return Answering(Decoding(10, BEAMS, length_penalty=-1.0), until=END, stops=END)
 
 
 def _caption_of_coco(profile: Profile) -> Answering:
-    return Answering(Decoding(30, BEAMS, min_new_tokens=8), until=("\n",))
+    return Answering(Decoding(30, BEAMS, min_new_tokens=8), until=END, stops=END)
 
 
 def _caption_of_nocaps(profile: Profile) -> Answering:
-    return Answering(Decoding(80, BEAMS, min_new_tokens=10), until=("\n",))
+    return Answering(Decoding(80, BEAMS, min_new_tokens=10), until=END, stops=END)
 
 
 def _score_answer(answer: str, example: Example, profile: Profile) -> Scored:
@@ -101,16 +110,11 @@ def _score_caption(answer: str, example: Example, profile: Profile) -> Scored:
 def _score_stemmed(answer: str, example: Example, profile: Profile) -> Scored:
     """OK-VQA's references are stems; BLIP-2 reduces answers to lemmas by spaCy's English model."""
     text = answer.strip()
-    stemmed = answer_stems.stemmed(text, json.loads(example.fields.get("stems", "{}")))
-    return Scored(vqa.vqa_accuracy(stemmed, example.answers, profile), text or None)
+    return Scored(vqa.vqa_accuracy(stemmed_answer(text, example), example.answers, profile), text or None)
 
 
 def _stemmed(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
-    if all("stems" in prediction.example.fields for prediction in predictions):
-        note = "answers are stemmed as their file stems its own; BLIP-2 takes spaCy's lemmas"
-    else:
-        note = "answers are not stemmed, as the references are: lower than BLIP-2 counts"
-    return {name: replace(one, note=note) for name, one in _SETS["vqav2"].summarize(predictions, profile).items()}
+    return stemmed_accuracy(predictions, profile, "BLIP-2 takes spaCy's lemmas", "lower than BLIP-2 counts")
 
 
 def _gqa(folder: Path) -> Iterator[Example | None]:
@@ -131,10 +135,10 @@ def _gqa(folder: Path) -> Iterator[Example | None]:
 
 def _gqa_table(predictions: Sequence[Prediction], profile: Profile) -> Estimates:
     """Accuracy, and that of questions whose answer is open or one of two, as GQA's own script splits them."""
-    table = _SETS["vqav2"].summarize(predictions, profile)
+    table = accuracy(predictions, profile)
     for kind in sorted({kind for prediction in predictions if (kind := prediction.example.fields.get("kind"))}):
         some = [one for one in predictions if one.example.fields.get("kind") == kind]
-        table[kind] = _SETS["vqav2"].summarize(some, profile)["accuracy"]
+        table[kind] = accuracy(some, profile)["accuracy"]
     return table
 
 

@@ -114,17 +114,21 @@ class Generator:
         decoding: Decoding = Decoding(),  # noqa: B008 - frozen
         *,
         anyres: AnyRes | None = None,
+        more_stops: tuple[int, ...] = (),
     ) -> list[str]:
         """The answer to each prompt, in order, without special strings and without spaces around.
 
         A row stops at a stop id or after max_new_tokens. Other prompts of the call change nothing but time: where
         answers are sampled, the n-th prompt of a call draws its own numbers from (seed, n).
 
+        more_stops: ids that end the answers of this call beside the generator's own.
+
         Raises: ValueError where images and `<image>` ids differ in number, a prompt is empty, longer than all buckets
         or holds an id that the model has not, fixed sampling would not read all crops of an image, or there are more
         beams or new tokens than the model has ids or buckets have room; before anything is computed.
         """
-        return [self._text(ids) for ids in self.generate_ids(prompts, decoding, anyres=anyres)]
+        answers = self.generate_ids(prompts, decoding, anyres=anyres, more_stops=more_stops)
+        return [self._text(ids) for ids in answers]
 
     def generate_ids(
         self,
@@ -132,6 +136,7 @@ class Generator:
         decoding: Decoding = Decoding(),  # noqa: B008 - frozen
         *,
         anyres: AnyRes | None = None,
+        more_stops: tuple[int, ...] = (),
     ) -> list[list[int]]:
         """As `generate`, the new ids alone, without the stop id."""
         num_beams = decoding.num_beams
@@ -140,7 +145,8 @@ class Generator:
                 f"generation: got num_beams {num_beams}, more than the model's {self.config.decoder.logits} ids; give "
                 "fewer."
             )
-        settings = self._settings._replace(decoding=decoding.static())
+        stops = tuple(dict.fromkeys((*self._settings.stop_ids, *more_stops)))
+        settings = self._settings._replace(stop_ids=stops, decoding=decoding.static())
         key = random_key(decoding.seed)
         capacity = buckets.bucket(decoding.max_new_tokens, buckets.NEW_TOKEN_BUCKETS, "new tokens")
 
@@ -165,9 +171,9 @@ class Generator:
                 # The device works on the last batches while the host fetches an earlier one.
                 in_flight.append((batch, dispatched))
                 if len(in_flight) > _IN_FLIGHT:
-                    self._fetch(*in_flight.popleft(), answers)
+                    self._fetch(*in_flight.popleft(), stops, answers)
         while in_flight:
-            self._fetch(*in_flight.popleft(), answers)
+            self._fetch(*in_flight.popleft(), stops, answers)
         return answers
 
     def _prefixed(
@@ -231,7 +237,8 @@ class Generator:
                     state = decode.continue_rows(
                         self._decoder, params, layers, state, jnp.int32(until), settings=settings
                     )
-            yield self.tokenizer.decode(self._until_stop(on_host(state.answers)[0]), keep_special=False)
+            ids = self._until_stop(on_host(state.answers)[0], settings.stop_ids)
+            yield self.tokenizer.decode(ids, keep_special=False)
             if bool(on_host(state.done)[0]):
                 return
 
@@ -285,13 +292,13 @@ class Generator:
             self._positions += len(ids)
         return self._prefix[1]
 
-    def _fetch(self, batch: PromptBatch, rows: Array, answers: list[list[int]]) -> None:
+    def _fetch(self, batch: PromptBatch, rows: Array, stops: tuple[int, ...], answers: list[list[int]]) -> None:
         for prompt, ids in zip(batch.prompts, on_host(rows), strict=False):
-            answers[prompt.number] = self._until_stop(ids)
+            answers[prompt.number] = self._until_stop(ids, stops)
 
-    def _until_stop(self, ids: np.ndarray) -> list[int]:
-        stops = np.isin(ids, (*self._settings.stop_ids, self._settings.pad_id))
-        return ids[: stops.argmax() if stops.any() else len(ids)].tolist()
+    def _until_stop(self, ids: np.ndarray, stops: tuple[int, ...]) -> list[int]:
+        is_end = np.isin(ids, (*stops, self._settings.pad_id))
+        return ids[: is_end.argmax() if is_end.any() else len(ids)].tolist()
 
     def _text(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, keep_special=False).strip()
