@@ -9,7 +9,7 @@ import numpy as np
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.rows import loader
-from xgenmm_jax.data.rows.config import DataConfig
+from xgenmm_jax.data.rows.config import Asking, DataConfig
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.text.chat import check_style
 from xgenmm_jax.data.text.tokenizer import Tokenizer
@@ -34,9 +34,15 @@ class PackedRows(Objective):
                 f"data.row.vision_tokens_per: got '{data.row.vision_tokens_per}', and with model.token_sampling "
                 f"'{model.token_sampling.value}' the resampler's tokens are those of one {per}; make it '{per}'."
             )
-        model.check_crops(data.anyres.max_crops, "data.anyres cuts an image into up to")
-        if data.asked is not None:
-            model.check_crops(data.asked.anyres.max_crops, "data.asked.anyres cuts an image into up to")
+        _check_equal(
+            "data.row.vision_tokens", data.row.vision_tokens, "model's vision tokens a group", model.tokens_per_group
+        )
+        for option, asking in askings(data).items():
+            anyres, vision = asking.anyres, model.vision
+            px, cells = f"{option}.anyres.view_px", f"{option}.anyres.view_cells"
+            _check_equal(px, anyres.view_px, "model.vision.image_size_px", vision.image_size_px)
+            _check_equal(cells, anyres.view_cells, "model.vision's patches a side", vision.grid)
+            model.check_crops(anyres.max_crops, f"{option}.anyres cuts an image into up to")
 
     def init(self, model: VLMConfig, key: Array) -> Params:
         return initialize(model, key)
@@ -44,19 +50,11 @@ class PackedRows(Objective):
     def batches(
         self, model: VLMConfig, data: DataConfig, seed: int, state: State, host_index: int, host_count: int
     ) -> Iterator[tuple[Batch, list[str], State]]:
-        """Raises ValueError where tokenizer, images or vision tokens are not those of the model."""
+        """Raises ValueError where the tokenizer is not the model's, or turns are not written in it."""
         tokenizer = Tokenizer.load(data.tokenizer)
-        check_style(data.chat, tokenizer)
-        ids, logits = len(tokenizer), model.decoder.logits
-        fits = [
-            ("tokenizer's ids", ids, "model.decoder's logits", logits),
-            ("data.row.vision_tokens", data.row.vision_tokens, "model's vision tokens a group", model.tokens_per_group),
-            ("data.anyres.view_px", data.anyres.view_px, "model.vision.image_size_px", model.vision.image_size_px),
-            ("data.anyres.view_cells", data.anyres.view_cells, "model.vision's patches a side", model.vision.grid),
-        ]
-        for name, got, expected_name, expected in fits:
-            if got != expected:
-                raise ValueError(f"{name}: got {got}, {expected_name}: {expected}; make them equal.")
+        for option, asking in askings(data).items():
+            check_style(asking.chat, tokenizer, f"{option}.chat")
+        _check_equal("tokenizer's ids", len(tokenizer), "model.decoder's logits", model.decoder.logits)
         # Processes that hold the same rows are one host here, and would all write the same part of an index.
         may_measure = jax.process_count() == 1
         return loader.batches(data, seed, state, host_index, host_count, may_measure)
@@ -80,6 +78,18 @@ def check_chunk(chunk: int) -> None:
 def trains_vision(freeze: tuple[str, ...]) -> bool:
     """Whether gradients reach the tower."""
     return "vision" not in freeze
+
+def askings(data: DataConfig) -> dict[str, Asking]:
+    """By their options, all views and words: those of the rows, and those in which the trained model is asked."""
+    of_rows = {"data": Asking(data.anyres, data.chat)}
+    return of_rows if data.asked is None else of_rows | {"data.asked": data.asked}
+
+
+def _check_equal(name: str, got: int, expected_name: str, expected: int) -> None:
+    """Raises ValueError for two numbers that differ."""
+    if got != expected:
+        raise ValueError(f"{name}: got {got}, {expected_name}: {expected}; make them equal.")
+
 
 
 def batch_log_probs(
