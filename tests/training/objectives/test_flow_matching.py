@@ -21,6 +21,7 @@ from xgenmm_jax.models.blip3o import Blip3oConfig, LinearHead
 from xgenmm_jax.training.objectives import drawing_rows, flow_matching
 from xgenmm_jax.training.objectives.feature_regression import FeatureRegression
 from xgenmm_jax.training.objectives.flow_matching import FlowMatching, draw, noised
+from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.optimizer import merge, split, trainable_mask
 
 
@@ -174,6 +175,12 @@ def test_words_of_another_tokenizer_to_be_asked_in_are_refused(model, style, wor
     data = dataclasses.replace(data, asked=Asking(data.anyres, style))
     with pytest.raises(ValueError, match=words):
         next(FlowMatching().batches(model, data, 0, State(), 0, 1))
+
+
+def test_captions_to_draw_without_an_objective_that_draws_are_refused(model):
+    """The first step ended in an AttributeError."""
+    with pytest.raises(ValueError, match="data.target_px: got 64, and NextToken learns from no captions to draw"):
+        NextToken().check(model, cases.data(8, 1))
 
 
 def test_a_text_to_draw_without_target_px_is_refused():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import functools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ WITHOUT_IMAGES = 100
 
 class DrawingRows(PackedRows):
     """An objective of a Blip3oConfig on a DataConfig with a `target_px`; subclasses have the loss."""
+
+    learns_drawing: ClassVar[bool] = True
 
     @property
     def reads_images(self) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
+from typing import ClassVar
 
 import jax
 from jaxtyping import Array, Float
@@ -26,8 +27,17 @@ NO_STREAMS: Mapping[str, Array] = MappingProxyType({})
 class PackedRows(Objective):
     """An objective of a VLMConfig on a DataConfig; subclasses have the loss."""
 
+    learns_drawing: ClassVar[bool] = False
+    """Whether rows hold captions to draw beside their images, and are a `DrawingBatch`."""
+
     def check(self, model: VLMConfig, data: DataConfig) -> None:
-        """Raises ValueError where rows have other vision tokens than the model makes, or more crops than it reads."""
+        """Raises ValueError where rows have other views or vision tokens than the model, more crops than it reads, or
+        captions to draw that this objective does not learn from."""
+        if data.target_px and not self.learns_drawing:
+            raise ValueError(
+                f"data.target_px: got {data.target_px}, and {type(self).__name__} learns from no captions to draw; "
+                "make it 0, or give an objective that draws, FlowMatching."
+            )
         per = "image" if model.token_sampling is TokenSampling.FIXED_SAMPLING else "crop"
         if data.row.vision_tokens_per != per:
             raise ValueError(
