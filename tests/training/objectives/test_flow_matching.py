@@ -22,6 +22,7 @@ from xgenmm_jax.training.objectives import drawing_rows, flow_matching
 from xgenmm_jax.training.objectives.feature_regression import FeatureRegression
 from xgenmm_jax.training.objectives.flow_matching import FlowMatching, draw, noised
 from xgenmm_jax.training.objectives.next_token import NextToken
+from xgenmm_jax.training.objectives.packed_rows import PackedRows
 from xgenmm_jax.training.optimizer import merge, split, trainable_mask
 
 
@@ -181,6 +182,18 @@ def test_captions_to_draw_without_an_objective_that_draws_are_refused(model):
     """The first step ended in an AttributeError."""
     with pytest.raises(ValueError, match="data.target_px: got 64, and NextToken learns from no captions to draw"):
         NextToken().check(model, cases.data(8, 1))
+
+
+def test_the_row_with_a_sample_to_understand_is_named(model, monkeypatch):
+    """The first row of the batch was, whichever had it."""
+    rows = window(4, 2)
+    loss_mask = np.zeros_like(rows.batch.loss_mask)
+    loss_mask[1, 3] = True
+    rows = rows._replace(batch=rows.batch._replace(loss_mask=loss_mask))
+    opened = ((rows, ["picture 1 + picture 2", "picture 3 + chat"], State()) for _ in range(1))
+    monkeypatch.setattr(PackedRows, "batches", lambda *_: opened)
+    with pytest.raises(ValueError, match=r"\(in the row of picture 3 \+ chat\), and FlowMatching reads"):
+        next(FlowMatching().batches(model, cases.data(4, 2), 0, State(), 0, 1))
 
 
 def test_a_text_to_draw_without_target_px_is_refused():
