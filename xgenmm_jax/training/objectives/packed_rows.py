@@ -16,7 +16,7 @@ from xgenmm_jax.data.text.chat import check_style
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models import flops
 from xgenmm_jax.models.blip3 import VLM, VLMConfig, initialize, splice
-from xgenmm_jax.models.lora import LoRA
+from xgenmm_jax.models.lora import LoRA, dropout_streams
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.training.objectives.base import Counts, Objective, Params
 from xgenmm_jax.training.objectives.losses import token_log_probs
@@ -79,16 +79,6 @@ class PackedRows(Objective):
         return flops.model_flops(model, workload, freeze, self.needs_reference, lora).total
 
 
-def check_chunk(chunk: int) -> None:
-    """Raises ValueError for a loss over chunks of no position."""
-    if chunk < 1:
-        raise ValueError(f"objective.chunk: got {chunk}, wanted at least 1.")
-
-
-def trains_vision(freeze: tuple[str, ...]) -> bool:
-    """Whether gradients reach the tower."""
-    return "vision" not in freeze
-
 def askings(data: DataConfig) -> dict[str, Asking]:
     """By their options, all views and words: those of the rows, and those in which the trained model is asked."""
     of_rows = {"data": Asking(data.anyres, data.chat)}
@@ -100,6 +90,22 @@ def _check_equal(name: str, got: int, expected_name: str, expected: int) -> None
     if got != expected:
         raise ValueError(f"{name}: got {got}, {expected_name}: {expected}; make them equal.")
 
+
+def check_chunk(chunk: int) -> None:
+    """Raises ValueError for a loss over chunks of no position."""
+    if chunk < 1:
+        raise ValueError(f"objective.chunk: got {chunk}, wanted at least 1.")
+
+
+def trains_vision(freeze: tuple[str, ...]) -> bool:
+    """Whether gradients reach the tower."""
+    return "vision" not in freeze
+
+
+def training_streams(model: VLMConfig, params: Params, key: Array, step_key: Array | None) -> dict[str, Array]:
+    """The random streams of a training step. step_key: None: `key`, where there are no micro-batches."""
+    row_key = key if step_key is None else step_key
+    return dropout_streams(params, key, row_key if model.connector_drops else None)
 
 
 def batch_log_probs(
