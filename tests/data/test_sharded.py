@@ -36,6 +36,18 @@ def test_records_are_numbered_over_all_shards(folder):
     assert record.id == "0002.tar/000000003" and opened.label_of(2 * RECORDS + 3) == "0002.tar[3]"
 
 
+@dataclasses.dataclass(frozen=True)
+class OwnTars(Tars):
+    """A user's storage, which calls something else than a folder `images`."""
+
+    def images(self) -> int:
+        return RECORDS
+
+
+def test_a_storage_may_call_its_own_things_images(folder):
+    assert len(ShardedSource(OwnTars(f"{folder}/*.tar"), ImageCaptions()).open()) == SHARDS * RECORDS
+
+
 def test_planning_reads_no_record_and_each_is_read_once(folder, words, monkeypatch):
     config = data(words, captions(folder))
     sources, measurer = open_sources(config), measurer_of(config)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import dpo, sft_single, stage1
+from experiments.blip2 import stage2
 from xgenmm_jax.hardware import CHIPS
 from xgenmm_jax.models.flops import Flops, passes
 from xgenmm_jax.planning import bounds
@@ -150,3 +151,21 @@ def test_the_optimizer_waits_for_the_memory():
     times = bounds.times(stage_1(12), ALONE, 3.9e9, {}, pod("v5e", 1))
     assert times.optimizer == pytest.approx(3.9e9 * 32 / 8.1e11)
     assert Times(1, 2, 3, 0.5, 4, 1, 0).bound == 4.5 and Times(1, 5, 3, 0.5, 4, 1, 0).exposed_bound == 6.5
+
+
+def test_a_q_former_is_planned_in_float32_and_with_dropout_without_a_kernel():
+    """It was planned in two bytes a number and with the kernel's blocks, and has neither."""
+    base = stage2.config()
+    assert base.model.dtype == "bfloat16" and base.model.connector.dropout
+
+    def of_connector(**changes):
+        connector = replace(base.model.connector, attention="splash", **changes)
+        model = replace(base.model, connector=connector)
+        configs = (replace(base, model=replace(model, dtype=dtype)) for dtype in ("bfloat16", "float32"))
+        return [[p for p in step_products(one, 8, 1) if p.part == "connector"] for one in configs]
+
+    planned, exact = of_connector()
+    assert planned == exact and sum(p.bytes for p in planned) > 0
+    scores = {(p.m, p.n) for p in planned if p.k == 64}
+    in_blocks = {(p.m, p.n) for p in of_connector(dropout=0.0)[0] if p.k == 64}
+    assert scores == {(32, 32), (32, base.model.vision.features)} and in_blocks == {(128, 128), (128, 384)}

@@ -94,6 +94,14 @@ def test_the_average_is_exported_as_it_is_loaded(folder, tmp_path):
     assert gates.any()
 
 
+def test_a_step_with_decay_leaves_the_statistics(folder, tmp_path):
+    """Those of the same images, where `freeze` leaves them out."""
+    optimizer = OptimizerConfig(peak_lr=0.1, warmup_steps=0, weight_decay=1.0)
+    train(config(freeze=("vision", "connector", "decoder"), optimizer=optimizer, steps=2), tmp_path / "run")
+    measured, still = (xgenmm_jax.load(one).params["target"] for one in (folder, tmp_path / "run"))
+    jax.tree.map(np.testing.assert_array_equal, still, measured)
+
+
 def test_pixels_are_learned_beside_a_frozen_rest(tmp_path):
     frozen = (*cases.FROZEN[:-1], "drawing")
     train(config(objective=PixelDecoding(), freeze=frozen, steps=2), tmp_path / "run")

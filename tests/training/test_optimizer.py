@@ -8,10 +8,18 @@ from flax.traverse_util import flatten_dict
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import rich.console
 
-from xgenmm_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, trainable_mask
+from xgenmm_jax.training.optimizer import (
+    OptimizerConfig,
+    learning_rate,
+    make_optimizer,
+    merge,
+    split,
+    trainable_mask,
+)
 from xgenmm_jax.training.part_rates import PartRate, PartRates, part_rows, table
 
 PARAMS = {"vision": {"kernel": 0.0, "bias": 0.0}, "vision_head": {"kernel": 0.0}, "decoder": {"norm": {"scale": 0.0}}}
@@ -71,6 +79,22 @@ def test_decay_can_spare_biases_and_norms():
         updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
         moved = {name for name, update in updates.items() if float(update[0])}
         assert moved == (set(params) if decay_vectors else {"kernel", "embedding"})
+
+
+def test_statistics_of_what_is_drawn_are_out_of_reach_of_decay():
+    """Where nothing froze them each step shrank them, and features were learned and drawn in another scale."""
+    statistics = {"mean": jnp.ones(3), "std": jnp.ones(3)}
+    params = {
+        "drawing": {"dit": {"mean": jnp.ones(3)}},
+        "target": {**statistics, "autoencoder": {"std": jnp.ones(3)}},
+        "pixels": {**statistics, "kernel": jnp.ones(3)},
+    }
+    trained, frozen = split(params, trainable_mask(params, ()))
+    optimizer = make_optimizer(OptimizerConfig(peak_lr=0.1, warmup_steps=0, weight_decay=0.5), {})
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, trained), optimizer.init(trained), trained)
+    stepped = flatten_dict(merge(optax.apply_updates(trained, updates), frozen), sep="/")
+    still = {name for name, leaf in stepped.items() if float(leaf[0]) == 1}
+    assert still == {"target/mean", "target/std", "pixels/mean", "pixels/std"}
 
 
 def parts_tree():

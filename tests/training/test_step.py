@@ -10,6 +10,7 @@ import pytest
 import tiny_run
 
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.models.qformer import QFormerConfig
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.optimizer import OptimizerConfig, make_optimizer, merge, split, trainable_mask
 from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh, put_rows, row_sharding
@@ -52,6 +53,23 @@ def test_accumulated_equals_one_batch(run):
     _, _, _, _, rows = run
     supervised = rows.loss_mask.reshape(2, 4, -1).sum(axis=(1, 2))
     assert supervised[0] != supervised[1]
+    got, want = gradient_of(run, accumulation=2), gradient_of(run, accumulation=1)
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(want[0]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * largest), got[0], want[0])
+
+
+def test_dropout_by_rows_is_the_same_in_any_micro_batch(run):
+    """The key held the micro-batch's number, so a crop dropped something else under another accumulation."""
+    config, _, _, _, rows = run
+    connector = QFormerConfig(
+        width=32, inner=32, hidden=64, layers=1, heads=4, queries=4, out_width=32, cross_every=1, dropout=0.3
+    )
+    decoder = dataclasses.replace(config.model.decoder, layers=1)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, connector=connector, decoder=decoder))
+    objective = Bound.of(config)
+    params = unboxed(jax.jit(objective.init)(jax.random.key(0)))
+    run = config, objective, trainable_mask(params, (*config.freeze, "decoder")), params, rows
     got, want = gradient_of(run, accumulation=2), gradient_of(run, accumulation=1)
     np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(want[0]))

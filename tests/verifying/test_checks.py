@@ -67,6 +67,7 @@ def test_biases_of_zeros_among_others(tmp_path):
     section = tensors.check(measured(tmp_path / "zeroed", arrays))
     assert [fault.split(":")[0] for fault in section.faults] == ["m.layers.1.w.bias"]
     assert [note.split(":")[0] for note in section.notes] == ["m.norm0.bias"]
+    assert "and at least half of all biases vary" in section.notes[0]
 
 
 def test_weights_as_they_begin_are_right(tmp_path):

@@ -42,12 +42,14 @@ class Caption:
     """An image and what is in it.
 
     lost: why each further image of the published record, of which it would have been a choice, is left out.
+    whole: what `image` is a drawn part of, by which captions of one image are told; None: it is whole itself.
     """
 
     id: str
     image: LazyImage
     text: str
     lost: tuple[str, ...] = ()
+    whole: LazyImage | None = None
 
 
 @dataclass(frozen=True)

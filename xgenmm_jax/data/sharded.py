@@ -80,8 +80,9 @@ class ShardedSource:
         Raises SourceError where the manifest is of other data, a shard cannot be read, the folder of its images is not
         there, or the index lacks something that may not be written.
         """
-        # An index of an earlier run has all sizes: the folder would be missed at each record alone.
-        if (folder := getattr(self.storage, "images", None)) is not None:
+        # An index of an earlier run has all sizes: the folder would be missed at each record alone. A storage of a
+        # user's may have something else of this name.
+        if isinstance(folder := getattr(self.storage, "images", None), str):
             images.check_folder(folder)
         index = self.source_index()
         manifest = index.manifest()

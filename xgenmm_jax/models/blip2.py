@@ -79,7 +79,7 @@ class Blip2(nn.Module):
         config = self.config
         inner, shared = config.connector.inner, ("vision_embed", None)
         self.vision = ViT(config.vision, config.dtype)
-        # Float32 whatever `dtype` is: docs/reference/blip2.md#known-problems.
+        # Float32 whatever `dtype` is, but for what a TPU makes of products: see `VLM.setup`.
         self.connector = QFormer(config.connector, "float32", config.text)
         self.image_projection = torch_linear(inner, config.projection, shared, config.dtype)
         self.text_projection = torch_linear(inner, config.projection, shared, config.dtype)

@@ -114,7 +114,8 @@ class VLM(nn.Module):
         if isinstance(config.connector, MLPConnectorConfig):
             self.connector = MLPConnector(config.connector, config.dtype)
         elif isinstance(config.connector, QFormerConfig):
-            # Float32 whatever `dtype` is: docs/reference/blip2.md#known-problems.
+            # Float32 whatever `dtype` is: docs/reference/blip2.md#known-problems. So are operands and results; in its
+            # products a TPU rounds operands to bfloat16 unless jax_default_matmul_precision says otherwise.
             self.connector = QFormer(config.connector, "float32")
         else:
             self.connector = Resampler(config.connector, config.dtype)

@@ -26,6 +26,8 @@ Params = Any
 PARTS = ("drawing", "target", "pixels")
 UNDERSTANDING = ("vision", "connector", "decoder")
 """What sequential training leaves as it is."""
+STATISTICS = ("target/mean", "target/std", "pixels/mean", "pixels/std")
+"""What is measured and never trains, by gradients as little as by decay, whatever a run freezes."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ def unscaled(part: Params, x: Float32[Array, "n g g C"]) -> Float32[Array, "n g 
 
 
 def _of_channels(part: Params) -> tuple[Float32[Array, "1 1 1 C"], Float32[Array, "1 1 1 C"]]:
-    # Measured and never learned, whatever a run freezes: a larger std would make every loss on features smaller.
+    # Measured and never learned: a larger std would make every loss on features smaller. They have no decay either
+    # (`blip3o.STATISTICS`).
     mean, std = (jax.lax.stop_gradient(part[name])[None, None, None] for name in ("mean", "std"))
     return mean, jnp.where(std > 0, std, 1.0)
 

@@ -1,8 +1,9 @@
 """Dropout whose draws follow from the step and from what a row holds, not from the row's place.
 
-So a row's states in training are the same alone and among others, in any order and on any devices. Rows are told by
-checksums of their pixels and tokens (`checksums`, `joined`); the step's key is the stream "dropout" of `apply`, without
-which nothing is dropped.
+So a row's states in training are the same alone and among others, in any order and micro-batch, on any devices. Rows
+are told by checksums of their images and tokens (`checksums`, `joined`); the step's key is the stream STREAM of
+`apply`, without which nothing is dropped. Low-rank updates drop by place and have a stream of their own
+(`lora.STREAM`).
 """
 
 from flax import linen as nn
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer, UInt32
 
-STREAM = "dropout"
+STREAM = "row_dropout"
 Draws = UInt32[Array, " n"] | None
 """Each row's number, which its draws follow from; None: nothing is dropped."""
 _FACTOR, _STEP = 0x9E3779B1, 0x85EBCA77

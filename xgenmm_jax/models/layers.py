@@ -83,9 +83,9 @@ class Linear(nn.Module):
         """What the low-rank update of this map adds (`models/lora.py`). count: axes of x that are inputs."""
         down, up, scale = (self.get_variable("params", name) for name in (lora.DOWN, lora.UP, lora.SCALE))
         x = x.astype(self.dtype)
-        if self.has_variable("params", lora.DROPOUT) and self.has_rng("dropout"):
+        if self.has_variable("params", lora.DROPOUT) and self.has_rng(lora.STREAM):
             share = self.get_variable("params", lora.DROPOUT)
-            keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - share, x.shape)
+            keep = jax.random.bernoulli(self.make_rng(lora.STREAM), 1 - share, x.shape)
             x = jnp.where(keep, x / (1 - share).astype(self.dtype), 0)
         inner = matmul(x, down.astype(self.dtype), count)
         return matmul(inner, up.astype(self.dtype), 1) * scale.astype(self.dtype)

@@ -19,12 +19,16 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from xgenmm_jax.batch import ArrayLike
+from xgenmm_jax.models import dropout
 
 KERNEL = "kernel"
 DOWN, UP, SCALE, DROPOUT = "lora_a", "lora_b", "lora_scale", "lora_dropout"
 UPDATES = (DOWN, UP)
 """Names of the leaves that train."""
 NAMES = (*UPDATES, SCALE, DROPOUT)
+
+STREAM = "dropout"
+"""Of random numbers, for updates that drop in training."""
 
 STREAMS = ("embed", "vision_embed")
 """Logical names of the widths of residual streams, which stand alone on their side of a linear map."""
@@ -178,7 +182,11 @@ def merged(params: Params) -> Params:
     return unflatten_dict(whole, sep="/")
 
 
-def dropout_streams(params: Params, key: Array, connector_drops: bool = False) -> dict[str, Array]:
-    """The random streams that a training step gives the model: none where neither an update nor the connector drops."""
+def dropout_streams(params: Params, key: Array, row_key: Array | None = None) -> dict[str, Array]:
+    """The random streams that a training step gives the model: none where neither an update nor the connector drops.
+
+    key: of the micro-batch: updates drop by place. row_key: for a connector that drops by rows; None: it does not.
+    """
     has_dropout = any(name.endswith(f"/{DROPOUT}") for name in flatten_dict(params, sep="/"))
-    return {"dropout": key} if has_dropout or connector_drops else {}
+    of_updates = {STREAM: key} if has_dropout else {}
+    return of_updates if row_key is None else of_updates | {dropout.STREAM: row_key}

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from flax import linen as nn
 import jax
 
+from xgenmm_jax.models import dropout, lora
 from xgenmm_jax.ops.matmul import MATMUL
 
 Remat = Literal[
@@ -91,7 +92,7 @@ def scan_layers(block: type[nn.Module], layers: int, remat: Remat, *, scanned_in
     return nn.scan(
         block,
         variable_axes={"params": 0, "intermediates": 0, "attention": 0},
-        split_rngs={"params": True, "dropout": True},
+        split_rngs={"params": True, lora.STREAM: True, dropout.STREAM: True},
         in_axes=(0,) * scanned_inputs + (nn.broadcast,) * broadcast_inputs,
         length=layers,
         # A loop of few small layers costs more in copies than it saves in compilation: 20 to 30 % of a nano step.

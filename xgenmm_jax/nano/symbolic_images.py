@@ -47,13 +47,13 @@ class SymbolicImages(PackedRows):
 
     def check(self, model: VLMConfig, data: DataConfig) -> None:
         """Raises ValueError for a model of another number of vision tokens, or of images of another size."""
-        super().check(model, data)
         cells = symbolic_images.CELLS**2
         if model.tokens_per_group % cells or model.vision.image_size_px != symbolic_images.BASE_PX:
             raise ValueError(
                 f"symbolic images: got {model.tokens_per_group} vision tokens and {model.vision.image_size_px} px; "
                 f"wanted a multiple of {cells} tokens (one or more a cell) and {symbolic_images.BASE_PX} px."
             )
+        super().check(model, data)
 
     def loss(
         self,

@@ -38,8 +38,12 @@ def step_products(config: TrainConfig, shards: int, tensor: int) -> list[Product
     if drawn is not None:
         products += drawing.products(config.model, drawn, rows * data.row.segments, tensor)
     size = 2 if model.dtype == "bfloat16" else 4
+    sizes = {"connector": 4} if isinstance(model.connector, QFormerConfig) else {}  # float32 whatever the dtype
     return [
-        p._replace(times=p.times * micro, flops=p.flops * micro, bytes=p.bytes * micro * size // 2) for p in products
+        p._replace(
+            times=p.times * micro, flops=p.flops * micro, bytes=p.bytes * micro * sizes.get(p.part, size) // 2
+        )
+        for p in products
     ]
 
 
@@ -121,7 +125,9 @@ def _qformer(connector: QFormerConfig, crops: int, features: int, passes: Passes
         connector.readers,
     )
     head_width, m = width // connector.heads, crops * queries
-    inner, qkv, kernel = heads * head_width, passes.again("qkv"), connector.attention
+    inner, qkv = heads * head_width, passes.again("qkv")
+    # Weights that are dropped are computed whole, by no kernel.
+    kernel = "xla" if connector.dropout else connector.attention
     yield from linear("connector", layers, m, width, 3 * inner, passes, qkv)
     yield from attention(
         "connector", layers, crops, queries, queries, queries**2, heads, heads, head_width, passes, kernel=kernel

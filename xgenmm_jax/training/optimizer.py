@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import optax.contrib
 
+from xgenmm_jax.models.blip3o import STATISTICS
 from xgenmm_jax.models.lora import UPDATES, LoRA, input_axes, is_below, is_update
 from xgenmm_jax.ops.partitioning import path_name, unboxed
 from xgenmm_jax.training.part_rates import PartRates, by_part
@@ -175,6 +176,7 @@ def _is_matrix(params: Params) -> Any:
 
 def trainable_mask(params: Params, freeze: tuple[str, ...], lora: LoRA | None = None) -> Any:
     """True at every leaf that trains. freeze: part names or path prefixes, "vision" or "decoder/layers".
+    Statistics of what is drawn never train.
 
     lora: of parameters with low-rank updates: only these train, and what it names to train whole.
 
@@ -189,7 +191,7 @@ def trainable_mask(params: Params, freeze: tuple[str, ...], lora: LoRA | None = 
                 raise ValueError(f"{option}: '{prefix}' names no parameter; the parts are {', '.join(parts)}.")
 
     def trains(name: str) -> bool:
-        if any(is_below(name, prefix) for prefix in freeze):
+        if name in STATISTICS or any(is_below(name, prefix) for prefix in freeze):
             return False
         if is_update(name):
             return name.rsplit("/", 1)[-1] in UPDATES

@@ -129,14 +129,18 @@ def gradient(
     """Gradient with respect to the trained parameters, loss and metrics of one global batch.
 
     Totals are added over micro-batches and divided by the weight of the whole batch once, so accumulation changes
-    rounding and nothing else. A batch without any weight gives zeros.
+    rounding and nothing else, but of an objective that draws by its micro-batch's key (noise of symbolic images,
+    dropout of low-rank updates) or compares rows with each other (`QueryPretraining`). A batch without any weight gives
+    zeros.
     """
 
-    accumulation = config.accumulation
+    accumulation, shared = config.accumulation, config.objective.shared(rows, key)
 
     def loss(trained, micro_rows, key):
         params = merge(trained, frozen)
-        total, metrics = config.objective.loss(config.model, params, reference, micro_rows, key, config.freeze)
+        total, metrics = config.objective.loss(
+            config.model, params, reference, micro_rows, key, config.freeze, **shared
+        )
         return total.total, (total, metrics)
 
     grad = jax.grad(loss, has_aux=True)

@@ -45,10 +45,11 @@ def check(model: LMM, steps: int) -> Section:
     """Takes the steps of `xgenmm train` on one batch. The model's parameters are given away: use it no more."""
     batch = model.batch(rows_of(model), [[image] for image in images.images()])
     optimizer_config = OptimizerConfig(peak_lr=RATE, warmup_steps=0, schedule="constant")
-    # Updates of a run are in the parameters by now.
+    # Updates of a run are in the parameters by now. Of a run that draws, what understands takes steps.
+    data = replace(model.run.data, target_px=0)
     config = replace(
-        model.run, objective=NextToken(), freeze=FROZEN, accumulation=1, steps=steps, optimizer=optimizer_config,
-        lora=None, initialize=Initialize(), average_decay=0.0,
+        model.run, data=data, objective=NextToken(), freeze=FROZEN, accumulation=1, steps=steps,
+        optimizer=optimizer_config, lora=None, initialize=Initialize(), average_decay=0.0,
     )  # fmt: skip
     program = assemble(config, model.mesh)
     losses, seconds = [], []
@@ -58,7 +59,6 @@ def check(model: LMM, steps: int) -> Section:
             out_shardings=shardings_of(program.abstract),
             donate_argnums=0,
         )
-        # Of a run that draws, what understands.
         parts = {name: model.params[name] for name in UNDERSTANDING}
         params = jax.tree.map(lambda leaf: leaf.astype(np.float32), parts)
         state = make_state(params)

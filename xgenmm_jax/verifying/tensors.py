@@ -188,14 +188,14 @@ def _must_vary(one: Stats) -> bool:
 
 
 def _constant_biases(measured: Sequence[Stats], of_layers: Collection[str]) -> list[str]:
-    """A note of biases of one value outside of the layers, where most biases vary: nothing beside tells more."""
+    """Notes of biases of one value outside of the layers, where at least half of all vary; nothing else tells more."""
     biases = [one for one in measured if len(one.shape) == 1 and one.name.endswith("bias")]
     constant = [one for one in biases if one.is_constant]
     if len(constant) * 2 > len(biases):
         return []
     return [
-        f"{one.name}: every number is {one.low:g}, and most biases vary: untrained, or lost in a copy; a reference "
-        "alone tells."
+        f"{one.name}: every number is {one.low:g}, and at least half of all biases vary: untrained, or lost in a copy; "
+        "a reference alone tells."
         for one in constant
         if one.name not in of_layers
     ]

@@ -87,6 +87,7 @@ def test_a_reference_of_two_words_is_kept_as_it_is_written(data, words, tmp_path
 
 def test_questions_lose_marks_and_capitals_and_what_is_too_long():
     assert question_of('What (if any) is "it"?') == "what if any is it?"
+    assert question_of('What, if any - is "it"?') == "what, if any - is it?"
     assert question_of("why? " * 60).split(" ") == ["why?"] * 50
 
 

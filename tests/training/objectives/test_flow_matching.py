@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 
 from xgenmm_jax.batch import DrawingBatch
+from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.rows import loader
+from xgenmm_jax.data.rows.config import Asking
+from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.source import Mapped
+from xgenmm_jax.data.text.chat import LLAMA3_STYLE, ChatStyle
 from xgenmm_jax.data.to_draw import DrawingPrompt
 from xgenmm_jax.models import drawing_features
 from xgenmm_jax.models.blip3o import Blip3oConfig, LinearHead
 from xgenmm_jax.training.objectives import drawing_rows, flow_matching
 from xgenmm_jax.training.objectives.feature_regression import FeatureRegression
 from xgenmm_jax.training.objectives.flow_matching import FlowMatching, draw, noised
+from xgenmm_jax.training.objectives.next_token import NextToken
+from xgenmm_jax.training.objectives.packed_rows import PackedRows
 from xgenmm_jax.training.optimizer import merge, split, trainable_mask
 
 
@@ -147,11 +153,47 @@ def test_a_linear_head_regresses_the_features(model):
     [
         ({"target_px": 32}, "data.target_px: got 32"),
         ({"mixture": ((Mapped(cases.Pictures(), DrawingPrompt(7, "draw {caption}")), 1.0),)}, "asks with 7 queries"),
+        ({"anyres": AnyRes(grids=(), view_px=32, view_cells=8)}, r"data\.anyres\.view_px: got 32"),
+        ({"asked": Asking(AnyRes(view_px=384, view_cells=27))}, r"data\.asked\.anyres\.view_px: got 384"),
+        ({"asked": Asking(AnyRes(view_px=64, view_cells=9))}, r"data\.asked\.anyres\.view_cells: got 9"),
     ],
 )
 def test_data_of_another_model_are_refused(model, change, words):
+    """Views to be asked in were those of another tower, and nothing was said before the trained model was asked."""
     with pytest.raises(ValueError, match=words):
         FlowMatching().check(model, dataclasses.replace(cases.data(8, 1), **change))
+
+
+@pytest.mark.parametrize(
+    ("style", "words"),
+    [
+        (LLAMA3_STYLE, r"holds no special string of the tokenizer.*\(data\.asked\.chat\)"),
+        (ChatStyle(footer="<|user|>\n"), r"data\.asked\.chat\.footer: got '<\|user\|>"),
+    ],
+)
+def test_words_of_another_tokenizer_to_be_asked_in_are_refused(model, style, words):
+    data = cases.data(8, 1)
+    data = dataclasses.replace(data, asked=Asking(data.anyres, style))
+    with pytest.raises(ValueError, match=words):
+        next(FlowMatching().batches(model, data, 0, State(), 0, 1))
+
+
+def test_captions_to_draw_without_an_objective_that_draws_are_refused(model):
+    """The first step ended in an AttributeError."""
+    with pytest.raises(ValueError, match="data.target_px: got 64, and NextToken learns from no captions to draw"):
+        NextToken().check(model, cases.data(8, 1))
+
+
+def test_the_row_with_a_sample_to_understand_is_named(model, monkeypatch):
+    """The first row of the batch was, whichever had it."""
+    rows = window(4, 2)
+    loss_mask = np.zeros_like(rows.batch.loss_mask)
+    loss_mask[1, 3] = True
+    rows = rows._replace(batch=rows.batch._replace(loss_mask=loss_mask))
+    opened = ((rows, ["picture 1 + picture 2", "picture 3 + chat"], State()) for _ in range(1))
+    monkeypatch.setattr(PackedRows, "batches", lambda *_: opened)
+    with pytest.raises(ValueError, match=r"\(in the row of picture 3 \+ chat\), and FlowMatching reads"):
+        next(FlowMatching().batches(model, cases.data(4, 2), 0, State(), 0, 1))
 
 
 def test_a_text_to_draw_without_target_px_is_refused():

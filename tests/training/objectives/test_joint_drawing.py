@@ -14,9 +14,16 @@ from xgenmm_jax.data.records import Conversation, Turn
 from xgenmm_jax.data.rows import loader
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.source import Mapped, records_of
+from xgenmm_jax.models import blip3o
+from xgenmm_jax.training.config import TrainConfig
+from xgenmm_jax.training.objectives import flow_matching
+from xgenmm_jax.training.objectives.base import Sum
+from xgenmm_jax.training.objectives.drawing_rows import drawn_items
 from xgenmm_jax.training.objectives.flow_matching import FlowMatching
 from xgenmm_jax.training.objectives.next_token import NextToken
 from xgenmm_jax.training.objectives.pixel_decoding import PixelDecoding
+from xgenmm_jax.training.sharding import MeshConfig, axis_rules, make_mesh, put_rows, row_sharding
+from xgenmm_jax.training.step import gradient
 
 JOINT = FlowMatching(text_weight=0.5)
 
@@ -86,4 +93,42 @@ def test_the_loss_is_the_mean_over_images_and_that_over_tokens(rows):
     # What a batch without an image to draw has of text was thrown away.
     loss, weight, _ = joint(rows._replace(target_segment=jnp.zeros_like(rows.target_segment)))
     np.testing.assert_allclose(loss, 0.5 * expected, rtol=1e-4)
-    assert weight == 1
+    assert weight == 0
+
+
+def test_micro_batches_give_the_mean_over_all_images_and_over_all_tokens(rows, monkeypatch):
+    """One without an image counted as one of a single image: with accumulation the loss was another."""
+
+    def items(objective, model, params, rows, hidden, draws):
+        return drawn_items(rows, params["w"] * rows.target_seed[..., 0].astype(jnp.float32) / 2.0**32)
+
+    def text(model, params, rows, hidden, chunk):
+        ids = jnp.where(rows.batch.loss_mask, rows.batch.token_ids, 0)
+        return Sum(params["w"] * jnp.sum(ids) / 1000, jnp.sum(rows.batch.loss_mask).astype(jnp.float32))
+
+    monkeypatch.setattr(blip3o, "states", lambda *_, **__: jnp.zeros((1, 1, 1)))
+    monkeypatch.setattr(FlowMatching, "_items", items)
+    monkeypatch.setattr(flow_matching, "text_loss", text)
+    # Rows 1 and 3 are the second of two micro-batches.
+    rows = rows._replace(target_segment=rows.target_segment.at[1::2].set(0))
+    is_target, is_text = np.asarray(rows.target_segment > 0), np.asarray(rows.batch.loss_mask)
+    assert is_target[::2].any() and is_text[1::2].any()
+    seeds, ids = np.asarray(rows.target_seed)[..., 0] / 2**32, np.asarray(rows.batch.token_ids) / 1000
+    expected = seeds[is_target].mean() + 0.5 * ids[is_text].mean()
+    for accumulation in (1, 2, 4):
+        np.testing.assert_allclose(accumulated(rows, accumulation), (expected, expected), rtol=1e-5)
+    # Of a batch without an image text is learned.
+    rows = rows._replace(target_segment=jnp.zeros_like(rows.target_segment))
+    expected = 0.5 * ids[is_text].mean()
+    np.testing.assert_allclose(accumulated(rows, 2), (expected, expected), rtol=1e-5)
+
+
+def accumulated(rows: DrawingBatch, accumulation: int) -> tuple[float, float]:
+    """The joint loss, and its gradient with respect to a factor of all of it."""
+    data = cases.data(segments=4, batch_rows=4)
+    config = TrainConfig("joint", cases.model(), data, JOINT, steps=1, accumulation=accumulation)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    with jax.set_mesh(mesh), axis_rules():
+        step = jax.jit(lambda w, rows: gradient(config, {"w": w}, {"w": None}, None, rows, jax.random.key(0), mesh))
+        grads, loss, _ = step(jnp.float32(1), put_rows(jax.device_get(rows), row_sharding(mesh)))
+    return float(loss), float(grads["w"])

@@ -2,16 +2,22 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 from retrieval_files import put_set
 import tiny_run
 
 from xgenmm_jax.cli import evaluate
+from xgenmm_jax.data.images import image_from_bytes
+from xgenmm_jax.data.readers.random_crops import RandomCrops
+from xgenmm_jax.data.records import Caption, LazyImage
 from xgenmm_jax.data.rows.order import State
+from xgenmm_jax.data.source import Mapped, records_of
 from xgenmm_jax.data.text.caption_tokens import OWN_IDS
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip2 import Blip2Config
@@ -57,6 +63,33 @@ def test_rows_open_with_a_row_of_the_table_and_tell_what_was_cut(stage1):
     small = dataclasses.replace(stage1.model, text=QFormerText(99, 16))
     with pytest.raises(ValueError, match=r"got 99 for a tokenizer of .* \[CLS\] and \[DEC\]"):
         stage1.objective.batches(small, data, 0, State(), 0, 1)
+
+
+class TwoImages:
+    """Captions of two images in turn, one of pixels and one of a file."""
+
+    def open(self):
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 60, 90, 3), np.uint8)
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(pixels[0]).save(buffer, "PNG")
+        of_file = lambda: image_from_bytes(buffer.getvalue(), "image", official=True)  # noqa: E731
+        of_pixels = lambda: LazyImage((90, 60), lambda: PIL.Image.fromarray(pixels[1]))  # noqa: E731
+        words = ("red", "blue", "circle", "square", "center", "the", "and", "a")
+        captions = [Caption(str(n), (of_file, of_pixels)[n % 2](), word) for n, word in enumerate(words)]
+        return records_of(captions, "two")
+
+    def files(self):
+        return []
+
+
+def test_captions_of_one_image_are_told_in_its_random_crops_too(stage1):
+    """Crops of one image were two images, and each a negative of the other's caption."""
+    data = dataclasses.replace(stage1.data, mixture=((Mapped(TwoImages(), RandomCrops()), 1.0),), batch_rows=8)
+    with contextlib.closing(stage1.objective.batches(stage1.model, data, 0, State(), 0, 1)) as batches:
+        rows, ids, _ = next(batches)
+    is_odd = np.array([int(one) % 2 for one in ids])
+    np.testing.assert_array_equal(rows.image_ids[:, None] == rows.image_ids[None], is_odd[:, None] == is_odd[None])
+    assert len({one.tobytes() for one in rows.pixels}) == 8
 
 
 def test_every_parameter_has_a_place_on_a_mesh(stage1):

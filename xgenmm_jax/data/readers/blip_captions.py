@@ -17,7 +17,7 @@ MOST_WORDS = 50
 
 @dataclass(frozen=True)
 class BlipCaptions:
-    """Lower case, marks as spaces, at most so many words: the change of a source (`Mapped`).
+    """Lower case, MARKS as spaces, at most so many words: the change of a source (`Mapped`).
 
     Example: 'A dog (brown)... runs!' becomes "a dog brown runs".
     """
@@ -39,8 +39,8 @@ class BlipCaptions:
 
 
 def question_of(text: str) -> str:
-    """A question as BLIP-2 asks it: lower case, without marks but the question mark, at most so many words.
+    """A question as BLIP-2 asks it: lower case, without MARKS, at most MOST_WORDS words.
 
-    Example: 'What (if any) is "it"?' becomes "what if any is it?".
+    Example: 'What, if any - is "it"?' becomes "what, if any - is it?".
     """
     return " ".join(MARKS.sub("", text.lower()).rstrip(" ").split(" ")[:MOST_WORDS])

@@ -50,7 +50,7 @@ class RandomCrops:
         box = self.box(record.image.size_px, rng)
         size_px = box[2] - box[0], box[3] - box[1]
         load = functools.partial(_cropped, record.image, box, bool(rng.random() < self.flip))
-        return dataclasses.replace(record, image=LazyImage(size_px, load))
+        return dataclasses.replace(record, image=LazyImage(size_px, load), whole=record.whole or record.image)
 
     def box(self, size_px: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) of a crop of an image of (width, height)."""

@@ -81,14 +81,14 @@ CHATML_STYLE = ChatStyle("You are a helpful assistant.", "<|im_start|>{role}\n",
 """Qwen's, with the system turn of Qwen2. Source: docs/reference/tokens.md#other-templates."""
 
 
-def check_style(style: ChatStyle, tokenizer: Tokenizer) -> None:
+def check_style(style: ChatStyle, tokenizer: Tokenizer, option: str = "data.chat") -> None:
     """Raises ValueError where turns do not begin and end with special ids of the tokenizer, so that none is trained on
-    or generation does not stop."""
-    tokenizer.marker(style.opening("assistant"))
-    if tokenizer.marker(style.footer)[0] != tokenizer.end_id:
+    or generation does not stop. option: what gives the style, for the error."""
+    tokenizer.marker(style.opening("assistant"), option)
+    if tokenizer.marker(style.footer, option)[0] != tokenizer.end_id:
         raise ValueError(
-            f"chat.footer: got {style.footer!r}, the tokenizer's turns end with {tokenizer.piece(tokenizer.end_id)!r}; "
-            "choose the model's chat style (data.chat)."
+            f"{option}.footer: got {style.footer!r}, the tokenizer's turns end with "
+            f"{tokenizer.piece(tokenizer.end_id)!r}; choose the model's chat style ({option})."
         )
 
 

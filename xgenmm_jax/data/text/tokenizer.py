@@ -174,10 +174,10 @@ class Tokenizer:
             ids.extend(self._encode_plain(segment))
         return [self.bos_id, *ids] if starts and self.bos_id is not None else ids
 
-    def marker(self, template: str) -> tuple[int, ...]:
+    def marker(self, template: str, option: str = "data.chat") -> tuple[int, ...]:
         """Ids of a template's text from its first special id on: "<|assistant|>\\n" -> (32001,) with Phi-3's.
 
-        Raises ValueError where none of its strings is special: data could forge it.
+        Raises ValueError where none of its strings is special: data could forge it. option: what gives the template.
         """
         if template not in self._markers:
             ids, specials = self.encode_parts((Template(template),), starts=False), set(self.special_ids.values())
@@ -185,7 +185,7 @@ class Tokenizer:
             if first is None:
                 raise ValueError(
                     f"chat: {template!r} holds no special string of the tokenizer; choose the model's chat style "
-                    "(data.chat)."
+                    f"({option})."
                 )
             self._markers[template] = tuple(ids[first:])
         return self._markers[template]

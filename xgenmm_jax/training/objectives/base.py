@@ -76,9 +76,17 @@ class Objective(abc.ABC):
     ) -> tuple[Sum, dict[str, Sum]]:
         """The loss, whose total is differentiated, and further metrics.
 
-        reference: the starting values of the trained parameters, where `needs_reference`. key: of this step. freeze:
-        parts of the model, or path prefixes, that do not train.
+        reference: the starting values of the trained parameters, where `needs_reference`. key: of this step and
+        micro-batch. freeze: parts of the model, or path prefixes, that do not train. By name it takes what `shared`
+        gives, all of which may be missing: then rows are the whole batch and key is the step's.
         """
+
+    def shared(self, rows: Rows, key: Array) -> dict[str, Array]:
+        """What `loss` has to know of a whole step, the same in each of its micro-batches: nothing, here.
+
+        rows: of the global batch. key: of the step.
+        """
+        return {}
 
     def items(
         self, model: Any, params: Params, reference: Params | None, rows: Rows, freeze: tuple[str, ...]

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int32, UInt8, UInt32
 import numpy as np
 
 from xgenmm_jax.batch import ArrayLike
-from xgenmm_jax.data import anyres
+from xgenmm_jax.data import anyres, images
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.errors import BAD_IMAGE, UNREADABLE, UNUSABLE, Skip, SourceError, is_of_a_record
 from xgenmm_jax.data.records import Caption
@@ -30,7 +30,7 @@ class CaptionBatch(NamedTuple):
     """From the first token to the end token, then padding."""
     valid: Bool[ArrayLike, "n T"]
     image_ids: UInt32[ArrayLike, " n"]
-    """Equal where the pixels are."""
+    """Equal where the pixels are; of drawn parts of images (`RandomCrops`), where the files of these are."""
     is_cut: Bool[ArrayLike, " n"]
     """Whether the caption had more tokens than the row."""
 
@@ -133,7 +133,8 @@ def _make(
             reason = UNUSABLE
             tokens, is_cut = words.row(record.text, config.tokens)
             reason = BAD_IMAGE
-            rows.pixels[number] = anyres.crops(record.image.load(), view)[0]
+            pixels = anyres.crops(record.image.load(), view)[0]
+            image_id = zlib.crc32(pixels.tobytes() if record.whole is None else images.encoded(record.whole))
         except Exception as error:
             if not is_of_a_record(error):
                 error.add_note(f"Raised at {record_id} of {source.name}.")
@@ -142,9 +143,9 @@ def _make(
             ids.append("")
             continue
         # Written when all of the record could be read: the row of a skipped one stays empty.
+        rows.pixels[number], rows.image_ids[number] = pixels, image_id
         rows.token_ids[number, : len(tokens)] = tokens
         rows.valid[number, : len(tokens)] = True
-        rows.image_ids[number] = zlib.crc32(rows.pixels[number].tobytes())
         rows.is_cut[number] = is_cut
         ids.append(record.id)
     return rows, ids, skipped

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
-from xgenmm_jax.models.lora import dropout_streams, without_updates
+from xgenmm_jax.models.lora import without_updates
 from xgenmm_jax.training.objectives.base import Items, Params, Sum
 from xgenmm_jax.training.objectives.losses import pair_sums, preference_loss
 from xgenmm_jax.training.objectives.packed_rows import (
@@ -22,6 +22,7 @@ from xgenmm_jax.training.objectives.packed_rows import (
     PackedRows,
     batch_log_probs,
     check_chunk,
+    training_streams,
     trains_vision,
 )
 from xgenmm_jax.training.optimizer import merge
@@ -51,6 +52,9 @@ class DPO(PackedRows):
             raise ValueError(f"objective.chosen_weight: got {self.chosen_weight}, wanted a finite number, 0 or more.")
         check_chunk(self.chunk)
 
+    def shared(self, rows: Batch, key: Array) -> dict[str, Array]:
+        return {"step_key": key}
+
     def loss(
         self,
         model: VLMConfig,
@@ -59,9 +63,11 @@ class DPO(PackedRows):
         rows: Batch,
         key: Array,
         freeze: tuple[str, ...],
+        step_key: Array | None = None,
     ) -> tuple[Sum, dict[str, Sum]]:
         """Average over the pairs of the global batch."""
-        items = self.items(model, params, reference, rows, freeze, dropout_streams(params, key, model.connector_drops))
+        streams = training_streams(model, params, key, step_key)
+        items = self.items(model, params, reference, rows, freeze, streams)
         pairs = jnp.sum(items.weight)
         sums = {name: Sum(jnp.sum(values), pairs) for name, values in items.values.items()}
         return sums.pop("loss"), sums

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import functools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ WITHOUT_IMAGES = 100
 
 class DrawingRows(PackedRows):
     """An objective of a Blip3oConfig on a DataConfig with a `target_px`; subclasses have the loss."""
+
+    learns_drawing: ClassVar[bool] = True
 
     @property
     def reads_images(self) -> bool:
@@ -86,10 +88,13 @@ class DrawingRows(PackedRows):
         try:
             for rows, ids, after in opened:
                 # Captions to draw supervise no token; all else that is trained on does.
-                if not self.reads_images and rows.batch.loss_mask.any():
+                has_others = rows.batch.loss_mask.any(axis=1)
+                if not self.reads_images and has_others.any():
+                    row = ids[has_others.argmax()][:300]
                     raise ValueError(
-                        f"data: samples to understand are in the mixture ({ids[0][:80]}), and {type(self).__name__} "
-                        "reads captions to draw alone; leave them out, or give FlowMatching a text_weight."
+                        f"data: samples to understand are in the mixture (in the row of {row}), and "
+                        f"{type(self).__name__} reads captions to draw alone; leave them out, or give FlowMatching a "
+                        "text_weight."
                     )
                 yield rows, ids, after
         finally:

@@ -19,7 +19,7 @@ from xgenmm_jax.models.dit import DiTConfig
 from xgenmm_jax.models.drawing_flops import drawing_flops
 from xgenmm_jax.models.flops import Flops, Workload
 from xgenmm_jax.training.objectives.base import Items, Params, Sum
-from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, drawn_items, flat, target_keys
+from xgenmm_jax.training.objectives.drawing_rows import DrawingRows, drawn_items, flat, target_keys, targets_of
 from xgenmm_jax.training.objectives.losses import token_log_probs
 from xgenmm_jax.training.objectives.packed_rows import check_chunk, trains_vision
 
@@ -84,7 +84,7 @@ class FlowMatching(DrawingRows):
     drop: share of the captions whose condition is taken away, for guidance when drawing. draws: noised versions of an
     image for each of its conditions, since the decoder takes most of a step. text_weight: of the next-token loss, the
     mean over the tokens that rows supervise, beside the mean over images; 0: nothing of it is computed, and rows may
-    hold captions to draw alone. With `accumulation` the two losses keep their proportion within each micro-batch.
+    hold captions to draw alone.
     """
 
     drop: float = 0.1
@@ -112,6 +112,15 @@ class FlowMatching(DrawingRows):
         if not isinstance(model.drawing.head, DiTConfig):
             raise ValueError("model.drawing.head: flow matching needs a DiT; give a DiTConfig, or FeatureRegression.")
 
+    def shared(self, rows: DrawingBatch, key: Array) -> dict[str, Array]:
+        return {"text_share": self._text_share(rows)} if self.text_weight else {}
+
+    def _text_share(self, rows: DrawingBatch) -> Float32[Array, ""]:
+        """What each token of a batch adds to a sum that is divided by its images, so that text counts as a mean."""
+        images, tokens = jnp.sum(targets_of(rows)), jnp.sum(rows.batch.loss_mask)
+        # A batch without an image is divided by 1, so that its text is learned.
+        return (self.text_weight * jnp.maximum(images, 1) / jnp.maximum(tokens, 1)).astype(jnp.float32)
+
     def loss(
         self,
         model: Blip3oConfig,
@@ -120,6 +129,7 @@ class FlowMatching(DrawingRows):
         rows: DrawingBatch,
         key: Array,
         freeze: tuple[str, ...],
+        text_share: Float32[Array, ""] | None = None,
     ) -> tuple[Sum, dict[str, Sum]]:
         """Random draws come from the rows, not from `key`: packing, hosts and restarts change none."""
         hidden = blip3o.states(VLM(model, trains_vision(freeze)), params, rows, has_images=self.reads_images)
@@ -128,10 +138,8 @@ class FlowMatching(DrawingRows):
         if not self.text_weight:
             return flow, {}
         text = text_loss(model, params, rows, hidden, self.chunk)
-        # A batch without an image counts as one of a single image, so that its text is learned.
-        weight = jnp.maximum(flow.weight, 1)
-        share = self.text_weight * weight / jnp.maximum(text.weight, 1)
-        return Sum(flow.total + share * text.total, weight), {"flow": flow, "text": text}
+        share = self._text_share(rows) if text_share is None else text_share
+        return Sum(flow.total + share * text.total, flow.weight), {"flow": flow, "text": text}
 
     def items(
         self, model: Blip3oConfig, params: Params, reference: Params | None, rows: DrawingBatch, freeze: tuple[str, ...]

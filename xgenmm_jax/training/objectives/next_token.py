@@ -8,9 +8,14 @@ from jaxtyping import Array, Float
 
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.models.blip3 import VLM, VLMConfig
-from xgenmm_jax.models.lora import dropout_streams
 from xgenmm_jax.training.objectives.base import Items, Params, Sum
-from xgenmm_jax.training.objectives.packed_rows import PackedRows, batch_log_probs, check_chunk, trains_vision
+from xgenmm_jax.training.objectives.packed_rows import (
+    PackedRows,
+    batch_log_probs,
+    check_chunk,
+    training_streams,
+    trains_vision,
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,9 @@ class NextToken(PackedRows):
     def __post_init__(self):
         check_chunk(self.chunk)
 
+    def shared(self, rows: Batch, key: Array) -> dict[str, Array]:
+        return {"step_key": key}
+
     def loss(
         self,
         model: VLMConfig,
@@ -35,8 +43,9 @@ class NextToken(PackedRows):
         rows: Batch,
         key: Array,
         freeze: tuple[str, ...],
+        step_key: Array | None = None,
     ) -> tuple[Sum, dict[str, Sum]]:
-        vlm, streams = VLM(model, trains_vision(freeze)), dropout_streams(params, key, model.connector_drops)
+        vlm, streams = VLM(model, trains_vision(freeze)), training_streams(model, params, key, step_key)
         return cross_entropy(batch_log_probs(vlm, params, rows, self.chunk, streams=streams), rows), {}
 
     def items(

@@ -26,7 +26,7 @@ from xgenmm_jax.training.objectives.query_losses import Contrast, Negatives
 
 LEAST_PAIRS = 2
 DROPOUT = 1
-"""Folded into a step's key for dropout; negatives are drawn from the key itself."""
+"""Folded into the step's key for dropout; negatives are drawn from the micro-batch's key itself."""
 
 
 class Losses(NamedTuple):
@@ -102,6 +102,9 @@ class QueryPretraining(Objective):
     def init(self, model: Blip2Config, key: Array) -> Params:
         return blip2.initialize(model, key)
 
+    def shared(self, rows: CaptionBatch, key: Array) -> dict[str, Array]:
+        return {"step_key": key}
+
     def loss(
         self,
         model: Blip2Config,
@@ -110,11 +113,13 @@ class QueryPretraining(Objective):
         rows: CaptionBatch,
         key: Array,
         freeze: tuple[str, ...],
+        step_key: Array | None = None,
     ) -> tuple[Sum, dict[str, Sum]]:
         """Raises ValueError for rows of one pair, which has no negative."""
         self.check_micro_batch(rows.pixels.shape[0])
         draw = functools.partial(query_losses.draw_negatives, key)
-        losses = self.losses(model, params, rows, freeze, draw, jax.random.fold_in(key, DROPOUT))
+        of_rows = jax.random.fold_in(key if step_key is None else step_key, DROPOUT)
+        losses = self.losses(model, params, rows, freeze, draw, of_rows)
         is_pair = rows.valid[:, 0]
         pairs = jnp.sum(is_pair).astype(jnp.float32)
         contrast = Sum(jnp.sum(losses.contrast), pairs)
