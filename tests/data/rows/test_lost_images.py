@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 
 import numpy as np
 import PIL.Image
@@ -51,9 +52,13 @@ def test_training_on_nothing_ends_when_each_record_was_tried(config, tmp_path):
         sharded_data.take(config, 6)
 
 
-def test_a_held_out_loss_of_nothing_is_an_error_with_its_remedies(config, tmp_path):
+def test_held_out_rows_of_nothing_are_padding_on_every_host_and_say_why(config, tmp_path):
+    """A host none of whose samples could be read ended alone, and the others waited for it."""
     for number in (4, 9, 14, 19):
         (tmp_path / "pictures" / f"{number}.png").unlink()
     with contextlib.closing(HeldOutRows(config, (), 4, 2)) as rows:
-        with pytest.raises(SourceError, match="none of 4 held-out samples .*or set other records aside"):
-            list(rows.batches())
+        for host in range(2):
+            batches = list(rows.batches(host, 2))
+            assert len(batches) == len(rows) and not any(one.batch.segment_ids.any() for one in batches)
+        said = "none of 4 held-out samples .*no file .*set other records aside .*or give --held-out.every-steps 0"
+        assert re.search(said, rows.nothing())
