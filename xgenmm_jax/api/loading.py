@@ -60,7 +60,8 @@ def load(
     official_images: read images as in the released code and in training, see `Processor`.
     adapter: a folder in PEFT's layout that was trained over these parameters, which is merged into them in float32;
     they are float32 on the devices until then. average: of a run that keeps a moving average of what it trains
-    (`TrainConfig.average_decay`), take that; False: the parameters of its last step.
+    (`TrainConfig.average_decay`), take that; False: the parameters of its last step. An adapter is always merged into
+    these, as runs begin with them.
     Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights; without one, prompts and
     answers are ids. base: whether it is the base model, which sees one view of an image, by default by
     preprocessor_config.json. overrides: numbers of heads, where the files do not have them.
@@ -94,7 +95,7 @@ def load(
     if path.is_file() or (not is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
         loaded = _load_released(path, dtype, mesh, tokenizer, base, overrides)
     else:
-        loaded = _load_run(path, dtype, mesh, average)
+        loaded = _load_run(path, dtype, mesh, takes_average=average and folder is None)
     if folder is not None:
         loaded = _with_adapter(loaded, folder, final_dtype)
     loaded.processor = replace(loaded.processor, official_images=official_images)

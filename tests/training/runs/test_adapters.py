@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 import tiny_run
 
+import xgenmm_jax
 from xgenmm_jax.convert import peft
 from xgenmm_jax.convert.parameter_store import ArrayReader
 from xgenmm_jax.models import lora
 from xgenmm_jax.models.lora import LoRA
 from xgenmm_jax.ops.partitioning import unboxed
+from xgenmm_jax.training.averaging import WithAverage
 from xgenmm_jax.training.config import Initialize
+from xgenmm_jax.training.runs import run_folder
 from xgenmm_jax.training.runs.adapters import begin_with, merge_into
+from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.setup import boxed_params
+from xgenmm_jax.training.sharding import MeshConfig, make_mesh
+from xgenmm_jax.training.step import TrainState
 
 TRAINED = LoRA(rank=3, alpha=6.0, targets=("decoder/layers", "connector/layers"), whole=("decoder/norm",))
 
@@ -65,6 +71,28 @@ def test_an_adapter_is_merged_into_parameters_without_updates(adapted):
     merged = merge_into(params_of(replace(config, lora=None)), peft.read(folder, config.model))
     expected = lora.merged(tree)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), merged, expected)
+
+
+def saved(config, params, optimizer, folder):
+    """A run folder, as training leaves one."""
+    run_folder.prepare(config, folder)
+    with Checkpoints(folder, keep=1) as checkpoints:
+        state = TrainState(jax.numpy.int32(1), params, optimizer, jax.numpy.ones((), bool))
+        checkpoints.save(state, Progress())
+    return folder
+
+
+def test_an_adapter_is_merged_into_the_parameters_that_its_run_began_with(adapted, tmp_path):
+    """Its base's moving average was taken instead of what `initialize.run` had read."""
+    config, tree, folder = adapted
+    base = replace(config, lora=None, average_decay=0.9)
+    params = params_of(base)
+    average = jax.tree.map(lambda leaf: leaf + 1, params)
+    run = saved(base, params, WithAverage({"count": jax.numpy.zeros(())}, average), tmp_path / "run")
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    jax.tree.map(np.testing.assert_array_equal, xgenmm_jax.load(run, mesh=mesh).params, average)
+    loaded = xgenmm_jax.load(run, mesh=mesh, adapter=folder).params
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), loaded, lora.merged(tree))
 
 
 @pytest.mark.parametrize(
