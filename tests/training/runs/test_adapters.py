@@ -3,10 +3,12 @@
 from dataclasses import replace
 import functools
 
+import drawing_cases as cases
 from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
 import numpy as np
 import pytest
+from random_parameters import random_parameters
 import tiny_run
 
 import xgenmm_jax
@@ -14,9 +16,11 @@ from xgenmm_jax.convert import peft
 from xgenmm_jax.convert.parameter_store import ArrayReader
 from xgenmm_jax.models import lora
 from xgenmm_jax.models.lora import LoRA
+from xgenmm_jax.models.qformer import QFormerConfig
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.averaging import WithAverage
-from xgenmm_jax.training.config import Initialize
+from xgenmm_jax.training.config import Initialize, TrainConfig
+from xgenmm_jax.training.objectives.flow_matching import FlowMatching
 from xgenmm_jax.training.runs import run_folder
 from xgenmm_jax.training.runs.adapters import begin_with, merge_into
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
@@ -93,6 +97,28 @@ def test_an_adapter_is_merged_into_the_parameters_that_its_run_began_with(adapte
     jax.tree.map(np.testing.assert_array_equal, xgenmm_jax.load(run, mesh=mesh).params, average)
     loaded = xgenmm_jax.load(run, mesh=mesh, adapter=folder).params
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), loaded, lora.merged(tree))
+
+
+def test_what_is_exact_stays_so_in_bfloat16(tmp_path):
+    """With an adapter a Q-Former and the statistics of what is drawn were rounded, as they are not without one."""
+    connector = QFormerConfig(width=96, inner=16, hidden=32, layers=2, heads=2, queries=16, out_width=128)
+    model = replace(cases.model(), connector=connector)
+    config = TrainConfig("drawing", model, cases.data(4, 2), FlowMatching(), 1, freeze=cases.FROZEN)
+    updates = LoRA(rank=2, targets=("decoder/layers",))
+    tree = random_parameters(functools.partial(boxed_params, config.objective, model, updates))
+    run = saved(config, lora.without_updates(tree), {"count": jax.numpy.zeros(())}, tmp_path / "run")
+    stored = {name: np.abs(leaf) for name, leaf in flatten_dict(lora.stored(tree, updates), sep="/").items()}
+    (tmp_path / "peft").mkdir()
+    peft.write(ArrayReader(stored), model, updates, "peft_phi3", tmp_path / "peft")
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    loaded, plain = (
+        flatten_dict(xgenmm_jax.load(run, mesh=mesh, dtype="bfloat16", adapter=adapter).params, sep="/")
+        for adapter in (tmp_path / "peft", None)
+    )
+    assert {name: leaf.dtype for name, leaf in loaded.items()} == {name: leaf.dtype for name, leaf in plain.items()}
+    for name, leaf in plain.items():
+        if not name.startswith("decoder/layers/"):
+            np.testing.assert_array_equal(loaded[name], leaf, err_msg=name)
 
 
 @pytest.mark.parametrize(
