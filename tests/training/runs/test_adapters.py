@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 import functools
+import json
 
 import drawing_cases as cases
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -22,7 +23,7 @@ from xgenmm_jax.training.averaging import WithAverage
 from xgenmm_jax.training.config import Initialize, TrainConfig
 from xgenmm_jax.training.objectives.flow_matching import FlowMatching
 from xgenmm_jax.training.runs import run_folder
-from xgenmm_jax.training.runs.adapters import begin_with, merge_into
+from xgenmm_jax.training.runs.adapters import BASE_FILE, begin_with, merge_into, write_base
 from xgenmm_jax.training.runs.checkpoints import Checkpoints, Progress
 from xgenmm_jax.training.setup import boxed_params
 from xgenmm_jax.training.sharding import MeshConfig, make_mesh
@@ -119,6 +120,25 @@ def test_what_is_exact_stays_so_in_bfloat16(tmp_path):
     for name, leaf in plain.items():
         if not name.startswith("decoder/layers/"):
             np.testing.assert_array_equal(loaded[name], leaf, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_whole"),
+    [
+        ({}, True),
+        ({"adapter": "another"}, True),
+        ({"fresh": ("connector/projection",)}, False),
+        ({"connector": "another"}, False),
+    ],
+)
+def test_a_base_is_told_where_it_gave_all_that_the_updates_change(adapted, tmp_path, change, is_whole):
+    """A run with parameters of its own was said to be the base, which lacks them, and the check passed."""
+    config, _, _ = adapted
+    weights = {"sha256": "0" * 64, "of": "checksums"}
+    begun = {"data": [], "initialize": dict.fromkeys({"run", *change} & {"run", "connector"}, weights)}
+    (tmp_path / "started_with.json").write_text(json.dumps(begun))
+    write_base(replace(config, initialize=Initialize(run="base", **change)), tmp_path, tmp_path)
+    assert (tmp_path / BASE_FILE).is_file() == is_whole
 
 
 @pytest.mark.parametrize(
