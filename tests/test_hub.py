@@ -225,6 +225,13 @@ def test_configs_take_parts_by_scheme_and_no_run(server):
     assert "or for a model of the hub give hf://org/tiny" in said and len(server.fetched()) == 2
 
 
+def test_a_pickle_that_another_tool_fetched_does_not_hide_the_weights(server):
+    """Its snapshot is this one's too; training_args.bin was refused beside the one file that was wanted."""
+    (hub.local_folder(NAME, "load") / "training_args.bin").write_bytes(REFUSED["pytorch_model.bin"])
+    file = initialize.find_weights(f"hf://{NAME}", "initialize.vision")
+    assert file.read_bytes() == RELEASED["model.safetensors"]
+
+
 def test_evaluate_by_name_writes_nothing_into_the_cache(server, capsys):
     assert main(["evaluate", NAME, "--tasks", "pope", "--data", "."]) == 1
     assert "give --output FOLDER too" in capsys.readouterr().err and server.asked == []

@@ -1,6 +1,7 @@
 """The public interface: runs and released folders alike, buckets, errors, streams."""
 
 import dataclasses
+import functools
 import subprocess
 import sys
 
@@ -8,10 +9,12 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
+from random_parameters import random_parameters
 import tiny28
 
 import xgenmm_jax
 from xgenmm_jax.api.conversion import import_run
+from xgenmm_jax.api.lmm import LMM
 from xgenmm_jax.convert.importing import open_source
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.rows.config import DataConfig
@@ -21,6 +24,7 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 from xgenmm_jax.models import blip3, probes
 from xgenmm_jax.models.blip3 import VLMConfig
 from xgenmm_jax.models.phi3 import Phi3Config
+from xgenmm_jax.models.qformer import QFormerConfig
 from xgenmm_jax.models.resampler import ResamplerConfig
 from xgenmm_jax.models.token_sampling import TokenSampling
 from xgenmm_jax.models.vit import ViTConfig
@@ -183,6 +187,24 @@ def test_every_known_intermediate_can_be_probed(released):
     assert out.probed["decoder/attention"].shape == (2, 1, 4, 26, 26)
     np.testing.assert_allclose(out.probed["decoder/attention"].sum(-1), 1, rtol=0, atol=1e-5)
     assert all(len(out.probed[name]) == 2 for name in names if name.startswith("decoder/layers/"))
+
+
+def test_every_known_intermediate_of_a_q_former_can_be_probed(run):
+    """Its attention was that of the queries to each other, and crops and features were cut as if they were text."""
+    connector = QFormerConfig(width=16, inner=16, hidden=32, layers=3, heads=2, queries=3, out_width=32)
+    model = dataclasses.replace(run.config, connector=connector)
+    params = random_parameters(functools.partial(blip3.initialize, model))
+    lmm = LMM(run.folder, dataclasses.replace(run.run, model=model), params, run.processor, run.mesh)
+    names = [name for name in lmm.probe_names if name.startswith("qformer")]
+    out = lmm.forward([[run.tokenizer.image_id, 3]], [[noise(30, 20)]], probe=names)
+    crops, patches = 5, 4
+    assert len(out.vision_tokens) == crops and out.probed["qformer/norm"].shape == (3, 16)
+    attention = out.probed["qformer/attention"]
+    assert attention.shape == (1, crops, 2, 3, patches)
+    np.testing.assert_allclose(attention.sum(-1), 1, rtol=0, atol=1e-5)
+    assert out.probed["qformer/layers"].shape == out.probed["qformer/layers/layer0/cross"].shape == (1, crops, 3, 16)
+    assert out.probed["qformer/last_layers"].shape == (1, crops, 3, 16)
+    assert out.probed["qformer/feature_norm"].shape == (crops, patches, 16)
 
 
 def test_generate_streams_what_it_gives(run):

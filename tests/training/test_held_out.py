@@ -2,17 +2,22 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
+import re
 import signal
 
 import jax
 import numpy as np
 import pytest
+from random_parameters import random_parameters
 import tiny_run
 import toy_run
 
+from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.rows.held_out import HeldOutRows
+from xgenmm_jax.data.source import Mapped
 from xgenmm_jax.nano.sources import Synthetic
 from xgenmm_jax.ops.partitioning import unboxed
 from xgenmm_jax.training.config import HeldOut, load_config
@@ -127,6 +132,39 @@ def test_the_loss_is_the_objectives_own_of_the_rows_by_source_too(tmp_path, obje
                 assert row["/".join(filter(None, ("held_out", name, figure)))] == pytest.approx(expected, rel=1e-5)
         assert ("held_out/perplexity" in row) == (objective == "next token")
         assert ("held_out/synthetic/safety/preferred" in row) == (objective == "dpo")
+
+
+LOST = []
+"""Not empty: no record can be read."""
+
+
+def unless_lost(record):
+    if LOST:
+        raise ValueError("its image is gone")
+    return record
+
+
+def test_held_out_data_of_which_nothing_can_be_read_end_a_run_at_its_first_evaluation_alone(tmp_path, caplog, capsys):
+    """Images that went away in the middle of a run ended it, which the held-out loss was to leave as it is."""
+    run = config(tmp_path, HeldOut(1, 8), ((Mapped(Synthetic("caption", 400), unless_lost), 1.0),))
+    program = assemble(run, make_mesh(run.mesh, ONE))
+    with jax.set_mesh(program.mesh), contextlib.ExitStack() as stack:
+        stack.callback(LOST.clear)
+        params = random_parameters(functools.partial(run.objective.init, run.model))
+        loss = HeldOutLoss(run, program)
+        loss.open(stack)
+        LOST.append("images")
+        said = "none of 8 held-out samples can be used: 8 .*its image is gone.* or give --held-out.every-steps 0"
+        with pytest.raises(SourceError, match=said):
+            loss.run(1, params, None, lambda: None)
+        LOST.clear()
+        assert loss.run(2, params, None, lambda: None)["held_out/items"] > 8
+        LOST.append("images")
+        row = loss.run(3, params, None, lambda: None)
+    assert row == {"step": 3, "held_out/items": 0, "held_out/seconds": row["held_out/seconds"]}  # no loss of 0
+    assert re.search(said, caplog.text)
+    ProgressBar("run", 0, 10).show_evaluation(row)
+    assert "run held-out loss at step 3 in" in capsys.readouterr().err
 
 
 @pytest.mark.slow

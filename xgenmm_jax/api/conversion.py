@@ -199,7 +199,7 @@ def export_adapter(run: Path, destination: Path, layout: peft.Layout) -> tuple[s
     reader = ParameterReader(newest(run) / "params")
     with whole_folder(destination) as folder:
         notes = peft.write(reader, _exported(config.model, run), config.lora, layout, folder)
-        adapters.write_base(run, folder)
+        adapters.write_base(config, run, folder)
         files.write_whole(folder / model_card.CARD_FILE, model_card.markdown(facts, layout, notes))
     return notes
 

@@ -305,8 +305,10 @@ def _used(name: str, array: np.ndarray, extent: Extent) -> np.ndarray:
     """A probed array without what only fills the batch."""
     part, *rest = name.split("/")
     attention = rest == [probes.ATTENTION]
-    stacked = attention or rest[:1] == ["layers"]
-    if part in ("vision", "resampler", "mlp_connector"):
+    stacked = attention or rest[:1] in (["layers"], ["last_layers"])
+    if array.ndim == 2:  # a Q-Former's queries before they read an image
+        return array
+    if part not in ("decoder", probes.EMBEDDINGS):
         exists = np.flatnonzero(extent.crops if part == "vision" else extent.groups)
         return array[:, exists] if stacked else array[exists]
     used = (slice(None),) * stacked + (slice(extent.rows),)

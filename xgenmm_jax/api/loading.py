@@ -60,7 +60,8 @@ def load(
     official_images: read images as in the released code and in training, see `Processor`.
     adapter: a folder in PEFT's layout that was trained over these parameters, which is merged into them in float32;
     they are float32 on the devices until then. average: of a run that keeps a moving average of what it trains
-    (`TrainConfig.average_decay`), take that; False: the parameters of its last step.
+    (`TrainConfig.average_decay`), take that; False: the parameters of its last step. An adapter is always merged into
+    these, as runs begin with them.
     Released weights only: tokenizer: a tokenizer.model, by default the one beside the weights; without one, prompts and
     answers are ids. base: whether it is the base model, which sees one view of an image, by default by
     preprocessor_config.json. overrides: numbers of heads, where the files do not have them.
@@ -94,7 +95,7 @@ def load(
     if path.is_file() or (not is_run(path) and any(any(path.glob(pattern)) for pattern in TENSORS)):
         loaded = _load_released(path, dtype, mesh, tokenizer, base, overrides)
     else:
-        loaded = _load_run(path, dtype, mesh, average)
+        loaded = _load_run(path, dtype, mesh, takes_average=average and folder is None)
     if folder is not None:
         loaded = _with_adapter(loaded, folder, final_dtype)
     loaded.processor = replace(loaded.processor, official_images=official_images)
@@ -106,9 +107,14 @@ def _with_adapter(loaded: LMM, folder: Path, dtype: Dtype | None) -> LMM:
     if is_run(loaded.folder):
         check_base(folder, loaded.folder)
     params = merge_into(loaded.params, peft.read(folder, loaded.config))
-    if dtype not in (None, "float32"):
-        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    if dtype is not None:
+        cast = functools.partial(_cast, loaded.config, dtype)
+        params = jax.tree_util.tree_map_with_path(cast, params)
     return _loaded(loaded.folder, loaded.run, dtype, params, loaded.tokenizer, loaded.mesh)
+
+
+def _cast(model: VLMConfig, dtype: Dtype, path: tuple, leaf: jax.Array) -> jax.Array:
+    return leaf.astype(_dtype_of(path, model, dtype))
 
 
 def _checked_dtype(dtype: Any) -> Dtype | None:
@@ -192,9 +198,14 @@ def _abstract(model: VLMConfig, dtype: Dtype, mesh: jax.sharding.Mesh) -> Any:
     boxed = jax.eval_shape(functools.partial(initialize, model), jax.random.key(0))
 
     def one(path: tuple, leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-        # Statistics of what is drawn keep their digits, and a Q-Former computes in float32.
-        first, *_, last = path_name(path).split("/")
-        is_exact = last in ("mean", "std") or (first == "connector" and isinstance(model.connector, QFormerConfig))
-        return jax.ShapeDtypeStruct(leaf.shape, jax.numpy.float32 if is_exact else dtype, sharding=sharding)
+        return jax.ShapeDtypeStruct(leaf.shape, _dtype_of(path, model, dtype), sharding=sharding)
 
     return jax.tree_util.tree_map_with_path(one, nn.unbox(boxed), param_shardings(mesh, boxed))
+
+
+def _dtype_of(path: tuple, model: VLMConfig, dtype: Dtype) -> Dtype:
+    """Of the parameter there in a model that is loaded in `dtype`."""
+    # Statistics of what is drawn keep their digits, and a Q-Former computes in float32.
+    first, *_, last = path_name(path).split("/")
+    is_exact = last in ("mean", "std") or (first == "connector" and isinstance(model.connector, QFormerConfig))
+    return "float32" if is_exact else dtype

@@ -2,7 +2,8 @@
 
 A name is a part and a path of modules: "vision/layers" is what each layer of the tower gives, stacked on a leading
 axis, "vision/layers/mlp" what its feed-forward adds, "decoder/norm" the decoder's last states. "vision/attention",
-"resampler/attention" and "decoder/attention" are attention weights, "embeddings" the decoder's input.
+"resampler/attention" and "decoder/attention" are attention weights, of a Q-Former ("qformer/attention") those of its
+queries on the image in every group of layers; "embeddings" is the decoder's input.
 """
 
 from collections.abc import Iterable
@@ -142,7 +143,10 @@ def _find(config: VLMConfig, state: Any, name: str) -> Array:
     """The one array below a name: a layer's output without its carried cache, or its attention weights."""
     part, *rest = _module_path(config, name)
     if _is_attention(name):
-        return jax.tree.leaves(state[ATTENTION][part])[0]
+        weights = state[ATTENTION][part]
+        if part == "connector" and isinstance(config.connector, QFormerConfig):
+            weights = weights["layers"]["layer0"]["cross"]  # not "attention", of the queries on each other
+        return jax.tree.leaves(weights)[0]
     node = state["intermediates"][part]
     for key in rest:
         node = node[key]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import contextlib
+import logging
 import math
 import time
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32
 import numpy as np
 
+from xgenmm_jax.data.errors import SourceError
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.held_out import HeldOutRows
 from xgenmm_jax.training.config import TrainConfig
@@ -19,6 +21,8 @@ from xgenmm_jax.training.optimizer import reference_of
 from xgenmm_jax.training.setup import Program
 from xgenmm_jax.training.sharding import axis_rules, host_share, put_rows, replicated, row_sharding
 from xgenmm_jax.training.step import shardings_of
+
+LOG = logging.getLogger(__name__)
 
 Sums = dict[str, Float32[Array, " sources"]]
 """Of each figure of `Items`, and of their weight under WEIGHT, the sum by source."""
@@ -44,6 +48,7 @@ class HeldOutLoss:
         self._config, self._program, self._setting = config, program, setting
         self._host = host_share(program.mesh)
         self._rows: HeldOutRows | None = None
+        self._has_told = False  # a loss
 
     def open(self, stack: contextlib.ExitStack) -> None:
         """Plans the rows, closed with `stack`. Raises ValueError where a source sets nothing aside or does not open."""
@@ -62,6 +67,9 @@ class HeldOutLoss:
         """A row of metrics after a step: loss in total and by source, and the seconds that it took.
 
         check: called before each batch; what it raises ends the evaluation.
+
+        Raises SourceError, on all hosts, where at the first evaluation no item can be had; later this is logged, as
+        data that went away do not end a run that goes on without them.
         """
         rows = self._rows
         assert rows is not None
@@ -75,6 +83,12 @@ class HeldOutLoss:
             for name, values in sums.items():
                 total[name] = total.get(name, 0.0) + np.asarray(values, np.float64)
         figures = figures_of(total, rows.names, self._config.objective.has_perplexity)
+        # Of all hosts together: one that cannot read its own samples is not to end while the others go on.
+        if not figures["items"]:
+            if not self._has_told:
+                raise SourceError(rows.nothing())
+            LOG.warning("%s", rows.nothing())
+        self._has_told = True
         figures["seconds"] = time.monotonic() - started
         return {"step": step, **{f"{HELD_OUT}/{name}": value for name, value in figures.items()}}
 
@@ -116,7 +130,7 @@ def sums_by_source(items: Items, source_of: Int32[Array, "B segments"], sources:
 
 
 def figures_of(sums: dict[str, np.ndarray], names: tuple[str, ...], has_perplexity: bool) -> dict[str, float]:
-    """Means over all items, then over those of each source as NAME/..., where there are several that have some."""
+    """Means over all items, if there are any, then over those of each source as NAME/..., of several that have some."""
     weights = sums[WEIGHT]
 
     def means(chosen: slice | int) -> dict[str, float]:
@@ -126,7 +140,8 @@ def figures_of(sums: dict[str, np.ndarray], names: tuple[str, ...], has_perplexi
             figures["perplexity"] = math.exp(min(figures["loss"], 700.0))  # above it overflows
         return figures
 
-    figures = {**means(slice(None)), "items": float(weights.sum())}
+    items = float(weights.sum())
+    figures = {**(means(slice(None)) if items else {}), "items": items}
     if len(names) > 1:
         for number, name in enumerate(names):
             if weights[number]:

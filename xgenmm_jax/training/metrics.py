@@ -164,13 +164,13 @@ class ProgressBar:
 
         A held-out loss stands beside the loss of the lines that follow, too.
         """
-        is_loss = f"{HELD_OUT}/loss" in row
-        kind = HELD_OUT if is_loss else EVALUATION
+        is_held_out = f"{HELD_OUT}/seconds" in row
+        kind = HELD_OUT if is_held_out else EVALUATION
         figures = {name.removeprefix(f"{kind}/"): value for name, value in row.items() if name != "step"}
         seconds = figures.pop("seconds")
-        if is_loss:
-            self._held_out = f" (held out {figures['loss']:.3f})"
+        if is_held_out:
+            self._held_out = f" (held out {figures['loss']:.3f})" if "loss" in figures else ""
         means = {name: value for name, value in figures.items() if name.endswith("/mean")} or figures
-        text = "  ".join(f"{name} {value:.3f}" for name, value in list(means.items())[: 2 if is_loss else 4])
-        what = "held-out loss" if is_loss else "evaluated"
+        text = "  ".join(f"{name} {value:.3f}" for name, value in list(means.items())[: 2 if is_held_out else 4])
+        what = "held-out loss" if is_held_out else "evaluated"
         self.show_line(f"{what} at step {row['step']} in {seconds:,.0f} s: {text}")

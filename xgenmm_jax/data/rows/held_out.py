@@ -78,6 +78,14 @@ def _nothing(source: Records, shards: int, one_in: int) -> str:
     )
 
 
+def _none(samples: int, skipped: Iterable[Skip]) -> str:
+    why = quarantine.in_words(skipped) or "those that this host has read have nothing to predict"
+    return (
+        f"held_out: none of {samples} held-out samples can be used: {why}; mend the data, set other records aside "
+        "(--data.held-out-one-in, before the run's first step), or give --held-out.every-steps 0 for no held-out loss."
+    )
+
+
 def reached(config: DataConfig, sources: list[Records], mixture: Mixture) -> list[Int64[np.ndarray, " reached"]]:
     """Of each source, the shards whose sizes the rows of `config_of` need. Raises as `drawn_of`."""
     shards = drawn_of(config, sources, mixture)
@@ -101,7 +109,7 @@ class HeldOutRows:
         self._skips = quarantine.SkipLogger()
         self._skips.log(window.skipped)
         if not window.rows:
-            raise SourceError(self._none(samples, window.skipped))
+            raise SourceError(_none(samples, window.skipped))
         self._rows = window.rows + [[] for _ in range(-len(window.rows) % batch_rows)]
         self._batch_rows = batch_rows
         names = [source.name for source in sources]
@@ -112,6 +120,7 @@ class HeldOutRows:
         self._segments = 1 + max(sum(planned.size.segments for planned in row) for row in window.rows)
         self._builder = RowBuilder(config, SEED, sources)
         self._pool = ThreadPoolExecutor(1, "held-out")
+        self._left_out: list[Skip] = []
 
     def __len__(self) -> int:
         """Batches."""
@@ -120,30 +129,24 @@ class HeldOutRows:
     def batches(self, host_index: int = 0, host_count: int = 1) -> Iterator[HeldOutBatch]:
         """Every batch once; of each, this host's rows. The next one is built while one is used.
 
-        Raises SourceError, in place of the last batch, where none of its samples can be read.
+        What cannot be read is padding: whether anything could is known of all hosts together (`nothing`).
         """
         share = self._batch_rows // host_count
         starts = range(host_index * share, len(self._rows), self._batch_rows)
         parts = [self._rows[start : start + share] for start in starts]
         following = self._pool.submit(self._builder.build, parts[0])
-        left_out: list[Skip] = []
-        is_any = False
+        self._left_out = []
         for number, part in enumerate(parts):
             built = following.result()
             if number + 1 < len(parts):
                 following = self._pool.submit(self._builder.build, parts[number + 1])
             self._skips.log(built.skipped)
-            left_out += built.skipped
-            is_any = is_any or any(built.ids)
-            if number + 1 == len(parts) and left_out and not is_any:
-                raise SourceError(self._none(len(left_out), left_out))
+            self._left_out += built.skipped
             yield self._batch(part, built)
 
-    def _none(self, samples: int, skipped: Iterable[Skip]) -> str:
-        return (
-            f"held_out: none of {samples} held-out samples can be used: {quarantine.in_words(skipped)}; mend the data, "
-            "or set other records aside (--data.held-out-one-in, 0 for none)."
-        )
+    def nothing(self) -> str:
+        """What to say where no host's samples counted in the last `batches`: what this one left out, and what to do."""
+        return _none(sum(map(len, self._rows)), self._left_out)
 
     def _batch(self, rows: list[list[Planned]], built: BuiltRows) -> HeldOutBatch:
         source_of = np.full((len(rows), self._segments), -1, np.int32)

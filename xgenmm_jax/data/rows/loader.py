@@ -17,7 +17,7 @@ from xgenmm_jax.data.rows.loading import BuiltRows, RowBuilder, Seen
 from xgenmm_jax.data.rows.order import State
 from xgenmm_jax.data.rows.planner import LEAST_TRIED, Planner, Rows
 from xgenmm_jax.data.rows.quarantine import SampleIds
-from xgenmm_jax.data.rows.window import Planned, SizedRecords, open_sources
+from xgenmm_jax.data.rows.window import Planned, SizedRecords, open_sources, shards_of
 from xgenmm_jax.data.source import Records
 
 LOG = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def batches(
     workers, threads, where the run was resumed. What is left out is logged and stands in `HostBatch.skipped`.
 
     Raises ValueError, at the batch that it concerns, for what no single record is to blame for; also where nothing at
-    all can be decoded of LEAST_TRIED samples, or of as many as there are, and where too many records of a source are
+    all can be decoded of LEAST_TRIED records, or of as many as are drawn, and where too many records of a source are
     bad.
     """
     if config.batch_rows % host_count or not 0 <= host_index < host_count:
@@ -81,7 +81,7 @@ def batches(
             LOG.warning("data: '%s' changes records of an index, so each is read to plan its window too", source.name)
     planner = Planner(config, seed, State(*map(int, state)), sources)
     builders = _Builders(config, seed, sources)
-    skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(_enough(sources))
+    skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(_enough(config, sources))
     rates = quarantine.BadRates(config.max_bad_rate)
     opened = quarantine.at_opening(sources) if host_index == 0 else []
     pending: deque[tuple[Rows, Future[BuiltRows]]] = deque()
@@ -114,10 +114,12 @@ def batches(
         builders.close()
 
 
-def _enough(sources: Sequence[Records]) -> int:
-    """Samples one after the other none of which can be decoded that say that none can: a short run of few records goes
-    through all of them, and would end as if it had trained."""
-    return min(LEAST_TRIED, sum(map(len, sources)))
+def _enough(config: DataConfig, sources: list[Records]) -> int:
+    """Records one after the other none of which can be decoded that say that none can: all that are drawn where they
+    are few, as a short run goes through them and would end as if it had trained."""
+    drawn = {number for phase in config.order_phases for number, weight in enumerate(phase.weights) if weight}
+    shards = shards_of(config, sources)
+    return min(LEAST_TRIED, sum(int(shards[number].drawn().sum()) for number in drawn))
 
 
 class _Builders:

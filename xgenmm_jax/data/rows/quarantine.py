@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import logging
 from typing import Any
 
-from xgenmm_jax.data.errors import NOT_BAD, Skip, SourceError, reason_of
+from xgenmm_jax.data.errors import CUT_SHORT, NOT_BAD, Skip, SourceError, reason_of
 
 LOG = logging.getLogger(__name__)
 
@@ -65,19 +65,24 @@ def in_words(skipped: Iterable[Skip]) -> str:
 class Undecoded:
     """Ends a run that would go on without any sample, as when the images' folder was taken away.
 
-    most: samples one after the other of which not one can be used.
+    most: records one after the other of which not one can be used. One that is tried again is no further one.
     """
 
     def __init__(self, most: int):
-        self._most, self._count = most, 0
+        self._most = most
+        self._damaged: dict[tuple[str, str], Skip] = {}
 
     def check(self, skipped: Iterable[Skip], is_any: bool) -> None:
         """Counts a batch; is_any: whether it holds a sample. Raises SourceError where there were too many."""
-        damaged = [skip for skip in skipped if not skip.at_opening]
-        self._count = 0 if is_any else self._count + len(damaged)
-        if self._count >= self._most:
-            why = in_words(damaged)
-            raise SourceError(f"data: not one of {self._count} samples can be used: {why}; mend the data.")
+        if is_any:
+            self._damaged = {}
+            return
+        for skip in skipped:
+            if not skip.at_opening and skip.reason != CUT_SHORT:
+                self._damaged.setdefault((skip.source, skip.record), skip)
+        if len(self._damaged) >= self._most:
+            why = in_words(self._damaged.values())
+            raise SourceError(f"data: not one of {len(self._damaged)} samples can be used: {why}; mend the data.")
 
 
 class BadRates:

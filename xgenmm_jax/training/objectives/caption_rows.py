@@ -81,7 +81,8 @@ def caption_batches(
     pool = ThreadPoolExecutor(config.threads, "captions")
     assert State(*state).row % config.batch_rows == 0, state
     waiting: deque = deque()
-    skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(max(share, 64))
+    records = sum(len(source) for source, (_, weight) in zip(sources, config.mixture, strict=True) if weight)
+    skip_logger, undecoded = quarantine.SkipLogger(), quarantine.Undecoded(min(max(share, 64), records))
     # What sources left out when they were opened is told once, with the first batch.
     opened = quarantine.at_opening(sources) if host_index == 0 else []
     start = State(*state).row

@@ -24,9 +24,9 @@ BASE_FILE = "xgenmm_base.json"
 """Beside an adapter in PEFT's layout, which has no place for it: the `Print` of the run that its updates change."""
 
 
-def write_base(run: Path, folder: Path) -> None:
-    """Writes BASE_FILE into the folder of an adapter, where the run began with all of another run."""
-    base = started_with.run_before(run)
+def write_base(config: TrainConfig, run: Path, folder: Path) -> None:
+    """Writes BASE_FILE into the folder of an adapter, where the run, of this config, began with all of another run."""
+    base = started_with.run_before(config.initialize, run)
     if base is not None:
         files.write_whole(folder / BASE_FILE, json.dumps(base, indent=1) + "\n")
 

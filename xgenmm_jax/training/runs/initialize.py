@@ -144,11 +144,12 @@ def find_weights(source: str, name: str) -> Path:
     files.check_bucket(path, name)
     if not path.exists():
         raise ValueError(f"{name}: no file or folder '{source}'; check the path{hub.hint(source)}.")
-    if not (path / FOLDER).is_dir():
+    weights = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+    # Not beside weights: other tools fetch what they need into the same snapshot of the hub.
+    if not weights and not (path / FOLDER).is_dir():
         refuse_pickles(path)
     if not source.startswith(hub.SCHEME):
         return path
-    weights = sorted(path.glob("*.safetensors"))
     if len(weights) > 1:
         raise ValueError(
             f"{name}: '{source}' has {len(weights)} files of weights, wanted one of a part alone; make a run folder of "

@@ -140,10 +140,14 @@ def base_of(config: TrainConfig, run: Path) -> Initialize:
     return weights_of(config, run)
 
 
-def run_before(run: Path) -> Print | None:
-    """Of the run that a run began with, where that gave all of its parameters; None where it did not, or none says."""
-    initialize = _read(run)["initialize"] if (run / STARTED_WITH_FILE).is_file() else {}
-    return initialize["run"] if initialize.keys() == {"run"} else None
+def run_before(start: Initialize, run: Path) -> Print | None:
+    """Of the run that a run began with, where that gave all of its parameters; None where it did not, or none says.
+
+    start: of the run's config. An adapter it may name, whose updates stand beside these parameters.
+    """
+    if start != Initialize(run=start.run, adapter=start.adapter) or not (run / STARTED_WITH_FILE).is_file():
+        return None
+    return _read(run)["initialize"].get("run")
 
 
 def difference_from(was: Print, run: Path) -> str | None:
