@@ -10,11 +10,13 @@ import huggingface_hub
 from huggingface_hub import constants
 import jax
 import numpy as np
+from other_tokenizers import put_vocabulary
 import pytest
 
 import xgenmm_jax
 from xgenmm_jax import hub
 from xgenmm_jax.cli.main import main
+from xgenmm_jax.data.text import caption_tokens
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.paths import user_path
 from xgenmm_jax.training.config import Initialize
@@ -214,6 +216,14 @@ def test_tokenizer_by_name_fetches_it_alone(server):
     assert tokenizer.fingerprint == Tokenizer.load(GOLDENS / "phi3_tokenizer" / "tokenizer.model").fingerprint
     assert server.fetched() == ["tokenizer.model"]
     assert not isinstance(hub.path_or_name(NAME, "tokenizer", is_kept=True), hub.HubName)
+
+
+def test_berts_vocabulary_by_name_serves_captions_alone(server, tmp_path):
+    """It was not fetched."""
+    server.repos[NAME].commit(RELEASED | {"vocab.txt": put_vocabulary(tmp_path / "bert", 90).read_bytes()})
+    assert caption_tokens.for_queries(f"hf://{NAME}").rows == 91 and server.fetched() == ["vocab.txt"]
+    said = error_of(Tokenizer.load, f"hf://{NAME}")
+    assert "vocab.txt' is BERT's vocabulary, which serves the first stage of BLIP-2 alone; give the" in said
 
 
 def test_configs_take_parts_by_scheme_and_no_run(server):

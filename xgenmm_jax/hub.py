@@ -21,7 +21,7 @@ SCHEME = "hf://"
 TIMEOUT_S = 10.0
 """Seconds without a byte after which a request to the hub is given up."""
 
-TOKENIZER = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
+TOKENIZER = ("tokenizer.model", "tokenizer.json", "vocab.txt", "tokenizer_config.json")
 WEIGHTS = ("*.safetensors", "*.json", *TOKENIZER)
 """Files that are fetched, of the repository's root alone: no pickles and no code."""
 
@@ -105,7 +105,7 @@ def fetch(source: Path | HubName, what: str, kind: Literal["weights", "tokenizer
     import huggingface_hub  # slow
 
     # Names with a slash are left out: none leads out of the snapshot.
-    patterns, needed = (WEIGHTS, ("*.safetensors",)) if kind == "weights" else (TOKENIZER, TOKENIZER[:2])
+    patterns, needed = (WEIGHTS, ("*.safetensors",)) if kind == "weights" else (TOKENIZER, TOKENIZER[:3])
     with asking(source, what):
         folder = huggingface_hub.snapshot_download(
             source.repo, revision=source.revision, allow_patterns=list(patterns), ignore_patterns=["*/*"],

@@ -5,6 +5,7 @@ from pathlib import Path
 import pickle
 import random
 
+from other_tokenizers import put_vocabulary
 import pytest
 
 from xgenmm_jax.data.text.tokenizer import STRIPS_RIGHT, Template, Tokenizer, train_tokenizer
@@ -127,6 +128,13 @@ def test_errors_name_the_remedy(tmp_path, phi3):
     (tmp_path / "bad.model").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="not a SentencePiece model"):
         Tokenizer.load(tmp_path / "bad.model")
+    # It was said to be no SentencePiece model, to be copied again.
+    put_vocabulary(tmp_path / "bert", 90)
+    with pytest.raises(ValueError, match="is BERT's vocabulary, which serves .*; give the .* tokenizer.json"):
+        Tokenizer.load(tmp_path / "bert")
+    with pytest.raises(ValueError, match="no file '.*empty/tokenizer.json'; wanted .* also BERT's vocab.txt"):
+        (tmp_path / "empty").mkdir()
+        Tokenizer.load(tmp_path / "empty")
     with pytest.raises(ValueError, match="id 40000 is not one of 32015;"):
         phi3.decode([40000])
     with pytest.raises(ValueError, match="pieces are fewer"):

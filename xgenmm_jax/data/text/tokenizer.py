@@ -98,7 +98,7 @@ class Tokenizer:
 
         path: a string may be "hf://org/model@revision", a model of the hub that has one (`hub.py`).
 
-        Raises ValueError where there is neither, or its text cannot be read so.
+        Raises ValueError where there is neither, or BERT's vocab.txt alone, or its text cannot be read so.
         """
         path = tokenizer_files.chosen(hub.local_folder(path, "tokenizer", "tokenizer", is_kept=True))
         if path.suffix == ".json":
@@ -106,6 +106,11 @@ class Tokenizer:
             from xgenmm_jax.data.text.tokenizer_json import JsonTokenizer
 
             return JsonTokenizer.load(path)
+        if path.suffix == ".txt":
+            raise ValueError(
+                f"tokenizer: '{path}' is BERT's vocabulary, which serves the first stage of BLIP-2 alone; give the "
+                f"language model's {tokenizer_files.MODEL_FILE} or {tokenizer_files.JSON_FILE}."
+            )
         try:
             return cls(path.read_bytes())
         except RuntimeError as error:

@@ -13,7 +13,8 @@ VOCABULARY_FILE = "vocab.txt"
 
 
 def chosen(path: Path) -> Path:
-    """The file of a tokenizer that a user named by it or by its folder, where a tokenizer.json goes first.
+    """The file of a tokenizer that a user named by it or by its folder, where a tokenizer.json goes first, and BERT's
+    vocab.txt last.
 
     Raises ValueError where there is none.
     """
@@ -23,13 +24,16 @@ def chosen(path: Path) -> Path:
     if not file.is_file():
         raise ValueError(
             f"tokenizer: no file '{file}'; wanted a SentencePiece model, as Phi-3's tokenizer.model, or a "
-            f"tokenizer.json{hub.hint(file)}."
+            f"tokenizer.json, for the first stage of BLIP-2 also BERT's vocab.txt{hub.hint(file)}."
         )
     return file
 
 
 def beside(folder: Path, first: str = JSON_FILE) -> Path | None:
-    """The tokenizer's file in a folder of weights or of a run, None where it has none. first: of two."""
+    """The tokenizer's file in a folder of weights or of a run, None where it has none.
+
+    first: of tokenizer.json and tokenizer.model; BERT's vocab.txt is taken where neither is there.
+    """
     names = (first, MODEL_FILE if first == JSON_FILE else JSON_FILE, VOCABULARY_FILE)
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
