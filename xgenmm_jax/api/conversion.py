@@ -11,9 +11,6 @@ from xgenmm_jax import files, hub
 from xgenmm_jax.convert import exporting, importing, peft, trees
 from xgenmm_jax.convert.exporting import Layout
 from xgenmm_jax.convert.formats import llama_hf
-from xgenmm_jax.convert.formats.bert import BertStart
-from xgenmm_jax.convert.formats.blip2 import Blip2Parts
-from xgenmm_jax.convert.formats.blip3o import Blip3oParts
 from xgenmm_jax.convert.importing import Progress, Source
 from xgenmm_jax.convert.parameter_store import ParameterReader
 from xgenmm_jax.convert.safetensors_writer import SHARD_BYTES
@@ -209,7 +206,7 @@ def _exported(model: Any, run: Path) -> trees.Config:
 
     Raises ValueError where it has none.
     """
-    if isinstance(model, VLMConfig | ViTConfig | Phi3Config | Blip3oParts | Blip2Config | Blip2Parts | BertStart):
+    if isinstance(model, trees.Config):
         return model
     # What trains beside a tower is dropped; parameters of the part `vision` are a tower's in every run.
     parts = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}

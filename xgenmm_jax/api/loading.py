@@ -21,8 +21,9 @@ from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.generation.arguments import shown
 from xgenmm_jax.models import blip3, blip3o
 from xgenmm_jax.models.blip3 import VLMConfig
-from xgenmm_jax.models.blip3o import Blip3oConfig
+from xgenmm_jax.models.blip3o import STATISTICS, Blip3oConfig
 from xgenmm_jax.models.layers import Dtype
+from xgenmm_jax.models.lora import is_below
 from xgenmm_jax.models.qformer import QFormerConfig
 from xgenmm_jax.ops.partitioning import path_name
 from xgenmm_jax.paths import Path, run_path
@@ -206,6 +207,6 @@ def _abstract(model: VLMConfig, dtype: Dtype, mesh: jax.sharding.Mesh) -> Any:
 def _dtype_of(path: tuple, model: VLMConfig, dtype: Dtype) -> Dtype:
     """Of the parameter there in a model that is loaded in `dtype`."""
     # Statistics of what is drawn keep their digits, and a Q-Former computes in float32.
-    first, *_, last = path_name(path).split("/")
-    is_exact = last in ("mean", "std") or (first == "connector" and isinstance(model.connector, QFormerConfig))
+    name = path_name(path)
+    is_exact = name in STATISTICS or is_below(name, "connector") and isinstance(model.connector, QFormerConfig)
     return "float32" if is_exact else dtype
