@@ -25,7 +25,8 @@ from benchmarks.packing_baselines import best_fit, first_fit, padded
 from benchmarks.packing_lengths import ANY_RESOLUTION, BASE_RESOLUTION, MIXTURES, Drawn, balance, draw, fitting, read
 from benchmarks.rounds import Timed, alternate, ratio
 from xgenmm_jax import files
-from xgenmm_jax.data.rows.packing import Size, array_of, pack
+from xgenmm_jax.data.rows.filling import pack
+from xgenmm_jax.data.rows.packing import Size, array_of
 
 IMAGES, SEGMENTS = 16, 64
 PADDED_BATCH = 64

@@ -1,4 +1,4 @@
-"""What `packing.pack` is compared with: best fit, first fit, and the released code's padding."""
+"""What `filling.pack` is compared with: best fit, first fit, and the released code's padding."""
 
 from collections.abc import Sequence
 

@@ -20,7 +20,7 @@ from experiments.nano import stage1 as nano_stage1
 from experiments.nano import stage2 as nano_stage2
 from xgenmm_jax.batch import Batch
 from xgenmm_jax.data.records import LazyImage, Sample
-from xgenmm_jax.data.rows import build, loader, packing
+from xgenmm_jax.data.rows import build, filling, loader, packing
 from xgenmm_jax.data.rows.config import DataConfig, LoaderConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer
 from xgenmm_jax.models.blip3 import VLMConfig
@@ -185,7 +185,7 @@ def pack(samples: Sequence[Sample], data: DataConfig, tokenizer: Tokenizer, rows
     """The fullest `rows` rows, in batches."""
     measured = [packing.measure(one, packing.layouts_of(one.images, data.anyres), data.row) for one in samples]
     sizes = packing.array_of(measured)
-    packed = packing.pack(sizes, packing.budget(data.row))
+    packed = filling.pack(sizes, packing.budget(data.row))
     packed.sort(key=lambda row: -sizes[row, 0].sum())
     chosen = [[samples[number] for number in row] for row in packed[:rows]]
     return [

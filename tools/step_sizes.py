@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.packing_lengths import image_px
 from xgenmm_jax.data import anyres
-from xgenmm_jax.data.rows import packing
+from xgenmm_jax.data.rows import filling, packing
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.packing import Size
 from xgenmm_jax.data.rows.window import measurer_of, open_sources, plan_window
@@ -94,7 +94,7 @@ def assumed_windows(stage: str, data: DataConfig) -> list[tuple[list[Size], int]
                 crops = crops[:kept]
             if crops:
                 sizes.append(size)
-        windows.append((sizes, len(packing.pack(packing.array_of(sizes), room))))
+        windows.append((sizes, len(filling.pack(packing.array_of(sizes), room))))
     return windows
 
 

@@ -105,11 +105,12 @@ def test_a_run_of_earlier_rows_is_still_read(config, tmp_path):
     file = tmp_path / "config.json"
     save_config(config, file)
     settings = json.loads(file.read_text())
-    assert settings.pop("rows") == 2
-    file.write_text(json.dumps(settings))
-    assert load_config(tmp_path) == config and check_same(config, tmp_path)
-    with pytest.raises(ValueError, match="rows 1, now 2.* go on with commit 9950b99 .git checkout 9950b99., or start"):
-        check_rows(file)
+    assert settings.pop("rows") == 3
+    for rows, by in (({}, "9950b99"), ({"rows": 2}, "9dde55d")):
+        file.write_text(json.dumps(settings | rows))
+        assert load_config(tmp_path) == config and check_same(config, tmp_path)
+        with pytest.raises(ValueError, match=f"rows ., now 3.* go on with commit {by} .git checkout {by}., or"):
+            check_rows(file)
 
 
 def test_every_command_refuses_a_run_of_an_earlier_format_in_one_line(tmp_path, capsys, monkeypatch):

@@ -26,10 +26,10 @@ FORMAT_VERSION = 2
 READ_BY = {1: "d833a01"}
 """Earlier format to the last commit that reads it. Format 1 had no "version"."""
 
-ROWS_VERSION = 2
+ROWS_VERSION = 3
 """Of the order and the packing of rows, which config.json says as "rows". It grows when a run would go on with other
 rows than it began with."""
-ROWS_BY = {1: "9950b99"}
+ROWS_BY = {1: "9950b99", 2: "9dde55d"}
 """Earlier rows to the last commit that goes on with them. Rows 1 had no "rows"."""
 
 

@@ -9,7 +9,7 @@ import pytest
 from xgenmm_jax.data import anyres
 from xgenmm_jax.data.anyres import AnyRes
 from xgenmm_jax.data.records import LazyImage, Sample
-from xgenmm_jax.data.rows import build, packing
+from xgenmm_jax.data.rows import build, filling, packing
 from xgenmm_jax.data.rows.packing import RowConfig
 from xgenmm_jax.data.text.tokenizer import Tokenizer, train_tokenizer
 
@@ -56,7 +56,7 @@ def test_rows_hold_their_samples_whole(tokenizer, seed, per):
     row = dataclasses.replace(ROW, length=60, crops=10, vision_tokens_per=per)
     samples = [random_sample(rng, tokenizer, str(i), pair=seed % 2 == 1) for i in range(12)]
     sizes = sizes_of(samples, row)
-    rows = [[samples[i] for i in one] for one in packing.pack(sizes, packing.budget(row))]
+    rows = [[samples[i] for i in one] for one in filling.pack(sizes, packing.budget(row))]
     batch = build.build_rows(rows, row, ANYRES, tokenizer)
     assert batch.pixels.dtype == np.uint8 and batch.token_ids.dtype == np.int32
     for b, members in enumerate(rows):

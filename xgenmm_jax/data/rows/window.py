@@ -11,7 +11,7 @@ from xgenmm_jax.data.errors import CUT_SHORT, NO_ROW, UNREADABLE, UNUSABLE, Skip
 from xgenmm_jax.data.index import shapes as shapes_
 from xgenmm_jax.data.index.measure import Measurer
 from xgenmm_jax.data.index.shapes import Shapes
-from xgenmm_jax.data.rows import order, packing, quarantine
+from xgenmm_jax.data.rows import filling, order, packing, quarantine
 from xgenmm_jax.data.rows.config import DataConfig
 from xgenmm_jax.data.rows.fitting import Fitted, fit_shapes
 from xgenmm_jax.data.rows.order import Draw, Draws, Shards
@@ -119,7 +119,7 @@ def plan_window(
     if pairs not in (0, len(used)):
         raise ValueError(f"data: {pairs} of {len(used)} samples are preference pairs; give them their own mixture.")
     sizes = fitted.sizes[used]
-    packed = packing.pack(sizes, packing.budget(config.row))
+    packed = filling.pack(sizes, packing.budget(config.row))
     shuffled = order.row_order(len(packed), seed, number)
     planned = _planned(draws, used, sizes, all_shapes.take(used))
     rows = [[planned[i] for i in packed[row]] for row in shuffled]
