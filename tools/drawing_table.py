@@ -15,8 +15,8 @@ FIGURES = {
     "positions": Figure("places told, %"),
     "nouns": Figure("nouns told, %"),
     "valid": Figure("valid single samples, %"),
-    "places": Figure("places of 9 over seeds", form=".2f"),
-    "all_places": Figure("the same, right or not", form=".2f"),
+    "places": Figure("places of 9 in right pictures", form=".2f"),
+    "all_places": Figure("places of 9 in all pictures", form=".2f"),
     "distance": Figure("feature distance", -1, ".3f"),
     "understanding": Figure("questions answered, %"),
 }
