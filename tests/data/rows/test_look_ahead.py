@@ -6,7 +6,7 @@ import numpy as np
 from benchmarks.packing import windows_of
 from benchmarks.packing_lengths import MIXTURES, draw
 from tests.data.rows.test_pack import windows
-from xgenmm_jax.data.rows import filling
+from xgenmm_jax.data.rows import filling, look_ahead
 from xgenmm_jax.data.rows.groups import Alike, alike, unfillable
 from xgenmm_jax.data.rows.look_ahead import LookAhead, worth_of
 
@@ -75,3 +75,13 @@ def test_fewer_rows_of_large_images_among_documents():
         full = (room.positions, room.crops, 1, 1)
         others = [fill(alike(sizes, [1], full), full) for fill in (filling._in_step, filling._hardest_first)]
         assert len(filling.pack(sizes, room)) < 0.995 * min(map(len, others))
+
+
+def test_time_is_bounded(monkeypatch):
+    """With no looks left each sample but the first is looked for once."""
+    monkeypatch.setattr(look_ahead, "LOOKS", 0)
+    sizes, room = windows_of(draw(MIXTURES[-1], 512, 0), 4096)["balance"]
+    groups = alike(sizes, [1], (room.positions, room.crops, 1, 1))
+    filler = LookAhead(groups, (room.positions, room.crops, 1, 1))
+    rows = filler.rows()
+    assert sorted(sum(rows, [])) == list(range(len(sizes))) and -len(sizes) <= filler._looks < 0

@@ -138,7 +138,7 @@ def _balanced(groups: list[Alike], left: Open, full: Open, spare: tuple[int, int
             break
         if lengths[0] > open_positions or third > open_third or fourth > open_fourth:
             continue
-        # Both parts times both goals, so that they are integers. `lengths` up to `place` leave v >= u.
+        # Both parts times both goals, so that they are integers. `lengths` up to `balanced` leave v >= u.
         u = (scarce_to_goal - scarce) * goal_positions
         w = lost[open_scarce - scarce] * weight
         balanced = positions_to_goal - -(-u // goal_scarce)

@@ -12,6 +12,9 @@ SHORTEST_EVERY = 64
 """Rows after which `LookAhead` looks anew what the shortest samples are; in between they can only become longer."""
 WIDTHS = (12, 3, 2, 1)
 """Samples that `LookAhead` tries as a row's second, third, fourth and any later one."""
+LOOKS = 32
+"""For each sample of a window, how often `LookAhead` looks what comes next; after that it fills rows up in one way, so
+that many small samples behind a large one cost no more."""
 SCARCE, EACH = 1.5, 0.025
 """Weights of a full row's open scarce budget beside its open positions, as parts of a row, and of each sample in it."""
 
@@ -33,6 +36,7 @@ class LookAhead:
         self._groups, self._full = groups, full
         self._whole, self._worth = worth_of(groups, full[1])
         self._lost = unfillable(groups, full[1])
+        self._looks = LOOKS * sum(len(lengths) for *_, lengths, _ in groups)
 
     def rows(self) -> list[list[int]]:
         rows = []
@@ -57,7 +61,7 @@ class LookAhead:
         open_positions, open_scarce, open_third, open_fourth = left
         (goal_positions, goal_scarce), (spare_positions, spare_worth) = self._goals, self._spare
         tried, worth, shortest = self._tried, self._worth, self._shortest
-        width = WIDTHS[min(len(tried), len(WIDTHS) - 1)]
+        width = WIDTHS[min(len(tried), len(WIDTHS) - 1)] if self._looks > 0 else 1
         for _, _, index, group in ways:
             scarce, third, fourth, _, lengths, _ = group
             positions = lengths[index]
@@ -87,6 +91,7 @@ class LookAhead:
         positions_to_goal, worth_to_goal = open_positions - self._spare[0], left_worth - self._spare[1]
         more, less, worth, lost = IMBALANCE + 1, IMBALANCE - 1, self._worth, self._lost
         weight = UNFILLABLE * goal_positions * self._whole // self._full[1]
+        self._looks -= 1
         ranked = []
         for number, group in enumerate(self._groups):
             scarce, third, fourth, _, lengths, _ = group
