@@ -40,6 +40,7 @@ def plan(experiment: Path, *options: str, folder: Path | None = None) -> subproc
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=3000)
 
 
+@pytest.mark.slow
 def test_a_small_run_is_planned(experiment, tmp_path):
     """The step compiles for four chips that are not there, and the figures hang together."""
     options = ["--topology", "v5e:2x2", "--data.batch-rows", "8", "--json", "plan.json", "--tokens", "1e9"]

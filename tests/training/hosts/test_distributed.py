@@ -94,6 +94,7 @@ def assert_same_curve(rows: list[dict], expected: list[dict]) -> None:
         np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_one_of_two_processes_is_killed_and_the_run_ends_on_one(tmp_path):
     """SIGKILL while the other waits for it in a collective: the other says who is gone, to be started again."""
     survivor, killed = run_hosts(tmp_path, 2, events="host=1,kill_at=8")

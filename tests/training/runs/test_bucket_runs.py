@@ -64,6 +64,7 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(folder, tmp_path, events):
     assert train(config(), folder).step == 9
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_not_written_to_its_end_is_none(folder, events, caplog):
     """A kill leaves it under its own name: nothing is renamed."""
     events.terminate_at = 4

@@ -212,11 +212,12 @@ def test_rows_of_before_are_refused_on_resume_alone(tmp_path, config):
     run = stopped(config(BEFORE), tmp_path / "run", 3)
     file = run / CONFIG_FILE
     settings = json.loads(file.read_text())
-    assert settings["rows"] == 2
+    assert settings["rows"] == 3
     for rows, sentence in [
-        ({}, r"began before the order and packing of rows changed .rows 1, now 2.* go on with commit 9950b99"),
-        ({"rows": 3}, "got rows 3, wanted 2; .*'commit'"),
-        ({"rows": "2"}, 'got rows "2", wanted 2'),
+        ({}, r"began before the order and packing of rows changed .rows 1, now 3.* go on with commit 9950b99"),
+        ({"rows": 2}, "rows 2, now 3.* go on with commit 9dde55d"),
+        ({"rows": 4}, "got rows 4, wanted 3; .*'commit'"),
+        ({"rows": "2"}, 'got rows "2", wanted 3'),
     ]:
         file.write_text(json.dumps({name: value for name, value in settings.items() if name != "rows"} | rows))
         refused(config(BEFORE), run, sentence)
