@@ -227,6 +227,8 @@ def _png_pixels(data: bytes) -> bytes:
     for kind, start, length in _png_chunks(io.BytesIO(data)):
         whole = data[start - 8 : start + length + 4]
         is_critical = kind[0] & 32 == 0
+        if is_critical and len(whole) < 8 + length:
+            return b"".join([*parts, whole])  # cut off, and what came behind it would be read as its data
         if is_critical or (kind in (b"tRNS", b"eXIf") and zlib.crc32(whole[4:-4]) == int.from_bytes(whole[-4:], "big")):
             parts.append(whole)
     parts.append(b"\0\0\0\0IEND\xaeB`\x82")
