@@ -32,7 +32,8 @@ def test_the_rows_are_those_of_training(config):
     with contextlib.closing(loader.batches(config, 3, (1, 0))) as iterator:
         first, second = itertools.islice(iterator, 2)
     assert len(shown.shown) > 2, "rows of both batches"
-    for row, (batch, at) in zip(shown.shown, itertools.product((first.batch, second.batch), range(2)), strict=False):
+    places = itertools.islice(itertools.product((first.batch, second.batch), range(2)), len(shown.shown))
+    for row, (batch, at) in zip(shown.shown, places, strict=True):
         segments, targets = np.zeros(config.row.length, int), np.zeros(config.row.length, bool)
         of_image = np.full(config.row.length, -1)
         for sample in row.samples:

@@ -5,7 +5,7 @@ import numpy as np
 
 from benchmarks.packing import windows_of
 from benchmarks.packing_lengths import MIXTURES, draw
-from tests.data.rows.test_pack import windows
+from tests.data.rows.test_pack import assert_whole, windows
 from xgenmm_jax.data.rows import filling, look_ahead
 from xgenmm_jax.data.rows.groups import Alike, alike, unfillable
 from xgenmm_jax.data.rows.look_ahead import LookAhead, worth_of
@@ -26,12 +26,7 @@ def of_crops(*crops: int) -> list[Alike]:
 def test_no_sample_is_lost_and_no_budget_exceeded(window):
     sizes, room = window
     rows = looked_ahead(sizes, tuple(room))
-    assert sorted(sample for row in rows for sample in row) == list(range(len(sizes)))
-    for number, row in enumerate(rows):
-        left = np.array(room) - sizes[row].sum(axis=0)
-        assert (left >= 0).all()
-        later = [sample for other in rows[number + 1 :] for sample in other]
-        assert not (sizes[later] <= left).all(axis=1).any()
+    assert_whole(rows, sizes, room)
     taken = [sample for row in rows for sample in row]
     for size in np.unique(sizes, axis=0):
         equal = [sample for sample in taken if (sizes[sample] == size).all()]

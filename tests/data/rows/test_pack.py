@@ -34,6 +34,11 @@ def windows(draw) -> tuple[np.ndarray, Size]:
 def test_no_sample_is_lost_and_no_budget_exceeded(window):
     sizes, room = window
     rows = filling.pack(sizes, room)
+    assert_whole(rows, sizes, room)
+    assert rows == filling.pack(sizes.copy(), room)
+
+
+def assert_whole(rows: list[list[int]], sizes: np.ndarray, room: Size) -> None:
     assert sorted(sample for row in rows for sample in row) == list(range(len(sizes)))
     for number, row in enumerate(rows):
         left = np.array(room) - sizes[row].sum(axis=0)
@@ -41,7 +46,6 @@ def test_no_sample_is_lost_and_no_budget_exceeded(window):
         # It ended because nothing more fitted.
         later = [sample for other in rows[number + 1 :] for sample in other]
         assert not (sizes[later] <= left).all(axis=1).any()
-    assert rows == filling.pack(sizes.copy(), room)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
